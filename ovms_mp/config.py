@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every setting of the server: type, unit, default, bounds and meaning, declared once.
+
+The command line, the environment, ``--help`` and the README's table derive from the declarations below. The result is one
+frozen :class:`ServerConfig`, built once by :mod:`ovms_mp.cli` (command line, then environment, then file, then default) and never
+changed. Names of flags and variables are those of OpenVINO Model Server where it has the setting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import msgspec
+
+from ovms_mp.errors import ConfigError
+from ovms_mp.log import LEVELS
+from ovms_mp.model.versions import Latest, VersionPolicy, parse_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PropertyValue: TypeAlias = str | int | float | bool
+"""What an OpenVINO property may be set to."""
+
+ValueT = TypeVar("ValueT", int, float, str)
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The declaration behind one field.
+
+    Attributes:
+        flag: Command-line flag, without the dashes.
+        meaning: One sentence for people, with the unit.
+        environment: Variable that gives the value when the flag does not; empty for none.
+        low: Least accepted number.
+        high: Greatest accepted number.
+        choices: Accepted words, for text.
+    """
+
+    flag: str
+    meaning: str
+    environment: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def accepted(self) -> str:
+        """What a value may be, for messages."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.low is not None and self.high is not None:
+            return f"{self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f"at least {self.low:g}"
+        return "any text"
+
+    def parse(self, text: str, kind: type, source: str) -> int | float | str:
+        """Read a value that was given as text.
+
+        Raises:
+            ConfigError: Naming the source, the value and what is accepted.
+        """
+        value: int | float | str
+        if kind in (int, float):
+            try:
+                value = int(text) if kind is int else float(text)
+            except ValueError:
+                noun = "an integer" if kind is int else "a number"
+                raise ConfigError(f"{source}: {text!r} is not {noun}; accepted: {self.accepted()}") from None
+            if value != value or (self.low is not None and value < self.low) or (
+                self.high is not None and value > self.high
+            ):
+                raise ConfigError(f"{source}: {text} is out of range; accepted: {self.accepted()}")
+            return value
+        value = text
+        if self.choices:
+            value = text.upper()
+            if value not in self.choices:
+                raise ConfigError(f"{source}: {text!r} is unknown; accepted: {self.accepted()}")
+        return value
+
+
+def _setting(default: ValueT, setting: Setting) -> ValueT:
+    """A dataclass field with its declaration attached."""
+    declared: ValueT = field(default=default, metadata={"setting": setting})
+    return declared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcConfig:
+    """The gRPC fronts."""
+
+    port: int = _setting(9000, Setting("port", "gRPC port; 0 starts no gRPC server.", low=0, high=65535))
+    bind_address: str = _setting(
+        "[::]", Setting("grpc_bind_address", "Addresses for gRPC, separated by commas; [::] is all of IPv4 and IPv6.")
+    )
+    workers: int = _setting(
+        1,
+        Setting(
+            "grpc_workers",
+            "gRPC front processes that share the port; more than the machine has cores is lowered to that.",
+            environment="GRPC_SERVERS",
+            low=1,
+            high=10000,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestConfig:
+    """The REST fronts."""
+
+    port: int = _setting(0, Setting("rest_port", "REST port; 0 starts no REST server.", low=0, high=65535))
+    bind_address: str = _setting(
+        "0.0.0.0", Setting("rest_bind_address", "Addresses for REST, separated by commas.")
+    )
+    workers: int = _setting(
+        1,
+        Setting(
+            "rest_workers",
+            "REST front processes; more than the machine has cores is lowered to that.",
+            low=1,
+            high=10000,
+        ),
+    )
+    backlog: int = _setting(
+        1024,
+        Setting(
+            "rest_requests_queue_size",
+            "Connections that may wait to be accepted.",
+            environment="REST_REQUESTS_QUEUE_SIZE",
+            low=1,
+            high=65535,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """Bounds of memory and queues."""
+
+    arena_size_mb: int = _setting(
+        4096,
+        Setting(
+            "arena_size_mb",
+            "Shared memory for tensors of each front in MiB; sparse, pages are taken when first used.",
+            low=1,
+            high=1 << 20,
+        ),
+    )
+    max_message_mb: int = _setting(
+        1025, Setting("max_message_mb", "Longest accepted request in MiB, on both protocols.", low=1, high=2047)
+    )
+    max_queue_tasks: int = _setting(
+        4096,
+        Setting(
+            "max_queue_tasks", "Requests that may wait for an infer request, per model version.", low=1, high=1 << 20
+        ),
+    )
+    max_queue_mb: int = _setting(
+        4096,
+        Setting(
+            "max_queue_mb",
+            "Input tensors that may wait for an infer request in MiB, per model version.",
+            low=1,
+            high=1 << 20,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisionConfig:
+    """Time limits of starting, serving and stopping."""
+
+    boot_timeout_s: float = _setting(
+        60.0, Setting("boot_timeout_s", "Time a child has to become ready, in seconds.", low=1, high=3600)
+    )
+    heartbeat_interval_s: float = _setting(
+        0.5, Setting("heartbeat_interval_s", "Time between two signs of life, in seconds.", low=0.05, high=60)
+    )
+    heartbeat_timeout_s: float = _setting(
+        5.0,
+        Setting(
+            "heartbeat_timeout_s", "A child that is silent for so many seconds is replaced.", low=0.2, high=3600
+        ),
+    )
+    stuck_timeout_s: float = _setting(
+        120.0,
+        Setting(
+            "stuck_timeout_s",
+            "A child with work in flight that finishes nothing for so many seconds is replaced.",
+            low=0.5,
+            high=86400,
+        ),
+    )
+    load_timeout_s: float = _setting(
+        600.0,
+        Setting("load_timeout_s", "Time a version has to be read and compiled, in seconds.", low=1, high=86400),
+    )
+    retry_window_s: float = _setting(
+        0.9,
+        Setting(
+            "retry_window_s",
+            "Time a request waits for a dead worker's successor, or for a version that is being loaded, in seconds.",
+            low=0,
+            high=60,
+        ),
+    )
+    request_timeout_s: float = _setting(
+        300.0,
+        Setting(
+            "request_timeout_s", "Deadline of a request that brings none of its own, in seconds.", low=0.1, high=86400
+        ),
+    )
+    stop_grace_s: float = _setting(
+        30.0,
+        Setting("stop_grace_s", "Time to finish what is in flight after SIGTERM, in seconds.", low=0, high=3600),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryConfig:
+    """Where models come from."""
+
+    poll_wait_s: float = _setting(
+        1.0,
+        Setting(
+            "file_system_poll_wait_seconds",
+            "Time between two looks at the model directories, in seconds; 0 or less looks only once.",
+            environment="FILE_SYSTEM_POLL_WAIT_SECONDS",
+            low=-86400,
+            high=86400,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """OpenVINO, for all models."""
+
+    cpu_extension: str = _setting(
+        "",
+        Setting(
+            "cpu_extension", "Shared library with custom operations for the CPU.", environment="CPU_EXTENSION"
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """The log."""
+
+    level: str = _setting(
+        "INFO", Setting("log_level", "Least severe line to log.", environment="LOG_LEVEL", choices=LEVELS)
+    )
+    path: str = _setting(
+        "", Setting("log_path", "File to log to, besides stderr.", environment="LOG_PATH")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """One model.
+
+    Attributes:
+        name: What clients call it.
+        base_path: Directory of the version directories.
+        nireq: Infer requests for each version; 0 takes the device's optimal number.
+        target_device: OpenVINO device string, passed through.
+        plugin_config: OpenVINO properties for compiling.
+        version_policy: Which versions to serve.
+    """
+
+    name: str
+    base_path: Path
+    nireq: int = 0
+    target_device: str = "CPU"
+    plugin_config: Mapping[str, PropertyValue] = field(default_factory=lambda: MappingProxyType({}))
+    version_policy: VersionPolicy = Latest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Everything the server is told.
+
+    Attributes:
+        is_single_model: Started for one model by flags, not by a file: a device or property that does not exist then
+            stops the start instead of becoming that model's status.
+    """
+
+    models: tuple[ModelConfig, ...]
+    is_single_model: bool = False
+    grpc: GrpcConfig = GrpcConfig()
+    rest: RestConfig = RestConfig()
+    limits: LimitsConfig = LimitsConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
+    repository: RepositoryConfig = RepositoryConfig()
+    engine: EngineConfig = EngineConfig()
+    log: LogConfig = LogConfig()
+
+
+SECTIONS: Mapping[str, type] = MappingProxyType(
+    {
+        "grpc": GrpcConfig,
+        "rest": RestConfig,
+        "limits": LimitsConfig,
+        "supervision": SupervisionConfig,
+        "repository": RepositoryConfig,
+        "engine": EngineConfig,
+        "log": LogConfig,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredSetting:
+    """A setting with its place in the tree."""
+
+    section: str
+    name: str
+    kind: type
+    default: object
+    setting: Setting
+
+
+def declared_settings() -> Iterator[DeclaredSetting]:
+    """All server-wide settings, in the order of the declarations."""
+    for section, cls in SECTIONS.items():
+        for entry in dataclasses.fields(cls):
+            yield DeclaredSetting(section, entry.name, type(entry.default), entry.default, entry.metadata["setting"])
+
+
+MODEL_KEYS: Mapping[str, str] = MappingProxyType(
+    {
+        "name": "Name that clients use.",
+        "base_path": "Directory of the version directories 1/, 2/, ...; relative ones start at the configuration file.",
+        "nireq": "Infer requests for each version; 0 takes the device's optimal number.",
+        "target_device": "OpenVINO device, e.g. CPU, GPU.1, AUTO:GPU,CPU; see `ovms_mp devices`.",
+        "plugin_config": 'OpenVINO properties, e.g. {"PERFORMANCE_HINT": "THROUGHPUT"}.',
+        "model_version_policy": '{"latest": {"num_versions": N}}, {"all": {}} or {"specific": {"versions": [N]}}.',
+    }
+)
+"""Keys of a model in the configuration file; the flags of a single model have the same names."""
+
+MAX_NIREQ = 100_000
+
+NOT_YET_KEYS = (
+    "batch_size",
+    "shape",
+    "layout",
+    "mean",
+    "scale",
+    "color_format",
+    "precision",
+    "allow_cache",
+    "stateful",
+)
+"""Keys of OVMS that a later release brings; ignoring one would serve another model than the user asked for."""
+
+
+def not_yet(name: str, value: object) -> ConfigError:
+    """The error for a setting that has no effect yet."""
+    return ConfigError(f"{name} {value!r}: not supported yet; prepare the model with this setting applied instead")
+
+
+def parse_config_file(path: Path) -> tuple[tuple[ModelConfig, ...], tuple[str, ...]]:
+    """Read a configuration file in OVMS's JSON form.
+
+    Returns:
+        The models, and warnings for the log.
+
+    Raises:
+        ConfigError: Naming the JSON path, the value and what is accepted.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"--config_path {path}: {error.strerror or error}") from None
+    try:
+        document: object = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"--config_path {path} is not JSON: {error}") from None
+    return _FileReader(path.absolute().parent).read(document)
+
+
+class _FileReader:
+    """Walks a decoded configuration document and collects warnings on the way."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._warnings: list[str] = []
+
+    def read(self, document: object) -> tuple[tuple[ModelConfig, ...], tuple[str, ...]]:
+        """The models and warnings of a whole document."""
+        root = _as_object(document, "$", "an object with model_config_list")
+        self._warn_unknown(root, ("model_config_list",), "$")
+        if "model_config_list" not in root:
+            raise ConfigError("$: model_config_list is missing")
+        entries = _as_array(root["model_config_list"], "$.model_config_list", 'an array of {"config": {...}}')
+        models: dict[str, ModelConfig] = {}
+        for index, entry in enumerate(entries):
+            place = f"$.model_config_list[{index}]"
+            body = _as_object(entry, place, '{"config": {...}}')
+            self._warn_unknown(body, ("config",), place)
+            place += ".config"
+            model = self._model(_as_object(body.get("config"), place, "an object"), place)
+            if model.name in models:
+                raise ConfigError(f"{place}.name: {model.name!r} is there already; names must differ")
+            models[model.name] = model
+        return tuple(models.values()), tuple(self._warnings)
+
+    def _model(self, body: dict[str, object], place: str) -> ModelConfig:
+        for key in NOT_YET_KEYS:
+            if body.get(key) not in (None, False):
+                raise not_yet(f"{place}.{key}", body[key])
+        self._warn_unknown(body, (*MODEL_KEYS, *NOT_YET_KEYS), place)
+        for key in ("name", "base_path"):
+            if not isinstance(body.get(key), str) or not body[key]:
+                raise _rejected(f"{place}.{key}", body.get(key), "a text, not empty")
+        nireq = body.get("nireq", 0)
+        if not isinstance(nireq, int) or isinstance(nireq, bool) or not 0 <= nireq <= MAX_NIREQ:
+            raise _rejected(f"{place}.nireq", nireq, f"0 to {MAX_NIREQ}")
+        device = body.get("target_device", "CPU")
+        if not isinstance(device, str) or not device:
+            raise _rejected(f"{place}.target_device", device, "a device such as CPU or AUTO:GPU,CPU")
+        policy: VersionPolicy = Latest()
+        if body.get("model_version_policy") is not None:
+            try:
+                policy = parse_policy(body["model_version_policy"])
+            except ConfigError as error:
+                raise ConfigError(f"{place}.model_version_policy: {error.message}") from None
+        return ModelConfig(
+            name=str(body["name"]),
+            base_path=self._directory / str(body["base_path"]),
+            nireq=nireq,
+            target_device=device,
+            plugin_config=check_plugin_config(body.get("plugin_config"), f"{place}.plugin_config"),
+            version_policy=policy,
+        )
+
+    def _warn_unknown(self, body: Mapping[str, object], known: tuple[str, ...], place: str) -> None:
+        for key in body:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+                self._warnings.append(f"{place}.{key} is unknown and has no effect{hint}")
+
+
+def _rejected(place: str, value: object, accepted: str) -> ConfigError:
+    return ConfigError(f"{place}: {value!r} is not valid; accepted: {accepted}")
+
+
+def _as_object(value: object, place: str, accepted: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise _rejected(place, value, accepted)
+    return value
+
+
+def _as_array(value: object, place: str, accepted: str) -> list[object]:
+    if not isinstance(value, list):
+        raise _rejected(place, value, accepted)
+    return value
+
+
+def check_plugin_config(value: object, place: str) -> Mapping[str, PropertyValue]:
+    """Hold decoded ``plugin_config`` against its form; the keys themselves are the device's business.
+
+    Raises:
+        ConfigError: Naming the place, the key and what is accepted.
+    """
+    if value is None:
+        return MappingProxyType({})
+    if not isinstance(value, dict):
+        raise _rejected(place, value, 'an object such as {"NUM_STREAMS": "2"}')
+    checked: dict[str, PropertyValue] = {}
+    for key, entry in value.items():
+        if not isinstance(entry, (str, int, float, bool)):
+            raise _rejected(f"{place}.{key}", entry, "text, number or boolean")
+        checked[str(key)] = entry
+    return MappingProxyType(checked)

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every failure of the server: one class, one canonical code, and the only HTTP table.
+
+The way of a request, with the failure that each arrow can raise::
+
+    bytes -> decode          MalformedPayload, UnsupportedOperation, RequestTooLarge
+          -> find version    ModelNotFound, VersionNotFound, ModelNotReady, Draining
+          -> validate        InputNameMismatch, ShapeMismatch, DtypeMismatch, OutputNameMismatch
+          -> lease           TensorTooLarge, NoFreeSlot
+          -> worker queue    QueueFull, DeadlineExceeded, CallCancelled, WorkerLost
+          -> inference       InferenceFailed
+
+``ModelLoadFailed`` and ``DeviceUnavailable`` appear in a version's status; ``ConfigError`` and ``BootError``
+end a process with an exit code and never reach a client. The codes are gRPC's
+(https://grpc.io/docs/guides/status-codes/); the HTTP column follows TensorFlow Serving's ``http_server.cc``.
+Used by every process; imports nothing of the project.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Code(enum.Enum):
+    """Canonical status codes: gRPC's name, gRPC's number, and the HTTP status that means the same."""
+
+    CANCELLED = (1, 499)
+    UNKNOWN = (2, 500)
+    INVALID_ARGUMENT = (3, 400)
+    DEADLINE_EXCEEDED = (4, 504)
+    NOT_FOUND = (5, 404)
+    ALREADY_EXISTS = (6, 409)
+    PERMISSION_DENIED = (7, 403)
+    RESOURCE_EXHAUSTED = (8, 429)
+    FAILED_PRECONDITION = (9, 400)
+    ABORTED = (10, 409)
+    OUT_OF_RANGE = (11, 400)
+    UNIMPLEMENTED = (12, 501)
+    INTERNAL = (13, 500)
+    UNAVAILABLE = (14, 503)
+    DATA_LOSS = (15, 500)
+    UNAUTHENTICATED = (16, 401)
+
+    @property
+    def number(self) -> int:
+        """The code's number on the gRPC wire."""
+        return self.value[0]
+
+    @property
+    def http_status(self) -> int:
+        """The HTTP status that carries this code."""
+        return self.value[1]
+
+
+class ExitCode(enum.IntEnum):
+    """What a process of ours says by its exit code."""
+
+    CLEAN = 0
+    USAGE = 2
+    """The command line or the configuration is wrong; starting again changes nothing."""
+    BOOT_FAILED = 3
+    """The process could not start; its parent must not try again."""
+    INTERNAL = 70
+    """A defect of ours; the traceback is in the log."""
+
+
+class OvmsError(Exception):
+    """A failure with a name, a code and a text that is meant for the client.
+
+    Attributes:
+        code: Canonical code; fixed for each class.
+        message: For the client: what was given, what would be accepted, which setting changes it.
+    """
+
+    code: Code = Code.INTERNAL
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    @property
+    def http_status(self) -> int:
+        """HTTP status of this failure; a class may deviate from its code's row where HTTP has a better word."""
+        return self.code.http_status
+
+
+class MalformedPayload(OvmsError):
+    """The bytes are not what the protocol says they are."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class InputNameMismatch(OvmsError):
+    """The request's inputs are not the model's inputs."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class OutputNameMismatch(OvmsError):
+    """The request's output filter names an output that the model lacks."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class ShapeMismatch(OvmsError):
+    """A tensor's shape is not one that the model accepts."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class DtypeMismatch(OvmsError):
+    """A tensor's values cannot become the model's dtype without losing what they say."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class RequestTooLarge(OvmsError):
+    """The message is longer than the server accepts."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+    @property
+    def http_status(self) -> int:
+        """413 instead of 429: HTTP has a name for it, and trying again cannot help (RFC 9110, 15.5.14)."""
+        return 413
+
+
+class TensorTooLarge(OvmsError):
+    """The request's tensors do not fit the arena, however empty it is."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+    @property
+    def http_status(self) -> int:
+        """413 instead of 429: trying again cannot help."""
+        return 413
+
+
+class NoFreeSlot(OvmsError):
+    """The arena is full at this moment."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class QueueFull(OvmsError):
+    """The model version's queue is at its bound."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class ModelNotFound(OvmsError):
+    """No model of this name."""
+
+    code = Code.NOT_FOUND
+
+
+class VersionNotFound(OvmsError):
+    """The model has no such version, or has it no more."""
+
+    code = Code.NOT_FOUND
+
+
+class ModelNotReady(OvmsError):
+    """The version exists but is not AVAILABLE yet."""
+
+    code = Code.UNAVAILABLE
+
+
+class WorkerLost(OvmsError):
+    """The inference worker died while it had the request, and no successor took it in time."""
+
+    code = Code.UNAVAILABLE
+
+
+class Draining(OvmsError):
+    """The server is stopping and takes no new work."""
+
+    code = Code.UNAVAILABLE
+
+
+class DeadlineExceeded(OvmsError):
+    """The request's deadline passed before its answer."""
+
+    code = Code.DEADLINE_EXCEEDED
+
+
+class CallCancelled(OvmsError):
+    """The client gave up."""
+
+    code = Code.CANCELLED
+
+
+class ModelLoadFailed(OvmsError):
+    """The version's files cannot be read or compiled; its status says why."""
+
+    code = Code.FAILED_PRECONDITION
+
+
+class DeviceUnavailable(OvmsError):
+    """The device, or a property asked of it, does not exist here; only a new configuration helps."""
+
+    code = Code.FAILED_PRECONDITION
+
+
+class UnsupportedOperation(OvmsError):
+    """The protocol has it, this server does not."""
+
+    code = Code.UNIMPLEMENTED
+
+
+class InferenceFailed(OvmsError):
+    """The engine raised while it ran a valid request."""
+
+    code = Code.INTERNAL
+
+
+class ProtocolError(OvmsError):
+    """A message between our own processes breaks its rules."""
+
+    code = Code.INTERNAL
+
+
+class ConfigError(OvmsError):
+    """The command line, the environment or a configuration file is wrong: exit code 2."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class BootError(OvmsError):
+    """A process cannot start: exit code 3."""
+
+    code = Code.UNAVAILABLE
+
+
+INTERNAL_ERROR_TEXT = "Internal server error; the server's log has the details"
+"""What a client is told of a defect; the traceback stays in the log."""
+
+
+def error_classes() -> dict[str, type[OvmsError]]:
+    """All failures by name, for records that cross processes and for the test that walks them."""
+    found: dict[str, type[OvmsError]] = {}
+    waiting = [OvmsError]
+    while waiting:
+        for cls in waiting.pop().__subclasses__():
+            found[cls.__name__] = cls
+            waiting.append(cls)
+    return found
+
+
+_CLASSES = error_classes()
+
+
+def error_from_record(name: str, message: str) -> OvmsError:
+    """Rebuild a failure that another process reported; an unknown name becomes INTERNAL."""
+    return _CLASSES.get(name, OvmsError)(message)

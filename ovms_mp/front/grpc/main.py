@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a gRPC front process: tie to the parent, session, server, drain, exit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from ovms_mp.errors import BootError, ExitCode, OvmsError
+from ovms_mp.front.grpc.server import create_server
+from ovms_mp.front.grpc.servicer import TfsServicer
+from ovms_mp.front.session import FrontSession
+from ovms_mp.log import configure_logging
+from ovms_mp.wire.lifetime import die_with_parent
+from ovms_mp.wire.specs import GrpcFrontSpec, spec_from_argument
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the front; its exit code."""
+    try:
+        spec = spec_from_argument(arguments[0] if arguments else "", GrpcFrontSpec)
+        die_with_parent(spec.common.parent_pid)
+    except BootError as error:
+        sys.stderr.write(f"{error}\n")
+        return ExitCode.BOOT_FAILED
+    # Ctrl-C reaches the whole process group, but when a front stops is the manager's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    configure_logging(spec.common.log_level, spec.common.log_path, "grpc", spec.common.run_id)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(spec))
+    except Exception:
+        _log.exception("event=front_died")
+        return ExitCode.INTERNAL
+
+
+async def _serve(spec: GrpcFrontSpec) -> int:
+    session = FrontSession(spec, spec.child_id)
+    try:
+        await session.start()
+        methods = TfsServicer(session.service).methods()
+        server = create_server(methods, spec.bind_addresses, spec.limits.max_message_bytes)
+        await server.start()
+    except OvmsError as error:
+        _log.error("event=boot_failed error=%s", error)
+        session.report_boot_failure(error)
+        return ExitCode.BOOT_FAILED
+    session.report_ready()
+    await session.drain_requested.wait()
+    # GOAWAY to every client, then calls in flight end by themselves or with the grace period.
+    grace_s = max(0.0, (session.drain_deadline_ns - time.monotonic_ns()) / 1e9)
+    await server.stop(grace_s)
+    await session.finish()
+    return ExitCode.CLEAN

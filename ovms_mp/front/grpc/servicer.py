@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The TensorFlow Serving methods on bytes: decode, call the service, encode. What differs from REST is only here.
+
+A handler takes a message's bytes and a moment by which it must be answered, and gives bytes back; it knows nothing of grpc, so another
+HTTP/2 front can carry the same methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from ovms_mp.errors import MalformedPayload, UnsupportedOperation
+from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
+from ovms_mp.front.tfs.decode import decode_predict
+from ovms_mp.front.tfs.encode import encode_predict
+from ovms_mp.front.tfs.metadata import encode_metadata, encode_status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ovms_mp.front.routing import VersionRoute
+    from ovms_mp.front.service import Service
+    from ovms_mp.front.tensors import ResultTensor
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+Method: TypeAlias = Callable[[bytes, int], Awaitable[bytes]]
+"""(request, monotonic deadline in ns or 0) -> response."""
+
+
+class TfsServicer:
+    """PredictionService and ModelService."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def methods(self) -> Mapping[str, Method]:
+        """Handlers by the method's path; every other path is UNIMPLEMENTED."""
+        prediction = "/tensorflow.serving.PredictionService"
+        model = "/tensorflow.serving.ModelService"
+        return {
+            f"{prediction}/Predict": self.predict,
+            f"{prediction}/GetModelMetadata": self.get_model_metadata,
+            f"{model}/GetModelStatus": self.get_model_status,
+        }
+
+    async def predict(self, request: bytes, deadline_ns: int) -> bytes:
+        """PredictRequest to PredictResponse."""
+        call = decode_predict(request)
+        _refuse_label(call.version_label)
+        route = await self._service.routable(call.model_name, call.version or 0)
+        return await self._service.predict(route, call.inputs, call.output_filter, deadline_ns, _encode)
+
+    async def get_model_metadata(self, request: bytes, deadline_ns: int) -> bytes:
+        """GetModelMetadataRequest to GetModelMetadataResponse; answers at once."""
+        message = _parse(request, serving.GetModelMetadataRequest)
+        fields = list(message.metadata_field)
+        if fields != ["signature_def"]:
+            named = ", ".join(fields) or "(none)"
+            raise MalformedPayload(f"Metadata field {named} is not supported; accepted: signature_def")
+        spec = message.model_spec
+        _refuse_label(spec.version_label)
+        route = self._service.described(spec.name, spec.version.value)
+        response = encode_metadata(route.model_name, route.version, route.inputs, route.outputs)
+        return response.SerializeToString()
+
+    async def get_model_status(self, request: bytes, deadline_ns: int) -> bytes:
+        """GetModelStatusRequest to GetModelStatusResponse; answers at once."""
+        spec = _parse(request, serving.GetModelStatusRequest).model_spec
+        _refuse_label(spec.version_label)
+        return encode_status(self._service.statuses(spec.name, spec.version.value)).SerializeToString()
+
+
+def _encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes:
+    return encode_predict(route.model_name, route.version, outputs)
+
+
+def _parse(request: bytes, kind: type[MessageT]) -> MessageT:
+    try:
+        return kind.FromString(request)
+    except DecodeError as error:
+        raise MalformedPayload(f"request is no {kind.DESCRIPTOR.name}: {error}") from None
+
+
+def _refuse_label(label: str) -> None:
+    """Labels cannot be assigned yet; ignoring one would answer from a version that the client did not mean."""
+    if label:
+        raise UnsupportedOperation(f"version_label {label!r}: labels are not supported; name a version or none")

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entry of the gunicorn arbiter: ``python -m ovms_mp.front.rest SPEC``. Started by the manager only."""
+
+from __future__ import annotations
+
+import sys
+
+from ovms_mp.errors import BootError, ExitCode
+from ovms_mp.front.rest.arbiter import RestApplication
+from ovms_mp.log import configure_logging
+from ovms_mp.wire.lifetime import die_with_parent
+from ovms_mp.wire.specs import RestSpec, spec_from_argument
+
+
+def main() -> int:
+    """Run the arbiter; it ends the process itself."""
+    try:
+        spec = spec_from_argument(sys.argv[1] if len(sys.argv) > 1 else "", RestSpec)
+        die_with_parent(spec.common.parent_pid)
+    except BootError as error:
+        sys.stderr.write(f"{error}\n")
+        return ExitCode.BOOT_FAILED
+    configure_logging(spec.common.log_level, spec.common.log_path, "arbiter", spec.common.run_id)
+    RestApplication(spec).run()
+    return ExitCode.CLEAN
+
+
+if __name__ == "__main__":
+    sys.exit(main())

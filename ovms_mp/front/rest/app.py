@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The falcon application: routes, bodies, and the one place where failures become HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import falcon
+import falcon.asgi
+import msgspec
+
+from ovms_mp.errors import (
+    INTERNAL_ERROR_TEXT,
+    Code,
+    DeadlineExceeded,
+    OvmsError,
+    RequestTooLarge,
+)
+from ovms_mp.front.rest import tfs_calls
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from falcon.asgi import Request, Response
+
+    from ovms_mp.front.rest.lifespan import Lifespan
+    from ovms_mp.front.service import Service
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(lifespan: Lifespan) -> falcon.asgi.App[Request, Response]:
+    """The application of one REST front; ``lifespan`` holds its session once uvicorn has started it."""
+    app: falcon.asgi.App[Request, Response] = falcon.asgi.App(middleware=[lifespan])
+    app.add_error_handler(Exception, _answer_defect)
+    app.add_error_handler(falcon.HTTPError, _answer_http_error)
+    app.add_error_handler(OvmsError, _answer_failure)
+    models = TfsModels(lifespan)
+    app.add_route("/v1/models/{target}", models)
+    app.add_route("/v1/models/{name}/versions/{target}", models)
+    app.add_route("/v1/models/{name}/labels/{label}", models, suffix="label")
+    app.add_route("/v1/models/{name}/metadata", models, suffix="metadata")
+    app.add_route("/v1/models/{name}/versions/{version}/metadata", models, suffix="metadata")
+    return app
+
+
+class TfsModels:
+    """``/v1/models/...``: TensorFlow Serving's REST API."""
+
+    def __init__(self, lifespan: Lifespan) -> None:
+        self._lifespan = lifespan
+
+    async def on_get(self, request: Request, response: Response, target: str, name: str = "") -> None:
+        """Status of a model or of one version."""
+        name, version = (name, target) if name else (target, "")
+        _answer(response, self._service, tfs_calls.status(self._service, name, version))
+
+    async def on_get_metadata(self, request: Request, response: Response, name: str, version: str = "") -> None:
+        """Metadata of a version."""
+        _answer(response, self._service, tfs_calls.metadata(self._service, name, version))
+
+    async def on_post(self, request: Request, response: Response, target: str, name: str = "") -> None:
+        """A call on a model; ``:predict`` is the one there is."""
+        subject, _, verb = target.rpartition(":")
+        if verb != "predict" or not subject:
+            raise tfs_calls.unknown_call(f"POST {request.path}; known: .../models/NAME[/versions/N]:predict")
+        name, version = (name, subject) if name else (subject, "")
+        spec = self._lifespan.spec
+        # Looked up before the body is read: who asks for an unknown model should not have to upload 100 MB first.
+        await self._service.routable(name, tfs_calls.version_number(name, version))
+        body = await _read_body(request, spec.limits.max_message_bytes, spec.limits.request_timeout_s)
+        _answer(response, self._service, await tfs_calls.predict(self._service, name, version, body))
+
+    async def on_get_label(self, request: Request, response: Response, name: str, label: str) -> None:
+        """Labels are refused, not ignored."""
+        raise tfs_calls.label_refusal(label)
+
+    async def on_post_label(self, request: Request, response: Response, name: str, label: str) -> None:
+        """Labels are refused, not ignored."""
+        raise tfs_calls.label_refusal(label.rpartition(":")[0] or label)
+
+    @property
+    def _service(self) -> Service:
+        return self._lifespan.session.service
+
+
+def _answer(response: Response, service: Service, body: bytes) -> None:
+    response.data = body
+    response.content_type = "application/json"
+    if service.is_draining:
+        # Tells a keep-alive client to bring its next request elsewhere, before this process closes the connection.
+        response.set_header("Connection", "close")
+
+
+async def _read_body(request: Request, limit_bytes: int, timeout_s: float) -> bytes:
+    """The whole body.
+
+    Raises:
+        RequestTooLarge: It is longer than the limit.
+        DeadlineExceeded: It did not arrive in time.
+    """
+    length = request.content_length
+    if length is not None and length > limit_bytes:
+        raise _too_large(length, limit_bytes)
+    try:
+        async with asyncio.timeout(timeout_s):
+            # One byte more than allowed tells a chunked body that is too long from one that just fits.
+            body = await request.stream.read(limit_bytes + 1)
+    except TimeoutError:
+        raise DeadlineExceeded(f"the request's body did not arrive within {timeout_s:g} s (--request_timeout_s)") from None
+    if len(body) > limit_bytes:
+        raise _too_large(len(body), limit_bytes)
+    return body
+
+
+def _too_large(length: int, limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"body of {length} bytes or more is longer than the limit of {limit} (--max_message_mb)")
+
+
+def _write_error(response: Response, status: int, message: str) -> None:
+    response.status = status
+    response.data = msgspec.json.encode({"error": message})
+    response.content_type = "application/json"
+
+
+async def _answer_failure(
+    request: Request, response: Response, error: OvmsError, params: dict[str, Any], **_: Any
+) -> None:
+    _write_error(response, error.http_status, error.message)
+    if error.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED) and error.http_status != 413:
+        response.set_header("Retry-After", "1")
+    if isinstance(error, (RequestTooLarge, DeadlineExceeded)):
+        # Part of the body may be unread; the connection cannot carry another request.
+        response.set_header("Connection", "close")
+
+
+async def _answer_http_error(
+    request: Request, response: Response, error: falcon.HTTPError, params: dict[str, Any], **_: Any
+) -> None:
+    """What falcon itself refuses: unknown paths, methods, malformed headers."""
+    code = falcon.http_status_to_code(error.status)
+    reason = error.description or error.title or "request refused"
+    if code == 404:
+        reason = f"Requested REST resource not found: {request.method} {request.path}"
+    elif code == 405:
+        reason = f"Unsupported method: {request.method} {request.path}"
+    _write_error(response, code, reason)
+    for name, value in dict(error.headers or {}).items():
+        response.set_header(name, value)
+
+
+async def _answer_defect(
+    request: Request, response: Response, error: Exception, params: dict[str, Any], **_: Any
+) -> None:
+    _log.error("event=call_raised path=%s", request.path, exc_info=error)
+    _write_error(response, 500, INTERNAL_ERROR_TEXT)
+
+

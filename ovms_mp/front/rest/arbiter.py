@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gunicorn, told where its sockets are and how we want its workers. Runs in the arbiter and is inherited by what it forks.
+
+Nothing heavy is imported before the fork and nothing with threads or descriptors of its own: no zmq, no numpy, no application.
+gunicorn's control socket, ``max_requests`` and SIGHUP are not used: the first makes a file in the home directory, the
+others drop requests.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
+
+from ovms_mp.log import configure_logging
+from ovms_mp.wire.lifetime import die_with_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gunicorn.config import Config
+    from gunicorn.workers.base import Worker
+
+    from ovms_mp.wire.specs import RestSpec
+
+KEEP_ALIVE_S = 75
+"""How long an idle connection is kept: longer than the 60 s of common proxies, so that they close first."""
+
+
+class RestArbiter(Arbiter):
+    """gunicorn's arbiter with a sign of life for the manager."""
+
+    beat_descriptor = -1
+
+    def murder_workers(self) -> None:
+        """Called once each turn of the arbiter's loop, at least every second."""
+        # The manager reads far faster than one byte a second; a full pipe means it is gone, and so are we soon.
+        os.write(self.beat_descriptor, b".")
+        super().murder_workers()
+
+
+class ServerLogger(Logger):
+    """gunicorn's log lines in our form: handed to the root logger, no handlers of their own."""
+
+    def setup(self, cfg: Config) -> None:
+        """Take no configuration but ours."""
+        self.cfg = cfg
+        for log in (self.error_log, self.access_log):
+            log.handlers.clear()
+            log.propagate = True
+
+    def reopen_files(self) -> None:
+        """There are none."""
+
+    def close_on_exec(self) -> None:
+        """Nothing of ours survives an exec."""
+
+
+class RestApplication(BaseApplication):
+    """The application as gunicorn wants it: configuration, and a loader that runs in each worker after the fork."""
+
+    def __init__(self, spec: RestSpec) -> None:
+        self._spec = spec
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set what we care about; gunicorn's defaults hold otherwise."""
+        spec = self._spec
+        settings: dict[str, object] = {
+            "bind": [f"fd://{descriptor}" for descriptor in spec.listen_descriptors],
+            "workers": spec.rest_workers,
+            "worker_class": "ovms_mp.front.rest.gunicorn_worker.RestWorker",
+            # The manager watches the workers' heartbeats and is quicker; this is the net below it.
+            "timeout": int(spec.stuck_timeout_s) + 1,
+            "graceful_timeout": max(1, int(spec.stop_grace_s)),
+            "keepalive": KEEP_ALIVE_S,
+            "control_socket_disable": True,
+            "logger_class": ServerLogger,
+            "loglevel": "debug" if spec.common.log_level in ("TRACE", "DEBUG") else spec.common.log_level.lower(),
+            "proc_name": "ovms_mp-rest",
+            "post_fork": _post_fork(spec),
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> object:
+        """The ASGI application; called in the worker."""
+        from ovms_mp.front.rest.app import create_app
+        from ovms_mp.front.rest.lifespan import Lifespan
+
+        return create_app(Lifespan(self._spec))
+
+    def run(self) -> None:
+        """Run the arbiter; ends the process."""
+        RestArbiter.beat_descriptor = self._spec.beat_descriptor
+        RestArbiter(self).run()
+
+
+def _post_fork(spec: RestSpec) -> Callable[[Arbiter, Worker], None]:
+    def post_fork(arbiter: Arbiter, worker: Worker) -> None:
+        die_with_parent(arbiter.pid)
+        configure_logging(spec.common.log_level, spec.common.log_path, "rest", spec.common.run_id)
+
+    return post_fork

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gunicorn worker class: uvicorn on uvloop and httptools, four times gthread here (design record, section 7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uvicorn_worker import UvicornWorker
+
+if TYPE_CHECKING:
+    from typing import Any, ClassVar
+
+
+class RestWorker(UvicornWorker):
+    """uvicorn with its C parts named, so that a missing one is an error and not a slow server."""
+
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        "loop": "uvloop",
+        "http": "httptools",
+        "lifespan": "on",
+        "access_log": False,
+        "server_header": False,
+    }

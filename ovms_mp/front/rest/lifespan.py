@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start and end of a REST front, as ASGI lifespan events: falcon calls them inside the worker's event loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from ovms_mp.errors import OvmsError
+from ovms_mp.front.session import FrontSession
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ovms_mp.wire.specs import RestSpec
+
+_log = logging.getLogger(__name__)
+
+
+class Lifespan:
+    """Falcon middleware that owns the session of this process."""
+
+    def __init__(self, spec: RestSpec) -> None:
+        self.spec = spec
+        self.session: FrontSession
+
+    async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
+        """Open the session; connections wait in the backlog until it is there."""
+        session = FrontSession(self.spec, f"rest-{os.getpid()}")
+        try:
+            await session.start()
+        except OvmsError as error:
+            _log.error("event=boot_failed error=%s", error)
+            session.report_boot_failure(error)
+            raise
+        self.session = session
+        session.report_ready()
+
+    async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
+        """Close the session, after uvicorn has finished all requests."""
+        await self.session.finish()

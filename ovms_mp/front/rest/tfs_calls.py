@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The TensorFlow Serving REST calls on bytes: decode, call the service, encode. Knows nothing of falcon."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ovms_mp.errors import ModelNotFound, UnsupportedOperation, VersionNotFound
+from ovms_mp.front.rest.tfs_json import decode_predict, encode_predict
+from ovms_mp.front.routing import not_found_text
+from ovms_mp.front.tfs.metadata import metadata_json, status_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ovms_mp.front.routing import VersionRoute
+    from ovms_mp.front.service import Service
+    from ovms_mp.front.tensors import ResultTensor
+
+_DIGITS = re.compile(r"[0-9]{1,19}")
+
+
+async def predict(service: Service, name: str, version: str, body: bytes) -> bytes:
+    """Answer ``POST /v1/models/{name}[/versions/{version}]:predict``.
+
+    Raises:
+        OvmsError: One of the failures in :mod:`ovms_mp.errors`; the model and version are looked up before the body is read.
+    """
+    route = await service.routable(name, version_number(name, version))
+    form, given = decode_predict(body, route.inputs)
+
+    def encode(_: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes:
+        return encode_predict(form, outputs)
+
+    return await service.predict(route, given, (), 0, encode)
+
+
+def status(service: Service, name: str, version: str) -> bytes:
+    """Answer ``GET /v1/models/{name}[/versions/{version}]``."""
+    return status_json(service.statuses(name, version_number(name, version)))
+
+
+def metadata(service: Service, name: str, version: str) -> bytes:
+    """Answer ``GET /v1/models/{name}[/versions/{version}]/metadata``."""
+    route = service.described(name, version_number(name, version))
+    return metadata_json(route.model_name, route.version, route.inputs, route.outputs)
+
+
+def version_number(name: str, text: str) -> int:
+    """The version in a URL; empty or 0 is the default one.
+
+    Raises:
+        VersionNotFound: It is no number that a version could have.
+    """
+    if not text:
+        return 0
+    if not _DIGITS.fullmatch(text):
+        raise VersionNotFound(f"{not_found_text(name, 0)}; version {text!r} is not a positive integer")
+    return int(text)
+
+
+def label_refusal(label: str) -> UnsupportedOperation:
+    """Labels cannot be assigned yet; ignoring one would answer from a version that the client did not mean."""
+    return UnsupportedOperation(f"label {label!r}: labels are not supported; name a version or none")
+
+
+def unknown_call(what: str) -> ModelNotFound:
+    """A path below ``/v1/models`` that names no call of ours."""
+    return ModelNotFound(f"Requested REST resource not found: {what}")

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The front's picture of models, versions and where they are served: replaced by every snapshot, never merged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ovms_mp.errors import ModelNotFound, ModelNotReady, OvmsError, VersionNotFound
+from ovms_mp.model.dtypes import DType
+from ovms_mp.model.status import State, VersionStatus
+from ovms_mp.model.tensors import TensorSpec
+from ovms_mp.wire.allocator import aligned
+
+if TYPE_CHECKING:
+    from ovms_mp.wire.messages import RoutingSnapshot, TensorSpecRecord, VersionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRoute:
+    """A version and the way to it.
+
+    Attributes:
+        endpoint: Where its worker takes tasks; empty while none can.
+        handle: Its address at that worker.
+        static_output_nbytes: Size of the region for all outputs, or None when a shape is dynamic.
+    """
+
+    model_name: str
+    status: VersionStatus
+    endpoint: str
+    handle: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    static_output_nbytes: int | None
+
+    @property
+    def version(self) -> int:
+        """The version's number."""
+        return self.status.version
+
+    @property
+    def is_routable(self) -> bool:
+        """Whether a task can be sent now."""
+        return bool(self.endpoint)
+
+    @property
+    def may_come(self) -> bool:
+        """Whether waiting a moment makes sense: it is being loaded, or its worker is being replaced."""
+        return self.status.state in (State.START, State.LOADING) and not self.status.error_code
+
+    def unavailable(self) -> OvmsError:
+        """Why no task can be sent."""
+        reason = self.status.error_message or f"state {self.status.state.name}"
+        return ModelNotReady(f"version {self.version} of model {self.model_name!r} is not available: {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRoute:
+    """A model with all the versions that were ever seen."""
+
+    name: str
+    default_version: int
+    versions: dict[int, VersionRoute]
+
+
+class RoutingTable:
+    """One snapshot, indexed."""
+
+    def __init__(self, snapshot: RoutingSnapshot) -> None:
+        self.epoch = snapshot.epoch
+        self.is_draining = snapshot.is_draining
+        self.endpoints = frozenset(snapshot.endpoints)
+        self._models = {
+            model.name: ModelRoute(
+                model.name,
+                model.default_version,
+                {record.version: _version_route(model.name, record) for record in model.versions},
+            )
+            for model in snapshot.models
+        }
+
+    def model(self, name: str) -> ModelRoute:
+        """A model by its name.
+
+        Raises:
+            ModelNotFound: No such model.
+        """
+        model = self._models.get(name)
+        if model is None:
+            raise ModelNotFound(not_found_text(name, 0) + "; no model has this name")
+        return model
+
+    def find(self, name: str, version: int) -> VersionRoute:
+        """The version that a request means; 0 is the default version. It may not be routable.
+
+        Raises:
+            ModelNotFound: No such model.
+            VersionNotFound: No such version, or it is on its way out, or nothing to default to.
+        """
+        model = self._models.get(name)
+        if model is None:
+            raise ModelNotFound(not_found_text(name, version) + "; no model has this name")
+        route = model.versions.get(version or model.default_version)
+        if route is None or route.status.state in (State.UNLOADING, State.END):
+            served = [entry.version for entry in model.versions.values() if entry.status.state is State.AVAILABLE]
+            raise VersionNotFound(not_found_text(name, version) + f"; available versions: {served}")
+        return route
+
+
+def not_found_text(name: str, version: int) -> str:
+    """The legacy server's words, which clients match."""
+    return f"Servable not found for request: Specific({name}, {version})"
+
+
+def _version_route(model_name: str, record: VersionRecord) -> VersionRoute:
+    outputs = tuple(_spec(entry) for entry in record.outputs)
+    nbytes = 0
+    static: int | None = 0
+    for spec in outputs:
+        if spec.static_nbytes is None:
+            static = None
+            break
+        nbytes += aligned(spec.static_nbytes)
+    return VersionRoute(
+        model_name=model_name,
+        status=VersionStatus(record.version, State(record.state), record.error_code, record.error_message),
+        endpoint=record.endpoint,
+        handle=record.handle,
+        inputs=tuple(_spec(entry) for entry in record.inputs),
+        outputs=outputs,
+        static_output_nbytes=None if static is None else nbytes,
+    )
+
+
+def _spec(record: TensorSpecRecord) -> TensorSpec:
+    return TensorSpec.of(record.name, DType[record.dtype], record.bounds)

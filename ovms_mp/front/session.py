@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A front's life, the same for both protocols: hello, arena, snapshots, signs of life, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from ovms_mp.errors import BootError
+from ovms_mp.front.dispatch import Dispatcher
+from ovms_mp.front.routing import RoutingTable
+from ovms_mp.front.service import Service
+from ovms_mp.wire.arena import Arena
+from ovms_mp.wire.control import ControlLink
+from ovms_mp.wire.heartbeat import HeartbeatThread
+from ovms_mp.wire.messages import Drain, Drained, Ready, RoutingSnapshot, SnapshotApplied
+
+if TYPE_CHECKING:
+    from ovms_mp.errors import OvmsError
+    from ovms_mp.wire.specs import FrontSpec
+
+_log = logging.getLogger(__name__)
+
+_TRIM_INTERVAL_S = 10.0
+
+
+class FrontSession:
+    """Ties one front process to the manager and to the workers. Created inside the running event loop."""
+
+    def __init__(self, spec: FrontSpec, child_id: str) -> None:
+        self._spec = spec
+        self._loop = asyncio.get_running_loop()
+        self._control = ControlLink(spec, child_id)
+        self._ticks = 0
+        self._has_table = asyncio.Event()
+        self._heartbeat = HeartbeatThread(
+            spec.common.control_endpoint, child_id, spec.common.heartbeat_interval_s, lambda: (self._ticks, 1)
+        )
+        self.drain_deadline_ns = 0
+        self.drain_requested = asyncio.Event()
+        self.service: Service
+        self.dispatcher: Dispatcher
+
+    async def start(self) -> None:
+        """Introduce this front, map its arena and wait for the first snapshot.
+
+        Raises:
+            BootError: The manager does not answer in time.
+        """
+        welcome = self._control.say_hello()
+        arena = Arena(self._spec.common.arenas[welcome.arena])
+        address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
+        self.dispatcher = Dispatcher(arena, address, self._loop)
+        self.service = Service(self.dispatcher, self._spec.limits.request_timeout_s, self._spec.limits.retry_window_s)
+        self._heartbeat.start()
+        self._tick()
+        self._trim()
+        self._loop.add_reader(self._control.dealer.fileno(), self._take_control)
+        self._take_control()
+        try:
+            async with asyncio.timeout(self._spec.common.boot_timeout_s):
+                await self._has_table.wait()
+        except TimeoutError:
+            raise BootError(
+                f"no routing snapshot within {self._spec.common.boot_timeout_s:g} s (--boot_timeout_s); are the models loading?"
+            ) from None
+
+    def report_boot_failure(self, error: OvmsError) -> None:
+        """Tell the manager why this front cannot start."""
+        self._control.report_boot_failure(error)
+
+    def report_ready(self, detail: str = "") -> None:
+        """Tell the manager that requests are answered from now on."""
+        self._send(Ready(detail))
+
+    async def finish(self) -> None:
+        """Wait until nothing is in flight, or the drain's deadline; then say goodbye and close."""
+        while self.dispatcher.statistics().in_flight and self._loop.time() * 1e9 < self.drain_deadline_ns:
+            # Paced by the loop's own timer: answers arrive as reader events meanwhile.
+            await asyncio.sleep(0.01)
+        self._send(Drained())
+        self._heartbeat.stop()
+        self._loop.remove_reader(self._control.dealer.fileno())
+        self.dispatcher.close()
+        self._control.close()
+
+    def _send(self, message: Ready | Drained | SnapshotApplied) -> None:
+        self._control.send(message)
+        # SAFETY: sending can consume the edge of the edge-triggered descriptor.
+        self._loop.call_soon(self._take_control)
+
+    def _take_control(self) -> None:
+        if self._control.dealer.is_closed:
+            return
+        while (message := self._control.receive()) is not None:
+            match message:
+                case RoutingSnapshot():
+                    table = RoutingTable(message)
+                    self.service.replace_table(table)
+                    self._has_table.set()
+                    self._send(SnapshotApplied(table.epoch))
+                case Drain(deadline_ns=deadline_ns):
+                    self.drain_deadline_ns = deadline_ns
+                    self.drain_requested.set()
+                case _:
+                    _log.warning("event=unexpected_message type=%s", type(message).__name__)
+
+    def _tick(self) -> None:
+        """Progress of this front is that its loop turns."""
+        self._ticks += 1
+        self._loop.call_later(self._spec.common.heartbeat_interval_s, self._tick)
+
+    def _trim(self) -> None:
+        self.dispatcher.trim()
+        self._loop.call_later(_TRIM_INTERVAL_S, self._trim)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One parsed ``tensorflow.TensorProto`` to a :class:`GivenTensor`: where its values are, and what is refused.
+
+The rules are TensorFlow's (``Tensor::FromProto`` in tensorflow/core/framework/tensor.cc, ``make_ndarray`` in
+tensorflow/python/framework/tensor_util.py), with two exceptions: values in a field that belongs to another
+dtype are an error here, where TensorFlow ignores them and computes with zeros; and so are integers that do
+not fit the dtype, where TensorFlow's kernel keeps their low bits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ovms_mp.errors import DtypeMismatch, MalformedPayload
+from ovms_mp.front.tensors import GivenTensor, checked_shape
+from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import DataType
+from ovms_mp.model.dtypes import DType, dtype_of_tf, element_count
+
+if TYPE_CHECKING:
+    from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto, TensorShapeProto
+    from ovms_mp.model.dtypes import AnyArray
+
+_INT32 = np.dtype(np.int32)
+
+_FIELD_OF = {
+    DType.BOOL: "bool_val",
+    DType.UINT8: "int_val",
+    DType.UINT16: "int_val",
+    DType.UINT32: "uint32_val",
+    DType.UINT64: "uint64_val",
+    DType.INT8: "int_val",
+    DType.INT16: "int_val",
+    DType.INT32: "int_val",
+    DType.INT64: "int64_val",
+    DType.FP16: "half_val",
+    DType.BF16: "half_val",
+    DType.FP32: "float_val",
+    DType.FP64: "double_val",
+    DType.FP8_E5M2: "float8_val",
+    DType.FP8_E4M3: "float8_val",
+}
+_VALUE_FIELDS = sorted({*_FIELD_OF.values(), "string_val", "scomplex_val", "dcomplex_val"})
+_FIRST_REF_TYPE = 100
+"""TensorFlow's reference types are numbered 100 above the type that they refer to."""
+
+
+def given_tensor(name: str, proto: TensorProto) -> GivenTensor:
+    """Take the tensor out of its message.
+
+    Args:
+        name: The input's name, for messages.
+        proto: The client's tensor.
+
+    Raises:
+        DtypeMismatch: No numeric tensor has this dtype.
+        MalformedPayload: The shape is not static, or the values are not the dtype's or do not fit the shape.
+    """
+    dtype = dtype_of_tf(proto.dtype)
+    if dtype is None:
+        supported = ", ".join(known.tf_name for known in DType)
+        raise DtypeMismatch(f"Input {name!r} is {type_name(proto.dtype)}; supported: {supported}")
+    shape = static_shape(name, proto.tensor_shape)
+    count = element_count(shape)
+    content = proto.tensor_content
+    if not content:
+        return GivenTensor(dtype, shape, _typed_values(name, proto, dtype, count))
+    if len(content) != count * dtype.itemsize:
+        raise MalformedPayload(
+            f"Input {name!r}: tensor_content has {len(content)} bytes, "
+            f"but shape {list(shape)} of {dtype.tf_name} takes {count * dtype.itemsize}"
+        )
+    return GivenTensor(dtype, shape, memoryview(content))
+
+
+def static_shape(name: str, proto: TensorShapeProto) -> tuple[int, ...]:
+    """The shape of a tensor that has values; a message without dimensions is a scalar's.
+
+    Raises:
+        MalformedPayload: The rank is unknown or a dimension is negative.
+    """
+    if proto.unknown_rank:
+        raise MalformedPayload(f"Input {name!r}: a tensor of unknown rank has no values")
+    return checked_shape([dimension.size for dimension in proto.dim], f"Input {name!r}")
+
+
+def type_name(number: int) -> str:
+    """TensorFlow's name of a dtype number, for messages."""
+    if number > _FIRST_REF_TYPE:
+        return f"{type_name(number - _FIRST_REF_TYPE)}_REF"
+    return DataType.Name(number) if number in DataType.values() else f"of unknown dtype {number}"
+
+
+def _typed_values(name: str, proto: TensorProto, dtype: DType, count: int) -> AnyArray:
+    """The values of the dtype's own field, as a 1-D array of the dtype with at most ``count`` elements."""
+    field = _FIELD_OF[dtype]
+    given = getattr(proto, field)
+    if len(given) > count:
+        raise MalformedPayload(f"Input {name!r}: {field} has {len(given)} values for {count} elements")
+    if not given:
+        strangers = [other for other in _VALUE_FIELDS if count and getattr(proto, other)]
+        if strangers:
+            raise MalformedPayload(
+                f"Input {name!r}: the values of {dtype.tf_name} belong in tensor_content or {field}, "
+                f"not in {', '.join(strangers)}"
+            )
+        return np.empty(0, dtype.numpy)
+    if field == "float8_val":
+        return np.frombuffer(given, dtype.numpy)
+    if field == "half_val":
+        bits = np.dtype(np.uint16)
+        return _narrowed(name, field, np.fromiter(given, _INT32, len(given)), bits).view(dtype.numpy)
+    if field == "int_val":
+        return _narrowed(name, field, np.fromiter(given, _INT32, len(given)), dtype.numpy)
+    return np.fromiter(given, dtype.numpy, len(given))
+
+
+def _narrowed(name: str, field: str, values: AnyArray, numpy: np.dtype[np.generic]) -> AnyArray:
+    """The values as a narrower integer type.
+
+    Raises:
+        MalformedPayload: A value does not fit.
+    """
+    narrow = values.astype(numpy)
+    misfits = np.flatnonzero(narrow != values)
+    if misfits.size:
+        first = int(misfits[0])
+        raise MalformedPayload(
+            f"Input {name!r}: {field}[{first}] is {values[first]}, which does not fit {numpy}"
+        )
+    return narrow

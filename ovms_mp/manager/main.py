@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entry of the manager process."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING
+
+from ovms_mp import __version__
+from ovms_mp.errors import BootError, ExitCode
+from ovms_mp.log import configure_logging
+from ovms_mp.manager.manager import Manager
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ovms_mp.config import ServerConfig
+
+_log = logging.getLogger(__name__)
+
+
+def run_server(config: ServerConfig, notices: Sequence[str]) -> int:
+    """Run the server until it is told to stop; the process's exit code.
+
+    Args:
+        config: Everything it is told.
+        notices: What the user should know about the configuration; logged as warnings.
+    """
+    run_id = secrets.token_hex(4)
+    try:
+        configure_logging(config.log.level, config.log.path, "manager", run_id)
+    except OSError as error:
+        configure_logging(config.log.level, "", "manager", run_id)
+        _log.error("event=boot_failed --log_path %s: %s", config.log.path, error.strerror)
+        return ExitCode.USAGE
+    _log.info("event=starting version=%s", __version__)
+    for notice in notices:
+        _log.warning("event=configuration %s", notice)
+    try:
+        with Manager(config, run_id) as manager:
+            return manager.run()
+    except BootError as error:
+        _log.error("event=boot_failed could not start: %s", error)
+        return ExitCode.BOOT_FAILED
+    except Exception:
+        _log.exception("event=manager_died")
+        return ExitCode.INTERNAL

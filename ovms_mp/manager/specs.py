@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the server's configuration to each child's command line."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ovms_mp.config import MEBIBYTE
+from ovms_mp.manager.children import Kind
+from ovms_mp.manager.listeners import split_addresses
+from ovms_mp.wire.channels import new_endpoint
+from ovms_mp.wire.specs import ArenaHandle, CommonSpec, FrontLimits, GrpcFrontSpec, RestSpec, WorkerSpec
+
+if TYPE_CHECKING:
+    from ovms_mp.config import ServerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class SpecMaker:
+    """What is the same for all children of one run."""
+
+    config: ServerConfig
+    run_id: str
+    control_endpoint: str
+    arenas: tuple[ArenaHandle, ...]
+
+    def worker(self, child_id: str, device: str) -> WorkerSpec:
+        """An inference worker; its data endpoint is new for every process."""
+        return WorkerSpec(
+            child_id=child_id,
+            kind=Kind.WORKER.value,
+            common=self._common(),
+            device=device,
+            data_endpoint=new_endpoint(),
+            cpu_extension=self.config.engine.cpu_extension,
+        )
+
+    def grpc_front(self, child_id: str) -> GrpcFrontSpec:
+        """A gRPC front."""
+        config = self.config
+        addresses = split_addresses(config.grpc.bind_address)
+        return GrpcFrontSpec(
+            child_id=child_id,
+            kind=Kind.GRPC.value,
+            common=self._common(),
+            limits=self._limits(),
+            bind_addresses=tuple(f"{address}:{config.grpc.port}" for address in addresses),
+        )
+
+    def arbiter(self, child_id: str, listen_descriptors: tuple[int, ...], beat_descriptor: int) -> RestSpec:
+        """The gunicorn arbiter and, through it, the REST fronts."""
+        config = self.config
+        return RestSpec(
+            child_id=child_id,
+            kind=Kind.REST.value,
+            common=self._common(),
+            limits=self._limits(),
+            listen_descriptors=listen_descriptors,
+            beat_descriptor=beat_descriptor,
+            rest_workers=config.rest.workers,
+            stop_grace_s=config.supervision.stop_grace_s,
+            stuck_timeout_s=config.supervision.stuck_timeout_s,
+        )
+
+    def _common(self) -> CommonSpec:
+        supervision = self.config.supervision
+        return CommonSpec(
+            parent_pid=os.getpid(),
+            run_id=self.run_id,
+            control_endpoint=self.control_endpoint,
+            log_level=self.config.log.level,
+            log_path=self.config.log.path,
+            heartbeat_interval_s=supervision.heartbeat_interval_s,
+            boot_timeout_s=supervision.boot_timeout_s,
+            arenas=self.arenas,
+        )
+
+    def _limits(self) -> FrontLimits:
+        supervision = self.config.supervision
+        return FrontLimits(
+            request_timeout_s=supervision.request_timeout_s,
+            retry_window_s=supervision.retry_window_s,
+            max_message_bytes=self.config.limits.max_message_mb * MEBIBYTE,
+        )

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the children alive: spawns, watches, replaces, and knows when replacing is pointless.
+
+Liveness is progress, not existence. A child that sends no heartbeat is stopped or gone and is killed; one that beats but has work
+in flight and finishes nothing is stuck and is killed too. A death is noticed through a pidfd, at once and without races. A
+successor is spawned at once when its predecessor had served, else after a growing, capped delay. A child that cannot boot
+ends the server with its reason: exit code 3 or another failure before it was ready, or dying again and again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ovms_mp.manager.children import Child, ChildState, Kind, exit_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ovms_mp.config import SupervisionConfig
+    from ovms_mp.manager.timers import Timers
+    from ovms_mp.wire.channels import Poller
+    from ovms_mp.wire.specs import ChildSpec
+
+_log = logging.getLogger(__name__)
+
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_LONGEST_S = 5.0
+_MAX_DEATHS_IN_BOOT = 8
+_KILL_LIMIT_S = 10.0
+_LATE_LOOP_S = 1.0
+"""If the manager's own loop was held up for longer, the children's silence says nothing about them."""
+
+_MODULES = {Kind.WORKER: "ovms_mp.worker", Kind.GRPC: "ovms_mp.front.grpc", Kind.ARBITER: "ovms_mp.front.rest"}
+
+
+class Observer(Protocol):
+    """Who is told of deaths."""
+
+    def child_exited(self, child: Child, reason: str) -> None:
+        """A child has ended; it touches nothing any more."""
+
+    def cannot_boot(self, reason: str) -> None:
+        """A child cannot be started; the server must stop."""
+
+
+@dataclass(slots=True)
+class _Role:
+    """A place that a child fills, and what its successors need."""
+
+    name: str
+    kind: Kind
+    make_spec: Callable[[str], ChildSpec]
+    descriptors: tuple[int, ...]
+    generation: int = 0
+    deaths_without_service: int = 0
+    is_wanted: bool = True
+
+
+class Supervisor:
+    """Owns all child processes of the manager."""
+
+    def __init__(self, settings: SupervisionConfig, timers: Timers, poller: Poller, observer: Observer) -> None:
+        self._settings = settings
+        self._timers = timers
+        self._poller = poller
+        self._observer = observer
+        self._roles: dict[str, _Role] = {}
+        self._children: dict[str, Child] = {}
+        self._by_pidfd: dict[int, Child] = {}
+        self._orphans: set[int] = set()
+        self._looked_at = time.monotonic()
+
+    # --- starting ---
+
+    def fill(
+        self, name: str, kind: Kind, make_spec: Callable[[str], ChildSpec], descriptors: tuple[int, ...]
+    ) -> None:
+        """Keep a child of this kind running from now on.
+
+        Args:
+            name: The role's name.
+            kind: What it runs.
+            make_spec: Makes the command line of a process with the given child id.
+            descriptors: What it inherits.
+        """
+        self._roles[name] = _Role(name, kind, make_spec, descriptors)
+        self._spawn(self._roles[name])
+
+    def adopt(self, child_id: str, kind: Kind, pid: int) -> Child | None:
+        """Watch a process that a child of ours started; None when it is gone already."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return None
+        now = time.monotonic()
+        child = Child(child_id, child_id, kind, pid, pidfd, None, now, now)
+        self._watch(child)
+        return child
+
+    def _spawn(self, role: _Role) -> None:
+        role.generation += 1
+        child_id = f"{role.name}.{role.generation}"
+        spec = role.make_spec(child_id)
+        command = [sys.executable, "-P", "-m", _MODULES[role.kind], spec.to_argument()]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, pass_fds=role.descriptors, env=_child_environment()
+        )
+        now = time.monotonic()
+        child = Child(role.name, child_id, role.kind, process.pid, os.pidfd_open(process.pid), process, now, now)
+        self._watch(child)
+        _log.info("event=spawned child=%s pid=%d", child_id, process.pid)
+
+    def _watch(self, child: Child) -> None:
+        self._children[child.child_id] = child
+        self._by_pidfd[child.pidfd] = child
+        self._poller.register(child.pidfd)
+        self._timers.call_after(self._settings.boot_timeout_s, lambda: self._check_boot(child))
+
+    def _check_boot(self, child: Child) -> None:
+        if child.state in (ChildState.SPAWNED, ChildState.BOOTING):
+            limit = self._settings.boot_timeout_s
+            self._observer.cannot_boot(f"{child.child_id} was not ready within {limit:g} s (--boot_timeout_s)")
+
+    # --- watching ---
+
+    def find(self, child_id: str) -> Child | None:
+        """A living child."""
+        return self._children.get(child_id)
+
+    def living(self, *kinds: Kind) -> Iterator[Child]:
+        """All living children, or those of these kinds."""
+        return (child for child in list(self._children.values()) if not kinds or child.kind in kinds)
+
+    def beat(self, child: Child, progress: int | None = None, in_flight: int = 0) -> None:
+        """A child gave a sign of life."""
+        now = time.monotonic()
+        child.beat_at = now
+        if progress is not None and (progress != child.progress or not in_flight):
+            child.progress = progress
+            child.progress_at = now
+        child.in_flight = in_flight
+        if child.progress:
+            role = self._roles.get(child.name)
+            if role is not None:
+                role.deaths_without_service = 0
+
+    def check_liveness(self) -> None:
+        """Kill who is silent or stuck. Called every heartbeat interval."""
+        now = time.monotonic()
+        held_up = now - self._looked_at - self._settings.heartbeat_interval_s
+        self._looked_at = now
+        for child in self.living():
+            if held_up > _LATE_LOOP_S:
+                child.beat_at = max(child.beat_at, now - self._settings.heartbeat_timeout_s / 2)
+            if child.state is not ChildState.READY:
+                continue  # Booting and draining have deadlines of their own.
+            silence = now - child.beat_at
+            standstill = now - max(child.progress_at, child.spawned_at) if child.in_flight else 0.0
+            if silence > self._settings.heartbeat_timeout_s:
+                limit = f"{self._settings.heartbeat_timeout_s:g} s (--heartbeat_timeout_s)"
+                _log.error("event=silent child=%s pid=%d no heartbeat within %s; killing", child.child_id, child.pid, limit)
+                child.signal(signal.SIGKILL)
+            elif standstill > self._settings.stuck_timeout_s:
+                limit = f"{self._settings.stuck_timeout_s:g} s (--stuck_timeout_s)"
+                _log.error("event=stuck child=%s pid=%d no progress within %s; killing", child.child_id, child.pid, limit)
+                child.signal(signal.SIGKILL)
+
+    def collect(self, readable: set[int]) -> None:
+        """Reap every child whose pidfd is readable; tell the observer; respawn."""
+        for descriptor in readable:
+            child = self._by_pidfd.pop(descriptor, None)
+            if child is not None:
+                self._collect_one(child)
+        self._reap_orphans()
+
+    def _collect_one(self, child: Child) -> None:
+        self._poller.unregister(child.pidfd)
+        del self._children[child.child_id]
+        status = child.reap()
+        child.close()
+        previous = child.state
+        child.to(ChildState.EXITED)
+        if child.kind is Kind.REST:
+            self._orphans.add(child.pid)
+        reason = exit_text(status)
+        if previous is ChildState.DRAINING:
+            _log.info("event=exited child=%s pid=%d %s", child.child_id, child.pid, reason)
+        else:
+            _log.error("event=died child=%s pid=%d state=%s %s", child.child_id, child.pid, previous.name, reason)
+        self._observer.child_exited(child, reason)
+        role = self._roles.get(child.name)
+        if role is not None and role.is_wanted and previous is not ChildState.DRAINING:
+            self._replace(role, child, status, reason)
+
+    def _replace(self, role: _Role, child: Child, status: int | None, reason: str) -> None:
+        if not child.was_ready and status is not None and status >= 0:
+            self._observer.cannot_boot(f"{child.child_id} could not start: {reason}; its reason is in the log above")
+            return
+        role.deaths_without_service += 1
+        if role.deaths_without_service > _MAX_DEATHS_IN_BOOT and not child.was_ready:
+            self._observer.cannot_boot(
+                f"{role.name} died {role.deaths_without_service} times before it served anything; the last one: {reason}"
+            )
+            return
+        delay_s = 0.0
+        if role.deaths_without_service > 1:
+            delay_s = min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2.0 ** (role.deaths_without_service - 2))
+        _log.warning("event=respawn role=%s in_s=%g", role.name, delay_s)
+        if delay_s:
+            self._timers.call_after(delay_s, lambda: self._spawn(role) if role.is_wanted else None)
+        else:
+            self._spawn(role)
+
+    def _reap_orphans(self) -> None:
+        """Collect REST fronts that outlived their arbiter as zombies; they became children of this subreaper."""
+        for pid in list(self._orphans):
+            try:
+                done, _ = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                # The arbiter's to reap, as long as it lives.
+                if not any(child.kind is Kind.ARBITER for child in self._children.values()):
+                    self._orphans.discard(pid)
+                continue
+            if done:
+                self._orphans.discard(pid)
+
+    # --- stopping ---
+
+    def stop_replacing(self) -> None:
+        """From now on a death is final."""
+        for role in self._roles.values():
+            role.is_wanted = False
+
+    def kill_all(self) -> None:
+        """SIGKILL everything and reap it; nothing is left when this returns."""
+        self.stop_replacing()
+        for child in self.living():
+            child.signal(signal.SIGKILL)
+        for child in self.living():
+            # SIGKILL cannot be refused; only a process in an uninterruptible system call takes longer.
+            select.select([child.pidfd], [], [], _KILL_LIMIT_S)
+            if child.process is not None:
+                child.process.wait(timeout=_KILL_LIMIT_S)
+            self._poller.unregister(child.pidfd)
+            child.close()
+        self._children.clear()
+        self._by_pidfd.clear()
+        while True:
+            try:
+                # REST fronts became children of this subreaper when their arbiter died.
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+
+
+def _child_environment() -> dict[str, str]:
+    """The manager's environment with what our processes need to stay small."""
+    environment = dict(os.environ)
+    # Fronts and workers do no linear algebra in NumPy; OpenBLAS would start a thread and 30 MB for every core.
+    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
+    environment.setdefault("MALLOC_ARENA_MAX", "2")
+    package_root = str(Path(__file__).resolve().parents[2])
+    # "-P" keeps the working directory off the path; a checkout that is not installed needs its root on it.
+    paths = [package_root, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    return environment

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensor specs: what a model version takes and gives, as metadata shows it and validation reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from ovms_mp.model.dtypes import element_count
+
+if TYPE_CHECKING:
+    from ovms_mp.model.dtypes import DType
+
+Bound: TypeAlias = tuple[int, int]
+"""Least and greatest size of a dimension, both included; a greatest of -1 has no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A named tensor of a model version.
+
+    Attributes:
+        name: The name that clients use.
+        dtype: Element type.
+        bounds: One entry a dimension; a static dimension has least == greatest.
+        dims: Metadata's view of ``bounds``: the size, or -1 where it may vary.
+        static_nbytes: Size of the tensor in bytes, or None when a dimension may vary.
+    """
+
+    name: str
+    dtype: DType
+    bounds: tuple[Bound, ...]
+    dims: tuple[int, ...]
+    static_nbytes: int | None
+
+    @classmethod
+    def of(cls, name: str, dtype: DType, bounds: tuple[Bound, ...]) -> TensorSpec:
+        """Build a spec from its bounds."""
+        dims = tuple(low if low == high else -1 for low, high in bounds)
+        static = None if -1 in dims else element_count(dims) * dtype.itemsize
+        return cls(name, dtype, bounds, dims, static)
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this static shape fits."""
+        if shape == self.dims:
+            return True
+        return len(shape) == len(self.bounds) and all(
+            low <= size and (high == -1 or size <= high)
+            for size, (low, high) in zip(shape, self.bounds, strict=True)
+        )
+
+    def shape_text(self) -> str:
+        """The shape for messages, e.g. ``[-1, 3, 224, 100..300]``."""
+        return "[" + ", ".join(_bound_text(bound) for bound in self.bounds) + "]"
+
+
+def _bound_text(bound: Bound) -> str:
+    low, high = bound
+    if low == high:
+        return str(low)
+    if high == -1:
+        return "-1" if low == 0 else f"{low}.."
+    return f"{low}..{high}"

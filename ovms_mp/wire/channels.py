@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ZeroMQ sockets, and the only module that imports zmq.
+
+All channels are ``ipc://`` in Linux's abstract socket namespace: there is no file, so no crash of any process can leave one
+behind. What a 0700 directory would guard is guarded by the peer's credentials instead: a bound socket takes
+connections of its own user only (SO_PEERCRED, ZMQ_IPC_FILTER_UID), and names carry 128 random bits.
+http://api.zeromq.org/4-3:zmq-ipc
+
+No high-water marks: every queue that could grow is bounded where its items are made (arena space in the fronts, the queue
+bounds in the worker), and a dropped message would be a lost answer.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+from typing import TYPE_CHECKING
+
+import zmq
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+_NO_LIMIT = 0
+_MAX_MESSAGE_BYTES = 64 << 20
+"""A batch is some kilobytes, a large snapshot a few megabytes; whatever says more is not ours."""
+# Named in zmq.h, but without a member in pyzmq's typed enum.
+_IPC_FILTER_UID = 59
+
+
+def new_endpoint() -> str:
+    """A fresh abstract address that nobody can guess or has used before."""
+    return f"ipc://@ovms_mp-{secrets.token_hex(16)}"
+
+
+class _Socket:
+    """What both ends share: options, one owner, an idempotent close."""
+
+    def __init__(self, kind: int) -> None:
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SNDHWM, _NO_LIMIT)
+        self._socket.setsockopt(zmq.RCVHWM, _NO_LIMIT)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
+
+    def fileno(self) -> int:
+        """Descriptor that signals *changes*, edge-triggered: after each event and after each send, receive until None.
+
+        Source: http://api.zeromq.org/4-3:zmq-getsockopt, ZMQ_FD.
+        """
+        return int(self._socket.getsockopt(zmq.FD))
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return bool(self._socket.closed)
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Close; unsent messages are dropped after ``linger_ms``. May be called twice."""
+        self._socket.close(linger=linger_ms)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Dealer(_Socket):
+    """The connecting end; talks to exactly one :class:`Router`."""
+
+    def __init__(self, endpoint: str, identity: bytes | None = None) -> None:
+        super().__init__(zmq.DEALER)
+        if identity is not None:
+            self._socket.setsockopt(zmq.ROUTING_ID, identity)
+        self._socket.connect(endpoint)
+
+    def send(self, payload: bytes) -> None:
+        """Queue a message; never blocks."""
+        self._socket.send(payload, zmq.NOBLOCK)
+
+    def receive(self) -> bytes | None:
+        """The next message, or None when there is none now."""
+        try:
+            return self._socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def wait(self, timeout_s: float) -> bytes | None:
+        """The next message, or None after the timeout."""
+        if self._socket.poll(max(0, int(timeout_s * 1000))):
+            return self.receive()
+        return None
+
+
+class Router(_Socket):
+    """The bound end; knows its peers by their identity and takes only peers of this process's user."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(zmq.ROUTER)
+        self._socket.setsockopt(_IPC_FILTER_UID, os.getuid())
+        self._socket.bind(endpoint)
+
+    def send(self, identity: bytes, payload: bytes) -> None:
+        """Queue a message for a peer; silently dropped when the peer is gone, whose waiters are told by other ways."""
+        self._socket.send_multipart((identity, payload), zmq.NOBLOCK, copy=True)
+
+    def receive(self) -> tuple[bytes, bytes] | None:
+        """(identity, payload) of the next message, or None when there is none now."""
+        try:
+            frames = self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        # A peer of ours sends one frame; of anything else the rest says nothing.
+        return frames[0], frames[-1]
+
+
+class Poller:
+    """Waits on sockets and raw descriptors together, level-triggered."""
+
+    def __init__(self) -> None:
+        self._poller = zmq.Poller()
+
+    def register(self, source: _Socket | int) -> None:
+        """Watch a socket or descriptor for input."""
+        self._poller.register(source if isinstance(source, int) else source._socket, zmq.POLLIN)
+
+    def unregister(self, source: _Socket | int) -> None:
+        """Stop watching."""
+        self._poller.unregister(source if isinstance(source, int) else source._socket)
+
+    def wait(self, timeout_s: float | None) -> set[int]:
+        """Wait for input; the raw descriptors that have some (sockets are just drained by their owner).
+
+        Args:
+            timeout_s: Longest wait; None means until something happens.
+        """
+        # Rounded up: a timer that is due in 0.4 ms must not turn the loop into a busy one.
+        timeout_ms = None if timeout_s is None else max(0, int(timeout_s * 1000 + 0.999))
+        try:
+            events = self._poller.poll(timeout_ms)
+        except InterruptedError:
+            return set()
+        return {source for source, _ in events if isinstance(source, int)}
+
+
+class Wakeup:
+    """Lets another thread wake a :class:`Poller`: an eventfd that is written at most once for each wait."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Descriptor to register; readable once :meth:`set` was called."""
+        return self._descriptor
+
+    def set(self) -> None:
+        """Wake the poller. Callable from any thread."""
+        os.eventfd_write(self._descriptor, 1)
+
+    def clear(self) -> None:
+        """Forget all earlier :meth:`set` calls."""
+        readable, _, _ = select.select([self._descriptor], [], [], 0)
+        if readable:
+            os.eventfd_read(self._descriptor)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._descriptor)

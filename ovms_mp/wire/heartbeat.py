@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A child's sign of life. Runs in every child but gunicorn's arbiter, which writes to a pipe instead."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from ovms_mp.wire.channels import Dealer
+from ovms_mp.wire.messages import Heartbeat, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class HeartbeatThread(threading.Thread):
+    """Reports progress to the manager from a thread, so that a long inference or a large copy does not look like death.
+
+    A stopped process (SIGSTOP) stops this thread with it. A process whose main loop hangs keeps beating, but its progress
+    counter stands still while work is in flight, which the manager tells apart from idleness.
+    """
+
+    def __init__(
+        self, endpoint: str, child_id: str, interval_s: float, measure: Callable[[], tuple[int, int]]
+    ) -> None:
+        """Prepare; :meth:`start` begins to beat.
+
+        Args:
+            endpoint: The manager's control endpoint.
+            child_id: Who beats.
+            interval_s: Time between beats.
+            measure: Gives (progress, in_flight); called from this thread.
+        """
+        super().__init__(name="heartbeat", daemon=True)
+        self._endpoint = endpoint
+        self._child_id = child_id
+        self._interval_s = interval_s
+        self._measure = measure
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Beat until :meth:`stop`."""
+        with Dealer(self._endpoint) as dealer:
+            while True:
+                progress, in_flight = self._measure()
+                dealer.send(encode(Heartbeat(self._child_id, progress, in_flight)))
+                if self._stopping.wait(self._interval_s):
+                    return
+
+    def stop(self) -> None:
+        """End the thread and wait for it."""
+        self._stopping.set()
+        self.join(timeout=self._interval_s + 1.0)

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every message between our processes, and its codec.
+
+Two channels, each with its own union of types: the control channel (manager and every child) and the data channel
+(fronts and inference workers). Messages are msgspec structs in MessagePack; decoding is typed, so anything that is not one of
+these is a :class:`~ovms_mp.errors.ProtocolError`, never an object of the sender's choice. The protocol version is
+compared once, in :class:`Hello`.
+
+Times are CLOCK_MONOTONIC nanoseconds, which all processes of one machine share.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from ovms_mp.errors import OvmsError, ProtocolError, error_from_record
+
+PROTOCOL_VERSION = 1
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of values inside messages."""
+
+
+class Message(Record, frozen=True, tag=True):
+    """Base of control messages."""
+
+
+class HotMessage(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False, forbid_unknown_fields=True):
+    """Base of data messages. PERF: arrays instead of maps; no cycle can form, so the collector need not look."""
+
+
+# --- values inside messages ---------------------------------------------------------------------------------------
+
+
+class ErrorRecord(Record, frozen=True):
+    """A failure on its way to another process; ``name`` is the class in :mod:`ovms_mp.errors`."""
+
+    name: str
+    message: str
+
+    @classmethod
+    def of(cls, error: OvmsError) -> ErrorRecord:
+        """Record an exception."""
+        return cls(type(error).__name__, error.message)
+
+    def to_error(self) -> OvmsError:
+        """The exception again."""
+        return error_from_record(self.name, self.message)
+
+
+class TensorSpecRecord(Record, frozen=True, array_like=True):
+    """A :class:`~ovms_mp.model.tensors.TensorSpec` on the wire; ``dtype`` is the member's name."""
+
+    name: str
+    dtype: str
+    bounds: tuple[tuple[int, int], ...]
+
+
+class TensorRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A tensor's place in the sender's arena. Arena and epoch are those of the front that sent the task."""
+
+    offset_bytes: int
+    nbytes: int
+    shape: tuple[int, ...]
+
+
+class ModelSettings(Record, frozen=True):
+    """What a worker needs to compile a version.
+
+    Attributes:
+        device: OpenVINO device string, passed through.
+        nireq: Number of infer requests; 0 takes the device's optimal number.
+        plugin_config: OpenVINO properties.
+        max_queue_tasks: Bound of the version's queue, in tasks.
+        max_queue_bytes: Bound of the version's queue, in bytes of input tensors.
+    """
+
+    device: str
+    nireq: int
+    plugin_config: dict[str, str | int | float | bool]
+    max_queue_tasks: int
+    max_queue_bytes: int
+
+
+class VersionRecord(Record, frozen=True):
+    """One version in a routing snapshot.
+
+    ``endpoint`` is where its worker takes tasks, empty while no worker can; ``handle`` addresses it there. Specs are
+    filled as soon as the version has been AVAILABLE once.
+    """
+
+    version: int
+    state: int
+    error_code: int
+    error_message: str
+    handle: int
+    endpoint: str
+    inputs: tuple[TensorSpecRecord, ...]
+    outputs: tuple[TensorSpecRecord, ...]
+
+
+class ModelRecord(Record, frozen=True):
+    """One model in a routing snapshot; ``default_version`` is 0 when there is none to serve."""
+
+    name: str
+    default_version: int
+    versions: tuple[VersionRecord, ...]
+
+
+# --- control channel: child to manager ----------------------------------------------------------------------------
+
+
+class Hello(Message, frozen=True):
+    """Child to manager, once: I run. The answer is :class:`Welcome`."""
+
+    child_id: str
+    kind: str
+    pid: int
+    protocol: int = PROTOCOL_VERSION
+
+
+class Ready(Message, frozen=True):
+    """Child to manager, once: I take work. ``detail`` is for the log."""
+
+    detail: str = ""
+
+
+class BootFailed(Message, frozen=True):
+    """Child to manager, once, instead of :class:`Ready`: starting me again would fail again."""
+
+    error: ErrorRecord
+
+
+class Heartbeat(Message, frozen=True):
+    """Child to manager, every ``heartbeat_interval_s``, from a thread of its own.
+
+    ``progress`` counts finished work. Work in flight without progress beyond a limit is what "stuck" means; a child that
+    sends nothing at all is stopped or gone.
+    """
+
+    child_id: str
+    progress: int
+    in_flight: int
+
+
+class SnapshotApplied(Message, frozen=True):
+    """Front to manager, after each snapshot: no task of mine will use a route that it lacks."""
+
+    epoch: int
+
+
+class ModelStateChanged(Message, frozen=True):
+    """Worker to manager: the outcome of a load (AVAILABLE, or LOADING with an error) or of an unload (END)."""
+
+    handle: int
+    state: int
+    error: ErrorRecord | None
+    inputs: tuple[TensorSpecRecord, ...]
+    outputs: tuple[TensorSpecRecord, ...]
+    detail: str
+
+
+class ArenaReleased(Message, frozen=True):
+    """Worker to manager, the answer to :class:`ArenaRetired`: nothing of mine touches that epoch any more."""
+
+    arena: int
+    epoch: int
+
+
+class Drained(Message, frozen=True):
+    """Child to manager, the answer to :class:`Drain`: nothing is in flight; I am about to exit."""
+
+
+# --- control channel: manager to child ----------------------------------------------------------------------------
+
+
+class Welcome(Message, frozen=True):
+    """Manager to child, the answer to :class:`Hello`.
+
+    Attributes:
+        arena: Index of the arena that the front owns from now on; -1 for children without one.
+        arena_epoch: Its generation; part of the front's address on the data channel.
+    """
+
+    arena: int
+    arena_epoch: int
+
+
+class RoutingSnapshot(Message, frozen=True):
+    """Manager to fronts, on every change: the full table. A front replaces what it had, whatever it missed.
+
+    Attributes:
+        endpoints: Workers that live. One that is missing has been reaped: what it had will not be answered, and it touches
+            no arena any more.
+    """
+
+    epoch: int
+    is_draining: bool
+    endpoints: tuple[str, ...]
+    models: tuple[ModelRecord, ...]
+
+
+class LoadModel(Message, frozen=True):
+    """Manager to worker: read, compile, warm up. The answer is :class:`ModelStateChanged`."""
+
+    handle: int
+    name: str
+    version: int
+    model_file: str
+    settings: ModelSettings
+
+
+class UnloadModel(Message, frozen=True):
+    """Manager to worker: finish what the version has, then drop it. The answer is :class:`ModelStateChanged`."""
+
+    handle: int
+
+
+class ArenaRetired(Message, frozen=True):
+    """Manager to worker: the front that owned this epoch is gone; drop its tasks and answer when none is running."""
+
+    arena: int
+    epoch: int
+
+
+class Drain(Message, frozen=True):
+    """Manager to child: take no new work, finish what is in flight until the deadline, exit 0."""
+
+    deadline_ns: int
+
+
+ToManager: TypeAlias = (
+    Hello | Ready | BootFailed | Heartbeat | SnapshotApplied | ModelStateChanged | ArenaReleased | Drained
+)
+ToChild: TypeAlias = Welcome | RoutingSnapshot | LoadModel | UnloadModel | ArenaRetired | Drain
+
+
+# --- data channel -------------------------------------------------------------------------------------------------
+
+
+class InferTask(HotMessage, frozen=True):
+    """Front to worker, once a predict request. Exactly one terminal answer follows, whatever happens.
+
+    Attributes:
+        task_id: Unique within the front's epoch.
+        handle: Which loaded version; from the routing snapshot.
+        inputs: In the order of the version's input specs.
+        output_offset_bytes: Start of the region leased for all outputs, 64-byte aligned.
+        output_nbytes: Size of that region.
+        deadline_ns: Not started after this moment; 0 for none.
+    """
+
+    task_id: int
+    handle: int
+    inputs: tuple[TensorRef, ...]
+    output_offset_bytes: int
+    output_nbytes: int
+    deadline_ns: int
+
+
+class CancelTask(HotMessage, frozen=True):
+    """Front to worker, best effort: nobody waits for this task. Its terminal answer still comes."""
+
+    task_id: int
+
+
+class InferResult(HotMessage, frozen=True):
+    """Worker to front, a terminal answer: the outputs are in the leased region, in the order of the output specs."""
+
+    task_id: int
+    outputs: tuple[TensorRef, ...]
+
+
+class InferFailed(HotMessage, frozen=True):
+    """Worker to front, a terminal answer.
+
+    ``needed_nbytes`` is not 0 when the outputs did not fit the leased region and would with that many bytes.
+    """
+
+    task_id: int
+    error_name: str
+    error_message: str
+    needed_nbytes: int = 0
+
+
+ToWorker: TypeAlias = list[InferTask | CancelTask]
+"""All tasks of one turn of the front's loop; wake-ups are what costs."""
+ToFront: TypeAlias = list[InferResult | InferFailed]
+"""All answers of one turn of the worker's loop for one front."""
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_TO_MANAGER: msgspec.msgpack.Decoder[ToManager] = msgspec.msgpack.Decoder(ToManager)
+_TO_CHILD: msgspec.msgpack.Decoder[ToChild] = msgspec.msgpack.Decoder(ToChild)
+_TO_WORKER: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_TO_FRONT: msgspec.msgpack.Decoder[ToFront] = msgspec.msgpack.Decoder(ToFront)
+
+encode = _ENCODER.encode
+"""Encode any message, or a batch of data messages, to bytes."""
+
+
+def decode_to_manager(payload: bytes) -> ToManager:
+    """Decode what a child sent.
+
+    Raises:
+        ProtocolError: The bytes are no such message.
+    """
+    try:
+        return _TO_MANAGER.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise ProtocolError(f"not a message to the manager: {error}") from None
+
+
+def decode_to_child(payload: bytes) -> ToChild:
+    """Decode what the manager sent.
+
+    Raises:
+        ProtocolError: The bytes are no such message.
+    """
+    try:
+        return _TO_CHILD.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise ProtocolError(f"not a message to a child: {error}") from None
+
+
+def decode_to_worker(payload: bytes) -> ToWorker:
+    """Decode a batch of tasks.
+
+    Raises:
+        ProtocolError: The bytes are no such batch.
+    """
+    try:
+        return _TO_WORKER.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise ProtocolError(f"not a batch of tasks: {error}") from None
+
+
+def decode_to_front(payload: bytes) -> ToFront:
+    """Decode a batch of answers.
+
+    Raises:
+        ProtocolError: The bytes are no such batch.
+    """
+    try:
+        return _TO_FRONT.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise ProtocolError(f"not a batch of answers: {error}") from None

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a child process is told on its command line: one JSON document, decoded by type.
+
+Everything that is known before the child exists is here; what only the manager's later state can say (an arena's epoch, a
+route) comes by message.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from ovms_mp.errors import BootError
+
+SpecT = TypeVar("SpecT", bound="ChildSpec")
+
+
+class ArenaHandle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An arena as every child inherits it: the memfd's descriptor and its size."""
+
+    descriptor: int
+    size_bytes: int
+
+
+class CommonSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is the same for all children of one run.
+
+    Attributes:
+        parent_pid: The manager, which must be alive for a child to live.
+        run_id: Names this run of the server in every log line.
+        control_endpoint: Where the manager listens.
+        heartbeat_interval_s: Time between two signs of life.
+        boot_timeout_s: Longest wait for anything during the start.
+        arenas: All arenas, by index.
+    """
+
+    parent_pid: int
+    run_id: str
+    control_endpoint: str
+    log_level: str
+    log_path: str
+    heartbeat_interval_s: float
+    boot_timeout_s: float
+    arenas: tuple[ArenaHandle, ...]
+
+
+class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a front holds its clients to.
+
+    Attributes:
+        request_timeout_s: Deadline of a request that brings none.
+        retry_window_s: How long a request waits for a worker's successor, or for a version that is being loaded.
+        max_message_bytes: Longest accepted request.
+    """
+
+    request_timeout_s: float
+    retry_window_s: float
+    max_message_bytes: int
+
+
+class ChildSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every child is told.
+
+    Attributes:
+        child_id: Unique for this process; its address on the control channel.
+        kind: What it is: "worker", "grpc" or "rest".
+    """
+
+    child_id: str
+    kind: str
+    common: CommonSpec
+
+    def to_argument(self) -> str:
+        """The document for the child's command line."""
+        return msgspec.json.encode(self).decode()
+
+
+class WorkerSpec(ChildSpec, frozen=True, kw_only=True):
+    """For ``python -m ovms_mp.worker``.
+
+    Attributes:
+        device: OpenVINO device string that this worker serves.
+        data_endpoint: Where it takes tasks; unique for this process, so that a successor never gets its mail.
+        cpu_extension: Library with custom operations, or empty.
+    """
+
+    device: str
+    data_endpoint: str
+    cpu_extension: str
+
+
+class FrontSpec(ChildSpec, frozen=True, kw_only=True):
+    """For every front."""
+
+    limits: FrontLimits
+
+
+class GrpcFrontSpec(FrontSpec, frozen=True, kw_only=True):
+    """For ``python -m ovms_mp.front.grpc``; ``bind_addresses`` are ``host:port``."""
+
+    bind_addresses: tuple[str, ...]
+
+
+class RestSpec(FrontSpec, frozen=True, kw_only=True):
+    """For ``python -m ovms_mp.front.rest``, the gunicorn arbiter, and by inheritance for the workers it forks.
+
+    Attributes:
+        listen_descriptors: Bound and listening sockets that the manager owns, so connections wait out an arbiter's death.
+        beat_descriptor: Pipe to the manager; a byte for every turn of the arbiter's loop.
+        rest_workers: Number of REST fronts.
+        stop_grace_s: Time to finish requests when stopped.
+        stuck_timeout_s: An event loop that stands still for longer is killed.
+    """
+
+    listen_descriptors: tuple[int, ...]
+    beat_descriptor: int
+    rest_workers: int
+    stop_grace_s: float
+    stuck_timeout_s: float
+
+
+def spec_from_argument(argument: str, spec_type: type[SpecT]) -> SpecT:
+    """Decode a child's command line.
+
+    Raises:
+        BootError: It is not such a document; the process was not started by the manager.
+    """
+    try:
+        return msgspec.json.decode(argument, type=spec_type)
+    except msgspec.MsgspecError as error:
+        raise BootError(
+            f"this process is started by the ovms_mp manager, not by hand: {error}; see ovms_mp --help"
+        ) from None

@@ -1,0 +1,431 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker's main loop: tasks in, inference, answers out.
+
+::
+
+    fronts --ROUTER--> queue of the version --> infer slot --> answers of this turn --ROUTER--> fronts
+    manager -DEALER--> load, unload, retire, drain
+
+Quick models run inside the loop: handing a 30 us inference to a thread and back would cost more than it. A model whose run takes
+longer than ``_INLINE_LIMIT_S`` runs on one thread per infer request, so that the loop stays free for the other models,
+for cancellations and for the manager. Which of the two holds follows the measured time.
+
+Every task gets exactly one terminal answer. Answers of one turn go out as one message per front: wake-ups are what costs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ovms_mp.errors import (
+    INTERNAL_ERROR_TEXT,
+    CallCancelled,
+    DeadlineExceeded,
+    InferenceFailed,
+    ModelLoadFailed,
+    OvmsError,
+    ProtocolError,
+    VersionNotFound,
+)
+from ovms_mp.model.status import State
+from ovms_mp.wire.arena import Arena
+from ovms_mp.wire.channels import Poller, Wakeup
+from ovms_mp.wire.messages import (
+    ArenaReleased,
+    ArenaRetired,
+    CancelTask,
+    Drain,
+    Drained,
+    ErrorRecord,
+    InferFailed,
+    InferResult,
+    InferTask,
+    LoadModel,
+    ModelStateChanged,
+    TensorSpecRecord,
+    UnloadModel,
+    decode_to_worker,
+    encode,
+)
+from ovms_mp.worker.loaded import LoadedVersion, OutputsTooLarge, load_version
+from ovms_mp.worker.queues import Peer, QueuedTask, VersionQueue
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+    from ovms_mp.model.tensors import TensorSpec
+    from ovms_mp.wire.channels import Router
+    from ovms_mp.wire.control import ControlLink
+    from ovms_mp.wire.messages import TensorRef
+    from ovms_mp.wire.specs import ArenaHandle
+    from ovms_mp.worker.loaded import InferSlot
+
+_log = logging.getLogger(__name__)
+
+_INLINE_LIMIT_S = 0.001
+"""Longest run inside the loop. A hand-over to a thread and back costs 60 to 100 us, a tenth of it at this limit."""
+_TURN_LIMIT_S = 0.002
+"""After so long in inline runs the loop sends what it has and looks at its sockets."""
+_SMOOTHING = 0.2
+"""Weight of the newest run in the smoothed run time."""
+
+
+@dataclass(slots=True)
+class ServedVersion:
+    """A version as the loop sees it."""
+
+    handle: int
+    title: str
+    loaded: LoadedVersion
+    queue: VersionQueue
+    run_time_s: float
+    idle: deque[InferSlot]
+    threads: ThreadPoolExecutor
+    running: int = 0
+    is_retiring: bool = False
+
+
+@dataclass(slots=True)
+class FinishedRun:
+    """What an inference thread hands back to the loop."""
+
+    version: ServedVersion
+    slot: InferSlot
+    queued: QueuedTask
+    answer: InferResult | InferFailed
+    run_time_s: float
+
+
+@dataclass(slots=True)
+class _Counters:
+    """Read by the heartbeat thread; each is written by the loop only, and reading an int is atomic."""
+
+    accepted: int = 0
+    answered: int = 0
+    loads_started: int = 0
+    loads_finished: int = 0
+
+
+@dataclass(slots=True)
+class _Retirement:
+    """An arena epoch that the manager wants back."""
+
+    arena: int
+    epoch: int
+
+
+@dataclass(slots=True)
+class _LoadOutcome:
+    """What the loader thread hands back to the loop."""
+
+    request: LoadModel
+    loaded: LoadedVersion | None
+    run_time_s: float
+    error: OvmsError | None
+    seconds: float
+    detail: str = field(default="")
+
+
+class WorkerLoop:
+    """Owns the worker's sockets, loaded versions and queues."""
+
+    def __init__(
+        self, core: ov.Core, control: ControlLink, data: Router, arenas: tuple[ArenaHandle, ...]
+    ) -> None:
+        self._core = core
+        self._control = control
+        self._data = data
+        self._arena_handles = arenas
+        self._arenas: dict[int, Arena] = {}
+        self._peers: dict[bytes, Peer] = {}
+        self._retired_epochs: dict[int, int] = {}
+        self._retirements: list[_Retirement] = []
+        self._running_by_arena: dict[tuple[int, int], int] = {}
+        self._versions: dict[int, ServedVersion] = {}
+        self._outbox: dict[bytes, list[InferResult | InferFailed]] = {}
+        self._finished: deque[FinishedRun] = deque()
+        self._outcomes: deque[_LoadOutcome] = deque()
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._wakeup = Wakeup()
+        self._counters = _Counters()
+        self._drain_deadline_ns = 0
+
+    def measure(self) -> tuple[int, int]:
+        """(progress, in_flight) for the heartbeat; called from its thread."""
+        counters = self._counters
+        # Loads are not in flight: reading a large model may take minutes, and its deadline is the manager's business.
+        return counters.answered + counters.loads_finished, counters.accepted - counters.answered
+
+    def run(self) -> None:
+        """Serve until the manager has us drained."""
+        poller = Poller()
+        poller.register(self._data)
+        poller.register(self._control.dealer)
+        poller.register(self._wakeup.fileno())
+        while True:
+            poller.wait(0.0 if self._has_inline_work() else None)
+            self._wakeup.clear()
+            self._take_control()
+            self._take_tasks()
+            self._take_finished()
+            self._take_outcomes()
+            self._start_tasks()
+            self._flush()
+            self._retire_versions()
+            self._release_arenas()
+            if self._drain_deadline_ns and self._is_drained():
+                self._control.send(Drained())
+                return
+
+    # --- control ---
+
+    def _take_control(self) -> None:
+        while (message := self._control.receive()) is not None:
+            match message:
+                case LoadModel():
+                    self._counters.loads_started += 1
+                    self._loader.submit(self._load, message)
+                case UnloadModel(handle=handle):
+                    if handle in self._versions:
+                        self._versions[handle].is_retiring = True
+                    else:
+                        self._control.send(ModelStateChanged(handle, State.END, None, (), (), "was not loaded"))
+                case ArenaRetired(arena=arena, epoch=epoch):
+                    self._retired_epochs[arena] = max(epoch, self._retired_epochs.get(arena, 0))
+                    self._retirements.append(_Retirement(arena, epoch))
+                case Drain(deadline_ns=deadline_ns):
+                    self._drain_deadline_ns = deadline_ns
+                case _:
+                    _log.warning("event=unexpected_message type=%s", type(message).__name__)
+
+    def _load(self, request: LoadModel) -> None:
+        """Runs in the loader thread."""
+        start = time.monotonic()
+        outcome = _LoadOutcome(request, None, 0.0, None, 0.0)
+        try:
+            loaded = load_version(self._core, request.model_file, request.settings)
+            run_time_s = loaded.warm_up()
+            outcome.loaded = loaded
+            outcome.run_time_s = _INLINE_LIMIT_S * 2 if run_time_s is None else run_time_s
+            outcome.detail = loaded.describe()
+        except OvmsError as error:
+            outcome.error = error
+        except Exception as error:
+            # A defect, or an engine failure of a kind we have not met: it is this version's status, not the worker's end.
+            _log.exception("event=load_raised model=%s version=%d", request.name, request.version)
+            outcome.error = ModelLoadFailed(f"{type(error).__name__}: {error}")
+        outcome.seconds = time.monotonic() - start
+        self._outcomes.append(outcome)
+        self._wakeup.set()
+
+    def _take_outcomes(self) -> None:
+        while self._outcomes:
+            outcome = self._outcomes.popleft()
+            self._counters.loads_finished += 1
+            request, loaded = outcome.request, outcome.loaded
+            if loaded is None:
+                error = outcome.error or ModelLoadFailed("unknown reason")
+                record = ErrorRecord.of(error)
+                self._control.send(ModelStateChanged(request.handle, State.LOADING, record, (), (), ""))
+                continue
+            settings = request.settings
+            self._versions[request.handle] = ServedVersion(
+                handle=request.handle,
+                title=f"{request.name} version {request.version}",
+                loaded=loaded,
+                queue=VersionQueue(settings.max_queue_tasks, settings.max_queue_bytes),
+                run_time_s=outcome.run_time_s,
+                idle=deque(loaded.slots),
+                threads=ThreadPoolExecutor(loaded.nireq, thread_name_prefix=f"infer-{request.handle}"),
+            )
+            detail = f"{outcome.detail} load_s={outcome.seconds:.3f} run_ms={outcome.run_time_s * 1000:.3f}"
+            self._control.send(
+                ModelStateChanged(
+                    request.handle,
+                    State.AVAILABLE,
+                    None,
+                    _spec_records(loaded.inputs),
+                    _spec_records(loaded.outputs),
+                    detail,
+                )
+            )
+
+    def _retire_versions(self) -> None:
+        for version in [entry for entry in self._versions.values() if entry.is_retiring]:
+            if version.running or version.queue.tasks:
+                continue
+            version.threads.shutdown()
+            del self._versions[version.handle]
+            self._control.send(ModelStateChanged(version.handle, State.END, None, (), (), ""))
+
+    def _release_arenas(self) -> None:
+        waiting: list[_Retirement] = []
+        for retirement in self._retirements:
+            if self._running_by_arena.get((retirement.arena, retirement.epoch)):
+                waiting.append(retirement)
+            else:
+                for identity in [
+                    identity
+                    for identity, peer in self._peers.items()
+                    if peer.arena_index == retirement.arena and peer.arena_epoch <= retirement.epoch
+                ]:
+                    del self._peers[identity]
+                self._control.send(ArenaReleased(retirement.arena, retirement.epoch))
+        self._retirements = waiting
+
+    def _is_drained(self) -> bool:
+        return (
+            self._counters.accepted == self._counters.answered
+            or time.monotonic_ns() >= self._drain_deadline_ns
+        )
+
+    # --- tasks ---
+
+    def _take_tasks(self) -> None:
+        while (received := self._data.receive()) is not None:
+            identity, payload = received
+            try:
+                peer = self._peers.get(identity) or self._meet(identity)
+                batch = decode_to_worker(payload)
+            except ProtocolError as error:
+                # Whoever sent this is no front of ours, or its memory is corrupt; there is no task id to answer.
+                _log.error("event=bad_message peer=%r error=%s", identity, error)
+                continue
+            if peer.arena_epoch <= self._retired_epochs.get(peer.arena_index, 0):
+                continue  # The front is dead; nobody waits.
+            for item in batch:
+                if isinstance(item, InferTask):
+                    self._accept(peer, item)
+                else:
+                    self._cancel(peer, item)
+
+    def _meet(self, identity: bytes) -> Peer:
+        """Learn a front from its address, ``b"<arena>:<epoch>"``."""
+        index_text, _, epoch_text = identity.partition(b":")
+        try:
+            index, epoch = int(index_text), int(epoch_text)
+            arena = self._arenas.get(index) or Arena(self._arena_handles[index])
+        except (ValueError, IndexError):
+            raise ProtocolError(f"peer {identity!r} is no front") from None
+        self._arenas[index] = arena
+        peer = Peer(identity, index, epoch, arena)
+        self._peers[identity] = peer
+        return peer
+
+    def _accept(self, peer: Peer, task: InferTask) -> None:
+        self._counters.accepted += 1
+        version = self._versions.get(task.handle)
+        try:
+            if version is None:
+                raise VersionNotFound("the version was unloaded while the request was on its way")
+            peer.arena.check_range(task.output_offset_bytes, task.output_nbytes)
+            version.queue.push(QueuedTask(peer, task, sum(ref.nbytes for ref in task.inputs)))
+        except OvmsError as error:
+            self._answer(peer, _failure(task, error))
+
+    def _cancel(self, peer: Peer, cancel: CancelTask) -> None:
+        # Best effort and rare; a task that runs already is answered when it ends.
+        for version in self._versions.values():
+            for queued in version.queue.tasks:
+                if queued.task.task_id == cancel.task_id and queued.peer.identity == peer.identity:
+                    queued.is_cancelled = True
+                    return
+
+    def _has_inline_work(self) -> bool:
+        return any(version.queue.tasks and version.idle for version in self._versions.values())
+
+    def _start_tasks(self) -> None:
+        """Start what can start, one task of each version in turn, so that no model waits behind another's queue."""
+        turn_ends = time.perf_counter() + _TURN_LIMIT_S
+        is_busy = True
+        while is_busy:
+            is_busy = False
+            for version in self._versions.values():
+                queued = self._next_task(version)
+                if queued is None:
+                    continue
+                is_busy = True
+                slot = version.idle.popleft()
+                version.running += 1
+                arena_key = (queued.peer.arena_index, queued.peer.arena_epoch)
+                self._running_by_arena[arena_key] = self._running_by_arena.get(arena_key, 0) + 1
+                if version.run_time_s > _INLINE_LIMIT_S:
+                    version.threads.submit(self._run_in_thread, version, slot, queued)
+                else:
+                    self._finish(_run(version, slot, queued))
+            if time.perf_counter() > turn_ends:
+                return
+
+    def _next_task(self, version: ServedVersion) -> QueuedTask | None:
+        """The next task that is still wanted, if an infer request is free for it."""
+        while version.idle and (queued := version.queue.pop()) is not None:
+            peer, task = queued.peer, queued.task
+            if peer.arena_epoch <= self._retired_epochs.get(peer.arena_index, 0):
+                self._counters.answered += 1  # To nobody: its front is dead.
+            elif queued.is_cancelled:
+                self._answer(peer, _failure(task, CallCancelled("cancelled by the client")))
+            elif task.deadline_ns and time.monotonic_ns() > task.deadline_ns:
+                self._answer(peer, _failure(task, DeadlineExceeded("deadline passed while waiting in the queue")))
+            else:
+                return queued
+        return None
+
+    def _run_in_thread(self, version: ServedVersion, slot: InferSlot, queued: QueuedTask) -> None:
+        self._finished.append(_run(version, slot, queued))
+        self._wakeup.set()
+
+    def _take_finished(self) -> None:
+        while self._finished:
+            self._finish(self._finished.popleft())
+
+    def _finish(self, run: FinishedRun) -> None:
+        version, queued = run.version, run.queued
+        version.idle.append(run.slot)
+        version.running -= 1
+        arena_key = (queued.peer.arena_index, queued.peer.arena_epoch)
+        self._running_by_arena[arena_key] -= 1
+        if not self._running_by_arena[arena_key]:
+            del self._running_by_arena[arena_key]
+        version.run_time_s += _SMOOTHING * (run.run_time_s - version.run_time_s)
+        self._answer(queued.peer, run.answer)
+
+    def _answer(self, peer: Peer, answer: InferResult | InferFailed) -> None:
+        self._counters.answered += 1
+        self._outbox.setdefault(peer.identity, []).append(answer)
+
+    def _flush(self) -> None:
+        for identity, answers in self._outbox.items():
+            self._data.send(identity, encode(answers))
+        self._outbox.clear()
+
+
+def _run(version: ServedVersion, slot: InferSlot, queued: QueuedTask) -> FinishedRun:
+    """Run one task; never raises, as exactly one answer must follow. Runs in the loop or in an inference thread."""
+    peer, task = queued.peer, queued.task
+    start = time.perf_counter()
+    answer: InferResult | InferFailed
+    try:
+        outputs: tuple[TensorRef, ...] = version.loaded.run(slot, task, peer.arena, peer.arena_index)
+        answer = InferResult(task.task_id, outputs)
+    except OutputsTooLarge as error:
+        answer = InferFailed(task.task_id, "", "", error.needed_nbytes)
+    except OvmsError as error:
+        _log.error("event=inference_failed model=%r error=%s", version.title, error)
+        answer = _failure(task, error)
+    except Exception:
+        _log.exception("event=inference_raised model=%r", version.title)
+        answer = _failure(task, InferenceFailed(INTERNAL_ERROR_TEXT))
+    return FinishedRun(version, slot, queued, answer, time.perf_counter() - start)
+
+
+def _failure(task: InferTask, error: OvmsError) -> InferFailed:
+    return InferFailed(task.task_id, type(error).__name__, error.message)
+
+
+def _spec_records(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpecRecord, ...]:
+    return tuple(TensorSpecRecord(spec.name, spec.dtype.name, spec.bounds) for spec in specs)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Floor of the gRPC front: grpc.aio on uvloop that answers every call with the same bytes.
+
+Neither request nor answer is parsed. Options are those that ``design.md`` section 7 found best for 602 kB
+messages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import grpc
+import uvloop
+
+from perf.floors import READY_TEXTS
+
+_FRAME_BYTES = 4 << 20
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.http2.lookahead_bytes", _FRAME_BYTES),
+    ("grpc.http2.max_frame_size", _FRAME_BYTES),
+)
+
+Answer = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
+
+
+if TYPE_CHECKING:
+    # Generic in the stubs only.
+    _BytesRpcHandler = grpc.GenericRpcHandler[bytes, bytes]
+else:
+    _BytesRpcHandler = grpc.GenericRpcHandler
+
+
+class _EveryMethod(_BytesRpcHandler):
+    """Serves any method name with one unary handler on raw bytes."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._handler = grpc.unary_unary_rpc_method_handler(answer)
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        """The handler, whatever was called."""
+        del handler_call_details
+        return self._handler
+
+
+def _answer_with(response_bytes: int) -> Answer:
+    constant = bytes(max(response_bytes, 0))
+
+    async def echo(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        return request
+
+    async def answer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        return constant
+
+    return echo if response_bytes < 0 else answer
+
+
+async def _serve(port: int, response_bytes: int) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    server = grpc.aio.server(options=_OPTIONS)
+    server.add_generic_rpc_handlers((_EveryMethod(_answer_with(response_bytes)),))
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    sys.stdout.write(READY_TEXTS["grpc_echo"] + "\n")
+    sys.stdout.flush()
+    await stop.wait()
+    await server.stop(0)
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument(
+        "--response-bytes", type=int, default=-1, help="size of the answer; -1 echoes the request"
+    )
+    arguments = parser.parse_args()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(arguments.port, arguments.response_bytes))
+
+
+if __name__ == "__main__":
+    main()
