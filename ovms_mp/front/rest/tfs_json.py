@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON bodies of TensorFlow Serving's REST predict: bytes to tensors, tensors to bytes. Runs in the fronts.
 
-Two readers, one truth. The scanner in this module parses with simdjson and takes the numbers out of it without a
-Python object each; it knows the plain forms only. At anything else it gives up without an opinion, and the
+Two readers, one truth. The scanner in this module parses with simdjson and takes the numbers out of it without
+a Python object each; it knows the plain forms only. At anything else it gives up without an opinion, and the
 reader in :mod:`~ovms_mp.front.rest.tfs_json_decode` reads the same bytes from the start. So that one alone
 decides what is malformed and words every error, and the scanner only has to be right about what it
 accepts; tests hold the two together.
 
-Three traps of pysimdjson 7 shape the scanner: ``as_buffer`` flattens ragged arrays without a word, so regularity is
-proved apart; looking up a duplicate key finds the first one, where JSON readers take the last; and lengths
+Three traps of pysimdjson 7 shape the scanner: ``as_buffer`` flattens ragged arrays without a word, so regularity
+is proved apart; looking up a duplicate key finds the first one, where JSON readers take the last; and lengths
 saturate at 0xFFFFFF, which ``as_list`` does not notice before it writes past its list.
 
 PERF: [1, 10] floats in 6 us; 150,528 floats as [1, 3, 224, 224] in 2.6 ms (1.6 MB) and 3.6 ms (3.0 MB), where
@@ -20,13 +20,20 @@ Format: https://github.com/tensorflow/serving/blob/master/tensorflow_serving/g3d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import simdjson
 
 from ovms_mp.errors import MalformedPayload
-from ovms_mp.front.rest.tfs_json_decode import JsonFormat, load_json, read_predict, tensor_of
+from ovms_mp.front.rest.tfs_json_decode import (
+    EXACT_FLOAT,
+    MAX_DEPTH,
+    JsonFormat,
+    load_json,
+    read_predict,
+    tensor_of,
+)
 from ovms_mp.front.rest.tfs_json_encode import encode_predict
 from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.model.dtypes import DType, Kind, element_count
@@ -50,9 +57,9 @@ _LEAST_ROW_BYTES = 1024
 """Average text below which a named row's Python objects cost less than its simdjson proxies."""
 _WALK_BYTES = 128
 """Text a nested array below which looking at each array costs more than looking at the text."""
-_EXACT_FLOAT = 2.0**53
 _NOT_STRUCTURE = b"0123456789.eE+- \t\r\n"
 _OPENING = ord("[")
+_INTEGERS: Final[tuple[tuple[Literal["i", "u"], DType], ...]] = (("i", DType.INT64), ("u", DType.UINT64))
 
 _idle_parsers: list[simdjson.Parser] = []
 
@@ -88,8 +95,8 @@ def decode_predict(
     except (ValueError, RuntimeError):
         is_strict_json = False
     else:
-        # SAFETY: the proxies ended with _scan; a parser that is lent again while one lives refuses to parse. After a
-        # failure a traceback may hold some, so that parser does not come back.
+        # SAFETY: the proxies ended with _scan; a parser that is lent again while one lives refuses to parse.
+        # After a failure a traceback may hold some, so that parser does not come back.
         if len(body) <= _KEPT_PARSER_BYTES:
             _idle_parsers.append(parser)
         return found
@@ -108,20 +115,19 @@ def _scan(
     if is_row == ("inputs" in keys) or len(set(keys)) != len(keys):
         raise _NotPlain
     value: object = document["instances" if is_row else "inputs"]
+    first: object = value[0] if isinstance(value, simdjson.Array) and len(value) else None
     scanner = _Scanner(body)
     if isinstance(value, simdjson.Object) and not is_row:
         given = scanner.named(value, inputs)
     elif not isinstance(value, simdjson.Array) or not len(value):
         raise _NotPlain
-    elif isinstance(value[0], simdjson.Object):
-        if not is_row:
-            raise _NotPlain
+    elif is_row and isinstance(first, simdjson.Object):
         given = scanner.named_rows(value, inputs)
     elif len(inputs) != 1:
         raise _NotPlain
     else:
         given = {inputs[0].name: scanner.tensor(value, inputs[0])}
-    scanner.prove_regular(has_rows=isinstance(value[0], simdjson.Object) if is_row else False)
+    scanner.prove_regular()
     return JsonFormat.ROW if is_row else JsonFormat.COLUMN, given
 
 
@@ -133,6 +139,8 @@ class _Scanner:
         self._shapes: list[tuple[int, ...]] = []
         """Of all arrays read, in the order of the text."""
         self._by_text = False
+        self._has_rows = False
+        """Whether the arrays are in a list of objects, whose own ``[`` precedes them all."""
 
     def named(self, tensors: simdjson.Object, inputs: Sequence[TensorSpec]) -> dict[str, GivenTensor]:
         """Read the column format's object of tensors."""
@@ -150,6 +158,7 @@ class _Scanner:
         """Read the row format's objects, and stack them by input."""
         if len(rows) * _LEAST_ROW_BYTES > len(self._body):
             raise _NotPlain
+        self._has_rows = True
         parts: dict[str, list[GivenTensor]] = {spec.name: [] for spec in inputs}
         for row in rows:
             if not isinstance(row, simdjson.Object):
@@ -183,25 +192,23 @@ class _Scanner:
             _walk(value, shape)
         return GivenTensor(dtype, shape, values)
 
-    def prove_regular(self, has_rows: bool) -> None:
+    def prove_regular(self) -> None:
         """Give up unless each array read has the shape that its first elements told.
 
-        The numbers are already known to be numbers. Where arrays are few, each was visited and had the right
-        length, so it is enough that the text has no further ``[``. Where they are many, the text without its numbers
-        has to be, from one ``[`` to the next, the text of arrays of these shapes: with as many of them as arrays were
-        read, and no ``[`` besides, nothing else can stand for those. A ``[`` in a string fails both.
-
-        Args:
-            has_rows: The arrays are in a list of objects, whose own ``[`` precedes them all.
+        The elements are already known to be numbers. Where arrays are few, each was visited and had the right
+        length, so it is enough that the text has no further ``[``. Where they are many, the text without its
+        numbers has to be, from one ``[`` to the next, the text of arrays of these shapes: with as many of them
+        as arrays were read, and no ``[`` besides, nothing else can stand for those. A ``[`` in a string fails
+        both.
         """
         if not self._by_text:
             found = np.count_nonzero(np.frombuffer(self._body, np.uint8) == _OPENING)
-            if found != sum(map(_array_count, self._shapes)) + has_rows:
+            if found != sum(map(_array_count, self._shapes)) + self._has_rows:
                 raise _NotPlain
             return
         body = bytes(self._body) if isinstance(self._body, memoryview) else self._body
         text = body.translate(None, _NOT_STRUCTURE)
-        end = text.find(b"[") + 1 if has_rows else 0
+        end = text.find(b"[") + 1 if self._has_rows else 0
         for shape in self._shapes:
             start = text.find(b"[", end)
             expected = _structure(shape)
@@ -227,20 +234,20 @@ def _stacked(tensors: list[GivenTensor]) -> GivenTensor:
 def _numbers(array: simdjson.Array, kind: Kind) -> tuple[DType, AnyArray]:
     """All numbers of an array, flat."""
     if kind is Kind.INTEGER:
-        for letter, dtype in (("i", DType.INT64), ("u", DType.UINT64)):
+        for letter, dtype in _INTEGERS:
             values = _flat(array, letter, dtype)
             if values is not None:
                 return dtype, values
     values = _flat(array, "d", DType.FP64)
     if values is None:
         raise _NotPlain
-    if kind is Kind.INTEGER and not (np.abs(values) < _EXACT_FLOAT).all():
+    if kind is Kind.INTEGER and not (np.abs(values) < EXACT_FLOAT).all():
         # Integers among the floats may have been rounded.
         raise _NotPlain
     return DType.FP64, values
 
 
-def _flat(array: simdjson.Array, letter: str, dtype: DType) -> AnyArray | None:
+def _flat(array: simdjson.Array, letter: Literal["i", "u", "d"], dtype: DType) -> AnyArray | None:
     """All numbers of an array, or None where they are not of this type."""
     try:
         return np.frombuffer(array.as_buffer(of_type=letter), dtype.numpy)
@@ -254,9 +261,9 @@ def _first_shape(array: simdjson.Array) -> tuple[int, ...]:
     value: object = array
     while isinstance(value, simdjson.Array):
         size = len(value)
-        if size >= _SATURATED_LENGTH:
-            raise _NotPlain
         shape.append(size)
+        if size >= _SATURATED_LENGTH or len(shape) > MAX_DEPTH:
+            raise _NotPlain
         value = value[0] if size else None
     return tuple(shape)
 

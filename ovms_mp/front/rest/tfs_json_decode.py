@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reader that decides what a JSON predict request says, from Python objects; it words every error.
 
-The scanner in :mod:`~ovms_mp.front.rest.tfs_json` handles what most clients send. What gets here is malformed,
-or rare: ``NaN``, many small rows, booleans among numbers, integers of more than 53 bits among floats.
+The scanner in :mod:`~ovms_mp.front.rest.tfs_json` handles what most clients send. What gets here is malformed
+or rarer: ``NaN``, many small rows, integers of more than 53 bits among floats.
 
-A tensor is read level by level with C loops (``map``, ``set``, ``chain``), about 0.2 us a number; only when that
-finds a fault the elements are visited one by one, to tell the client the place. Runs in the fronts.
+A tensor is read level by level with C loops (``map``, ``set``, ``chain``), about 0.2 us a number; only when
+that finds a fault the elements are visited one by one, to tell the client the place. Runs in the fronts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.model.dtypes import DType, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from ovms_mp.model.dtypes import AnyArray
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 MAX_DEPTH: Final = 100
 """Deepest nesting of a tensor's lists; OVMS has the same limit."""
+EXACT_FLOAT: Final = 2.0**53
+"""Least size of a float64 that may stand for an integer other than itself."""
 _QUOTED_CHARACTERS = 40
 
 
@@ -81,8 +83,8 @@ def read_predict(document: object, inputs: Sequence[TensorSpec]) -> tuple[JsonFo
     """
     if type(document) is not dict:
         raise MalformedPayload(
-            f"Invalid JSON in request body: expected an object with 'instances' (row format) or 'inputs' (column "
-            f"format), found {_described(document)}"
+            f"Invalid JSON in request body: expected an object with 'instances' (row format) or 'inputs' "
+            f"(column format), found {_described(document)}"
         )
     has_rows, has_columns = "instances" in document, "inputs" in document
     if has_rows == has_columns:
@@ -103,12 +105,12 @@ def tensor_of(value: object, spec: TensorSpec, place: str, after_index: str = ""
         value: Lists as JSON readers make them, so without cycles.
         spec: Tells the kind of numbers to read.
         place: Where the value is in the request, e.g. ``inputs['x']``; for messages.
-        after_index: What follows the first index in the text of places, e.g. ``['x']`` where a column of rows was
-            gathered.
+        after_index: What follows the first index in the text of places, e.g. ``['x']`` where a column of rows
+            was gathered.
 
     Raises:
-        MalformedPayload: The lists are ragged or too deep, or an element is no number that a model of this kind of
-            dtype can take.
+        MalformedPayload: The lists are ragged or too deep, or an element is no number that a model of this
+            kind of dtype can take.
     """
     level: list[object] = [value]
     shape: list[int] = []
@@ -182,8 +184,8 @@ def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, Gi
 def _only_input(inputs: Sequence[TensorSpec], remedy: str) -> TensorSpec:
     if len(inputs) != 1:
         raise _invalid(
-            f"values without a name are accepted for models of one input only; the model has {_names(inputs)}, so "
-            f"{remedy}"
+            f"values without a name are accepted for models of one input only; the model has {_names(inputs)}, "
+            f"so {remedy}"
         )
     return inputs[0]
 
@@ -204,24 +206,116 @@ _ACCEPTED: dict[Kind, AbstractSet[type]] = {
 
 def _numbers(level: list[object], types: set[type], kind: Kind) -> tuple[DType, AnyArray]:
     """The array of accepted values. Raises OverflowError where an integer does not fit."""
-    if kind is Kind.FLOAT:
-        return DType.FP64, np.array(level, np.float64)
-    if kind is Kind.BOOL:
-        if types <= {bool}:
-            return DType.BOOL, np.array(level, np.bool_)
-        # The service takes 0 and 1, and words the refusal of the others.
-        return (DType.FP64, np.array(level, np.float64)) if float in types else _integers(level)
-    if float in types:
-        wholes = [int(value) if float.is_integer(value) else value for value in map(_as_float, level)]
-        if any(type(value) is float for value in wholes):
-            # The service words the refusal of a fraction, and for that rounded neighbours do no harm.
-            return DType.FP64, np.array(level, np.float64)
-        return _integers([int(value) for value in level])  # type: ignore[call-overload]
-    return _integers(level)
+    if kind is Kind.BOOL and types <= {bool}:
+        return DType.BOOL, np.array(level, np.bool_)
+    if kind is not Kind.FLOAT and float not in types:
+        return _integers(level)
+    values = np.array(level, np.float64)
+    if kind is Kind.INTEGER and not (np.abs(values) < EXACT_FLOAT).all():
+        # Integers among the floats may have been rounded. A fraction, NaN or infinity will be refused by the
+        # service, which words that well, and for that rounded neighbours do no harm.
+        numbers = [value for value in level if isinstance(value, (int, float))]
+        if all(isinstance(value, int) or value.is_integer() for value in numbers):
+            return _integers([int(value) for value in numbers])
+    return DType.FP64, values
 
 
-def _integers(level: list[object]) -> tuple[DType, AnyArray]:
+def _integers(level: Sequence[object]) -> tuple[DType, AnyArray]:
     try:
         return DType.INT64, np.array(level, np.int64)
     except OverflowError:
         return DType.UINT64, np.array(level, np.uint64)
+
+
+# --- messages ---
+
+
+def _invalid(reason: str) -> MalformedPayload:
+    return MalformedPayload(f"Invalid inputs in request body: {reason}")
+
+
+def _out_of_range(level: list[object], spec: TensorSpec, place: str) -> MalformedPayload:
+    """The refusal of integers, of which one at least is beyond every array that could hold them."""
+    if spec.dtype.kind is Kind.FLOAT:
+        low, high = -int(np.finfo(np.float64).max), int(np.finfo(np.float64).max)
+    elif spec.dtype.kind is Kind.INTEGER:
+        bits = 8 * spec.dtype.itemsize
+        is_signed = spec.dtype.numpy.kind == "i"
+        low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if is_signed else (0, (1 << bits) - 1)
+    else:
+        low, high = 0, 1
+    index, value = next(
+        (index, value)
+        for index, value in enumerate(level)
+        if isinstance(value, (int, float)) and not low <= value <= high
+    )
+    return _invalid(
+        f"input {spec.name!r} ({spec.dtype.name}): element {index} of {place} is {_described(value)}, which is "
+        f"out of range"
+    )
+
+
+def _fault(value: object, spec: TensorSpec, place: str, after_index: str) -> MalformedPayload:
+    """The refusal of a tensor: the first element that does not fit the shape that the first elements tell."""
+    shape: list[int] = []
+    first = value
+    while type(first) is list and len(shape) <= MAX_DEPTH:
+        shape.append(len(first))
+        first = first[0] if first else None
+    where, culprit, size = next(_faults(value, shape, _ACCEPTED[spec.dtype.kind], place, after_index))
+    text = f"input {spec.name!r} ({spec.dtype.name}): {where} is {_described(culprit)}"
+    if type(culprit) is str or (type(culprit) is dict and culprit.keys() == {"b64"}):
+        return _invalid(
+            f"{text}; string and binary inputs are not supported yet, and this input of the model is of "
+            f"dtype {spec.dtype.name}"
+        )
+    if size is not None:
+        return _invalid(f"{text}, expected a list of {size} as the elements before it tell")
+    accepted = "true, false, 0 or 1" if spec.dtype.kind is Kind.BOOL else "a number"
+    return _invalid(f"{text}, expected {accepted}")
+
+
+def _faults(
+    value: object, shape: list[int], accepted: AbstractSet[type], place: str, after_index: str
+) -> Iterator[tuple[str, object, int | None]]:
+    """Place and value of each element that does not fit, and the length of the list expected there, if one is."""
+    if not shape:
+        if type(value) not in accepted:
+            yield place + after_index, value, None
+    elif type(value) is not list or len(value) != shape[0]:
+        yield place, value, shape[0]
+    else:
+        for index, item in enumerate(value):
+            yield from _faults(item, shape[1:], accepted, f"{place}[{index}]{after_index}", "")
+
+
+def _described(value: object) -> str:
+    """A short text of a JSON value."""
+    if type(value) is dict:
+        if value.keys() == {"b64"}:
+            return "a binary string ({'b64': ...})"
+        return "an object" if value else "an empty object"
+    if type(value) is list:
+        return f"a list of {len(value)}" if value else "an empty list"
+    if type(value) is str:
+        return f"the string {_shortened(value)}"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "null" if value is None else f"the number {str(value)[:_QUOTED_CHARACTERS]}"
+
+
+def _shortened(text: str) -> str:
+    """The text quoted, and printable even where it holds half a surrogate pair."""
+    return ascii(text) if len(text) <= _QUOTED_CHARACTERS else ascii(text[:_QUOTED_CHARACTERS]) + "..."
+
+
+def _names(inputs: Sequence[TensorSpec]) -> list[str]:
+    return [spec.name for spec in inputs]
+
+
+def _finite(text: str) -> float:
+    """A float as Python reads it, unless that is an infinity which the text does not say."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:_QUOTED_CHARACTERS]} is beyond the range of a 64-bit float")
+    return value

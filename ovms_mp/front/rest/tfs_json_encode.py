@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results to the JSON of a predict answer, in TensorFlow Serving's forms. Runs in the fronts.
+
+orjson writes NumPy arrays without a Python object for each number: integers and float64 exactly, float32 as the
+shortest text that reads back as the same float32. Narrower floats become float32 first. TensorFlow Serving writes
+``NaN``, ``Infinity`` and ``-Infinity`` as those bare words, which is no JSON but what its clients read; orjson
+writes ``null``, so those are replaced afterwards.
+
+PERF: one [1, 10] float32 output in 2 us, [1, 1000] in 25 us (CPython 3.11, orjson 3.13, AMD EPYC, 2 cores).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+
+from ovms_mp.errors import MalformedPayload
+from ovms_mp.front.rest.tfs_json_decode import JsonFormat
+from ovms_mp.model.dtypes import DType, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ovms_mp.front.tensors import ResultTensor
+    from ovms_mp.model.dtypes import AnyArray
+
+_HEADS = {JsonFormat.ROW: b'{"predictions": ', JsonFormat.COLUMN: b'{"outputs": '}
+_WRITTEN_AS_IS = frozenset({DType.FP32.tf_number, DType.FP64.tf_number})
+"""Floats that orjson writes well. The number stands for the dtype: an enum member's hash is computed in Python."""
+
+
+def encode_predict(fmt: JsonFormat, outputs: Sequence[ResultTensor]) -> bytes:
+    """Write a predict answer: one output bare, several by name.
+
+    Args:
+        fmt: The request's format.
+        outputs: At least one. Their bytes are copied; the leases may end afterwards.
+
+    Raises:
+        MalformedPayload: The row format was asked for, but the outputs have no equal number of rows.
+    """
+    if len(outputs) == 1:
+        text = _text(_plain_array(outputs[0]))
+    elif fmt is JsonFormat.COLUMN:
+        members = [_key(output) + _text(_plain_array(output)) for output in outputs]
+        text = b"{" + b", ".join(members) + b"}"
+    else:
+        text = _zipped(outputs)
+    return b"%b%b}" % (_HEADS[fmt], text)
+
+
+def _plain_array(output: ResultTensor) -> AnyArray:
+    """The tensor in a dtype that orjson writes."""
+    array = output.array()
+    if output.dtype.kind is Kind.FLOAT and output.dtype.tf_number not in _WRITTEN_AS_IS:
+        return array.astype(np.float32)
+    return array
+
+
+def _text(array: AnyArray) -> bytes:
+    """An array as JSON with bare words for what is not finite."""
+    # orjson takes NumPy's scalars, but no arrays without dimensions.
+    text = orjson.dumps(array if array.ndim else array[()], option=orjson.OPT_SERIALIZE_NUMPY)
+    # PERF: 0.05 us at [1, 10], where numpy.isfinite().all() takes 2 us.
+    if b"n" in text and array.dtype.kind == "f":
+        return _with_words(text, array)
+    return text
+
+
+def _with_words(text: bytes, array: AnyArray) -> bytes:
+    """Write the words in place of each ``null``, in the array's order."""
+    values = array[~np.isfinite(array)]
+    words: list[bytes] = np.where(
+        np.isnan(values), b"NaN", np.where(np.signbit(values), b"-Infinity", b"Infinity")
+    ).tolist()
+    pieces = text.split(b"null")
+    woven = [b""] * (len(pieces) + len(words))
+    woven[::2] = pieces
+    woven[1::2] = words
+    return b"".join(woven)
+
+
+def _key(output: ResultTensor) -> bytes:
+    return orjson.dumps(output.name) + b": "
+
+
+def _zipped(outputs: Sequence[ResultTensor]) -> bytes:
+    """Cut several outputs into rows and write one object for each row."""
+    counts = {output.shape[0] if output.shape else None for output in outputs}
+    if len(counts) != 1 or None in counts:
+        shapes = ", ".join(f"{output.name!r} {list(output.shape)}" for output in outputs)
+        raise MalformedPayload(
+            f"The row format ('instances') needs the same first dimension in all outputs, but they have the "
+            f"shapes {shapes}; send the request in the column format ('inputs')"
+        )
+    template: list[bytes] = []
+    columns: list[list[bytes]] = []
+    for output in outputs:
+        depth, rows = _rows(_plain_array(output))
+        template.append(_key(output).replace(b"%", b"%%") + b"[" * depth + b"%b" + b"]" * depth)
+        columns.append(rows)
+    row_template = b"{" + b", ".join(template) + b"}"
+    return b"[" + b", ".join([row_template % row for row in zip(*columns, strict=True)]) + b"]"
+
+
+def _rows(array: AnyArray) -> tuple[int, list[bytes]]:
+    """The texts of an array's rows, all without the same number of brackets, and that number.
+
+    PERF: the whole text is cut where one row's brackets close and the next one's open, in a tenth of the time that
+    a view of each row takes to make and to write.
+    """
+    if not array.size:
+        return 0, [_text(row) for row in array]
+    depth = array.ndim - 1
+    text = _text(array)
+    return depth, text[depth + 1 : -depth - 1].split(b"]" * depth + b"," + b"[" * depth)

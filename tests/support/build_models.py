@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the test models; a process of its own, see :mod:`tests.support.models`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import openvino as ov
+import openvino.opset13 as ops
+
+from tests.support.models import DTYPES
+
+
+def main() -> None:
+    """Build everything below the directory of the first argument."""
+    root = Path(sys.argv[1])
+    for name, model in {
+        "tiny": _tiny(),
+        "pair": _pair(),
+        "batch": _batch(),
+        "range": _range(),
+        "nonzero": _nonzero(),
+        "scalar": _scalar(),
+        "slow": _slow(),
+        **{f"id_{dtype}": _identity(dtype) for dtype in DTYPES},
+    }.items():
+        directory = root / name / "1"
+        directory.mkdir(parents=True)
+        ov.save_model(model, directory / "model.xml", compress_to_fp16=False)
+    _onnx_tiny(root / "onnx_tiny" / "1")
+
+
+def _parameter(name: str, shape: list[object], dtype: ov.Type = ov.Type.f32) -> ov.Node:
+    node = ops.parameter(ov.PartialShape(shape), dtype, name=name)
+    node.output(0).set_names({name})
+    return node
+
+
+def _result(name: str, node: ov.Node) -> ov.Node:
+    result = ops.result(node)
+    result.output(0).set_names({name})
+    return result
+
+
+def _tiny() -> ov.Model:
+    x = _parameter("x", [1, 10])
+    return ov.Model([_result("y", ops.add(x, np.float32(1)))], [x], "tiny")
+
+
+def _identity(dtype: str) -> ov.Model:
+    x = _parameter("x", [-1], getattr(ov.Type, dtype))
+    return ov.Model([_result("y", x)], [x], f"id_{dtype}")
+
+
+def _pair() -> ov.Model:
+    a, b = _parameter("a", [2, 3]), _parameter("b", [2, 3], ov.Type.i64)
+    as_float = ops.convert(b, "f32")
+    results = [_result("sum", ops.add(a, as_float)), _result("product", ops.multiply(a, as_float))]
+    return ov.Model(results, [a, b], "pair")
+
+
+def _batch() -> ov.Model:
+    x = _parameter("x", [-1, 4])
+    return ov.Model([_result("y", ops.multiply(x, np.float32(2)))], [x], "batch")
+
+
+def _range() -> ov.Model:
+    x = _parameter("x", [ov.Dimension(2, 4), 3])
+    return ov.Model([_result("y", ops.multiply(x, np.float32(1)))], [x], "range")
+
+
+def _nonzero() -> ov.Model:
+    x = _parameter("x", [-1])
+    return ov.Model([_result("places", ops.non_zero(x, "i64"))], [x], "nonzero")
+
+
+def _scalar() -> ov.Model:
+    x = _parameter("x", [])
+    return ov.Model([_result("y", ops.add(x, np.float32(1)))], [x], "scalar")
+
+
+def _slow() -> ov.Model:
+    """Eight products of large matrices, made from the input so that nothing can be folded away."""
+    x = _parameter("x", [1])
+    size = 2048
+    matrix = ops.broadcast(ops.multiply(x, np.float32(1e-4)), np.array([size, size]))
+    node = matrix
+    for _ in range(8):
+        node = ops.matmul(node, matrix, False, False)
+    mean = ops.reduce_mean(node, np.array([0, 1]), False)
+    return ov.Model([_result("y", ops.unsqueeze(mean, np.array(0)))], [x], "slow")
+
+
+def _onnx_tiny(directory: Path) -> None:
+    helper, tensor = onnx.helper, onnx.TensorProto
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "one"], ["y"])],
+        "tiny",
+        [helper.make_tensor_value_info("x", tensor.FLOAT, [1, 10])],
+        [helper.make_tensor_value_info("y", tensor.FLOAT, [1, 10])],
+        [helper.make_tensor("one", tensor.FLOAT, [1], [1.0])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    directory.mkdir(parents=True)
+    onnx.save(model, directory / "model.onnx")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real models for the tests, built by a process of its own: the test process holds grpc and never imports openvino."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ovms_mp.model.dtypes import AnyArray
+
+DTYPES = (
+    "boolean", "u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64",
+    "f16", "bf16", "f32", "f64", "f8e4m3", "f8e5m2",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelZoo:
+    """Base paths of models, by name.
+
+    tiny: ``x`` f32 [1,10] -> ``y`` = x + 1. id_DTYPE: ``x`` [-1] -> ``y`` = x. pair: ``a`` f32 [2,3], ``b`` i64 [2,3]
+    -> ``sum`` f32 = a + b, ``product`` f32 = a * b. batch: ``x`` f32 [-1,4] -> ``y`` = 2x. range: ``x`` f32 [2..4,3] -> ``y`` = x.
+    nonzero: ``x`` f32 [-1] -> ``places`` i64 [1,-1]. scalar: ``x`` f32 [] -> ``y`` = x + 1. onnx_tiny: as tiny, as ONNX.
+    slow: ``x`` f32 [1] -> ``y``, about a second a run. resnet50: the ResNet-50 topology with fixed random weights.
+    """
+
+    root: Path
+
+    @classmethod
+    def build(cls, root: Path) -> ModelZoo:
+        """Build all models below ``root``."""
+        subprocess.run([sys.executable, "-m", "tests.support.build_models", str(root)], check=True, timeout=300)
+        return cls(root)
+
+    def base_path(self, name: str) -> Path:
+        """The directory that holds ``1/``."""
+        return self.root / name
+
+    def config_file(self, directory: Path, names: list[str], **settings: object) -> Path:
+        """A configuration file that serves these models, all with the same further settings."""
+        entries = [{"config": {"name": name, "base_path": str(self.base_path(name)), **settings}} for name in names]
+        path = directory / "config.json"
+        path.write_text(json.dumps({"model_config_list": entries}))
+        return path
+
+    def infer(self, name: str, inputs: Mapping[str, AnyArray], directory: Path) -> dict[str, AnyArray]:
+        """What OpenVINO itself answers, called directly in a process of its own."""
+        given, answered = directory / "inputs.npz", directory / "outputs.npz"
+        np.savez(given, **{key: np.asarray(value) for key, value in inputs.items()})  # type: ignore[arg-type]  # keywords are arrays
+        model = self.base_path(name) / "1" / "model.xml"
+        subprocess.run(
+            [sys.executable, "-m", "tests.support.direct_infer", str(model), str(given), str(answered)],
+            check=True,
+            timeout=120,
+        )
+        with np.load(answered, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real server as a child process of the tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import psutil
+
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+START_WITHIN_S = 60.0
+KINDS = {
+    "worker": "ovms_mp.worker",
+    "grpc": "ovms_mp.front.grpc",
+    "arbiter": "ovms_mp.front.rest",
+}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for candidate in sockets:
+            candidate.bind(("127.0.0.1", 0))
+        return [int(candidate.getsockname()[1]) for candidate in sockets]
+    finally:
+        for candidate in sockets:
+            candidate.close()
+
+
+@dataclass
+class Server:
+    """``ovms_mp`` with both protocols on free ports.
+
+    Attributes:
+        arguments: Command and flags without ports.
+        log_path: Where its stderr goes.
+    """
+
+    arguments: Sequence[str]
+    log_path: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    grpc_workers: int = 1
+    rest_workers: int = 1
+    port: int = 0
+    rest_port: int = 0
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __enter__(self) -> Self:
+        """Start and wait until it says that it answers."""
+        self.launch()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.destroy()
+            raise
+        return self
+
+    def launch(self) -> None:
+        """Start without waiting."""
+        if not self.port:
+            self.port, self.rest_port = free_ports(2)
+        command = [
+            sys.executable,
+            "-m",
+            "ovms_mp",
+            *self.arguments,
+            *("--port", str(self.port), "--rest_port", str(self.rest_port)),
+            *("--grpc_workers", str(self.grpc_workers), "--rest_workers", str(self.rest_workers)),
+        ]
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+
+    def wait_ready(self) -> None:
+        """Wait for the log lines that scripts of OVMS users wait for."""
+
+        def is_ready() -> bool:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log()}")
+            text = self.log()
+            return "gRPC server listens on port" in text and "REST server listens on port" in text
+
+        eventually(is_ready, START_WITHIN_S, "server ready")
+
+    def log(self) -> str:
+        """Everything it has logged."""
+        return self.log_path.read_text(errors="replace")
+
+    def pids(self, kind: str) -> list[int]:
+        """Living processes of a kind: worker, grpc, arbiter or rest."""
+        found: list[int] = []
+        try:
+            descendants = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return found
+        for process in descendants:
+            try:
+                command = process.cmdline()
+                parent = process.ppid()
+                if process.status() == psutil.STATUS_ZOMBIE or len(command) < 4:
+                    continue
+            except psutil.NoSuchProcess:
+                continue
+            module = command[3]
+            if kind == "rest":
+                if module == KINDS["arbiter"] and parent != self.process.pid:
+                    found.append(process.pid)
+            elif module == KINDS[kind] and parent == self.process.pid:
+                found.append(process.pid)
+        return found
+
+    def all_pids(self) -> list[int]:
+        """The manager and everything below it."""
+        root = psutil.Process(self.process.pid)
+        return [root.pid, *(process.pid for process in root.children(recursive=True))]
+
+    def stop(self, within_s: float = 30.0, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to stop; its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=within_s)
+
+    def destroy(self) -> None:
+        """End it by force; its children follow."""
+        self.process.kill()
+        self.process.wait(timeout=10)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop it, unless the test has; a stop that is not clean fails the test."""
+        if self.process.poll() is not None:
+            return
+        started = time.monotonic()
+        try:
+            code = self.stop()
+        except subprocess.TimeoutExpired:
+            self.destroy()
+            raise AssertionError(f"no exit within {time.monotonic() - started:.1f} s:\n{self.log()}") from error
+        if code != 0 and kind is None:
+            raise AssertionError(f"exit code {code}:\n{self.log()}")
