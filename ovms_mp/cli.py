@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: arguments, environment and configuration file become one frozen ServerConfig.
 
-Two forms mean the same server. The sub-commands ``model`` and ``config`` have the defaults of the legacy OpenVINO Model Server
-(gRPC on 9000, REST off); the flat form ``ovms_mp --model_name ... --port ...`` has those of the modern one (a protocol
-without a port is off). The only place that reads the environment.
+Two forms mean the same server. The sub-commands ``model`` and ``config`` have the defaults of the legacy
+OpenVINO Model Server (gRPC on 9000, REST off); the flat form ``ovms_mp --model_name ... --port ...`` has
+those of the modern one (a protocol without a port is off). The only place that reads the environment.
 """
 
 from __future__ import annotations
@@ -88,10 +88,13 @@ def _run(arguments: list[str], environment: Mapping[str, str]) -> int:
             return _devices(arguments[1:])
         case "demo":
             return _demo(arguments[1:])
-    raise ConfigError(f"unknown command {command!r}; accepted: model, config, demo, devices, or flags; see ovms_mp --help")
+    raise ConfigError(
+        f"unknown command {command!r}; accepted: model, config, demo, devices, or flags; see ovms_mp --help"
+    )
 
 
-# --- serving ------------------------------------------------------------------------------------------------------
+# --- serving
+# ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,9 @@ def _read_settings(
             text, source = environment[setting.environment], setting.environment
             if setting.choices and text.upper() not in setting.choices:
                 # The legacy server took any other LOG_LEVEL for the default, so deployments may carry one.
-                notices.append(f"{source}: {text!r} is unknown, {declared.default} is used; accepted: {setting.accepted()}")
+                notices.append(
+                    f"{source}: {text!r} is unknown, {declared.default} is used; accepted: {setting.accepted()}"
+                )
                 continue
         if text is not None:
             sections[declared.section][declared.name] = setting.parse(text, declared.kind, source)
@@ -168,7 +173,9 @@ def _capped(flag: str, workers: int, cores: int, notices: list[str]) -> int:
     """Legacy deployments give thread counts here; as many processes would only fight for the cores."""
     if workers <= cores:
         return workers
-    notices.append(f"--{flag} {workers} is lowered to {cores}, the cores that this process may use: each is a process")
+    notices.append(
+        f"--{flag} {workers} is lowered to {cores}, the cores that this process may use: each is a process"
+    )
     return cores
 
 
@@ -230,11 +237,14 @@ def _json_flag(given: Mapping[str, str | None], name: str) -> object:
     return document
 
 
-# --- other commands -----------------------------------------------------------------------------------------------
+# --- other commands
+# -----------------------------------------------------------------------------------------------
 
 
 def _devices(arguments: Sequence[str]) -> int:
-    parser = _Parser(prog="ovms_mp devices", description="Show the devices that OpenVINO sees on this machine.")
+    parser = _Parser(
+        prog="ovms_mp devices", description="Show the devices that OpenVINO sees on this machine."
+    )
     parser.parse_args(list(arguments))
     # A process of its own: only the worker package may import openvino.
     return subprocess.run([sys.executable, "-m", "ovms_mp.worker.devices"], check=False).returncode
@@ -248,7 +258,9 @@ def _demo(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--port", default="9000", help="gRPC port, 0 for any free one (default 9000)")
     parser.add_argument("--rest_port", default="8000", help="REST port, 0 for any free one (default 8000)")
-    parser.add_argument("--once", action="store_true", help="stop after the check; exit 0 only if both answers are right")
+    parser.add_argument(
+        "--once", action="store_true", help="stop after the check; exit 0 only if both answers are right"
+    )
     known, others = parser.parse_known_args(list(arguments))
     ports = {entry.setting.flag: entry.setting for entry in declared_settings()}
     from ovms_mp.demo.command import run
@@ -261,7 +273,8 @@ def _demo(arguments: Sequence[str]) -> int:
     )
 
 
-# --- parsers ------------------------------------------------------------------------------------------------------
+# --- parsers
+# ------------------------------------------------------------------------------------------------------
 
 _MODEL_FLAGS: Mapping[str, str] = MappingProxyType(
     {
@@ -301,7 +314,9 @@ def _help_parser() -> _Parser:
 def _server_parser(command: str) -> _Parser:
     parser = _Parser(
         prog=f"ovms_mp {command}".strip(),
-        description=_DESCRIPTION if not command else f"See ovms_mp --help for the commands. Serve by `{command}`.",
+        description=_DESCRIPTION
+        if not command
+        else f"See ovms_mp --help for the commands. Serve by `{command}`.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -328,7 +343,9 @@ def _server_parser(command: str) -> _Parser:
         if setting.environment:
             facts += f"; variable {setting.environment}"
         group.add_argument(
-            f"--{setting.flag}", help=_escaped(f"{setting.meaning} ({facts})"), metavar=declared.kind.__name__.upper()
+            f"--{setting.flag}",
+            help=_escaped(f"{setting.meaning} ({facts})"),
+            metavar=declared.kind.__name__.upper(),
         )
     return parser
 

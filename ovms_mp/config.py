@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every setting of the server: type, unit, default, bounds and meaning, declared once.
 
-The command line, the environment, ``--help`` and the README's table derive from the declarations below. The result is one
-frozen :class:`ServerConfig`, built once by :mod:`ovms_mp.cli` (command line, then environment, then file, then default) and never
-changed. Names of flags and variables are those of OpenVINO Model Server where it has the setting.
+The command line, the environment, ``--help`` and the README's table derive from the declarations below. The
+result is one frozen :class:`ServerConfig`, built once by :mod:`ovms_mp.cli` (command line, then environment,
+then file, then default) and never changed. Names of flags and variables are those of OpenVINO Model Server
+where it has the setting.
 """
 
 from __future__ import annotations
@@ -75,8 +76,10 @@ class Setting:
             except ValueError:
                 noun = "an integer" if kind is int else "a number"
                 raise ConfigError(f"{source}: {text!r} is not {noun}; accepted: {self.accepted()}") from None
-            if value != value or (self.low is not None and value < self.low) or (
-                self.high is not None and value > self.high
+            if (
+                value != value
+                or (self.low is not None and value < self.low)
+                or (self.high is not None and value > self.high)
             ):
                 raise ConfigError(f"{source}: {text} is out of range; accepted: {self.accepted()}")
             return value
@@ -100,7 +103,10 @@ class GrpcConfig:
 
     port: int = _setting(9000, Setting("port", "gRPC port; 0 starts no gRPC server.", low=0, high=65535))
     bind_address: str = _setting(
-        "[::]", Setting("grpc_bind_address", "Addresses for gRPC, separated by commas; [::] is all of IPv4 and IPv6.")
+        "[::]",
+        Setting(
+            "grpc_bind_address", "Addresses for gRPC, separated by commas; [::] is all of IPv4 and IPv6."
+        ),
     )
     workers: int = _setting(
         1,
@@ -157,12 +163,16 @@ class LimitsConfig:
         ),
     )
     max_message_mb: int = _setting(
-        1025, Setting("max_message_mb", "Longest accepted request in MiB, on both protocols.", low=1, high=2047)
+        1025,
+        Setting("max_message_mb", "Longest accepted request in MiB, on both protocols.", low=1, high=2047),
     )
     max_queue_tasks: int = _setting(
         4096,
         Setting(
-            "max_queue_tasks", "Requests that may wait for an infer request, per model version.", low=1, high=1 << 20
+            "max_queue_tasks",
+            "Requests that may wait for an infer request, per model version.",
+            low=1,
+            high=1 << 20,
         ),
     )
     max_queue_mb: int = _setting(
@@ -189,7 +199,10 @@ class SupervisionConfig:
     heartbeat_timeout_s: float = _setting(
         5.0,
         Setting(
-            "heartbeat_timeout_s", "A child that is silent for so many seconds is replaced.", low=0.2, high=3600
+            "heartbeat_timeout_s",
+            "A child that is silent for so many seconds is replaced.",
+            low=0.2,
+            high=3600,
         ),
     )
     stuck_timeout_s: float = _setting(
@@ -203,7 +216,9 @@ class SupervisionConfig:
     )
     load_timeout_s: float = _setting(
         600.0,
-        Setting("load_timeout_s", "Time a version has to be read and compiled, in seconds.", low=1, high=86400),
+        Setting(
+            "load_timeout_s", "Time a version has to be read and compiled, in seconds.", low=1, high=86400
+        ),
     )
     retry_window_s: float = _setting(
         0.9,
@@ -217,12 +232,17 @@ class SupervisionConfig:
     request_timeout_s: float = _setting(
         300.0,
         Setting(
-            "request_timeout_s", "Deadline of a request that brings none of its own, in seconds.", low=0.1, high=86400
+            "request_timeout_s",
+            "Deadline of a request that brings none of its own, in seconds.",
+            low=0.1,
+            high=86400,
         ),
     )
     stop_grace_s: float = _setting(
         30.0,
-        Setting("stop_grace_s", "Time to finish what is in flight after SIGTERM, in seconds.", low=0, high=3600),
+        Setting(
+            "stop_grace_s", "Time to finish what is in flight after SIGTERM, in seconds.", low=0, high=3600
+        ),
     )
 
 
@@ -261,9 +281,7 @@ class LogConfig:
     level: str = _setting(
         "INFO", Setting("log_level", "Least severe line to log.", environment="LOG_LEVEL", choices=LEVELS)
     )
-    path: str = _setting(
-        "", Setting("log_path", "File to log to, besides stderr.", environment="LOG_PATH")
-    )
+    path: str = _setting("", Setting("log_path", "File to log to, besides stderr.", environment="LOG_PATH"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +302,7 @@ class ModelConfig:
     nireq: int = 0
     target_device: str = "CPU"
     plugin_config: Mapping[str, PropertyValue] = field(default_factory=lambda: MappingProxyType({}))
-    version_policy: VersionPolicy = Latest()
+    version_policy: VersionPolicy = field(default_factory=Latest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,8 +310,8 @@ class ServerConfig:
     """Everything the server is told.
 
     Attributes:
-        is_single_model: Started for one model by flags, not by a file: a device or property that does not exist then
-            stops the start instead of becoming that model's status.
+        is_single_model: Started for one model by flags, not by a file: a device or property that does not
+            exist then stops the start instead of becoming that model's status.
     """
 
     models: tuple[ModelConfig, ...]
@@ -335,7 +353,9 @@ def declared_settings() -> Iterator[DeclaredSetting]:
     """All server-wide settings, in the order of the declarations."""
     for section, cls in SECTIONS.items():
         for entry in dataclasses.fields(cls):
-            yield DeclaredSetting(section, entry.name, type(entry.default), entry.default, entry.metadata["setting"])
+            yield DeclaredSetting(
+                section, entry.name, type(entry.default), entry.default, entry.metadata["setting"]
+            )
 
 
 MODEL_KEYS: Mapping[str, str] = MappingProxyType(
@@ -368,7 +388,9 @@ NOT_YET_KEYS = (
 
 def not_yet(name: str, value: object) -> ConfigError:
     """The error for a setting that has no effect yet."""
-    return ConfigError(f"{name} {value!r}: not supported yet; prepare the model with this setting applied instead")
+    return ConfigError(
+        f"{name} {value!r}: not supported yet; prepare the model with this setting applied instead"
+    )
 
 
 def parse_config_file(path: Path) -> tuple[tuple[ModelConfig, ...], tuple[str, ...]]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The log's form, the same in every process.
 
-The first fields are those of the legacy server's log, which scripts match; then come the process's kind and pid and the run
-that it belongs to.
+The first fields are those of the legacy server's log, which scripts match; then come the process's kind and
+pid and the run that it belongs to.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ def configure_logging(level: str, log_path: str, kind: str, run_id: str) -> None
     Raises:
         OSError: ``log_path`` cannot be opened for appending.
     """
-    form = (
-        f"%(asctime)s - %(name)s - %(levelname)s - [{kind} pid={os.getpid()} run={run_id}] %(message)s"
-    )
+    form = f"%(asctime)s - %(name)s - %(levelname)s - [{kind} pid={os.getpid()} run={run_id}] %(message)s"
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_path:
         handlers.append(logging.FileHandler(log_path))

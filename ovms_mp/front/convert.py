@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing a client's tensor into the arena as the model's dtype: the one copy on the way in.
 
-Clients of OVMS send float64 or uint8 arrays to FP32 models, since NumPy made them so. A conversion is done when it keeps what
-the values say: between floats (rounded, but never a finite number to an infinity), from integers and booleans to
-floats, between integers and from whole floats to integers within range, and 0/1 to boolean. Anything else is refused
-with the first value that does not fit.
+Clients of OVMS send float64 or uint8 arrays to FP32 models, since NumPy made them so. A conversion is done
+when it keeps what the values say: between floats (rounded, but never a finite number to an infinity), from
+integers and booleans to floats, between integers and from whole floats to integers within range, and 0/1 to
+boolean. Anything else is refused with the first value that does not fit.
 """
 
 from __future__ import annotations
@@ -70,22 +70,24 @@ def _convert(values: AnyArray, target: AnyArray, source: DType, spec: TensorSpec
 
 
 def _check_integers(values: AnyArray, source: DType, spec: TensorSpec) -> None:
-    limits = np.iinfo(spec.dtype.numpy)
+    limits = np.iinfo(spec.dtype.numpy.name)
     if source.kind is Kind.FLOAT:
         # Wide enough for every float here, and compares exactly with the limits' nearest floats.
         wide = values.astype(np.float64)
         with np.errstate(invalid="ignore"):
             fits = (np.trunc(wide) == wide) & (wide >= float(limits.min)) & (wide < float(limits.max) + 1.0)
-        _refuse_where(~fits, values, source, spec, f"it is no whole number within {limits.min} to {limits.max}")
+        _refuse_where(
+            ~fits, values, source, spec, f"it is no whole number within {limits.min} to {limits.max}"
+        )
         return
-    given = np.iinfo(source.numpy)
+    given = np.iinfo(source.numpy.name)
     if given.min >= limits.min and given.max <= limits.max:
         return
     # Python integers, since int64 and uint64 have no common NumPy type; only the two extremes are looked at.
     if len(values) and (int(values.min()) < limits.min or int(values.max()) > limits.max):
         low = max(limits.min, given.min)
         high = min(limits.max, given.max)
-        outside = (values < source.numpy.type(low)) | (values > source.numpy.type(high))
+        outside = np.less(values, low) | np.greater(values, high)
         _refuse_where(outside, values, source, spec, f"it is not within {limits.min} to {limits.max}")
 
 

@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The front's side of the data channel: leases, tasks on their way, and their answers. One event loop owns it all.
+"""The front's side of the data channel: leases, tasks on their way, and their answers.
 
-A task's lease ends with its terminal answer, or with the snapshot that says that its worker has been reaped; never with
-the client's patience, as the worker may still be writing.
+One event loop owns it all.
+
+A task's lease ends with its terminal answer, or with the snapshot that says that its worker has been reaped;
+never with the client's patience, as the worker may still be writing.
+
+Wake-ups are what costs, so tasks travel in company: all of one loop turn together, and while a version has
+twice as many unanswered tasks as infer requests (one running, one next in line for each) further ones wait
+for its next answer, or for a millisecond. They would have waited in the worker's queue anyway.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import NoFreeSlot, OvmsError, TensorTooLarge, error_from_record
+from ovms_mp.errors import DeadlineExceeded, NoFreeSlot, OvmsError, TensorTooLarge, error_from_record
 from ovms_mp.wire.allocator import ArenaAllocator
 from ovms_mp.wire.channels import Dealer
 from ovms_mp.wire.messages import CancelTask, InferResult, InferTask, decode_to_front, encode
@@ -20,11 +27,16 @@ from ovms_mp.wire.messages import CancelTask, InferResult, InferTask, decode_to_
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ovms_mp.front.routing import VersionRoute
     from ovms_mp.wire.arena import Arena
     from ovms_mp.wire.messages import InferFailed, TensorRef
 
 _log = logging.getLogger(__name__)
 
+_LONGEST_HOLD_S = 0.001
+"""Longest time that a task is held back for company; the event loop's shortest timer."""
+_LONGEST_HOLD_TASKS = 32
+_EXPIRY_INTERVAL_S = 0.05
 _TRIM_SLACK_BYTES = 16 << 20
 """Arena memory above the recent high-water mark that is not worth giving back."""
 
@@ -52,10 +64,20 @@ class Lease:
 
 
 @dataclass(slots=True)
+class _Lane:
+    """Tasks for one version at one worker: what waits for the next message, and how many are there unanswered."""
+
+    outbox: list[InferTask | CancelTask] = field(default_factory=list)
+    unanswered: int = 0
+
+
+@dataclass(slots=True)
 class _Flight:
     """A task on its way."""
 
+    task: InferTask
     leases: tuple[Lease, ...]
+    lane: _Lane
     future: asyncio.Future[tuple[TensorRef, ...]]
 
 
@@ -65,9 +87,10 @@ class _WorkerLink:
 
     dealer: Dealer
     descriptor: int
-    outbox: list[InferTask | CancelTask] = field(default_factory=list)
+    lanes: dict[int, _Lane] = field(default_factory=dict)
     flights: dict[int, _Flight] = field(default_factory=dict)
     is_flush_due: bool = False
+    is_hold_timed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +125,8 @@ class Dispatcher:
         self._finished = 0
         self._late_answers = 0
         self._touched_bytes = 0
+        self._idle = asyncio.Event()
+        self._expiry = loop.call_later(_EXPIRY_INTERVAL_S, self._expire)
 
     # --- leases ---
 
@@ -148,7 +173,9 @@ class Dispatcher:
         self._next_task_id += 1
         return self._next_task_id
 
-    async def infer(self, endpoint: str, task: InferTask, leases: tuple[Lease, ...]) -> tuple[TensorRef, ...]:
+    async def infer(
+        self, route: VersionRoute, task: InferTask, leases: tuple[Lease, ...]
+    ) -> tuple[TensorRef, ...]:
         """Send a task and wait for its answer: the outputs' places in the arena.
 
         When the caller is cancelled, so is the task, as far as that is possible.
@@ -156,19 +183,29 @@ class Dispatcher:
         Raises:
             WorkerGone: Reaped before its answer.
             OutputsDidNotFit: The output region is too small.
+            DeadlineExceeded: The task's deadline passed, whatever the worker does.
             OvmsError: What the worker answered.
         """
-        link = self._links.get(endpoint) or self._connect(endpoint)
+        link = self._links.get(route.endpoint) or self._connect(route.endpoint)
+        lane = link.lanes.get(task.handle)
+        if lane is None:
+            lane = link.lanes[task.handle] = _Lane()
         future: asyncio.Future[tuple[TensorRef, ...]] = self._loop.create_future()
         for lease in leases:
             lease.tasks += 1
-        link.flights[task.task_id] = _Flight(leases, future)
-        self._send(link, task)
+        link.flights[task.task_id] = _Flight(task, leases, lane, future)
+        lane.outbox.append(task)
+        if lane.unanswered < 2 * route.nireq or len(lane.outbox) >= _LONGEST_HOLD_TASKS:
+            self._flush_soon(link)
+        elif not link.is_hold_timed:
+            link.is_hold_timed = True
+            self._loop.call_later(_LONGEST_HOLD_S, self._end_hold, link)
         try:
             return await future
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, DeadlineExceeded):
             if task.task_id in link.flights:
-                self._send(link, CancelTask(task.task_id))
+                lane.outbox.append(CancelTask(task.task_id))
+                self._flush_soon(link)
             raise
 
     def keep_links(self, endpoints: Iterable[str]) -> None:
@@ -184,14 +221,31 @@ class Dispatcher:
                 self._land(flight, WorkerGone())
             link.flights.clear()
 
+    async def wait_idle(self, within_s: float) -> None:
+        """Wait until no task is unanswered, but not longer than ``within_s``."""
+        self._idle.clear()
+        if self._is_idle():
+            return
+        try:
+            async with asyncio.timeout(max(0.0, within_s)):
+                await self._idle.wait()
+        except TimeoutError:
+            _log.warning("event=not_idle in_flight=%d", self.statistics().in_flight)
+
+    def _is_idle(self) -> bool:
+        return not any(link.flights for link in self._links.values())
+
     def statistics(self) -> DispatchStatistics:
         """A record of this moment."""
         arena = self._allocator.statistics()
         in_flight = sum(len(link.flights) for link in self._links.values())
-        return DispatchStatistics(arena.leases, arena.leased_bytes, in_flight, self._finished, self._late_answers)
+        return DispatchStatistics(
+            arena.leases, arena.leased_bytes, in_flight, self._finished, self._late_answers
+        )
 
     def close(self) -> None:
         """Drop all links; whoever waits is told that the worker is gone."""
+        self._expiry.cancel()
         self.keep_links(())
 
     def _connect(self, endpoint: str) -> _WorkerLink:
@@ -201,24 +255,36 @@ class Dispatcher:
         self._loop.add_reader(link.descriptor, self._drain, link)
         return link
 
-    def _send(self, link: _WorkerLink, message: InferTask | CancelTask) -> None:
-        link.outbox.append(message)
+    def _flush_soon(self, link: _WorkerLink) -> None:
+        """Send at the end of this loop turn, together with what else comes up until then."""
         if not link.is_flush_due:
             link.is_flush_due = True
             self._loop.call_soon(self._flush, link)
 
+    def _end_hold(self, link: _WorkerLink) -> None:
+        link.is_hold_timed = False
+        self._flush(link)
+
     def _flush(self, link: _WorkerLink) -> None:
-        """Send all tasks of this loop turn as one message."""
+        """Send what all lanes have as one message."""
         link.is_flush_due = False
-        if not link.outbox or link.dealer.is_closed:
+        if link.dealer.is_closed:
             return
-        link.dealer.send(encode(link.outbox))
-        link.outbox.clear()
-        # SAFETY: the descriptor is edge-triggered and sending can consume its edge.
-        self._drain(link)
+        batch: list[InferTask | CancelTask] = []
+        for lane in link.lanes.values():
+            if lane.outbox:
+                lane.unanswered += sum(isinstance(item, InferTask) for item in lane.outbox)
+                batch += lane.outbox
+                lane.outbox.clear()
+        if batch:
+            link.dealer.send(encode(batch))
+            # SAFETY: the descriptor is edge-triggered and sending can consume its edge.
+            self._drain(link)
 
     def _drain(self, link: _WorkerLink) -> None:
+        has_landed = False
         while (payload := link.dealer.receive()) is not None:
+            has_landed = True
             for answer in decode_to_front(payload):
                 flight = link.flights.pop(answer.task_id, None)
                 if flight is None:
@@ -226,7 +292,25 @@ class Dispatcher:
                     _log.warning("event=late_answer task_id=%d", answer.task_id)
                 else:
                     self._finished += 1
+                    flight.lane.unanswered -= 1
                     self._land(flight, answer)
+        if has_landed and self._is_idle():
+            self._idle.set()
+        if has_landed and any(lane.outbox for lane in link.lanes.values()):
+            self._flush_soon(link)
+
+    def _expire(self) -> None:
+        """Tell those whose deadline has passed. PERF: one look at all flights now and then, no timer for each."""
+        now_ns = time.monotonic_ns()
+        for link in self._links.values():
+            for flight in link.flights.values():
+                if flight.task.deadline_ns < now_ns and not flight.future.done():
+                    flight.future.set_exception(
+                        DeadlineExceeded(
+                            "no answer before the request's deadline (--request_timeout_s if it had none)"
+                        )
+                    )
+        self._expiry = self._loop.call_later(_EXPIRY_INTERVAL_S, self._expire)
 
     def _land(self, flight: _Flight, answer: InferResult | InferFailed | WorkerGone) -> None:
         """End a flight: the leases are out of the worker's reach, and whoever waits is told."""

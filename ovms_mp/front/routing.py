@@ -23,6 +23,7 @@ class VersionRoute:
     Attributes:
         endpoint: Where its worker takes tasks; empty while none can.
         handle: Its address at that worker.
+        nireq: Number of its infer requests there.
         static_output_nbytes: Size of the region for all outputs, or None when a shape is dynamic.
     """
 
@@ -30,6 +31,7 @@ class VersionRoute:
     status: VersionStatus
     endpoint: str
     handle: int
+    nireq: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     static_output_nbytes: int | None
@@ -40,11 +42,6 @@ class VersionRoute:
         return self.status.version
 
     @property
-    def is_routable(self) -> bool:
-        """Whether a task can be sent now."""
-        return bool(self.endpoint)
-
-    @property
     def may_come(self) -> bool:
         """Whether waiting a moment makes sense: it is being loaded, or its worker is being replaced."""
         return self.status.state in (State.START, State.LOADING) and not self.status.error_code
@@ -52,7 +49,9 @@ class VersionRoute:
     def unavailable(self) -> OvmsError:
         """Why no task can be sent."""
         reason = self.status.error_message or f"state {self.status.state.name}"
-        return ModelNotReady(f"version {self.version} of model {self.model_name!r} is not available: {reason}")
+        return ModelNotReady(
+            f"version {self.version} of model {self.model_name!r} is not available: {reason}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,9 @@ class RoutingTable:
             raise ModelNotFound(not_found_text(name, version) + "; no model has this name")
         route = model.versions.get(version or model.default_version)
         if route is None or route.status.state in (State.UNLOADING, State.END):
-            served = [entry.version for entry in model.versions.values() if entry.status.state is State.AVAILABLE]
+            served = [
+                entry.version for entry in model.versions.values() if entry.status.state is State.AVAILABLE
+            ]
             raise VersionNotFound(not_found_text(name, version) + f"; available versions: {served}")
         return route
 
@@ -127,6 +128,7 @@ def _version_route(model_name: str, record: VersionRecord) -> VersionRoute:
         status=VersionStatus(record.version, State(record.state), record.error_code, record.error_message),
         endpoint=record.endpoint,
         handle=record.handle,
+        nireq=record.nireq,
         inputs=tuple(_spec(entry) for entry in record.inputs),
         outputs=outputs,
         static_output_nbytes=None if static is None else nbytes,

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The transport-neutral service: predict, status and metadata. Adapters decode before it and encode after it.
 
-A predict request's way through here: find the version, hold the inputs against its specs, lease arena memory, write the
-inputs (the one copy in), send the task, let the adapter encode straight from the arena (the one copy out), let go.
+A predict request's way through here: find the version, hold the inputs against its specs, lease arena memory,
+write the inputs (the one copy in), send the task, let the adapter encode straight from the arena (the one
+copy out), let go.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from ovms_mp.errors import (
-    DeadlineExceeded,
     InputNameMismatch,
     OutputNameMismatch,
     ShapeMismatch,
@@ -82,7 +82,9 @@ class Service:
             return [route.status for _, route in sorted(model.versions.items())]
         route = model.versions.get(version)
         if route is None:
-            raise VersionNotFound(f"{not_found_text(name, version)}; known versions: {sorted(model.versions)}")
+            raise VersionNotFound(
+                f"{not_found_text(name, version)}; known versions: {sorted(model.versions)}"
+            )
         return [route.status]
 
     def described(self, name: str, version: int) -> VersionRoute:
@@ -98,13 +100,14 @@ class Service:
             raise route.unavailable()
         return route
 
-    async def routable(self, name: str, version: int, within_s: float | None = None) -> VersionRoute:
-        """A version that can be sent tasks; waits a moment for one that is being loaded or whose worker is replaced.
+    async def routable(self, name: str, version: int) -> VersionRoute:
+        """A version that can be sent tasks.
+
+        Waits a moment for one that is being loaded or whose worker is being replaced.
 
         Args:
             name: The model.
             version: Its version; 0 for the default.
-            within_s: Longest wait; None for the retry window.
 
         Raises:
             ModelNotFound: No such model.
@@ -112,10 +115,10 @@ class Service:
             ModelNotReady: Not available, also after the wait.
         """
         route = self._table.find(name, version)
-        if route.is_routable:
+        if route.endpoint:
             return route
-        give_up_at = time.monotonic() + (self._retry_window_s if within_s is None else within_s)
-        while not route.is_routable:
+        give_up_at = time.monotonic() + self._retry_window_s
+        while not route.endpoint:
             remaining_s = give_up_at - time.monotonic()
             if not route.may_come or remaining_s <= 0:
                 raise route.unavailable()
@@ -174,7 +177,11 @@ class Service:
     # --- parts of a predict ---
 
     def _write_inputs(
-        self, specs: Sequence[TensorSpec], tensors: Sequence[GivenTensor], offsets: Sequence[int], lease: Lease
+        self,
+        specs: Sequence[TensorSpec],
+        tensors: Sequence[GivenTensor],
+        offsets: Sequence[int],
+        lease: Lease,
     ) -> tuple[TensorRef, ...]:
         refs: list[TensorRef] = []
         memory = self._dispatcher.memory
@@ -202,7 +209,7 @@ class Service:
             while True:
                 leases = (lease,) if output_lease is None else (lease, output_lease)
                 try:
-                    refs = await self._infer_in_time(route, task, leases)
+                    refs = await self._dispatcher.infer(route, task, leases)
                 except WorkerGone:
                     if tries == _MAX_TRIES:
                         raise WorkerLost(
@@ -223,20 +230,6 @@ class Service:
         finally:
             if output_lease is not None:
                 self._dispatcher.release(output_lease)
-
-    async def _infer_in_time(
-        self, route: VersionRoute, task: InferTask, leases: tuple[Lease, ...]
-    ) -> tuple[TensorRef, ...]:
-        """One try, ended by the deadline whatever the worker does."""
-        remaining_s = (task.deadline_ns - time.monotonic_ns()) / 1e9
-        try:
-            async with asyncio.timeout(remaining_s):
-                return await self._dispatcher.infer(route.endpoint, task, leases)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"model {route.model_name!r} did not answer before the request's deadline (--request_timeout_s "
-                f"{self._request_timeout_ns / 1e9:g} where the client gives none)"
-            ) from None
 
     async def _successor(self, route: VersionRoute) -> VersionRoute:
         """The same version on the worker that follows a dead one."""
@@ -360,4 +353,3 @@ def _match_filter(route: VersionRoute, output_filter: Sequence[str]) -> frozense
                 f"output tensor alias not found in signature: {name!r}. Outputs expected to be in the set {names}."
             )
     return frozenset(output_filter)
-

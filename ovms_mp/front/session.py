@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import BootError
@@ -52,7 +53,9 @@ class FrontSession:
         arena = Arena(self._spec.common.arenas[welcome.arena])
         address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
         self.dispatcher = Dispatcher(arena, address, self._loop)
-        self.service = Service(self.dispatcher, self._spec.limits.request_timeout_s, self._spec.limits.retry_window_s)
+        self.service = Service(
+            self.dispatcher, self._spec.limits.request_timeout_s, self._spec.limits.retry_window_s
+        )
         self._heartbeat.start()
         self._tick()
         self._trim()
@@ -63,7 +66,7 @@ class FrontSession:
                 await self._has_table.wait()
         except TimeoutError:
             raise BootError(
-                f"no routing snapshot within {self._spec.common.boot_timeout_s:g} s (--boot_timeout_s); are the models loading?"
+                f"no routing snapshot within {self._spec.common.boot_timeout_s:g} s (--boot_timeout_s)"
             ) from None
 
     def report_boot_failure(self, error: OvmsError) -> None:
@@ -76,9 +79,7 @@ class FrontSession:
 
     async def finish(self) -> None:
         """Wait until nothing is in flight, or the drain's deadline; then say goodbye and close."""
-        while self.dispatcher.statistics().in_flight and self._loop.time() * 1e9 < self.drain_deadline_ns:
-            # Paced by the loop's own timer: answers arrive as reader events meanwhile.
-            await asyncio.sleep(0.01)
+        await self.dispatcher.wait_idle((self.drain_deadline_ns - time.monotonic_ns()) / 1e9)
         self._send(Drained())
         self._heartbeat.stop()
         self._loop.remove_reader(self._control.dealer.fileno())

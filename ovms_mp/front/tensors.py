@@ -21,10 +21,10 @@ class GivenTensor:
     Attributes:
         dtype: What the client says the elements are.
         shape: Static, no negative dimension.
-        values: Either a ``memoryview`` of format ``B`` that holds exactly all elements, little-endian and in C order,
-            or a one-dimensional array of this dtype with at most that many elements: TensorFlow's compact form, in which
-            the last element fills the rest, and none at all means zeros. Borrowed from the request's
-            bytes; valid while they are.
+        values: Either a ``memoryview`` of format ``B`` that holds exactly all elements, little-endian and in
+            C order, or a one-dimensional array of this dtype with at most that many elements: TensorFlow's
+            compact form, in which the last element fills the rest, and none at all means zeros. Borrowed from
+            the request's bytes; valid while they are.
     """
 
     dtype: DType
@@ -40,8 +40,8 @@ class ResultTensor:
         name: The client's name for the output.
         dtype: Element type.
         shape: Static shape, e.g. (1, 1000).
-        data: All elements, little-endian, C order, format ``B``. A view of the arena: it ends with the lease, so an
-            encoder copies it out (the one copy) before the lease is given back.
+        data: All elements, little-endian, C order, format ``B``. A view of the arena: it ends with the lease,
+            so an encoder copies it out (the one copy) before the lease is given back.
     """
 
     name: str

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which front owns which arena, and when a dead front's arena may be given to the next.
 
-An arena passes through: free -> owned by a front under an epoch -> retired, until every worker that might touch it has
-said :class:`~ovms_mp.wire.messages.ArenaReleased` or has been reaped -> free. There are twice as many arenas as fronts, so that a
-successor does not wait for a worker's long inference to end.
+An arena passes through: free -> owned by a front under an epoch -> retired, until every worker that might
+touch it has said :class:`~ovms_mp.wire.messages.ArenaReleased` or has been reaped -> free. There are twice as
+many arenas as fronts, so that a successor does not wait for a worker's long inference to end.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The truth about models: what is on disk, what is loaded where, what is published.
 
-Carries out the planner's actions through the workers and keeps every version's status. A version is published AVAILABLE only when
-its worker can take tasks, and its worker is told to unload only after every front has said that it routes elsewhere.
+Carries out the planner's actions through the workers and keeps every version's status. A version is published
+AVAILABLE only when its worker can take tasks, and its worker is told to unload only after every front has
+said that it routes elsewhere.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class _Version:
     handle: int = 0
     inputs: tuple[TensorSpecRecord, ...] = ()
     outputs: tuple[TensorSpecRecord, ...] = ()
+    nireq: int = 0
     failures: int = 0
     retry_at: float = 0.0
     deaths_in_load: int = 0
@@ -83,7 +85,11 @@ class _Model:
         """Highest AVAILABLE version; else the highest that is coming back or coming; else the highest that failed."""
         for wanted in (
             [v for v, entry in self.versions.items() if entry.status.state is State.AVAILABLE],
-            [v for v, entry in self.versions.items() if entry.has_been_available and entry.status.state is State.LOADING],
+            [
+                v
+                for v, entry in self.versions.items()
+                if entry.has_been_available and entry.status.state is State.LOADING
+            ],
             [v for v, entry in self.versions.items() if entry.status.state in (State.START, State.LOADING)],
         ):
             if wanted:
@@ -159,7 +165,9 @@ class Catalogue:
         elif not model.on_disk:
             lines.add("holds no version to serve; waiting for one, e.g. 1/model.xml with 1/model.bin")
         for line in sorted(lines - model.told):
-            _log.warning("event=repository model=%s base_path=%s %s", model.config.name, model.config.base_path, line)
+            _log.warning(
+                "event=repository model=%s base_path=%s %s", model.config.name, model.config.base_path, line
+            )
         model.told = frozenset(lines)
 
     def _begin_load(self, model: _Model, number: int, model_file: Path) -> None:
@@ -217,18 +225,17 @@ class Catalogue:
 
     def state_changed(self, message: ModelStateChanged) -> None:
         """A worker reports the outcome of a load or an unload."""
-        for model, entry in self._entries():
-            if entry.handle == message.handle:
-                break
-        else:
+        found = [(model, entry) for model, entry in self._entries() if entry.handle == message.handle]
+        if not found:
             _log.warning("event=unknown_handle handle=%d", message.handle)
             return
+        model, entry = found[0]
         self.is_changed = True
         name, number = model.config.name, entry.status.version
         match State(message.state):
             case State.AVAILABLE:
                 entry.status = entry.status.to(State.AVAILABLE)
-                entry.inputs, entry.outputs = message.inputs, message.outputs
+                entry.inputs, entry.outputs, entry.nireq = message.inputs, message.outputs, message.nireq
                 entry.failures = entry.deaths_in_load = 0
                 entry.has_been_available = True
                 _log.info("event=available model=%s version=%d %s", name, number, message.detail)
@@ -265,7 +272,9 @@ class Catalogue:
         waiting = [
             (model, entry)
             for model, entry in self._entries()
-            if model.config.target_device == device and entry.status.state is State.LOADING and not entry.has_failed
+            if model.config.target_device == device
+            and entry.status.state is State.LOADING
+            and not entry.has_failed
         ]
         for model, entry in sorted(waiting, key=lambda pair: not pair[1].has_been_available):
             self._send_load(model, entry)
@@ -285,7 +294,9 @@ class Catalogue:
                 case State.LOADING if entry.handle and not entry.has_failed and not entry.has_been_available:
                     entry.deaths_in_load += 1
                     if entry.deaths_in_load >= _MAX_DEATHS_IN_LOAD:
-                        self._fail(entry, model.config.name, f"the inference worker died while loading it: {reason}")
+                        self._fail(
+                            entry, model.config.name, f"the inference worker died while loading it: {reason}"
+                        )
                 case _:
                     continue
             entry.handle = 0
@@ -314,6 +325,7 @@ class Catalogue:
             error_message=status.error_message,
             handle=entry.handle,
             endpoint=self._workers.endpoint(model.config.target_device) if is_routable else "",
+            nireq=entry.nireq,
             inputs=entry.inputs,
             outputs=entry.outputs,
         )

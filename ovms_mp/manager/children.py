@@ -54,13 +54,16 @@ class Kind(enum.Enum):
 
 @dataclass(slots=True)
 class Child:
-    """A running process. REST fronts are the arbiter's children: the manager watches them and leaves reaping to it.
+    """A running process.
+
+    REST fronts are the arbiter's children: the manager watches them and leaves reaping to it.
 
     Attributes:
         name: The role it fills, e.g. ``grpc-0``; a successor has the same.
         child_id: Unique for this process.
         process: The handle of a process that the manager started itself.
-        pidfd: Descriptor that becomes readable when the process has ended; also the race-free way to signal it.
+        pidfd: Descriptor that becomes readable when the process has ended; also the race-free way to signal
+            it.
     """
 
     name: str

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ports: REST's sockets live in the manager, gRPC's port is held for its fronts.
 
-A REST socket that the manager owns survives gunicorn: connections wait in the backlog while an arbiter is replaced. gRPC fronts bind
-for themselves (grpcio takes no descriptors) with SO_REUSEPORT; the manager holds a bound socket that never listens,
-so the port stays ours while no front runs, and a second server on the port is noticed at start.
+A REST socket that the manager owns survives gunicorn: connections wait in the backlog while an arbiter is
+replaced. gRPC fronts bind for themselves (grpcio takes no descriptors) with SO_REUSEPORT; the manager holds a
+bound socket that never listens, so the port stays ours while no front runs, and a second server on the port
+is noticed at start.
 """
 
 from __future__ import annotations

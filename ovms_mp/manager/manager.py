@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The manager's loop over messages, deaths, signals and timers, from the first worker to the last exit.
 
-Start: workers, first load, fronts ready, log lines. Stop is the reverse: say so, fronts finish, workers drain, exit.
+Start: workers, first load, fronts ready, log lines. Stop is the reverse: say so, fronts finish, workers
+    drain, exit.
 """
 
 from __future__ import annotations
@@ -105,13 +106,16 @@ class Manager:
             BootError: A port is taken, or the memory is refused.
         """
         config = self._config
-        # REST fronts whose arbiter died become our children, so that we can reap them also where init does not.
+        # REST fronts whose arbiter died become our children, so that we can reap them also where init does
+        # not.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         if config.grpc.port:
             self._held_sockets = hold_grpc_port(split_addresses(config.grpc.bind_address), config.grpc.port)
         if config.rest.port:
             self._rest_sockets = bind_rest(split_addresses(config.rest.bind_address), config.rest.port)
-        fronts = (config.grpc.workers if config.grpc.port else 0) + (config.rest.workers if config.rest.port else 0)
+        fronts = (config.grpc.workers if config.grpc.port else 0) + (
+            config.rest.workers if config.rest.port else 0
+        )
         try:
             self._arenas = ArenaPool(2 * fronts, config.limits.arena_size_mb * MEBIBYTE)
         except OSError as error:
@@ -137,6 +141,7 @@ class Manager:
         self._supervisor.kill_all()
         self._close_sockets()
         self._control.close()
+        self._poller.close()
         self._arenas.close()
         signal.set_wakeup_fd(-1)
         for descriptor in (self._beat_read, self._beat_write, self._signal_read, self._signal_write):
@@ -199,7 +204,9 @@ class Manager:
                 self._announce()
                 if self._config.repository.poll_wait_s > 0:
                     self._poll_repositories()
-            case Phase.STOPPING_FRONTS if not any(self._supervisor.living(Kind.GRPC, Kind.REST, Kind.ARBITER)):
+            case Phase.STOPPING_FRONTS if not any(
+                self._supervisor.living(Kind.GRPC, Kind.REST, Kind.ARBITER)
+            ):
                 self._phase = Phase.STOPPING_WORKERS
                 self._drain(Kind.WORKER)
             case Phase.STOPPING_WORKERS if not any(self._supervisor.living()):
@@ -273,10 +280,14 @@ class Manager:
         config = self._config
         if config.grpc.port:
             names = ", ".join(repr(name) for name in self._catalogue.names)
-            _log.info("gRPC server listens on port %d and will be serving models: [%s]", config.grpc.port, names)
+            _log.info(
+                "gRPC server listens on port %d and will be serving models: [%s]", config.grpc.port, names
+            )
         if config.rest.port:
             names = ", ".join(repr(name) for name in self._catalogue.names)
-            _log.info("REST server listens on port %d and will be serving models: [%s]", config.rest.port, names)
+            _log.info(
+                "REST server listens on port %d and will be serving models: [%s]", config.rest.port, names
+            )
 
     # --- messages ---
 
@@ -318,7 +329,9 @@ class Manager:
             case Drained():
                 _log.debug("event=drained child=%s", child.child_id)
             case _:
-                _log.warning("event=unexpected_message child=%s type=%s", child.child_id, type(message).__name__)
+                _log.warning(
+                    "event=unexpected_message child=%s type=%s", child.child_id, type(message).__name__
+                )
 
     def _greet(self, hello: Hello) -> None:
         if hello.protocol != PROTOCOL_VERSION:
@@ -510,7 +523,9 @@ class Manager:
         """The grace period is over."""
         living = [child.child_id for child in self._supervisor.living()]
         if living and self._exit_code is None:
-            _log.warning("event=grace_over killing=%s; work in flight is lost (--stop_grace_s)", ",".join(living))
+            _log.warning(
+                "event=grace_over killing=%s; work in flight is lost (--stop_grace_s)", ",".join(living)
+            )
             self._exit_code = self._final_code
 
 

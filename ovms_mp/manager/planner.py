@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The planner: from what is on disk, what the policy wants and what is loaded, to what to do next. Pure.
 
-Availability comes first: a version is only taken away for a better one after that one is AVAILABLE. A version whose load
-failed is left out when the policy chooses, so the next lower one is served instead, and it is tried again when its
-back-off is over. Only a version that has gone from disk, or that the policy never wanted, is unloaded at once.
-After TensorFlow Serving's ``availability_preserving_policy.cc``.
+Availability comes first: a version is only taken away for a better one after that one is AVAILABLE. A version
+whose load failed is left out when the policy chooses, so the next lower one is served instead, and it is
+tried again when its back-off is over. Only a version that has gone from disk, or that the policy never
+wanted, is unloaded at once. After TensorFlow Serving's ``availability_preserving_policy.cc``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Plan:
     Attributes:
         load: Versions to load, for the first time or again.
         unload: Versions to take out of service.
-        forget: Versions whose load failed or waits, and that nobody wants any more: END without a worker's help.
+        forget: Versions whose load failed or waits, and that nobody wants any more: END without a worker's
+            help.
         next_retry_at: When to plan again even if nothing changes; None for never.
     """
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps the children alive: spawns, watches, replaces, and knows when replacing is pointless.
 
-Liveness is progress, not existence. A child that sends no heartbeat is stopped or gone and is killed; one that beats but has work
-in flight and finishes nothing is stuck and is killed too. A death is noticed through a pidfd, at once and without races. A
-successor is spawned at once when its predecessor had served, else after a growing, capped delay. A child that cannot boot
-ends the server with its reason: exit code 3 or another failure before it was ready, or dying again and again.
+Liveness is progress, not existence. A child that sends no heartbeat is stopped or gone and is killed; one
+that beats but has work in flight and finishes nothing is stuck and is killed too. A death is noticed through
+a pidfd, at once and without races. A successor is spawned at once when its predecessor had served, else after
+a growing, capped delay. A child that cannot boot ends the server with its reason: exit code 3 or another
+failure before it was ready, or dying again and again.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ _KILL_LIMIT_S = 10.0
 _LATE_LOOP_S = 1.0
 """If the manager's own loop was held up for longer, the children's silence says nothing about them."""
 
-_MODULES = {Kind.WORKER: "ovms_mp.worker", Kind.GRPC: "ovms_mp.front.grpc", Kind.ARBITER: "ovms_mp.front.rest"}
+_MODULES = {
+    Kind.WORKER: "ovms_mp.worker",
+    Kind.GRPC: "ovms_mp.front.grpc",
+    Kind.ARBITER: "ovms_mp.front.rest",
+}
 
 
 class Observer(Protocol):
@@ -68,7 +73,9 @@ class _Role:
 class Supervisor:
     """Owns all child processes of the manager."""
 
-    def __init__(self, settings: SupervisionConfig, timers: Timers, poller: Poller, observer: Observer) -> None:
+    def __init__(
+        self, settings: SupervisionConfig, timers: Timers, poller: Poller, observer: Observer
+    ) -> None:
         self._settings = settings
         self._timers = timers
         self._poller = poller
@@ -115,7 +122,9 @@ class Supervisor:
             command, stdin=subprocess.DEVNULL, pass_fds=role.descriptors, env=_child_environment()
         )
         now = time.monotonic()
-        child = Child(role.name, child_id, role.kind, process.pid, os.pidfd_open(process.pid), process, now, now)
+        child = Child(
+            role.name, child_id, role.kind, process.pid, os.pidfd_open(process.pid), process, now, now
+        )
         self._watch(child)
         _log.info("event=spawned child=%s pid=%d", child_id, process.pid)
 
@@ -128,7 +137,9 @@ class Supervisor:
     def _check_boot(self, child: Child) -> None:
         if child.state in (ChildState.SPAWNED, ChildState.BOOTING):
             limit = self._settings.boot_timeout_s
-            self._observer.cannot_boot(f"{child.child_id} was not ready within {limit:g} s (--boot_timeout_s)")
+            self._observer.cannot_boot(
+                f"{child.child_id} was not ready within {limit:g} s (--boot_timeout_s)"
+            )
 
     # --- watching ---
 
@@ -167,11 +178,21 @@ class Supervisor:
             standstill = now - max(child.progress_at, child.spawned_at) if child.in_flight else 0.0
             if silence > self._settings.heartbeat_timeout_s:
                 limit = f"{self._settings.heartbeat_timeout_s:g} s (--heartbeat_timeout_s)"
-                _log.error("event=silent child=%s pid=%d no heartbeat within %s; killing", child.child_id, child.pid, limit)
+                _log.error(
+                    "event=silent child=%s pid=%d no heartbeat within %s; killing",
+                    child.child_id,
+                    child.pid,
+                    limit,
+                )
                 child.signal(signal.SIGKILL)
             elif standstill > self._settings.stuck_timeout_s:
                 limit = f"{self._settings.stuck_timeout_s:g} s (--stuck_timeout_s)"
-                _log.error("event=stuck child=%s pid=%d no progress within %s; killing", child.child_id, child.pid, limit)
+                _log.error(
+                    "event=stuck child=%s pid=%d no progress within %s; killing",
+                    child.child_id,
+                    child.pid,
+                    limit,
+                )
                 child.signal(signal.SIGKILL)
 
     def collect(self, readable: set[int]) -> None:
@@ -195,7 +216,9 @@ class Supervisor:
         if previous is ChildState.DRAINING:
             _log.info("event=exited child=%s pid=%d %s", child.child_id, child.pid, reason)
         else:
-            _log.error("event=died child=%s pid=%d state=%s %s", child.child_id, child.pid, previous.name, reason)
+            _log.error(
+                "event=died child=%s pid=%d state=%s %s", child.child_id, child.pid, previous.name, reason
+            )
         self._observer.child_exited(child, reason)
         role = self._roles.get(child.name)
         if role is not None and role.is_wanted and previous is not ChildState.DRAINING:
@@ -203,12 +226,15 @@ class Supervisor:
 
     def _replace(self, role: _Role, child: Child, status: int | None, reason: str) -> None:
         if not child.was_ready and status is not None and status >= 0:
-            self._observer.cannot_boot(f"{child.child_id} could not start: {reason}; its reason is in the log above")
+            self._observer.cannot_boot(
+                f"{child.child_id} could not start: {reason}; its reason is in the log above"
+            )
             return
         role.deaths_without_service += 1
         if role.deaths_without_service > _MAX_DEATHS_IN_BOOT and not child.was_ready:
             self._observer.cannot_boot(
-                f"{role.name} died {role.deaths_without_service} times before it served anything; the last one: {reason}"
+                f"{role.name} died {role.deaths_without_service} times before it served anything; "
+                f"the last one: {reason}"
             )
             return
         delay_s = 0.0
@@ -267,7 +293,8 @@ class Supervisor:
 def _child_environment() -> dict[str, str]:
     """The manager's environment with what our processes need to stay small."""
     environment = dict(os.environ)
-    # Fronts and workers do no linear algebra in NumPy; OpenBLAS would start a thread and 30 MB for every core.
+    # Fronts and workers do no linear algebra in NumPy; OpenBLAS would start a thread and 30 MB for every
+    # core.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
     environment.setdefault("MALLOC_ARENA_MAX", "2")
     package_root = str(Path(__file__).resolve().parents[2])

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 class Timers:
-    """Calls functions at monotonic moments; an entry cannot be taken back, so callees check whether they still apply."""
+    """Calls functions at monotonic moments.
+
+    An entry cannot be taken back, so callees check whether they still apply.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one dtype table: OpenVINO's element types beside TensorFlow's and NumPy's.
 
-Every other module asks here; none keeps a table of its own. Numbers are those of TensorFlow's ``types.proto``, names
-those of ``openvino.Type``. bfloat16 and the 8-bit floats are NumPy extension types of the ``ml_dtypes`` package,
-the one that TensorFlow and JAX use.
+Every other module asks here; none keeps a table of its own. Numbers are those of TensorFlow's
+``types.proto``, names those of ``openvino.Type``. bfloat16 and the 8-bit floats are NumPy extension types of
+the ``ml_dtypes`` package, the one that TensorFlow and JAX use.
 
-Element types without a whole number of bytes (u1, u2, i4, u4, nf4, f4e2m1) and f8e8m0 have no row: no protocol of ours
-carries them, so a model that has one at its boundary fails to load with :class:`~ovms_mp.errors.ModelLoadFailed`.
+Element types without a whole number of bytes (u1, u2, i4, u4, nf4, f4e2m1) and f8e8m0 have no row: no
+protocol of ours carries them, so a model that has one at its boundary fails to load with
+:class:`~ovms_mp.errors.ModelLoadFailed`.
 """
 
 from __future__ import annotations

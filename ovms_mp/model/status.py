@@ -9,8 +9,8 @@
       +--------+ (a failed load is tried again)        |
       +------------------------------------------------+ (the directory came back)
 
-A failed load stays LOADING with an error, as OVMS clients expect; END entries are kept. Pure; the manager holds the
-records and publishes them.
+A failed load stays LOADING with an error, as OVMS clients expect; END entries are kept. Pure; the manager
+holds the records and publishes them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class VersionStatus:
     Attributes:
         version: Positive version number.
         state: Where in the life cycle.
-        error_code: gRPC code number, 0 for none. A failed load has 2 (UNKNOWN), as every OVMS generation reports it.
+        error_code: gRPC code number, 0 for none. A failed load has 2 (UNKNOWN), as every OVMS generation
+            reports it.
         error_message: Empty when there is no error; legacy clients compare it with "".
     """
 

@@ -37,9 +37,7 @@ class Specific:
 
 VersionPolicy: TypeAlias = Latest | All | Specific
 
-_FORMS = (
-    '{"latest": {"num_versions": N}}, {"all": {}} or {"specific": {"versions": [N, ...]}} with positive integers N'
-)
+_FORMS = '{"latest": {"num_versions": N}}, {"all": {}} or {"specific": {"versions": [N, ...]}} with positive integers N'
 
 
 def desired_versions(available: Iterable[int], policy: VersionPolicy) -> tuple[int, ...]:
@@ -73,7 +71,9 @@ def parse_policy(document: object) -> VersionPolicy:
             # The legacy server sliced with [-0:], so 0 meant every version; its users may rely on it.
             if _is_positive(count) or (count == 0 and not isinstance(count, bool)):
                 return Latest(count) if count else All()
-        case {"specific": {"versions": list() as versions, **body_rest}, **rest} if not rest and not body_rest:
+        case {"specific": {"versions": list() as versions, **body_rest}, **rest} if (
+            not rest and not body_rest
+        ):
             if versions and all(_is_positive(version) for version in versions):
                 return Specific(frozenset(versions))
     raise ConfigError(f"model_version_policy {document!r} is not valid; accepted: {_FORMS}")

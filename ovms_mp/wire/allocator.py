@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arena's allocator: which bytes are leased. Pure bookkeeping in the front that owns the arena.
 
-First fit over a sorted list of free extents, neighbours merged on release. Low addresses are taken first, so that the pages
-touched are as few as the load needs. Nothing of this lives in shared memory: no lock, no flag, no free list that a
-crashed process could leave half-written.
+First fit over a sorted list of free extents, neighbours merged on release. Low addresses are taken first, so
+that the pages touched are as few as the load needs. Nothing of this lives in shared memory: no lock, no flag,
+no free list that a crashed process could leave half-written.
 """
 
 from __future__ import annotations
@@ -43,12 +43,10 @@ class ArenaAllocator:
     def allocate(self, nbytes: int) -> int | None:
         """Lease ``nbytes``; the offset, a multiple of 64, or None when no free extent is long enough."""
         needed = aligned(nbytes) or ALIGNMENT_BYTES
-        for index, size in enumerate(self._sizes):
-            if size >= needed:
-                break
-        else:
+        index = next((index for index, size in enumerate(self._sizes) if size >= needed), -1)
+        if index < 0:
             return None
-        offset = self._starts[index]
+        offset, size = self._starts[index], self._sizes[index]
         if size == needed:
             del self._starts[index], self._sizes[index]
         else:

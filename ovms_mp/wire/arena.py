@@ -6,8 +6,9 @@
     manager: memfd_create ---fd---> front: maps, leases, copies inputs in, outputs out
                           ---fd---> worker: maps, binds tensors on it
 
-The file has no name, so the kernel frees it with the last process that holds it, and the size of ``/dev/shm`` does not matter. It
-is sparse: pages appear when first written. Descriptors are made before any child exists and inherited by all.
+The file has no name, so the kernel frees it with the last process that holds it, and the size of ``/dev/shm``
+does not matter. It is sparse: pages appear when first written. Descriptors are made before any child exists
+and inherited by all.
 Source: memfd_create(2).
 """
 
@@ -43,7 +44,8 @@ def create_arena_file(index: int, size_bytes: int) -> int:
 def discard_pages(descriptor: int, size_bytes: int) -> None:
     """Give an idle arena's memory back to the machine; it reads as zeros afterwards.
 
-    SAFETY: a mapping survives, but an access between the two calls would be SIGBUS. So only an arena whose epoch is retired, which
+    SAFETY: a mapping survives, but an access between the two calls would be SIGBUS. So only an arena whose
+        epoch is retired, which
     means that no process touches it, may be passed.
     """
     os.ftruncate(descriptor, 0)
@@ -84,9 +86,9 @@ class Arena:
             )
 
     def discard(self, start_bytes: int, end_bytes: int) -> None:
-        """Give the memory of an unleased range back to the machine; whole pages only, it reads as zeros afterwards.
+        """Give the memory of an unleased range back to the machine; it reads as zeros afterwards.
 
-        Source: madvise(2), MADV_REMOVE.
+        Only whole pages are given back. Source: madvise(2), MADV_REMOVE.
         """
         page = mmap.PAGESIZE
         start = -(-start_bytes // page) * page

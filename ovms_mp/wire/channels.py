@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """ZeroMQ sockets, and the only module that imports zmq.
 
-All channels are ``ipc://`` in Linux's abstract socket namespace: there is no file, so no crash of any process can leave one
-behind. What a 0700 directory would guard is guarded by the peer's credentials instead: a bound socket takes
-connections of its own user only (SO_PEERCRED, ZMQ_IPC_FILTER_UID), and names carry 128 random bits.
-http://api.zeromq.org/4-3:zmq-ipc
+All channels are ``ipc://`` in Linux's abstract socket namespace: there is no file, so no crash of any process
+can leave one behind. What a 0700 directory would guard is guarded by the peer's credentials instead: a bound
+socket takes connections of its own user only (SO_PEERCRED, ZMQ_IPC_FILTER_UID), and names carry 128 random
+bits. http://api.zeromq.org/4-3:zmq-ipc
 
-No high-water marks: every queue that could grow is bounded where its items are made (arena space in the fronts, the queue
-bounds in the worker), and a dropped message would be a lost answer.
+No high-water marks: every queue that could grow is bounded where its items are made (arena space in the
+fronts, the queue bounds in the worker), and a dropped message would be a lost answer.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _NO_LIMIT = 0
 _MAX_MESSAGE_BYTES = 64 << 20
 """A batch is some kilobytes, a large snapshot a few megabytes; whatever says more is not ours."""
+# PERF: plain integers; every operation on pyzmq's enums costs a call.
+_NOBLOCK = int(zmq.NOBLOCK)
+_EVENTS = int(zmq.EVENTS)
+_POLLIN = int(zmq.POLLIN)
 # Named in zmq.h, but without a member in pyzmq's typed enum.
 _IPC_FILTER_UID = 59
 
@@ -46,7 +50,7 @@ class _Socket:
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
 
     def fileno(self) -> int:
-        """Descriptor that signals *changes*, edge-triggered: after each event and after each send, receive until None.
+        """Descriptor that signals *changes*: after each event and after each send, receive until None.
 
         Source: http://api.zeromq.org/4-3:zmq-getsockopt, ZMQ_FD.
         """
@@ -56,6 +60,10 @@ class _Socket:
     def is_closed(self) -> bool:
         """Whether :meth:`close` was called."""
         return bool(self._socket.closed)
+
+    def has_input(self) -> bool:
+        """Whether a message waits. PERF: 1.5 us; receiving and catching zmq.Again takes 3.2."""
+        return bool(int(self._socket.getsockopt(_EVENTS)) & _POLLIN)
 
     def close(self, linger_ms: int = 0) -> None:
         """Close; unsent messages are dropped after ``linger_ms``. May be called twice."""
@@ -81,14 +89,11 @@ class Dealer(_Socket):
 
     def send(self, payload: bytes) -> None:
         """Queue a message; never blocks."""
-        self._socket.send(payload, zmq.NOBLOCK)
+        self._socket.send(payload, _NOBLOCK)
 
     def receive(self) -> bytes | None:
         """The next message, or None when there is none now."""
-        try:
-            return self._socket.recv(zmq.NOBLOCK)
-        except zmq.Again:
-            return None
+        return self._socket.recv(_NOBLOCK) if self.has_input() else None
 
     def wait(self, timeout_s: float) -> bytes | None:
         """The next message, or None after the timeout."""
@@ -107,45 +112,59 @@ class Router(_Socket):
 
     def send(self, identity: bytes, payload: bytes) -> None:
         """Queue a message for a peer; silently dropped when the peer is gone, whose waiters are told by other ways."""
-        self._socket.send_multipart((identity, payload), zmq.NOBLOCK, copy=True)
+        self._socket.send_multipart((identity, payload), _NOBLOCK)
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """(identity, payload) of the next message, or None when there is none now."""
-        try:
-            frames = self._socket.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
+        if not self.has_input():
             return None
+        frames = self._socket.recv_multipart(_NOBLOCK)
         # A peer of ours sends one frame; of anything else the rest says nothing.
         return frames[0], frames[-1]
 
 
 class Poller:
-    """Waits on sockets and raw descriptors together, level-triggered."""
+    """Waits on sockets and raw descriptors together.
+
+    PERF: an epoll on the sockets' own descriptors, 3 us a wait with two sockets; zmq.Poller takes 20. Their
+        edges may be
+    consumed by a send, so each socket is asked for input before the wait.
+    """
 
     def __init__(self) -> None:
-        self._poller = zmq.Poller()
+        self._epoll = select.epoll()
+        self._sockets: list[_Socket] = []
 
     def register(self, source: _Socket | int) -> None:
         """Watch a socket or descriptor for input."""
-        self._poller.register(source if isinstance(source, int) else source._socket, zmq.POLLIN)
+        if isinstance(source, int):
+            self._epoll.register(source, select.EPOLLIN)
+        else:
+            self._epoll.register(source.fileno(), select.EPOLLIN)
+            self._sockets.append(source)
 
-    def unregister(self, source: _Socket | int) -> None:
-        """Stop watching."""
-        self._poller.unregister(source if isinstance(source, int) else source._socket)
+    def unregister(self, descriptor: int) -> None:
+        """Stop watching a descriptor."""
+        self._epoll.unregister(descriptor)
 
     def wait(self, timeout_s: float | None) -> set[int]:
-        """Wait for input; the raw descriptors that have some (sockets are just drained by their owner).
+        """Wait for input; the descriptors that have some. The caller then drains every socket.
 
         Args:
             timeout_s: Longest wait; None means until something happens.
         """
-        # Rounded up: a timer that is due in 0.4 ms must not turn the loop into a busy one.
-        timeout_ms = None if timeout_s is None else max(0, int(timeout_s * 1000 + 0.999))
+        for source in self._sockets:
+            if source.has_input():
+                timeout_s = 0.0
+                break
         try:
-            events = self._poller.poll(timeout_ms)
+            return {descriptor for descriptor, _ in self._epoll.poll(timeout_s)}
         except InterruptedError:
             return set()
-        return {source for source, _ in events if isinstance(source, int)}
+
+    def close(self) -> None:
+        """Give the epoll descriptor back."""
+        self._epoll.close()
 
 
 class Wakeup:
@@ -163,10 +182,8 @@ class Wakeup:
         os.eventfd_write(self._descriptor, 1)
 
     def clear(self) -> None:
-        """Forget all earlier :meth:`set` calls."""
-        readable, _, _ = select.select([self._descriptor], [], [], 0)
-        if readable:
-            os.eventfd_read(self._descriptor)
+        """Forget all earlier :meth:`set` calls. Only after the poller said that there was one."""
+        os.eventfd_read(self._descriptor)
 
     def close(self) -> None:
         """Give the descriptor back."""

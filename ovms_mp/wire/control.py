@@ -34,7 +34,9 @@ class ControlLink:
         self.send(Hello(self.child_id, self._spec.kind, os.getpid()))
         payload = self.dealer.wait(self._spec.common.boot_timeout_s)
         if payload is None:
-            raise BootError(f"the manager did not answer within {self._spec.common.boot_timeout_s:g} s (--boot_timeout_s)")
+            raise BootError(
+                f"the manager did not answer within {self._spec.common.boot_timeout_s:g} s (--boot_timeout_s)"
+            )
         answer = decode_to_child(payload)
         if not isinstance(answer, Welcome):
             raise ProtocolError(f"expected Welcome, got {type(answer).__name__}")

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 
 class HeartbeatThread(threading.Thread):
-    """Reports progress to the manager from a thread, so that a long inference or a large copy does not look like death.
+    """Reports progress to the manager, whatever the main thread is doing.
 
-    A stopped process (SIGSTOP) stops this thread with it. A process whose main loop hangs keeps beating, but its progress
-    counter stands still while work is in flight, which the manager tells apart from idleness.
+    From a thread, so that a long inference or a large copy does not look like death.
+
+    A stopped process (SIGSTOP) stops this thread with it. A process whose main loop hangs keeps beating, but
+    its progress counter stands still while work is in flight, which the manager tells apart from idleness.
     """
 
     def __init__(

@@ -13,10 +13,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent_pid: int) -> None:
-    """Ask the kernel to SIGKILL this process when its parent dies; survives no fork, so each process asks for itself.
+    """Ask the kernel to SIGKILL this process when its parent dies.
 
-    SIGKILL, because it also ends a process that is stopped or stuck, and because nothing is left behind by it: arenas and
-    sockets have no names.
+    That survives no fork, so each process asks for itself.
+
+    SIGKILL, because it also ends a process that is stopped or stuck, and because nothing is left behind by
+    it: arenas and sockets have no names.
 
     Raises:
         BootError: The parent is dead already, or the kernel refuses.

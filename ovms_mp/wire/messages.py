@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every message between our processes, and its codec.
 
-Two channels, each with its own union of types: the control channel (manager and every child) and the data channel
-(fronts and inference workers). Messages are msgspec structs in MessagePack; decoding is typed, so anything that is not one of
-these is a :class:`~ovms_mp.errors.ProtocolError`, never an object of the sender's choice. The protocol version is
-compared once, in :class:`Hello`.
+Two channels, each with its own union of types: the control channel (manager and every child) and the data
+channel (fronts and inference workers). Messages are msgspec structs in MessagePack; decoding is typed, so
+anything that is not one of these is a :class:`~ovms_mp.errors.ProtocolError`, never an object of the sender's
+choice. The protocol version is compared once, in :class:`Hello`.
 
 Times are CLOCK_MONOTONIC nanoseconds, which all processes of one machine share.
 """
@@ -28,11 +28,14 @@ class Message(Record, frozen=True, tag=True):
     """Base of control messages."""
 
 
-class HotMessage(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False, forbid_unknown_fields=True):
+class HotMessage(
+    msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False, forbid_unknown_fields=True
+):
     """Base of data messages. PERF: arrays instead of maps; no cycle can form, so the collector need not look."""
 
 
-# --- values inside messages ---------------------------------------------------------------------------------------
+# --- values inside messages
+# ---------------------------------------------------------------------------------------
 
 
 class ErrorRecord(Record, frozen=True):
@@ -88,8 +91,9 @@ class ModelSettings(Record, frozen=True):
 class VersionRecord(Record, frozen=True):
     """One version in a routing snapshot.
 
-    ``endpoint`` is where its worker takes tasks, empty while no worker can; ``handle`` addresses it there. Specs are
-    filled as soon as the version has been AVAILABLE once.
+    ``endpoint`` is where its worker takes tasks, empty while no worker can; ``handle`` addresses it there.
+    Specs and ``nireq``, the number of its infer requests, are filled as soon as the version has been
+    AVAILABLE once.
     """
 
     version: int
@@ -98,6 +102,7 @@ class VersionRecord(Record, frozen=True):
     error_message: str
     handle: int
     endpoint: str
+    nireq: int
     inputs: tuple[TensorSpecRecord, ...]
     outputs: tuple[TensorSpecRecord, ...]
 
@@ -110,7 +115,8 @@ class ModelRecord(Record, frozen=True):
     versions: tuple[VersionRecord, ...]
 
 
-# --- control channel: child to manager ----------------------------------------------------------------------------
+# --- control channel: child to manager
+# ----------------------------------------------------------------------------
 
 
 class Hello(Message, frozen=True):
@@ -137,8 +143,8 @@ class BootFailed(Message, frozen=True):
 class Heartbeat(Message, frozen=True):
     """Child to manager, every ``heartbeat_interval_s``, from a thread of its own.
 
-    ``progress`` counts finished work. Work in flight without progress beyond a limit is what "stuck" means; a child that
-    sends nothing at all is stopped or gone.
+    ``progress`` counts finished work. Work in flight without progress beyond a limit is what "stuck" means; a
+    child that sends nothing at all is stopped or gone.
     """
 
     child_id: str
@@ -160,6 +166,7 @@ class ModelStateChanged(Message, frozen=True):
     error: ErrorRecord | None
     inputs: tuple[TensorSpecRecord, ...]
     outputs: tuple[TensorSpecRecord, ...]
+    nireq: int
     detail: str
 
 
@@ -174,7 +181,8 @@ class Drained(Message, frozen=True):
     """Child to manager, the answer to :class:`Drain`: nothing is in flight; I am about to exit."""
 
 
-# --- control channel: manager to child ----------------------------------------------------------------------------
+# --- control channel: manager to child
+# ----------------------------------------------------------------------------
 
 
 class Welcome(Message, frozen=True):
@@ -193,8 +201,8 @@ class RoutingSnapshot(Message, frozen=True):
     """Manager to fronts, on every change: the full table. A front replaces what it had, whatever it missed.
 
     Attributes:
-        endpoints: Workers that live. One that is missing has been reaped: what it had will not be answered, and it touches
-            no arena any more.
+        endpoints: Workers that live. One that is missing has been reaped: what it had will not be answered,
+            and it touches no arena any more.
     """
 
     epoch: int
@@ -238,7 +246,8 @@ ToManager: TypeAlias = (
 ToChild: TypeAlias = Welcome | RoutingSnapshot | LoadModel | UnloadModel | ArenaRetired | Drain
 
 
-# --- data channel -------------------------------------------------------------------------------------------------
+# --- data channel
+# -------------------------------------------------------------------------------------------------
 
 
 class InferTask(HotMessage, frozen=True):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a child process is told on its command line: one JSON document, decoded by type.
 
-Everything that is known before the child exists is here; what only the manager's later state can say (an arena's epoch, a
-route) comes by message.
+Everything that is known before the child exists is here; what only the manager's later state can say (an
+arena's epoch, a route) comes by message.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     Attributes:
         request_timeout_s: Deadline of a request that brings none.
-        retry_window_s: How long a request waits for a worker's successor, or for a version that is being loaded.
+        retry_window_s: How long a request waits for a worker's successor, or for a version that is being
+            loaded.
         max_message_bytes: Longest accepted request.
     """
 
@@ -103,10 +104,11 @@ class GrpcFrontSpec(FrontSpec, frozen=True, kw_only=True):
 
 
 class RestSpec(FrontSpec, frozen=True, kw_only=True):
-    """For ``python -m ovms_mp.front.rest``, the gunicorn arbiter, and by inheritance for the workers it forks.
+    """For ``python -m ovms_mp.front.rest``, the gunicorn arbiter, and for the REST fronts that it forks.
 
     Attributes:
-        listen_descriptors: Bound and listening sockets that the manager owns, so connections wait out an arbiter's death.
+        listen_descriptors: Bound and listening sockets that the manager owns, so connections wait out an
+            arbiter's death.
         beat_descriptor: Pipe to the manager; a byte for every turn of the arbiter's loop.
         rest_workers: Number of REST fronts.
         stop_grace_s: Time to finish requests when stopped.

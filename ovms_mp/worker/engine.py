@@ -45,7 +45,9 @@ def engine_text(error: BaseException) -> str:
 def named_devices(device: str) -> tuple[str, ...]:
     """The plain devices that a device string names: ``AUTO:GPU.1,CPU`` names GPU.1 and CPU, ``BATCH:CPU(4)`` CPU."""
     parts = re.sub(r"\([^)]*\)", "", device).replace(":", ",").split(",")
-    return tuple(part.strip().lstrip("-") for part in parts if part.strip() and part.strip() not in _META_DEVICES)
+    return tuple(
+        part.strip().lstrip("-") for part in parts if part.strip() and part.strip() not in _META_DEVICES
+    )
 
 
 def explain_compile_failure(

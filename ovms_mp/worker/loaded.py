@@ -43,8 +43,9 @@ class InferSlot:
 class LoadedVersion:
     """A compiled model with its infer requests.
 
-    The tensors that a request is bound to are views of the fronts' arenas: an input is read where the front wrote it, and
-    a static output is written where the front will read it. Views are cached, as leases come back to the same few places.
+    The tensors that a request is bound to are views of the fronts' arenas: an input is read where the front
+    wrote it, and a static output is written where the front will read it. Views are cached, as leases come
+    back to the same few places.
     """
 
     def __init__(self, model: ov.Model, compiled: ov.CompiledModel, nireq: int) -> None:
@@ -92,7 +93,8 @@ class LoadedVersion:
     def warm_up(self) -> float | None:
         """Run every infer request twice on zeros; seconds of the fastest run.
 
-        None when a model with dynamic dimensions cannot take the smallest shape, which says nothing about real ones.
+        None when a model with dynamic dimensions cannot take the smallest shape, which says nothing about
+        real ones.
 
         Raises:
             ModelLoadFailed: A model with static shapes cannot run.
@@ -152,7 +154,9 @@ class LoadedVersion:
                 tensor = ov.Tensor(element_type, ov.Shape(list(ref.shape)))
             else:
                 if count * element_type.size != ref.nbytes:
-                    raise ProtocolError(f"{ref.nbytes} bytes are no {element_type} tensor of shape {ref.shape}")
+                    raise ProtocolError(
+                        f"{ref.nbytes} bytes are no {element_type} tensor of shape {ref.shape}"
+                    )
                 view = np.frombuffer(arena.view(ref), dtype=np.uint8)
                 tensor = ov.Tensor(view, ov.Shape(list(ref.shape)), element_type)
             if len(self._tensors) >= _TENSOR_CACHE_LIMIT:
@@ -182,7 +186,8 @@ class LoadedVersion:
         for tensor in tensors:
             ref = TensorRef(offset, tensor.byte_size, tuple(tensor.shape))
             if ref.nbytes:
-                arena.view(ref)[:] = memoryview(np.ascontiguousarray(tensor.data).view(np.uint8).reshape(-1))
+                place = np.frombuffer(arena.view(ref), dtype=np.uint8)
+                np.copyto(place, tensor.data.reshape(-1).view(np.uint8))
             refs.append(ref)
             offset += aligned(ref.nbytes)
         return tuple(refs)
@@ -218,10 +223,14 @@ def _spec_of(port: ov.ConstOutput, what: str) -> TensorSpec:
     type_name = port.get_element_type().get_type_name()
     dtype = dtype_of_openvino(type_name)
     if dtype is None:
-        raise ModelLoadFailed(f"{what} {name!r} has element type {type_name}, which no protocol here can carry")
+        raise ModelLoadFailed(
+            f"{what} {name!r} has element type {type_name}, which no protocol here can carry"
+        )
     shape = port.get_partial_shape()
     if shape.rank.is_dynamic:
-        raise ModelLoadFailed(f"{what} {name!r} has a dynamic number of dimensions; reshape the model to a known rank")
+        raise ModelLoadFailed(
+            f"{what} {name!r} has a dynamic number of dimensions; reshape the model to a known rank"
+        )
     bounds = tuple(
         (dimension.get_length(), dimension.get_length())
         if dimension.is_static

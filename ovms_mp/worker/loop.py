@@ -6,11 +6,13 @@
     fronts --ROUTER--> queue of the version --> infer slot --> answers of this turn --ROUTER--> fronts
     manager -DEALER--> load, unload, retire, drain
 
-Quick models run inside the loop: handing a 30 us inference to a thread and back would cost more than it. A model whose run takes
-longer than ``_INLINE_LIMIT_S`` runs on one thread per infer request, so that the loop stays free for the other models,
-for cancellations and for the manager. Which of the two holds follows the measured time.
+Quick models run inside the loop: handing a 30 us inference to a thread and back would cost more than it. A
+model whose run takes longer than ``_INLINE_LIMIT_S`` runs on one thread per infer request, so that the loop
+stays free for the other models, for cancellations and for the manager. Which of the two holds follows the
+measured time.
 
-Every task gets exactly one terminal answer. Answers of one turn go out as one message per front: wake-ups are what costs.
+Every task gets exactly one terminal answer. Answers of one turn go out as one message per front: wake-ups are
+what costs.
 """
 
 from __future__ import annotations
@@ -158,7 +160,8 @@ class WorkerLoop:
     def measure(self) -> tuple[int, int]:
         """(progress, in_flight) for the heartbeat; called from its thread."""
         counters = self._counters
-        # Loads are not in flight: reading a large model may take minutes, and its deadline is the manager's business.
+        # Loads are not in flight: reading a large model may take minutes, and its deadline is the manager's
+        # business.
         return counters.answered + counters.loads_finished, counters.accepted - counters.answered
 
     def run(self) -> None:
@@ -168,8 +171,8 @@ class WorkerLoop:
         poller.register(self._control.dealer)
         poller.register(self._wakeup.fileno())
         while True:
-            poller.wait(0.0 if self._has_inline_work() else None)
-            self._wakeup.clear()
+            if self._wakeup.fileno() in poller.wait(0.0 if self._has_inline_work() else None):
+                self._wakeup.clear()
             self._take_control()
             self._take_tasks()
             self._take_finished()
@@ -194,7 +197,9 @@ class WorkerLoop:
                     if handle in self._versions:
                         self._versions[handle].is_retiring = True
                     else:
-                        self._control.send(ModelStateChanged(handle, State.END, None, (), (), "was not loaded"))
+                        self._control.send(
+                            ModelStateChanged(handle, State.END, None, (), (), 0, "was not loaded")
+                        )
                 case ArenaRetired(arena=arena, epoch=epoch):
                     self._retired_epochs[arena] = max(epoch, self._retired_epochs.get(arena, 0))
                     self._retirements.append(_Retirement(arena, epoch))
@@ -216,7 +221,8 @@ class WorkerLoop:
         except OvmsError as error:
             outcome.error = error
         except Exception as error:
-            # A defect, or an engine failure of a kind we have not met: it is this version's status, not the worker's end.
+            # A defect, or an engine failure of a kind we have not met: it is this version's status, not the
+            # worker's end.
             _log.exception("event=load_raised model=%s version=%d", request.name, request.version)
             outcome.error = ModelLoadFailed(f"{type(error).__name__}: {error}")
         outcome.seconds = time.monotonic() - start
@@ -231,7 +237,7 @@ class WorkerLoop:
             if loaded is None:
                 error = outcome.error or ModelLoadFailed("unknown reason")
                 record = ErrorRecord.of(error)
-                self._control.send(ModelStateChanged(request.handle, State.LOADING, record, (), (), ""))
+                self._control.send(ModelStateChanged(request.handle, State.LOADING, record, (), (), 0, ""))
                 continue
             settings = request.settings
             self._versions[request.handle] = ServedVersion(
@@ -251,6 +257,7 @@ class WorkerLoop:
                     None,
                     _spec_records(loaded.inputs),
                     _spec_records(loaded.outputs),
+                    loaded.nireq,
                     detail,
                 )
             )
@@ -261,7 +268,7 @@ class WorkerLoop:
                 continue
             version.threads.shutdown()
             del self._versions[version.handle]
-            self._control.send(ModelStateChanged(version.handle, State.END, None, (), (), ""))
+            self._control.send(ModelStateChanged(version.handle, State.END, None, (), (), 0, ""))
 
     def _release_arenas(self) -> None:
         waiting: list[_Retirement] = []
@@ -293,7 +300,8 @@ class WorkerLoop:
                 peer = self._peers.get(identity) or self._meet(identity)
                 batch = decode_to_worker(payload)
             except ProtocolError as error:
-                # Whoever sent this is no front of ours, or its memory is corrupt; there is no task id to answer.
+                # Whoever sent this is no front of ours, or its memory is corrupt; there is no task id to
+                # answer.
                 _log.error("event=bad_message peer=%r error=%s", identity, error)
                 continue
             if peer.arena_epoch <= self._retired_epochs.get(peer.arena_index, 0):
@@ -370,7 +378,9 @@ class WorkerLoop:
             elif queued.is_cancelled:
                 self._answer(peer, _failure(task, CallCancelled("cancelled by the client")))
             elif task.deadline_ns and time.monotonic_ns() > task.deadline_ns:
-                self._answer(peer, _failure(task, DeadlineExceeded("deadline passed while waiting in the queue")))
+                self._answer(
+                    peer, _failure(task, DeadlineExceeded("deadline passed while waiting in the queue"))
+                )
             else:
                 return queued
         return None

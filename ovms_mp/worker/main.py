@@ -34,7 +34,9 @@ def main(arguments: Sequence[str]) -> int:
     # Ctrl-C reaches the whole process group, but when a worker stops is the manager's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    configure_logging(spec.common.log_level, spec.common.log_path, f"worker {spec.device}", spec.common.run_id)
+    configure_logging(
+        spec.common.log_level, spec.common.log_path, f"worker {spec.device}", spec.common.run_id
+    )
     control = ControlLink(spec, spec.child_id)
     try:
         _serve(spec, control)
@@ -51,7 +53,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _serve(spec: WorkerSpec, control: ControlLink) -> None:
     control.say_hello()
-    # Imported after the hello, so that the manager knows this process while the engine's libraries are being read.
+    # Imported after the hello, so that the manager knows this process while the engine's libraries are being
+    # read.
     from ovms_mp.worker.engine import create_core
     from ovms_mp.worker.loop import WorkerLoop
 

@@ -47,10 +47,13 @@ class VersionQueue:
         """Append a task.
 
         Raises:
-            QueueFull: One of the bounds would be passed. A single task longer than the byte bound is taken by an empty queue.
+            QueueFull: One of the bounds would be passed. A single task longer than the byte bound is taken by
+                an empty queue.
         """
         if len(self.tasks) >= self.max_tasks:
-            raise QueueFull(f"{len(self.tasks)} requests wait already, the limit (--max_queue_tasks); try again later")
+            raise QueueFull(
+                f"{len(self.tasks)} requests wait already, the limit (--max_queue_tasks); try again later"
+            )
         if self.tasks and self.nbytes + queued.nbytes > self.max_bytes:
             raise QueueFull(
                 f"{self.nbytes} bytes of tensors wait already and {queued.nbytes} more would pass the limit of "

@@ -51,7 +51,14 @@ def create_server(
     return server
 
 
-class _MethodTable(grpc.GenericRpcHandler):
+if TYPE_CHECKING:
+    # Generic in the stubs only.
+    _BytesRpcHandler = grpc.GenericRpcHandler[bytes, bytes]
+else:
+    _BytesRpcHandler = grpc.GenericRpcHandler
+
+
+class _MethodTable(_BytesRpcHandler):
     """Maps paths to handlers on raw bytes; grpcio answers UNIMPLEMENTED for every other path."""
 
     def __init__(self, methods: Mapping[str, Method]) -> None:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The TensorFlow Serving methods on bytes: decode, call the service, encode. What differs from REST is only here.
+"""The TensorFlow Serving methods on bytes: decode, call the service, encode.
 
-A handler takes a message's bytes and a moment by which it must be answered, and gives bytes back; it knows nothing of grpc, so another
-HTTP/2 front can carry the same methods.
+What differs from REST is only here.
+
+A handler takes a message's bytes and a moment by which it must be answered, and gives bytes back; it knows
+nothing of grpc, so another HTTP/2 front can carry the same methods.
 """
 
 from __future__ import annotations
@@ -88,4 +90,6 @@ def _parse(request: bytes, kind: type[MessageT]) -> MessageT:
 def _refuse_label(label: str) -> None:
     """Labels cannot be assigned yet; ignoring one would answer from a version that the client did not mean."""
     if label:
-        raise UnsupportedOperation(f"version_label {label!r}: labels are not supported; name a version or none")
+        raise UnsupportedOperation(
+            f"version_label {label!r}: labels are not supported; name a version or none"
+        )

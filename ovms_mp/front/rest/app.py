@@ -33,13 +33,14 @@ _log = logging.getLogger(__name__)
 
 def create_app(lifespan: Lifespan) -> falcon.asgi.App[Request, Response]:
     """The application of one REST front; ``lifespan`` holds its session once uvicorn has started it."""
-    app: falcon.asgi.App[Request, Response] = falcon.asgi.App(middleware=[lifespan])
+    app: falcon.asgi.App[Request, Response] = falcon.asgi.App()
+    app.add_middleware(lifespan)
     app.add_error_handler(Exception, _answer_defect)
     app.add_error_handler(falcon.HTTPError, _answer_http_error)
     app.add_error_handler(OvmsError, _answer_failure)
     models = TfsModels(lifespan)
-    app.add_route("/v1/models/{target}", models)
-    app.add_route("/v1/models/{name}/versions/{target}", models)
+    app.add_route("/v1/models/{name}", models)
+    app.add_route("/v1/models/{name}/versions/{version}", models)
     app.add_route("/v1/models/{name}/labels/{label}", models, suffix="label")
     app.add_route("/v1/models/{name}/metadata", models, suffix="metadata")
     app.add_route("/v1/models/{name}/versions/{version}/metadata", models, suffix="metadata")
@@ -52,23 +53,25 @@ class TfsModels:
     def __init__(self, lifespan: Lifespan) -> None:
         self._lifespan = lifespan
 
-    async def on_get(self, request: Request, response: Response, target: str, name: str = "") -> None:
+    async def on_get(self, request: Request, response: Response, name: str, version: str = "") -> None:
         """Status of a model or of one version."""
-        name, version = (name, target) if name else (target, "")
         _answer(response, self._service, tfs_calls.status(self._service, name, version))
 
-    async def on_get_metadata(self, request: Request, response: Response, name: str, version: str = "") -> None:
+    async def on_get_metadata(
+        self, request: Request, response: Response, name: str, version: str = ""
+    ) -> None:
         """Metadata of a version."""
         _answer(response, self._service, tfs_calls.metadata(self._service, name, version))
 
-    async def on_post(self, request: Request, response: Response, target: str, name: str = "") -> None:
-        """A call on a model; ``:predict`` is the one there is."""
-        subject, _, verb = target.rpartition(":")
+    async def on_post(self, request: Request, response: Response, name: str, version: str = "") -> None:
+        """A call on a model, named behind a colon in the last segment; ``:predict`` is the one there is."""
+        subject, _, verb = (version or name).rpartition(":")
         if verb != "predict" or not subject:
             raise tfs_calls.unknown_call(f"POST {request.path}; known: .../models/NAME[/versions/N]:predict")
-        name, version = (name, subject) if name else (subject, "")
+        name, version = (name, subject) if version else (subject, "")
         spec = self._lifespan.spec
-        # Looked up before the body is read: who asks for an unknown model should not have to upload 100 MB first.
+        # Looked up before the body is read: who asks for an unknown model should not have to upload 100 MB
+        # first.
         await self._service.routable(name, tfs_calls.version_number(name, version))
         body = await _read_body(request, spec.limits.max_message_bytes, spec.limits.request_timeout_s)
         _answer(response, self._service, await tfs_calls.predict(self._service, name, version, body))
@@ -90,7 +93,8 @@ def _answer(response: Response, service: Service, body: bytes) -> None:
     response.data = body
     response.content_type = "application/json"
     if service.is_draining:
-        # Tells a keep-alive client to bring its next request elsewhere, before this process closes the connection.
+        # Tells a keep-alive client to bring its next request elsewhere, before this process closes the
+        # connection.
         response.set_header("Connection", "close")
 
 
@@ -109,14 +113,18 @@ async def _read_body(request: Request, limit_bytes: int, timeout_s: float) -> by
             # One byte more than allowed tells a chunked body that is too long from one that just fits.
             body = await request.stream.read(limit_bytes + 1)
     except TimeoutError:
-        raise DeadlineExceeded(f"the request's body did not arrive within {timeout_s:g} s (--request_timeout_s)") from None
+        raise DeadlineExceeded(
+            f"the request's body did not arrive within {timeout_s:g} s (--request_timeout_s)"
+        ) from None
     if len(body) > limit_bytes:
         raise _too_large(len(body), limit_bytes)
     return body
 
 
 def _too_large(length: int, limit: int) -> RequestTooLarge:
-    return RequestTooLarge(f"body of {length} bytes or more is longer than the limit of {limit} (--max_message_mb)")
+    return RequestTooLarge(
+        f"body of {length} bytes or more is longer than the limit of {limit} (--max_message_mb)"
+    )
 
 
 def _write_error(response: Response, status: int, message: str) -> None:
@@ -156,5 +164,3 @@ async def _answer_defect(
 ) -> None:
     _log.error("event=call_raised path=%s", request.path, exc_info=error)
     _write_error(response, 500, INTERNAL_ERROR_TEXT)
-
-

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gunicorn, told where its sockets are and how we want its workers. Runs in the arbiter and is inherited by what it forks.
+"""gunicorn, told where its sockets are and how we want its workers.
 
-Nothing heavy is imported before the fork and nothing with threads or descriptors of its own: no zmq, no numpy, no application.
-gunicorn's control socket, ``max_requests`` and SIGHUP are not used: the first makes a file in the home directory, the
-others drop requests.
+Runs in the arbiter and is inherited by what it forks.
+
+Nothing heavy is imported before the fork and nothing with threads or descriptors of its own: no zmq, no
+numpy, no application. gunicorn's control socket, ``max_requests`` and SIGHUP are not used: the first makes a
+file in the home directory, the others drop requests.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class RestArbiter(Arbiter):
 
     def murder_workers(self) -> None:
         """Called once each turn of the arbiter's loop, at least every second."""
-        # The manager reads far faster than one byte a second; a full pipe means it is gone, and so are we soon.
+        # The manager reads far faster than one byte a second; a full pipe means it is gone, and so are we
+        # soon.
         os.write(self.beat_descriptor, b".")
         super().murder_workers()
 
@@ -79,7 +82,9 @@ class RestApplication(BaseApplication):
             "keepalive": KEEP_ALIVE_S,
             "control_socket_disable": True,
             "logger_class": ServerLogger,
-            "loglevel": "debug" if spec.common.log_level in ("TRACE", "DEBUG") else spec.common.log_level.lower(),
+            "loglevel": "debug"
+            if spec.common.log_level in ("TRACE", "DEBUG")
+            else spec.common.log_level.lower(),
             "proc_name": "ovms_mp-rest",
             "post_fork": _post_fork(spec),
         }

@@ -25,7 +25,8 @@ async def predict(service: Service, name: str, version: str, body: bytes) -> byt
     """Answer ``POST /v1/models/{name}[/versions/{version}]:predict``.
 
     Raises:
-        OvmsError: One of the failures in :mod:`ovms_mp.errors`; the model and version are looked up before the body is read.
+        OvmsError: One of the failures in :mod:`ovms_mp.errors`; the model and version are looked up before
+            the body is read.
     """
     route = await service.routable(name, version_number(name, version))
     form, given = decode_predict(body, route.inputs)

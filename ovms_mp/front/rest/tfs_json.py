@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON bodies of TensorFlow Serving's REST predict: bytes to tensors, tensors to bytes. Runs in the fronts.
 
-Two readers, one truth. The scanner in this module parses with simdjson and takes the numbers out of it without
-a Python object each; it knows the plain forms only. At anything else it gives up without an opinion, and the
-reader in :mod:`~ovms_mp.front.rest.tfs_json_decode` reads the same bytes from the start. So that one alone
-decides what is malformed and words every error, and the scanner only has to be right about what it
+Two readers, one truth. The scanner in this module parses with simdjson and takes the numbers out of it
+without a Python object each; it knows the plain forms only. At anything else it gives up without an opinion,
+and the reader in :mod:`~ovms_mp.front.rest.tfs_json_decode` reads the same bytes from the start. So that one
+alone decides what is malformed and words every error, and the scanner only has to be right about what it
 accepts; tests hold the two together.
 
-Three traps of pysimdjson 7 shape the scanner: ``as_buffer`` flattens ragged arrays without a word, so regularity
-is proved apart; looking up a duplicate key finds the first one, where JSON readers take the last; and lengths
-saturate at 0xFFFFFF, which ``as_list`` does not notice before it writes past its list.
+Three traps of pysimdjson 7 shape the scanner: ``as_buffer`` flattens ragged arrays without a word, so
+regularity is proved apart; looking up a duplicate key finds the first one, where JSON readers take the last;
+and lengths saturate at 0xFFFFFF, which ``as_list`` does not notice before it writes past its list.
 
-PERF: [1, 10] floats in 6 us; 150,528 floats as [1, 3, 224, 224] in 2.6 ms (1.6 MB) and 3.6 ms (3.0 MB), where
-simdjson alone takes 2.5 ms and 3.4 ms, orjson with NumPy 7.4 ms and 8.0 ms; as [150528, 1] 6.7 ms, 4.4 ms and
-39 ms (CPython 3.11, pysimdjson 7.0, AMD EPYC, 2 cores).
+PERF: [1, 10] floats in 4.7 us; 150,528 floats as [1, 3, 224, 224] in 2.7 ms (1.6 MB) and 3.7 ms (3.0 MB),
+where simdjson alone takes 2.5 ms and 3.4 ms, orjson with NumPy 7.4 ms and 8.0 ms; as [150528, 1] (3.3 MB)
+6.6 ms, where those take 4.4 ms and 39 ms (CPython 3.11, pysimdjson 7.0, orjson 3.13, AMD EPYC, 2 cores).
 
 Format: https://github.com/tensorflow/serving/blob/master/tensorflow_serving/g3doc/api_rest.md
 """
@@ -46,10 +46,11 @@ if TYPE_CHECKING:
 
 __all__ = ["JsonFormat", "decode_predict", "encode_predict"]
 
-_KEPT_PARSER_BYTES = 1 << 20
-"""A parser holds buffers of some 15 times its longest document; longer ones than this leave it to be freed.
+_KEPT_PARSER_BYTES = 4 << 20
+"""Longest document after which a parser is used again. It keeps pages of 3 times its longest document where
+numbers have 20 digits, and of 13 times where they have one, so this bounds what an idle front holds.
 
-PERF: making a parser anew costs 0.2 us, and 0.1 ms of fresh pages at 3 MB, where parsing takes 3.3 ms.
+PERF: a parser made anew for 3 MB costs up to 5 ms of page faults, where parsing takes 3.3 ms.
 """
 _SATURATED_LENGTH = 0xFFFFFF
 """What simdjson says of every array that is as long or longer."""
@@ -57,7 +58,8 @@ _LEAST_ROW_BYTES = 1024
 """Average text below which a named row's Python objects cost less than its simdjson proxies."""
 _WALK_BYTES = 128
 """Text a nested array below which looking at each array costs more than looking at the text."""
-_NOT_STRUCTURE = b"0123456789.eE+- \t\r\n"
+_NOT_STRUCTURE = b"0123456789.eE+-truefals \t\r\n"
+"""Characters of numbers, booleans and white space."""
 _OPENING = ord("[")
 _INTEGERS: Final[tuple[tuple[Literal["i", "u"], DType], ...]] = (("i", DType.INT64), ("u", DType.UINT64))
 
@@ -195,11 +197,11 @@ class _Scanner:
     def prove_regular(self) -> None:
         """Give up unless each array read has the shape that its first elements told.
 
-        The elements are already known to be numbers. Where arrays are few, each was visited and had the right
-        length, so it is enough that the text has no further ``[``. Where they are many, the text without its
-        numbers has to be, from one ``[`` to the next, the text of arrays of these shapes: with as many of them
-        as arrays were read, and no ``[`` besides, nothing else can stand for those. A ``[`` in a string fails
-        both.
+        The elements are already known to be numbers. Where arrays are few, each was visited and had the
+        right length, so it is enough that the text has no further ``[``. Where they are many, the text
+        without its elements has to be, from one ``[`` to the next, the text of arrays of these shapes: with
+        as many of them as arrays were read, and no ``[`` besides, nothing else can stand for those. A ``[``
+        in a string fails both.
         """
         if not self._by_text:
             found = np.count_nonzero(np.frombuffer(self._body, np.uint8) == _OPENING)

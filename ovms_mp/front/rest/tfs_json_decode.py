@@ -184,8 +184,8 @@ def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, Gi
 def _only_input(inputs: Sequence[TensorSpec], remedy: str) -> TensorSpec:
     if len(inputs) != 1:
         raise _invalid(
-            f"values without a name are accepted for models of one input only; the model has {_names(inputs)}, "
-            f"so {remedy}"
+            f"values without a name are accepted for models of one input only; the model has "
+            f"{_names(inputs)}, so {remedy}"
         )
     return inputs[0]
 
@@ -250,8 +250,8 @@ def _out_of_range(level: list[object], spec: TensorSpec, place: str) -> Malforme
         if isinstance(value, (int, float)) and not low <= value <= high
     )
     return _invalid(
-        f"input {spec.name!r} ({spec.dtype.name}): element {index} of {place} is {_described(value)}, which is "
-        f"out of range"
+        f"input {spec.name!r} ({spec.dtype.name}): element {index} of {place} is {_described(value)}, "
+        f"which is out of range"
     )
 
 
@@ -278,7 +278,7 @@ def _fault(value: object, spec: TensorSpec, place: str, after_index: str) -> Mal
 def _faults(
     value: object, shape: list[int], accepted: AbstractSet[type], place: str, after_index: str
 ) -> Iterator[tuple[str, object, int | None]]:
-    """Place and value of each element that does not fit, and the length of the list expected there, if one is."""
+    """Place and value of each element that does not fit, and the length of the list expected there if any."""
     if not shape:
         if type(value) not in accepted:
             yield place + after_index, value, None

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results to the JSON of a predict answer, in TensorFlow Serving's forms. Runs in the fronts.
 
-orjson writes NumPy arrays without a Python object for each number: integers and float64 exactly, float32 as the
-shortest text that reads back as the same float32. Narrower floats become float32 first. TensorFlow Serving writes
-``NaN``, ``Infinity`` and ``-Infinity`` as those bare words, which is no JSON but what its clients read; orjson
-writes ``null``, so those are replaced afterwards.
+orjson writes NumPy arrays without a Python object for each number: integers and float64 exactly, float32 as
+the shortest text that reads back as the same float32. Narrower floats become float32 first. TensorFlow
+Serving writes ``NaN``, ``Infinity`` and ``-Infinity`` as those bare words, which is no JSON but what its
+clients read; orjson writes ``null``, so those are replaced afterwards.
 
 PERF: one [1, 10] float32 output in 2 us, [1, 1000] in 25 us (CPython 3.11, orjson 3.13, AMD EPYC, 2 cores).
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _HEADS = {JsonFormat.ROW: b'{"predictions": ', JsonFormat.COLUMN: b'{"outputs": '}
 _WRITTEN_AS_IS = frozenset({DType.FP32.tf_number, DType.FP64.tf_number})
-"""Floats that orjson writes well. The number stands for the dtype: an enum member's hash is computed in Python."""
+"""Floats that orjson writes well. The number stands for the dtype: an enum member's hash is Python code."""
 
 
 def encode_predict(fmt: JsonFormat, outputs: Sequence[ResultTensor]) -> bytes:
@@ -55,7 +55,9 @@ def _plain_array(output: ResultTensor) -> AnyArray:
     """The tensor in a dtype that orjson writes."""
     array = output.array()
     if output.dtype.kind is Kind.FLOAT and output.dtype.tf_number not in _WRITTEN_AS_IS:
-        return array.astype(np.float32)
+        # A signalling NaN, which any bits from a model may be, is worth no warning.
+        with np.errstate(invalid="ignore"):
+            return array.astype(np.float32)
     return array
 
 
@@ -108,8 +110,8 @@ def _zipped(outputs: Sequence[ResultTensor]) -> bytes:
 def _rows(array: AnyArray) -> tuple[int, list[bytes]]:
     """The texts of an array's rows, all without the same number of brackets, and that number.
 
-    PERF: the whole text is cut where one row's brackets close and the next one's open, in a tenth of the time that
-    a view of each row takes to make and to write.
+    PERF: the whole text is cut where one row's brackets close and the next one's open. 1000 rows of two
+    outputs take 0.29 ms, where a view of each row takes 0.43 ms and cannot tell what its nulls stand for.
     """
     if not array.size:
         return 0, [_text(row) for row in array]
