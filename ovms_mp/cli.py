@@ -29,6 +29,7 @@ from ovms_mp.config import (
     ModelConfig,
     RestConfig,
     ServerConfig,
+    SupervisionConfig,
     check_plugin_config,
     declared_settings,
     not_yet,
@@ -142,8 +143,14 @@ def effective_config(arguments: Sequence[str], environment: Mapping[str, str], c
     cores = len(os.sched_getaffinity(0))
     grpc = replace(grpc, workers=_capped("grpc_workers", grpc.workers, cores, notices))
     rest = replace(rest, workers=_capped("rest_workers", rest.workers, cores, notices))
-    models, is_single_model = _read_models(given, command, notices)
     others = {name: SECTIONS[name](**values) for name, values in sections.items()}
+    supervision: SupervisionConfig = others["supervision"]
+    if supervision.heartbeat_timeout_s < 2 * supervision.heartbeat_interval_s:
+        raise ConfigError(
+            f"--heartbeat_timeout_s {supervision.heartbeat_timeout_s:g} is too short; accepted: at least twice "
+            f"--heartbeat_interval_s, which is {supervision.heartbeat_interval_s:g}"
+        )
+    models, is_single_model = _read_models(given, command, notices)
     config = ServerConfig(models=models, is_single_model=is_single_model, grpc=grpc, rest=rest, **others)
     return Effective(config, tuple(notices))
 

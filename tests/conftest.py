@@ -1,25 +1,87 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of all tests."""
+"""Fixtures of all tests.
+
+Session fixtures are set up before a test's own, so what lives for the whole session is in each test's ledger from its beginning.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ovms_mp.demo import digits
 from tests.support.ledger import Ledger
-from tests.support.models import ModelZoo
+from tests.support.models import ModelZoo, build_resnet50
+from tests.support.server import Server
+from tests.support.tfs_client import TfsClient
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+PROCESS_TESTS = ("integration", "fault", "conformance")
+
 
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> ModelZoo:
     """Small real models, built once by a process of its own."""
     return ModelZoo.build(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture(scope="session")
+def resnet50(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Base path of the ResNet-50 topology with fixed random weights."""
+    return build_resnet50(tmp_path_factory.mktemp("resnet50"))
+
+
+@pytest.fixture(scope="session")
+def shared_server(
+    zoo: ModelZoo, resnet50: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """One server for all tests that only ask: every model of the zoo but the slow one, and more.
+
+    ``resnet50`` and ``digits``; ``versions``: 1 is tiny, 3 is plus_two, both served; ``broken``: its one version cannot be read;
+    ``absent``: its base path does not exist. Two fronts of each protocol.
+    """
+    directory = tmp_path_factory.mktemp("shared_server")
+    zoo.install("tiny", directory / "versions", 1)
+    zoo.install("plus_two", directory / "versions", 3)
+    broken = directory / "broken" / "1"
+    broken.mkdir(parents=True)
+    (broken / "model.xml").write_text("this is no model")
+    (broken / "model.bin").write_bytes(b"")
+    base_paths = {
+        **{path.name: path for path in sorted(zoo.root.iterdir()) if path.name != "slow"},
+        "resnet50": resnet50,
+        "digits": digits.model_directory(),
+        "versions": directory / "versions",
+        "broken": directory / "broken",
+        "absent": directory / "absent",
+    }
+    entries: list[dict[str, object]] = [
+        {"name": name, "base_path": str(path)} for name, path in base_paths.items()
+    ]
+    next(entry for entry in entries if entry["name"] == "versions")["model_version_policy"] = {"all": {}}
+    config = directory / "config.json"
+    config.write_text(json.dumps({"model_config_list": [{"config": entry} for entry in entries]}))
+    before = Ledger.take()
+    with Server(
+        ["config", "--config_path", str(config)], directory / "server.log", grpc_workers=2, rest_workers=2
+    ) as server:
+        yield server
+    eventually(
+        lambda: not Ledger.take().leaks(before), 5.0, f"nothing left behind: {Ledger.take().leaks(before)}"
+    )
+
+
+@pytest.fixture(scope="session")
+def tfs() -> Iterator[TfsClient]:
+    """The real TensorFlow Serving client; one process serves any number of servers."""
+    with TfsClient() as client:
+        yield client
 
 
 @pytest.fixture
@@ -32,13 +94,18 @@ def log_path(tmp_path: Path) -> Path:
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a process test that leaves a process, a socket, shared memory or a descriptor behind."""
     path = str(request.path)
-    if not any(f"/tests/{kind}/" in path for kind in ("integration", "fault", "conformance")):
-        yield
-        return
-    if "shared_server" in request.fixturenames:
-        # The server outlives the single test; its own fixture holds the ledger.
+    if not any(f"/tests/{kind}/" in path for kind in PROCESS_TESTS):
         yield
         return
     before = Ledger.take()
     yield
-    eventually(lambda: not Ledger.take().leaks(before), 5.0, f"nothing left behind: {Ledger.take().leaks(before)}")
+    eventually(
+        lambda: not Ledger.take().leaks(before), 5.0, f"nothing left behind: {Ledger.take().leaks(before)}"
+    )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add our options."""
+    parser.addoption(
+        "--fault-seconds", default="10", help="how long each fault test injects faults (full run: 60)"
+    )

@@ -114,11 +114,12 @@ class Service:
             VersionNotFound: No such version.
             ModelNotReady: Not available, also after the wait.
         """
-        route = self._table.find(name, version)
-        if route.endpoint:
-            return route
-        give_up_at = time.monotonic() + self._retry_window_s
-        while not route.endpoint:
+        give_up_at = 0.0
+        while True:
+            route = self._table.find(name, version)
+            if route.endpoint:
+                return route
+            give_up_at = give_up_at or time.monotonic() + self._retry_window_s
             remaining_s = give_up_at - time.monotonic()
             if not route.may_come or remaining_s <= 0:
                 raise route.unavailable()
@@ -127,8 +128,6 @@ class Service:
                     await self._table_changed.wait()
             except TimeoutError:
                 raise route.unavailable() from None
-            route = self._table.find(name, version)
-        return route
 
     async def predict(
         self,

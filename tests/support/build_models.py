@@ -25,6 +25,8 @@ def main() -> None:
         "nonzero": _nonzero(),
         "scalar": _scalar(),
         "slow": _slow(),
+        "plus_two": _plus_two(),
+        "sum": _sum(),
         **{f"id_{dtype}": _identity(dtype) for dtype in DTYPES},
     }.items():
         directory = root / name / "1"
@@ -48,6 +50,16 @@ def _result(name: str, node: ov.Node) -> ov.Node:
 def _tiny() -> ov.Model:
     x = _parameter("x", [1, 10])
     return ov.Model([_result("y", ops.add(x, np.float32(1)))], [x], "tiny")
+
+
+def _plus_two() -> ov.Model:
+    x = _parameter("x", [1, 10])
+    return ov.Model([_result("y", ops.add(x, np.float32(2)))], [x], "plus_two")
+
+
+def _sum() -> ov.Model:
+    a, b = _parameter("a", [-1]), _parameter("b", [-1])
+    return ov.Model([_result("sum", ops.add(a, b))], [a, b], "sum")
 
 
 def _identity(dtype: str) -> ov.Model:
@@ -83,12 +95,12 @@ def _scalar() -> ov.Model:
 
 
 def _slow() -> ov.Model:
-    """Eight products of large matrices, made from the input so that nothing can be folded away."""
+    """Many products of large matrices, made from the input so that nothing can be folded away."""
     x = _parameter("x", [1])
     size = 2048
     matrix = ops.broadcast(ops.multiply(x, np.float32(1e-4)), np.array([size, size]))
     node = matrix
-    for _ in range(8):
+    for _ in range(24):
         node = ops.matmul(node, matrix, False, False)
     mean = ops.reduce_mean(node, np.array([0, 1]), False)
     return ov.Model([_result("y", ops.unsqueeze(mean, np.array(0)))], [x], "slow")

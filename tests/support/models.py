@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ class ModelZoo:
     tiny: ``x`` f32 [1,10] -> ``y`` = x + 1. id_DTYPE: ``x`` [-1] -> ``y`` = x. pair: ``a`` f32 [2,3], ``b`` i64 [2,3]
     -> ``sum`` f32 = a + b, ``product`` f32 = a * b. batch: ``x`` f32 [-1,4] -> ``y`` = 2x. range: ``x`` f32 [2..4,3] -> ``y`` = x.
     nonzero: ``x`` f32 [-1] -> ``places`` i64 [1,-1]. scalar: ``x`` f32 [] -> ``y`` = x + 1. onnx_tiny: as tiny, as ONNX.
-    slow: ``x`` f32 [1] -> ``y``, about a second a run. resnet50: the ResNet-50 topology with fixed random weights.
+    slow: ``x`` f32 [1] -> ``y``, about a second a run. plus_two: as tiny, but x + 2. sum: ``a``, ``b`` f32 [-1] -> ``sum``; the
+    engine raises where their lengths differ and neither is 1.
     """
 
     root: Path
@@ -38,29 +40,51 @@ class ModelZoo:
     @classmethod
     def build(cls, root: Path) -> ModelZoo:
         """Build all models below ``root``."""
-        subprocess.run([sys.executable, "-m", "tests.support.build_models", str(root)], check=True, timeout=300)
+        subprocess.run(
+            [sys.executable, "-m", "tests.support.build_models", str(root)], check=True, timeout=300
+        )
         return cls(root)
 
     def base_path(self, name: str) -> Path:
         """The directory that holds ``1/``."""
         return self.root / name
 
+    def install(self, name: str, base_path: Path, version: int) -> Path:
+        """Make the zoo's model a version below another base path; it appears there at once, by a rename."""
+        base_path.mkdir(parents=True, exist_ok=True)
+        half_done = base_path.parent / f".{base_path.name}-{version}"
+        shutil.copytree(self.base_path(name) / "1", half_done)
+        return half_done.rename(base_path / str(version))
+
     def config_file(self, directory: Path, names: list[str], **settings: object) -> Path:
         """A configuration file that serves these models, all with the same further settings."""
-        entries = [{"config": {"name": name, "base_path": str(self.base_path(name)), **settings}} for name in names]
+        entries = [
+            {"config": {"name": name, "base_path": str(self.base_path(name)), **settings}} for name in names
+        ]
         path = directory / "config.json"
         path.write_text(json.dumps({"model_config_list": entries}))
         return path
 
     def infer(self, name: str, inputs: Mapping[str, AnyArray], directory: Path) -> dict[str, AnyArray]:
         """What OpenVINO itself answers, called directly in a process of its own."""
-        given, answered = directory / "inputs.npz", directory / "outputs.npz"
-        np.savez(given, **{key: np.asarray(value) for key, value in inputs.items()})  # type: ignore[arg-type]  # keywords are arrays
-        model = self.base_path(name) / "1" / "model.xml"
-        subprocess.run(
-            [sys.executable, "-m", "tests.support.direct_infer", str(model), str(given), str(answered)],
-            check=True,
-            timeout=120,
-        )
-        with np.load(answered, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+        return infer_directly(self.base_path(name) / "1" / "model.xml", inputs, directory)
+
+
+def infer_directly(model_file: Path, inputs: Mapping[str, AnyArray], directory: Path) -> dict[str, AnyArray]:
+    """What OpenVINO itself answers for a model file, called directly in a process of its own."""
+    given, answered = directory / "inputs.npz", directory / "outputs.npz"
+    np.savez(given, **{key: np.asarray(value) for key, value in inputs.items()})  # type: ignore[arg-type]  # keywords are arrays
+    subprocess.run(
+        [sys.executable, "-m", "tests.support.direct_infer", str(model_file), str(given), str(answered)],
+        check=True,
+        timeout=120,
+    )
+    with np.load(answered, allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+def build_resnet50(root: Path) -> Path:
+    """Build the ResNet-50 topology with fixed random weights; its base path. Input ``image`` f32 [1,3,224,224]."""
+    command = [sys.executable, "-m", "perf.model_builder", "--root", str(root), "resnet50"]
+    subprocess.run(command, check=True, timeout=300)
+    return root / "models" / "resnet50"

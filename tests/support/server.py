@@ -156,6 +156,8 @@ class Server:
             code = self.stop()
         except subprocess.TimeoutExpired:
             self.destroy()
-            raise AssertionError(f"no exit within {time.monotonic() - started:.1f} s:\n{self.log()}") from error
+            raise AssertionError(
+                f"no exit within {time.monotonic() - started:.1f} s:\n{self.log()}"
+            ) from error
         if code != 0 and kind is None:
             raise AssertionError(f"exit code {code}:\n{self.log()}")

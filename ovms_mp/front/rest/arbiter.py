@@ -36,13 +36,14 @@ class RestArbiter(Arbiter):
     """gunicorn's arbiter with a sign of life for the manager."""
 
     beat_descriptor = -1
+    beat_interval_s = 1.0
 
-    def murder_workers(self) -> None:
-        """Called once each turn of the arbiter's loop, at least every second."""
-        # The manager reads far faster than one byte a second; a full pipe means it is gone, and so are we
-        # soon.
+    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+        """Called once each turn of the arbiter's loop; turns are as quick as the manager wants the beats."""
+        # The manager empties the pipe at every beat; a full one means that it is gone, and so are we soon.
         os.write(self.beat_descriptor, b".")
-        super().murder_workers()
+        signals: list[int] = super().wait_for_signals(min(timeout, self.beat_interval_s))
+        return signals
 
 
 class ServerLogger(Logger):
@@ -101,6 +102,7 @@ class RestApplication(BaseApplication):
     def run(self) -> None:
         """Run the arbiter; ends the process."""
         RestArbiter.beat_descriptor = self._spec.beat_descriptor
+        RestArbiter.beat_interval_s = self._spec.common.heartbeat_interval_s
         RestArbiter(self).run()
 
 

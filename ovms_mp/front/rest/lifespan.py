@@ -11,6 +11,7 @@ from ovms_mp.errors import OvmsError
 from ovms_mp.front.session import FrontSession
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from ovms_mp.wire.specs import RestSpec
@@ -25,7 +26,7 @@ class Lifespan:
         self.spec = spec
         self.session: FrontSession
 
-    async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
+    async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Open the session; connections wait in the backlog until it is there."""
         session = FrontSession(self.spec, f"rest-{os.getpid()}")
         try:
@@ -37,6 +38,6 @@ class Lifespan:
         self.session = session
         session.report_ready()
 
-    async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
+    async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Close the session, after uvicorn has finished all requests."""
         await self.session.finish()

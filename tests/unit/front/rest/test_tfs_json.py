@@ -100,6 +100,7 @@ def texts(*values: object) -> list[str]:
         ('{"inputs": {"x": [1], "x": [2, 3]}}', JsonFormat.COLUMN, (2,), [2.0, 3.0]),
         ('{"instances": [{"x": [1], "x": [2, 3]}]}', JsonFormat.ROW, (1, 2), [2.0, 3.0]),
         ('{"inputs": 1, "inputs": 2}', JsonFormat.COLUMN, (), [2.0]),
+        ('{"inputs": {"x": 1}, "inputs": {"x": 2}}', JsonFormat.COLUMN, (), [2.0]),
         ('{"inputs": {"x": 1, "x": 2}}', JsonFormat.COLUMN, (), [2.0]),
         ('{"instances": [{"x": 1, "x": 2}]%s}' % (" " * 2000), JsonFormat.ROW, (1,), [2.0]),
         ('\ufeff{"inputs": [1]}', JsonFormat.COLUMN, (1,), [1.0]),

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sends the table of :mod:`tests.conformance.cases` to one server, over gRPC with the real client and over REST."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from ovms_mp import errors
+from tests.conformance.cases import (
+    CASES,
+    GRPC,
+    TINY_BODY,
+    Answer,
+    Case,
+    Document,
+    Expected,
+    Form,
+    Grpc,
+    Predict,
+    Refusal,
+    Rest,
+)
+from tests.support import rest_client
+from tests.support.tensors import content, typed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ovms_mp.model.dtypes import AnyArray
+    from tests.support.rest_client import HttpReply
+    from tests.support.server import Server
+    from tests.support.tfs_client import Reply, TfsClient
+
+RUNS = [
+    (case, form)
+    for case in CASES
+    for form in (case.request.applicable() if isinstance(case.request, Predict) else (None,))
+]
+IDS = [case.name if form is None else f"{case.name} [{form.value}]" for case, form in RUNS]
+
+MATRIX: Mapping[type[errors.OvmsError], tuple[str, int]] = {
+    errors.MalformedPayload: ("INVALID_ARGUMENT", 400),
+    errors.InputNameMismatch: ("INVALID_ARGUMENT", 400),
+    errors.ShapeMismatch: ("INVALID_ARGUMENT", 400),
+    errors.DtypeMismatch: ("INVALID_ARGUMENT", 400),
+    errors.ModelNotFound: ("NOT_FOUND", 404),
+    errors.VersionNotFound: ("NOT_FOUND", 404),
+    errors.ModelNotReady: ("UNAVAILABLE", 503),
+    errors.InferenceFailed: ("INTERNAL", 500),
+    errors.UnsupportedOperation: ("UNIMPLEMENTED", 501),
+}
+"""Written out once more, so that a change of the table in errors.py is noticed. Deadlines, full queues and arenas and long
+messages need servers of their own: tests/integration/test_deadlines.py and test_large.py."""
+
+
+@pytest.mark.parametrize(("case", "form"), RUNS, ids=IDS)
+def test_case(case: Case, form: Form | None, shared_server: Server, tfs: TfsClient) -> None:
+    """The answer, or the code and the words, are the expected ones."""
+    request = case.request
+    if isinstance(request, Predict):
+        assert form is not None
+        if form in GRPC:
+            check_grpc(send_grpc(request, form, shared_server, tfs), case.expected)
+        else:
+            check_rest(send_rest(request, form, shared_server), case.expected)
+    elif isinstance(request, Grpc):
+        check_grpc(send_raw_grpc(request, shared_server, tfs), case.expected)
+    else:
+        check_rest(send_raw_rest(request, shared_server), case.expected)
+
+
+def test_case_names_are_unique() -> None:
+    assert len(set(IDS)) == len(IDS)
+
+
+@pytest.mark.parametrize("error", MATRIX, ids=lambda error: error.__name__)
+def test_same_mistake_has_the_same_meaning_in_both_protocols(
+    error: type[errors.OvmsError], shared_server: Server, tfs: TfsClient
+) -> None:
+    """Each kind of failure occurs in the table over gRPC and over REST; code and status are the two columns of one row."""
+    codes: set[str] = set()
+    statuses: set[int] = set()
+    for case, form in RUNS:
+        if not isinstance(case.expected, Refusal) or case.expected.error is not error:
+            continue
+        request = case.request
+        if isinstance(request, Grpc):
+            codes.add(send_raw_grpc(request, shared_server, tfs).code)
+        elif isinstance(request, Rest):
+            statuses.add(send_raw_rest(request, shared_server).status)
+        elif form in GRPC:
+            codes.add(send_grpc(request, form, shared_server, tfs).code)
+        elif form is not None:
+            statuses.add(send_rest(request, form, shared_server).status)
+    code, status = MATRIX[error]
+    assert (codes, statuses) == ({code}, {status})
+    assert (error.code.name, error("").http_status) == (code, status)
+
+
+@pytest.mark.parametrize("path", ["/v1/models/tiny", "/v1/models/tiny:predict", "/v1/models/tiny/metadata"])
+def test_options_names_the_methods(path: str, shared_server: Server) -> None:
+    reply = rest_client.request(shared_server.rest_port, "OPTIONS", path)
+    assert reply.status == 200
+    assert "GET" in reply.headers["allow"]
+
+
+def test_head_is_answered_without_a_body(shared_server: Server) -> None:
+    reply = rest_client.request(shared_server.rest_port, "HEAD", "/v1/models/tiny")
+    assert reply.status in (200, 405)
+    assert reply.body == b""
+
+
+def test_errors_are_json_objects_with_one_key(shared_server: Server) -> None:
+    """Also those that falcon makes itself; clients read ``error``."""
+    port = shared_server.rest_port
+    for reply in (
+        rest_client.request(port, "POST", "/v1/models/tiny:predict", "{"),
+        rest_client.request(port, "POST", "/v1/models/nobody:predict", TINY_BODY),
+        rest_client.request(port, "GET", "/nowhere"),
+        rest_client.request(port, "DELETE", "/v1/models/tiny"),
+    ):
+        assert reply.headers["content-type"].startswith("application/json")
+        assert list(reply.json()) == ["error"]
+        assert isinstance(reply.json()["error"], str)
+
+
+def test_method_not_allowed_names_those_that_are(shared_server: Server) -> None:
+    reply = rest_client.request(shared_server.rest_port, "PUT", "/v1/models/tiny", "{}")
+    assert reply.status == 405
+    assert "GET" in reply.headers["allow"]
+
+
+def test_broken_version_has_its_reason_in_the_status(shared_server: Server, tfs: TfsClient) -> None:
+    """A failed load stays LOADING with UNKNOWN, as every generation reports it, and says why."""
+    by_rest = rest_client.request(shared_server.rest_port, "GET", "/v1/models/broken").json()
+    by_grpc = tfs.call(shared_server.port, "GetModelStatus", {"modelSpec": {"name": "broken"}}).response
+    for document in (by_rest, by_grpc):
+        (entry,) = document["model_version_status"]
+        assert (entry["version"], entry["state"]) == ("1", "LOADING")
+
+
+# --- sending ---
+
+
+def send_grpc(request: Predict, form: Form, server: Server, tfs: TfsClient) -> Reply:
+    write = content if form is Form.CONTENT else typed
+    spec: dict[str, Any] = {"name": request.model}
+    if request.version is not None:
+        spec["version"] = str(request.version)
+    inputs = {name: write(array) for name, array in request.inputs.items()}
+    return tfs.call(server.port, "Predict", {"modelSpec": spec, "inputs": inputs})
+
+
+def send_rest(request: Predict, form: Form, server: Server) -> HttpReply:
+    inputs = {name: _json_value(array) for name, array in request.inputs.items()}
+    body: Any
+    match form:
+        case Form.COLUMN:
+            body = {"inputs": inputs}
+        case Form.COLUMN_BARE:
+            body = {"inputs": next(iter(inputs.values()))}
+        case Form.ROW:
+            rows = zip(*inputs.values(), strict=True)
+            body = {"instances": [dict(zip(inputs, row, strict=True)) for row in rows]}
+        case _:
+            body = {"instances": next(iter(inputs.values()))}
+    place = f"/v1/models/{request.model}"
+    if request.version is not None:
+        place += f"/versions/{request.version}"
+    return rest_client.request(server.rest_port, "POST", f"{place}:predict", json.dumps(body))
+
+
+def send_raw_grpc(request: Grpc, server: Server, tfs: TfsClient) -> Reply:
+    if request.path:
+        return tfs.start_raw(server.port, request.path, request.body).wait()
+    return tfs.call(server.port, request.method, request.message)
+
+
+def send_raw_rest(request: Rest, server: Server) -> HttpReply:
+    if request.is_chunked:
+        assert isinstance(request.body, str)
+        pieces = [request.body[at : at + 7].encode() for at in range(0, len(request.body), 7)]
+        return rest_client.request_chunked(server.rest_port, request.path, pieces, request.headers)
+    return rest_client.request(server.rest_port, request.method, request.path, request.body, request.headers)
+
+
+def _json_value(array: AnyArray) -> Any:
+    """What a client would write: numbers as Python reads them; the narrow floats are numbers too."""
+    return array.astype(np.float64).tolist() if array.dtype.kind not in "iub" else array.tolist()
+
+
+# --- checking ---
+
+
+def check_grpc(reply: Reply, expected: Expected) -> None:
+    if isinstance(expected, Refusal):
+        code = expected.error.code.name if expected.error else expected.code
+        assert (reply.code, bool(code)) == (code, True), reply.details
+        for text in expected.texts:
+            assert text in reply.details
+        return
+    assert reply.code == "OK", reply.details
+    if isinstance(expected, Document):
+        assert comparable(reply.response) == comparable(expected.value)
+        return
+    found = reply.outputs()
+    assert found.keys() == expected.outputs.keys()
+    for name, array in expected.outputs.items():
+        assert found[name].dtype == array.dtype
+        assert_equal(found[name], array)
+
+
+def check_rest(reply: HttpReply, expected: Expected) -> None:
+    if isinstance(expected, Refusal):
+        status = expected.error("").http_status if expected.error else expected.status
+        assert reply.status == status, reply.text()
+        for text in expected.texts:
+            assert text in reply.text()
+        return
+    assert reply.status == 200, reply.text()
+    if isinstance(expected, Document):
+        assert comparable(reply.json()) == comparable(expected.value)
+        for name, value in expected.headers.items():
+            assert reply.headers[name] == value
+        return
+    ((key, value),) = reply.json().items()
+    outputs = expected.outputs
+    if len(outputs) == 1:
+        value = dict.fromkeys(outputs, value)
+    elif key == "predictions":
+        assert all(row.keys() == outputs.keys() for row in value)
+        value = {name: [row[name] for row in value] for name in outputs}
+    assert value.keys() == outputs.keys()
+    for name, array in outputs.items():
+        wanted = np.float64 if array.dtype.kind not in "iub" else array.dtype
+        assert_equal(np.array(value[name], wanted).astype(array.dtype), array)
+
+
+def assert_equal(found: AnyArray, expected: AnyArray) -> None:
+    """Same shape and bits; any NaN equals any other."""
+    assert found.shape == expected.shape
+    if expected.dtype.kind in "iub":
+        assert found.tolist() == expected.tolist()
+        return
+    np.testing.assert_array_equal(found.astype(np.float64), expected.astype(np.float64), strict=True)
+    assert (np.signbit(found.astype(np.float64)) == np.signbit(expected.astype(np.float64))).all()
+
+
+def comparable(document: Any) -> Any:
+    """The document without what ``MessageToDict`` leaves out: defaults. Numbers by value."""
+    if isinstance(document, dict):
+        entries = {key: comparable(value) for key, value in document.items()}
+        return {key: value for key, value in entries.items() if value not in ("", "OK", {}) and value is not False}
+    if isinstance(document, list):
+        return [comparable(value) for value in document]
+    return document

@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: defaults of both forms, precedence, refusals and exit codes. No server is started."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ovms_mp import __version__
+from ovms_mp.cli import Effective, effective_config, main
+from ovms_mp.config import MODEL_KEYS, NOT_YET_KEYS, ServerConfig, declared_settings
+from ovms_mp.errors import ConfigError
+from ovms_mp.model.versions import All, Latest, Specific
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MODEL = ("--model_name", "m", "--model_path", "/models/m")
+CORES = len(os.sched_getaffinity(0))
+
+
+def effective(
+    *arguments: str, command: str = "model", environment: Mapping[str, str] | None = None
+) -> Effective:
+    return effective_config(arguments, environment or {}, command)
+
+
+def refused(*arguments: str, command: str = "model", environment: Mapping[str, str] | None = None) -> str:
+    """The message with which these are refused."""
+    with pytest.raises(ConfigError) as caught:
+        effective(*arguments, command=command, environment=environment)
+    return caught.value.message
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> str:
+    path = tmp_path / "config.json"
+    document = {
+        "model_config_list": [
+            {"config": {"name": "a", "base_path": "a"}},
+            {"config": {"name": "b", "base_path": "/b", "nirq": 3}},
+        ]
+    }
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+# Defaults.
+
+
+def test_model_has_the_legacy_defaults() -> None:
+    config = effective(*MODEL).config
+
+    assert (config.grpc.port, config.rest.port) == (9000, 0)
+    assert (config.grpc.workers, config.rest.workers) == (1, 1)
+    assert config.grpc.bind_address == "[::]"
+    assert config.rest.bind_address == ".".join("0000")
+    assert (config.repository.poll_wait_s, config.log.level, config.log.path) == (1.0, "INFO", "")
+    assert config.limits.max_message_mb >= 1024
+
+
+def test_config_has_the_legacy_defaults(config_file: str) -> None:
+    config = effective("--config_path", config_file, command="config").config
+
+    assert (config.grpc.port, config.rest.port) == (9000, 0)
+    assert [model.name for model in config.models] == ["a", "b"]
+    assert not config.is_single_model
+
+
+def test_the_flat_form_starts_only_what_has_a_port(config_file: str) -> None:
+    both = effective(*MODEL, "--rest_port", "8000", command="").config
+    assert (both.grpc.port, both.rest.port) == (0, 8000)
+    only_grpc = effective("--config_path", config_file, "--port", "9001", command="").config
+    assert (only_grpc.grpc.port, only_grpc.rest.port) == (9001, 0)
+
+
+def test_flags_only_mean_the_same_server_in_both_forms() -> None:
+    arguments = (*MODEL, "--port", "9001", "--rest_port", "8001", "--nireq", "3")
+
+    assert effective(*arguments).config == effective(*arguments, command="").config
+
+
+def test_a_model_by_flags() -> None:
+    config = effective(
+        *MODEL,
+        "--nireq",
+        "4",
+        "--target_device",
+        "AUTO:GPU,CPU",
+        "--plugin_config",
+        '{"NUM_STREAMS": "2", "A": 1}',
+        "--model_version_policy",
+        '{"specific": {"versions": [1, 3]}}',
+    ).config
+
+    (model,) = config.models
+    assert config.is_single_model
+    assert (model.name, model.base_path, model.nireq) == ("m", Path("/models/m"), 4)
+    assert (model.target_device, dict(model.plugin_config)) == ("AUTO:GPU,CPU", {"NUM_STREAMS": "2", "A": 1})
+    assert model.version_policy == Specific(frozenset({1, 3}))
+
+
+def test_defaults_of_a_model_by_flags() -> None:
+    (model,) = effective(*MODEL).config.models
+
+    assert (model.nireq, model.target_device, dict(model.plugin_config)) == (0, "CPU", {})
+    assert model.version_policy == Latest(1)
+
+
+def test_policy_all_by_flag() -> None:
+    (model,) = effective(*MODEL, "--model_version_policy", '{"all": {}}').config.models
+
+    assert model.version_policy == All()
+
+
+def test_a_relative_model_path_starts_here() -> None:
+    (model,) = effective("--model_name", "m", "--model_path", "models/m").config.models
+
+    assert model.base_path == Path.cwd() / "models" / "m"
+
+
+def test_legacy_spelling_of_options() -> None:
+    # argparse took unique prefixes and "=", so deployments may have them.
+    config = effective("--model_name=m", "--model_path=/m", "--rest_p=8001", "--grpc_w", "1").config
+
+    assert config.rest.port == 8001
+
+
+# Every declared setting.
+
+
+@pytest.mark.parametrize("declared", list(declared_settings()), ids=lambda entry: entry.setting.flag)
+def test_every_flag_reaches_its_field(declared: object) -> None:
+    entry = next(found for found in declared_settings() if found == declared)
+    setting = entry.setting
+    value = {int: "1", float: "2.0", str: "text"}[entry.kind]
+    if setting.choices:
+        value = setting.choices[-1]
+    config = effective(*MODEL, f"--{setting.flag}", value).config
+
+    found = getattr(getattr(config, entry.section), entry.name)
+    assert found == entry.kind(value)
+    assert found != entry.default or entry.default == 1
+
+
+def test_flags_go_before_variables_and_those_before_defaults() -> None:
+    environment = {"FILE_SYSTEM_POLL_WAIT_SECONDS": "2.5", "LOG_LEVEL": "debug", "LOG_PATH": "/tmp/l"}  # noqa: S108  # not used
+
+    by_variable = effective(*MODEL, environment=environment).config
+    assert (by_variable.repository.poll_wait_s, by_variable.log.level) == (2.5, "DEBUG")
+    assert by_variable.log.path == environment["LOG_PATH"]
+    by_flag = effective(*MODEL, "--file_system_poll_wait_seconds", "0", environment=environment).config
+    assert (by_flag.repository.poll_wait_s, by_flag.log.level) == (0.0, "DEBUG")
+
+
+def test_empty_variables_say_nothing() -> None:
+    environment = {entry.setting.environment: "" for entry in declared_settings() if entry.setting.environment}
+
+    assert effective(*MODEL, environment=environment) == effective(*MODEL)
+
+
+def test_variables_that_are_no_numbers_are_named() -> None:
+    message = refused(*MODEL, environment={"REST_REQUESTS_QUEUE_SIZE": "many"})
+
+    assert message == "REST_REQUESTS_QUEUE_SIZE: 'many' is not an integer; accepted: 1 to 65535"
+
+
+def test_an_unknown_log_level_of_the_environment_means_info_and_is_told() -> None:
+    answer = effective(*MODEL, environment={"LOG_LEVEL": "verbose"})
+
+    assert answer.config.log.level == "INFO"
+    assert answer.notices == (
+        "LOG_LEVEL: 'verbose' is unknown, INFO is used; accepted: one of TRACE, DEBUG, INFO, WARNING, ERROR",
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["PLUGIN_DIR", "ENGINE_REQUESTS_QUEUE_SIZE", "ENGINE_REQUESTS_QUEUE_TIMEOUT"]
+)
+def test_variables_without_effect_are_told(name: str) -> None:
+    answer = effective(*MODEL, environment={name: "x"})
+
+    assert len(answer.notices) == 1
+    assert answer.notices[0].startswith(f"{name} is set and has no effect")
+
+
+def test_more_workers_than_cores_are_lowered_with_a_notice() -> None:
+    answer = effective(*MODEL, "--grpc_workers", str(CORES + 1), "--rest_workers", "9999")
+
+    assert (answer.config.grpc.workers, answer.config.rest.workers) == (CORES, CORES)
+    assert len(answer.notices) == 2
+    assert answer.notices[0].startswith(f"--grpc_workers {CORES + 1} is lowered to {CORES}")
+    assert answer.notices[1].startswith(f"--rest_workers 9999 is lowered to {CORES}")
+
+
+def test_as_many_workers_as_cores_are_taken_without_a_word() -> None:
+    answer = effective(*MODEL, "--grpc_workers", str(CORES))
+
+    assert (answer.config.grpc.workers, answer.notices) == (CORES, ())
+
+
+def test_notices_of_the_file_are_passed_on(config_file: str) -> None:
+    answer = effective("--config_path", config_file, command="config")
+
+    assert answer.notices == (
+        "$.model_config_list[1].config.nirq is unknown and has no effect; did you mean 'nireq'?",
+    )
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(("command", "ports"), [("", ()), ("", ("--port", "0")), ("model", ("--port", "0"))])
+def test_no_port_at_all(command: str, ports: tuple[str, ...]) -> None:
+    message = refused(*MODEL, *ports, command=command)
+
+    assert message.startswith("port and rest_port cannot both be unset")
+    assert "--rest_port" in message
+
+
+@pytest.mark.parametrize("ports", [("--rest_port", "9000"), ("--port", "8000", "--rest_port", "8000")])
+def test_equal_ports(ports: tuple[str, ...]) -> None:
+    message = refused(*MODEL, *ports)
+
+    assert message == f"port and rest_port cannot have the same values; both are {ports[-1]}"
+
+
+@pytest.mark.parametrize("flag", ["port", "rest_port"])
+@pytest.mark.parametrize("value", ["-1", "65536"])
+def test_port_out_of_range(flag: str, value: str) -> None:
+    assert refused(*MODEL, f"--{flag}", value) == f"--{flag}: {value} is out of range; accepted: 0 to 65535"
+
+
+@pytest.mark.parametrize("value", ["-1", "x", "1.5", "100001", "1e3"])
+def test_nireq_that_is_none(value: str) -> None:
+    assert refused(*MODEL, "--nireq", value) == (
+        f"--nireq: {value!r} is not valid; accepted: 0 (automatic) to 100000"
+    )
+
+
+@pytest.mark.parametrize("flag", ["plugin_config", "model_version_policy"])
+def test_json_flags_that_are_no_json(flag: str) -> None:
+    message = refused(*MODEL, f"--{flag}", "{'A': 1}")
+
+    assert f"--{flag}: \"{{'A': 1}}\" is not JSON" in message
+
+
+def test_json_flags_of_the_wrong_form() -> None:
+    assert refused(*MODEL, "--plugin_config", "[]").startswith("--plugin_config: [] is not valid; accepted: an object")
+    assert refused(*MODEL, "--plugin_config", '{"A": []}').startswith("--plugin_config.A: [] is not valid")
+    message = refused(*MODEL, "--model_version_policy", '{"latests": {}}')
+    assert message.startswith("--model_version_policy: ")
+    assert '{"all": {}}' in message
+
+
+@pytest.mark.parametrize("flag", ["model_name", "nireq", "target_device", "plugin_config", "shape"])
+def test_model_flags_exclude_a_file(config_file: str, flag: str) -> None:
+    message = refused("--config_path", config_file, f"--{flag}", "1", "--port", "1", command="")
+
+    assert message.startswith("Model parameters in CLI are exclusive with the config file")
+    assert f"--{flag}" in message
+
+
+@pytest.mark.parametrize("flag", NOT_YET_KEYS)
+@pytest.mark.parametrize("command", ["", "model"])
+def test_flags_that_have_no_effect_yet(flag: str, command: str) -> None:
+    message = refused(*MODEL, f"--{flag}", "auto", "--port", "1", command=command)
+
+    assert message.startswith(f"--{flag} 'auto': not supported yet")
+
+
+def test_what_is_missing_is_named() -> None:
+    assert refused("--model_name", "m") == "--model_path is missing; give --model_name and --model_path"
+    assert refused("--model_path", "m").startswith("--model_name is missing")
+    assert refused("--port", "1", command="").endswith("or --config_path FILE")
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"), [("model", "--config_path"), ("config", "--model_name"), ("", "--no_such"), ("model", "--v2")]
+)
+def test_unknown_flags_are_errors(command: str, flag: str) -> None:
+    message = refused(flag, "x", "--port", "1", command=command)
+
+    assert flag in message
+    assert f"{f'ovms_mp {command}'.strip()} --help" in message
+
+
+# The command as a whole.
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve"],
+        ["model"],
+        ["config"],
+        ["model", *MODEL, "--port", "x"],
+        ["model", *MODEL, "--port"],
+        ["model", *MODEL, "--rest_port", "9000"],
+        ["model", *MODEL, "stray"],
+        [*MODEL],
+        ["config", "--config_path", "/no/such/file.json"],
+        ["--config_path", "/no/such/file.json", "--port", "9000"],
+        ["devices", "--what"],
+        ["demo", "--port", "-1"],
+        ["demo", "--rest_port", "x"],
+    ],
+    ids=" ".join,
+)
+def test_usage_errors_exit_with_2_and_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("ovms_mp: error: ")
+    assert err.count("\n") == 1
+
+
+def test_an_unknown_command_is_answered_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["serve"])
+
+    err = capsys.readouterr().err
+    assert "unknown command 'serve'" in err
+    for command in ("model", "config", "demo", "devices"):
+        assert command in err
+
+
+def test_nothing_given_shows_the_help_and_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "usage: ovms_mp" in err
+
+
+@pytest.mark.parametrize("command", [[], ["model"], ["config"]], ids=["flat", "model", "config"])
+def test_help_lists_every_setting(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "10000")
+
+    assert main([*command, "--help"]) == 0
+
+    out, err = capsys.readouterr()
+    assert err == ""
+    blocks = [" ".join(block.split()) for block in re.split(r"^  (?=--)", out, flags=re.MULTILINE)]
+    for entry in declared_settings():
+        setting = entry.setting
+        (line,) = [block for block in blocks if block.startswith(f"--{setting.flag} {entry.kind.__name__.upper()} ")]
+        default = 0 if setting.flag == "port" and not command else entry.default
+        assert setting.meaning in line
+        assert (f"default {default}" if default != "" else "default none") in line
+        if setting.environment:
+            assert f"variable {setting.environment}" in line
+        if setting.low is not None:
+            assert f"accepted {setting.accepted()}" in line
+    model_flags = {f"--{key}" for key in MODEL_KEYS if key not in ("name", "base_path")}
+    model_flags |= {"--model_name", "--model_path"}
+    listed = {block.split()[0] for block in blocks[1:]}
+    assert (model_flags <= listed) == (command != ["config"])
+    assert ("--config_path" in listed) == (command != ["model"])
+
+
+def test_help_names_the_commands_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+
+    out = capsys.readouterr().out
+    for piece in ("ovms_mp demo", "ovms_mp model", "ovms_mp config", "ovms_mp devices", "exit codes: 0 clean stop, 2"):
+        assert piece in out
+
+
+@pytest.mark.parametrize("command", [[], ["model"], ["config"]], ids=["flat", "model", "config"])
+def test_version(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--version"]) == 0
+
+    out, err = capsys.readouterr()
+    assert out.startswith(f"ovms_mp {__version__} (OpenVINO ")
+    assert err == ""
+
+
+@pytest.mark.parametrize("command", ["demo", "devices"])
+def test_help_of_the_other_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+
+    assert f"usage: ovms_mp {command}" in capsys.readouterr().out
+
+
+def test_the_same_arguments_give_the_same_configuration() -> None:
+    config = effective(*MODEL).config
+
+    assert isinstance(config, ServerConfig)
+    assert config == effective(*MODEL).config
