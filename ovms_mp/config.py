@@ -358,6 +358,19 @@ def declared_settings() -> Iterator[DeclaredSetting]:
             )
 
 
+def settings_table() -> str:
+    """All server-wide settings as a Markdown table; the README holds it between its markers."""
+    lines = ["| flag | default | accepted | variable | meaning |", "|---|---|---|---|---|"]
+    for declared in declared_settings():
+        setting = declared.setting
+        default = f"`{declared.default}`" if declared.default != "" else "none"
+        variable = f"`{setting.environment}`" if setting.environment else ""
+        lines.append(
+            f"| `--{setting.flag}` | {default} | {setting.accepted()} | {variable} | {setting.meaning} |"
+        )
+    return "\n".join(lines)
+
+
 MODEL_KEYS: Mapping[str, str] = MappingProxyType(
     {
         "name": "Name that clients use.",

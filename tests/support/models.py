@@ -23,12 +23,15 @@ DTYPES = (
     "f16", "bf16", "f32", "f64", "f8e4m3", "f8e5m2",
 )  # fmt: skip
 
+DTYPES_OF_64_BITS = ("u64", "i64", "f64")
+
 
 @dataclass(frozen=True)
 class ModelZoo:
     """Base paths of models, by name.
 
-    tiny: ``x`` f32 [1,10] -> ``y`` = x + 1. id_DTYPE: ``x`` [-1] -> ``y`` = x. pair: ``a`` f32 [2,3], ``b`` i64 [2,3]
+    tiny: ``x`` f32 [1,10] -> ``y`` = x + 1. id_DTYPE: ``x`` [-1] -> ``y`` = x, but called ``x`` too where a
+    dtype has 64 bits. pair: ``a`` f32 [2,3], ``b`` i64 [2,3]
     -> ``sum`` f32 = a + b, ``product`` f32 = a * b. batch: ``x`` f32 [-1,4] -> ``y`` = 2x. range: ``x`` f32 [2..4,3] -> ``y`` = x.
     nonzero: ``x`` f32 [-1] -> ``places`` i64 [1,-1]. scalar: ``x`` f32 [] -> ``y`` = x + 1. onnx_tiny: as tiny, as ONNX.
     slow: ``x`` f32 [1] -> ``y``, about a second a run. plus_two: as tiny, but x + 2. sum: ``a``, ``b`` f32 [-1] -> ``sum``; the
