@@ -75,6 +75,7 @@ _TURN_LIMIT_S = 0.002
 """After so long in inline runs the loop sends what it has and looks at its sockets."""
 _SMOOTHING = 0.2
 """Weight of the newest run in the smoothed run time."""
+_OUTLIER_SLACK_S = 0.0001
 
 
 @dataclass(slots=True)
@@ -401,7 +402,10 @@ class WorkerLoop:
         self._running_by_arena[arena_key] -= 1
         if not self._running_by_arena[arena_key]:
             del self._running_by_arena[arena_key]
-        version.run_time_s += _SMOOTHING * (run.run_time_s - version.run_time_s)
+        # A quick run that the scheduler interrupted measures milliseconds; believing it would move the model to
+        # threads, where it costs several times as much. A run time that really grew is followed within some runs.
+        measured_s = min(run.run_time_s, 2.0 * version.run_time_s + _OUTLIER_SLACK_S)
+        version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
         self._answer(queued.peer, run.answer)
 
     def _answer(self, peer: Peer, answer: InferResult | InferFailed) -> None:
