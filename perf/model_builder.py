@@ -26,7 +26,7 @@ ov: Any = importlib.import_module("openvino")
 ops: Any = importlib.import_module("openvino.opset13")
 
 _SEED = 20260101
-_REFERENCES = MappingProxyType({"tiny": 16, "payload": 8, "resnet50": 4})
+_REFERENCES = MappingProxyType({"tiny": 16, "mirror": 4, "payload": 8, "resnet50": 4})
 _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 """Width, blocks and first stride of ResNet-50's four stages."""
 
@@ -49,21 +49,26 @@ def _parameter(spec: ModelSpec) -> Node:
     return node
 
 
-def _model(spec: ModelSpec, result: Node, parameter: Node) -> Any:  # noqa: ANN401 - openvino.Model, untyped
+def _model(spec: ModelSpec, result: Node, parameter: Node) -> Any:
     result.output(0).get_tensor().set_names({spec.output_name})
     return ov.Model([result], [parameter], spec.name)
 
 
-def build_tiny(spec: ModelSpec) -> Any:  # noqa: ANN401
+def build_tiny(spec: ModelSpec) -> Any:
     """Add one: what a request costs when inference costs nothing."""
     x = _parameter(spec)
     return _model(spec, ops.add(x, np.float32(1.0)), x)
 
 
-def build_payload(spec: ModelSpec) -> Any:  # noqa: ANN401
+def build_payload(spec: ModelSpec) -> Any:
     """Mean of each channel: 602 kB in, 12 bytes out."""
     x = _parameter(spec)
     return _model(spec, ops.reduce_mean(x, np.array([2, 3], dtype=np.int64), keep_dims=False), x)
+
+
+def build_mirror(spec: ModelSpec) -> Any:
+    """Add one to an image: 602 kB in, 602 kB out."""
+    return build_tiny(spec)
 
 
 class _ResNetBuilder:
@@ -72,7 +77,7 @@ class _ResNetBuilder:
     def __init__(self) -> None:
         self._random = np.random.default_rng(_SEED)
 
-    def build(self, spec: ModelSpec) -> Any:  # noqa: ANN401
+    def build(self, spec: ModelSpec) -> Any:
         """The whole network, softmax included."""
         image = _parameter(spec)
         x = ops.relu(self._convolution(image, 3, 64, kernel=7, stride=2))
@@ -128,9 +133,9 @@ def reference_inputs(spec: ModelSpec) -> Float32Array:
     return np.ascontiguousarray(mixed, dtype=np.float32)
 
 
-def expected_outputs(spec: ModelSpec, model: Any, inputs: Float32Array) -> Float32Array:  # noqa: ANN401
+def expected_outputs(spec: ModelSpec, model: Any, inputs: Float32Array) -> Float32Array:
     """What the model must answer; numpy knows two models, for ResNet-50 OpenVINO is its own witness."""
-    if spec.name == "tiny":
+    if spec.name in ("tiny", "mirror"):
         return inputs + np.float32(1.0)
     if spec.name == "payload":
         means: Float32Array = inputs.mean(axis=(3, 4), dtype=np.float64).astype(np.float32)
@@ -153,13 +158,13 @@ def check_separation(spec: ModelSpec, expected: Float32Array) -> None:
                 )
 
 
-def build_resnet50(spec: ModelSpec) -> Any:  # noqa: ANN401
+def build_resnet50(spec: ModelSpec) -> Any:
     """ResNet-50, softmax included."""
     return _ResNetBuilder().build(spec)
 
 
 _BUILDERS: Mapping[str, Callable[[ModelSpec], Any]] = MappingProxyType(
-    {"tiny": build_tiny, "payload": build_payload, "resnet50": build_resnet50}
+    {"tiny": build_tiny, "payload": build_payload, "mirror": build_mirror, "resnet50": build_resnet50}
 )
 
 

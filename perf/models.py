@@ -58,6 +58,14 @@ MODELS = MappingProxyType(
             output_shape=(1, 3),
             tolerance=0.002,
         ),
+        "mirror": ModelSpec(
+            name="mirror",
+            input_name="x",
+            input_shape=(1, 3, 224, 224),
+            output_name="y",
+            output_shape=(1, 3, 224, 224),
+            tolerance=0.01,
+        ),
         "resnet50": ModelSpec(
             name="resnet50",
             input_name="image",

@@ -42,7 +42,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     name: str
-    model: Literal["tiny", "payload", "resnet50"]
+    model: Literal["tiny", "payload", "mirror", "resnet50"]
     protocol: Protocol
     concurrency: int
     connections: int = 1

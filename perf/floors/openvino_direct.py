@@ -24,7 +24,7 @@ ov: Any = importlib.import_module("openvino")
 _MOST_CALLS = 1_000_000
 
 
-def _compile(model: Path, properties: dict[str, object]) -> Any:  # noqa: ANN401 - openvino.CompiledModel, untyped
+def _compile(model: Path, properties: dict[str, object]) -> Any:
     return ov.Core().compile_model(str(model), "CPU", properties)
 
 

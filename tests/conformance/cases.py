@@ -396,8 +396,8 @@ BODIES = (
     _body("JSON booleans", '{"instances": [true, false]}', Document({"predictions": [True, False]}), "id_boolean"),
     _body("0 and 1 as booleans", '{"instances": [1, 0]}', Document({"predictions": [True, False]}), "id_boolean"),
     _body("whole floats to i64", '{"instances": [1.0, 2e3]}', Document({"predictions": [1, 2000]}), "id_i64"),
-    _body("row of several outputs", '{"instances": [{"a": [1, 2, 3], "b": [10, 20, 30]}, {"b": [40, 50, 60], "a": [4, 5, 6]}]}', Document({"predictions": [{"sum": [11, 22, 33], "product": [10, 40, 90]}, {"sum": [44, 55, 66], "product": [160, 250, 360]}]}), "pair"),
-    _body("column of several outputs", '{"inputs": {"b": [[10, 20, 30], [40, 50, 60]], "a": [[1, 2, 3], [4, 5, 6]]}}', Document({"outputs": {"sum": [[11, 22, 33], [44, 55, 66]], "product": [[10, 40, 90], [160, 250, 360]]}}), "pair"),
+    _body("row of several outputs", '{"instances": [{"a": [1, 2, 3], "b": [10, 20, 30]}, {"b": [40, 50, 60], "a": [4, 5, 6]}]}', Document({"predictions": [{"sum": [11.0, 22.0, 33.0], "product": [10.0, 40.0, 90.0]}, {"sum": [44.0, 55.0, 66.0], "product": [160.0, 250.0, 360.0]}]}), "pair"),
+    _body("column of several outputs", '{"inputs": {"b": [[10, 20, 30], [40, 50, 60]], "a": [[1, 2, 3], [4, 5, 6]]}}', Document({"outputs": {"sum": [[11.0, 22.0, 33.0], [44.0, 55.0, 66.0]], "product": [[10.0, 40.0, 90.0], [160.0, 250.0, 360.0]]}}), "pair"),
 )  # fmt: skip
 
 _GET_SPEC = "/v1/models/versions"

@@ -108,10 +108,10 @@ def test_options_names_the_methods(path: str, shared_server: Server) -> None:
     assert "GET" in reply.headers["allow"]
 
 
-def test_head_is_answered_without_a_body(shared_server: Server) -> None:
+def test_head_is_refused_without_a_body(shared_server: Server) -> None:
     reply = rest_client.request(shared_server.rest_port, "HEAD", "/v1/models/tiny")
-    assert reply.status in (200, 405)
-    assert reply.body == b""
+    assert (reply.status, reply.body) == (405, b"")
+    assert "GET" in reply.headers["allow"]
 
 
 def test_errors_are_json_objects_with_one_key(shared_server: Server) -> None:
@@ -223,7 +223,8 @@ def check_rest(reply: HttpReply, expected: Expected) -> None:
         return
     assert reply.status == 200, reply.text()
     if isinstance(expected, Document):
-        assert comparable(reply.json()) == comparable(expected.value)
+        # As text, because 1, 1.0 and true are equal to Python.
+        assert json.dumps(reply.json(), sort_keys=True) == json.dumps(expected.value, sort_keys=True)
         for name, value in expected.headers.items():
             assert reply.headers[name] == value
         return

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import builtins
 import math
+import types
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -15,30 +17,14 @@ from hypothesis import strategies as st
 from ovms_mp.errors import ModelLoadFailed, OvmsError, ProtocolError
 from ovms_mp.wire import messages
 from ovms_mp.wire.messages import (
-    ArenaReleased,
-    ArenaRetired,
-    BootFailed,
     CancelTask,
-    Drain,
-    Drained,
     ErrorRecord,
-    Heartbeat,
-    Hello,
     InferFailed,
     InferResult,
     InferTask,
     LoadModel,
-    ModelRecord,
     ModelSettings,
-    ModelStateChanged,
-    Ready,
-    RoutingSnapshot,
-    SnapshotApplied,
     TensorRef,
-    TensorSpecRecord,
-    UnloadModel,
-    VersionRecord,
-    Welcome,
     decode_to_child,
     decode_to_front,
     decode_to_manager,
@@ -61,46 +47,39 @@ INT = st.integers(-(2**63), 2**63 - 1)
 FLOAT = st.floats(allow_nan=False)
 
 
-def tuples(of: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
-    return st.lists(of, max_size=3).map(tuple)
+def strategy_of(kind: Any) -> st.SearchStrategy[Any]:
+    """Values of a field's type, whatever messages consist of."""
+    if kind in _LEAVES:
+        return _LEAVES[kind]
+    arguments = typing.get_args(kind)
+    match typing.get_origin(kind):
+        case typing.Union | types.UnionType:
+            return st.one_of(*(strategy_of(member) for member in arguments))
+        case builtins.tuple if arguments[-1] is Ellipsis:
+            return st.lists(strategy_of(arguments[0]), max_size=2).map(tuple)
+        case builtins.tuple:
+            return st.tuples(*(strategy_of(member) for member in arguments))
+        case builtins.dict:
+            return st.dictionaries(strategy_of(arguments[0]), strategy_of(arguments[1]), max_size=3)
+        case _:
+            fields = typing.get_type_hints(kind)
+            return st.builds(kind, **{name: strategy_of(member) for name, member in fields.items()})
 
 
-ERROR = st.builds(ErrorRecord, TEXT, TEXT)
-SPEC = st.builds(TensorSpecRecord, TEXT, TEXT, tuples(st.tuples(INT, INT)))
-REF = st.builds(TensorRef, INT, INT, tuples(INT))
-SETTINGS = st.builds(
-    ModelSettings, TEXT, INT, st.dictionaries(TEXT, TEXT | INT | FLOAT | st.booleans(), max_size=3), INT, INT
-)
-VERSION = st.builds(VersionRecord, INT, INT, INT, TEXT, INT, TEXT, tuples(SPEC), tuples(SPEC))
-MODEL = st.builds(ModelRecord, TEXT, INT, tuples(VERSION))
-TO_MANAGER: dict[type, st.SearchStrategy[Any]] = {
-    Hello: st.builds(Hello, TEXT, TEXT, INT, INT),
-    Ready: st.builds(Ready, TEXT),
-    BootFailed: st.builds(BootFailed, ERROR),
-    Heartbeat: st.builds(Heartbeat, TEXT, INT, INT),
-    SnapshotApplied: st.builds(SnapshotApplied, INT),
-    ModelStateChanged: st.builds(
-        ModelStateChanged, INT, INT, st.none() | ERROR, tuples(SPEC), tuples(SPEC), TEXT
-    ),
-    ArenaReleased: st.builds(ArenaReleased, INT, INT),
-    Drained: st.builds(Drained),
-}
-TO_CHILD: dict[type, st.SearchStrategy[Any]] = {
-    Welcome: st.builds(Welcome, INT, INT),
-    RoutingSnapshot: st.builds(RoutingSnapshot, INT, st.booleans(), tuples(TEXT), tuples(MODEL)),
-    LoadModel: st.builds(LoadModel, INT, TEXT, INT, TEXT, SETTINGS),
-    UnloadModel: st.builds(UnloadModel, INT),
-    ArenaRetired: st.builds(ArenaRetired, INT, INT),
-    Drain: st.builds(Drain, INT),
-}
-TO_WORKER: dict[type, st.SearchStrategy[Any]] = {
-    InferTask: st.builds(InferTask, INT, INT, tuples(REF), INT, INT, INT),
-    CancelTask: st.builds(CancelTask, INT),
-}
-TO_FRONT: dict[type, st.SearchStrategy[Any]] = {
-    InferResult: st.builds(InferResult, INT, tuples(REF)),
-    InferFailed: st.builds(InferFailed, INT, TEXT, TEXT, INT),
-}
+_LEAVES: dict[Any, st.SearchStrategy[Any]] = {
+    str: TEXT, int: INT, float: FLOAT, bool: st.booleans(), types.NoneType: st.none()
+}  # fmt: skip
+
+
+def kinds_of(union: Any) -> dict[type, st.SearchStrategy[Any]]:
+    """A channel's message types, and values of each."""
+    return {kind: strategy_of(kind) for kind in typing.get_args(union)}
+
+
+TO_MANAGER = kinds_of(messages.ToManager)
+TO_CHILD = kinds_of(messages.ToChild)
+TO_WORKER = kinds_of(typing.get_args(messages.ToWorker)[0])
+TO_FRONT = kinds_of(typing.get_args(messages.ToFront)[0])
 CHANNELS = {"to_manager": TO_MANAGER, "to_child": TO_CHILD, "to_worker": TO_WORKER, "to_front": TO_FRONT}
 BATCHES = ("to_worker", "to_front")
 
@@ -116,21 +95,15 @@ ANY_PAYLOAD = st.sampled_from(sorted(CHANNELS)).flatmap(
 )
 
 
-def members(union: Any) -> set[type]:
-    return set(typing.get_args(union))
-
-
-def test_these_are_all_messages() -> None:
-    assert members(messages.ToManager) == set(TO_MANAGER)
-    assert members(messages.ToChild) == set(TO_CHILD)
-    assert members(typing.get_args(messages.ToWorker)[0]) == set(TO_WORKER)
-    assert members(typing.get_args(messages.ToFront)[0]) == set(TO_FRONT)
+def test_every_message_type_has_its_channel() -> None:
     declared = {
         cls
         for cls in vars(messages).values()
         if isinstance(cls, type) and issubclass(cls, (messages.Message, messages.HotMessage))
     } - {messages.Message, messages.HotMessage}
+
     assert declared == {kind for kinds in CHANNELS.values() for kind in kinds}
+    assert len(declared) == sum(len(kinds) for kinds in CHANNELS.values())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ports, with real sockets on the loopback address."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ovms_mp.errors import BootError
+from ovms_mp.manager.listeners import bind_rest, hold_grpc_port, split_addresses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOME = "127.0.0.1"
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as made:
+        yield made
+
+
+@pytest.fixture
+def busy_port(stack: ExitStack) -> int:
+    """A port on which somebody listens."""
+    listener = stack.enter_context(socket.socket())
+    listener.bind((HOME, 0))
+    listener.listen()
+    return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "addresses"),
+    [
+        ("0.0.0.0", ("0.0.0.0",)),
+        ("127.0.0.1,::1", ("127.0.0.1", "::1")),
+        (" a , b ,", ("a", "b")),
+        ("", ()),
+        (",", ()),
+    ],
+)
+def test_split_addresses(text: str, addresses: tuple[str, ...]) -> None:
+    assert split_addresses(text) == addresses
+
+
+def test_rest_sockets_are_bound_and_do_not_listen_yet(stack: ExitStack) -> None:
+    (listener,) = bind_rest((HOME,), 0)
+    stack.enter_context(listener)
+    address = listener.getsockname()
+
+    assert address[0] == HOME
+    assert address[1] > 0
+    assert not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    assert not listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+    assert not listener.get_inheritable()
+    listener.listen()
+    with socket.create_connection(address, timeout=1):
+        pass
+
+
+def test_one_socket_for_each_address(stack: ExitStack) -> None:
+    listeners = [stack.enter_context(made) for made in bind_rest((HOME, "127.0.0.2"), 0)]
+
+    assert [made.getsockname()[0] for made in listeners] == [HOME, "127.0.0.2"]
+
+
+def test_a_busy_rest_port(busy_port: int) -> None:
+    with pytest.raises(BootError) as caught:
+        bind_rest((HOME,), busy_port)
+
+    assert caught.value.message == (
+        f"Failed to start REST server - at {HOME}:{busy_port} - Address already in use; "
+        f"choose another --rest_port or stop what uses it"
+    )
+
+
+def test_a_busy_grpc_port(busy_port: int) -> None:
+    with pytest.raises(BootError) as caught:
+        hold_grpc_port((HOME,), busy_port)
+
+    assert caught.value.message == (
+        f"Failed to start gRPC server - at {HOME}:{busy_port} - Address already in use; "
+        f"choose another --port or stop what uses it"
+    )
+
+
+def test_a_server_of_ours_on_the_same_grpc_port_is_noticed(stack: ExitStack) -> None:
+    # As a front of another ovms_mp would: with SO_REUSEPORT, which a plain second bind would not mind.
+    front = stack.enter_context(socket.socket())
+    front.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    front.bind((HOME, 0))
+    front.listen()
+
+    with pytest.raises(BootError, match="Address already in use"):
+        hold_grpc_port((HOME,), front.getsockname()[1])
+
+
+def test_a_held_grpc_port_is_the_fronts_alone(stack: ExitStack) -> None:
+    (held,) = hold_grpc_port((HOME,), 0)
+    stack.enter_context(held)
+    address = held.getsockname()
+    assert not held.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    with pytest.raises(BootError):
+        bind_rest((HOME,), address[1])
+
+    front = stack.enter_context(socket.socket())
+    front.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    front.bind(address)
+    front.listen()
+    with socket.create_connection(address, timeout=1) as client:
+        accepted = stack.enter_context(front.accept()[0])
+        assert accepted.getpeername() == client.getsockname()
+
+
+def test_brackets_and_both_families(stack: ExitStack) -> None:
+    (listener,) = bind_rest(("[::]",), 0)
+    stack.enter_context(listener)
+    listener.listen()
+
+    if listener.family == socket.AF_INET6:
+        assert not listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    with socket.create_connection((HOME, listener.getsockname()[1]), timeout=1):
+        pass
+
+
+@pytest.mark.parametrize(("bind", "flag"), [(bind_rest, "rest_bind_address"), (hold_grpc_port, "grpc_bind_address")])
+def test_an_address_that_is_none_names_its_flag(
+    bind: type, flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    # No resolver is asked: that may take seconds.
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(BootError) as caught:
+        bind(("no.such.host",), 1)
+
+    assert caught.value.message == f"--{flag} 'no.such.host': Name or service not known"
+
+
+def test_an_address_of_another_machine(stack: ExitStack) -> None:
+    # TEST-NET-1, RFC 5737.
+    with pytest.raises(BootError, match=r"REST server - at 192\.0\.2\.1:8000 - Cannot assign requested address"):
+        bind_rest(("192.0.2.1",), 8000)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Timers, under a clock of the test's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from ovms_mp.manager import timers as timers_module
+from ovms_mp.manager.timers import Timers
+
+
+class Clock:
+    """Stands still until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(timers_module, "time", made)
+    return made
+
+
+def test_nothing_to_wait_for(clock: Clock) -> None:
+    timers = Timers()
+    timers.run_due()
+
+    assert timers.seconds_to_next() is None
+
+
+def test_calls_are_made_when_due_and_once(clock: Clock) -> None:
+    timers, calls = Timers(), list[str]()
+    timers.call_after(2.0, lambda: calls.append("b"))
+    timers.call_at(clock.now + 1.0, lambda: calls.append("a"))
+    assert timers.seconds_to_next() == 1.0
+    timers.run_due()
+    assert calls == []
+    clock.now += 1.0
+    timers.run_due()
+    assert calls == ["a"]
+    assert timers.seconds_to_next() == 1.0
+    clock.now += 5.0
+    assert timers.seconds_to_next() == 0.0
+    timers.run_due()
+    timers.run_due()
+
+    assert calls == ["a", "b"]
+    assert timers.seconds_to_next() is None
+
+
+def test_what_is_due_together_is_called_in_order_of_its_moment_then_of_its_asking(clock: Clock) -> None:
+    timers, calls = Timers(), list[int]()
+    for name, moment in ((0, 5.0), (1, 3.0), (2, 5.0), (3, 3.0)):
+        timers.call_at(clock.now + moment, lambda name=name: calls.append(name))  # type: ignore[misc]  # binds now
+    clock.now += 10.0
+    timers.run_due()
+
+    assert calls == [1, 3, 0, 2]
+
+
+def test_a_call_that_asks_for_itself_at_once_waits_for_the_next_turn(clock: Clock) -> None:
+    timers, calls = Timers(), list[float]()
+
+    def again() -> None:
+        calls.append(clock.now)
+        timers.call_after(0.0, again)
+
+    again()
+    timers.run_due()
+    assert len(calls) == 2
+    timers.run_due()
+
+    assert len(calls) == 3
+
+
+def test_a_call_that_raises_does_not_take_others_of_later_turns_with_it(clock: Clock) -> None:
+    timers, calls = Timers(), list[str]()
+    timers.call_after(1.0, lambda: calls.append("later"))
+    timers.call_after(0.0, lambda: [][0])
+    with pytest.raises(IndexError):
+        timers.run_due()
+    clock.now += 1.0
+    timers.run_due()
+
+    assert calls == ["later"]
