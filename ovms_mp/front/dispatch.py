@@ -121,6 +121,7 @@ class Dispatcher:
         self._address = address
         self._loop = loop
         self._links: dict[str, _WorkerLink] = {}
+        self._alive: frozenset[str] = frozenset()
         self._next_task_id = 0
         self._finished = 0
         self._late_answers = 0
@@ -186,7 +187,11 @@ class Dispatcher:
             DeadlineExceeded: The task's deadline passed, whatever the worker does.
             OvmsError: What the worker answered.
         """
-        link = self._links.get(route.endpoint) or self._connect(route.endpoint)
+        link = self._links.get(route.endpoint)
+        if link is None:
+            if route.endpoint not in self._alive:
+                raise WorkerGone
+            link = self._connect(route.endpoint)
         lane = link.lanes.get(task.handle)
         if lane is None:
             lane = link.lanes[task.handle] = _Lane()
@@ -210,8 +215,8 @@ class Dispatcher:
 
     def keep_links(self, endpoints: Iterable[str]) -> None:
         """Drop the links to workers that a snapshot does not list any more: they have been reaped."""
-        alive = frozenset(endpoints)
-        for endpoint in [endpoint for endpoint in self._links if endpoint not in alive]:
+        self._alive = frozenset(endpoints)
+        for endpoint in [endpoint for endpoint in self._links if endpoint not in self._alive]:
             link = self._links.pop(endpoint)
             self._loop.remove_reader(link.descriptor)
             # Answers that left the worker before it died are as good as any.

@@ -133,7 +133,7 @@ class Poller:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._sockets: list[_Socket] = []
+        self._sockets: dict[int, _Socket] = {}
 
     def register(self, source: _Socket | int) -> None:
         """Watch a socket or descriptor for input."""
@@ -141,26 +141,24 @@ class Poller:
             self._epoll.register(source, select.EPOLLIN)
         else:
             self._epoll.register(source.fileno(), select.EPOLLIN)
-            self._sockets.append(source)
+            self._sockets[source.fileno()] = source
 
     def unregister(self, descriptor: int) -> None:
         """Stop watching a descriptor."""
         self._epoll.unregister(descriptor)
 
     def wait(self, timeout_s: float | None) -> set[int]:
-        """Wait for input; the descriptors that have some. The caller then drains every socket.
+        """Wait for input; the descriptors that may have some. The caller drains the sockets among them.
 
         Args:
             timeout_s: Longest wait; None means until something happens.
         """
-        for source in self._sockets:
-            if source.has_input():
-                timeout_s = 0.0
-                break
+        ready = {descriptor for descriptor, source in self._sockets.items() if source.has_input()}
         try:
-            return {descriptor for descriptor, _ in self._epoll.poll(timeout_s)}
+            ready.update([descriptor for descriptor, _ in self._epoll.poll(0.0 if ready else timeout_s)])
         except InterruptedError:
-            return set()
+            pass  # A signal's handler has run; what it has to say comes through its descriptor.
+        return ready
 
     def close(self) -> None:
         """Give the epoll descriptor back."""

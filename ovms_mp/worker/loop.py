@@ -171,13 +171,17 @@ class WorkerLoop:
         poller.register(self._data)
         poller.register(self._control.dealer)
         poller.register(self._wakeup.fileno())
+        control, data = self._control.dealer.fileno(), self._data.fileno()
         while True:
-            if self._wakeup.fileno() in poller.wait(0.0 if self._has_inline_work() else None):
+            ready = poller.wait(0.0 if self._has_inline_work() else None)
+            if control in ready:
+                self._take_control()
+            if data in ready:
+                self._take_tasks()
+            if self._wakeup.fileno() in ready:
                 self._wakeup.clear()
-            self._take_control()
-            self._take_tasks()
-            self._take_finished()
-            self._take_outcomes()
+                self._take_finished()
+                self._take_outcomes()
             self._start_tasks()
             self._flush()
             self._retire_versions()
@@ -359,14 +363,10 @@ class WorkerLoop:
                 if queued is None:
                     continue
                 is_busy = True
-                slot = version.idle.popleft()
-                version.running += 1
-                arena_key = (queued.peer.arena_index, queued.peer.arena_epoch)
-                self._running_by_arena[arena_key] = self._running_by_arena.get(arena_key, 0) + 1
                 if version.run_time_s > _INLINE_LIMIT_S:
-                    version.threads.submit(self._run_in_thread, version, slot, queued)
+                    self._start_in_thread(version, queued)
                 else:
-                    self._finish(_run(version, slot, queued))
+                    self._note_run(_run(version, version.idle[0], queued))
             if time.perf_counter() > turn_ends:
                 return
 
@@ -386,27 +386,36 @@ class WorkerLoop:
                 return queued
         return None
 
+    def _start_in_thread(self, version: ServedVersion, queued: QueuedTask) -> None:
+        slot = version.idle.popleft()
+        version.running += 1
+        self._running_by_arena[queued.peer.arena_key] = (
+            self._running_by_arena.get(queued.peer.arena_key, 0) + 1
+        )
+        version.threads.submit(self._run_in_thread, version, slot, queued)
+
     def _run_in_thread(self, version: ServedVersion, slot: InferSlot, queued: QueuedTask) -> None:
         self._finished.append(_run(version, slot, queued))
         self._wakeup.set()
 
     def _take_finished(self) -> None:
         while self._finished:
-            self._finish(self._finished.popleft())
+            run = self._finished.popleft()
+            version, arena_key = run.version, run.queued.peer.arena_key
+            version.idle.append(run.slot)
+            version.running -= 1
+            self._running_by_arena[arena_key] -= 1
+            if not self._running_by_arena[arena_key]:
+                del self._running_by_arena[arena_key]
+            self._note_run(run)
 
-    def _finish(self, run: FinishedRun) -> None:
-        version, queued = run.version, run.queued
-        version.idle.append(run.slot)
-        version.running -= 1
-        arena_key = (queued.peer.arena_index, queued.peer.arena_epoch)
-        self._running_by_arena[arena_key] -= 1
-        if not self._running_by_arena[arena_key]:
-            del self._running_by_arena[arena_key]
+    def _note_run(self, run: FinishedRun) -> None:
+        version = run.version
         # A quick run that the scheduler interrupted measures milliseconds; believing it would move the model to
         # threads, where it costs several times as much. A run time that really grew is followed within some runs.
         measured_s = min(run.run_time_s, 2.0 * version.run_time_s + _OUTLIER_SLACK_S)
         version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
-        self._answer(queued.peer, run.answer)
+        self._answer(run.queued.peer, run.answer)
 
     def _answer(self, peer: Peer, answer: InferResult | InferFailed) -> None:
         self._counters.answered += 1

@@ -23,6 +23,11 @@ class Peer:
     arena_epoch: int
     arena: Arena
 
+    @property
+    def arena_key(self) -> tuple[int, int]:
+        """The arena and its epoch."""
+        return self.arena_index, self.arena_epoch
+
 
 @dataclass(slots=True)
 class QueuedTask:

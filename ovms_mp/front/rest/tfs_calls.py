@@ -28,6 +28,7 @@ async def predict(service: Service, name: str, version: str, body: bytes) -> byt
         OvmsError: One of the failures in :mod:`ovms_mp.errors`; the model and version are looked up before
             the body is read.
     """
+    # Looked up again: the version may have changed hands while the body was on its way.
     route = await service.routable(name, version_number(name, version))
     form, given = decode_predict(body, route.inputs)
 
