@@ -30,11 +30,9 @@ from ovms_mp.config import (
     RestConfig,
     ServerConfig,
     SupervisionConfig,
-    check_plugin_config,
     declared_settings,
-    not_yet,
-    parse_config_file,
 )
+from ovms_mp.config_file import check_plugin_config, not_yet, parse_config_file
 from ovms_mp.errors import ConfigError, ExitCode
 from ovms_mp.model.versions import Latest, VersionPolicy, parse_policy
 

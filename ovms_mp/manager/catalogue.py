@@ -109,11 +109,6 @@ class Catalogue:
         self.fatal_error: ErrorRecord | None = None
 
     @property
-    def devices(self) -> tuple[str, ...]:
-        """Device strings that need a worker."""
-        return tuple(dict.fromkeys(model.config.target_device for model in self._models.values()))
-
-    @property
     def names(self) -> list[str]:
         """All model names."""
         return list(self._models)

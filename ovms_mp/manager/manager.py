@@ -24,6 +24,7 @@ from ovms_mp.manager.listeners import bind_rest, hold_grpc_port, split_addresses
 from ovms_mp.manager.specs import SpecMaker
 from ovms_mp.manager.supervisor import Supervisor
 from ovms_mp.manager.timers import Timers
+from ovms_mp.manager.workers import WorkerPool
 from ovms_mp.wire.channels import Poller, Router, new_endpoint
 from ovms_mp.wire.messages import (
     PROTOCOL_VERSION,
@@ -34,17 +35,14 @@ from ovms_mp.wire.messages import (
     Drained,
     Heartbeat,
     Hello,
-    LoadModel,
     ModelStateChanged,
     Ready,
     RoutingSnapshot,
     SnapshotApplied,
-    UnloadModel,
     Welcome,
     decode_to_manager,
     encode,
 )
-from ovms_mp.wire.specs import WorkerSpec
 
 if TYPE_CHECKING:
     import socket
@@ -80,16 +78,16 @@ class Manager:
         self._timers = Timers()
         self._poller = Poller()
         self._supervisor = Supervisor(config.supervision, self._timers, self._poller, self)
-        self._catalogue = Catalogue(config.models, config.limits, self)
+        devices = tuple(dict.fromkeys(model.target_device for model in config.models))
+        self._workers = WorkerPool(devices, self._send, self._timers, config.supervision.load_timeout_s)
+        self._catalogue = Catalogue(config.models, config.limits, self._workers)
+        self._workers.watch = self._catalogue
+        self._devices = devices
         self._phase = Phase.LOADING
         self._exit_code: int | None = None
         self._epoch = 0
         self._is_snapshot_due = False
         self._is_plan_due = True
-        self._workers: dict[str, str] = {}
-        """Child id of the READY worker, by device."""
-        self._data_endpoints: dict[str, str] = {}
-        """Where a worker process takes tasks, by child id."""
         self._waiting_fronts: list[str] = []
         self._stop_signals = 0
         self._final_code = ExitCode.CLEAN
@@ -156,8 +154,8 @@ class Manager:
 
     def run(self) -> int:
         """Serve until stopped; the exit code."""
-        for index, device in enumerate(self._catalogue.devices):
-            self._start_worker(index, device)
+        for device in self._devices:
+            self._start_worker(device)
         self._check_liveness()
         while self._exit_code is None:
             readable = self._poller.wait(self._timers.seconds_to_next())
@@ -196,7 +194,7 @@ class Manager:
         match self._phase:
             case Phase.LOADING if self._catalogue.fatal_error and self._config.is_single_model:
                 self.cannot_boot(self._catalogue.fatal_error.message)
-            case Phase.LOADING if self._are_workers_ready() and self._catalogue.is_settled():
+            case Phase.LOADING if self._workers.are_all_ready() and self._catalogue.is_settled():
                 self._phase = Phase.STARTING_FRONTS
                 self._start_fronts()
             case Phase.STARTING_FRONTS if self._are_fronts_ready():
@@ -230,19 +228,19 @@ class Manager:
         return RoutingSnapshot(
             epoch=self._epoch,
             is_draining=self._phase in (Phase.STOPPING_FRONTS, Phase.STOPPING_WORKERS),
-            endpoints=tuple(self._data_endpoints[child_id] for child_id in self._workers.values()),
+            endpoints=self._workers.endpoints(),
             models=self._catalogue.records(),
         )
 
     # --- starting ---
 
-    def _start_worker(self, index: int, device: str) -> None:
-        def make_spec(child_id: str) -> WorkerSpec:
-            spec = self._specs.worker(child_id, device)
-            self._data_endpoints[child_id] = spec.data_endpoint
-            return spec
-
-        self._supervisor.fill(_worker_name(index), Kind.WORKER, make_spec, self._arenas.descriptors())
+    def _start_worker(self, device: str) -> None:
+        self._supervisor.fill(
+            self._workers.role_name(device),
+            Kind.WORKER,
+            lambda child_id: self._workers.make_spec(self._specs, child_id, device),
+            self._arenas.descriptors(),
+        )
 
     def _start_fronts(self) -> None:
         config = self._config
@@ -261,9 +259,6 @@ class Manager:
                 lambda child_id: self._specs.arbiter(child_id, descriptors, self._beat_write),
                 (*self._arenas.descriptors(), *descriptors, self._beat_write),
             )
-
-    def _are_workers_ready(self) -> bool:
-        return len(self._workers) == len(self._catalogue.devices)
 
     def _are_fronts_ready(self) -> bool:
         config = self._config
@@ -374,10 +369,9 @@ class Manager:
         self._supervisor.beat(child)
         _log.info("event=ready child=%s pid=%d %s", child.child_id, child.pid, detail)
         if child.kind is Kind.WORKER:
-            device = self._device_of(child)
-            self._workers[device] = child.child_id
+            self._workers.became_ready(child)
             self._is_snapshot_due = True
-            self._catalogue.worker_ready(device)
+            self._catalogue.worker_ready(self._workers.device_of(child))
 
     def _note_applied(self) -> None:
         """Work out which snapshot every front has applied."""
@@ -402,47 +396,13 @@ class Manager:
                 child.to(ChildState.BOOTING)
                 child.to(ChildState.READY)
 
-    # --- the catalogue's gate to the workers ---
-
-    def endpoint(self, device: str) -> str:
-        """Where the device's worker takes tasks; empty while none is READY."""
-        child_id = self._workers.get(device)
-        return self._data_endpoints[child_id] if child_id else ""
-
-    def send(self, device: str, message: LoadModel | UnloadModel) -> None:
-        """Send a message to the device's worker; without one there is nothing to load on or unload from."""
-        child = self._supervisor.find(self._workers.get(device, ""))
-        if child is None:
-            return
-        self._send(child, message)
-        if isinstance(message, LoadModel):
-            limit_s = self._config.supervision.load_timeout_s
-            self._timers.call_after(limit_s, lambda: self._check_load(child, message, limit_s))
-
-    def _check_load(self, child: Child, message: LoadModel, limit_s: float) -> None:
-        if self._catalogue.is_loading(message.handle) and child.state is ChildState.READY:
-            _log.error(
-                "event=load_hangs model=%s version=%d not loaded within %g s (--load_timeout_s); killing %s",
-                message.name,
-                message.version,
-                limit_s,
-                child.child_id,
-            )
-            child.signal(signal.SIGKILL)
-
-    def _device_of(self, child: Child) -> str:
-        return self._catalogue.devices[int(child.name.rpartition("-")[2])]
-
     # --- deaths ---
 
     def child_exited(self, child: Child, reason: str) -> None:
         """A child has ended and touches nothing any more."""
         if child.kind is Kind.WORKER:
-            device = self._device_of(child)
-            if self._workers.get(device) == child.child_id:
-                del self._workers[device]
-            self._data_endpoints.pop(child.child_id, None)
-            self._catalogue.worker_lost(device, reason)
+            self._workers.exited(child)
+            self._catalogue.worker_lost(self._workers.device_of(child), reason)
             self._arenas.worker_reaped(child.child_id)
             self._is_snapshot_due = True
             self._ask_plan()
@@ -531,7 +491,3 @@ class Manager:
 
 def _ignore(*_: object) -> None:
     """Do nothing; see where it is installed."""
-
-
-def _worker_name(index: int) -> str:
-    return f"worker-{index}"
