@@ -14,6 +14,7 @@ import enum
 import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 
 from ovms_mp.errors import ExitCode
@@ -79,7 +80,12 @@ class Child:
     progress_at: float = 0.0
     in_flight: int = 0
     applied_epoch: int = 0
-    was_ready: bool = False
+    ready_at: float = 0.0
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it ever took work."""
+        return self.ready_at > 0.0
 
     def to(self, state: ChildState) -> None:
         """Step to a state.
@@ -91,7 +97,7 @@ class Child:
             raise ValueError(f"{self.child_id}: {self.state.name} -> {state.name}")
         self.state = state
         if state is ChildState.READY:
-            self.was_ready = True
+            self.ready_at = time.monotonic()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens when the process has ended."""

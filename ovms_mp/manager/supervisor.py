@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_LONGEST_S = 5.0
 _MAX_DEATHS_IN_BOOT = 8
+_STABLE_S = 1.0
+"""A child that was ready for so long has served, whatever it counts as progress."""
 _KILL_LIMIT_S = 10.0
 _LATE_LOOP_S = 1.0
 """If the manager's own loop was held up for longer, the children's silence says nothing about them."""
@@ -66,7 +68,8 @@ class _Role:
     make_spec: Callable[[str], ChildSpec]
     descriptors: tuple[int, ...]
     generation: int = 0
-    deaths_without_service: int = 0
+    deaths_in_boot: int = 0
+    quick_deaths: int = 0
     is_wanted: bool = True
 
 
@@ -159,10 +162,6 @@ class Supervisor:
             child.progress = progress
             child.progress_at = now
         child.in_flight = in_flight
-        if child.progress:
-            role = self._roles.get(child.name)
-            if role is not None:
-                role.deaths_without_service = 0
 
     def check_liveness(self) -> None:
         """Kill who is silent or stuck. Called every heartbeat interval."""
@@ -230,16 +229,19 @@ class Supervisor:
                 f"{child.child_id} could not start: {reason}; its reason is in the log above"
             )
             return
-        role.deaths_without_service += 1
-        if role.deaths_without_service > _MAX_DEATHS_IN_BOOT and not child.was_ready:
+        role.deaths_in_boot = 0 if child.was_ready else role.deaths_in_boot + 1
+        if role.deaths_in_boot > _MAX_DEATHS_IN_BOOT:
             self._observer.cannot_boot(
-                f"{role.name} died {role.deaths_without_service} times before it served anything; "
-                f"the last one: {reason}"
+                f"{role.name} died {role.deaths_in_boot} times in a row before it was ready; the last one: {reason}"
             )
             return
+        # A worker's progress is requests answered; a front's only says that its loop turns.
+        has_answered = child.kind is Kind.WORKER and child.progress > 0
+        has_served = child.was_ready and (has_answered or time.monotonic() - child.ready_at > _STABLE_S)
+        role.quick_deaths = 0 if has_served else role.quick_deaths + 1
         delay_s = 0.0
-        if role.deaths_without_service > 1:
-            delay_s = min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2.0 ** (role.deaths_without_service - 2))
+        if role.quick_deaths > 1:
+            delay_s = min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2.0 ** (role.quick_deaths - 2))
         _log.warning("event=respawn role=%s in_s=%g", role.name, delay_s)
         if delay_s:
             self._timers.call_after(delay_s, lambda: self._spawn(role) if role.is_wanted else None)

@@ -110,8 +110,6 @@ class _Counters:
 
     accepted: int = 0
     answered: int = 0
-    loads_started: int = 0
-    loads_finished: int = 0
 
 
 @dataclass(slots=True)
@@ -163,7 +161,7 @@ class WorkerLoop:
         counters = self._counters
         # Loads are not in flight: reading a large model may take minutes, and its deadline is the manager's
         # business.
-        return counters.answered + counters.loads_finished, counters.accepted - counters.answered
+        return counters.answered, counters.accepted - counters.answered
 
     def run(self) -> None:
         """Serve until the manager has us drained."""
@@ -196,7 +194,6 @@ class WorkerLoop:
         while (message := self._control.receive()) is not None:
             match message:
                 case LoadModel():
-                    self._counters.loads_started += 1
                     self._loader.submit(self._load, message)
                 case UnloadModel(handle=handle):
                     if handle in self._versions:
@@ -237,7 +234,6 @@ class WorkerLoop:
     def _take_outcomes(self) -> None:
         while self._outcomes:
             outcome = self._outcomes.popleft()
-            self._counters.loads_finished += 1
             request, loaded = outcome.request, outcome.loaded
             if loaded is None:
                 error = outcome.error or ModelLoadFailed("unknown reason")
