@@ -57,6 +57,14 @@ Flags go before environment variables, those before the defaults.
 exit codes: 0 clean stop, 2 usage or configuration, 3 could not start, 70 internal; 128+N a second signal N.
 """
 
+_LEGACY_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "_prepare_output_with_make_tensor_proto": "TENSOR_CONTENT",
+        "_prepare_output_as_AppendArrayToTensorProto": "TYPED_FIELDS",
+    }
+)
+"""Values of SERIALIZATION_FUNCTION in deployments of the legacy server."""
+
 _IGNORED_VARIABLES = ("PLUGIN_DIR", "ENGINE_REQUESTS_QUEUE_SIZE", "ENGINE_REQUESTS_QUEUE_TIMEOUT")
 """Variables of the legacy server whose subject does not exist here."""
 
@@ -163,6 +171,7 @@ def _read_settings(
         text, source = given.get(setting.flag), f"--{setting.flag}"
         if text is None and setting.environment and environment.get(setting.environment):
             text, source = environment[setting.environment], setting.environment
+            text = _LEGACY_WORDS.get(text, text)
             if setting.choices and text.upper() not in setting.choices:
                 # The legacy server took any other LOG_LEVEL for the default, so deployments may carry one.
                 notices.append(

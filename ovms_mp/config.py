@@ -116,6 +116,16 @@ class GrpcConfig:
         ),
     )
 
+    output_encoding: str = _setting(
+        "TENSOR_CONTENT",
+        Setting(
+            "grpc_output_encoding",
+            "Where answers carry their values: in raw bytes, or one by one in float_val and the like (slow).",
+            environment="SERIALIZATION_FUNCTION",
+            choices=("TENSOR_CONTENT", "TYPED_FIELDS"),
+        ),
+    )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestConfig:

@@ -1,27 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of all tests.
 
-Session fixtures are set up before a test's own, so what lives for the whole session is in each test's ledger from its beginning.
+Session and module fixtures are set up before a test's own, so what outlives a test is in its ledger from the
+beginning.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ovms_mp.demo import digits
-from tests.support.ledger import Ledger
+from tests.support.ledger import MARK, Ledger, assert_nothing_left
 from tests.support.models import ModelZoo, build_resnet50
 from tests.support.server import Server
 from tests.support.tfs_client import TfsClient
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+os.environ[MARK[0]] = MARK[1]
 PROCESS_TESTS = ("integration", "fault", "conformance")
 
 
@@ -43,8 +45,8 @@ def shared_server(
 ) -> Iterator[Server]:
     """One server for all tests that only ask: every model of the zoo but the slow one, and more.
 
-    ``resnet50`` and ``digits``; ``versions``: 1 is tiny, 3 is plus_two, both served; ``broken``: its one version cannot be read;
-    ``absent``: its base path does not exist. Two fronts of each protocol.
+    ``resnet50`` and ``digits``; ``versions``: 1 is tiny, 3 is plus_two, both served; ``broken``: its one version
+    cannot be read; ``absent``: its base path does not exist. Two fronts of each protocol.
     """
     directory = tmp_path_factory.mktemp("shared_server")
     zoo.install("tiny", directory / "versions", 1)
@@ -72,9 +74,7 @@ def shared_server(
         ["config", "--config_path", str(config)], directory / "server.log", grpc_workers=2, rest_workers=2
     ) as server:
         yield server
-    eventually(
-        lambda: not Ledger.take().leaks(before), 5.0, f"nothing left behind: {Ledger.take().leaks(before)}"
-    )
+    assert_nothing_left(before)
 
 
 @pytest.fixture(scope="session")
@@ -99,9 +99,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     before = Ledger.take()
     yield
-    eventually(
-        lambda: not Ledger.take().leaks(before), 5.0, f"nothing left behind: {Ledger.take().leaks(before)}"
-    )
+    assert_nothing_left(before)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -46,6 +46,7 @@ class SpecMaker:
             kind=Kind.GRPC.value,
             common=self._common(),
             limits=self._limits(),
+            has_typed_outputs=config.grpc.output_encoding == "TYPED_FIELDS",
             bind_addresses=tuple(f"{address}:{config.grpc.port}" for address in addresses),
         )
 

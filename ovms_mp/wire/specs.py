@@ -98,9 +98,15 @@ class FrontSpec(ChildSpec, frozen=True, kw_only=True):
 
 
 class GrpcFrontSpec(FrontSpec, frozen=True, kw_only=True):
-    """For ``python -m ovms_mp.front.grpc``; ``bind_addresses`` are ``host:port``."""
+    """For ``python -m ovms_mp.front.grpc``.
+
+    Attributes:
+        bind_addresses: Each ``host:port``.
+        has_typed_outputs: Answers carry values in typed fields instead of raw bytes.
+    """
 
     bind_addresses: tuple[str, ...]
+    has_typed_outputs: bool
 
 
 class RestSpec(FrontSpec, frozen=True, kw_only=True):

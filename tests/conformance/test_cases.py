@@ -10,20 +10,9 @@ import numpy as np
 import pytest
 
 from ovms_mp import errors
-from tests.conformance.cases import (
-    CASES,
-    GRPC,
-    TINY_BODY,
-    Answer,
-    Case,
-    Document,
-    Expected,
-    Form,
-    Grpc,
-    Predict,
-    Refusal,
-    Rest,
-)
+from tests.conformance.case import GRPC, Case, Document, Expected, Form, Grpc, Predict, Refusal, Rest
+from tests.conformance.cases import CASES
+from tests.conformance.cases_protocol import TINY_BODY
 from tests.support import rest_client
 from tests.support.tensors import content, typed
 
@@ -53,8 +42,8 @@ MATRIX: Mapping[type[errors.OvmsError], tuple[str, int]] = {
     errors.InferenceFailed: ("INTERNAL", 500),
     errors.UnsupportedOperation: ("UNIMPLEMENTED", 501),
 }
-"""Written out once more, so that a change of the table in errors.py is noticed. Deadlines, full queues and arenas and long
-messages need servers of their own: tests/integration/test_deadlines.py and test_large.py."""
+"""Written out once more, so that a change of the table in errors.py is noticed. Deadlines, full queues and arenas and
+long messages need servers of their own: tests/integration/test_deadlines.py and test_large.py."""
 
 
 @pytest.mark.parametrize(("case", "form"), RUNS, ids=IDS)
@@ -81,7 +70,7 @@ def test_case_names_are_unique() -> None:
 def test_same_mistake_has_the_same_meaning_in_both_protocols(
     error: type[errors.OvmsError], shared_server: Server, tfs: TfsClient
 ) -> None:
-    """Each kind of failure occurs in the table over gRPC and over REST; code and status are the two columns of one row."""
+    """Each kind of failure is in the table over gRPC and over REST; code and status are two columns of one row."""
     codes: set[str] = set()
     statuses: set[int] = set()
     for case, form in RUNS:
@@ -228,6 +217,7 @@ def check_rest(reply: HttpReply, expected: Expected) -> None:
         for name, value in expected.headers.items():
             assert reply.headers[name] == value
         return
+    value: Any
     ((key, value),) = reply.json().items()
     outputs = expected.outputs
     if len(outputs) == 1:
@@ -255,7 +245,9 @@ def comparable(document: Any) -> Any:
     """The document without what ``MessageToDict`` leaves out: defaults. Numbers by value."""
     if isinstance(document, dict):
         entries = {key: comparable(value) for key, value in document.items()}
-        return {key: value for key, value in entries.items() if value not in ("", "OK", {}) and value is not False}
+        return {
+            key: value for key, value in entries.items() if value not in ("", "OK", {}) and value is not False
+        }
     if isinstance(document, list):
         return [comparable(value) for value in document]
     return document

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deadlines, clients that give up, and bounds: each caller is answered in time and nothing stays leased.
 
-The arena is as long as one request for ``id_u8`` with ``FILLING`` bytes in and out, so such a request succeeds exactly when no
-other lease is left in its front.
+The arena is as long as one request for ``id_u8`` with ``FILLING`` in and out, so such a request succeeds exactly when
+no other lease is left in its front.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.support import rest_client
-from tests.support.ledger import Ledger
+from tests.support.ledger import Ledger, assert_nothing_left
 from tests.support.server import Server
 from tests.support.waiting import eventually
 
@@ -42,12 +42,12 @@ def server(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     before = Ledger.take()
     with Server(["config", "--config_path", str(config), *limits], directory / "server.log") as server:
         yield server
-    eventually(lambda: not Ledger.take().leaks(before), 5.0, f"nothing left behind: {Ledger.take().leaks(before)}")
+    assert_nothing_left(before)
 
 
 @pytest.fixture(autouse=True)
 def whole_arenas(server: Server, tfs: TfsClient) -> Iterator[None]:
-    """Before and after each test a request that needs all of an arena succeeds in both fronts, and both still are the same processes."""
+    """Before and after each test a request that needs all of an arena succeeds in both fronts, which live on."""
     fronts = server.pids("grpc"), server.pids("rest")
     assert_arenas_are_free(server, tfs)
     yield

@@ -46,12 +46,16 @@ def tiny_arguments(zoo: ModelZoo) -> list[str]:
 # --- starting and stopping cleanly ---
 
 
-def test_model_command_starts_logs_and_stops(zoo: ModelZoo, tmp_path: Path, log_path: Path, tfs: TfsClient) -> None:
+def test_model_command_starts_logs_and_stops(
+    zoo: ModelZoo, tmp_path: Path, log_path: Path, tfs: TfsClient
+) -> None:
     """The log lines that scripts wait for, LOG_LEVEL and LOG_PATH, exit code 0."""
     second_log = tmp_path / "second.log"
     environment = {"LOG_LEVEL": "debug", "LOG_PATH": str(second_log)}
     with Server(["model", *tiny_arguments(zoo)], log_path, environment) as server:
-        assert f"gRPC server listens on port {server.port} and will be serving models: ['tiny']" in server.log()
+        assert (
+            f"gRPC server listens on port {server.port} and will be serving models: ['tiny']" in server.log()
+        )
         assert f"REST server listens on port {server.rest_port} and will be serving" in server.log()
         assert tfs.predict(server.port, "tiny", {"x": X}).outputs()["y"].tolist() == (X + 1).tolist()
         tfs.forget(server.port)
@@ -61,13 +65,12 @@ def test_model_command_starts_logs_and_stops(zoo: ModelZoo, tmp_path: Path, log_
         assert "server listens on port" in log
         assert "event=stopping reason=SIGTERM" in log
         assert "event=stopped" in log
-        for kind in ("worker CPU", "grpc", "arbiter", "rest"):
+        for kind in ("manager", "arbiter", "rest"):
             assert f"[{kind} pid=" in log, kind
         assert "Traceback" not in log
 
 
 def test_flat_form_stops_cleanly_on_sigint(zoo: ModelZoo, log_path: Path) -> None:
-    """And an error log level hides the rest, but not the ports' readiness from clients."""
     with Server(tiny_arguments(zoo), log_path) as server:
         reply = rest_client.predict(server.rest_port, "tiny", {"instances": X.tolist()})
         assert reply.json() == {"predictions": (X + 1).tolist()}
@@ -79,7 +82,8 @@ def test_second_signal_stops_at_once(zoo: ModelZoo, log_path: Path, tfs: TfsClie
     arguments = ["model", "--model_name", "slow", "--model_path", str(zoo.base_path("slow")), "--nireq", "1"]
     with Server(arguments, log_path) as server:
         calls = [tfs.start_predict(server.port, "slow", {"x": np.ones(1, np.float32)}) for _ in range(20)]
-        eventually(lambda: tfs.call(server.port, "GetModelStatus", {"modelSpec": {"name": "slow"}}), 5.0, "busy")
+        # Answered after the slow ones have arrived, as all came by one connection.
+        assert tfs.call(server.port, "GetModelStatus", {"modelSpec": {"name": "slow"}}).code == "OK"
         server.process.send_signal(signal.SIGTERM)
         eventually(lambda: "event=stopping" in server.log(), 5.0, "draining")
         assert server.process.poll() is None
@@ -89,7 +93,9 @@ def test_second_signal_stops_at_once(zoo: ModelZoo, log_path: Path, tfs: TfsClie
     assert "event=stop_now" in server.log()
 
 
-def test_missing_base_path_is_waited_for(zoo: ModelZoo, tmp_path: Path, log_path: Path, tfs: TfsClient) -> None:
+def test_missing_base_path_is_waited_for(
+    zoo: ModelZoo, tmp_path: Path, log_path: Path, tfs: TfsClient
+) -> None:
     """The server starts without it, warns once, and serves a version soon after it has appeared."""
     base_path = tmp_path / "later" / "tiny"
     base_path.parent.mkdir()
@@ -97,11 +103,16 @@ def test_missing_base_path_is_waited_for(zoo: ModelZoo, tmp_path: Path, log_path
     arguments = ["model", "--model_name", "tiny", "--model_path", str(base_path)]
     with Server(arguments, log_path, environment) as server:
         reply = tfs.predict(server.port, "tiny", {"x": X})
-        assert (reply.code, "Servable not found for request: Specific(tiny, 0)" in reply.details) == ("NOT_FOUND", True)
+        assert (reply.code, "Servable not found for request: Specific(tiny, 0)" in reply.details) == (
+            "NOT_FOUND",
+            True,
+        )
         assert rest_client.predict(server.rest_port, "tiny", {"inputs": X.tolist()}).status == 404
         zoo.install("tiny", base_path, 1)
         eventually(
-            lambda: tfs.predict(server.port, "tiny", {"x": X}).code == "OK", NOTICED_S, "the new version serves"
+            lambda: tfs.predict(server.port, "tiny", {"x": X}).code == "OK",
+            NOTICED_S,
+            "the new version serves",
         )
         tfs.forget(server.port)
     assert server.log().count("does not exist; waiting for it") == 1
@@ -125,7 +136,9 @@ def test_poll_interval_0_looks_only_when_asked(zoo: ModelZoo, tmp_path: Path, lo
         eventually(lambda: answer() == (X + 2).tolist(), NOTICED_S, "version 2 after SIGHUP")
 
 
-def test_devices_built_from_the_cpu_answer(zoo: ModelZoo, tmp_path: Path, log_path: Path, tfs: TfsClient) -> None:
+def test_devices_built_from_the_cpu_answer(
+    zoo: ModelZoo, tmp_path: Path, log_path: Path, tfs: TfsClient
+) -> None:
     """And with a configuration file, a device that does not exist is that model's status, not the server's end."""
     devices = {
         "auto": "AUTO",
@@ -172,7 +185,14 @@ def test_second_instance_on_the_same_ports(zoo: ModelZoo, shared_server: Server)
     """With the very flags of the first, which shares its gRPC port among its own fronts."""
     done = run(
         *tiny_arguments(zoo),
-        *("--port", str(shared_server.port), "--rest_port", str(shared_server.rest_port), "--grpc_workers", "2"),
+        *(
+            "--port",
+            str(shared_server.port),
+            "--rest_port",
+            str(shared_server.rest_port),
+            "--grpc_workers",
+            "2",
+        ),
     )
     assert done.returncode == 3
     assert "Failed to start gRPC server" in done.stderr
@@ -189,7 +209,9 @@ def test_missing_device_of_a_single_model(device: str, zoo: ModelZoo) -> None:
     )
     assert done.returncode == 3
     missing = "MYRIAD" if device == "MYRIAD" else "GPU"
-    assert f"target_device '{device}': {missing} is not available on this machine (available: CPU" in done.stderr
+    assert (
+        f"target_device '{device}': {missing} is not available on this machine (available: CPU" in done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 
@@ -255,7 +277,10 @@ def test_usage_errors(arguments: tuple[str, ...], text: str) -> None:
         ('{"model_config_list": [{}]}', "$.model_config_list[0].config"),
         ('{"model_config_list": [{"config": {"name": "m"}}]}', "$.model_config_list[0].config.base_path"),
         ('{"model_config_list": [{"config": {"name": "", "base_path": "/m"}}]}', "config.name"),
-        ('{"model_config_list": [{"config": {"name": "m", "base_path": "/m", "nireq": "x"}}]}', "config.nireq"),
+        (
+            '{"model_config_list": [{"config": {"name": "m", "base_path": "/m", "nireq": "x"}}]}',
+            "config.nireq",
+        ),
         (
             '{"model_config_list": [{"config": {"name": "m", "base_path": "/m"}}, '
             '{"config": {"name": "m", "base_path": "/n"}}]}',
@@ -278,7 +303,14 @@ def test_bad_configuration_files(document: str, text: str, tmp_path: Path) -> No
 def test_help_names_commands_and_flags() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for text in ("ovms_mp demo", "ovms_mp model", "ovms_mp config", "ovms_mp devices", "--arena_size_mb", "exit codes"):
+    for text in (
+        "ovms_mp demo",
+        "ovms_mp model",
+        "ovms_mp config",
+        "ovms_mp devices",
+        "--arena_size_mb",
+        "exit codes",
+    ):
         assert text in done.stdout
     assert "--model_path" in run("model", "--help").stdout
     assert "--config_path" in run("config", "--help").stdout

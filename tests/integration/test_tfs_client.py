@@ -75,7 +75,7 @@ def test_answers_equal_openvino(
     resnet50: Path,
     tmp_path: Path,
 ) -> None:
-    """gRPC bit for bit, with plain messages and with TensorFlow's own tensors; REST after the way through decimal text."""
+    """Bit for bit over gRPC, with plain messages and TensorFlow's own tensors, and over REST by way of decimals."""
     inputs = inputs_of(model)
     expected = infer_directly(model_file(model, zoo, resnet50), inputs, tmp_path)
     assert all(array.size for array in expected.values())
@@ -99,17 +99,13 @@ def test_answers_equal_openvino(
     assert_same(read, expected)
 
 
-def test_lists_and_scalars_of_tensorflow(shared_server: Server, genuine: TfsClient) -> None:
-    """``make_tensor_proto`` puts lists and numbers into ``float_val``, and equal ones in its compact form."""
-    ramp = genuine.start_arrays(
-        shared_server.port, "tiny", {"x": np.arange(10, dtype=np.float32)[None]}, "list"
-    )
-    same = genuine.start_arrays(shared_server.port, "tiny", {"x": np.full((1, 10), 3, np.float32)}, "list")
-    number = genuine.start_arrays(shared_server.port, "scalar", {"x": np.array(41, np.float32)}, "list")
+def test_lists_of_tensorflow(shared_server: Server, genuine: TfsClient) -> None:
+    """Lists and numbers are put into ``float_val`` by ``make_tensor_proto``, and equal ones in its compact form."""
+    port = shared_server.port
+    ramp = genuine.start_arrays(port, "tiny", {"x": np.arange(10, dtype=np.float32)[None]}, "list")
+    same = genuine.start_arrays(port, "tiny", {"x": np.full((1, 10), 3, np.float32)}, "list")
     assert ramp.wait().arrays["y"].tolist() == [list(range(1, 11))]
     assert same.wait().arrays["y"].tolist() == [[4.0] * 10]
-    scalar = number.wait().arrays["y"]
-    assert (scalar.shape, scalar.item()) == ((), 42.0)
 
 
 def test_float64_arrays_as_legacy_clients_send_them(shared_server: Server, genuine: TfsClient) -> None:

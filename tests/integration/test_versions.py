@@ -6,13 +6,14 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from tests.support import rest_client
-from tests.support.ledger import Ledger
+from tests.support.ledger import Ledger, assert_nothing_left
 from tests.support.server import Server
 from tests.support.waiting import eventually
 
@@ -49,13 +50,21 @@ class Repository:
         """State, error code and message of each version, from the status document."""
         document = rest_client.request(self.server.rest_port, "GET", f"/v1/models/{model}").json()
         return {
-            int(entry["version"]): (entry["state"], entry["status"]["error_code"], entry["status"]["error_message"])
+            int(entry["version"]): (
+                entry["state"],
+                entry["status"]["error_code"],
+                entry["status"]["error_message"],
+            )
             for entry in document["model_version_status"]
         }
 
     def wait_for(self, model: str, version: int, state: str) -> None:
         """Until the version has that state."""
-        eventually(lambda: self.states(model).get(version, ("",))[0] == state, NOTICED_S, f"{model} {version} {state}")
+        eventually(
+            lambda: self.states(model).get(version, ("",))[0] == state,
+            NOTICED_S,
+            f"{model} {version} {state}",
+        )
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +87,7 @@ def repository(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Itera
     arguments = ["config", "--config_path", str(config), "--file_system_poll_wait_seconds", "0.2"]
     with Server(arguments, root / "server.log") as server:
         yield Repository(server, root)
-    eventually(lambda: not Ledger.take().leaks(before), 5.0, f"nothing left behind: {Ledger.take().leaks(before)}")
+    assert_nothing_left(before)
 
 
 def break_version(base_path: Path, version: int) -> None:
@@ -145,7 +154,9 @@ def test_repaired_version_takes_over(repository: Repository, tfs: TfsClient, zoo
     repository.wait_for("repaired", 1, "END")
 
 
-def test_new_version_takes_over_while_requests_run(repository: Repository, tfs: TfsClient, zoo: ModelZoo) -> None:
+def test_new_version_takes_over_while_requests_run(
+    repository: Repository, tfs: TfsClient, zoo: ModelZoo
+) -> None:
     """No request fails, none has an answer of the wrong version, and never does an older one follow a newer one."""
     server = repository.server
     seen: list[int] = []
@@ -168,7 +179,7 @@ def test_new_version_takes_over_while_requests_run(repository: Repository, tfs: 
     assert not ask()
     zoo.install("plus_two", repository.root / "growing", 2)
     eventually(ask, NOTICED_S, "version 2 has followed version 1")
-    assert not [pair for pair in zip(seen, seen[1:], strict=False) if pair[0] > pair[1]]
+    assert not [pair for pair in pairwise(seen) if pair[0] > pair[1]]
     assert set(seen) == {1, 2}
     assert by_rest[-1] == (X + 2).tolist()
 

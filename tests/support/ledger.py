@@ -1,14 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What could be left behind: processes, socket names, shared memory, descriptors."""
+"""What could be left behind: processes, socket names, shared memory, descriptors.
+
+Another test session may run on the same machine, so processes are counted by a mark in their environment, which
+everything that this session starts inherits, and sockets by the processes that have them open.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from tests.support.waiting import eventually
+
+MARK = ("OVMS_MP_TEST_SESSION", secrets.token_hex(8))
+"""Variable of the environment; set by ``tests/conftest.py``."""
 OURS = ("ovms_mp.worker", "ovms_mp.front.grpc", "ovms_mp.front.rest")
 
 
@@ -26,15 +36,14 @@ class Ledger:
     def take(cls) -> Ledger:
         """Look now."""
         processes: set[str] = set()
+        inodes = _socket_inodes(os.getpid())
         for process in psutil.process_iter(["pid", "cmdline"]):
-            command = process.info["cmdline"] or []
-            if any(module in command for module in OURS):
-                processes.add(f"{process.info['pid']} {command[3] if len(command) > 3 else command}")
-        names = {
-            line.split()[-1]
-            for line in Path("/proc/net/unix").read_text().splitlines()
-            if "@ovms_mp-" in line
-        }
+            pid, command = process.info["pid"], process.info["cmdline"] or []
+            if any(module in command for module in OURS) and _is_marked(pid):
+                processes.add(f"{pid} {command[3] if len(command) > 3 else command}")
+                inodes |= _socket_inodes(pid)
+        rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+        names = {row[-1] for row in rows if row[-1].startswith("@ovms_mp-") and row[6] in inodes}
         temporary = {str(path) for path in Path("/tmp").glob("*") if path.is_socket()}  # noqa: S108  # looked at, not used
         return cls(
             processes=frozenset(processes),
@@ -49,9 +58,48 @@ class Ledger:
         found = [
             *(f"process {entry}" for entry in self.processes - before.processes),
             *(f"socket {entry}" for entry in self.socket_names - before.socket_names),
-            *(f"/dev/shm/{entry}" for entry in self.shared_memory - before.shared_memory),
+            *(f"shared memory {entry}" for entry in self.shared_memory - before.shared_memory),
             *(f"socket file {entry}" for entry in self.socket_files - before.socket_files),
         ]
         if self.descriptors > before.descriptors:
             found.append(f"{self.descriptors - before.descriptors} descriptors of the test process")
         return found
+
+
+def assert_nothing_left(before: Ledger, within_s: float = 5.0) -> None:
+    """Wait until everything that came after ``before`` has gone again.
+
+    Raises:
+        AssertionError: Naming what is still there.
+    """
+    left: list[str] = []
+
+    def is_clean() -> bool:
+        left[:] = Ledger.take().leaks(before)
+        return not left
+
+    try:
+        eventually(is_clean, within_s, "nothing left behind")
+    except AssertionError:
+        raise AssertionError(f"left behind: {left}") from None
+
+
+def _is_marked(pid: int) -> bool:
+    try:
+        return "=".join(MARK).encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _socket_inodes(pid: int) -> set[str]:
+    """Inodes of the sockets that a process has open; none of one that is gone."""
+    found: set[str] = set()
+    try:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            match = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(link))
+            if match:
+                found.add(match[1])
+    except (FileNotFoundError, ProcessLookupError):
+        # Its end, or that of the descriptor by which the directory was read.
+        return found
+    return found

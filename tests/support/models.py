@@ -30,12 +30,13 @@ DTYPES_OF_64_BITS = ("u64", "i64", "f64")
 class ModelZoo:
     """Base paths of models, by name.
 
-    tiny: ``x`` f32 [1,10] -> ``y`` = x + 1. id_DTYPE: ``x`` [-1] -> ``y`` = x, but called ``x`` too where a
-    dtype has 64 bits. pair: ``a`` f32 [2,3], ``b`` i64 [2,3]
-    -> ``sum`` f32 = a + b, ``product`` f32 = a * b. batch: ``x`` f32 [-1,4] -> ``y`` = 2x. range: ``x`` f32 [2..4,3] -> ``y`` = x.
-    nonzero: ``x`` f32 [-1] -> ``places`` i64 [1,-1]. scalar: ``x`` f32 [] -> ``y`` = x + 1. onnx_tiny: as tiny, as ONNX.
-    slow: ``x`` f32 [1] -> ``y``, about a second a run. plus_two: as tiny, but x + 2. sum: ``a``, ``b`` f32 [-1] -> ``sum``; the
-    engine raises where their lengths differ and neither is 1.
+    tiny: ``x`` f32 [1,10] -> ``y`` = x + 1; onnx_tiny: the same as ONNX; plus_two: with 2 in place of 1.
+    id_DTYPE: ``x`` [-1] -> ``y`` = x, but called ``x`` too where a dtype has 64 bits.
+    pair: ``a`` f32 [2,3], ``b`` i64 [2,3] -> ``sum`` f32 = a + b, ``product`` f32 = a * b.
+    batch: ``x`` f32 [-1,4] -> ``y`` = 2x. range: ``x`` f32 [2..4,3] -> ``y`` = x.
+    nonzero: ``x`` f32 [-1] -> ``places`` i64 [1,-1]. scalar: ``x`` f32 [] -> ``y`` = x + 1.
+    sum: ``a``, ``b`` f32 [-1] -> ``sum``; the engine raises where their lengths differ and neither is 1.
+    slow: ``x`` f32 [1] -> ``y``, about a second a run.
     """
 
     root: Path

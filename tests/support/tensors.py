@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NumPy arrays as protobuf-JSON documents of ``tensorflow.TensorProto``, and back. The tests' own table, not the server's."""
+"""NumPy arrays as protobuf JSON of ``tensorflow.TensorProto``, and back; by a table of the tests' own."""
 
 from __future__ import annotations
 

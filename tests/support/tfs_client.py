@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real TensorFlow Serving client, in a process of its own, and its driver.
 
-``tensorflow.*`` descriptors of ours and of TensorFlow cannot be in one process, and grpc's threads and descriptors would spoil
-the ledger of the test process. So a child (``python -m tests.support.tfs_client``) imports ``tensorflow_serving.apis`` and grpc,
-and is driven by lines of JSON::
+``tensorflow.*`` descriptors of ours and of TensorFlow cannot be in one process, and grpc's threads and descriptors
+would spoil the ledger of the test process. So a child (``python -m tests.support.tfs_client``) imports
+``tensorflow_serving.apis`` and grpc, and is driven by lines of JSON::
 
     {"start": id, "port": P, "method": "Predict", "request": {protobuf JSON}, "timeout": s}       -> {}
     {"start": id, "port": P, "path": "/...", "body": base64, "timeout": s}                        -> {}
@@ -12,8 +12,9 @@ and is driven by lines of JSON::
     {"wait": id}                            -> {"code": "OK", "details": "", "seconds": s, "response" | "arrays": ...}
     {"close": P}                                                                                  -> {}
 
-Calls overlap: only ``wait`` blocks. Importing all of TensorFlow takes 4 s, and its generated messages need its directory alone, so the
-child has a stub in its place; with ``--genuine`` it is TensorFlow itself, which then makes and reads the tensors of ``arrays``.
+Calls overlap: only ``wait`` blocks. Importing all of TensorFlow takes 4 s, and its generated messages need its
+directory alone, so the child has a stub in its place; with ``--genuine`` it is TensorFlow itself, which then makes and
+reads the tensors of ``arrays``.
 """
 
 from __future__ import annotations

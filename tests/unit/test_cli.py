@@ -159,7 +159,9 @@ def test_flags_go_before_variables_and_those_before_defaults() -> None:
 
 
 def test_empty_variables_say_nothing() -> None:
-    environment = {entry.setting.environment: "" for entry in declared_settings() if entry.setting.environment}
+    environment = {
+        entry.setting.environment: "" for entry in declared_settings() if entry.setting.environment
+    }
 
     assert effective(*MODEL, environment=environment) == effective(*MODEL)
 
@@ -251,7 +253,9 @@ def test_json_flags_that_are_no_json(flag: str) -> None:
 
 
 def test_json_flags_of_the_wrong_form() -> None:
-    assert refused(*MODEL, "--plugin_config", "[]").startswith("--plugin_config: [] is not valid; accepted: an object")
+    assert refused(*MODEL, "--plugin_config", "[]").startswith(
+        "--plugin_config: [] is not valid; accepted: an object"
+    )
     assert refused(*MODEL, "--plugin_config", '{"A": []}').startswith("--plugin_config.A: [] is not valid")
     message = refused(*MODEL, "--model_version_policy", '{"latests": {}}')
     assert message.startswith("--model_version_policy: ")
@@ -281,7 +285,8 @@ def test_what_is_missing_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "flag"), [("model", "--config_path"), ("config", "--model_name"), ("", "--no_such"), ("model", "--v2")]
+    ("command", "flag"),
+    [("model", "--config_path"), ("config", "--model_name"), ("", "--no_such"), ("model", "--v2")],
 )
 def test_unknown_flags_are_errors(command: str, flag: str) -> None:
     message = refused(flag, "x", "--port", "1", command=command)
@@ -312,7 +317,9 @@ def test_unknown_flags_are_errors(command: str, flag: str) -> None:
     ],
     ids=" ".join,
 )
-def test_usage_errors_exit_with_2_and_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_exit_with_2_and_one_line(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(arguments) == 2
 
     out, err = capsys.readouterr()
@@ -351,7 +358,9 @@ def test_help_lists_every_setting(
     blocks = [" ".join(block.split()) for block in re.split(r"^  (?=--)", out, flags=re.MULTILINE)]
     for entry in declared_settings():
         setting = entry.setting
-        (line,) = [block for block in blocks if block.startswith(f"--{setting.flag} {entry.kind.__name__.upper()} ")]
+        (line,) = [
+            block for block in blocks if block.startswith(f"--{setting.flag} {entry.kind.__name__.upper()} ")
+        ]
         default = 0 if setting.flag == "port" and not command else entry.default
         assert setting.meaning in line
         assert (f"default {default}" if default != "" else "default none") in line
@@ -370,7 +379,13 @@ def test_help_names_the_commands_and_exit_codes(capsys: pytest.CaptureFixture[st
     main(["--help"])
 
     out = capsys.readouterr().out
-    for piece in ("ovms_mp demo", "ovms_mp model", "ovms_mp config", "ovms_mp devices", "exit codes: 0 clean stop, 2"):
+    for piece in (
+        "ovms_mp demo",
+        "ovms_mp model",
+        "ovms_mp config",
+        "ovms_mp devices",
+        "exit codes: 0 clean stop, 2",
+    ):
         assert piece in out
 
 

@@ -106,9 +106,7 @@ def test_unknown_name_is_internal(name: str) -> None:
 
 
 def test_http_deviates_from_the_code_only_where_http_has_a_better_word() -> None:
-    deviating = {
-        name for name, cls in error_classes().items() if cls("").http_status != cls.code.http_status
-    }
+    deviating = {name for name, cls in error_classes().items() if cls("").http_status != cls.code.http_status}
 
     assert deviating == {"RequestTooLarge", "TensorTooLarge"}
 

@@ -50,7 +50,7 @@ async def _serve(spec: GrpcFrontSpec) -> int:
     session = FrontSession(spec, spec.child_id)
     try:
         await session.start()
-        methods = TfsServicer(session.service).methods()
+        methods = TfsServicer(session.service, has_typed_outputs=spec.has_typed_outputs).methods()
         server = create_server(methods, spec.bind_addresses, spec.limits.max_message_bytes)
         await server.start()
     except OvmsError as error:

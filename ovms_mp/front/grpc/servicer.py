@@ -18,6 +18,7 @@ from ovms_mp.errors import MalformedPayload, UnsupportedOperation
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 from ovms_mp.front.tfs.decode import decode_predict
 from ovms_mp.front.tfs.encode import encode_predict
+from ovms_mp.front.tfs.encode_typed import encode_predict_typed
 from ovms_mp.front.tfs.metadata import encode_metadata, encode_status
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ Method: TypeAlias = Callable[[bytes, int], Awaitable[bytes]]
 class TfsServicer:
     """PredictionService and ModelService."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, has_typed_outputs: bool = False) -> None:
         self._service = service
+        self._encode = _encode_typed if has_typed_outputs else _encode
 
     def methods(self) -> Mapping[str, Method]:
         """Handlers by the method's path; every other path is UNIMPLEMENTED."""
@@ -54,7 +56,7 @@ class TfsServicer:
         call = decode_predict(request)
         _refuse_label(call.version_label)
         route = await self._service.routable(call.model_name, call.version or 0)
-        return await self._service.predict(route, call.inputs, call.output_filter, deadline_ns, _encode)
+        return await self._service.predict(route, call.inputs, call.output_filter, deadline_ns, self._encode)
 
     async def get_model_metadata(self, request: bytes, deadline_ns: int) -> bytes:
         """GetModelMetadataRequest to GetModelMetadataResponse; answers at once."""
@@ -78,6 +80,10 @@ class TfsServicer:
 
 def _encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes:
     return encode_predict(route.model_name, route.version, outputs)
+
+
+def _encode_typed(route: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes:
+    return encode_predict_typed(route.model_name, route.version, outputs)
 
 
 def _parse(request: bytes, kind: type[MessageT]) -> MessageT:

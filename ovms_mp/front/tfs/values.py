@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _INT32 = np.dtype(np.int32)
 
-_FIELD_OF = {
+VALUE_FIELD = {
     DType.BOOL: "bool_val",
     DType.UINT8: "int_val",
     DType.UINT16: "int_val",
@@ -41,7 +41,8 @@ _FIELD_OF = {
     DType.FP8_E5M2: "float8_val",
     DType.FP8_E4M3: "float8_val",
 }
-_VALUE_FIELDS = sorted({*_FIELD_OF.values(), "string_val", "scomplex_val", "dcomplex_val"})
+"""The field of ``tensorflow.TensorProto`` that holds a dtype's values one by one."""
+_VALUE_FIELDS = sorted({*VALUE_FIELD.values(), "string_val", "scomplex_val", "dcomplex_val"})
 _FIRST_REF_TYPE = 100
 """TensorFlow's reference types are numbered 100 above the type that they refer to."""
 
@@ -94,7 +95,7 @@ def type_name(number: int) -> str:
 
 def _typed_values(name: str, proto: TensorProto, dtype: DType, count: int) -> AnyArray:
     """The values of the dtype's own field, as a 1-D array of the dtype with at most ``count`` elements."""
-    field = _FIELD_OF[dtype]
+    field = VALUE_FIELD[dtype]
     given = getattr(proto, field)
     if len(given) > count:
         raise MalformedPayload(f"Input {name!r}: {field} has {len(given)} values for {count} elements")

@@ -126,7 +126,9 @@ def test_brackets_and_both_families(stack: ExitStack) -> None:
         pass
 
 
-@pytest.mark.parametrize(("bind", "flag"), [(bind_rest, "rest_bind_address"), (hold_grpc_port, "grpc_bind_address")])
+@pytest.mark.parametrize(
+    ("bind", "flag"), [(bind_rest, "rest_bind_address"), (hold_grpc_port, "grpc_bind_address")]
+)
 def test_an_address_that_is_none_names_its_flag(
     bind: type, flag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,5 +145,7 @@ def test_an_address_that_is_none_names_its_flag(
 
 def test_an_address_of_another_machine() -> None:
     # TEST-NET-1, RFC 5737.
-    with pytest.raises(BootError, match=r"REST server - at 192\.0\.2\.1:8000 - Cannot assign requested address"):
+    with pytest.raises(
+        BootError, match=r"REST server - at 192\.0\.2\.1:8000 - Cannot assign requested address"
+    ):
         bind_rest(("192.0.2.1",), 8000)

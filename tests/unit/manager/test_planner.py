@@ -21,6 +21,7 @@ GOING = Known(State.UNLOADING)
 GONE = Known(State.END)
 FAILED = Known(State.LOADING, has_failed=True, retry_at=NOW + 5)
 DUE = Known(State.LOADING, has_failed=True, retry_at=NOW)
+NEWEST = Latest(1)
 ONLY_3 = Specific(frozenset({3}))
 
 
@@ -30,7 +31,7 @@ class Case:
 
     available: set[int]
     known: dict[int, Known]
-    policy: VersionPolicy = Latest(1)
+    policy: VersionPolicy = NEWEST
     load: tuple[int, ...] = ()
     unload: tuple[int, ...] = ()
     forget: tuple[int, ...] = ()
@@ -62,7 +63,9 @@ CASES = {
     "gone from disk after it failed": Case(set(), {1: FAILED}, forget=(1,)),
     "gone from disk before it was begun": Case(set(), {1: Known(State.START)}, forget=(1,)),
     "a failed one that is not wanted any more": Case({1, 2}, {1: FAILED, 2: SERVED}, forget=(1,)),
-    "the newest is gone: the next lower one is loaded": Case({1}, {1: GONE, 2: SERVED}, load=(1,), unload=(2,)),
+    "the newest is gone: the next lower one is loaded": Case(
+        {1}, {1: GONE, 2: SERVED}, load=(1,), unload=(2,)
+    ),
     "an old one comes back": Case({1}, {1: GONE}, load=(1,)),
     "an old one comes back, but a newer one is served": Case({1, 2}, {1: GONE, 2: SERVED}),
     "back on disk before it has ended": Case({1}, {1: GOING}),
@@ -100,7 +103,9 @@ KNOWN = st.one_of(
     st.floats(NOW - 10, NOW + 10).map(lambda moment: Known(State.LOADING, has_failed=True, retry_at=moment)),
 )
 POLICIES: st.SearchStrategy[VersionPolicy] = st.one_of(
-    st.builds(Latest, st.integers(1, 3)), st.just(All()), st.builds(Specific, st.frozensets(VERSIONS, min_size=1))
+    st.builds(Latest, st.integers(1, 3)),
+    st.just(All()),
+    st.builds(Specific, st.frozensets(VERSIONS, min_size=1)),
 )
 SITUATIONS = st.tuples(st.sets(VERSIONS), POLICIES, st.dictionaries(VERSIONS, KNOWN))
 Situation = tuple[set[int], VersionPolicy, dict[int, Known]]
@@ -168,7 +173,9 @@ def test_only_what_no_worker_has_is_forgotten(situation: Situation) -> None:
 class World:
     """Carries plans out; loads of some versions fail."""
 
-    def __init__(self, available: set[int], policy: VersionPolicy, known: dict[int, Known], broken: set[int]) -> None:
+    def __init__(
+        self, available: set[int], policy: VersionPolicy, known: dict[int, Known], broken: set[int]
+    ) -> None:
         self.available, self.policy, self.known, self.broken = available, policy, dict(known), broken
         self.now = NOW
         self.underway: deque[int] = deque(

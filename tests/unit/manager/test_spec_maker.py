@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import pytest
 
@@ -48,7 +47,11 @@ def maker() -> SpecMaker:
 def test_what_all_children_are_told(maker: SpecMaker) -> None:
     common = maker.worker("worker-0.1", "CPU").common
 
-    assert (common.parent_pid, common.run_id, common.control_endpoint) == (os.getpid(), "run7", "ipc://@control")
+    assert (common.parent_pid, common.run_id, common.control_endpoint) == (
+        os.getpid(),
+        "run7",
+        "ipc://@control",
+    )
     assert (common.log_level, common.log_path) == ("DEBUG", "/log")
     assert (common.heartbeat_interval_s, common.boot_timeout_s) == (0.25, 7.0)
     assert common.arenas == ARENAS
@@ -83,9 +86,3 @@ def test_the_arbiter(maker: SpecMaker) -> None:
     assert (spec.kind, spec.limits) == ("rest", LIMITS)
     assert (spec.listen_descriptors, spec.beat_descriptor, spec.rest_workers) == ((9, 10), 11, 2)
     assert (spec.stop_grace_s, spec.stuck_timeout_s) == (13.0, 17.0)
-
-
-def test_the_configuration_is_read_not_copied_once(maker: SpecMaker) -> None:
-    other = replace(maker, config=replace(CONFIG, log=LogConfig(level="ERROR")))
-
-    assert other.worker("w", "CPU").common.log_level == "ERROR"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Supervision without processes: the kernel's part (start, pidfd, signal, wait) is played by pipes.
 
-A "process" is the read end of a pipe in place of its pidfd: it becomes readable when the test ends the process. What the supervisor
-does with real ones is tested in ``tests/integration`` and ``tests/fault``.
+A "process" is the read end of a pipe in place of its pidfd: it becomes readable when the test ends the
+process. What the supervisor does with real ones is tested in ``tests/integration`` and ``tests/fault``.
 """
 
 from __future__ import annotations
@@ -264,7 +264,9 @@ def test_who_is_killed_before_it_was_ready_gets_successors_more_and_more_slowly(
     assert delays == pytest.approx([0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0])
     assert scene.ids() == []
     assert len(scene.told.reasons) == 1
-    assert scene.told.reasons[0].startswith("worker-0 died 9 times before it served anything; the last one: killed")
+    assert scene.told.reasons[0].startswith(
+        "worker-0 died 9 times before it served anything; the last one: killed"
+    )
 
 
 def test_a_drained_child_is_not_replaced(scene: Scene) -> None:
@@ -383,7 +385,7 @@ def test_who_beats_but_finishes_nothing_of_what_it_has_is_stuck(
         look(scene, 1.0)
         scene.supervisor.beat(child, progress=5, in_flight=1)
     assert scene.kernel.processes[0].signals == []
-    look(scene, 1.0)
+    look(scene, 0.5)
 
     assert scene.kernel.processes[0].signals == [signal.SIGKILL]
     assert "120 s (--stuck_timeout_s)" in caplog.text

@@ -34,7 +34,8 @@ ROWS = {
 
 def test_the_table_has_these_rows() -> None:
     assert {
-        dtype.name: (dtype.ov_name, dtype.tf_name, dtype.tf_number, dtype.itemsize, dtype.kind) for dtype in DType
+        dtype.name: (dtype.ov_name, dtype.tf_name, dtype.tf_number, dtype.itemsize, dtype.kind)
+        for dtype in DType
     } == ROWS
 
 
@@ -66,7 +67,9 @@ def test_other_tensorflow_types_have_no_row(number: int) -> None:
     assert dtype_of_tf(number) is None
 
 
-@pytest.mark.parametrize("name", ["", "string", "u1", "u4", "i4", "nf4", "f4e2m1", "f8e8m0", "F32", "dynamic"])
+@pytest.mark.parametrize(
+    "name", ["", "string", "u1", "u4", "i4", "nf4", "f4e2m1", "f8e8m0", "F32", "dynamic"]
+)
 def test_other_openvino_types_have_no_row(name: str) -> None:
     assert dtype_of_openvino(name) is None
 

@@ -51,8 +51,8 @@ def test_a_new_arena_takes_no_memory_and_is_not_inherited_by_chance(descriptor: 
 
 def test_a_size_that_the_kernel_refuses_leaves_no_descriptor() -> None:
     before = set(os.listdir("/proc/self/fd"))
-    with pytest.raises(OSError, match="."):
-        create_arena_file(0, 2**63 - 1 if PAGE == 1 else -1)
+    with pytest.raises(OSError, match="Invalid argument"):
+        create_arena_file(0, -1)
 
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
@@ -145,7 +145,9 @@ def test_discard_frees_the_memory(descriptor: int, arena: Arena) -> None:
     assert used_bytes(descriptor) == PAGE
 
 
-@pytest.mark.parametrize(("start", "end"), [(0, 0), (1, PAGE), (0, PAGE - 1), (PAGE + 1, 2 * PAGE + 5), (PAGE, 0)])
+@pytest.mark.parametrize(
+    ("start", "end"), [(0, 0), (1, PAGE), (0, PAGE - 1), (PAGE + 1, 2 * PAGE + 5), (PAGE, 0)]
+)
 def test_discard_of_less_than_a_page_changes_nothing(arena: Arena, start: int, end: int) -> None:
     arena.memory[:] = b"\x07" * SIZE
     arena.discard(start, end)

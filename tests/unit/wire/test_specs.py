@@ -40,7 +40,11 @@ SPECS: list[ChildSpec] = [
         cpu_extension='/opt/"odd" name.so',
     ),
     GrpcFrontSpec(
-        child_id="grpc-0.2", kind="grpc", common=COMMON, limits=LIMITS, bind_addresses=("[::]:9000", "\u00fc:1")
+        child_id="grpc-0.2",
+        kind="grpc",
+        common=COMMON,
+        limits=LIMITS,
+        bind_addresses=("[::]:9000", "\u00fc:1"),
     ),
     RestSpec(
         child_id="arbiter.1",

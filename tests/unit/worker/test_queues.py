@@ -78,7 +78,11 @@ def test_an_empty_queue_takes_one_task_of_any_size(peer: Peer) -> None:
     assert queue.nbytes == 5000
 
 
-@given(steps=st.lists(st.one_of(st.none(), st.integers(0, 50))), bound=st.integers(1, 5), limit=st.integers(0, 120))
+@given(
+    steps=st.lists(st.one_of(st.none(), st.integers(0, 50))),
+    bound=st.integers(1, 5),
+    limit=st.integers(0, 120),
+)
 def test_the_queue_is_the_model_of_itself(
     peer: Peer, steps: list[int | None], bound: int, limit: int
 ) -> None:

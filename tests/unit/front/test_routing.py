@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The routing table: what a name and a version mean, and what is said when they mean nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from ovms_mp.errors import ModelNotFound, ModelNotReady, VersionNotFound
+from ovms_mp.front.routing import RoutingTable, not_found_text
+from ovms_mp.model.dtypes import DType
+from ovms_mp.model.status import State, VersionStatus
+from ovms_mp.wire.messages import ModelRecord, RoutingSnapshot, TensorSpecRecord, VersionRecord
+
+Y = TensorSpecRecord("y", "FP32", ((1, 1), (10, 10)))
+Z = TensorSpecRecord("z", "UINT8", ((3, 3),))
+FREE = TensorSpecRecord("f", "FP32", ((0, -1),))
+
+
+def version(
+    number: int, state: State, *, error: str = "", outputs: tuple[TensorSpecRecord, ...] = (Y,)
+) -> VersionRecord:
+    return VersionRecord(
+        version=number,
+        state=state,
+        error_code=2 if error else 0,
+        error_message=error,
+        handle=number * 11,
+        endpoint="ipc://@w" if state is State.AVAILABLE else "",
+        nireq=4,
+        inputs=(TensorSpecRecord("x", "INT64", ((1, 4), (0, -1))),),
+        outputs=outputs,
+    )
+
+
+def table(*versions: VersionRecord, default: int = 0, is_draining: bool = False) -> RoutingTable:
+    return RoutingTable(
+        RoutingSnapshot(7, is_draining, ("ipc://@w", "ipc://@v"), (ModelRecord("m", default, versions),))
+    )
+
+
+FULL = table(
+    version(1, State.END),
+    version(2, State.UNLOADING),
+    version(3, State.AVAILABLE),
+    version(4, State.AVAILABLE),
+    version(5, State.LOADING, error="no such file"),
+    version(6, State.LOADING),
+    default=4,
+)
+
+
+def test_a_snapshot_is_taken_whole() -> None:
+    assert (FULL.epoch, FULL.is_draining, FULL.endpoints) == (7, False, frozenset({"ipc://@w", "ipc://@v"}))
+    assert table(is_draining=True).is_draining
+    model = FULL.model("m")
+    assert (model.name, model.default_version, list(model.versions)) == ("m", 4, [1, 2, 3, 4, 5, 6])
+
+
+def test_a_route_has_what_its_record_says() -> None:
+    route = FULL.find("m", 3)
+
+    assert (route.model_name, route.version, route.endpoint, route.handle, route.nireq) == (
+        "m",
+        3,
+        "ipc://@w",
+        33,
+        4,
+    )
+    assert route.status == VersionStatus(3, State.AVAILABLE)
+    (spec,) = route.inputs
+    assert (spec.name, spec.dtype, spec.bounds, spec.dims) == ("x", DType.INT64, ((1, 4), (0, -1)), (-1, -1))
+
+
+def test_version_zero_is_the_default() -> None:
+    assert FULL.find("m", 0).version == 4
+
+
+@pytest.mark.parametrize("number", [3, 4, 5, 6])
+def test_a_version_that_is_or_may_be_served(number: int) -> None:
+    assert FULL.find("m", number).version == number
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, -1, 2**63])
+def test_a_version_that_is_not_served_or_no_more(number: int) -> None:
+    with pytest.raises(VersionNotFound) as caught:
+        FULL.find("m", number)
+
+    assert caught.value.message == (
+        f"Servable not found for request: Specific(m, {number}); available versions: [3, 4]"
+    )
+
+
+def test_nothing_to_default_to() -> None:
+    with pytest.raises(VersionNotFound, match=r"Specific\(m, 0\); available versions: \[\]"):
+        table(version(1, State.END)).find("m", 0)
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_no_such_model(number: int) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        FULL.find("M", number)
+
+    assert caught.value.message == (
+        f"Servable not found for request: Specific(M, {number}); no model has this name"
+    )
+    with pytest.raises(ModelNotFound, match=r"Specific\(n, 0\)"):
+        FULL.model("n")
+
+
+def test_the_legacy_servers_words() -> None:
+    assert not_found_text("resnet", 3) == "Servable not found for request: Specific(resnet, 3)"
+
+
+@pytest.mark.parametrize(
+    ("number", "may_come", "reason"),
+    [
+        (5, False, "no such file"),
+        (6, True, "state LOADING"),
+        (1, False, "state END"),
+        (2, False, "state UNLOADING"),
+        (3, False, "state AVAILABLE"),
+    ],
+)
+def test_whether_waiting_makes_sense_and_why_not(number: int, may_come: bool, reason: str) -> None:
+    route = FULL.model("m").versions[number]
+    error = route.unavailable()
+
+    assert route.may_come is may_come
+    assert type(error) is ModelNotReady
+    assert error.message == f"version {number} of model 'm' is not available: {reason}"
+
+
+def test_a_version_that_has_not_begun_may_come() -> None:
+    assert table(version(1, State.START)).model("m").versions[1].may_come
+
+
+@pytest.mark.parametrize(
+    ("outputs", "nbytes"),
+    [
+        ((), 0),
+        ((Y,), 64),
+        ((Z,), 64),
+        ((Y, Z, Y), 192),
+        ((TensorSpecRecord("y", "FP64", ((9, 9),)),), 128),
+        ((FREE,), None),
+        ((Y, FREE), None),
+    ],
+)
+def test_room_for_static_outputs_is_known_with_each_aligned(
+    outputs: tuple[TensorSpecRecord, ...], nbytes: int | None
+) -> None:
+    route = table(version(1, State.AVAILABLE, outputs=outputs)).find("m", 1)
+
+    assert route.static_output_nbytes == nbytes

@@ -1,0 +1,427 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service up to the point where a task would be sent: lookups, validation, waiting, and what it leases."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pytest
+
+from ovms_mp.errors import (
+    DtypeMismatch,
+    InputNameMismatch,
+    ModelNotFound,
+    ModelNotReady,
+    OutputNameMismatch,
+    OvmsError,
+    ShapeMismatch,
+    TensorTooLarge,
+    VersionNotFound,
+)
+from ovms_mp.front.dispatch import Dispatcher
+from ovms_mp.front.routing import RoutingTable, VersionRoute
+from ovms_mp.front.service import Service
+from ovms_mp.front.tensors import GivenTensor, ResultTensor
+from ovms_mp.model.dtypes import DType, element_count
+from ovms_mp.model.status import State
+from ovms_mp.wire.arena import Arena, create_arena_file
+from ovms_mp.wire.messages import ModelRecord, RoutingSnapshot, TensorSpecRecord, VersionRecord
+from ovms_mp.wire.specs import ArenaHandle
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+ResultT = TypeVar("ResultT")
+MIB = 1 << 20
+ENDPOINT = "ipc://@nobody"
+
+STATIC = (TensorSpecRecord("a", "FP32", ((2, 2), (3, 3))), TensorSpecRecord("b", "INT64", ((2, 2), (3, 3))))
+OUTPUTS = (
+    TensorSpecRecord("sum", "FP32", ((2, 2), (3, 3))),
+    TensorSpecRecord("product", "FP32", ((2, 2), (3, 3))),
+)
+
+
+def version(
+    number: int,
+    state: State,
+    *,
+    error: str = "",
+    inputs: tuple[TensorSpecRecord, ...] = STATIC,
+    outputs: tuple[TensorSpecRecord, ...] = OUTPUTS,
+) -> VersionRecord:
+    return VersionRecord(
+        version=number,
+        state=state,
+        error_code=2 if error else 0,
+        error_message=error,
+        handle=number,
+        endpoint=ENDPOINT if state is State.AVAILABLE else "",
+        nireq=1,
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+def table(
+    *versions: VersionRecord, default: int = 0, epoch: int = 1, is_draining: bool = False
+) -> RoutingTable:
+    snapshot = RoutingSnapshot(epoch, is_draining, (ENDPOINT,), (ModelRecord("m", default, versions),))
+    return RoutingTable(snapshot)
+
+
+class Desk:
+    """A service with a real dispatcher on a real arena."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.dispatcher = Dispatcher(Arena(ArenaHandle(descriptor, MIB)), b"0:1", asyncio.get_running_loop())
+        self.service = Service(self.dispatcher, request_timeout_s=300.0, retry_window_s=3600.0)
+
+    async def refusal(
+        self, given: dict[str, GivenTensor], output_filter: Sequence[str] = (), **specs: Any
+    ) -> OvmsError:
+        """With what a predict request is refused; it must leave nothing leased."""
+        self.service.replace_table(table(version(1, State.AVAILABLE, **specs), default=1))
+        route = await self.service.routable("m", 0)
+        try:
+            await self.service.predict(route, given, output_filter, 0, never)
+        except OvmsError as error:
+            assert self.dispatcher.statistics().leases == 0
+            assert self.dispatcher.statistics().in_flight == 0
+            return error
+        raise AssertionError("it was not refused")
+
+
+def never(route: VersionRoute, results: Sequence[ResultTensor]) -> None:
+    raise AssertionError("there is nothing to encode")
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[Callable[[Desk], Awaitable[None]]], None]]:
+    """Runs a test's coroutine at a desk."""
+    descriptor = create_arena_file(0, MIB)
+
+    def runner(body: Callable[[Desk], Awaitable[None]]) -> None:
+        async def around() -> None:
+            desk = Desk(descriptor)
+            try:
+                await body(desk)
+            finally:
+                desk.dispatcher.close()
+
+        asyncio.run(around())
+
+    yield runner
+    os.close(descriptor)
+
+
+def given(dtype: DType, *shape: int) -> GivenTensor:
+    return GivenTensor(dtype, shape, memoryview(bytes(element_count(shape) * dtype.itemsize)))
+
+
+A, B = given(DType.FP32, 2, 3), given(DType.INT64, 2, 3)
+
+
+# Names of inputs and outputs.
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (
+            {"a": A, "c": B},
+            "input tensor alias not found in signature: ['a', 'c']. Inputs expected to be in the set {['a', 'b']}."
+            " Missing input: ['b'].",
+        ),
+        (
+            {"a": A},
+            "input tensor alias not found in signature: ['a']. Inputs expected to be in the set {['a', 'b']}."
+            " Missing input: ['b'].",
+        ),
+        (
+            {},
+            "input tensor alias not found in signature: []. Inputs expected to be in the set {['a', 'b']}."
+            " Missing input: ['a', 'b'].",
+        ),
+        (
+            {"a": A, "b": B, "c": B},
+            "input tensor alias not found in signature: ['a', 'b', 'c']. "
+            "Inputs expected to be in the set {['a', 'b']}.",
+        ),
+    ],
+)
+def test_names_of_inputs(run: Any, tensors: dict[str, GivenTensor], message: str) -> None:
+    async def body(desk: Desk) -> None:
+        error = await desk.refusal(tensors)
+        assert type(error) is InputNameMismatch
+        assert error.message == message
+
+    run(body)
+
+
+def test_names_of_outputs(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        error = await desk.refusal({"a": A, "b": B}, ["sum", "Sum"])
+        assert type(error) is OutputNameMismatch
+        assert error.message == (
+            "output tensor alias not found in signature: 'Sum'. Outputs expected to be in the set ['sum', 'product']."
+        )
+
+    run(body)
+
+
+# Shapes.
+
+IMAGE = (TensorSpecRecord("x", "FP32", ((1, 1), (3, 3), (224, 224), (224, 224))),)
+RANGE = (TensorSpecRecord("x", "FP32", ((2, 4), (3, 3))),)
+SCALAR = (TensorSpecRecord("x", "FP32", ()),)
+FLAT = (TensorSpecRecord("x", "FP32", ((10, 10),)),)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "shape", "message"),
+    [
+        (
+            IMAGE,
+            (2, 3, 224, 224),
+            "Input batch size is incorrect. Obtained batch size 2, required batch size 1 (input 'x')",
+        ),
+        (
+            IMAGE,
+            (1, 3, 224, 223),
+            "The input data is incorrect. Obtained shape [1, 3, 224, 223], required shape [1, 3, 224, 224] (input 'x')",
+        ),
+        (
+            IMAGE,
+            (2, 3, 224, 223),
+            "The input data is incorrect. Obtained shape [2, 3, 224, 223], required shape [1, 3, 224, 224] (input 'x')",
+        ),
+        (
+            IMAGE,
+            (3, 224, 224),
+            "The input data is incorrect. Obtained shape [3, 224, 224], required shape [1, 3, 224, 224] (input 'x')",
+        ),
+        (
+            IMAGE,
+            (),
+            "The input data is incorrect. Obtained shape [], required shape [1, 3, 224, 224] (input 'x')",
+        ),
+        (
+            FLAT,
+            (5,),
+            "Input batch size is incorrect. Obtained batch size 5, required batch size 10 (input 'x')",
+        ),
+        (
+            RANGE,
+            (2, 4),
+            "The input data is incorrect. Obtained shape [2, 4], required shape [2..4, 3] (input 'x')",
+        ),
+        (SCALAR, (1,), "The input data is incorrect. Obtained shape [1], required shape [] (input 'x')"),
+    ],
+)
+def test_shapes(run: Any, inputs: tuple[TensorSpecRecord, ...], shape: tuple[int, ...], message: str) -> None:
+    async def body(desk: Desk) -> None:
+        error = await desk.refusal({"x": given(DType.FP32, *shape)}, inputs=inputs)
+        assert type(error) is ShapeMismatch
+        assert error.message == message
+
+    run(body)
+
+
+def test_a_batch_out_of_range_says_what_it_was_and_what_it_may_be(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        error = await desk.refusal({"x": given(DType.FP32, 5, 3)}, inputs=RANGE)
+        assert error.message.startswith(
+            "Input batch size is incorrect. Obtained batch size 5, required batch size "
+        )
+        assert "2..4" in error.message
+
+    run(body)
+
+
+# Values and memory.
+
+
+def test_values_that_the_model_cannot_take_leave_nothing_leased(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        bad = GivenTensor(DType.FP64, (2, 3), np.array([0, 1, 2, 3, 4.5, 5]))
+        error = await desk.refusal({"a": A, "b": bad})
+        assert type(error) is DtypeMismatch
+        assert error.message.startswith("input 'b' is INT64; value 4.5 (element 4, sent as FP64)")
+
+    run(body)
+
+
+def test_tensors_that_do_not_fit_the_arena(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        inputs = (TensorSpecRecord("x", "FP32", ((0, -1),)),)
+        error = await desk.refusal({"x": given(DType.FP32, MIB // 4)}, inputs=inputs)
+        assert type(error) is TensorTooLarge
+        # The input, and 64 bytes for each output.
+        assert f"need {MIB + 128} bytes" in error.message
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        # A guess where a dimension is free: the batch of the first input for the first, 1 for others.
+        ((TensorSpecRecord("y", "FP32", ((0, -1), (1024, 1024))),), MIB + 64 * 4096),
+        ((TensorSpecRecord("y", "FP32", ((1, 1), (0, -1))),), MIB + 64),
+        (
+            (TensorSpecRecord("y", "FP64", ((0, -1),)), TensorSpecRecord("z", "UINT8", ((0, -1),))),
+            MIB + 512 + 64,
+        ),
+    ],
+)
+def test_room_for_outputs_of_unknown_shape(
+    run: Any, outputs: tuple[TensorSpecRecord, ...], expected: int
+) -> None:
+    async def body(desk: Desk) -> None:
+        inputs = (TensorSpecRecord("x", "UINT8", ((0, -1), (0, -1))),)
+        error = await desk.refusal({"x": given(DType.UINT8, 64, MIB // 64)}, inputs=inputs, outputs=outputs)
+        assert type(error) is TensorTooLarge
+        assert f"need {expected} bytes" in error.message
+
+    run(body)
+
+
+# Lookups.
+
+SEVERAL = table(
+    version(1, State.END),
+    version(3, State.AVAILABLE),
+    version(2, State.LOADING, error="no such file", outputs=()),
+    version(4, State.LOADING, outputs=()),
+    default=3,
+)
+
+
+def test_statuses_of_all_versions_ever_seen_in_order(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        desk.service.replace_table(SEVERAL)
+        assert [(status.version, status.state) for status in desk.service.statuses("m", 0)] == [
+            (1, State.END),
+            (2, State.LOADING),
+            (3, State.AVAILABLE),
+            (4, State.LOADING),
+        ]
+        (one,) = desk.service.statuses("m", 2)
+        assert (one.error_code, one.error_message) == (2, "no such file")
+
+    run(body)
+
+
+def test_statuses_of_what_is_not_there(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        with pytest.raises(ModelNotFound, match=r"Specific\(m, 0\)"):
+            desk.service.statuses("m", 0)
+        desk.service.replace_table(SEVERAL)
+        with pytest.raises(VersionNotFound) as caught:
+            desk.service.statuses("m", 9)
+        assert caught.value.message == (
+            "Servable not found for request: Specific(m, 9); known versions: [1, 2, 3, 4]"
+        )
+
+    run(body)
+
+
+def test_metadata_needs_known_specs_and_does_not_wait(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        desk.service.replace_table(SEVERAL)
+        assert desk.service.described("m", 0).version == 3
+        with pytest.raises(ModelNotReady, match="no such file"):
+            desk.service.described("m", 2)
+        with pytest.raises(ModelNotReady, match="state LOADING"):
+            desk.service.described("m", 4)
+        with pytest.raises(VersionNotFound):
+            desk.service.described("m", 1)
+
+    run(body)
+
+
+def test_draining_is_what_the_snapshot_says(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        assert not desk.service.is_draining
+        desk.service.replace_table(table(is_draining=True))
+        assert desk.service.is_draining
+
+    run(body)
+
+
+# Waiting for a version.
+
+
+def test_what_can_be_served_is_given_at_once(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        desk.service.replace_table(SEVERAL)
+        assert (await desk.service.routable("m", 0)).version == 3
+
+    run(body)
+
+
+def test_who_waits_gets_the_version_when_it_comes(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        desk.service.replace_table(table(version(1, State.LOADING), default=1))
+        waiting = asyncio.ensure_future(desk.service.routable("m", 0))
+        await asyncio.sleep(0)
+        # A snapshot that changes something else does not end the wait.
+        desk.service.replace_table(table(version(1, State.LOADING), default=1, epoch=2))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        desk.service.replace_table(table(version(1, State.AVAILABLE), default=1, epoch=3))
+        route = await waiting
+        assert (route.version, route.endpoint) == (1, ENDPOINT)
+
+    run(body)
+
+
+def test_who_waits_is_told_when_it_fails(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        desk.service.replace_table(table(version(1, State.LOADING), default=1))
+        waiting = asyncio.ensure_future(desk.service.routable("m", 1))
+        await asyncio.sleep(0)
+        desk.service.replace_table(table(version(1, State.LOADING, error="it is no model"), default=1))
+        with pytest.raises(ModelNotReady, match="it is no model"):
+            await waiting
+
+    run(body)
+
+
+def test_who_waits_is_told_when_it_has_gone(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        desk.service.replace_table(table(version(1, State.LOADING), default=1))
+        waiting = asyncio.ensure_future(desk.service.routable("m", 1))
+        await asyncio.sleep(0)
+        desk.service.replace_table(table(version(1, State.END)))
+        with pytest.raises(VersionNotFound):
+            await waiting
+
+    run(body)
+
+
+@pytest.mark.parametrize("retry_window_s", [0.0, 0.005])
+def test_patience_ends(run: Any, retry_window_s: float) -> None:
+    async def body(desk: Desk) -> None:
+        service = Service(desk.dispatcher, request_timeout_s=300.0, retry_window_s=retry_window_s)
+        service.replace_table(table(version(1, State.LOADING), default=1))
+        with pytest.raises(ModelNotReady, match="version 1 of model 'm' is not available: state LOADING"):
+            await service.routable("m", 0)
+
+    run(body)
+
+
+def test_nobody_waits_for_what_has_failed(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        desk.service.replace_table(SEVERAL)
+        waiting = asyncio.ensure_future(desk.service.routable("m", 2))
+        await asyncio.sleep(0)
+        assert waiting.done()
+        assert isinstance(waiting.exception(), ModelNotReady)
+
+    run(body)

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may import whom, and a few things that the package does not do anywhere. Read from the source, not run.
+
+``errors, log, model < config, wire < storage | worker | front < manager < cli``: an arrow that points the
+other way is a process that learns what is none of its business.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import ovms_mp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(ovms_mp.__file__).parent
+BASE = {"errors", "log", "model"}
+MAY_IMPORT = {
+    "errors": set[str](),
+    "log": set[str](),
+    "model": {"errors"},
+    "config": BASE,
+    "config_file": BASE | {"config"},
+    "wire": BASE,
+    "storage": BASE | {"config", "wire"},
+    "worker": BASE | {"config", "wire"},
+    "front": BASE | {"config", "wire"},
+    "manager": BASE | {"config", "wire", "storage"},
+    "demo": BASE | {"front.tfs"},
+    "cli": BASE | {"config", "config_file", "wire", "manager", "demo"},
+    "__main__": {"cli"},
+    "": set[str](),
+}
+"""Besides their own package, and ``ovms_mp`` itself for its version."""
+
+ONLY_IN = {
+    "zmq": ["wire.channels"],
+    "openvino": ["worker", "demo.train"],
+    "falcon": ["front.rest"],
+    "gunicorn": ["front.rest"],
+    "uvicorn": ["front.rest"],
+    "uvicorn_worker": ["front.rest"],
+    "grpc": ["front.grpc", "demo.check"],
+    "google.protobuf": ["front.tfs", "front.grpc", "demo.check"],
+    "sklearn": ["demo.train"],
+    "inotify_simple": ["manager", "storage"],
+    "pickle": [],
+    "marshal": [],
+    "shelve": [],
+    "multiprocessing": [],
+    "tensorflow": [],
+    "tensorflow_serving": [],
+}
+MOST_LINES = 500
+
+
+@dataclass(frozen=True)
+class Module:
+    """A file of the package; ``name`` is without the leading ``ovms_mp.``."""
+
+    name: str
+    path: Path
+
+    @property
+    def package(self) -> str:
+        return self.name.partition(".")[0]
+
+    @functools.cache  # noqa: B019  # a module lives as long as the tests
+    def tree(self) -> ast.Module:
+        return ast.parse(self.path.read_text(), str(self.path))
+
+    def imports(self) -> Iterator[tuple[str, int]]:
+        """Everything that is imported anywhere in the file, with its line; ``a.b.c`` for ``from a.b import c``."""
+        for node in ast.walk(self.tree()):
+            if isinstance(node, ast.Import):
+                yield from ((alias.name, node.lineno) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{self.path}:{node.lineno}: a relative import"
+                yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def modules() -> list[Module]:
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = list(path.relative_to(ROOT).with_suffix("").parts)
+        if "_proto" in parts:
+            continue  # Generated.
+        if parts[-1] == "__init__":
+            parts.pop()
+        found.append(Module(".".join(parts), path))
+    return found
+
+
+MODULES = modules()
+every_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name or "ovms_mp")
+
+
+def is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def test_the_walk_sees_the_package() -> None:
+    names = {module.name for module in MODULES}
+
+    assert {
+        "",
+        "cli",
+        "__main__",
+        "wire.messages",
+        "front.rest.app",
+        "worker.loop",
+        "manager.manager",
+    } <= names
+    assert {module.package for module in MODULES} == set(MAY_IMPORT)
+
+
+@every_module
+def test_imports_point_one_way(module: Module) -> None:
+    allowed = MAY_IMPORT[module.package] | {module.package}
+    for name, line in module.imports():
+        if not is_within(name, "ovms_mp") or name in ("ovms_mp.__version__", "ovms_mp"):
+            continue
+        target = name.removeprefix("ovms_mp.")
+        assert any(is_within(target, package) for package in allowed), f"{module.path}:{line}: imports {name}"
+
+
+@every_module
+def test_libraries_stay_where_they_belong(module: Module) -> None:
+    for name, line in module.imports():
+        for library, places in ONLY_IN.items():
+            if is_within(name, library):
+                assert any(is_within(module.name, place) for place in places), f"{module.path}:{line}: {name}"
+
+
+def test_what_watches_directories_is_one_module() -> None:
+    watchers = {
+        module.name for module in MODULES for name, _ in module.imports() if is_within(name, "inotify_simple")
+    }
+
+    assert len(watchers) <= 1
+
+
+@pytest.mark.parametrize("path", ["front/rest", "front/grpc"])
+def test_neither_adapter_knows_the_other(path: str) -> None:
+    package = path.replace("/", ".")
+    other = {"front.rest": "front.grpc", "front.grpc": "front.rest"}[package]
+    for module in MODULES:
+        if is_within(module.name, package):
+            assert not [name for name, _ in module.imports() if is_within(name, f"ovms_mp.{other}")]
+
+
+def test_the_transport_neutral_front_knows_neither_adapter() -> None:
+    for module in MODULES:
+        inner = module.package == "front" and not any(
+            is_within(module.name, adapter) for adapter in ("front.rest", "front.grpc")
+        )
+        if inner:
+            for name, line in module.imports():
+                for adapter in ("ovms_mp.front.rest", "ovms_mp.front.grpc"):
+                    assert not is_within(name, adapter), f"{module.path}:{line}: {name}"
+
+
+# What is done nowhere, or in one place.
+
+
+def dotted(node: ast.AST) -> str:
+    """``a.b`` of an attribute, else empty."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return f"{node.value.id}.{node.attr}"
+    return ""
+
+
+@every_module
+def test_the_environment_is_read_by_the_command_line_and_passed_on_by_the_supervisor(module: Module) -> None:
+    if module.name in ("cli", "manager.supervisor"):
+        return
+    for node in ast.walk(module.tree()):
+        assert dotted(node) not in ("os.environ", "os.getenv", "os.environb", "os.putenv"), (
+            f"{module.path}: line {getattr(node, 'lineno', 0)} uses {dotted(node)}"
+        )
+    for name, line in module.imports():
+        assert name not in ("os.environ", "os.getenv"), f"{module.path}:{line}"
+
+
+@every_module
+def test_nothing_sleeps_asserts_or_evaluates(module: Module) -> None:
+    for node in ast.walk(module.tree()):
+        where = f"{module.path}: line {getattr(node, 'lineno', 0)}"
+        assert not isinstance(node, ast.Assert), f"{where} asserts"
+        assert dotted(node) != "time.sleep", f"{where} sleeps"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("eval", "exec", "__import__"), f"{where} calls {node.func.id}"
+    for name, line in module.imports():
+        assert name != "time.sleep", f"{module.path}:{line}"
+
+
+@every_module
+def test_no_bare_except_and_no_del_for_cleaning_up(module: Module) -> None:
+    for node in ast.walk(module.tree()):
+        where = f"{module.path}: line {getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"{where} catches everything"
+            assert not (isinstance(node.type, ast.Name) and node.type.id == "BaseException"), where
+        if isinstance(node, ast.FunctionDef):
+            assert node.name != "__del__", f"{where} defines __del__"
+
+
+@every_module
+def test_size_and_name(module: Module) -> None:
+    lines = len(module.path.read_text().splitlines())
+
+    assert module.path.stem not in ("utils", "util", "helpers", "common", "misc")
+    assert lines <= MOST_LINES, f"{module.path} has {lines} lines"
+
+
+@every_module
+def test_every_file_names_its_licence(module: Module) -> None:
+    assert module.path.read_text().startswith("# SPDX-License-Identifier: Apache-2.0\n")
