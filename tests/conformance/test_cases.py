@@ -217,18 +217,19 @@ def check_rest(reply: HttpReply, expected: Expected) -> None:
         for name, value in expected.headers.items():
             assert reply.headers[name] == value
         return
-    value: Any
-    ((key, value),) = reply.json().items()
-    outputs = expected.outputs
-    if len(outputs) == 1:
-        value = dict.fromkeys(outputs, value)
+    ((key, answered),) = reply.json().items()
+    outputs: dict[str, Any] = {}
+    if len(expected.outputs) == 1:
+        outputs = dict.fromkeys(expected.outputs, answered)
     elif key == "predictions":
-        assert all(row.keys() == outputs.keys() for row in value)
-        value = {name: [row[name] for row in value] for name in outputs}
-    assert value.keys() == outputs.keys()
-    for name, array in outputs.items():
+        assert all(row.keys() == expected.outputs.keys() for row in answered)
+        outputs = {name: [row[name] for row in answered] for name in expected.outputs}
+    else:
+        outputs = answered
+    assert outputs.keys() == expected.outputs.keys()
+    for name, array in expected.outputs.items():
         wanted = np.float64 if array.dtype.kind not in "iub" else array.dtype
-        assert_equal(np.array(value[name], wanted).astype(array.dtype), array)
+        assert_equal(np.array(outputs[name], wanted).astype(array.dtype), array)
 
 
 def assert_equal(found: AnyArray, expected: AnyArray) -> None:

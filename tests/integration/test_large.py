@@ -32,11 +32,12 @@ REST_BODY_BYTES = 64 * MEBIBYTE
 
 @pytest.fixture(scope="module")
 def default_server(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with the default limits. Not the shared one, as a gigabyte may cost a front its life."""
+    """A server with the default limits of memory, and patience with a front that copies gigabytes."""
     directory = tmp_path_factory.mktemp("large_default")
     config = zoo.config_file(directory, ["id_u8", "id_f64"])
     before = Ledger.take()
-    with Server(["config", "--config_path", str(config)], directory / "server.log") as server:
+    arguments = ["config", "--config_path", str(config), "--heartbeat_timeout_s", "60"]
+    with Server(arguments, directory / "server.log") as server:
         yield server
     assert_nothing_left(before)
 

@@ -2,8 +2,8 @@
 """Results to a ``PredictResponse`` with the values in TensorFlow's typed fields instead of ``tensor_content``.
 
 What the legacy server did with ``SERIALIZATION_FUNCTION=_prepare_output_as_AppendArrayToTensorProto``, for clients
-that read ``float_val`` and nothing else. It makes a Python object of every element, so it is some hundred times slower than
-:mod:`~ovms_mp.front.tfs.encode` on large tensors.
+that read ``float_val`` and nothing else. It makes a Python object of every element, so it is some hundred times
+slower than :mod:`~ovms_mp.front.tfs.encode` on large tensors.
 """
 
 from __future__ import annotations

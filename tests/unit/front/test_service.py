@@ -78,7 +78,7 @@ class Desk:
 
     def __init__(self, descriptor: int) -> None:
         self.dispatcher = Dispatcher(Arena(ArenaHandle(descriptor, MIB)), b"0:1", asyncio.get_running_loop())
-        self.service = Service(self.dispatcher, request_timeout_s=300.0, retry_window_s=3600.0)
+        self.service = Service(self.dispatcher, request_timeout_s=300.0, retry_window_s=5.0)
 
     async def refusal(
         self, given: dict[str, GivenTensor], output_filter: Sequence[str] = (), **specs: Any

@@ -265,7 +265,7 @@ def test_who_is_killed_before_it_was_ready_gets_successors_more_and_more_slowly(
     assert scene.ids() == []
     assert len(scene.told.reasons) == 1
     assert scene.told.reasons[0].startswith(
-        "worker-0 died 9 times before it served anything; the last one: killed"
+        "worker-0 died 9 times in a row before it was ready; the last one: killed"
     )
 
 

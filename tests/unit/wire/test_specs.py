@@ -45,6 +45,7 @@ SPECS: list[ChildSpec] = [
         common=COMMON,
         limits=LIMITS,
         bind_addresses=("[::]:9000", "\u00fc:1"),
+        has_typed_outputs=True,
     ),
     RestSpec(
         child_id="arbiter.1",
