@@ -46,11 +46,13 @@ def test_legacy_variables_are_read() -> None:
 
     assert variables == {
         "GRPC_SERVERS": "grpc_workers",
+        "SERIALIZATION_FUNCTION": "grpc_output_encoding",
         "REST_REQUESTS_QUEUE_SIZE": "rest_requests_queue_size",
         "FILE_SYSTEM_POLL_WAIT_SECONDS": "file_system_poll_wait_seconds",
         "CPU_EXTENSION": "cpu_extension",
         "LOG_LEVEL": "log_level",
         "LOG_PATH": "log_path",
+        "SERIALIZATION_FUNCTION": "grpc_output_encoding",
     }
 
 
