@@ -100,8 +100,7 @@ def _run(arguments: list[str], environment: Mapping[str, str]) -> int:
     )
 
 
-# --- serving
-# ------------------------------------------------------------------------------------------------------
+# --- serving ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +211,8 @@ def _read_models(
             raise not_yet(f"--{name}", given[name])
     missing = [name for name in ("model_name", "model_path") if not given.get(name)]
     if missing:
+        if command == "config":
+            raise ConfigError("--config_path is missing; give the JSON file with model_config_list")
         alternative = "" if command == "model" else ", or --config_path FILE"
         raise ConfigError(f"--{missing[0]} is missing; give --model_name and --model_path{alternative}")
     return (_single_model(given),), True
@@ -226,8 +227,9 @@ def _single_model(given: Mapping[str, str | None]) -> ModelConfig:
         nireq = int(nireq_text)
     policy: VersionPolicy = Latest()
     if given.get("model_version_policy"):
+        document = _json_flag(given, "model_version_policy")
         try:
-            policy = parse_policy(_json_flag(given, "model_version_policy"))
+            policy = parse_policy(document)
         except ConfigError as error:
             raise ConfigError(f"--model_version_policy: {error.message}") from None
     plugin_config: Mapping[str, PropertyValue] = MappingProxyType({})
@@ -246,13 +248,12 @@ def _single_model(given: Mapping[str, str | None]) -> ModelConfig:
 def _json_flag(given: Mapping[str, str | None], name: str) -> object:
     try:
         document: object = msgspec.json.decode(str(given[name]))
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ConfigError(f"--{name}: {given[name]!r} is not JSON: {error}") from None
     return document
 
 
-# --- other commands
-# -----------------------------------------------------------------------------------------------
+# --- other commands ---
 
 
 def _devices(arguments: Sequence[str]) -> int:
@@ -287,8 +288,7 @@ def _demo(arguments: Sequence[str]) -> int:
     )
 
 
-# --- parsers
-# ------------------------------------------------------------------------------------------------------
+# --- parsers ---
 
 _MODEL_FLAGS: Mapping[str, str] = MappingProxyType(
     {

@@ -224,7 +224,10 @@ class SupervisionConfig:
     load_timeout_s: float = _setting(
         600.0,
         Setting(
-            "load_timeout_s", "Time a version has to be read and compiled, in seconds.", low=1, high=86400
+            "load_timeout_s",
+            "Time a version has to be read and compiled, with its wait for other loads on the device, in seconds.",
+            low=1,
+            high=86400,
         ),
     )
     retry_window_s: float = _setting(

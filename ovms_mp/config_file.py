@@ -40,7 +40,7 @@ def parse_config_file(path: Path) -> tuple[tuple[ModelConfig, ...], tuple[str, .
         raise ConfigError(f"--config_path {path}: {error.strerror or error}") from None
     try:
         document: object = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ConfigError(f"--config_path {path} is not JSON: {error}") from None
     return _FileReader(path.absolute().parent).read(document)
 

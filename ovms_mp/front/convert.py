@@ -46,7 +46,8 @@ def write_tensor(given: GivenTensor, spec: TensorSpec, place: memoryview) -> Non
             values = values.view(np.uint8) != 0
     target = np.frombuffer(place, dtype=spec.dtype.numpy)
     count = len(values)
-    _convert(values, target[:count], given.dtype, spec)
+    if count:
+        _convert(values, target[:count], given.dtype, spec)
     if count < len(target):
         # TensorFlow's compact form: the last value fills the rest, and no value at all means zeros.
         target[count:] = target[count - 1] if count else np.zeros((), target.dtype)
@@ -74,8 +75,8 @@ def _check_integers(values: AnyArray, source: DType, spec: TensorSpec) -> None:
     limits = np.iinfo(spec.dtype.numpy.name)
     if source.kind is Kind.FLOAT:
         # Wide enough for every float here, and compares exactly with the limits' nearest floats.
-        wide = values.astype(np.float64)
         with np.errstate(invalid="ignore"):
+            wide = values.astype(np.float64)
             fits = (np.trunc(wide) == wide) & (wide >= float(limits.min)) & (wide < float(limits.max) + 1.0)
         _refuse_where(
             ~fits, values, source, spec, f"it is no whole number within {limits.min} to {limits.max}"

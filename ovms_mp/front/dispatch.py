@@ -19,7 +19,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import DeadlineExceeded, NoFreeSlot, OvmsError, TensorTooLarge, error_from_record
+from ovms_mp.errors import (
+    DeadlineExceeded,
+    NoFreeSlot,
+    OvmsError,
+    TensorTooLarge,
+    VersionNotFound,
+    error_from_record,
+)
 from ovms_mp.wire.allocator import ArenaAllocator
 from ovms_mp.wire.channels import Dealer
 from ovms_mp.wire.messages import CancelTask, InferResult, InferTask, decode_to_front, encode
@@ -43,6 +50,10 @@ _TRIM_SLACK_BYTES = 16 << 20
 
 class WorkerGone(Exception):
     """The task's worker was reaped before its answer; the lease is whole, so the task can be sent to a successor."""
+
+
+class RouteWasStale(Exception):
+    """The version was unloaded while the task was on its way; it has not run, so another route may be tried."""
 
 
 class OutputsDidNotFit(Exception):
@@ -183,6 +194,7 @@ class Dispatcher:
 
         Raises:
             WorkerGone: Reaped before its answer.
+            RouteWasStale: Unloaded before it ran.
             OutputsDidNotFit: The output region is too small.
             DeadlineExceeded: The task's deadline passed, whatever the worker does.
             OvmsError: What the worker answered.
@@ -225,6 +237,13 @@ class Dispatcher:
             for flight in link.flights.values():
                 self._land(flight, WorkerGone())
             link.flights.clear()
+        for link in self._links.values():
+            # What was held back for company leaves before the manager hears that the new snapshot is applied.
+            self._flush(link)
+            for handle in [handle for handle, lane in link.lanes.items() if not lane.unanswered]:
+                del link.lanes[handle]
+        if self._is_idle():
+            self._idle.set()
 
     async def wait_idle(self, within_s: float) -> None:
         """Wait until no task is unanswered, but not longer than ``within_s``."""
@@ -309,7 +328,7 @@ class Dispatcher:
         now_ns = time.monotonic_ns()
         for link in self._links.values():
             for flight in link.flights.values():
-                if flight.task.deadline_ns < now_ns and not flight.future.done():
+                if 0 < flight.task.deadline_ns < now_ns and not flight.future.done():
                     flight.future.set_exception(
                         DeadlineExceeded(
                             "no answer before the request's deadline (--request_timeout_s if it had none)"
@@ -332,9 +351,13 @@ class Dispatcher:
             future.set_exception(_as_exception(answer))
 
 
-def _as_exception(answer: InferFailed | WorkerGone) -> WorkerGone | OutputsDidNotFit | OvmsError:
+def _as_exception(
+    answer: InferFailed | WorkerGone,
+) -> WorkerGone | RouteWasStale | OutputsDidNotFit | OvmsError:
     if isinstance(answer, WorkerGone):
         return answer
+    if answer.error_name == VersionNotFound.__name__:
+        return RouteWasStale()
     if answer.needed_nbytes:
         return OutputsDidNotFit(answer.needed_nbytes)
     return error_from_record(answer.error_name, answer.error_message)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ovms_mp.errors import (
     InputNameMismatch,
+    ModelNotReady,
     OutputNameMismatch,
     ShapeMismatch,
     VersionNotFound,
     WorkerLost,
 )
 from ovms_mp.front.convert import write_tensor
-from ovms_mp.front.dispatch import OutputsDidNotFit, WorkerGone
+from ovms_mp.front.dispatch import OutputsDidNotFit, RouteWasStale, WorkerGone
 from ovms_mp.front.routing import RoutingTable, not_found_text
 from ovms_mp.front.tensors import ResultTensor
 from ovms_mp.model.dtypes import element_count
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 AnswerT = TypeVar("AnswerT")
 
 _MAX_HINTS = 1024
+_MAX_ROUTES = 5
 _MAX_TRIES = 2
 """A request is sent once, and once more when its worker died: what kills two workers is likely the request."""
 
@@ -131,7 +133,8 @@ class Service:
 
     async def predict(
         self,
-        route: VersionRoute,
+        name: str,
+        version: int,
         given: Mapping[str, GivenTensor],
         output_filter: Sequence[str],
         deadline_ns: int,
@@ -140,7 +143,8 @@ class Service:
         """Run one predict request.
 
         Args:
-            route: From :meth:`routable`.
+            name: The model.
+            version: Its version; 0 for the default.
             given: Inputs by name; borrowed until the inputs are written.
             output_filter: Names of the outputs to answer with; empty for all.
             deadline_ns: Monotonic moment after which nobody waits; 0 for the server's own limit.
@@ -149,6 +153,24 @@ class Service:
         Raises:
             OvmsError: One of the failures in :mod:`ovms_mp.errors`.
         """
+        for _ in range(_MAX_ROUTES):
+            route = await self.routable(name, version)
+            try:
+                return await self._predict_on(route, given, output_filter, deadline_ns, encode)
+            except RouteWasStale:
+                continue  # The version retired under the request; where another one serves it, that answers.
+        raise ModelNotReady(
+            f"model {name!r} changes its versions faster than a request can follow; try again"
+        )
+
+    async def _predict_on(
+        self,
+        route: VersionRoute,
+        given: Mapping[str, GivenTensor],
+        output_filter: Sequence[str],
+        deadline_ns: int,
+        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
+    ) -> AnswerT:
         tensors = _match_inputs(route, given)
         wanted = _match_filter(route, output_filter)
         inputs_nbytes = 0
@@ -326,7 +348,7 @@ def _shape_mismatch(spec: TensorSpec, shape: tuple[int, ...]) -> ShapeMismatch:
     """The legacy server's words, then which input it was."""
     if shape and spec.bounds and spec.accepts((spec.bounds[0][0], *shape[1:])):
         low, high = spec.bounds[0]
-        required = str(low) if low == high else spec.shape_text()
+        required = str(low) if low == high else f"{low}..{high}"
         return ShapeMismatch(
             f"Input batch size is incorrect. Obtained batch size {shape[0]}, required batch size {required} "
             f"(input {spec.name!r})"

@@ -65,6 +65,8 @@ class ArenaPool:
 
     def released(self, worker: str, index: int, epoch: int) -> None:
         """A worker does not touch that epoch any more."""
+        if not 0 <= index < len(self._slots):
+            return
         slot = self._slots[index]
         if slot.epoch == epoch and worker in slot.waiting_for:
             slot.waiting_for.discard(worker)

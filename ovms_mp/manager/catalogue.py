@@ -41,6 +41,16 @@ _MAX_DEATHS_IN_LOAD = 2
 """A version whose first load has killed so many workers is failed, not tried at once again."""
 
 
+_REPORTS = frozenset(
+    {
+        (State.LOADING, State.AVAILABLE),
+        (State.LOADING, State.LOADING),
+        (State.UNLOADING, State.END),
+    }
+)
+"""What a worker can report about a version in a state."""
+
+
 class WorkerGate(Protocol):
     """How the catalogue reaches the worker of a device."""
 
@@ -68,6 +78,10 @@ class _Version:
     unload_epoch: int = 0
 
     @property
+    def is_coming(self) -> bool:
+        return self.status.state in (State.START, State.LOADING)
+
+    @property
     def has_failed(self) -> bool:
         return self.status.state is State.LOADING and self.status.error_code != 0
 
@@ -90,7 +104,8 @@ class _Model:
                 for v, entry in self.versions.items()
                 if entry.has_been_available and entry.status.state is State.LOADING
             ],
-            [v for v, entry in self.versions.items() if entry.status.state in (State.START, State.LOADING)],
+            [v for v, entry in self.versions.items() if entry.is_coming and not entry.has_failed],
+            [v for v, entry in self.versions.items() if entry.is_coming],
         ):
             if wanted:
                 return max(wanted)
@@ -137,6 +152,8 @@ class Catalogue:
         listing = list_versions(model.config.base_path)
         model.on_disk = frozenset(listing.model_files)
         self._tell(model, listing.problems, exists=listing.exists)
+        if not listing.is_certain:
+            return time.monotonic() + _RETRY_FIRST_S  # Nothing is unloaded because a look failed.
         known = {
             number: Known(entry.status.state, entry.has_failed, entry.retry_at)
             for number, entry in model.versions.items()
@@ -220,14 +237,21 @@ class Catalogue:
 
     def state_changed(self, message: ModelStateChanged) -> None:
         """A worker reports the outcome of a load or an unload."""
-        found = [(model, entry) for model, entry in self._entries() if entry.handle == message.handle]
+        found = [
+            (model, entry)
+            for model, entry in self._entries()
+            if entry.handle and entry.handle == message.handle
+        ]
         if not found:
             _log.warning("event=unknown_handle handle=%d", message.handle)
             return
         model, entry = found[0]
-        self.is_changed = True
         name, number = model.config.name, entry.status.version
-        match State(message.state):
+        if (entry.status.state, message.state) not in _REPORTS:
+            _log.error("event=odd_report model=%s version=%d state=%d", name, number, message.state)
+            return
+        self.is_changed = True
+        match message.state:
             case State.AVAILABLE:
                 entry.status = entry.status.to(State.AVAILABLE)
                 entry.inputs, entry.outputs, entry.nireq = message.inputs, message.outputs, message.nireq

@@ -129,7 +129,8 @@ def exit_text(status: int | None) -> str:
     if status >= 0:
         name = next((code.name for code in ExitCode if code == status), "unknown")
         return f"exit code {status} ({name})"
-    text = f"killed by signal {-status} ({signal.Signals(-status).name})"
+    names = {number.value: f" ({number.name})" for number in signal.Signals}
+    text = f"killed by signal {-status}{names.get(-status, '')}"
     if -status == signal.SIGKILL:
         text += "; if nobody sent it, the machine may be out of memory"
     return text

@@ -10,6 +10,7 @@ is noticed at start.
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 
 from ovms_mp.errors import BootError
 
@@ -19,13 +20,35 @@ def split_addresses(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def lock_ports(addresses: tuple[str, ...], port: int, protocol: str) -> tuple[socket.socket, ...]:
+    """Abstract Unix sockets that only one server can have for an address and port; the caller owns them.
+
+    The port itself is no lock: with SO_REUSEADDR, which a quick restart needs, two sockets may be bound to it as
+    long as none listens.
+
+    Raises:
+        BootError: Another ovms_mp has one of them.
+    """
+    with ExitStack() as stack:
+        locks: list[socket.socket] = []
+        for address in addresses:
+            lock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            try:
+                lock.bind(f"\0ovms_mp-port-{address}-{port}")
+            except OSError:
+                raise _taken(protocol, f"{address}:{port}", "port is busy: another ovms_mp has it") from None
+            locks.append(lock)
+        stack.pop_all()
+        return tuple(locks)
+
+
 def bind_rest(addresses: tuple[str, ...], port: int) -> tuple[socket.socket, ...]:
     """Bound sockets that do not listen yet; the caller owns them.
 
     Raises:
         BootError: An address is not ours, or the port is taken.
     """
-    return tuple(_bind(address, port, "REST", reuse_port=False) for address in addresses)
+    return _bind_all(addresses, port, "REST", reuse_port=False)
 
 
 def hold_grpc_port(addresses: tuple[str, ...], port: int) -> tuple[socket.socket, ...]:
@@ -34,10 +57,30 @@ def hold_grpc_port(addresses: tuple[str, ...], port: int) -> tuple[socket.socket
     Raises:
         BootError: An address is not ours, or the port is taken.
     """
-    for address in addresses:
-        # Without SO_REUSEPORT first: with it, another server of the same user would not be noticed.
-        _bind(address, port, "gRPC", reuse_port=False).close()
-    return tuple(_bind(address, port, "gRPC", reuse_port=True) for address in addresses)
+    # Without SO_REUSEPORT first: with it, another program's server of the same user would not be noticed.
+    for probe in _bind_all(addresses, port, "gRPC", reuse_port=False):
+        probe.close()
+    return _bind_all(addresses, port, "gRPC", reuse_port=True)
+
+
+def _bind_all(
+    addresses: tuple[str, ...], port: int, protocol: str, *, reuse_port: bool
+) -> tuple[socket.socket, ...]:
+    with ExitStack() as stack:
+        bound = [
+            stack.enter_context(_bind(address, port, protocol, reuse_port=reuse_port))
+            for address in addresses
+        ]
+        stack.pop_all()
+        return tuple(bound)
+
+
+def _taken(protocol: str, where: str, why: str) -> BootError:
+    flag = "port" if protocol == "gRPC" else "rest_port"
+    return BootError(
+        f"Failed to start {protocol} server - at {where} - {why}; "
+        f"choose another --{flag} or stop what uses it"
+    )
 
 
 def _bind(address: str, port: int, protocol: str, *, reuse_port: bool) -> socket.socket:
@@ -49,8 +92,9 @@ def _bind(address: str, port: int, protocol: str, *, reuse_port: bool) -> socket
         family, kind, number, _, target = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
-        raise BootError(f"--{setting} {address!r}: {error.strerror or error}") from None
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise BootError(f"--{setting} {address!r}: {reason}") from None
     listener = socket.socket(family, kind, number)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -62,9 +106,5 @@ def _bind(address: str, port: int, protocol: str, *, reuse_port: bool) -> socket
         listener.bind(target)
     except OSError as error:
         listener.close()
-        flag = "port" if protocol == "gRPC" else "rest_port"
-        raise BootError(
-            f"Failed to start {protocol} server - at {address}:{port} - {error.strerror or error}; "
-            f"choose another --{flag} or stop what uses it"
-        ) from None
+        raise _taken(protocol, f"{address}:{port}", error.strerror or str(error)) from None
     return listener

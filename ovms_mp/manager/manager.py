@@ -20,7 +20,7 @@ from ovms_mp.errors import BootError, ExitCode, ProtocolError
 from ovms_mp.manager.arenas import ArenaPool
 from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.children import Child, ChildState, Kind
-from ovms_mp.manager.listeners import bind_rest, hold_grpc_port, split_addresses
+from ovms_mp.manager.listeners import bind_rest, hold_grpc_port, lock_ports, split_addresses
 from ovms_mp.manager.specs import SpecMaker
 from ovms_mp.manager.supervisor import Supervisor
 from ovms_mp.manager.timers import Timers
@@ -108,9 +108,13 @@ class Manager:
         # not.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         if config.grpc.port:
-            self._held_sockets = hold_grpc_port(split_addresses(config.grpc.bind_address), config.grpc.port)
+            addresses = split_addresses(config.grpc.bind_address)
+            self._held_sockets = lock_ports(addresses, config.grpc.port, "gRPC")
+            self._held_sockets += hold_grpc_port(addresses, config.grpc.port)
         if config.rest.port:
-            self._rest_sockets = bind_rest(split_addresses(config.rest.bind_address), config.rest.port)
+            addresses = split_addresses(config.rest.bind_address)
+            self._held_sockets += lock_ports(addresses, config.rest.port, "REST")
+            self._rest_sockets = bind_rest(addresses, config.rest.port)
         fronts = (config.grpc.workers if config.grpc.port else 0) + (
             config.rest.workers if config.rest.port else 0
         )

@@ -68,7 +68,11 @@ def plan(available: Set[int], policy: VersionPolicy, known: Mapping[int, Known],
     serving = set(desired_versions(available - failed, policy))
     load: list[int] = []
     retries: list[float] = []
-    for version in sorted(wanted | serving):
+    # A failed version that would be served if it loaded is worth another try, below a better one that failed too.
+    hoped = {
+        version for version in failed if version in desired_versions(available - (failed - {version}), policy)
+    }
+    for version in sorted(wanted | serving | hoped):
         entry = known.get(version)
         if entry is None or entry.state is State.END:
             load.append(version)
@@ -81,7 +85,7 @@ def plan(available: Set[int], policy: VersionPolicy, known: Mapping[int, Known],
     unload: list[int] = []
     forget: list[int] = []
     for version, entry in sorted(known.items()):
-        if version in wanted or version in serving:
+        if version in wanted or version in serving or version in hoped:
             continue
         if entry.has_failed or entry.state is State.START:
             forget.append(version)

@@ -47,7 +47,7 @@ class SpecMaker:
             common=self._common(),
             limits=self._limits(),
             has_typed_outputs=config.grpc.output_encoding == "TYPED_FIELDS",
-            bind_addresses=tuple(f"{address}:{config.grpc.port}" for address in addresses),
+            bind_addresses=tuple(f"{_bracketed(address)}:{config.grpc.port}" for address in addresses),
         )
 
     def arbiter(self, child_id: str, listen_descriptors: tuple[int, ...], beat_descriptor: int) -> RestSpec:
@@ -85,3 +85,8 @@ class SpecMaker:
             retry_window_s=supervision.retry_window_s,
             max_message_bytes=self.config.limits.max_message_mb * MEBIBYTE,
         )
+
+
+def _bracketed(address: str) -> str:
+    """An IPv6 address needs brackets before a port can follow."""
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address

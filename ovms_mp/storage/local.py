@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,13 @@ class Listing:
         model_files: File to read, by version.
         problems: Why something there is no version, by its name; for the log.
         exists: Whether the base path is a directory at all.
+        is_certain: False when something could not be looked at, so that what is missing here may still be there.
     """
 
     model_files: dict[int, Path]
     problems: dict[str, str]
     exists: bool
+    is_certain: bool = True
 
 
 def list_versions(base_path: Path) -> Listing:
@@ -36,26 +39,39 @@ def list_versions(base_path: Path) -> Listing:
     except (FileNotFoundError, NotADirectoryError):
         return Listing({}, {}, exists=False)
     except OSError as error:
-        return Listing({}, {str(base_path): f"cannot be listed: {error.strerror}"}, exists=True)
+        problem = {str(base_path): f"cannot be listed: {error.strerror}"}
+        return Listing({}, problem, exists=True, is_certain=False)
     files: dict[int, Path] = {}
     problems: dict[str, str] = {}
+    is_certain = True
     for entry in entries:
-        if not _VERSION_NAME.fullmatch(entry.name) or int(entry.name) > _MAX_VERSION:
-            if entry.is_dir() and not entry.name.startswith("."):
-                problems[entry.name] = "is no version: names of version directories are positive integers"
-            continue
-        if not entry.is_dir():
-            continue
         try:
-            found = find_model_file(entry)
+            problem_text = _look_at(entry, files)
         except OSError as error:
-            problems[entry.name] = f"cannot be listed: {error.strerror}"
-            continue
-        if found is None:
-            problems[entry.name] = "holds no model: a NAME.xml with its NAME.bin, or a NAME.onnx, is expected"
-        else:
-            files[int(entry.name)] = found
-    return Listing(files, problems, exists=True)
+            problem_text = f"cannot be listed: {error.strerror}"
+            is_certain = False
+        if problem_text:
+            problems[entry.name] = problem_text
+    return Listing(files, problems, exists=True, is_certain=is_certain)
+
+
+def _look_at(entry: Path, files: dict[int, Path]) -> str:
+    """Note the version that an entry is, or say why it is none; empty where nobody would expect one."""
+    # Not Path.is_dir(), which takes an entry that cannot be looked at for one that is not there.
+    try:
+        is_directory = stat.S_ISDIR(entry.stat().st_mode)
+    except FileNotFoundError:
+        return ""
+    is_version = _VERSION_NAME.fullmatch(entry.name) is not None and int(entry.name) <= _MAX_VERSION
+    if not is_directory or entry.name.startswith("."):
+        return ""
+    if not is_version:
+        return "is no version: names of version directories are positive integers"
+    found = find_model_file(entry)
+    if found is None:
+        return "holds no model: a NAME.xml with its NAME.bin, or a NAME.onnx, is expected"
+    files[int(entry.name)] = found
+    return ""
 
 
 def find_model_file(directory: Path) -> Path | None:

@@ -34,8 +34,7 @@ class HotMessage(
     """Base of data messages. PERF: arrays instead of maps; no cycle can form, so the collector need not look."""
 
 
-# --- values inside messages
-# ---------------------------------------------------------------------------------------
+# --- values inside messages ---
 
 
 class ErrorRecord(Record, frozen=True):
@@ -115,8 +114,7 @@ class ModelRecord(Record, frozen=True):
     versions: tuple[VersionRecord, ...]
 
 
-# --- control channel: child to manager
-# ----------------------------------------------------------------------------
+# --- control channel: child to manager ---
 
 
 class Hello(Message, frozen=True):
@@ -181,8 +179,7 @@ class Drained(Message, frozen=True):
     """Child to manager, the answer to :class:`Drain`: nothing is in flight; I am about to exit."""
 
 
-# --- control channel: manager to child
-# ----------------------------------------------------------------------------
+# --- control channel: manager to child ---
 
 
 class Welcome(Message, frozen=True):
@@ -246,8 +243,7 @@ ToManager: TypeAlias = (
 ToChild: TypeAlias = Welcome | RoutingSnapshot | LoadModel | UnloadModel | ArenaRetired | Drain
 
 
-# --- data channel
-# -------------------------------------------------------------------------------------------------
+# --- data channel ---
 
 
 class InferTask(HotMessage, frozen=True):
@@ -307,6 +303,9 @@ _TO_CHILD: msgspec.msgpack.Decoder[ToChild] = msgspec.msgpack.Decoder(ToChild)
 _TO_WORKER: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 _TO_FRONT: msgspec.msgpack.Decoder[ToFront] = msgspec.msgpack.Decoder(ToFront)
 
+_NOT_A_MESSAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are none of ours: wrong structure, broken text, nesting without end."""
+
 encode = _ENCODER.encode
 """Encode any message, or a batch of data messages, to bytes."""
 
@@ -319,7 +318,7 @@ def decode_to_manager(payload: bytes) -> ToManager:
     """
     try:
         return _TO_MANAGER.decode(payload)
-    except msgspec.MsgspecError as error:
+    except _NOT_A_MESSAGE as error:
         raise ProtocolError(f"not a message to the manager: {error}") from None
 
 
@@ -331,7 +330,7 @@ def decode_to_child(payload: bytes) -> ToChild:
     """
     try:
         return _TO_CHILD.decode(payload)
-    except msgspec.MsgspecError as error:
+    except _NOT_A_MESSAGE as error:
         raise ProtocolError(f"not a message to a child: {error}") from None
 
 
@@ -343,7 +342,7 @@ def decode_to_worker(payload: bytes) -> ToWorker:
     """
     try:
         return _TO_WORKER.decode(payload)
-    except msgspec.MsgspecError as error:
+    except _NOT_A_MESSAGE as error:
         raise ProtocolError(f"not a batch of tasks: {error}") from None
 
 
@@ -355,5 +354,5 @@ def decode_to_front(payload: bytes) -> ToFront:
     """
     try:
         return _TO_FRONT.decode(payload)
-    except msgspec.MsgspecError as error:
+    except _NOT_A_MESSAGE as error:
         raise ProtocolError(f"not a batch of answers: {error}") from None

@@ -136,7 +136,7 @@ def spec_from_argument(argument: str, spec_type: type[SpecT]) -> SpecT:
     """
     try:
         return msgspec.json.decode(argument, type=spec_type)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise BootError(
             f"this process is started by the ovms_mp manager, not by hand: {error}; see ovms_mp --help"
         ) from None

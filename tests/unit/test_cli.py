@@ -182,6 +182,20 @@ def test_an_unknown_log_level_of_the_environment_means_info_and_is_told() -> Non
 
 
 @pytest.mark.parametrize(
+    ("value", "encoding"),
+    [
+        ("_prepare_output_with_make_tensor_proto", "TENSOR_CONTENT"),
+        ("_prepare_output_as_AppendArrayToTensorProto", "TYPED_FIELDS"),
+        ("typed_fields", "TYPED_FIELDS"),
+    ],
+)
+def test_the_legacy_names_of_output_encodings(value: str, encoding: str) -> None:
+    answer = effective(*MODEL, environment={"SERIALIZATION_FUNCTION": value})
+
+    assert (answer.config.grpc.output_encoding, answer.notices) == (encoding, ())
+
+
+@pytest.mark.parametrize(
     "name", ["PLUGIN_DIR", "ENGINE_REQUESTS_QUEUE_SIZE", "ENGINE_REQUESTS_QUEUE_TIMEOUT"]
 )
 def test_variables_without_effect_are_told(name: str) -> None:

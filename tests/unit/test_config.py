@@ -52,7 +52,6 @@ def test_legacy_variables_are_read() -> None:
         "CPU_EXTENSION": "cpu_extension",
         "LOG_LEVEL": "log_level",
         "LOG_PATH": "log_path",
-        "SERIALIZATION_FUNCTION": "grpc_output_encoding",
     }
 
 

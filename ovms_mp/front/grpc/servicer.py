@@ -55,8 +55,9 @@ class TfsServicer:
         """PredictRequest to PredictResponse."""
         call = decode_predict(request)
         _refuse_label(call.version_label)
-        route = await self._service.routable(call.model_name, call.version or 0)
-        return await self._service.predict(route, call.inputs, call.output_filter, deadline_ns, self._encode)
+        return await self._service.predict(
+            call.model_name, call.version or 0, call.inputs, call.output_filter, deadline_ns, self._encode
+        )
 
     async def get_model_metadata(self, request: bytes, deadline_ns: int) -> bytes:
         """GetModelMetadataRequest to GetModelMetadataResponse; answers at once."""

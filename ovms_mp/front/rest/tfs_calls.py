@@ -28,14 +28,15 @@ async def predict(service: Service, name: str, version: str, body: bytes) -> byt
         OvmsError: One of the failures in :mod:`ovms_mp.errors`; the model and version are looked up before
             the body is read.
     """
+    number = version_number(name, version)
     # Looked up again: the version may have changed hands while the body was on its way.
-    route = await service.routable(name, version_number(name, version))
+    route = await service.routable(name, number)
     form, given = decode_predict(body, route.inputs)
 
     def encode(_: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes:
         return encode_predict(form, outputs)
 
-    return await service.predict(route, given, (), 0, encode)
+    return await service.predict(name, number, given, (), 0, encode)
 
 
 def status(service: Service, name: str, version: str) -> bytes:

@@ -85,9 +85,8 @@ class Desk:
     ) -> OvmsError:
         """With what a predict request is refused; it must leave nothing leased."""
         self.service.replace_table(table(version(1, State.AVAILABLE, **specs), default=1))
-        route = await self.service.routable("m", 0)
         try:
-            await self.service.predict(route, given, output_filter, 0, never)
+            await self.service.predict("m", 0, given, output_filter, 0, never)
         except OvmsError as error:
             assert self.dispatcher.statistics().leases == 0
             assert self.dispatcher.statistics().in_flight == 0

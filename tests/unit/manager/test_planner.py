@@ -128,8 +128,14 @@ def test_everything_wanted_is_loaded_or_underway_or_waits_for_its_retry(situatio
     available, policy, known = situation
     decided = plan(available, policy, known, NOW)
     failed = {version for version, entry in known.items() if entry.has_failed}
+    # What would be served if just it loaded after all is hoped for, too.
+    hoped = {entry for entry in failed if entry in desired_versions(available - (failed - {entry}), policy)}
     waiting = []
-    for version in {*desired_versions(available, policy), *desired_versions(available - failed, policy)}:
+    for version in {
+        *desired_versions(available, policy),
+        *desired_versions(available - failed, policy),
+        *hoped,
+    }:
         assert version not in decided.unload
         assert version not in decided.forget
         entry = known.get(version)
