@@ -204,10 +204,10 @@ class SupervisionConfig:
         0.5, Setting("heartbeat_interval_s", "Time between two signs of life, in seconds.", low=0.05, high=60)
     )
     heartbeat_timeout_s: float = _setting(
-        5.0,
+        10.0,
         Setting(
             "heartbeat_timeout_s",
-            "A child that is silent for so many seconds is replaced.",
+            "A child that is silent for so many seconds is replaced; copying 1 GiB can silence one for three.",
             low=0.2,
             high=3600,
         ),

@@ -240,11 +240,12 @@ class Service:
                     route = await self._successor(route)
                     task = _again(task, self._dispatcher.new_task_id(), handle=route.handle)
                 except OutputsDidNotFit as short:
-                    self._learn_output_nbytes(route, shapes, short.needed_nbytes)
                     if output_lease is not None:
                         self._dispatcher.release(output_lease)
                     output_lease = None
                     output_lease = self._dispatcher.lease(short.needed_nbytes)
+                    # Only what fits is worth remembering.
+                    self._learn_output_nbytes(route, shapes, short.needed_nbytes)
                     task = _again(task, self._dispatcher.new_task_id(), output=output_lease)
                 else:
                     return encode(route, self._results(route.outputs, refs, wanted))

@@ -108,7 +108,7 @@ class LoadedVersion:
             try:
                 for index, shape in enumerate(shapes):
                     tensor = ov.Tensor(self._input_types[index], ov.Shape(list(shape)))
-                    np.asarray(tensor.data).view(np.uint8).fill(0)
+                    np.asarray(tensor.data).reshape(-1).view(np.uint8).fill(0)
                     slot.request.set_input_tensor(index, tensor)
                 for _ in range(2):
                     start = time.perf_counter()

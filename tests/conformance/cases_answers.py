@@ -57,6 +57,7 @@ GOOD = (
     predict(
         "zero elements", "id_f32", {"x": ZERO_ELEMENTS}, Answer({"y": ZERO_ELEMENTS}), (*GRPC, Form.COLUMN)
     ),
+    predict("scalar", "scalar", {"x": f32(41)}, Answer({"y": f32(42)}), (*GRPC, Form.COLUMN)),
     predict("version given", "versions", {"x": X10}, Answer({"y": X10 + 1}), version=1),
     predict("the other version given", "versions", {"x": X10}, Answer({"y": X10 + 2}), version=3),
     predict("version 0 is the highest", "versions", {"x": X10}, Answer({"y": X10 + 2}), version=0),

@@ -36,7 +36,7 @@ def default_server(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> I
     directory = tmp_path_factory.mktemp("large_default")
     config = zoo.config_file(directory, ["id_u8", "id_f64"])
     before = Ledger.take()
-    arguments = ["config", "--config_path", str(config), "--heartbeat_timeout_s", "60"]
+    arguments = ["config", "--config_path", str(config)]
     with Server(arguments, directory / "server.log") as server:
         yield server
     assert_nothing_left(before)

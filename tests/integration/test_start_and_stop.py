@@ -176,7 +176,7 @@ def test_busy_port(protocol: str, zoo: ModelZoo, shared_server: Server) -> None:
     done = run("model", *tiny_arguments(zoo), "--port", str(ports[0]), "--rest_port", str(ports[1]))
     assert done.returncode == 3
     assert f"Failed to start {protocol} server" in done.stderr
-    assert "Address already in use" in done.stderr
+    assert "port is busy: another ovms_mp has it" in done.stderr
     assert f"choose another --{'port' if is_grpc else 'rest_port'}" in done.stderr
     assert rest_client.predict(shared_server.rest_port, "tiny", {"inputs": X.tolist()}).status == 200
 

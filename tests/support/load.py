@@ -130,6 +130,8 @@ class Load:
                 except grpc.FutureCancelledError:
                     return
                 except grpc.RpcError as error:
+                    if self._stopping.is_set() and error.code() is grpc.StatusCode.CANCELLED:
+                        return  # By stop(), as it says.
                     self._note(*_judge_rpc(error), time.monotonic() - start)
                     continue
                 answer = np.frombuffer(response.outputs["y"].tensor_content, np.float32)

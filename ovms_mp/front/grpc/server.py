@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _STATUS_BY_NUMBER = {status.value[0]: status for status in grpc.StatusCode}
+_LONGEST_MESSAGE = 1000
+"""Characters of an error's text. It travels as metadata, percent-encoded to up to twelve bytes a character, and clients
+refuse metadata of more than 16 KiB, which would hide the error itself."""
 _READ_CHUNK_BYTES = 4 << 20
 """Bytes that HTTP/2 reads ahead and the largest frame. PERF: 602 kB messages at concurrency 16: 760/s to 1000/s."""
 
@@ -89,6 +92,8 @@ def _with_errors(
         except Exception:
             _log.exception("event=call_raised method=%s", path)
             code, message = Code.INTERNAL, INTERNAL_ERROR_TEXT
+        if len(message) > _LONGEST_MESSAGE:
+            message = message[: _LONGEST_MESSAGE - 3] + "..."
         await context.abort(_STATUS_BY_NUMBER[code.number], message)
         raise AssertionError("abort always raises")
 
