@@ -99,7 +99,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     before = Ledger.take()
     yield
-    assert_nothing_left(before)
+    assert_nothing_left(before, count_descriptors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -53,7 +53,7 @@ class Ledger:
             descriptors=len(os.listdir("/proc/self/fd")),
         )
 
-    def leaks(self, before: Ledger) -> list[str]:
+    def leaks(self, before: Ledger, *, count_descriptors: bool) -> list[str]:
         """What is here now and was not before."""
         found = [
             *(f"process {entry}" for entry in self.processes - before.processes),
@@ -61,13 +61,19 @@ class Ledger:
             *(f"shared memory {entry}" for entry in self.shared_memory - before.shared_memory),
             *(f"socket file {entry}" for entry in self.socket_files - before.socket_files),
         ]
-        if self.descriptors > before.descriptors:
+        if count_descriptors and self.descriptors > before.descriptors:
             found.append(f"{self.descriptors - before.descriptors} descriptors of the test process")
         return found
 
 
-def assert_nothing_left(before: Ledger, within_s: float = 5.0) -> None:
+def assert_nothing_left(before: Ledger, within_s: float = 5.0, *, count_descriptors: bool = False) -> None:
     """Wait until everything that came after ``before`` has gone again.
+
+    Args:
+        before: Taken earlier.
+        within_s: Longest wait.
+        count_descriptors: Also those of the test process. Only sound around a single test: fixtures that outlive one may
+            have opened some meanwhile.
 
     Raises:
         AssertionError: Naming what is still there.
@@ -75,7 +81,7 @@ def assert_nothing_left(before: Ledger, within_s: float = 5.0) -> None:
     left: list[str] = []
 
     def is_clean() -> bool:
-        left[:] = Ledger.take().leaks(before)
+        left[:] = Ledger.take().leaks(before, count_descriptors=count_descriptors)
         return not left
 
     try:

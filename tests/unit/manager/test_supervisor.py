@@ -175,7 +175,13 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.setattr(os, "pidfd_open", kernel.pidfd_open)
     monkeypatch.setattr(signal, "pidfd_send_signal", kernel.send)
     timers, poller, told = Timers(), Poller(), Told()
-    yield Scene(kernel, timers, poller, told, Supervisor(SupervisionConfig(), timers, poller, told))
+    yield Scene(
+        kernel,
+        timers,
+        poller,
+        told,
+        Supervisor(SupervisionConfig(heartbeat_timeout_s=5.0), timers, poller, told),
+    )
     kernel.close()
     poller.close()
 
