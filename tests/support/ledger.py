@@ -72,8 +72,8 @@ def assert_nothing_left(before: Ledger, within_s: float = 5.0, *, count_descript
     Args:
         before: Taken earlier.
         within_s: Longest wait.
-        count_descriptors: Also those of the test process. Only sound around a single test: fixtures that outlive one may
-            have opened some meanwhile.
+        count_descriptors: Also those of the test process. Only sound around a single test: fixtures that outlive
+            one may have opened some meanwhile.
 
     Raises:
         AssertionError: Naming what is still there.
