@@ -100,9 +100,6 @@ def _run(arguments: list[str], environment: Mapping[str, str]) -> int:
     )
 
 
-# --- serving ---
-
-
 @dataclass(frozen=True, slots=True)
 class Effective:
     """A configuration and what its user should know about it."""
@@ -153,6 +150,11 @@ def effective_config(arguments: Sequence[str], environment: Mapping[str, str], c
     if supervision.heartbeat_timeout_s < 2 * supervision.heartbeat_interval_s:
         raise ConfigError(
             f"--heartbeat_timeout_s {supervision.heartbeat_timeout_s:g} is too short; accepted: at least twice "
+            f"--heartbeat_interval_s, which is {supervision.heartbeat_interval_s:g}"
+        )
+    if supervision.stuck_timeout_s < 3 * supervision.heartbeat_interval_s:
+        raise ConfigError(
+            f"--stuck_timeout_s {supervision.stuck_timeout_s:g} is too short; accepted: at least three times "
             f"--heartbeat_interval_s, which is {supervision.heartbeat_interval_s:g}"
         )
     models, is_single_model = _read_models(given, command, notices)
@@ -253,9 +255,6 @@ def _json_flag(given: Mapping[str, str | None], name: str) -> object:
     return document
 
 
-# --- other commands ---
-
-
 def _devices(arguments: Sequence[str]) -> int:
     parser = _Parser(
         prog="ovms_mp devices", description="Show the devices that OpenVINO sees on this machine."
@@ -287,8 +286,6 @@ def _demo(arguments: Sequence[str]) -> int:
         others,
     )
 
-
-# --- parsers ---
 
 _MODEL_FLAGS: Mapping[str, str] = MappingProxyType(
     {

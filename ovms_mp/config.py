@@ -264,7 +264,8 @@ class RepositoryConfig:
         1.0,
         Setting(
             "file_system_poll_wait_seconds",
-            "Time between two looks at the model directories, in seconds; 0 or less looks only once.",
+            "Time between two looks at the model directories, in seconds; 0 or less looks only at the start and "
+            "when a version or worker changes.",
             environment="FILE_SYSTEM_POLL_WAIT_SECONDS",
             low=-86400,
             high=86400,

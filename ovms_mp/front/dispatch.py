@@ -140,8 +140,6 @@ class Dispatcher:
         self._idle = asyncio.Event()
         self._expiry = loop.call_later(_EXPIRY_INTERVAL_S, self._expire)
 
-    # --- leases ---
-
     def lease(self, nbytes: int) -> Lease:
         """Lease arena memory.
 
@@ -177,8 +175,6 @@ class Dispatcher:
             self._touched_bytes = mark
         else:
             self._touched_bytes = max(mark, self._touched_bytes)
-
-    # --- tasks ---
 
     def new_task_id(self) -> int:
         """A number that no task of this front had before."""

@@ -56,8 +56,6 @@ class Service:
         self._table_changed = asyncio.Event()
         self._output_hints: dict[tuple[int, tuple[tuple[int, ...], ...]], int] = {}
 
-    # --- state ---
-
     def replace_table(self, table: RoutingTable) -> None:
         """Take a new snapshot; whoever waits for a version looks again."""
         self._table = table
@@ -69,8 +67,6 @@ class Service:
     def is_draining(self) -> bool:
         """Whether the server is stopping."""
         return self._table.is_draining
-
-    # --- calls ---
 
     def statuses(self, name: str, version: int) -> Sequence[VersionStatus]:
         """All versions ever seen of a model, or the one asked for.
@@ -194,8 +190,6 @@ class Service:
             return await self._run(route, task, lease, shapes, wanted, encode)
         finally:
             self._dispatcher.release(lease)
-
-    # --- parts of a predict ---
 
     def _write_inputs(
         self,

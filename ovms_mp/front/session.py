@@ -36,7 +36,10 @@ class FrontSession:
         self._ticks = 0
         self._has_table = asyncio.Event()
         self._heartbeat = HeartbeatThread(
-            spec.common.control_endpoint, child_id, spec.common.heartbeat_interval_s, lambda: (self._ticks, 1)
+            spec.common.control_endpoint,
+            child_id,
+            spec.common.heartbeat_interval_s,
+            lambda: (self._ticks, 1, 0.0),
         )
         self.drain_deadline_ns = 0
         self.drain_requested = asyncio.Event()

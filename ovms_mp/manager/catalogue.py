@@ -38,7 +38,9 @@ _log = logging.getLogger(__name__)
 _RETRY_FIRST_S = 1.0
 _RETRY_LONGEST_S = 60.0
 _MAX_DEATHS_IN_LOAD = 2
-"""A version whose first load has killed so many workers is failed, not tried at once again."""
+"""A version whose load has killed so many workers in a row is failed, not tried at once again."""
+_MAX_DEATHS_IN_RELOAD = 5
+"""The same for one that has been served before, whose worker rather died of something else."""
 
 
 _REPORTS = frozenset(
@@ -141,8 +143,6 @@ class Catalogue:
             entry.handle == handle and entry.status.state is State.LOADING for _, entry in self._entries()
         )
 
-    # --- looking and planning ---
-
     def rescan(self, applied_epoch: int) -> float | None:
         """Look at every base path and carry out what the planner says; when to plan again at the latest."""
         moments = [self._rescan_model(model, applied_epoch) for model in self._models.values()]
@@ -226,8 +226,6 @@ class Catalogue:
         self.is_changed = True
         _log.info("event=unload model=%s version=%d", model.config.name, number)
 
-    # --- what workers and fronts report ---
-
     def fronts_applied(self, epoch: int) -> None:
         """Every front routes by a snapshot of at least this epoch."""
         for model, entry in self._entries():
@@ -272,6 +270,7 @@ class Catalogue:
     def _fail(self, entry: _Version, name: str, reason: str) -> None:
         delay_s = min(_RETRY_LONGEST_S, _RETRY_FIRST_S * 2**entry.failures)
         entry.failures += 1
+        entry.deaths_in_load = 0
         entry.retry_at = time.monotonic() + delay_s
         entry.handle = 0
         entry.has_been_available = False
@@ -283,8 +282,6 @@ class Catalogue:
             delay_s,
             reason,
         )
-
-    # --- workers come and go ---
 
     def worker_ready(self, device: str) -> None:
         """A worker takes loads: give it everything its device should have, what was being served first."""
@@ -300,9 +297,13 @@ class Catalogue:
 
     def worker_lost(self, device: str, reason: str) -> None:
         """A worker was reaped: what it served is loading again, what it unloaded is gone."""
-        for model, entry in self._entries():
-            if model.config.target_device != device:
-                continue
+        entries = [(model, entry) for model, entry in self._entries() if model.config.target_device == device]
+        # Loads are done one after another in the order of their handles: only the first was being done.
+        loading = [
+            entry.handle for _, entry in entries if entry.is_coming and not entry.has_failed and entry.handle
+        ]
+        suspect = min(loading, default=0)
+        for model, entry in entries:
             match entry.status.state:
                 case State.AVAILABLE:
                     entry.status = entry.status.to(State.LOADING)
@@ -310,9 +311,10 @@ class Catalogue:
                     entry.status = entry.status.to(State.END)
                     entry.unload_epoch = 0
                     entry.has_been_available = False
-                case State.LOADING if entry.handle and not entry.has_failed and not entry.has_been_available:
-                    entry.deaths_in_load += 1
-                    if entry.deaths_in_load >= _MAX_DEATHS_IN_LOAD:
+                case State.LOADING if entry.handle and not entry.has_failed:
+                    entry.deaths_in_load += entry.handle == suspect
+                    limit = _MAX_DEATHS_IN_RELOAD if entry.has_been_available else _MAX_DEATHS_IN_LOAD
+                    if entry.deaths_in_load >= limit:
                         self._fail(
                             entry, model.config.name, f"the inference worker died while loading it: {reason}"
                         )
@@ -320,8 +322,6 @@ class Catalogue:
                     continue
             entry.handle = 0
             self.is_changed = True
-
-    # --- publishing ---
 
     def records(self) -> tuple[ModelRecord, ...]:
         """The routing table's models."""

@@ -79,7 +79,9 @@ class Child:
     progress: int = 0
     progress_at: float = 0.0
     in_flight: int = 0
+    oldest_run_s: float = 0.0
     applied_epoch: int = 0
+    is_waiting: bool = False
     ready_at: float = 0.0
 
     @property

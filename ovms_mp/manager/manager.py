@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The manager's loop over messages, deaths, signals and timers, from the first worker to the last exit.
 
-Start: workers, first load, fronts ready, log lines. Stop is the reverse: say so, fronts finish, workers
-    drain, exit.
+Start: workers, first load, fronts ready, log lines. Stop is the reverse: say so, fronts finish, workers drain,
+exit.
 """
 
 from __future__ import annotations
@@ -95,8 +95,6 @@ class Manager:
         self._rest_sockets: tuple[socket.socket, ...] = ()
         self._held_sockets: tuple[socket.socket, ...] = ()
 
-    # --- resources ---
-
     def __enter__(self) -> Self:
         """Take ports, memory and signals; no child exists yet.
 
@@ -153,8 +151,6 @@ class Manager:
         for held in (*self._rest_sockets, *self._held_sockets):
             held.close()
         self._rest_sockets = self._held_sockets = ()
-
-    # --- the loop ---
 
     def run(self) -> int:
         """Serve until stopped; the exit code."""
@@ -236,8 +232,6 @@ class Manager:
             models=self._catalogue.records(),
         )
 
-    # --- starting ---
-
     def _start_worker(self, device: str) -> None:
         self._supervisor.fill(
             self._workers.role_name(device),
@@ -254,8 +248,13 @@ class Manager:
                     f"grpc-{index}", Kind.GRPC, self._specs.grpc_front, self._arenas.descriptors()
                 )
         if config.rest.port:
-            for listener in self._rest_sockets:
-                listener.listen(config.rest.backlog)
+            try:
+                for listener in self._rest_sockets:
+                    listener.listen(config.rest.backlog)
+            except OSError as error:
+                # Bound sockets with SO_REUSEADDR can be overtaken until one of them listens.
+                self.cannot_boot(f"--rest_port {config.rest.port}: {error.strerror}")
+                return
             descriptors = tuple(listener.fileno() for listener in self._rest_sockets)
             self._supervisor.fill(
                 "arbiter",
@@ -288,8 +287,6 @@ class Manager:
                 "REST server listens on port %d and will be serving models: [%s]", config.rest.port, names
             )
 
-    # --- messages ---
-
     def _take_messages(self) -> None:
         while (received := self._control.receive()) is not None:
             identity, payload = received
@@ -302,7 +299,9 @@ class Manager:
                 case Heartbeat():
                     child = self._supervisor.find(message.child_id)
                     if child is not None:
-                        self._supervisor.beat(child, message.progress, message.in_flight)
+                        self._supervisor.beat(
+                            child, message.progress, message.in_flight, message.oldest_run_s
+                        )
                 case Hello():
                     self._greet(message)
                 case _:
@@ -342,8 +341,8 @@ class Manager:
         child = self._supervisor.find(hello.child_id)
         if child is None and hello.kind == Kind.REST.value:
             child = self._supervisor.adopt(hello.child_id, Kind.REST, hello.pid)
-        if child is None:
-            return
+        if child is None or child.state is not ChildState.SPAWNED:
+            return  # Gone, or already told to go while its hello was on the way.
         child.to(ChildState.BOOTING)
         if child.kind.is_front:
             self._waiting_fronts.append(child.child_id)
@@ -359,6 +358,7 @@ class Manager:
                 self._waiting_fronts.pop(0)
                 continue
             claimed = self._arenas.claim(child.child_id)
+            child.is_waiting = claimed is None
             if claimed is None:
                 return
             self._waiting_fronts.pop(0)
@@ -400,8 +400,6 @@ class Manager:
                 child.to(ChildState.BOOTING)
                 child.to(ChildState.READY)
 
-    # --- deaths ---
-
     def child_exited(self, child: Child, reason: str) -> None:
         """A child has ended and touches nothing any more."""
         if child.kind is Kind.WORKER:
@@ -434,8 +432,6 @@ class Manager:
         else:
             self._supervisor.kill_all()
             self._exit_code = ExitCode.BOOT_FAILED
-
-    # --- stopping ---
 
     def _take_signals(self, readable: set[int]) -> None:
         if self._signal_read not in readable:
@@ -481,6 +477,8 @@ class Manager:
         for child in self._supervisor.living(Kind.REST, Kind.ARBITER):
             if child.kind is Kind.ARBITER:
                 child.signal(signal.SIGTERM)
+            else:
+                self._send(child, Drain(self._drain_deadline_ns))
             child.to(ChildState.DRAINING)
 
     def _give_up(self) -> None:

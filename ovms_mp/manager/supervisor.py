@@ -89,8 +89,6 @@ class Supervisor:
         self._orphans: set[int] = set()
         self._looked_at = time.monotonic()
 
-    # --- starting ---
-
     def fill(
         self, name: str, kind: Kind, make_spec: Callable[[str], ChildSpec], descriptors: tuple[int, ...]
     ) -> None:
@@ -121,15 +119,33 @@ class Supervisor:
         child_id = f"{role.name}.{role.generation}"
         spec = role.make_spec(child_id)
         command = [sys.executable, "-P", "-m", _MODULES[role.kind], spec.to_argument()]
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, pass_fds=role.descriptors, env=_child_environment()
-        )
+        try:
+            # A process group of its own: what a terminal sends to the group is for the manager to decide about.
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=role.descriptors,
+                env=_child_environment(),
+                process_group=0,
+            )
+        except OSError as error:
+            _log.error("event=spawn_failed child=%s error=%s", child_id, error)
+            self._spawn_again(role, f"{child_id} cannot be spawned: {error}")
+            return
         now = time.monotonic()
         child = Child(
             role.name, child_id, role.kind, process.pid, os.pidfd_open(process.pid), process, now, now
         )
         self._watch(child)
         _log.info("event=spawned child=%s pid=%d", child_id, process.pid)
+
+    def _spawn_again(self, role: _Role, reason: str) -> None:
+        """Spawn after a while, unless a role's processes come to nothing again and again."""
+        role.deaths_in_boot += 1
+        if role.deaths_in_boot > _MAX_DEATHS_IN_BOOT:
+            self._observer.cannot_boot(reason)
+            return
+        self._timers.call_after(_BACKOFF_LONGEST_S / 5, lambda: self._spawn(role) if role.is_wanted else None)
 
     def _watch(self, child: Child) -> None:
         self._children[child.child_id] = child
@@ -138,13 +154,25 @@ class Supervisor:
         self._timers.call_after(self._settings.boot_timeout_s, lambda: self._check_boot(child))
 
     def _check_boot(self, child: Child) -> None:
-        if child.state in (ChildState.SPAWNED, ChildState.BOOTING):
-            limit = self._settings.boot_timeout_s
+        if child.state not in (ChildState.SPAWNED, ChildState.BOOTING):
+            return
+        limit = self._settings.boot_timeout_s
+        role = self._roles.get(child.name)
+        if child.is_waiting:
+            # For the arena of a dead front, which a long inference may still be using.
+            self._timers.call_after(limit, lambda: self._check_boot(child))
+        elif role is not None and role.generation == 1:
             self._observer.cannot_boot(
                 f"{child.child_id} was not ready within {limit:g} s (--boot_timeout_s)"
             )
-
-    # --- watching ---
+        else:
+            # A successor: its predecessor could boot, so this one may have been stopped or starved.
+            _log.error(
+                "event=boot_hangs child=%s not ready in %g s (--boot_timeout_s); killing",
+                child.child_id,
+                limit,
+            )
+            child.signal(signal.SIGKILL)
 
     def find(self, child_id: str) -> Child | None:
         """A living child."""
@@ -154,7 +182,9 @@ class Supervisor:
         """All living children, or those of these kinds."""
         return (child for child in list(self._children.values()) if not kinds or child.kind in kinds)
 
-    def beat(self, child: Child, progress: int | None = None, in_flight: int = 0) -> None:
+    def beat(
+        self, child: Child, progress: int | None = None, in_flight: int = 0, oldest_run_s: float = 0.0
+    ) -> None:
         """A child gave a sign of life."""
         now = time.monotonic()
         child.beat_at = now
@@ -162,6 +192,7 @@ class Supervisor:
             child.progress = progress
             child.progress_at = now
         child.in_flight = in_flight
+        child.oldest_run_s = oldest_run_s
 
     def check_liveness(self) -> None:
         """Kill who is silent or stuck. Called every heartbeat interval."""
@@ -175,6 +206,8 @@ class Supervisor:
                 continue  # Booting and draining have deadlines of their own.
             silence = now - child.beat_at
             standstill = now - max(child.progress_at, child.spawned_at) if child.in_flight else 0.0
+            # One run that never ends is stuck, too, whatever is answered beside it.
+            standstill = max(standstill, child.oldest_run_s)
             if silence > self._settings.heartbeat_timeout_s:
                 limit = f"{self._settings.heartbeat_timeout_s:g} s (--heartbeat_timeout_s)"
                 _log.error(
@@ -250,18 +283,22 @@ class Supervisor:
 
     def _reap_orphans(self) -> None:
         """Collect REST fronts that outlived their arbiter as zombies; they became children of this subreaper."""
+        ours = {child.pid for child in self._children.values()}
         for pid in list(self._orphans):
+            if pid in ours:
+                self._orphans.discard(
+                    pid
+                )  # The number has been given to a new child; its status is not for here.
+                continue
             try:
                 done, _ = os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:
-                # The arbiter's to reap, as long as it lives.
-                if not any(child.kind is Kind.ARBITER for child in self._children.values()):
+                # The arbiter's to reap, and forgotten once it has.
+                if not Path(f"/proc/{pid}").exists():
                     self._orphans.discard(pid)
                 continue
             if done:
                 self._orphans.discard(pid)
-
-    # --- stopping ---
 
     def stop_replacing(self) -> None:
         """From now on a death is final."""

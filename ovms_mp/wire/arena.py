@@ -44,9 +44,8 @@ def create_arena_file(index: int, size_bytes: int) -> int:
 def discard_pages(descriptor: int, size_bytes: int) -> None:
     """Give an idle arena's memory back to the machine; it reads as zeros afterwards.
 
-    SAFETY: a mapping survives, but an access between the two calls would be SIGBUS. So only an arena whose
-        epoch is retired, which
-    means that no process touches it, may be passed.
+    SAFETY: a mapping survives, but an access between the two calls would be SIGBUS. So only an arena whose epoch is
+    retired, which means that no process touches it, may be passed.
     """
     os.ftruncate(descriptor, 0)
     os.ftruncate(descriptor, size_bytes)

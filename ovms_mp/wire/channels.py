@@ -127,8 +127,7 @@ class Poller:
     """Waits on sockets and raw descriptors together.
 
     PERF: an epoll on the sockets' own descriptors, 3 us a wait with two sockets; zmq.Poller takes 20. Their
-        edges may be
-    consumed by a send, so each socket is asked for input before the wait.
+    edges may be consumed by a send, so each socket is asked for input before the wait.
     """
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ class HeartbeatThread(threading.Thread):
     """
 
     def __init__(
-        self, endpoint: str, child_id: str, interval_s: float, measure: Callable[[], tuple[int, int]]
+        self, endpoint: str, child_id: str, interval_s: float, measure: Callable[[], tuple[int, int, float]]
     ) -> None:
         """Prepare; :meth:`start` begins to beat.
 
@@ -31,7 +31,7 @@ class HeartbeatThread(threading.Thread):
             endpoint: The manager's control endpoint.
             child_id: Who beats.
             interval_s: Time between beats.
-            measure: Gives (progress, in_flight); called from this thread.
+            measure: Gives (progress, in_flight, oldest_run_s); called from this thread.
         """
         super().__init__(name="heartbeat", daemon=True)
         self._endpoint = endpoint
@@ -44,8 +44,7 @@ class HeartbeatThread(threading.Thread):
         """Beat until :meth:`stop`."""
         with Dealer(self._endpoint) as dealer:
             while True:
-                progress, in_flight = self._measure()
-                dealer.send(encode(Heartbeat(self._child_id, progress, in_flight)))
+                dealer.send(encode(Heartbeat(self._child_id, *self._measure())))
                 if self._stopping.wait(self._interval_s):
                     return
 

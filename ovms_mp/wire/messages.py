@@ -34,9 +34,6 @@ class HotMessage(
     """Base of data messages. PERF: arrays instead of maps; no cycle can form, so the collector need not look."""
 
 
-# --- values inside messages ---
-
-
 class ErrorRecord(Record, frozen=True):
     """A failure on its way to another process; ``name`` is the class in :mod:`ovms_mp.errors`."""
 
@@ -114,9 +111,6 @@ class ModelRecord(Record, frozen=True):
     versions: tuple[VersionRecord, ...]
 
 
-# --- control channel: child to manager ---
-
-
 class Hello(Message, frozen=True):
     """Child to manager, once: I run. The answer is :class:`Welcome`."""
 
@@ -141,13 +135,15 @@ class BootFailed(Message, frozen=True):
 class Heartbeat(Message, frozen=True):
     """Child to manager, every ``heartbeat_interval_s``, from a thread of its own.
 
-    ``progress`` counts finished work. Work in flight without progress beyond a limit is what "stuck" means; a
-    child that sends nothing at all is stopped or gone.
+    ``progress`` counts finished work, ``oldest_run_s`` is the age of the oldest inference that runs. Work in flight
+    without progress beyond a limit is what "stuck" means, and so is one run that never ends; a child that sends
+    nothing at all is stopped or gone.
     """
 
     child_id: str
     progress: int
     in_flight: int
+    oldest_run_s: float = 0.0
 
 
 class SnapshotApplied(Message, frozen=True):
@@ -177,9 +173,6 @@ class ArenaReleased(Message, frozen=True):
 
 class Drained(Message, frozen=True):
     """Child to manager, the answer to :class:`Drain`: nothing is in flight; I am about to exit."""
-
-
-# --- control channel: manager to child ---
 
 
 class Welcome(Message, frozen=True):
@@ -241,9 +234,6 @@ ToManager: TypeAlias = (
     Hello | Ready | BootFailed | Heartbeat | SnapshotApplied | ModelStateChanged | ArenaReleased | Drained
 )
 ToChild: TypeAlias = Welcome | RoutingSnapshot | LoadModel | UnloadModel | ArenaRetired | Drain
-
-
-# --- data channel ---
 
 
 class InferTask(HotMessage, frozen=True):

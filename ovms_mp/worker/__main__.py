@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 
 from ovms_mp.worker.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    logging.shutdown()
+    # Not sys.exit, which would first wait for the loader thread: a large model that nobody wants any more may
+    # take minutes.
+    os._exit(code)

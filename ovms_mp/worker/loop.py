@@ -147,6 +147,8 @@ class WorkerLoop:
         self._retired_epochs: dict[int, int] = {}
         self._retirements: list[_Retirement] = []
         self._running_by_arena: dict[tuple[int, int], int] = {}
+        self._running_since: dict[int, float] = {}
+        """Start of each run in a thread, by its infer slot."""
         self._versions: dict[int, ServedVersion] = {}
         self._outbox: dict[bytes, list[InferResult | InferFailed]] = {}
         self._finished: deque[FinishedRun] = deque()
@@ -156,12 +158,15 @@ class WorkerLoop:
         self._counters = _Counters()
         self._drain_deadline_ns = 0
 
-    def measure(self) -> tuple[int, int]:
-        """(progress, in_flight) for the heartbeat; called from its thread."""
+    def measure(self) -> tuple[int, int, float]:
+        """(progress, in_flight, oldest_run_s) for the heartbeat; called from its thread."""
         counters = self._counters
         # Loads are not in flight: reading a large model may take minutes, and its deadline is the manager's
         # business.
-        return counters.answered, counters.accepted - counters.answered
+        # SAFETY: list() of a dict's values is one step of the interpreter; the loop cannot change it meanwhile.
+        oldest = min(list(self._running_since.values()), default=None)
+        oldest_run_s = 0.0 if oldest is None else time.monotonic() - oldest
+        return counters.answered, counters.accepted - counters.answered, oldest_run_s
 
     def run(self) -> None:
         """Serve until the manager has us drained."""
@@ -187,8 +192,6 @@ class WorkerLoop:
             if self._drain_deadline_ns and self._is_drained():
                 self._control.send(Drained())
                 return
-
-    # --- control ---
 
     def _take_control(self) -> None:
         while (message := self._control.receive()) is not None:
@@ -292,8 +295,6 @@ class WorkerLoop:
             or time.monotonic_ns() >= self._drain_deadline_ns
         )
 
-    # --- tasks ---
-
     def _take_tasks(self) -> None:
         while (received := self._data.receive()) is not None:
             identity, payload = received
@@ -388,6 +389,7 @@ class WorkerLoop:
         self._running_by_arena[queued.peer.arena_key] = (
             self._running_by_arena.get(queued.peer.arena_key, 0) + 1
         )
+        self._running_since[id(slot)] = time.monotonic()
         version.threads.submit(self._run_in_thread, version, slot, queued)
 
     def _run_in_thread(self, version: ServedVersion, slot: InferSlot, queued: QueuedTask) -> None:
@@ -399,6 +401,7 @@ class WorkerLoop:
             run = self._finished.popleft()
             version, arena_key = run.version, run.queued.peer.arena_key
             version.idle.append(run.slot)
+            self._running_since.pop(id(run.slot), None)
             version.running -= 1
             self._running_by_arena[arena_key] -= 1
             if not self._running_by_arena[arena_key]:

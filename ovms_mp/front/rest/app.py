@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 import falcon
@@ -73,8 +74,11 @@ class TfsModels:
         # Looked up before the body is read: who asks for an unknown model should not have to upload 100 MB
         # first.
         await self._service.routable(name, tfs_calls.version_number(name, version))
+        deadline_ns = time.monotonic_ns() + int(spec.limits.request_timeout_s * 1e9)
         body = await _read_body(request, spec.limits.max_message_bytes, spec.limits.request_timeout_s)
-        _answer(response, self._service, await tfs_calls.predict(self._service, name, version, body))
+        _answer(
+            response, self._service, await tfs_calls.predict(self._service, name, version, body, deadline_ns)
+        )
 
     async def on_get_label(self, request: Request, response: Response, name: str, label: str) -> None:
         """Labels are refused, not ignored."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
 
-async def predict(service: Service, name: str, version: str, body: bytes) -> bytes:
+async def predict(service: Service, name: str, version: str, body: bytes, deadline_ns: int) -> bytes:
     """Answer ``POST /v1/models/{name}[/versions/{version}]:predict``.
 
     Raises:
@@ -36,7 +36,7 @@ async def predict(service: Service, name: str, version: str, body: bytes) -> byt
     def encode(_: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes:
         return encode_predict(form, outputs)
 
-    return await service.predict(name, number, given, (), 0, encode)
+    return await service.predict(name, number, given, (), deadline_ns, encode)
 
 
 def status(service: Service, name: str, version: str) -> bytes:

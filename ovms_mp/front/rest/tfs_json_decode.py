@@ -133,9 +133,6 @@ def tensor_of(value: object, spec: TensorSpec, place: str, after_index: str = ""
     return GivenTensor(dtype, tuple(shape), values)
 
 
-# --- structure ---
-
-
 def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, GivenTensor]:
     if type(rows) is not list or not rows:
         raise _invalid(f"'instances' must be a non-empty list, found {_described(rows)}")
@@ -195,8 +192,6 @@ def _is_binary(value: dict[str, object], inputs: Sequence[TensorSpec]) -> bool:
     return value.keys() == {"b64"} and all(spec.name != "b64" for spec in inputs)
 
 
-# --- numbers ---
-
 _ACCEPTED: dict[Kind, AbstractSet[type]] = {
     Kind.BOOL: {bool, int, float},
     Kind.INTEGER: {int, float},
@@ -225,9 +220,6 @@ def _integers(level: Sequence[object]) -> tuple[DType, AnyArray]:
         return DType.INT64, np.array(level, np.int64)
     except OverflowError:
         return DType.UINT64, np.array(level, np.uint64)
-
-
-# --- messages ---
 
 
 def _invalid(reason: str) -> MalformedPayload:
