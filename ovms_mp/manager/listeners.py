@@ -15,6 +15,10 @@ from contextlib import ExitStack
 from ovms_mp.errors import BootError
 
 
+_EVERYWHERE = ("0.0.0.0", "::", "[::]")
+"""Spellings of all addresses; a server on one of them is in the way of one on another."""
+
+
 def split_addresses(text: str) -> tuple[str, ...]:
     """The addresses of a comma-separated setting."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
@@ -34,7 +38,8 @@ def lock_ports(addresses: tuple[str, ...], port: int, protocol: str) -> tuple[so
         for address in addresses:
             lock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             try:
-                lock.bind(f"\0ovms_mp-port-{address}-{port}")
+                where = "*" if address in _EVERYWHERE else address
+                lock.bind(f"\0ovms_mp-port-{where}-{port}")
             except OSError:
                 raise _taken(protocol, f"{address}:{port}", "port is busy: another ovms_mp has it") from None
             locks.append(lock)

@@ -300,3 +300,9 @@ def test_bind_failure_leaves_no_socket_open() -> None:
         except BootError as error:
             kept = error  # As the manager does while it logs it.
             assert len(os.listdir("/proc/self/fd")) == before, kept
+
+
+def test_all_addresses_are_one_address_in_either_spelling() -> None:
+    (lock,) = lock_ports(("0.0.0.0",), 54321, "REST")
+    with lock, pytest.raises(BootError, match="--port"):
+        lock_ports(("[::]",), 54321, "gRPC")
