@@ -14,7 +14,6 @@ from contextlib import ExitStack
 
 from ovms_mp.errors import BootError
 
-
 _EVERYWHERE = ("0.0.0.0", "::", "[::]")
 """Spellings of all addresses; a server on one of them is in the way of one on another."""
 
