@@ -122,7 +122,7 @@ def test_second_signal_is_immediate(second: signal.Signals, zoo: ModelZoo, log_p
 
 
 @pytest.mark.timeout(120)
-def test_stop_under_load_loses_no_accepted_call(zoo: ModelZoo, log_path: Path) -> None:
+def test_stop_under_load_loses_no_call_that_was_begun(zoo: ModelZoo, log_path: Path) -> None:
     server = Server(
         ["model", "--model_name", "tiny", "--model_path", str(zoo.base_path("tiny"))],
         log_path,

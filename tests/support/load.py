@@ -32,6 +32,7 @@ class Outcome:
 
     Attributes:
         counts: right, wrong, unavailable (UNAVAILABLE or 503 with a reason), reset (of the client's own connection),
+            turned_away (CANCELLED before a handler had the call),
             hung, other.
         others: Texts of the unexplained failures.
         slowest_failure_s: Longest time to an UNAVAILABLE or 503.
@@ -186,4 +187,7 @@ def _judge_rpc(error: grpc.RpcError) -> tuple[str, str]:
         return ("unavailable", details) if details else ("other", "UNAVAILABLE without a reason")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return "hung", details
+    if code is grpc.StatusCode.CANCELLED:
+        # grpcio's server does so to calls that it has read from the wire and given to no handler when it stops.
+        return "turned_away", details
     return "other", f"gRPC {code}: {details}"
