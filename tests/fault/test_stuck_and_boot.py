@@ -34,7 +34,7 @@ def test_heartbeat_survives_a_long_inference(zoo: ModelZoo, log_path: Path) -> N
 @pytest.mark.timeout(120)
 def test_work_without_progress_is_stuck(zoo: ModelZoo, log_path: Path) -> None:
     """A run that passes the limit twice, on the worker and on its successor, is answered with the reason."""
-    flags = ("--stuck_timeout_s", "0.5", "--heartbeat_interval_s", "0.1", "--retry_window_s", "10")
+    flags = ("--stuck_timeout_s", "0.7", "--heartbeat_interval_s", "0.1", "--retry_window_s", "10")
     with slow_server(zoo, log_path, *flags) as server:
         workers = server.pids("worker")
         start = time.monotonic()

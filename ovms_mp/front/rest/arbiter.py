@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE_S = 75
 """How long an idle connection is kept: longer than the 60 s of common proxies, so that they close first."""
+_NET_S = 30
 
 
 class RestArbiter(Arbiter):
@@ -78,7 +79,7 @@ class RestApplication(BaseApplication):
             "workers": spec.rest_workers,
             "worker_class": "ovms_mp.front.rest.gunicorn_worker.RestWorker",
             # The manager watches the workers' heartbeats and is quicker; this is the net below it.
-            "timeout": int(spec.stuck_timeout_s) + 1,
+            "timeout": max(_NET_S, int(spec.stuck_timeout_s) + 1),
             "graceful_timeout": max(1, int(spec.stop_grace_s)),
             "keepalive": KEEP_ALIVE_S,
             "control_socket_disable": True,
