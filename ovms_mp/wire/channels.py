@@ -126,8 +126,9 @@ class Router(_Socket):
 class Poller:
     """Waits on sockets and raw descriptors together.
 
-    PERF: an epoll on the sockets' own descriptors, 3 us a wait with two sockets; zmq.Poller takes 20. Their
-    edges may be consumed by a send, so each socket is asked for input before the wait.
+    An epoll on the sockets' own descriptors, whose edges may be consumed by a send, so each socket is asked for input
+    before the wait. PERF: 5.1 us a wait with two sockets and a descriptor; zmq.Poller takes 2.0 for the same, which
+    makes it the better choice once the loops take sockets instead of descriptors from it.
     """
 
     def __init__(self) -> None:
