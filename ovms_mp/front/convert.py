@@ -63,20 +63,21 @@ def write_tensor(given: GivenTensor, spec: TensorSpec, place: memoryview) -> Non
 
 def _convert(values: AnyArray, target: AnyArray, source: DType, spec: TensorSpec) -> None:
     wanted = spec.dtype
-    if source is not wanted:
-        if wanted.kind is Kind.BOOL:
-            _refuse_where(~np.isin(values, (0, 1)), values, source, spec, "only 0 and 1 are booleans")
-        elif wanted.kind is Kind.INTEGER and source.kind is not Kind.BOOL:
-            _check_integers(values, source, spec)
+    # Whatever overflows is looked for here; and a signalling NaN makes NumPy warn of every look at it.
     with np.errstate(over="ignore", invalid="ignore"):
+        if source is not wanted:
+            if wanted.kind is Kind.BOOL:
+                _refuse_where(~np.isin(values, (0, 1)), values, source, spec, "only 0 and 1 are booleans")
+            elif wanted.kind is Kind.INTEGER and source.kind is not Kind.BOOL:
+                _check_integers(values, source, spec)
         np.copyto(target, values, casting="unsafe")
-    if source is not wanted and wanted.kind is Kind.FLOAT and not _holds_range(source, wanted):
-        changed = ~np.isfinite(target)
-        if changed.any():
-            if source.kind is Kind.FLOAT:
-                # Infinities and NaN stay what they are; FP8_E4M3 has no infinity and makes NaN of one.
-                changed &= ~np.isnan(values) & ~(np.isinf(values) & np.isinf(target))
-            _refuse_where(changed, values, source, spec, f"it is beyond the range of {wanted.name}")
+        if source is not wanted and wanted.kind is Kind.FLOAT and not _holds_range(source, wanted):
+            changed = ~np.isfinite(target)
+            if changed.any():
+                if source.kind is Kind.FLOAT:
+                    # Infinities and NaN stay what they are; FP8_E4M3 has no infinity and makes NaN of one.
+                    changed &= ~np.isnan(values) & ~(np.isinf(values) & np.isinf(target))
+                _refuse_where(changed, values, source, spec, f"it is beyond the range of {wanted.name}")
 
 
 def _check_integers(values: AnyArray, source: DType, spec: TensorSpec) -> None:
