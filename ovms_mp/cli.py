@@ -13,33 +13,27 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NoReturn
 
-import msgspec
-
 from ovms_mp import __version__
 from ovms_mp.config import (
-    MAX_NIREQ,
-    MODEL_KEYS,
-    NOT_YET_KEYS,
     SECTIONS,
+    SWITCH,
+    EngineConfig,
     GrpcConfig,
-    ModelConfig,
+    RepositoryConfig,
     RestConfig,
     ServerConfig,
     SupervisionConfig,
     declared_settings,
 )
-from ovms_mp.config_file import check_plugin_config, not_yet, parse_config_file
+from ovms_mp.engine_flags import checked_engine, make_cache_dir
 from ovms_mp.errors import ConfigError, ExitCode
-from ovms_mp.model.versions import Latest, VersionPolicy, parse_policy
+from ovms_mp.model_flags import add_file_flag, add_model_flags, read_models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from ovms_mp.config import PropertyValue
 
 _DESCRIPTION = """\
 Serve OpenVINO models over the TensorFlow Serving API, gRPC and REST.
@@ -48,11 +42,14 @@ commands:
   ovms_mp demo                               serve a handwritten-digits model and ask it something
   ovms_mp model --model_name N --model_path DIR [--port 9000] [--rest_port 8000] ...
   ovms_mp config --config_path FILE [--port 9000] [--rest_port 8000] ...
-  ovms_mp devices                            what OpenVINO sees on this machine
+  ovms_mp config --check FILE                say what is wrong with a file, or what it means; serve nothing
+  ovms_mp status [--rest_port 8000]          what a running server says of its models and workers
+  ovms_mp devices [--model FILE]             what OpenVINO sees on this machine
   ovms_mp --model_name N --model_path DIR --port 9000 --rest_port 8000 ...    (flat form: as `model`)
   ovms_mp --config_path FILE --port 9000 ...                                  (flat form: as `config`)
 
-A model lives in DIR/1/model.xml and DIR/1/model.bin, or DIR/1/model.onnx; the highest version is served.
+A model lives in DIR/1/model.xml and DIR/1/model.bin, or as ONNX, TensorFlow, TensorFlow Lite or PaddlePaddle in DIR/1;
+the highest version is served.
 Flags go before environment variables, those before the defaults.
 exit codes: 0 clean stop, 2 usage or configuration, 3 could not start, 70 internal; 128+N a second signal N.
 """
@@ -75,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(given, MappingProxyType(dict(os.environ)))
     except ConfigError as error:
-        sys.stderr.write(f"ovms_mp: error: {error.message}\n")
+        for line in error.message.splitlines():
+            sys.stderr.write(f"ovms_mp: error: {line}\n")
         return ExitCode.USAGE
     except _EarlyExit as done:
         return done.code
@@ -86,17 +84,19 @@ def _run(arguments: list[str], environment: Mapping[str, str]) -> int:
     match command:
         case "":
             if not arguments:
-                sys.stderr.write(_help_parser().format_help())
+                sys.stderr.write(_server_parser("").format_help())
                 return ExitCode.USAGE
             return _serve(arguments, environment, "")
         case "model" | "config":
             return _serve(arguments[1:], environment, command)
         case "devices":
             return _devices(arguments[1:])
+        case "status":
+            return _status(arguments[1:])
         case "demo":
             return _demo(arguments[1:])
     raise ConfigError(
-        f"unknown command {command!r}; accepted: model, config, demo, devices, or flags; see ovms_mp --help"
+        f"unknown command {command!r}; accepted: model, config, demo, status, devices, or flags; see ovms_mp --help"
     )
 
 
@@ -109,11 +109,24 @@ class Effective:
 
 
 def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: str) -> int:
-    effective = effective_config(arguments, environment, command)
+    given = vars(_server_parser(command).parse_args(list(arguments)))
+    check = given.pop("check", None)
+    if check:
+        if given["config_path"] is not None:
+            raise ConfigError("--check FILE and --config_path FILE: name the file once")
+        given["config_path"] = check
+    effective = _effective_config(given, environment, command)
+    config = effective.config
+    if check is not None and config.config_path is not None:
+        from ovms_mp.config_check import explain
+
+        sys.stdout.write(explain(config.models, config.config_path, effective.notices) + "\n")
+        return ExitCode.CLEAN
+    make_cache_dir(config.engine.cache_dir)
     # Imported late: `--help` and usage errors need none of it.
     from ovms_mp.manager.main import run_server
 
-    return run_server(effective.config, effective.notices)
+    return run_server(config, effective.notices)
 
 
 def effective_config(arguments: Sequence[str], environment: Mapping[str, str], command: str) -> Effective:
@@ -128,6 +141,13 @@ def effective_config(arguments: Sequence[str], environment: Mapping[str, str], c
         ConfigError: Naming the flag or variable, the value and what is accepted.
     """
     given = vars(_server_parser(command).parse_args(list(arguments)))
+    given.pop("check", None)
+    return _effective_config(given, environment, command)
+
+
+def _effective_config(
+    given: Mapping[str, str | None], environment: Mapping[str, str], command: str
+) -> Effective:
     notices = [
         f"{name} is set and has no effect: its subject does not exist here"
         for name in _IGNORED_VARIABLES
@@ -136,29 +156,23 @@ def effective_config(arguments: Sequence[str], environment: Mapping[str, str], c
     sections = _read_settings(given, environment, notices)
     grpc = GrpcConfig(**sections.pop("grpc"))  # type: ignore[arg-type]  # types were made by Setting.parse
     rest = RestConfig(**sections.pop("rest"))  # type: ignore[arg-type]  # as above
+    engine = EngineConfig(**sections.pop("engine"))  # type: ignore[arg-type]  # as above
     if not command and given["port"] is None:
         grpc = replace(grpc, port=0)
-    if not grpc.port and not rest.port:
-        raise ConfigError("port and rest_port cannot both be unset; give --port, --rest_port or both")
-    if grpc.port == rest.port:
-        raise ConfigError(f"port and rest_port cannot have the same values; both are {grpc.port}")
+    _check_ports(grpc.port, rest.port)
     cores = len(os.sched_getaffinity(0))
     grpc = replace(grpc, workers=_capped("grpc_workers", grpc.workers, cores, notices))
     rest = replace(rest, workers=_capped("rest_workers", rest.workers, cores, notices))
+    engine = replace(engine, cpu_workers=_capped("cpu_workers", engine.cpu_workers, cores, notices))
+    engine = checked_engine(engine, given, notices)
     others = {name: SECTIONS[name](**values) for name, values in sections.items()}
     supervision: SupervisionConfig = others["supervision"]
-    if supervision.heartbeat_timeout_s < 2 * supervision.heartbeat_interval_s:
-        raise ConfigError(
-            f"--heartbeat_timeout_s {supervision.heartbeat_timeout_s:g} is too short; accepted: at least twice "
-            f"--heartbeat_interval_s, which is {supervision.heartbeat_interval_s:g}"
-        )
-    if supervision.stuck_timeout_s < 3 * supervision.heartbeat_interval_s:
-        raise ConfigError(
-            f"--stuck_timeout_s {supervision.stuck_timeout_s:g} is too short; accepted: at least three times "
-            f"--heartbeat_interval_s, which is {supervision.heartbeat_interval_s:g}"
-        )
-    models, is_single_model = _read_models(given, command, notices)
-    config = ServerConfig(models=models, is_single_model=is_single_model, grpc=grpc, rest=rest, **others)
+    _check_supervision(supervision)
+    repository: RepositoryConfig = others["repository"]
+    models, config_path = read_models(given, command, notices, is_strict=repository.is_strict)
+    config = ServerConfig(
+        models=models, config_path=config_path, grpc=grpc, rest=rest, engine=engine, **others
+    )
     return Effective(config, tuple(notices))
 
 
@@ -184,6 +198,26 @@ def _read_settings(
     return sections
 
 
+def _check_ports(port: int, rest_port: int) -> None:
+    if not port and not rest_port:
+        raise ConfigError("port and rest_port cannot both be unset; give --port, --rest_port or both")
+    if port == rest_port:
+        raise ConfigError(f"port and rest_port cannot have the same values; both are {port}")
+
+
+def _check_supervision(supervision: SupervisionConfig) -> None:
+    if supervision.heartbeat_timeout_s < 2 * supervision.heartbeat_interval_s:
+        raise ConfigError(
+            f"--heartbeat_timeout_s {supervision.heartbeat_timeout_s:g} is too short; accepted: at least twice "
+            f"--heartbeat_interval_s, which is {supervision.heartbeat_interval_s:g}"
+        )
+    if supervision.stuck_timeout_s < 3 * supervision.heartbeat_interval_s:
+        raise ConfigError(
+            f"--stuck_timeout_s {supervision.stuck_timeout_s:g} is too short; accepted: at least three times "
+            f"--heartbeat_interval_s, which is {supervision.heartbeat_interval_s:g}"
+        )
+
+
 def _capped(flag: str, workers: int, cores: int, notices: list[str]) -> int:
     """Legacy deployments give thread counts here; as many processes would only fight for the cores."""
     if workers <= cores:
@@ -194,74 +228,38 @@ def _capped(flag: str, workers: int, cores: int, notices: list[str]) -> int:
     return cores
 
 
-def _read_models(
-    given: Mapping[str, str | None], command: str, notices: list[str]
-) -> tuple[tuple[ModelConfig, ...], bool]:
-    """The models, and whether there is one by flags."""
-    single_flags = [name for name in (*_MODEL_FLAGS, *NOT_YET_KEYS) if given.get(name) is not None]
-    path = given.get("config_path")
-    if path is not None and single_flags:
-        raise ConfigError(
-            f"Model parameters in CLI are exclusive with the config file; --{single_flags[0]} belongs into {path}"
-        )
-    if path is not None:
-        models, warnings = parse_config_file(Path(path))
-        notices.extend(warnings)
-        return models, False
-    for name in NOT_YET_KEYS:
-        if given.get(name) is not None:
-            raise not_yet(f"--{name}", given[name])
-    missing = [name for name in ("model_name", "model_path") if not given.get(name)]
-    if missing:
-        if command == "config":
-            raise ConfigError("--config_path is missing; give the JSON file with model_config_list")
-        alternative = "" if command == "model" else ", or --config_path FILE"
-        raise ConfigError(f"--{missing[0]} is missing; give --model_name and --model_path{alternative}")
-    return (_single_model(given),), True
-
-
-def _single_model(given: Mapping[str, str | None]) -> ModelConfig:
-    nireq_text = given.get("nireq")
-    nireq = 0
-    if nireq_text is not None:
-        if not nireq_text.isdecimal() or int(nireq_text) > MAX_NIREQ:
-            raise ConfigError(f"--nireq: {nireq_text!r} is not valid; accepted: 0 (automatic) to {MAX_NIREQ}")
-        nireq = int(nireq_text)
-    policy: VersionPolicy = Latest()
-    if given.get("model_version_policy"):
-        document = _json_flag(given, "model_version_policy")
-        try:
-            policy = parse_policy(document)
-        except ConfigError as error:
-            raise ConfigError(f"--model_version_policy: {error.message}") from None
-    plugin_config: Mapping[str, PropertyValue] = MappingProxyType({})
-    if given.get("plugin_config"):
-        plugin_config = check_plugin_config(_json_flag(given, "plugin_config"), "--plugin_config")
-    return ModelConfig(
-        name=str(given["model_name"]),
-        base_path=Path(str(given["model_path"])).absolute(),
-        nireq=nireq,
-        target_device=given.get("target_device") or "CPU",
-        plugin_config=plugin_config,
-        version_policy=policy,
-    )
-
-
-def _json_flag(given: Mapping[str, str | None], name: str) -> object:
-    try:
-        document: object = msgspec.json.decode(str(given[name]))
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise ConfigError(f"--{name}: {given[name]!r} is not JSON: {error}") from None
-    return document
-
-
 def _devices(arguments: Sequence[str]) -> int:
     parser = _Parser(
-        prog="ovms_mp devices", description="Show the devices that OpenVINO sees on this machine."
+        prog="ovms_mp devices",
+        description="Show the devices that OpenVINO sees on this machine, and AUTO's choice.",
     )
-    parser.parse_args(list(arguments))
+    flags = {
+        "model": "model file: show what each device would do with it",
+        "target_device": "device string: show what OpenVINO makes of it, e.g. AUTO:GPU,CPU",
+        "plugins_xml": "OpenVINO's plugins.xml that registers further devices",
+        "cpu_extension": "shared library with custom operations for the CPU",
+    }
+    for flag, text in flags.items():
+        parser.add_argument(f"--{flag}", help=text, metavar=flag.rpartition("_")[2].upper())
+    given = vars(parser.parse_args(list(arguments)))
+    passed_on = [word for flag in flags if given[flag] is not None for word in (f"--{flag}", given[flag])]
     # A process of its own: only the worker package may import openvino.
-    return subprocess.run([sys.executable, "-m", "ovms_mp.worker.devices"], check=False).returncode
+    command = [sys.executable, "-m", "ovms_mp.worker.devices", *passed_on]
+    return subprocess.run(command, check=False).returncode
+
+
+def _status(arguments: Sequence[str]) -> int:
+    parser = _Parser(
+        prog="ovms_mp status",
+        description="Show what a running server says of its workers, models and versions.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="where it runs (default 127.0.0.1)")
+    parser.add_argument("--rest_port", default="8000", help="its REST port (default 8000)")
+    given = parser.parse_args(list(arguments))
+    settings = {entry.setting.flag: entry.setting for entry in declared_settings()}
+    from ovms_mp.status_command import run_status
+
+    return run_status(given.host, int(settings["rest_port"].parse(given.rest_port, int, "--rest_port")))
 
 
 def _demo(arguments: Sequence[str]) -> int:
@@ -287,15 +285,6 @@ def _demo(arguments: Sequence[str]) -> int:
     )
 
 
-_MODEL_FLAGS: Mapping[str, str] = MappingProxyType(
-    {
-        "model_name": MODEL_KEYS["name"],
-        "model_path": "Directory of the version directories 1/, 2/, ...",
-        **{key: text for key, text in MODEL_KEYS.items() if key not in ("name", "base_path")},
-    }
-)
-
-
 class _EarlyExit(Exception):
     """``--help`` or ``--version`` was answered."""
 
@@ -318,10 +307,6 @@ class _Parser(argparse.ArgumentParser):
         raise _EarlyExit(status)
 
 
-def _help_parser() -> _Parser:
-    return _server_parser("")
-
-
 def _server_parser(command: str) -> _Parser:
     parser = _Parser(
         prog=f"ovms_mp {command}".strip(),
@@ -333,36 +318,40 @@ def _server_parser(command: str) -> _Parser:
     parser.add_argument(
         "--version", action="version", version=f"ovms_mp {__version__} (OpenVINO {_openvino_version()})"
     )
+    if command == "config":
+        parser.add_argument(
+            "--check",
+            metavar="FILE",
+            nargs="?",
+            const="",
+            help="Only say what is wrong with the file (exit code 2), or what it means and what would be served (0).",
+        )
     if command != "model":
-        group = parser.add_argument_group("several models")
-        group.add_argument("--config_path", metavar="FILE", help="JSON file with model_config_list.")
+        add_file_flag(parser)
     if command != "config":
-        group = parser.add_argument_group("one model")
-        for flag, meaning in _MODEL_FLAGS.items():
-            group.add_argument(f"--{flag}", help=_escaped(meaning), metavar=flag.rpartition("_")[2].upper())
-        for flag in NOT_YET_KEYS:
-            group.add_argument(f"--{flag}", help=argparse.SUPPRESS)
+        add_model_flags(parser)
+    _add_settings(parser, command)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, command: str) -> None:
     group = parser.add_argument_group("server")
     for declared in declared_settings():
         setting = declared.setting
-        default = declared.default
-        if setting.flag == "port" and not command:
-            default = 0
-        facts = f"default {default}" if default != "" else "default none"
+        default = "0" if setting.flag == "port" and not command else declared.default_text
+        facts = f"default {default or 'none'}"
         if setting.choices or setting.low is not None:
             facts += f"; accepted {setting.accepted()}"
         if setting.environment:
             facts += f"; variable {setting.environment}"
+        is_switch = setting.choices == SWITCH
         group.add_argument(
             f"--{setting.flag}",
-            help=_escaped(f"{setting.meaning} ({facts})"),
+            help=f"{setting.meaning} ({facts})".replace("%", "%%"),
             metavar=declared.kind.__name__.upper(),
+            nargs="?" if is_switch else None,
+            const="true" if is_switch else None,
         )
-    return parser
-
-
-def _escaped(text: str) -> str:
-    return text.replace("%", "%%")
 
 
 def _openvino_version() -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from ovms_mp.errors import ConfigError
 from ovms_mp.log import LEVELS
+from ovms_mp.model.input_settings import InputSettings
 from ovms_mp.model.versions import Latest, VersionPolicy
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 PropertyValue: TypeAlias = str | int | float | bool
 """What an OpenVINO property may be set to."""
 
-ValueT = TypeVar("ValueT", int, float, str)
+ValueT = TypeVar("ValueT", bool, int, float, str)
 
 MEBIBYTE = 1 << 20
 
@@ -40,7 +41,7 @@ class Setting:
         environment: Variable that gives the value when the flag does not; empty for none.
         low: Least accepted number.
         high: Greatest accepted number.
-        choices: Accepted words, for text.
+        choices: Accepted words, for text; :data:`SWITCH` for a flag that may stand alone.
     """
 
     flag: str
@@ -55,12 +56,12 @@ class Setting:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if self.low is not None and self.high is not None:
-            return f"{self.low:g} to {self.high:g}"
+            return f"{_plain(self.low)} to {_plain(self.high)}"
         if self.low is not None:
-            return f"at least {self.low:g}"
+            return f"at least {_plain(self.low)}"
         return "any text"
 
-    def parse(self, text: str, kind: type, source: str) -> int | float | str:
+    def parse(self, text: str, kind: type, source: str) -> bool | int | float | str:
         """Read a value that was given as text.
 
         Raises:
@@ -82,10 +83,20 @@ class Setting:
             return value
         value = text
         if self.choices:
-            value = text.upper()
-            if value not in self.choices:
+            words = {choice.upper(): choice for choice in self.choices}
+            if text.upper() not in words:
                 raise ConfigError(f"{source}: {text!r} is unknown; accepted: {self.accepted()}")
-        return value
+            value = words[text.upper()]
+        return value == "true" if kind is bool else value
+
+
+SWITCH = ("true", "false")
+"""Choices of a boolean setting."""
+
+
+def _plain(number: float) -> str:
+    """A number without an exponent."""
+    return str(int(number)) if number == int(number) else f"{number:g}"
 
 
 def _setting(default: ValueT, setting: Setting) -> ValueT:
@@ -264,19 +275,72 @@ class RepositoryConfig:
         1.0,
         Setting(
             "file_system_poll_wait_seconds",
-            "Time between two looks at the model directories, in seconds; 0 or less looks only at the start and "
-            "when a version or worker changes.",
+            "Time between two looks at the model directories and the configuration file, in seconds, besides those "
+            "that inotify asks for; 0 or less looks only at the start and on request (SIGHUP, POST /v1/config/reload).",
             environment="FILE_SYSTEM_POLL_WAIT_SECONDS",
             low=-86400,
             high=86400,
+        ),
+    )
+    settle_s: float = _setting(
+        0.5,
+        Setting(
+            "settle_s",
+            "Time that a version's files must be left alone before it is loaded, in seconds; a copy that goes on is "
+            "waited for.",
+            low=0,
+            high=3600,
+        ),
+    )
+    is_strict: bool = _setting(
+        False,
+        Setting(
+            "strict_config",
+            "Unknown keys of the configuration file are errors instead of notices.",
+            choices=SWITCH,
         ),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """OpenVINO, for all models."""
+    """OpenVINO and its processes, for all models."""
 
+    cpu_workers: int = _setting(
+        1,
+        Setting(
+            "cpu_workers",
+            "Inference worker processes for the device CPU, each on cores of its own; more than there are cores is "
+            "lowered to that.",
+            low=1,
+            high=1024,
+        ),
+    )
+    worker_memory_limit_mb: int = _setting(
+        0,
+        Setting(
+            "worker_memory_limit_mb",
+            "An inference worker that holds more memory of its own, in MiB, is replaced without losing a request; 0 "
+            "for no limit.",
+            low=0,
+            high=1 << 24,
+        ),
+    )
+    cache_dir: str = _setting(
+        "",
+        Setting(
+            "cache_dir",
+            "Directory where compiled models are kept over restarts, made if it is missing; it never shrinks. "
+            "/opt/cache is taken where it exists; without one they are kept only from a version's trial to its load.",
+        ),
+    )
+    plugins_xml: str = _setting(
+        "",
+        Setting(
+            "plugins_xml",
+            "OpenVINO's plugins.xml that registers further devices, e.g. a contributed NVIDIA one.",
+        ),
+    )
     cpu_extension: str = _setting(
         "",
         Setting(
@@ -306,6 +370,8 @@ class ModelConfig:
         target_device: OpenVINO device string, passed through.
         plugin_config: OpenVINO properties for compiling.
         version_policy: Which versions to serve.
+        inputs: Batch, shapes, layouts and preprocessing.
+        allow_cache: Keep compiled models in ``cache_dir`` also where shapes are ``auto``.
     """
 
     name: str
@@ -314,6 +380,8 @@ class ModelConfig:
     target_device: str = "CPU"
     plugin_config: Mapping[str, PropertyValue] = field(default_factory=lambda: MappingProxyType({}))
     version_policy: VersionPolicy = field(default_factory=Latest)
+    inputs: InputSettings = field(default_factory=InputSettings)
+    allow_cache: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,12 +389,13 @@ class ServerConfig:
     """Everything the server is told.
 
     Attributes:
-        is_single_model: Started for one model by flags, not by a file: a device or property that does not
-            exist then stops the start instead of becoming that model's status.
+        config_path: The configuration file that the models came from, to be read again when it changes; None when
+            there is one model, given by flags: a device or property that does not exist then stops the start instead
+            of becoming that model's status.
     """
 
     models: tuple[ModelConfig, ...]
-    is_single_model: bool = False
+    config_path: Path | None = None
     grpc: GrpcConfig = GrpcConfig()
     rest: RestConfig = RestConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -334,6 +403,11 @@ class ServerConfig:
     repository: RepositoryConfig = RepositoryConfig()
     engine: EngineConfig = EngineConfig()
     log: LogConfig = LogConfig()
+
+    @property
+    def is_strict(self) -> bool:
+        """Unknown keys of the configuration file are errors, not notices."""
+        return self.repository.is_strict
 
 
 SECTIONS: Mapping[str, type] = MappingProxyType(
@@ -359,6 +433,11 @@ class DeclaredSetting:
     default: object
     setting: Setting
 
+    @property
+    def default_text(self) -> str:
+        """The default as a flag would give it; empty for none."""
+        return str(self.default).lower() if self.kind is bool else str(self.default)
+
 
 def declared_settings() -> Iterator[DeclaredSetting]:
     """All server-wide settings, in the order of the declarations."""
@@ -374,37 +453,9 @@ def settings_table() -> str:
     lines = ["| flag | default | accepted | variable | meaning |", "|---|---|---|---|---|"]
     for declared in declared_settings():
         setting = declared.setting
-        default = f"`{declared.default}`" if declared.default != "" else "none"
+        default = f"`{declared.default_text}`" if declared.default_text else "none"
         variable = f"`{setting.environment}`" if setting.environment else ""
         lines.append(
             f"| `--{setting.flag}` | {default} | {setting.accepted()} | {variable} | {setting.meaning} |"
         )
     return "\n".join(lines)
-
-
-MODEL_KEYS: Mapping[str, str] = MappingProxyType(
-    {
-        "name": "Name that clients use.",
-        "base_path": "Directory of the version directories 1/, 2/, ...; relative ones start at the configuration file.",
-        "nireq": "Infer requests for each version; 0 takes the device's optimal number.",
-        "target_device": "OpenVINO device, e.g. CPU, GPU.1, AUTO:GPU,CPU; see `ovms_mp devices`.",
-        "plugin_config": 'OpenVINO properties, e.g. {"PERFORMANCE_HINT": "THROUGHPUT"}.',
-        "model_version_policy": '{"latest": {"num_versions": N}}, {"all": {}} or {"specific": {"versions": [N]}}.',
-    }
-)
-"""Keys of a model in the configuration file; the flags of a single model have the same names."""
-
-MAX_NIREQ = 100_000
-
-NOT_YET_KEYS = (
-    "batch_size",
-    "shape",
-    "layout",
-    "mean",
-    "scale",
-    "color_format",
-    "precision",
-    "allow_cache",
-    "stateful",
-)
-"""Keys of OVMS that a later release brings; ignoring one would serve another model than the user asked for."""

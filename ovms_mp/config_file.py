@@ -1,142 +1,159 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration file: OVMS's JSON document to model configurations, every error with its place in the document."""
+"""The configuration file: OVMS's JSON document to model configurations, every error with its place in the document.
+
+All errors are found and told at once. Reading has no effect but on the file's access time, so the manager may read a
+file that is being written as often as it likes: half a document is an error like any other.
+"""
 
 from __future__ import annotations
 
-import difflib
-from types import MappingProxyType
+import os
+import stat
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from ovms_mp.config import MAX_NIREQ, MODEL_KEYS, NOT_YET_KEYS, ModelConfig, PropertyValue
-from ovms_mp.errors import ConfigError
-from ovms_mp.model.versions import Latest, VersionPolicy, parse_policy
+from ovms_mp.errors import ConfigError, ConfigUnreadable
+from ovms_mp.json_document import Findings, child_place
+from ovms_mp.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS, UNSUPPORTED_ROOT_KEYS
+from ovms_mp.model_settings import read_model, refuse_unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from ovms_mp.config import ModelConfig
 
-def not_yet(name: str, value: object) -> ConfigError:
-    """The error for a setting that has no effect yet."""
-    return ConfigError(
-        f"{name} {value!r}: not supported yet; prepare the model with this setting applied instead"
-    )
+_MAX_BYTES = 16 << 20
+_LIST = '"model_config_list": [{"config": {"name": "m", "base_path": "/models/m"}}]'
+_ENTRY = '{"config": {"name": "m", "base_path": "/models/m"}}'
 
 
-def parse_config_file(path: Path) -> tuple[tuple[ModelConfig, ...], tuple[str, ...]]:
+def parse_config_file(
+    path: Path, *, is_strict: bool = False
+) -> tuple[tuple[ModelConfig, ...], tuple[str, ...]]:
     """Read a configuration file in OVMS's JSON form.
 
+    Args:
+        path: The file; relative base paths start at its directory.
+        is_strict: Unknown keys are errors, not notices.
+
     Returns:
-        The models, and warnings for the log.
+        The models, and notices for the log.
 
     Raises:
-        ConfigError: Naming the JSON path, the value and what is accepted.
+        ConfigError: One line for each error, with the JSON path, the value and what is accepted.
+        ConfigUnreadable: The file cannot be read.
     """
+    findings = Findings(is_strict=is_strict)
+    document = findings.decode(_read(path), "$")
+    findings.finish()
+    models = _FileReader(path.absolute().parent, findings).read(document)
+    findings.finish()
+    return models, tuple(findings.notices)
+
+
+def _read(path: Path) -> bytes:
     try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"--config_path {path}: {error.strerror or error}") from None
-    try:
-        document: object = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise ConfigError(f"--config_path {path} is not JSON: {error}") from None
-    return _FileReader(path.absolute().parent).read(document)
+        # Non-blocking, as opening a FIFO would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ConfigUnreadable(f"--config_path {path}: is no file; give a JSON file with {_LIST}")
+            content = file.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ConfigUnreadable(f"--config_path {path}: {reason}; give a JSON file with {_LIST}") from None
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"--config_path {path}: is too long; accepted: {_MAX_BYTES >> 20} MiB")
+    return content
 
 
 class _FileReader:
-    """Walks a decoded configuration document and collects warnings on the way."""
+    """Walks a decoded configuration document."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, findings: Findings) -> None:
         self._directory = directory
-        self._warnings: list[str] = []
+        self._findings = findings
 
-    def read(self, document: object) -> tuple[tuple[ModelConfig, ...], tuple[str, ...]]:
-        """The models and warnings of a whole document."""
-        root = _as_object(document, "$", "an object with model_config_list")
-        self._warn_unknown(root, ("model_config_list",), "$")
-        if "model_config_list" not in root:
-            raise ConfigError("$: model_config_list is missing")
-        entries = _as_array(root["model_config_list"], "$.model_config_list", 'an array of {"config": {...}}')
-        models: dict[str, ModelConfig] = {}
+    def read(self, document: object) -> tuple[ModelConfig, ...]:
+        """The models of a whole document that are right."""
+        if not isinstance(document, dict):
+            self._findings.refuse("$", document, "{" + _LIST + "}")
+            return ()
+        known = ("model_config_list", "monitoring")
+        self._note_unknown(document, (*known, *UNSUPPORTED_ROOT_KEYS), known, "$")
+        refuse_unsupported(document, UNSUPPORTED_ROOT_KEYS, self._findings, lambda key: child_place("$", key))
+        self._check_monitoring(document.get("monitoring"))
+        entries = document.get("model_config_list")
+        place = "$.model_config_list"
+        if "model_config_list" not in document:
+            self._findings.errors.append(
+                f"$: model_config_list is missing; accepted: {_LIST}, or an empty list"
+            )
+        elif not isinstance(entries, list):
+            self._findings.refuse(place, entries, f"a list of {_ENTRY}")
+        else:
+            return self._models(entries, place)
+        return ()
+
+    def _models(self, entries: list[object], place: str) -> tuple[ModelConfig, ...]:
+        models: list[ModelConfig] = []
+        places: dict[object, str] = {}
         for index, entry in enumerate(entries):
-            place = f"$.model_config_list[{index}]"
-            body = _as_object(entry, place, '{"config": {...}}')
-            self._warn_unknown(body, ("config",), place)
-            place += ".config"
-            model = self._model(_as_object(body.get("config"), place, "an object"), place)
-            if model.name in models:
-                raise ConfigError(f"{place}.name: {model.name!r} is there already; names must differ")
-            models[model.name] = model
-        return tuple(models.values()), tuple(self._warnings)
+            where = child_place(place, index)
+            body = entry.get("config") if isinstance(entry, dict) else None
+            if not isinstance(entry, dict) or not isinstance(body, dict):
+                self._findings.refuse(where, entry, _ENTRY)
+                continue
+            self._note_unknown(entry, ("config",), ("config",), where)
+            where += ".config"
+            self._note_unknown(body, (*MODEL_KEYS, *UNSUPPORTED_MODEL_KEYS), MODEL_KEYS, where)
+            model = self._model(body, where)
+            if model is not None:
+                models.append(model)
+            name = body.get("name")
+            if isinstance(name, str) and name in places:
+                self._findings.refuse(
+                    f"{where}.name",
+                    name,
+                    "another name for one of them",
+                    f"it is the name of {places[name]} too",
+                )
+            elif isinstance(name, str):
+                places[name] = where
+        return tuple(models)
 
-    def _model(self, body: dict[str, object], place: str) -> ModelConfig:
-        for key in NOT_YET_KEYS:
-            if body.get(key) not in (None, False):
-                raise not_yet(f"{place}.{key}", body[key])
-        self._warn_unknown(body, (*MODEL_KEYS, *NOT_YET_KEYS), place)
-        for key in ("name", "base_path"):
-            if not isinstance(body.get(key), str) or not body[key]:
-                raise _rejected(f"{place}.{key}", body.get(key), "a text, not empty")
-        nireq = body.get("nireq", 0)
-        if not isinstance(nireq, int) or isinstance(nireq, bool) or not 0 <= nireq <= MAX_NIREQ:
-            raise _rejected(f"{place}.nireq", nireq, f"0 to {MAX_NIREQ}")
-        device = body.get("target_device", "CPU")
-        if not isinstance(device, str) or not device:
-            raise _rejected(f"{place}.target_device", device, "a device such as CPU or AUTO:GPU,CPU")
-        policy: VersionPolicy = Latest()
-        if body.get("model_version_policy") is not None:
-            try:
-                policy = parse_policy(body["model_version_policy"])
-            except ConfigError as error:
-                raise ConfigError(f"{place}.model_version_policy: {error.message}") from None
-        return ModelConfig(
-            name=str(body["name"]),
-            base_path=self._directory / str(body["base_path"]),
-            nireq=nireq,
-            target_device=device,
-            plugin_config=check_plugin_config(body.get("plugin_config"), f"{place}.plugin_config"),
-            version_policy=policy,
+    def _model(self, body: dict[str, object], place: str) -> ModelConfig | None:
+        return read_model(
+            body, self._findings, self._directory, lambda key: child_place(place, key), may_climb=False
         )
 
-    def _warn_unknown(self, body: Mapping[str, object], known: tuple[str, ...], place: str) -> None:
+    def _check_monitoring(self, monitoring: object) -> None:
+        """OVMS's metrics: checked, so that a file is right once there are any."""
+        if monitoring is None:
+            return
+        place = "$.monitoring"
+        accepted = '{"metrics": {"enable": true, "metrics_list": ["ovms_requests_success"]}}'
+        if not isinstance(monitoring, dict) or not isinstance(monitoring.get("metrics"), dict):
+            self._findings.refuse(place, monitoring, accepted)
+            return
+        self._note_unknown(monitoring, ("metrics",), ("metrics",), place)
+        metrics, place = monitoring["metrics"], "$.monitoring.metrics"
+        known = ("enable", "metrics_list")
+        self._note_unknown(metrics, known, known, place)
+        names = metrics.get("metrics_list", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            self._findings.refuse(f"{place}.metrics_list", names, "a list of texts")
+        is_enabled = metrics.get("enable")
+        if not isinstance(is_enabled, bool):
+            self._findings.refuse(f"{place}.enable", is_enabled, "true or false")
+        elif is_enabled:
+            self._findings.notices.append(f"{place}.enable has no effect: there are no metrics yet")
+
+    def _note_unknown(
+        self, body: dict[str, object], known: Iterable[str], told: Iterable[str], place: str
+    ) -> None:
+        """Note keys that are not known; ``told`` are those worth a hint."""
+        names = set(known)
         for key in body:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-                self._warnings.append(f"{place}.{key} is unknown and has no effect{hint}")
-
-
-def _rejected(place: str, value: object, accepted: str) -> ConfigError:
-    return ConfigError(f"{place}: {value!r} is not valid; accepted: {accepted}")
-
-
-def _as_object(value: object, place: str, accepted: str) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise _rejected(place, value, accepted)
-    return value
-
-
-def _as_array(value: object, place: str, accepted: str) -> list[object]:
-    if not isinstance(value, list):
-        raise _rejected(place, value, accepted)
-    return value
-
-
-def check_plugin_config(value: object, place: str) -> Mapping[str, PropertyValue]:
-    """Hold decoded ``plugin_config`` against its form; the keys themselves are the device's business.
-
-    Raises:
-        ConfigError: Naming the place, the key and what is accepted.
-    """
-    if value is None:
-        return MappingProxyType({})
-    if not isinstance(value, dict):
-        raise _rejected(place, value, 'an object such as {"NUM_STREAMS": "2"}')
-    checked: dict[str, PropertyValue] = {}
-    for key, entry in value.items():
-        if not isinstance(entry, (str, int, float, bool)):
-            raise _rejected(f"{place}.{key}", entry, "text, number or boolean")
-        checked[str(key)] = entry
-    return MappingProxyType(checked)
+            if key not in names:
+                self._findings.unknown_key(place, key, told)

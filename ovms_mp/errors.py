@@ -10,8 +10,9 @@ The way of a request, with the failure that each arrow can raise::
           -> worker queue    QueueFull, DeadlineExceeded, CallCancelled, WorkerLost
           -> inference       InferenceFailed
 
-``ModelLoadFailed`` and ``DeviceUnavailable`` appear in a version's status; ``ConfigError`` and ``BootError``
-end a process with an exit code and never reach a client. The codes are gRPC's
+``ModelLoadFailed`` and ``DeviceUnavailable`` appear in a version's status, and answer a request or reload that made
+the server load; ``ConfigError`` and ``BootError`` end a process with an exit code. A client hears of the former only
+when it has asked for a reload: as ``ConfigRejected`` or ``ConfigUnreadable``. The codes are gRPC's
 (https://grpc.io/docs/guides/status-codes/); the HTTP column follows TensorFlow Serving's ``http_server.cc``.
 Used by every process; imports nothing of the project.
 """
@@ -33,6 +34,8 @@ class Code(enum.Enum):
     PERMISSION_DENIED = (7, 403)
     RESOURCE_EXHAUSTED = (8, 429)
     FAILED_PRECONDITION = (9, 400)
+    # TensorFlow Serving and the first OVMS answer 400, the OVMS of today 412 (its http_server.cpp). Calls that all of
+    # them have follow the former; a reload, which only the latter has, keeps its 412: ConfigRejected.
     ABORTED = (10, 409)
     OUT_OF_RANGE = (11, 400)
     UNIMPLEMENTED = (12, 501)
@@ -224,6 +227,23 @@ class ConfigError(OvmsError):
     """The command line, the environment or a configuration file is wrong: exit code 2."""
 
     code = Code.INVALID_ARGUMENT
+
+
+class ConfigUnreadable(ConfigError):
+    """The configuration file cannot be opened or read: exit code 2 at the start, INTERNAL to who asks for a reload."""
+
+    code = Code.INTERNAL
+
+
+class ConfigRejected(OvmsError):
+    """A reload found a configuration that is wrong; everything stays as it was."""
+
+    code = Code.FAILED_PRECONDITION
+
+    @property
+    def http_status(self) -> int:
+        """412 instead of 400: the only clients that ask for a reload are those of the OVMS that says so."""
+        return 412
 
 
 class BootError(OvmsError):

@@ -13,6 +13,8 @@ from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.wire.allocator import aligned
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ovms_mp.wire.messages import RoutingSnapshot, TensorSpecRecord, VersionRecord
 
 
@@ -21,17 +23,19 @@ class VersionRoute:
     """A version and the way to it.
 
     Attributes:
-        endpoint: Where its worker takes tasks; empty while none can.
-        handle: Its address at that worker.
-        nireq: Number of its infer requests there.
+        endpoints: Where its workers take tasks; empty while none can.
+        handle: Its address at each of them.
+        nireq: Number of its infer requests at each of them.
+        detail: The plan it runs by, for people.
         static_output_nbytes: Size of the region for all outputs, or None when a shape is dynamic.
     """
 
     model_name: str
     status: VersionStatus
-    endpoint: str
+    endpoints: tuple[str, ...]
     handle: int
     nireq: int
+    detail: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     static_output_nbytes: int | None
@@ -69,7 +73,10 @@ class RoutingTable:
     def __init__(self, snapshot: RoutingSnapshot) -> None:
         self.epoch = snapshot.epoch
         self.is_draining = snapshot.is_draining
-        self.endpoints = frozenset(snapshot.endpoints)
+        self.workers = snapshot.workers
+        self.plan = snapshot.plan
+        self.endpoints = frozenset(worker.endpoint for worker in snapshot.workers)
+        """Of all living workers; a version is served at some of them."""
         self._models = {
             model.name: ModelRoute(
                 model.name,
@@ -78,6 +85,10 @@ class RoutingTable:
             )
             for model in snapshot.models
         }
+
+    def models(self) -> Iterable[ModelRoute]:
+        """All models, in the snapshot's order."""
+        return self._models.values()
 
     def model(self, name: str) -> ModelRoute:
         """A model by its name.
@@ -126,9 +137,10 @@ def _version_route(model_name: str, record: VersionRecord) -> VersionRoute:
     return VersionRoute(
         model_name=model_name,
         status=VersionStatus(record.version, State(record.state), record.error_code, record.error_message),
-        endpoint=record.endpoint,
+        endpoints=record.endpoints,
         handle=record.handle,
         nireq=record.nireq,
+        detail=record.detail,
         inputs=tuple(_spec(entry) for entry in record.inputs),
         outputs=outputs,
         static_output_nbytes=None if static is None else nbytes,

@@ -22,6 +22,7 @@ from ovms_mp.errors import (
 )
 from ovms_mp.front.convert import write_tensor
 from ovms_mp.front.dispatch import OutputsDidNotFit, RouteWasStale, WorkerGone
+from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import RoutingTable, not_found_text
 from ovms_mp.front.tensors import ResultTensor
 from ovms_mp.model.dtypes import element_count
@@ -29,13 +30,14 @@ from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.messages import InferTask, RoutingSnapshot, TensorRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from ovms_mp.front.dispatch import Dispatcher, Lease
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.tensors import GivenTensor
     from ovms_mp.model.status import VersionStatus
     from ovms_mp.model.tensors import TensorSpec
+    from ovms_mp.wire.messages import ConfigReloaded
 
 AnswerT = TypeVar("AnswerT")
 
@@ -48,11 +50,26 @@ _MAX_TRIES = 2
 class Service:
     """Answers for one front process. All calls come from its event loop."""
 
-    def __init__(self, dispatcher: Dispatcher, request_timeout_s: float, retry_window_s: float) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        request_timeout_s: float,
+        retry_window_s: float,
+        ask_reload: Callable[[int], Awaitable[ConfigReloaded]],
+    ) -> None:
+        """Begin with no model.
+
+        Args:
+            dispatcher: Carries tasks to the workers.
+            request_timeout_s: Deadline of requests that bring none.
+            retry_window_s: Longest wait for a version that is about to come.
+            ask_reload: Has the manager reload, until a monotonic deadline in ns or 0.
+        """
         self._dispatcher = dispatcher
+        self._ask_reload = ask_reload
         self._request_timeout_ns = int(request_timeout_s * 1e9)
         self._retry_window_s = retry_window_s
-        self._table = RoutingTable(RoutingSnapshot(0, False, (), ()))
+        self._table = RoutingTable(RoutingSnapshot(0, False, (), (), ()))
         self._table_changed = asyncio.Event()
         self._output_hints: dict[tuple[int, tuple[tuple[int, ...], ...]], int] = {}
 
@@ -62,6 +79,24 @@ class Service:
         self._dispatcher.keep_links(table.endpoints)
         self._table_changed.set()
         self._table_changed = asyncio.Event()
+
+    @property
+    def table(self) -> RoutingTable:
+        """The newest snapshot."""
+        return self._table
+
+    async def reload(self, deadline_ns: int) -> bool:
+        """Have configuration and repositories looked at now; whether that changed anything.
+
+        Returns when it is done, and :attr:`table` shows it.
+
+        Raises:
+            OvmsError: See :func:`~ovms_mp.front.reload.reload_failure`; whatever failed, what served before serves on.
+        """
+        answer = await self._ask_reload(deadline_ns)
+        if answer.error is not None:
+            raise reload_failure(answer.error.to_error())
+        return answer.is_changed
 
     @property
     def is_draining(self) -> bool:
@@ -115,7 +150,7 @@ class Service:
         give_up_at = 0.0
         while True:
             route = self._table.find(name, version)
-            if route.endpoint:
+            if route.endpoints:
                 return route
             give_up_at = give_up_at or time.monotonic() + self._retry_window_s
             remaining_s = give_up_at - time.monotonic()
@@ -248,7 +283,7 @@ class Service:
                 self._dispatcher.release(output_lease)
 
     async def _successor(self, route: VersionRoute) -> VersionRoute:
-        """The same version on the worker that follows a dead one."""
+        """The same version on another worker, or on the one that follows the dead one when there is no other."""
         try:
             return await self.routable(route.model_name, route.version)
         except VersionNotFound:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.errors import BootError
 from ovms_mp.front.dispatch import Dispatcher
+from ovms_mp.front.reload import Reloads
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.service import Service
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.control import ControlLink
 from ovms_mp.wire.heartbeat import HeartbeatThread
-from ovms_mp.wire.messages import Drain, Drained, Ready, RoutingSnapshot, SnapshotApplied
+from ovms_mp.wire.messages import ConfigReloaded, Drain, Drained, Ready, RoutingSnapshot, SnapshotApplied
 
 if TYPE_CHECKING:
     from ovms_mp.errors import OvmsError
+    from ovms_mp.wire.messages import ReloadConfig
     from ovms_mp.wire.specs import FrontSpec
 
 _log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class FrontSession:
         self._control = ControlLink(spec, child_id)
         self._ticks = 0
         self._has_table = asyncio.Event()
+        self._reloads = Reloads(self._send, spec.limits.request_timeout_s)
         self._heartbeat = HeartbeatThread(
             spec.common.control_endpoint,
             child_id,
@@ -57,7 +60,10 @@ class FrontSession:
         address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
         self.dispatcher = Dispatcher(arena, address, self._loop)
         self.service = Service(
-            self.dispatcher, self._spec.limits.request_timeout_s, self._spec.limits.retry_window_s
+            self.dispatcher,
+            self._spec.limits.request_timeout_s,
+            self._spec.limits.retry_window_s,
+            self.reload_config,
         )
         self._heartbeat.start()
         self._tick()
@@ -80,8 +86,23 @@ class FrontSession:
         """Tell the manager that requests are answered from now on."""
         self._send(Ready(detail))
 
+    async def reload_config(self, deadline_ns: int = 0) -> ConfigReloaded:
+        """Have the manager look at the configuration and the repositories now, and wait until that is done.
+
+        Several may be under way; the manager answers each.
+
+        Args:
+            deadline_ns: Monotonic moment after which nobody waits; 0 for the server's own limit.
+
+        Raises:
+            Draining: The server is stopping.
+            DeadlineExceeded: It was not done in time.
+        """
+        return await self._reloads.ask(deadline_ns)
+
     async def finish(self) -> None:
         """Wait until nothing is in flight, or the drain's deadline; then say goodbye and close."""
+        self._reloads.end()
         await self.dispatcher.wait_idle((self.drain_deadline_ns - time.monotonic_ns()) / 1e9)
         self._send(Drained())
         self._heartbeat.stop()
@@ -89,7 +110,7 @@ class FrontSession:
         self.dispatcher.close()
         self._control.close()
 
-    def _send(self, message: Ready | Drained | SnapshotApplied) -> None:
+    def _send(self, message: Ready | ReloadConfig | Drained | SnapshotApplied) -> None:
         self._control.send(message)
         # SAFETY: sending can consume the edge of the edge-triggered descriptor.
         self._loop.call_soon(self._take_control)
@@ -104,8 +125,13 @@ class FrontSession:
                     self.service.replace_table(table)
                     self._has_table.set()
                     self._send(SnapshotApplied(table.epoch))
+                    if table.is_draining:
+                        self._reloads.end()
+                case ConfigReloaded():
+                    self._reloads.take(message)
                 case Drain(deadline_ns=deadline_ns):
                     self.drain_deadline_ns = deadline_ns
+                    self._reloads.end()
                     self.drain_requested.set()
                 case _:
                     _log.warning("event=unexpected_message type=%s", type(message).__name__)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The truth about models: what is on disk, what is loaded where, what is published.
+"""The truth about models: what is on disk, what the configuration wants, what serves, what is published.
 
-Carries out the planner's actions through the workers and keeps every version's status. A version is published
-AVAILABLE only when its worker can take tasks, and its worker is told to unload only after every front has
-said that it routes elsewhere.
+Carries out the planner's actions through deployments and keeps every version's status. A version is published
+AVAILABLE only when fronts can route to it. Whatever replaces a version is loaded beside it first, so no step leaves a
+moment without one.
 """
 
 from __future__ import annotations
@@ -11,103 +11,85 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed
+from ovms_mp.manager.deployments import Deployments, Phase, endpoints_of, settings_of
 from ovms_mp.manager.planner import Known, plan
 from ovms_mp.model.status import State, VersionStatus
-from ovms_mp.storage.local import list_versions
-from ovms_mp.wire.messages import (
-    LoadModel,
-    ModelRecord,
-    ModelSettings,
-    ModelStateChanged,
-    TensorSpecRecord,
-    UnloadModel,
-    VersionRecord,
-)
+from ovms_mp.model.versions import desired_versions
+from ovms_mp.wire.messages import ErrorRecord, ModelRecord, VersionRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
     from ovms_mp.config import LimitsConfig, ModelConfig
-    from ovms_mp.wire.messages import ErrorRecord
+    from ovms_mp.manager.deployments import Deployment, TrialGate
+    from ovms_mp.manager.repository import Look, Repository
+    from ovms_mp.manager.workers import Workers
+    from ovms_mp.storage.local import VersionFiles
+    from ovms_mp.wire.messages import TensorSpecRecord
 
 _log = logging.getLogger(__name__)
 
 _RETRY_FIRST_S = 1.0
 _RETRY_LONGEST_S = 60.0
-_MAX_DEATHS_IN_LOAD = 2
-"""A version whose load has killed so many workers in a row is failed, not tried at once again."""
-_MAX_DEATHS_IN_RELOAD = 5
-"""The same for one that has been served before, whose worker rather died of something else."""
-
-
-_REPORTS = frozenset(
-    {
-        (State.LOADING, State.AVAILABLE),
-        (State.LOADING, State.LOADING),
-        (State.UNLOADING, State.END),
-    }
+_CHANGED_ON_DISK = (
+    "its files were changed on disk after they were loaded; what was loaded goes on serving. Put changes into a new "
+    "version, or have them loaded by SIGHUP or POST /v1/config/reload"
 )
-"""What a worker can report about a version in a state."""
-
-
-class WorkerGate(Protocol):
-    """How the catalogue reaches the worker of a device."""
-
-    def endpoint(self, device: str) -> str:
-        """Where it takes tasks; empty while there is none."""
-
-    def send(self, device: str, message: LoadModel | UnloadModel) -> None:
-        """Send it a message."""
 
 
 @dataclass(slots=True)
 class _Version:
-    """One version that was ever seen."""
+    """One version that was ever seen.
+
+    Attributes:
+        serving: What requests are routed to, as far as workers live.
+        coming: What is to take that place.
+        retiring: How many deployments are still being unloaded.
+        note: What is worth knowing of a version that serves; shown as its error message.
+        is_asked: A client asked for the files to be read again.
+        failed_files: Fingerprint of files that did not load.
+    """
 
     status: VersionStatus
-    model_file: Path
-    handle: int = 0
-    inputs: tuple[TensorSpecRecord, ...] = ()
-    outputs: tuple[TensorSpecRecord, ...] = ()
-    nireq: int = 0
+    serving: Deployment | None = None
+    coming: Deployment | None = None
+    retiring: int = 0
+    note: str = ""
+    is_asked: bool = False
     failures: int = 0
     retry_at: float = 0.0
-    deaths_in_load: int = 0
-    has_been_available: bool = False
-    unload_epoch: int = 0
-
-    @property
-    def is_coming(self) -> bool:
-        return self.status.state in (State.START, State.LOADING)
+    failed_files: object = None
+    inputs: tuple[TensorSpecRecord, ...] = ()
+    outputs: tuple[TensorSpecRecord, ...] = ()
 
     @property
     def has_failed(self) -> bool:
         return self.status.state is State.LOADING and self.status.error_code != 0
 
+    @property
+    def is_coming(self) -> bool:
+        return self.status.state in (State.START, State.LOADING) and not self.has_failed
+
 
 @dataclass(slots=True)
 class _Model:
-    """One model of the configuration."""
+    """One model that was ever configured."""
 
     config: ModelConfig
     versions: dict[int, _Version] = field(default_factory=dict)
-    on_disk: frozenset[int] = frozenset()
-    told: frozenset[str] = frozenset()
+    is_configured: bool = True
 
     def default_version(self) -> int:
         """Highest AVAILABLE version; else the highest that is coming back or coming; else the highest that failed."""
+        versions = self.versions.items()
         for wanted in (
-            [v for v, entry in self.versions.items() if entry.status.state is State.AVAILABLE],
-            [
-                v
-                for v, entry in self.versions.items()
-                if entry.has_been_available and entry.status.state is State.LOADING
-            ],
-            [v for v, entry in self.versions.items() if entry.is_coming and not entry.has_failed],
-            [v for v, entry in self.versions.items() if entry.is_coming],
+            [number for number, entry in versions if entry.status.state is State.AVAILABLE],
+            [number for number, entry in versions if entry.serving and entry.is_coming],
+            [number for number, entry in versions if entry.is_coming],
+            [number for number, entry in versions if entry.has_failed],
         ):
             if wanted:
                 return max(wanted)
@@ -117,239 +99,351 @@ class _Model:
 class Catalogue:
     """All models and their versions. Owned by the manager's loop."""
 
-    def __init__(self, models: Sequence[ModelConfig], limits: LimitsConfig, workers: WorkerGate) -> None:
+    def __init__(
+        self, models: Sequence[ModelConfig], limits: LimitsConfig, workers: Workers, trials: TrialGate
+    ) -> None:
         self._models = {config.name: _Model(config) for config in models}
         self._limits = limits
         self._workers = workers
-        self._next_handle = 1
+        self.deployments = Deployments(workers, trials, self)
+        self.epoch = 0
+        """Number of the snapshot that was published last."""
+        self._is_arriving = False
         self.is_changed = True
-        self.fatal_error: ErrorRecord | None = None
+        self.changes = 0
+        """Grows with whatever clients could notice."""
+        self.last_failure: ErrorRecord | None = None
+        self.on_outdated: Callable[[], None] = _nothing
+        """Called when planning again would do something."""
 
     @property
-    def names(self) -> list[str]:
-        """All model names."""
-        return list(self._models)
+    def configs(self) -> list[ModelConfig]:
+        """The configured models."""
+        return [model.config for model in self._models.values() if model.is_configured]
 
-    def is_settled(self) -> bool:
-        """Whether every version that was begun has become AVAILABLE or failed."""
+    def devices(self) -> tuple[str, ...]:
+        """Device strings that models want, each once, in the order of the configuration."""
+        return tuple(dict.fromkeys(config.target_device for config in self.configs))
+
+    def devices_in_use(self) -> set[str]:
+        """Devices with a deployment, also one that retires."""
+        return {deployment.settings.device for deployment in self.deployments}
+
+    def is_idle(self) -> bool:
+        """Whether every version that was begun serves, failed or has ended."""
         return all(
-            entry.status.state not in (State.START, State.LOADING) or entry.has_failed
+            entry.coming is None
+            and not entry.retiring
+            and (entry.has_failed or entry.status.state is not State.LOADING)
             for _, entry in self._entries()
         )
 
-    def is_loading(self, handle: int) -> bool:
-        """Whether this load has neither succeeded nor failed."""
-        return any(
-            entry.handle == handle and entry.status.state is State.LOADING for _, entry in self._entries()
-        )
+    def is_settled(self) -> bool:
+        """Whether the same holds, and nothing that clients may wait for is still arriving."""
+        return self.is_idle() and not self._is_arriving
 
-    def rescan(self, applied_epoch: int) -> float | None:
-        """Look at every base path and carry out what the planner says; when to plan again at the latest."""
-        moments = [self._rescan_model(model, applied_epoch) for model in self._models.values()]
-        return min((moment for moment in moments if moment is not None), default=None)
+    def reconfigure(self, models: Sequence[ModelConfig]) -> None:
+        """Want these models from now on; the next :meth:`rescan` carries it out, model by model."""
+        wanted = {config.name: config for config in models}
+        for name, model in self._models.items():
+            if name not in wanted and model.is_configured:
+                _log.info("event=model_removed model=%s", name)
+                model.is_configured = False
+                self._note_change()
+        for name, config in wanted.items():
+            known = self._models.get(name)
+            if known is None:
+                _log.info("event=model_added model=%s base_path=%s", name, config.base_path)
+                self._models[name] = _Model(config)
+                self._note_change()
+            elif known.config != config or not known.is_configured:
+                _log.info("event=model_changed model=%s", name)
+                known.config = config
+                known.is_configured = True
+                for entry in known.versions.values():
+                    entry.retry_at = 0.0
+                self._note_change()
 
-    def _rescan_model(self, model: _Model, epoch: int) -> float | None:
-        listing = list_versions(model.config.base_path)
-        model.on_disk = frozenset(listing.model_files)
-        self._tell(model, listing.problems, exists=listing.exists)
-        if not listing.is_certain:
-            return time.monotonic() + _RETRY_FIRST_S  # Nothing is unloaded because a look failed.
+    def rescan(self, repository: Repository, epoch: int, *, is_asked: bool = False) -> float | None:
+        """Look at every base path and carry out what the planner says; when to plan again at the latest.
+
+        ``is_asked`` means that a client wants everything looked at now: files that changed in place count, and
+        back-offs do not.
+        """
+        if is_asked:
+            for _, entry in self._entries():
+                entry.is_asked = True
+                entry.retry_at = 0.0
+        self.epoch = epoch
+        self._is_arriving = False
+        moments: list[float] = []
+        for name, model in list(self._models.items()):
+            if model.is_configured:
+                found = self._rescan_model(model, repository, is_asked=is_asked)
+                moments += [moment for moment in found if moment is not None]
+            else:
+                repository.forget(name)
+                for number in list(model.versions):
+                    self._end(model, number)
+                if all(entry.status.state is State.END for entry in model.versions.values()):
+                    del self._models[name]
+                    self._note_change()
+        return min(moments, default=None)
+
+    def _rescan_model(
+        self, model: _Model, repository: Repository, *, is_asked: bool
+    ) -> tuple[float | None, ...]:
+        loaded: dict[int, Sequence[object]] = {}
+        for number, entry in model.versions.items():
+            newest = entry.coming or entry.serving
+            if newest is not None:
+                loaded[number] = newest.files.fingerprint
+        look = repository.look(model.config, loaded, is_asked=is_asked)
+        if not look.is_certain:
+            return (time.monotonic() + _RETRY_FIRST_S,)  # Nothing is unloaded because a look failed.
+        self._note_arriving(model, look)
         known = {
-            number: Known(entry.status.state, entry.has_failed, entry.retry_at)
+            number: self._known(model, number, entry, look)
             for number, entry in model.versions.items()
+            if number not in look.arriving or entry.serving or entry.coming
         }
-        decided = plan(model.on_disk, model.config.version_policy, known, time.monotonic())
-        for number in decided.load:
-            self._begin_load(model, number, listing.model_files[number])
-        for number in decided.unload:
-            self._begin_unload(model, number, epoch)
-        for number in decided.forget:
-            entry = model.versions[number]
-            entry.status = entry.status.to(State.END)
-            self.is_changed = True
-        return decided.next_retry_at
+        available = {*look.settled, *(number for number in look.arriving if number in known)}
+        decided = plan(available, model.config.version_policy, known, time.monotonic())
+        for number in (*decided.load, *decided.replace):
+            if number in look.settled:
+                self._begin(model, number, look.settled[number])
+        for number in (*decided.unload, *decided.forget):
+            self._end(model, number)
+        return (decided.next_retry_at, look.look_again_at)
 
-    def _tell(self, model: _Model, problems: dict[str, str], *, exists: bool) -> None:
-        """Log what is odd about a base path, once for each new oddity."""
-        lines = {f"{name} {why}" for name, why in problems.items()}
-        if not exists:
-            lines = {"does not exist; waiting for it"}
-        elif not model.on_disk:
-            lines.add("holds no version to serve; waiting for one, e.g. 1/model.xml with 1/model.bin")
-        for line in sorted(lines - model.told):
+    def _note_arriving(self, model: _Model, look: Look) -> None:
+        """Show versions that are being copied, and will be wanted, as START."""
+        wanted = desired_versions({*look.settled, *look.arriving}, model.config.version_policy)
+        for number in look.arriving:
+            entry = model.versions.get(number)
+            if entry is None:
+                if number not in wanted:
+                    continue
+                entry = model.versions[number] = _Version(VersionStatus(number))
+                self._note_change()
+            # Its files have changed since it was begun; whatever comes of it may be half of both.
+            self._drop_coming(entry)
+            self._is_arriving |= number in wanted and (entry.serving is None or entry.is_asked)
+            if entry.serving is None and entry.status.state is State.END and number in wanted:
+                self._to(entry, State.START)
+
+    def _known(self, model: _Model, number: int, entry: _Version, look: Look) -> Known:
+        files = look.settled.get(number)
+        if files is not None and entry.has_failed and entry.failed_files != files.fingerprint:
+            entry.retry_at = 0.0
+            entry.failures = 0
+        wanted = settings_of(model.config, self._limits)
+        coming, serving = entry.coming, entry.serving
+        if coming is not None and (
+            coming.settings != wanted or (files is not None and coming.files.fingerprint != files.fingerprint)
+        ):
+            # Whatever comes of it is not what is wanted any more.
+            self._drop_coming(entry)
+            coming = None
+        is_outdated = False
+        if serving is not None and coming is None and files is not None:
+            is_other = serving.files.fingerprint != files.fingerprint
+            is_moved = serving.files.model_file != files.model_file
+            is_outdated = serving.settings != wanted or is_moved or (is_other and entry.is_asked)
+            entry.is_asked = False
+            if not is_other and not is_outdated and entry.note:
+                entry.note = ""  # What serves is what is wanted, whatever was tried meanwhile.
+                self._note_change()
+            self._note_files(model, entry, is_other=is_other and not is_outdated)
+        state = entry.status.state
+        if coming is None and serving is None and entry.is_coming:
+            state = State.START  # Nothing is on its way for it, whatever the reason was.
+        return Known(state, entry.has_failed, is_outdated, entry.retry_at)
+
+    def _note_files(self, model: _Model, entry: _Version, *, is_other: bool) -> None:
+        """Tell once that files changed under a version that serves, and when that is over."""
+        if is_other and not entry.note:
+            entry.note = _CHANGED_ON_DISK
             _log.warning(
-                "event=repository model=%s base_path=%s %s", model.config.name, model.config.base_path, line
+                "event=changed_on_disk model=%s version=%d %s",
+                model.config.name,
+                entry.status.version,
+                _CHANGED_ON_DISK,
             )
-        model.told = frozenset(lines)
+        elif not is_other and entry.note == _CHANGED_ON_DISK:
+            entry.note = ""
+        else:
+            return
+        self._note_change()
 
-    def _begin_load(self, model: _Model, number: int, model_file: Path) -> None:
+    def _begin(self, model: _Model, number: int, files: VersionFiles) -> None:
         entry = model.versions.get(number)
         if entry is None:
-            entry = model.versions[number] = _Version(VersionStatus(number), model_file)
-        else:
+            entry = model.versions[number] = _Version(VersionStatus(number))
+        if entry.serving is None:
             if entry.status.state is not State.START:
-                entry.status = entry.status.to(State.START)
-            entry.model_file = model_file
-        entry.status = entry.status.to(State.LOADING)
-        self.is_changed = True
-        if self._workers.endpoint(model.config.target_device):
-            self._send_load(model, entry)
+                self._to(entry, State.START)
+            self._to(entry, State.LOADING)
+        settings = settings_of(model.config, self._limits)
+        entry.coming = self.deployments.begin(model.config.name, number, settings, files)
+        self._note_change()
 
-    def _send_load(self, model: _Model, entry: _Version) -> None:
-        config = model.config
-        entry.handle = self._next_handle
-        self._next_handle += 1
-        settings = ModelSettings(
-            device=config.target_device,
-            nireq=config.nireq,
-            plugin_config=dict(config.plugin_config),
-            max_queue_tasks=self._limits.max_queue_tasks,
-            max_queue_bytes=self._limits.max_queue_mb << 20,
-        )
-        _log.info(
-            "event=load model=%s version=%d device=%s file=%s",
-            config.name,
-            entry.status.version,
-            config.target_device,
-            entry.model_file,
-        )
-        self._workers.send(
-            config.target_device,
-            LoadModel(entry.handle, config.name, entry.status.version, str(entry.model_file), settings),
-        )
-
-    def _begin_unload(self, model: _Model, number: int, epoch: int) -> None:
+    def _end(self, model: _Model, number: int) -> None:
+        """Take a version out of service, or off its way."""
         entry = model.versions[number]
-        entry.status = entry.status.to(State.UNLOADING)
+        self._drop_coming(entry)
+        if entry.serving is not None:
+            _log.info("event=unload model=%s version=%d", model.config.name, number)
+            self._retire(entry, entry.serving)
+            entry.serving = None
+        elif entry.status.state is State.END or (entry.status.state is State.UNLOADING and entry.retiring):
+            return
+        if entry.status.state is State.AVAILABLE or entry.retiring:
+            if entry.status.state is State.START:
+                self._to(entry, State.LOADING)
+            self._to(entry, State.UNLOADING)
+        else:
+            self._to(entry, State.END)
+        entry.note = ""
+
+    def _drop_coming(self, entry: _Version) -> None:
+        if entry.coming is not None:
+            self._retire(entry, entry.coming)
+            entry.coming = None
+
+    def _retire(self, entry: _Version, deployment: Deployment) -> None:
+        entry.retiring += 1
         # The snapshot without this route has the next epoch; fronts must have applied that one.
-        entry.unload_epoch = epoch + 1
-        self.is_changed = True
-        _log.info("event=unload model=%s version=%d", model.config.name, number)
+        self.deployments.retire(deployment, self.epoch + 1)
+        self._note_change()
 
-    def fronts_applied(self, epoch: int) -> None:
-        """Every front routes by a snapshot of at least this epoch."""
-        for model, entry in self._entries():
-            if entry.unload_epoch and entry.unload_epoch <= epoch:
-                entry.unload_epoch = 0
-                self._workers.send(model.config.target_device, UnloadModel(entry.handle))
-
-    def state_changed(self, message: ModelStateChanged) -> None:
-        """A worker reports the outcome of a load or an unload."""
-        found = [
-            (model, entry)
-            for model, entry in self._entries()
-            if entry.handle and entry.handle == message.handle
-        ]
-        if not found:
-            _log.warning("event=unknown_handle handle=%d", message.handle)
+    def now_serving(self, deployment: Deployment) -> None:
+        """A deployment can be routed to: it takes its version's place."""
+        entry = self._entry_of(deployment)
+        if entry is None or entry.coming is not deployment:
             return
-        model, entry = found[0]
-        name, number = model.config.name, entry.status.version
-        if (entry.status.state, message.state) not in _REPORTS:
-            _log.error("event=odd_report model=%s version=%d state=%d", name, number, message.state)
-            return
-        self.is_changed = True
-        match message.state:
-            case State.AVAILABLE:
-                entry.status = entry.status.to(State.AVAILABLE)
-                entry.inputs, entry.outputs, entry.nireq = message.inputs, message.outputs, message.nireq
-                entry.failures = entry.deaths_in_load = 0
-                entry.has_been_available = True
-                _log.info("event=available model=%s version=%d %s", name, number, message.detail)
-            case State.END:
-                entry.status = entry.status.to(State.END)
-                entry.handle = 0
-                entry.has_been_available = False
-                _log.info("event=end model=%s version=%d", name, number)
-            case _:
-                error = message.error
-                self._fail(entry, name, error.message if error else "")
-                if error is not None and error.name == "DeviceUnavailable":
-                    self.fatal_error = error
+        previous, entry.serving, entry.coming = entry.serving, deployment, None
+        if previous is not None:
+            self._retire(entry, previous)
+        entry.failures, entry.retry_at, entry.note = 0, 0.0, ""
+        entry.inputs, entry.outputs = deployment.inputs, deployment.outputs
+        if entry.status.state is not State.AVAILABLE:
+            self._to(entry, State.AVAILABLE)
+        _log.info("event=available %s handle=%d %s", deployment.title, deployment.handle, deployment.detail)
+        self._note_change()
+        self.on_outdated()
 
-    def _fail(self, entry: _Version, name: str, reason: str) -> None:
-        delay_s = min(_RETRY_LONGEST_S, _RETRY_FIRST_S * 2**entry.failures)
+    def has_failed(self, deployment: Deployment, error_name: str, reason: str) -> None:
+        """A deployment came to nothing: what served before it goes on, and it is tried again later."""
+        entry = self._entry_of(deployment)
+        if entry is None:
+            return
+        error = ErrorRecord(error_name or ModelLoadFailed.__name__, f"{deployment.title}: {reason}")
+        if entry.coming is deployment:
+            entry.coming = None
+        elif entry.serving is deployment:
+            entry.serving = None
+        else:
+            return
+        delay_s = min(_RETRY_LONGEST_S, _RETRY_FIRST_S * 2.0**entry.failures)
         entry.failures += 1
-        entry.deaths_in_load = 0
         entry.retry_at = time.monotonic() + delay_s
-        entry.handle = 0
-        entry.has_been_available = False
-        entry.status = entry.status.failed(reason)
-        _log.error(
-            "event=load_failed model=%s version=%d retry_in_s=%g reason=%s",
-            name,
-            entry.status.version,
-            delay_s,
-            reason,
-        )
+        entry.failed_files = deployment.files.fingerprint
+        if entry.serving is None and entry.coming is None:
+            entry.status = entry.status.failed(reason)
+        elif entry.serving is not None:
+            entry.note = f"loading it anew failed, what was loaded before goes on serving: {reason}"
+        self.last_failure = error
+        _log.error("event=load_failed %s retry_in_s=%g reason=%s", deployment.title, delay_s, reason)
+        self._note_change()
+        self.on_outdated()
 
-    def worker_ready(self, device: str) -> None:
-        """A worker takes loads: give it everything its device should have, what was being served first."""
-        waiting = [
-            (model, entry)
-            for model, entry in self._entries()
-            if model.config.target_device == device
-            and entry.status.state is State.LOADING
-            and not entry.has_failed
-        ]
-        for model, entry in sorted(waiting, key=lambda pair: not pair[1].has_been_available):
-            self._send_load(model, entry)
+    def has_gone(self, deployment: Deployment) -> None:
+        """A retired deployment is unloaded everywhere."""
+        entry = self._entry_of(deployment)
+        if entry is None:
+            return
+        entry.retiring -= 1
+        if entry.status.state is State.UNLOADING and not entry.retiring:
+            self._to(entry, State.END)
+            _log.info("event=end %s", deployment.title)
+        self._note_change()
+        self.on_outdated()
 
-    def worker_lost(self, device: str, reason: str) -> None:
-        """A worker was reaped: what it served is loading again, what it unloaded is gone."""
-        entries = [(model, entry) for model, entry in self._entries() if model.config.target_device == device]
-        # Loads are done one after another in the order of their handles: only the first was being done.
-        loading = [
-            entry.handle for _, entry in entries if entry.is_coming and not entry.has_failed and entry.handle
-        ]
-        suspect = min(loading, default=0)
-        for model, entry in entries:
-            match entry.status.state:
-                case State.AVAILABLE:
-                    entry.status = entry.status.to(State.LOADING)
-                case State.UNLOADING:
-                    entry.status = entry.status.to(State.END)
-                    entry.unload_epoch = 0
-                    entry.has_been_available = False
-                case State.LOADING if entry.handle and not entry.has_failed:
-                    entry.deaths_in_load += entry.handle == suspect
-                    limit = _MAX_DEATHS_IN_RELOAD if entry.has_been_available else _MAX_DEATHS_IN_LOAD
-                    if entry.deaths_in_load >= limit:
-                        self._fail(
-                            entry, model.config.name, f"the inference worker died while loading it: {reason}"
-                        )
-                case _:
-                    continue
-            entry.handle = 0
-            self.is_changed = True
+    def workers_changed(self, deployment: Deployment) -> None:
+        """Other workers than before can be routed to, or none."""
+        entry = self._entry_of(deployment)
+        if entry is None or entry.serving is not deployment:
+            return
+        if not deployment.loaded and entry.note == _CHANGED_ON_DISK:
+            # What comes back would be the new files, untried; so they are tried like any others.
+            self.deployments.give_up(
+                deployment, "", "its worker died after its files had been changed on disk"
+            )
+            entry.retry_at = 0.0
+            return
+        # A worker that leaves may still have it, and is not routed to.
+        is_routable = bool(endpoints_of(deployment, self._workers.routes(deployment.settings.device)))
+        if not is_routable and entry.status.state is State.AVAILABLE:
+            self._to(entry, State.LOADING)
+        elif is_routable and entry.status.state is State.LOADING:
+            self._to(entry, State.AVAILABLE)
+        self._note_change()
+
+    def device_failed(self, device: str, reason: str) -> None:
+        """A device's worker cannot be started: what waits for it has failed."""
+        for deployment in self.deployments:
+            if deployment.settings.device != device or deployment.loaded:
+                continue
+            if deployment.phase is not Phase.RETIRING:
+                self.deployments.give_up(deployment, DeviceUnavailable.__name__, reason)
 
     def records(self) -> tuple[ModelRecord, ...]:
         """The routing table's models."""
         return tuple(
             ModelRecord(
-                model.config.name,
+                name,
                 model.default_version(),
-                tuple(self._record(model, entry) for _, entry in sorted(model.versions.items())),
+                tuple(self._record(entry) for _, entry in sorted(model.versions.items())),
             )
-            for model in self._models.values()
+            for name, model in self._models.items()
         )
 
-    def _record(self, model: _Model, entry: _Version) -> VersionRecord:
-        status = entry.status
-        is_routable = status.state is State.AVAILABLE
+    def _record(self, entry: _Version) -> VersionRecord:
+        status, serving = entry.status, entry.serving
+        endpoints: tuple[str, ...] = ()
+        if serving is not None and status.state is State.AVAILABLE:
+            endpoints = endpoints_of(serving, self._workers.routes(serving.settings.device))
         return VersionRecord(
             version=status.version,
             state=status.state,
             error_code=status.error_code,
-            error_message=status.error_message,
-            handle=entry.handle,
-            endpoint=self._workers.endpoint(model.config.target_device) if is_routable else "",
-            nireq=entry.nireq,
+            error_message=status.error_message or entry.note,
+            handle=serving.handle if serving else 0,
+            endpoints=endpoints,
+            nireq=serving.nireq if serving else 0,
+            detail=serving.detail if serving else "",
             inputs=entry.inputs,
             outputs=entry.outputs,
         )
+
+    def _to(self, entry: _Version, state: State) -> None:
+        entry.status = entry.status.to(state)
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self.is_changed = True
+        self.changes += 1
+
+    def _entry_of(self, deployment: Deployment) -> _Version | None:
+        model = self._models.get(deployment.model_name)
+        return None if model is None else model.versions.get(deployment.version)
 
     def _entries(self) -> Iterator[tuple[_Model, _Version]]:
         for model in self._models.values():
             for entry in model.versions.values():
                 yield model, entry
+
+
+def _nothing() -> None:
+    """Until the manager sets its own."""

@@ -43,6 +43,7 @@ class Kind(enum.Enum):
     """What a child is."""
 
     WORKER = "worker"
+    PROBE = "probe"
     GRPC = "grpc"
     ARBITER = "arbiter"
     REST = "rest"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The manager's loop over messages, deaths, signals and timers, from the first worker to the last exit.
 
-Start: workers, first load, fronts ready, log lines. Stop is the reverse: say so, fronts finish, workers drain,
+Start: workers, trials, first load, fronts ready, log lines. Stop is the reverse: say so, fronts finish, workers drain,
 exit.
 """
 
@@ -15,28 +15,32 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from ovms_mp.config import MEBIBYTE
-from ovms_mp.errors import BootError, ExitCode, ProtocolError
-from ovms_mp.manager.arenas import ArenaPool
+from ovms_mp.errors import DeviceUnavailable, ExitCode, ProtocolError
 from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.children import Child, ChildState, Kind
-from ovms_mp.manager.listeners import bind_rest, hold_grpc_port, lock_ports, split_addresses
+from ovms_mp.manager.fronts import Fronts
+from ovms_mp.manager.machine import read_machine
+from ovms_mp.manager.reload import ConfigFile, ReloadRequests
+from ovms_mp.manager.repository import Repository
 from ovms_mp.manager.specs import SpecMaker
+from ovms_mp.manager.staff import Staff
 from ovms_mp.manager.supervisor import Supervisor
 from ovms_mp.manager.timers import Timers
-from ovms_mp.manager.workers import WorkerPool
+from ovms_mp.manager.trials import Trials
+from ovms_mp.manager.workers import Workers
 from ovms_mp.wire.channels import Poller, Router, new_endpoint
 from ovms_mp.wire.messages import (
     PROTOCOL_VERSION,
     ArenaReleased,
-    ArenaRetired,
     BootFailed,
     Drain,
     Drained,
     Heartbeat,
     Hello,
     ModelStateChanged,
+    ProbeDone,
     Ready,
+    ReloadConfig,
     RoutingSnapshot,
     SnapshotApplied,
     Welcome,
@@ -45,11 +49,11 @@ from ovms_mp.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    import socket
     from types import TracebackType
     from typing import Self
 
     from ovms_mp.config import ServerConfig
+    from ovms_mp.manager.deployments import Deployment
     from ovms_mp.wire.messages import ToChild
 
 _log = logging.getLogger(__name__)
@@ -57,6 +61,8 @@ _log = logging.getLogger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36
 _NOTICE_S = 0.3
 """After a stop was asked for, REST takes requests for so long and tells clients to close their connections."""
+_DEBOUNCE_S = 0.05
+"""A copy makes many events; one look after the first of them sees what they say together."""
 
 
 class Phase(enum.Enum):
@@ -69,31 +75,51 @@ class Phase(enum.Enum):
     STOPPING_WORKERS = enum.auto()
 
 
+_STOPPING = (Phase.STOPPING_FRONTS, Phase.STOPPING_WORKERS)
+
+
 class Manager:
-    """Owns the ports, the arenas, the control socket, the children and the truth about models."""
+    """Owns the control socket and the loop; everything else is owned by the parts that it ties together."""
 
     def __init__(self, config: ServerConfig, run_id: str) -> None:
         self._config = config
         self._run_id = run_id
         self._timers = Timers()
         self._poller = Poller()
-        self._supervisor = Supervisor(config.supervision, self._timers, self._poller, self)
-        devices = tuple(dict.fromkeys(model.target_device for model in config.models))
-        self._workers = WorkerPool(devices, self._send, self._timers, config.supervision.load_timeout_s)
-        self._catalogue = Catalogue(config.models, config.limits, self._workers)
-        self._workers.watch = self._catalogue
-        self._devices = devices
+        supervision = config.supervision
+        self._supervisor = Supervisor(supervision, self._timers, self._poller, self)
+        self._fronts = Fronts(config, self._supervisor, self._poller)
+        self._workers = Workers(self._send, self._timers, supervision.load_timeout_s)
+        machine = read_machine()
+        self._staff = Staff(config, machine, self._supervisor, self._workers, self._timers)
+        self._trials = Trials(
+            self._launch_probe,
+            self._trial_ended,
+            self._timers,
+            time_limit_s=supervision.load_timeout_s,
+            most_at_once=max(1, min(8, len(machine.cores) // 2)),
+            cache_dir=config.engine.cache_dir,
+        )
+        self._catalogue = Catalogue(config.models, config.limits, self._workers, self._trials)
+        self._catalogue.on_outdated = self._ask_plan
+        self._workers.watch = self._catalogue.deployments
+        self._repository = Repository(
+            config.repository.settle_s, is_watching=config.repository.poll_wait_s > 0
+        )
+        self._config_file = (
+            ConfigFile(config.config_path, is_strict=config.is_strict) if config.config_path else None
+        )
+        self._reloads = ReloadRequests()
         self._phase = Phase.LOADING
         self._exit_code: int | None = None
         self._epoch = 0
         self._is_snapshot_due = False
         self._is_plan_due = True
-        self._waiting_fronts: list[str] = []
+        self._is_hint_timed = False
+        self._is_asked = False
         self._stop_signals = 0
         self._final_code = ExitCode.CLEAN
         self._drain_deadline_ns = 0
-        self._rest_sockets: tuple[socket.socket, ...] = ()
-        self._held_sockets: tuple[socket.socket, ...] = ()
 
     def __enter__(self) -> Self:
         """Take ports, memory and signals; no child exists yet.
@@ -101,31 +127,20 @@ class Manager:
         Raises:
             BootError: A port is taken, or the memory is refused.
         """
-        config = self._config
         # REST fronts whose arbiter died become our children, so that we can reap them also where init does
         # not.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        if config.grpc.port:
-            addresses = split_addresses(config.grpc.bind_address)
-            self._held_sockets = lock_ports(addresses, config.grpc.port, "gRPC")
-            self._held_sockets += hold_grpc_port(addresses, config.grpc.port)
-        if config.rest.port:
-            addresses = split_addresses(config.rest.bind_address)
-            self._held_sockets += lock_ports(addresses, config.rest.port, "REST")
-            self._rest_sockets = bind_rest(addresses, config.rest.port)
-        fronts = (config.grpc.workers if config.grpc.port else 0) + (
-            config.rest.workers if config.rest.port else 0
-        )
-        try:
-            self._arenas = ArenaPool(2 * fronts, config.limits.arena_size_mb * MEBIBYTE)
-        except OSError as error:
-            raise BootError(f"--arena_size_mb {config.limits.arena_size_mb}: {error.strerror}") from None
+        self._fronts.open()
+        self._trials.open()
         control_endpoint = new_endpoint()
-        self._specs = SpecMaker(config, self._run_id, control_endpoint, self._arenas.handles)
+        self._specs = SpecMaker(self._config, self._run_id, control_endpoint, self._fronts.arena_handles)
         self._control = Router(control_endpoint)
+        self._fronts.connect(self._specs, self._control)
+        self._staff.connect(self._specs, self._control, self._fronts.arena_descriptors())
         self._poller.register(self._control)
-        self._beat_read, self._beat_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._poller.register(self._beat_read)
+        self._hint_descriptor = self._repository.fileno()
+        if self._hint_descriptor is not None:
+            self._poller.register(self._hint_descriptor)
         self._signal_read, self._signal_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poller.register(self._signal_read)
         signal.set_wakeup_fd(self._signal_write, warn_on_full_buffer=False)
@@ -137,30 +152,26 @@ class Manager:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Whatever happened, leave no process behind."""
+        """Whatever happened, leave no process, file or port behind."""
         self._supervisor.kill_all()
-        self._close_sockets()
         self._control.close()
         self._poller.close()
-        self._arenas.close()
+        self._fronts.close()
+        self._repository.close()
+        self._trials.close()
         signal.set_wakeup_fd(-1)
-        for descriptor in (self._beat_read, self._beat_write, self._signal_read, self._signal_write):
+        for descriptor in (self._signal_read, self._signal_write):
             os.close(descriptor)
-
-    def _close_sockets(self) -> None:
-        for held in (*self._rest_sockets, *self._held_sockets):
-            held.close()
-        self._rest_sockets = self._held_sockets = ()
 
     def run(self) -> int:
         """Serve until stopped; the exit code."""
-        for device in self._devices:
-            self._start_worker(device)
+        self._staff.start(self._catalogue.devices())
         self._check_liveness()
         while self._exit_code is None:
             readable = self._poller.wait(self._timers.seconds_to_next())
             self._take_signals(readable)
-            self._take_beats(readable)
+            self._fronts.take_beats(readable)
+            self._take_hints(readable)
             self._take_messages()
             self._supervisor.collect(readable)
             self._timers.run_due()
@@ -168,22 +179,46 @@ class Manager:
                 self._plan()
             self._advance()
             self._publish()
+            self._answer_reloads()
         return self._exit_code
 
     def _check_liveness(self) -> None:
         self._supervisor.check_liveness()
         self._timers.call_after(self._config.supervision.heartbeat_interval_s, self._check_liveness)
 
-    def _plan(self) -> None:
-        self._is_plan_due = False
-        if self._phase in (Phase.STOPPING_FRONTS, Phase.STOPPING_WORKERS):
-            return
-        retry_at = self._catalogue.rescan(self._epoch)
-        if retry_at is not None:
-            self._timers.call_at(retry_at, self._ask_plan)
+    def _take_hints(self, readable: set[int]) -> None:
+        if self._hint_descriptor in readable and self._repository.has_hint() and not self._is_hint_timed:
+            self._is_hint_timed = True
+            self._timers.call_after(_DEBOUNCE_S, self._follow_hint)
+
+    def _follow_hint(self) -> None:
+        self._is_hint_timed = False
+        self._ask_plan()
 
     def _ask_plan(self) -> None:
         self._is_plan_due = True
+
+    def _plan(self) -> None:
+        """Look at configuration and repositories, and carry out what follows from it."""
+        self._is_plan_due = False
+        if self._phase in _STOPPING:
+            return
+        is_asked, self._is_asked = self._is_asked, False
+        self._repository.arm(self._catalogue.configs, self._config.config_path)
+        may_read = is_asked or self._config.repository.poll_wait_s > 0
+        if self._config_file is not None and (may_read or self._config_file.is_being_read):
+            models, again_at = self._config_file.read_if_changed(is_asked=is_asked)
+            if models is not None:
+                self._catalogue.reconfigure(models)
+                self._repository.arm(self._catalogue.configs, self._config.config_path)
+            if again_at is not None:
+                self._timers.call_at(again_at, self._ask_plan)
+        self._staff.adjust(self._catalogue.devices(), self._catalogue.devices_in_use())
+        retry_at = self._catalogue.rescan(self._repository, self._epoch, is_asked=is_asked)
+        # A version that is tried again may bring back a device whose worker could not be started.
+        self._staff.adjust(self._catalogue.devices(), self._catalogue.devices_in_use())
+        if retry_at is not None:
+            self._timers.call_at(retry_at, self._ask_plan)
 
     def _poll_repositories(self) -> None:
         self._ask_plan()
@@ -191,15 +226,20 @@ class Manager:
 
     def _advance(self) -> None:
         """Step to the next phase when this one has done its work."""
+        failure = self._catalogue.last_failure
         match self._phase:
-            case Phase.LOADING if self._catalogue.fatal_error and self._config.is_single_model:
-                self.cannot_boot(self._catalogue.fatal_error.message)
-            case Phase.LOADING if self._workers.are_all_ready() and self._catalogue.is_settled():
+            case Phase.LOADING if (
+                failure and failure.name == DeviceUnavailable.__name__ and self._config.config_path is None
+            ):
+                self.cannot_boot(failure.message)
+            case Phase.LOADING if self._workers.are_all_ready() and self._catalogue.is_idle():
                 self._phase = Phase.STARTING_FRONTS
-                self._start_fronts()
-            case Phase.STARTING_FRONTS if self._are_fronts_ready():
+                reason = self._fronts.start()
+                if reason:
+                    self.cannot_boot(reason)
+            case Phase.STARTING_FRONTS if self._fronts.are_ready():
                 self._phase = Phase.SERVING
-                self._announce()
+                self._fronts.announce([config.name for config in self._catalogue.configs])
                 if self._config.repository.poll_wait_s > 0:
                     self._poll_repositories()
             case Phase.STOPPING_FRONTS if not any(
@@ -214,78 +254,62 @@ class Manager:
                 pass
 
     def _publish(self) -> None:
-        if not (self._catalogue.is_changed or self._is_snapshot_due):
-            return
-        self._catalogue.is_changed = self._is_snapshot_due = False
-        self._epoch += 1
-        payload = encode(self._snapshot())
-        for child in self._supervisor.living(Kind.GRPC, Kind.REST):
-            if child.state is not ChildState.SPAWNED and child.child_id not in self._waiting_fronts:
-                self._control.send(child.child_id.encode(), payload)
-        self._note_applied()
+        """Send a snapshot if anything in it changed, and carry on what waits for one to be applied."""
+        if self._catalogue.is_changed or self._staff.is_changed or self._is_snapshot_due:
+            self._catalogue.is_changed = self._staff.is_changed = self._is_snapshot_due = False
+            self._epoch += 1
+            self._catalogue.epoch = self._epoch
+            self._fronts.publish(self._snapshot())
+        self._carry_on()
+
+    def _carry_on(self) -> None:
+        applied = self._fronts.applied_epoch(self._epoch)
+        self._catalogue.deployments.fronts_applied(applied)
+        if self._phase not in _STOPPING:
+            self._staff.advance(self._catalogue.deployments, self._epoch, applied)
 
     def _snapshot(self) -> RoutingSnapshot:
         return RoutingSnapshot(
             epoch=self._epoch,
-            is_draining=self._phase in (Phase.STOPPING_FRONTS, Phase.STOPPING_WORKERS),
-            endpoints=self._workers.endpoints(),
+            is_draining=self._phase in _STOPPING,
+            workers=self._workers.records(),
+            plan=self._staff.plan_lines(),
             models=self._catalogue.records(),
         )
 
-    def _start_worker(self, device: str) -> None:
-        self._supervisor.fill(
-            self._workers.role_name(device),
-            Kind.WORKER,
-            lambda child_id: self._workers.make_spec(self._specs, child_id, device),
-            self._arenas.descriptors(),
+    def _answer_reloads(self) -> None:
+        """Answer who asked for a reload once all that followed from it has ended."""
+        if not self._reloads or self._is_plan_due or not self._catalogue.is_settled():
+            return
+        if self._config_file is not None and self._config_file.is_being_read:
+            return
+        error = self._catalogue.last_failure
+        if self._config_file is not None and self._config_file.error is not None:
+            error = self._config_file.error
+        for child_id, answer in self._reloads.answers(self._catalogue.changes, error):
+            front = self._supervisor.find(child_id)
+            if front is not None:
+                self._send(front, answer)
+
+    def _reload(self, front: Child, request: ReloadConfig) -> None:
+        if not self._reloads:
+            self._catalogue.last_failure = None
+        self._reloads.add(front.child_id, request.request_id, self._catalogue.changes)
+        self._look_now()
+
+    def _look_now(self) -> None:
+        """Somebody wants configuration and repositories looked at, whatever the settings say."""
+        self._is_asked = True
+        self._ask_plan()
+
+    def _launch_probe(self, child_id: str, deployment: Deployment) -> Child | None:
+        share = self._staff.share_of(deployment.settings.device)
+        return self._supervisor.spawn_once(
+            Kind.PROBE, self._specs.probe(child_id, deployment, share), self._fronts.arena_descriptors()
         )
 
-    def _start_fronts(self) -> None:
-        config = self._config
-        if config.grpc.port:
-            for index in range(config.grpc.workers):
-                self._supervisor.fill(
-                    f"grpc-{index}", Kind.GRPC, self._specs.grpc_front, self._arenas.descriptors()
-                )
-        if config.rest.port:
-            try:
-                for listener in self._rest_sockets:
-                    listener.listen(config.rest.backlog)
-            except OSError as error:
-                # Bound sockets with SO_REUSEADDR can be overtaken until one of them listens.
-                self.cannot_boot(f"--rest_port {config.rest.port}: {error.strerror}")
-                return
-            descriptors = tuple(listener.fileno() for listener in self._rest_sockets)
-            self._supervisor.fill(
-                "arbiter",
-                Kind.ARBITER,
-                lambda child_id: self._specs.arbiter(child_id, descriptors, self._beat_write),
-                (*self._arenas.descriptors(), *descriptors, self._beat_write),
-            )
-
-    def _are_fronts_ready(self) -> bool:
-        config = self._config
-        ready = {
-            kind: sum(child.state is ChildState.READY for child in self._supervisor.living(kind))
-            for kind in (Kind.GRPC, Kind.REST)
-        }
-        return (not config.grpc.port or ready[Kind.GRPC] >= config.grpc.workers) and (
-            not config.rest.port or ready[Kind.REST] >= config.rest.workers
-        )
-
-    def _announce(self) -> None:
-        """Scripts of legacy users wait for these lines."""
-        config = self._config
-        if config.grpc.port:
-            names = ", ".join(repr(name) for name in self._catalogue.names)
-            _log.info(
-                "gRPC server listens on port %d and will be serving models: [%s]", config.grpc.port, names
-            )
-        if config.rest.port:
-            names = ", ".join(repr(name) for name in self._catalogue.names)
-            _log.info(
-                "REST server listens on port %d and will be serving models: [%s]", config.rest.port, names
-            )
+    def _trial_ended(self, handle: int, error_name: str, reason: str, detail: str) -> None:
+        self._catalogue.deployments.trial_ended(handle, error_name, reason, detail)
 
     def _take_messages(self) -> None:
         while (received := self._control.receive()) is not None:
@@ -313,17 +337,23 @@ class Manager:
         match message:
             case Ready(detail=detail):
                 self._child_ready(child, detail)
+            case BootFailed(error=error) if child.kind is Kind.PROBE:
+                self._trials.failed(child, error)
             case BootFailed(error=error):
-                self.cannot_boot(f"{child.child_id}: {error.message}")
+                self._supervisor.report_boot_failure(child, error.message)
             case SnapshotApplied(epoch=epoch):
                 child.applied_epoch = epoch
-                self._note_applied()
+                self._carry_on()
             case ModelStateChanged():
-                self._catalogue.state_changed(message)
-                self._ask_plan()
+                self._catalogue.deployments.state_changed(child.child_id, message)
+            case ProbeDone():
+                self._trials.done(child, message)
+                self._send(child, Drain(0))  # Heard; it may end.
+            case ReloadConfig():
+                self._reload(child, message)
             case ArenaReleased(arena=arena, epoch=epoch):
-                self._arenas.released(child.child_id, arena, epoch)
-                self._welcome_waiting()
+                self._fronts.arena_released(child, arena, epoch)
+                self._fronts.welcome_waiting(self._snapshot())
             case Drained():
                 _log.debug("event=drained child=%s", child.child_id)
             case _:
@@ -345,26 +375,9 @@ class Manager:
             return  # Gone, or already told to go while its hello was on the way.
         child.to(ChildState.BOOTING)
         if child.kind.is_front:
-            self._waiting_fronts.append(child.child_id)
-            self._welcome_waiting()
+            self._fronts.greeted(child, self._snapshot())
         else:
             self._send(child, Welcome(-1, 0))
-
-    def _welcome_waiting(self) -> None:
-        """Give free arenas to fronts, oldest first; the rest wait until a dead front's arena is released."""
-        while self._waiting_fronts:
-            child = self._supervisor.find(self._waiting_fronts[0])
-            if child is None:
-                self._waiting_fronts.pop(0)
-                continue
-            claimed = self._arenas.claim(child.child_id)
-            child.is_waiting = claimed is None
-            if claimed is None:
-                return
-            self._waiting_fronts.pop(0)
-            index, epoch = claimed
-            self._send(child, Welcome(index, epoch))
-            self._send(child, self._snapshot())
 
     def _child_ready(self, child: Child, detail: str) -> None:
         if child.state is not ChildState.BOOTING:
@@ -373,57 +386,39 @@ class Manager:
         self._supervisor.beat(child)
         _log.info("event=ready child=%s pid=%d %s", child.child_id, child.pid, detail)
         if child.kind is Kind.WORKER:
-            self._workers.became_ready(child)
-            self._is_snapshot_due = True
-            self._catalogue.worker_ready(self._workers.device_of(child))
-
-    def _note_applied(self) -> None:
-        """Work out which snapshot every front has applied."""
-        epochs = [
-            child.applied_epoch
-            for child in self._supervisor.living(Kind.GRPC, Kind.REST)
-            if child.state is not ChildState.SPAWNED and child.child_id not in self._waiting_fronts
-        ]
-        self._catalogue.fronts_applied(min(epochs, default=self._epoch))
+            seat = self._workers.became_ready(child)
+            if seat is not None:
+                self._is_snapshot_due = True
+                self._catalogue.deployments.worker_ready(child.child_id, seat.device)
 
     def _send(self, child: Child, message: ToChild) -> None:
         self._control.send(child.child_id.encode(), encode(message))
 
-    def _take_beats(self, readable: set[int]) -> None:
-        """The arbiter's sign of life is a byte in a pipe."""
-        if self._beat_read not in readable:
-            return
-        os.read(self._beat_read, 4096)
-        for child in self._supervisor.living(Kind.ARBITER):
-            self._supervisor.beat(child)
-            if child.state is ChildState.SPAWNED:
-                child.to(ChildState.BOOTING)
-                child.to(ChildState.READY)
-
     def child_exited(self, child: Child, reason: str) -> None:
         """A child has ended and touches nothing any more."""
+        if child.kind is Kind.PROBE:
+            self._trials.exited(child, reason)
+            return
         if child.kind is Kind.WORKER:
-            self._workers.exited(child)
-            self._catalogue.worker_lost(self._workers.device_of(child), reason)
-            self._arenas.worker_reaped(child.child_id)
-            self._is_snapshot_due = True
+            was_leaving = self._staff.worker_exited(child)
+            self._catalogue.deployments.worker_lost(child.child_id, "" if was_leaving else reason)
+            self._fronts.worker_reaped(child)
             self._ask_plan()
         elif child.kind.is_front:
-            workers = {
-                worker.child_id: worker
-                for worker in self._supervisor.living(Kind.WORKER)
-                if worker.state is not ChildState.SPAWNED
-            }
-            retired = self._arenas.retire(child.child_id, workers)
-            if retired is not None:
-                for worker in workers.values():
-                    self._send(worker, ArenaRetired(*retired))
-            self._note_applied()
-        self._welcome_waiting()
+            self._fronts.exited(child)
+        self._fronts.welcome_waiting(self._snapshot())
+
+    def role_failed(self, name: str, reason: str) -> None:
+        """A worker that a reload asked for cannot be started: its device's models fail, the server goes on."""
+        device = self._staff.role_failed(name)
+        if device is not None:
+            self._catalogue.device_failed(
+                device, f"no inference worker for {device!r} can be started: {reason}"
+            )
 
     def cannot_boot(self, reason: str) -> None:
         """A child cannot be started: end the server with the reason, gently if it has been serving."""
-        if self._exit_code is not None or self._phase in (Phase.STOPPING_FRONTS, Phase.STOPPING_WORKERS):
+        if self._exit_code is not None or self._phase in _STOPPING:
             return
         _log.error("event=boot_failed could not start: %s", reason)
         if self._phase is Phase.SERVING:
@@ -438,7 +433,8 @@ class Manager:
             return
         for number in os.read(self._signal_read, 256):
             if number == signal.SIGHUP:
-                self._ask_plan()
+                _log.info("event=reload reason=SIGHUP")
+                self._look_now()
             elif number in (signal.SIGTERM, signal.SIGINT):
                 self._stop_signals += 1
                 name = signal.Signals(number).name
@@ -450,16 +446,19 @@ class Manager:
 
     def _stop(self, reason: str) -> None:
         """Begin the orderly stop; :meth:`_advance` carries it on."""
-        if self._phase in (Phase.STOPPING_FRONTS, Phase.STOPPING_WORKERS):
+        if self._phase in _STOPPING:
             return
         grace_s = self._config.supervision.stop_grace_s
         _log.info("event=stopping reason=%s grace_s=%g", reason, grace_s)
         self._phase = Phase.STOPPING_FRONTS
         self._supervisor.stop_replacing()
+        self._trials.stop()
         self._drain_deadline_ns = time.monotonic_ns() + int(grace_s * 1e9)
         self._is_snapshot_due = True
         self._drain(Kind.GRPC)
-        self._timers.call_after(min(_NOTICE_S, grace_s / 2), self._stop_rest)
+        self._timers.call_after(
+            min(_NOTICE_S, grace_s / 2), lambda: self._fronts.stop_rest(self._drain_deadline_ns)
+        )
         self._timers.call_after(grace_s, self._give_up)
 
     def _drain(self, kind: Kind) -> None:
@@ -467,18 +466,8 @@ class Manager:
         for child in self._supervisor.living(kind):
             if child.state is ChildState.READY:
                 self._send(child, Drain(self._drain_deadline_ns))
-            else:
+            elif child.state is not ChildState.DRAINING:
                 child.signal(signal.SIGKILL)
-            child.to(ChildState.DRAINING)
-
-    def _stop_rest(self) -> None:
-        """Stop accepting on REST: gunicorn closes its sockets and lets its workers finish."""
-        self._close_sockets()
-        for child in self._supervisor.living(Kind.REST, Kind.ARBITER):
-            if child.kind is Kind.ARBITER:
-                child.signal(signal.SIGTERM)
-            else:
-                self._send(child, Drain(self._drain_deadline_ns))
             child.to(ChildState.DRAINING)
 
     def _give_up(self) -> None:

@@ -11,10 +11,21 @@ from ovms_mp.config import MEBIBYTE
 from ovms_mp.manager.children import Kind
 from ovms_mp.manager.listeners import split_addresses
 from ovms_mp.wire.channels import new_endpoint
-from ovms_mp.wire.specs import ArenaHandle, CommonSpec, FrontLimits, GrpcFrontSpec, RestSpec, WorkerSpec
+from ovms_mp.wire.specs import (
+    ArenaHandle,
+    CommonSpec,
+    EngineSpec,
+    FrontLimits,
+    GrpcFrontSpec,
+    ProbeSpec,
+    RestSpec,
+    WorkerSpec,
+)
 
 if TYPE_CHECKING:
     from ovms_mp.config import ServerConfig
+    from ovms_mp.manager.deployments import Deployment
+    from ovms_mp.wire.specs import CpuShare
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +37,7 @@ class SpecMaker:
     control_endpoint: str
     arenas: tuple[ArenaHandle, ...]
 
-    def worker(self, child_id: str, device: str) -> WorkerSpec:
+    def worker(self, child_id: str, device: str, share: CpuShare) -> WorkerSpec:
         """An inference worker; its data endpoint is new for every process."""
         return WorkerSpec(
             child_id=child_id,
@@ -34,7 +45,24 @@ class SpecMaker:
             common=self._common(),
             device=device,
             data_endpoint=new_endpoint(),
-            cpu_extension=self.config.engine.cpu_extension,
+            engine=self._engine(),
+            cpu=share,
+        )
+
+    def probe(self, child_id: str, deployment: Deployment, share: CpuShare) -> ProbeSpec:
+        """The trial of a deployment."""
+        return ProbeSpec(
+            child_id=child_id,
+            kind=Kind.PROBE.value,
+            common=self._common(),
+            handle=deployment.handle,
+            name=deployment.model_name,
+            version=deployment.version,
+            model_file=str(deployment.files.model_file),
+            settings=deployment.settings,
+            cache_directory=deployment.cache_directory,
+            engine=self._engine(),
+            cpu=share,
         )
 
     def grpc_front(self, child_id: str) -> GrpcFrontSpec:
@@ -77,6 +105,9 @@ class SpecMaker:
             boot_timeout_s=supervision.boot_timeout_s,
             arenas=self.arenas,
         )
+
+    def _engine(self) -> EngineSpec:
+        return EngineSpec(self.config.engine.cpu_extension, self.config.engine.plugins_xml)
 
     def _limits(self) -> FrontLimits:
         supervision = self.config.supervision

@@ -44,6 +44,7 @@ _LATE_LOOP_S = 1.0
 
 _MODULES = {
     Kind.WORKER: "ovms_mp.worker",
+    Kind.PROBE: "ovms_mp.worker.probe",
     Kind.GRPC: "ovms_mp.front.grpc",
     Kind.ARBITER: "ovms_mp.front.rest",
 }
@@ -58,6 +59,9 @@ class Observer(Protocol):
     def cannot_boot(self, reason: str) -> None:
         """A child cannot be started; the server must stop."""
 
+    def role_failed(self, name: str, reason: str) -> None:
+        """A child that the server can do without cannot be started; its role is given up."""
+
 
 @dataclass(slots=True)
 class _Role:
@@ -71,6 +75,7 @@ class _Role:
     deaths_in_boot: int = 0
     quick_deaths: int = 0
     is_wanted: bool = True
+    is_vital: bool = True
 
 
 class Supervisor:
@@ -90,7 +95,13 @@ class Supervisor:
         self._looked_at = time.monotonic()
 
     def fill(
-        self, name: str, kind: Kind, make_spec: Callable[[str], ChildSpec], descriptors: tuple[int, ...]
+        self,
+        name: str,
+        kind: Kind,
+        make_spec: Callable[[str], ChildSpec],
+        descriptors: tuple[int, ...],
+        *,
+        is_vital: bool = True,
     ) -> None:
         """Keep a child of this kind running from now on.
 
@@ -99,9 +110,19 @@ class Supervisor:
             kind: What it runs.
             make_spec: Makes the command line of a process with the given child id.
             descriptors: What it inherits.
+            is_vital: Whether the server must stop when it cannot be started.
         """
-        self._roles[name] = _Role(name, kind, make_spec, descriptors)
+        self._roles[name] = _Role(name, kind, make_spec, descriptors, is_vital=is_vital)
         self._spawn(self._roles[name])
+
+    def spawn_once(self, kind: Kind, spec: ChildSpec, descriptors: tuple[int, ...]) -> Child | None:
+        """Run a child that is not replaced when it ends; None when the system refuses."""
+        try:
+            child = self._start(spec.child_id, kind, spec, descriptors)
+        except OSError as error:
+            _log.error("event=spawn_failed child=%s error=%s", spec.child_id, error)
+            return None
+        return child
 
     def adopt(self, child_id: str, kind: Kind, pid: int) -> Child | None:
         """Watch a process that a child of ours started; None when it is gone already."""
@@ -118,32 +139,32 @@ class Supervisor:
         role.generation += 1
         child_id = f"{role.name}.{role.generation}"
         spec = role.make_spec(child_id)
-        command = [sys.executable, "-P", "-m", _MODULES[role.kind], spec.to_argument()]
         try:
-            # A process group of its own: what a terminal sends to the group is for the manager to decide about.
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                pass_fds=role.descriptors,
-                env=_child_environment(),
-                process_group=0,
-            )
+            self._start(role.name, role.kind, spec, role.descriptors)
         except OSError as error:
             _log.error("event=spawn_failed child=%s error=%s", child_id, error)
             self._spawn_again(role, f"{child_id} cannot be spawned: {error}")
-            return
-        now = time.monotonic()
-        child = Child(
-            role.name, child_id, role.kind, process.pid, os.pidfd_open(process.pid), process, now, now
+
+    def _start(self, name: str, kind: Kind, spec: ChildSpec, descriptors: tuple[int, ...]) -> Child:
+        # A process group of its own: what a terminal sends to the group is for the manager to decide about.
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", _MODULES[kind], spec.to_argument()],
+            stdin=subprocess.DEVNULL,
+            pass_fds=descriptors,
+            env=_child_environment(),
+            process_group=0,
         )
+        now = time.monotonic()
+        child = Child(name, spec.child_id, kind, process.pid, os.pidfd_open(process.pid), process, now, now)
         self._watch(child)
-        _log.info("event=spawned child=%s pid=%d", child_id, process.pid)
+        _log.info("event=spawned child=%s pid=%d", spec.child_id, process.pid)
+        return child
 
     def _spawn_again(self, role: _Role, reason: str) -> None:
         """Spawn after a while, unless a role's processes come to nothing again and again."""
         role.deaths_in_boot += 1
         if role.deaths_in_boot > _MAX_DEATHS_IN_BOOT:
-            self._observer.cannot_boot(reason)
+            self._give_up(role, reason)
             return
         self._timers.call_after(_BACKOFF_LONGEST_S / 5, lambda: self._spawn(role) if role.is_wanted else None)
 
@@ -151,7 +172,8 @@ class Supervisor:
         self._children[child.child_id] = child
         self._by_pidfd[child.pidfd] = child
         self._poller.register(child.pidfd)
-        self._timers.call_after(self._settings.boot_timeout_s, lambda: self._check_boot(child))
+        if child.kind is not Kind.PROBE:  # Whose whole life has a deadline.
+            self._timers.call_after(self._settings.boot_timeout_s, lambda: self._check_boot(child))
 
     def _check_boot(self, child: Child) -> None:
         if child.state not in (ChildState.SPAWNED, ChildState.BOOTING):
@@ -162,9 +184,7 @@ class Supervisor:
             # For the arena of a dead front, which a long inference may still be using.
             self._timers.call_after(limit, lambda: self._check_boot(child))
         elif role is not None and role.generation == 1:
-            self._observer.cannot_boot(
-                f"{child.child_id} was not ready within {limit:g} s (--boot_timeout_s)"
-            )
+            self._give_up(role, f"{child.child_id} was not ready within {limit:g} s (--boot_timeout_s)")
         else:
             # A successor: its predecessor could boot, so this one may have been stopped or starved.
             _log.error(
@@ -245,7 +265,7 @@ class Supervisor:
         if child.kind is Kind.REST:
             self._orphans.add(child.pid)
         reason = exit_text(status)
-        if previous is ChildState.DRAINING:
+        if previous is ChildState.DRAINING or (child.kind is Kind.PROBE and status == 0):
             _log.info("event=exited child=%s pid=%d %s", child.child_id, child.pid, reason)
         else:
             _log.error(
@@ -258,14 +278,13 @@ class Supervisor:
 
     def _replace(self, role: _Role, child: Child, status: int | None, reason: str) -> None:
         if not child.was_ready and status is not None and status >= 0:
-            self._observer.cannot_boot(
-                f"{child.child_id} could not start: {reason}; its reason is in the log above"
-            )
+            self._give_up(role, f"{child.child_id} could not start: {reason}; its reason is in the log above")
             return
         role.deaths_in_boot = 0 if child.was_ready else role.deaths_in_boot + 1
         if role.deaths_in_boot > _MAX_DEATHS_IN_BOOT:
-            self._observer.cannot_boot(
-                f"{role.name} died {role.deaths_in_boot} times in a row before it was ready; the last one: {reason}"
+            self._give_up(
+                role,
+                f"{role.name} died {role.deaths_in_boot} times in a row before it was ready; the last one: {reason}",
             )
             return
         # A worker's progress is requests answered; a front's only says that its loop turns.
@@ -300,10 +319,41 @@ class Supervisor:
             if done:
                 self._orphans.discard(pid)
 
-    def stop_replacing(self) -> None:
-        """From now on a death is final."""
+    def report_boot_failure(self, child: Child, reason: str) -> None:
+        """A child says that starting it again would fail again."""
+        role = self._roles.get(child.name)
+        if role is None:
+            _log.error("event=boot_failed child=%s reason=%s", child.child_id, reason)
+        else:
+            self._give_up(role, f"{child.child_id}: {reason}")
+
+    def _give_up(self, role: _Role, reason: str) -> None:
+        if role.is_vital:
+            self._observer.cannot_boot(reason)
+        elif role.is_wanted:
+            _log.error("event=role_failed role=%s reason=%s", role.name, reason)
+            self.end_role(role.name)
+            self._observer.role_failed(role.name, reason)
+
+    def stop_replacing(self, name: str = "") -> None:
+        """From now on a death is final, for one role or for all."""
         for role in self._roles.values():
-            role.is_wanted = False
+            if name in ("", role.name):
+                role.is_wanted = False
+
+    def end_role(self, name: str) -> None:
+        """Kill whoever fills a role, and fill it no more."""
+        self.stop_replacing(name)
+        for child in self.living():
+            if child.name == name:
+                child.signal(signal.SIGKILL)
+
+    def end_within(self, child: Child, within_s: float) -> None:
+        """Kill a draining child that has not ended by then."""
+        self._timers.call_after(
+            within_s,
+            lambda: child.signal(signal.SIGKILL) if child.state is not ChildState.EXITED else None,
+        )
 
     def kill_all(self) -> None:
         """SIGKILL everything and reap it; nothing is left when this returns."""

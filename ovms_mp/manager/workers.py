@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which process serves which device now, where it takes tasks, and the deadline of what it loads."""
+"""Which process serves which device on which cores, which of them are routed to, and the deadline of what they load.
+
+A seat is a place for one inference worker: a device and a share of the cores. The device ``CPU`` has ``--cpu_workers``
+of them, every other device one. A worker is replaced hitlessly by a second seat with the same share: once that one has
+loaded everything the first is not routed to any more, and ends when it has answered what it had.
+"""
 
 from __future__ import annotations
 
 import logging
 import signal
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.manager.children import Child, ChildState
-from ovms_mp.wire.messages import LoadModel, UnloadModel
+from ovms_mp.wire.messages import LoadModel, UnloadModel, WorkerRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from ovms_mp.manager.specs import SpecMaker
     from ovms_mp.manager.timers import Timers
     from ovms_mp.wire.messages import ToChild
-    from ovms_mp.wire.specs import WorkerSpec
+    from ovms_mp.wire.specs import CpuShare, WorkerSpec
 
 _log = logging.getLogger(__name__)
 
@@ -24,77 +29,124 @@ _log = logging.getLogger(__name__)
 class LoadWatch(Protocol):
     """Who knows whether a load is still going on."""
 
-    def is_loading(self, handle: int) -> bool:
-        """Whether this load has neither succeeded nor failed."""
+    def is_pending(self, handle: int, worker: str) -> bool:
+        """Whether a worker has not yet said how a load went."""
 
 
-class WorkerPool:
-    """The READY worker of each device; the catalogue's gate to them."""
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A place for a worker.
 
-    def __init__(
-        self,
-        devices: tuple[str, ...],
-        send: Callable[[Child, ToChild], None],
-        timers: Timers,
-        load_timeout_s: float,
-    ) -> None:
-        """Prepare for these device strings.
+    Attributes:
+        name: The role's name, never used twice.
+        is_leaving: Fronts are being told, or have been, to route elsewhere.
+        replaces: The seat that leaves once this one has everything.
+        leave_epoch: Snapshot without it, which every front must have applied before its worker is drained.
+    """
+
+    name: str
+    device: str
+    share: CpuShare
+    child: Child | None = None
+    endpoint: str = ""
+    is_leaving: bool = False
+    replaces: Seat | None = None
+    leave_epoch: int = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its worker takes loads."""
+        return self.child is not None and self.child.state is ChildState.READY and not self.is_leaving
+
+
+class Workers:
+    """All seats; the deployments' gate to their workers."""
+
+    def __init__(self, send: Callable[[Child, ToChild], None], timers: Timers, load_timeout_s: float) -> None:
+        """Prepare without any seat.
 
         Args:
-            devices: One worker each.
             send: Sends a message to a child.
             timers: The manager's.
             load_timeout_s: A worker that takes longer to load a version is killed.
         """
-        self._devices = devices
         self._send = send
         self._timers = timers
         self._load_timeout_s = load_timeout_s
-        self._ready: dict[str, Child] = {}
-        self._endpoints: dict[str, str] = {}
+        self._seats: dict[str, Seat] = {}
+        self._count = 0
         self.watch: LoadWatch | None = None
 
-    def role_name(self, device: str) -> str:
-        """The name of the role that serves a device."""
-        return f"worker-{self._devices.index(device)}"
+    def add(self, device: str, share: CpuShare, replaces: Seat | None = None) -> Seat:
+        """A new seat, still empty."""
+        seat = Seat(f"worker-{self._count}", device, share, replaces=replaces)
+        self._count += 1
+        self._seats[seat.name] = seat
+        return seat
 
-    def device_of(self, child: Child) -> str:
-        """The device that a worker serves."""
-        return self._devices[int(child.name.rpartition("-")[2])]
+    def remove(self, seat: Seat) -> None:
+        """Forget a seat whose worker is gone."""
+        self._seats.pop(seat.name, None)
 
-    def make_spec(self, specs: SpecMaker, child_id: str, device: str) -> WorkerSpec:
-        """The command line of a new process, whose endpoint is remembered."""
-        spec = specs.worker(child_id, device)
-        self._endpoints[child_id] = spec.data_endpoint
+    def __iter__(self) -> Iterator[Seat]:
+        return iter(list(self._seats.values()))
+
+    def seat_of(self, child: Child) -> Seat | None:
+        """The seat that a worker fills, or filled."""
+        return self._seats.get(child.name)
+
+    def devices(self) -> set[str]:
+        """Devices with a seat that stays."""
+        return {seat.device for seat in self if not seat.is_leaving}
+
+    def seated(self, seat: Seat, spec: WorkerSpec) -> WorkerSpec:
+        """Remember where the seat's new worker will take tasks; gives the spec back."""
+        seat.endpoint = spec.data_endpoint
         return spec
 
-    def became_ready(self, child: Child) -> None:
-        """From now on this process serves its device."""
-        self._ready[self.device_of(child)] = child
+    def became_ready(self, child: Child) -> Seat | None:
+        """From now on this process serves its device; None when the seat is not wanted any more."""
+        seat = self.seat_of(child)
+        if seat is None or seat.is_leaving:
+            return None
+        seat.child = child
+        return seat
 
-    def exited(self, child: Child) -> None:
-        """The process is gone."""
-        self._endpoints.pop(child.child_id, None)
-        device = self.device_of(child)
-        if self._ready.get(device) is child:
-            del self._ready[device]
+    def exited(self, child: Child) -> Seat | None:
+        """The process is gone; its seat."""
+        seat = self.seat_of(child)
+        if seat is not None and seat.child is child:
+            seat.child = None
+            seat.endpoint = ""
+        return seat
 
     def are_all_ready(self) -> bool:
-        """Whether every device has its worker."""
-        return len(self._ready) == len(self._devices)
+        """Whether every seat has its worker."""
+        return all(seat.is_ready for seat in self if not seat.is_leaving)
 
-    def endpoints(self) -> tuple[str, ...]:
-        """Where the READY workers take tasks."""
-        return tuple(self._endpoints[child.child_id] for child in self._ready.values())
+    def ready(self, device: str) -> tuple[str, ...]:
+        """READY workers of a device, by child id."""
+        return tuple(
+            seat.child.child_id for seat in self if seat.device == device and seat.is_ready and seat.child
+        )
 
-    def endpoint(self, device: str) -> str:
-        """Where the device's worker takes tasks; empty while none is READY."""
-        child = self._ready.get(device)
-        return self._endpoints[child.child_id] if child else ""
+    def routes(self, device: str) -> Iterator[tuple[str, str]]:
+        """(worker, endpoint) of a device's workers that tasks may be sent to."""
+        for seat in self:
+            if seat.device == device and seat.is_ready and seat.child is not None:
+                yield seat.child.child_id, seat.endpoint
 
-    def send(self, device: str, message: LoadModel | UnloadModel) -> None:
-        """Send a message to the device's worker; without one there is nothing to load on or unload from."""
-        child = self._ready.get(device)
+    def records(self) -> tuple[WorkerRecord, ...]:
+        """All workers that live, also those that are leaving: their answers still count."""
+        return tuple(
+            WorkerRecord(seat.name, seat.device, seat.child.pid, seat.share.cores, seat.endpoint)
+            for seat in self
+            if seat.child is not None
+        )
+
+    def send(self, worker: str, message: LoadModel | UnloadModel) -> None:
+        """Send a message to a worker; one that is gone has nothing to load or unload."""
+        child = next((seat.child for seat in self if seat.child and seat.child.child_id == worker), None)
         if child is None:
             return
         self._send(child, message)
@@ -102,8 +154,8 @@ class WorkerPool:
             self._timers.call_after(self._load_timeout_s, lambda: self._check_load(child, message))
 
     def _check_load(self, child: Child, message: LoadModel) -> None:
-        is_loading = self.watch is not None and self.watch.is_loading(message.handle)
-        if is_loading and child.state is ChildState.READY:
+        is_pending = self.watch is not None and self.watch.is_pending(message.handle, child.child_id)
+        if is_pending and child.state is ChildState.READY:
             _log.error(
                 "event=load_hangs model=%s version=%d not loaded within %g s (--load_timeout_s); killing %s",
                 message.name,

@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ovms_mp.model.dtypes import element_count
 
 if TYPE_CHECKING:
     from ovms_mp.model.dtypes import DType
-
-Bound: TypeAlias = tuple[int, int]
-"""Least and greatest size of a dimension, both included; a greatest of -1 has no limit."""
+    from ovms_mp.model.input_settings import Bound
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Local model directories: which versions are there, and which file of each OpenVINO is to read."""
+"""Local model directories: which versions are there, which file of each OpenVINO is to read, and what they look like.
+
+A look only lists directories and asks for the state of entries. It opens no file, so nothing that lies there (a
+FIFO, a device) can block it, and everything may change meanwhile: a directory that is not the same before and after is
+looked at again.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
-import stat
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from ovms_mp.model.mapping import MAPPING_FILE_NAME
+from ovms_mp.storage.formats import FORMATS_TEXT, SAVED_MODEL, companions, models_among, unfinished_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
+ValueT = TypeVar("ValueT")
+
+MAX_DEPTH = 16
+"""Levels of directories below a version that are looked into; real models have one or two."""
+_MAX_FILES = 10_000
+_MAX_DIRECTORIES = 1_000
+"""Files and directories of a version that are looked at; a SavedModel has a few dozen."""
+_TRIES = 3
 _VERSION_NAME = re.compile(r"[1-9][0-9]{0,18}")
 _MAX_VERSION = (1 << 63) - 1
+
+_IS_NOTHING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""Gone meanwhile, or a link that leads nowhere."""
+_IS_NOT_FOR_US = _IS_NOTHING | {errno.EACCES, errno.EPERM}
+"""The same below a version, where e.g. a volume's ``lost+found`` is nobody's business."""
+
+_NO_VERSION = "is no version: names of version directories are positive integers without leading zeros"
+
+Fingerprint: TypeAlias = tuple[tuple[str, int, int, int], ...]
+"""Relative name, size in bytes, time of the last change of content in ns, and inode of each file, ordered by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFiles:
+    """The files of a version at one moment.
+
+    Attributes:
+        model_file: What OpenVINO is to read: a file, or the directory that holds a ``saved_model.pb``.
+        fingerprint: Changes with any change of its files that the file system tells of.
+        changed_at: When its files were last changed in any way, in seconds of the wall clock of whoever keeps them.
+    """
+
+    model_file: Path
+    fingerprint: Fingerprint
+    changed_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,71 +64,250 @@ class Listing:
     """What a base path holds at one moment.
 
     Attributes:
-        model_files: File to read, by version.
-        problems: Why something there is no version, by its name; for the log.
-        exists: Whether the base path is a directory at all.
+        versions: Files of each version that holds a model, ascending.
+        problems: Why something there is no version, or what is odd about one, by its name; for the log.
+        exists: Whether there is anything at all.
         is_certain: False when something could not be looked at, so that what is missing here may still be there.
     """
 
-    model_files: dict[int, Path]
-    problems: dict[str, str]
-    exists: bool
+    versions: dict[int, VersionFiles] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    exists: bool = True
     is_certain: bool = True
+
+    @property
+    def model_files(self) -> dict[int, Path]:
+        """What OpenVINO is to read, by version."""
+        return {number: files.model_file for number, files in self.versions.items()}
+
+
+def is_version_name(name: str) -> bool:
+    """Whether a directory of this name below a base path is a version: a positive integer without leading zeros."""
+    return _VERSION_NAME.fullmatch(name) is not None and int(name) <= _MAX_VERSION
 
 
 def list_versions(base_path: Path) -> Listing:
-    """Look at ``base_path/1``, ``base_path/2``, ...; symbolic links are followed."""
+    """Look at ``base_path/1``, ``base_path/2``, ...; symbolic links are followed.
+
+    A base path that is a model file, or a directory with exactly one model directly inside and no version directory,
+    is version 1.
+    """
     try:
-        entries = sorted(base_path.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return Listing({}, {}, exists=False)
+        listing, is_steady = _steadily(base_path, lambda: _look_at_base(base_path))
     except OSError as error:
-        problem = {str(base_path): f"cannot be listed: {error.strerror}"}
-        return Listing({}, problem, exists=True, is_certain=False)
-    files: dict[int, Path] = {}
-    problems: dict[str, str] = {}
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return Listing(exists=False)
+        return Listing(
+            problems={_shown(str(base_path)): f"cannot be listed: {error.strerror}"}, is_certain=False
+        )
+    return listing if is_steady else replace(listing, is_certain=False)
+
+
+def _steadily(path: Path, look: Callable[[], ValueT]) -> tuple[ValueT, bool]:
+    """Look, again if the directory changed meanwhile; the last look, and whether nothing changed during it."""
+    is_steady = False
+    for _ in range(_TRIES):
+        before = _identity(path)
+        found = look()
+        is_steady = _identity(path) == before
+        if is_steady:
+            break
+    return found, is_steady
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    try:
+        state = os.stat(path)
+    except OSError:
+        return ()
+    if not S_ISDIR(state.st_mode):
+        return (state.st_dev, state.st_ino)  # Its content may grow; what that means is for whoever settles.
+    return (state.st_dev, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
+
+
+def _look_at_base(base_path: Path) -> Listing:
+    mode = os.stat(base_path).st_mode
+    if S_ISREG(mode):
+        return _look_at_model_file(base_path)
+    if not S_ISDIR(mode):
+        return Listing(problems={_shown(base_path.name): "is neither a directory nor a file"})
+    with os.scandir(base_path) as iterator:
+        entries = sorted(iterator, key=lambda entry: entry.name)
+    listing = Listing()
     is_certain = True
     for entry in entries:
         try:
-            problem_text = _look_at(entry, files)
+            _look_at_entry(entry, listing)
         except OSError as error:
-            problem_text = f"cannot be listed: {error.strerror}"
+            listing.problems[_shown(entry.name)] = f"cannot be listed: {error.strerror}"
             is_certain = False
-        if problem_text:
-            problems[entry.name] = problem_text
-    return Listing(files, problems, exists=True, is_certain=is_certain)
+    has_version_names = any(is_version_name(entry.name) for entry in entries)
+    if not has_version_names:
+        _look_for_flat_model(base_path, [entry.name for entry in entries], listing)
+    return replace(listing, versions=dict(sorted(listing.versions.items())), is_certain=is_certain)
 
 
-def _look_at(entry: Path, files: dict[int, Path]) -> str:
-    """Note the version that an entry is, or say why it is none; empty where nobody would expect one."""
-    # Not Path.is_dir(), which takes an entry that cannot be looked at for one that is not there.
-    try:
-        is_directory = stat.S_ISDIR(entry.stat().st_mode)
-    except FileNotFoundError:
-        return ""
-    is_version = _VERSION_NAME.fullmatch(entry.name) is not None and int(entry.name) <= _MAX_VERSION
-    if not is_directory or entry.name.startswith("."):
-        return ""
-    if not is_version:
-        return "is no version: names of version directories are positive integers"
-    found = find_model_file(entry)
-    if found is None:
-        return "holds no model: a NAME.xml with its NAME.bin, or a NAME.onnx, is expected"
-    files[int(entry.name)] = found
-    return ""
-
-
-def find_model_file(directory: Path) -> Path | None:
-    """The file to read in a version directory: OpenVINO IR first, then ONNX; None when there is neither.
+def _look_at_entry(entry: os.DirEntry[str], listing: Listing) -> None:
+    """Note the version that an entry is, or why it is none; nothing where nobody would expect one.
 
     Raises:
-        OSError: The directory cannot be listed.
+        OSError: It cannot be looked at, and may be a version.
     """
-    names = {entry.name: entry for entry in directory.iterdir() if entry.is_file()}
+    try:
+        if entry.name.startswith(".") or not S_ISDIR(entry.stat().st_mode):
+            return
+        if not is_version_name(entry.name):
+            listing.problems[_shown(entry.name)] = _NO_VERSION
+            return
+        directory = Path(entry.path)
+        (files, problem), is_steady = _steadily(directory, lambda: _look_at_version(directory))
+    except OSError as error:
+        if error.errno in _IS_NOTHING or not is_version_name(entry.name):
+            return
+        raise
+    if files is not None:
+        listing.versions[int(entry.name)] = files
+    elif not is_steady:
+        raise OSError(errno.EAGAIN, "it is being changed")
+    if problem:
+        listing.problems[_shown(entry.name)] = problem
+
+
+def _look_at_version(directory: Path) -> tuple[VersionFiles | None, str]:
+    """The files of a version directory, None without a model; and what is odd about it, or empty.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    tree = _Tree()
+    tree.walk(str(directory), "")
+    top = sorted(name for name in tree.files if "/" not in name)
+    models = models_among(top)
+    if not models:
+        return None, unfinished_text([_shown(name) for name in top])
+    chosen = models[0]
+    problem = ""
+    if tree.has_more:
+        problem = (
+            f"holds more than {_MAX_FILES} files or {_MAX_DIRECTORIES} directories; only those are looked at"
+        )
+    elif len(models) > 1:
+        problem = f"holds several models; {chosen} is taken, not {', '.join(models[1:])}"
+    return tree.files_of(directory if chosen == SAVED_MODEL else directory / chosen), problem
+
+
+def _look_for_flat_model(base_path: Path, names: list[str], listing: Listing) -> None:
+    """Take a model that lies in the base path itself for version 1, when it is the only one."""
+    regular = [name for name in names if os.path.isfile(base_path / name)]
+    models = models_among(regular)
+    if len(models) == 1:
+        files, problem = _look_at_version(base_path)
+        if files is not None:
+            listing.versions[1] = files
+            for name in [name for name, text in listing.problems.items() if text == _NO_VERSION]:
+                del listing.problems[name]
+            listing.problems[models[0]] = problem or (
+                f"lies in the base path itself and is taken as version 1; the usual place is 1/{models[0]}"
+            )
+    elif models:
+        listing.problems[", ".join(models)] = (
+            "lie in the base path itself; give the path of one of them, or put each into a version directory of its "
+            f"own base path, e.g. 1/{models[0]}"
+        )
+
+
+def _look_at_model_file(path: Path) -> Listing:
+    """A base path that is a file: version 1 if it is a model with all its parts."""
+    if path.name == SAVED_MODEL:
+        files, problem = _look_at_version(path.parent)
+        return Listing({1: files} if files else {}, {path.name: problem} if problem else {})
+    try:
+        names = [name for name in os.listdir(path.parent) if is_part_of(path.name, name)]
+    except PermissionError:
+        # The file may be readable where its directory is not.
+        names = [path.name, *companions(path.name)]
+    tree = _Tree()
     for name in sorted(names):
-        if name.endswith(".xml") and f"{name[:-4]}.bin" in names:
-            return names[name]
-    for name in sorted(names):
-        if name.endswith(".onnx"):
-            return names[name]
-    return None
+        tree.add(name, str(path.parent / name))
+    if path.name not in models_among(list(tree.files)):
+        missing = [name for name in companions(path.name) if name not in tree.files]
+        text = f"needs {missing[0]} beside it" if missing else f"is no model: expected is {FORMATS_TEXT}"
+        return Listing(problems={_shown(path.name): text})
+    return Listing({1: tree.files_of(path)})
+
+
+def is_part_of(model_name: str, name: str) -> bool:
+    """Whether a file beside a model file belongs to it: ``m.bin``, ``m.onnx.data``, ... to ``m.xml`` or ``m.onnx``."""
+    return name == MAPPING_FILE_NAME or name.startswith(model_name.rpartition(".")[0] + ".")
+
+
+class _Tree:
+    """The regular files of a version, by relative name."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, os.stat_result] = {}
+        self.has_more = False
+        self._seen: set[tuple[int, int]] = set()
+
+    def walk(self, directory: str, prefix: str, depth: int = 0) -> None:
+        """Add everything below a directory. Each directory is entered once, however many links lead to it.
+
+        Raises:
+            OSError: Something could not be looked at.
+        """
+        with os.scandir(directory) as iterator:
+            entries = sorted(iterator, key=lambda entry: entry.name)
+        for entry in entries:
+            # Of what is hidden only files count, which a copy may write to before it renames them. Hidden directories
+            # and links are where visible links lead (Kubernetes' ``..data``), or not the model's (``.git``).
+            if entry.name.startswith(".") and not entry.is_file(follow_symlinks=False):
+                continue
+            state = self.add(prefix + entry.name, entry)
+            if state is None or not S_ISDIR(state.st_mode):
+                continue
+            if depth >= MAX_DEPTH or not self._is_new(state):
+                continue
+            try:
+                self.walk(entry.path, f"{prefix}{entry.name}/", depth + 1)
+            except OSError as error:
+                if error.errno not in _IS_NOT_FOR_US:
+                    raise
+
+    def _is_new(self, state: os.stat_result) -> bool:
+        identity = (state.st_dev, state.st_ino)
+        if identity in self._seen:
+            return False
+        if len(self._seen) >= _MAX_DIRECTORIES:
+            self.has_more = True
+            return False
+        self._seen.add(identity)
+        return True
+
+    def add(self, name: str, entry: os.DirEntry[str] | str) -> os.stat_result | None:
+        """Note an entry if it is a regular file; its state, None when there is nothing."""
+        try:
+            state = os.stat(entry) if isinstance(entry, str) else entry.stat()
+        except OSError as error:
+            if error.errno in _IS_NOT_FOR_US:
+                return None
+            raise
+        if S_ISREG(state.st_mode):
+            if len(self.files) < _MAX_FILES:
+                self.files[name] = state
+            else:
+                self.has_more = True
+        return state
+
+    def files_of(self, model_file: Path) -> VersionFiles:
+        """What was found, as the version of this model file."""
+        fingerprint = tuple(
+            (_shown(name), state.st_size, state.st_mtime_ns, state.st_ino)
+            for name, state in sorted(self.files.items())
+        )
+        changed_at = max(state.st_ctime for state in self.files.values())
+        return VersionFiles(model_file, fingerprint, changed_at)
+
+
+def _shown(name: str) -> str:
+    r"""A file name as text that can be logged and sent; bytes that are no UTF-8 as ``\xff``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -16,8 +16,9 @@ from typing import TypeAlias
 import msgspec
 
 from ovms_mp.errors import OvmsError, ProtocolError, error_from_record
+from ovms_mp.model.input_settings import InputSettings
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,7 +73,9 @@ class ModelSettings(Record, frozen=True):
     Attributes:
         device: OpenVINO device string, passed through.
         nireq: Number of infer requests; 0 takes the device's optimal number.
-        plugin_config: OpenVINO properties.
+        plugin_config: OpenVINO properties, as the user wrote them.
+        inputs: Batch, shapes, layouts and preprocessing to apply.
+        allow_cache: Use the compile cache also where shapes are ``auto``.
         max_queue_tasks: Bound of the version's queue, in tasks.
         max_queue_bytes: Bound of the version's queue, in bytes of input tensors.
     """
@@ -80,6 +83,8 @@ class ModelSettings(Record, frozen=True):
     device: str
     nireq: int
     plugin_config: dict[str, str | int | float | bool]
+    inputs: InputSettings
+    allow_cache: bool
     max_queue_tasks: int
     max_queue_bytes: int
 
@@ -87,9 +92,9 @@ class ModelSettings(Record, frozen=True):
 class VersionRecord(Record, frozen=True):
     """One version in a routing snapshot.
 
-    ``endpoint`` is where its worker takes tasks, empty while no worker can; ``handle`` addresses it there.
-    Specs and ``nireq``, the number of its infer requests, are filled as soon as the version has been
-    AVAILABLE once.
+    ``endpoints`` are where workers take tasks for it, empty while none can; ``handle`` addresses it there.
+    Specs and ``nireq``, the number of its infer requests at each worker, are filled as soon as the version has
+    been AVAILABLE once. ``detail`` is the plan it runs by, for people: streams, threads, and the like.
     """
 
     version: int
@@ -97,10 +102,29 @@ class VersionRecord(Record, frozen=True):
     error_code: int
     error_message: str
     handle: int
-    endpoint: str
+    endpoints: tuple[str, ...]
     nireq: int
+    detail: str
     inputs: tuple[TensorSpecRecord, ...]
     outputs: tuple[TensorSpecRecord, ...]
+
+
+class WorkerRecord(Record, frozen=True):
+    """One living inference worker in a routing snapshot.
+
+    Attributes:
+        name: The place it fills, e.g. ``worker-0``.
+        device: OpenVINO device string that it serves.
+        pid: Its process.
+        cores: Cores that it may run on.
+        endpoint: Where it takes tasks.
+    """
+
+    name: str
+    device: str
+    pid: int
+    cores: tuple[int, ...]
+    endpoint: str
 
 
 class ModelRecord(Record, frozen=True):
@@ -164,6 +188,23 @@ class ModelStateChanged(Message, frozen=True):
     detail: str
 
 
+class ProbeDone(Message, frozen=True):
+    """Probe to manager, once, before it exits: the version compiles and ran on synthetic input, or why it does not."""
+
+    handle: int
+    error: ErrorRecord | None
+    detail: str
+
+
+class ReloadConfig(Message, frozen=True):
+    """Front to manager: a client wants configuration and repositories looked at now.
+
+    The answer is :class:`ConfigReloaded`, with the front's ``request_id``.
+    """
+
+    request_id: int
+
+
 class ArenaReleased(Message, frozen=True):
     """Worker to manager, the answer to :class:`ArenaRetired`: nothing of mine touches that epoch any more."""
 
@@ -191,30 +232,48 @@ class RoutingSnapshot(Message, frozen=True):
     """Manager to fronts, on every change: the full table. A front replaces what it had, whatever it missed.
 
     Attributes:
-        endpoints: Workers that live. One that is missing has been reaped: what it had will not be answered,
+        workers: Workers that live. One that is missing has been reaped: what it had will not be answered,
             and it touches no arena any more.
+        plan: How the machine is divided, line by line, for people.
     """
 
     epoch: int
     is_draining: bool
-    endpoints: tuple[str, ...]
+    workers: tuple[WorkerRecord, ...]
+    plan: tuple[str, ...]
     models: tuple[ModelRecord, ...]
 
 
 class LoadModel(Message, frozen=True):
-    """Manager to worker: read, compile, warm up. The answer is :class:`ModelStateChanged`."""
+    """Manager to worker: read, compile, warm up. The answer is :class:`ModelStateChanged`.
+
+    ``cache_directory`` is where compiled models are kept, e.g. by the probe that tried this version just now; empty for
+    none.
+    """
 
     handle: int
     name: str
     version: int
     model_file: str
     settings: ModelSettings
+    cache_directory: str = ""
 
 
 class UnloadModel(Message, frozen=True):
     """Manager to worker: finish what the version has, then drop it. The answer is :class:`ModelStateChanged`."""
 
     handle: int
+
+
+class ConfigReloaded(Message, frozen=True):
+    """Manager to front, the answer to :class:`ReloadConfig`, when everything that the reload began has ended.
+
+    ``is_changed`` says that something was loaded, unloaded or changed; a snapshot with it has been sent before.
+    """
+
+    request_id: int
+    is_changed: bool
+    error: ErrorRecord | None
 
 
 class ArenaRetired(Message, frozen=True):
@@ -231,9 +290,20 @@ class Drain(Message, frozen=True):
 
 
 ToManager: TypeAlias = (
-    Hello | Ready | BootFailed | Heartbeat | SnapshotApplied | ModelStateChanged | ArenaReleased | Drained
+    Hello
+    | Ready
+    | BootFailed
+    | Heartbeat
+    | SnapshotApplied
+    | ModelStateChanged
+    | ProbeDone
+    | ReloadConfig
+    | ArenaReleased
+    | Drained
 )
-ToChild: TypeAlias = Welcome | RoutingSnapshot | LoadModel | UnloadModel | ArenaRetired | Drain
+ToChild: TypeAlias = (
+    Welcome | RoutingSnapshot | LoadModel | UnloadModel | ConfigReloaded | ArenaRetired | Drain
+)
 
 
 class InferTask(HotMessage, frozen=True):

@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from ovms_mp.errors import BootError
+from ovms_mp.wire.messages import ModelSettings
 
 SpecT = TypeVar("SpecT", bound="ChildSpec")
 
@@ -65,7 +66,7 @@ class ChildSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     Attributes:
         child_id: Unique for this process; its address on the control channel.
-        kind: What it is: "worker", "grpc" or "rest".
+        kind: What it is: "worker", "probe", "grpc" or "rest".
     """
 
     child_id: str
@@ -77,18 +78,65 @@ class ChildSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return msgspec.json.encode(self).decode()
 
 
+class CpuShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A worker's part of the machine.
+
+    Attributes:
+        cores: Cores that it may run on, taken before OpenVINO starts; empty leaves the affinity alone.
+        threads: Most inference threads of a model; 0 leaves it to OpenVINO, which counts the cores.
+        is_pinning_safe: Whether OpenVINO may tie threads to cores: nobody else uses these, and no quota cuts them.
+    """
+
+    cores: tuple[int, ...] = ()
+    threads: int = 0
+    is_pinning_safe: bool = True
+
+
+class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What OpenVINO's core is made with.
+
+    Attributes:
+        cpu_extension: Library with custom operations, or empty.
+        plugins_xml: File that registers further device plugins, or empty.
+    """
+
+    cpu_extension: str = ""
+    plugins_xml: str = ""
+
+
 class WorkerSpec(ChildSpec, frozen=True, kw_only=True):
     """For ``python -m ovms_mp.worker``.
 
     Attributes:
         device: OpenVINO device string that this worker serves.
         data_endpoint: Where it takes tasks; unique for this process, so that a successor never gets its mail.
-        cpu_extension: Library with custom operations, or empty.
+        engine: What its core is made with.
+        cpu: Its part of the machine.
     """
 
     device: str
     data_endpoint: str
-    cpu_extension: str
+    engine: EngineSpec
+    cpu: CpuShare
+
+
+class ProbeSpec(ChildSpec, frozen=True, kw_only=True):
+    """For ``python -m ovms_mp.worker.probe``: compile one version, run it once on synthetic input, say how that went.
+
+    Attributes:
+        handle: Given back in the answer.
+        cache_directory: Where what was compiled is left for the worker; empty for nowhere.
+        cpu: The part of the machine of a worker that will serve the version, so that it compiles the same.
+    """
+
+    handle: int
+    name: str
+    version: int
+    model_file: str
+    settings: ModelSettings
+    cache_directory: str
+    engine: EngineSpec
+    cpu: CpuShare
 
 
 class FrontSpec(ChildSpec, frozen=True, kw_only=True):

@@ -1,218 +1,193 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A loaded model version: compiled model, infer requests, and running a task on one of them."""
+"""Loading a model version: prepare, compile, make infer requests, try, describe.
+
+A version with ``auto`` shapes is one dynamic compiled model where the model and the device can do that, and else one
+compiled model for each set of shapes that clients send (:mod:`ovms_mp.worker.variants`).
+"""
 
 from __future__ import annotations
 
-import time
+import logging
+import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import openvino as ov
-
-from ovms_mp.errors import InferenceFailed, ModelLoadFailed, ProtocolError
-from ovms_mp.model.dtypes import dtype_of_openvino, element_count
-from ovms_mp.model.tensors import TensorSpec
-from ovms_mp.wire.allocator import aligned
-from ovms_mp.wire.messages import TensorRef
-from ovms_mp.worker.engine import engine_text, explain_compile_failure
+from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
+from ovms_mp.worker.compiled import CompiledVersion, specs_of
+from ovms_mp.worker.device_names import engine_device
+from ovms_mp.worker.engine import explain_compile_failure
+from ovms_mp.worker.prepare import prepare_model
+from ovms_mp.worker.properties import compile_properties
+from ovms_mp.worker.variants import MOST_VARIANTS
 
 if TYPE_CHECKING:
-    from ovms_mp.wire.arena import Arena
-    from ovms_mp.wire.messages import InferTask, ModelSettings
+    import openvino as ov
 
-_TENSOR_CACHE_LIMIT = 512
-_LONG_RUN_S = 0.05
-"""A first run that takes longer tells enough; what the second would save is noise beside it."""
+    from ovms_mp.model.tensors import TensorSpec
+    from ovms_mp.wire.messages import LoadModel
+    from ovms_mp.wire.specs import CpuShare
+    from ovms_mp.worker.prepare import Prepared
+    from ovms_mp.worker.variants import Shapes
 
+_log = logging.getLogger(__name__)
 
-class OutputsTooLarge(Exception):
-    """The outputs do not fit the leased region; they would with ``needed_nbytes``."""
-
-    def __init__(self, needed_nbytes: int) -> None:
-        super().__init__(needed_nbytes)
-        self.needed_nbytes = needed_nbytes
+_CACHE_KEY = "CACHE_DIR"
 
 
-class InferSlot:
-    """One infer request and what it is bound to. Used by one thread at a time."""
-
-    def __init__(self, compiled: ov.CompiledModel, inputs: int, outputs: int) -> None:
-        self.request = compiled.create_infer_request()
-        self.bound_inputs: list[object] = [None] * inputs
-        self.bound_outputs: list[object] = [None] * outputs
-
-
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedVersion:
-    """A compiled model with its infer requests.
+    """What a load brings.
 
-    The tensors that a request is bound to are views of the fronts' arenas: an input is read where the front
-    wrote it, and a static output is written where the front will read it. Views are cached, as leases come
-    back to the same few places.
+    Attributes:
+        inputs: As metadata shows them.
+        outputs: The same.
+        compiled: The compiled model; for a version with variants, the one for ``shapes``.
+        shapes: What ``compiled`` was compiled for, where the version has variants; else None.
+        run_time_s: Of the trial inference; None when there could be none.
+        detail: The plan it runs by, for people.
+        maker: Compiles further variants, and tells which shapes the model can take; None where the specs say that.
     """
 
-    def __init__(self, model: ov.Model, compiled: ov.CompiledModel, nireq: int) -> None:
-        """Wrap a compiled model; see :func:`load_version`."""
-        self.inputs = tuple(_spec_of(port, "input") for port in compiled.inputs)
-        self.outputs = tuple(_spec_of(port, "output") for port in compiled.outputs)
-        self.compiled = compiled
-        self.nireq = nireq
-        self.slots = [InferSlot(compiled, len(self.inputs), len(self.outputs)) for _ in range(nireq)]
-        self._model = model
-        self._input_types = tuple(port.element_type for port in compiled.inputs)
-        self._output_types = tuple(port.element_type for port in compiled.outputs)
-        self._tensors: dict[tuple[int, int, tuple[int, ...], str], ov.Tensor] = {}
-        self._static_outputs = _static_layout(self.outputs)
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    compiled: CompiledVersion
+    shapes: Shapes | None
+    run_time_s: float | None
+    detail: str
+    maker: VariantMaker | None
 
-    def run(self, slot: InferSlot, task: InferTask, arena: Arena, arena_index: int) -> tuple[TensorRef, ...]:
-        """Run one task to its end; the outputs' places in the task's output region.
 
-        Ownership: the arena ranges of the task are read and written until this returns.
+class VariantMaker:
+    """Compiles one version, as it is or for given shapes. For threads that may wait; one call at a time from each."""
 
-        Raises:
-            InferenceFailed: The engine raised.
-            OutputsTooLarge: The outputs need a larger region.
-            ProtocolError: The task does not match this version's specs or its arena.
-        """
-        self._bind_inputs(slot, task, arena, arena_index)
-        if self._static_outputs is None:
-            self._infer(slot)
-            return self._copy_outputs(slot, task, arena)
-        layout, total = self._static_outputs
-        if total > task.output_nbytes:
-            raise OutputsTooLarge(total)
-        refs = tuple(
-            TensorRef(task.output_offset_bytes + offset, nbytes, shape) for offset, nbytes, shape in layout
-        )
-        for index, ref in enumerate(refs):
-            key = (arena_index, ref.offset_bytes)
-            if slot.bound_outputs[index] != key:
-                tensor = self._tensor(ref, self._output_types[index], arena, arena_index)
-                slot.request.set_output_tensor(index, tensor)
-                slot.bound_outputs[index] = key
-        self._infer(slot)
-        return refs
+    def __init__(
+        self, core: ov.Core, request: LoadModel, prepared: Prepared, cpu: CpuShare, nireq: int
+    ) -> None:
+        """Keep what compiling takes; see :func:`load_version`."""
+        self._core = core
+        self._settings = request.settings
+        self._prepared = prepared
+        self._cache_directory = request.cache_directory
+        self._properties = compile_properties(core, request.settings, cpu, request.cache_directory)
+        self._nireq = nireq
 
-    def warm_up(self) -> float | None:
-        """Run every infer request on zeros, quick ones twice; seconds of the fastest run.
-
-        None when a model with dynamic dimensions cannot take the smallest shape, which says nothing about
-        real ones.
+    def make(self, shapes: Shapes) -> CompiledVersion:
+        """Compile the version for these shapes.
 
         Raises:
-            ModelLoadFailed: A model with static shapes cannot run.
+            OvmsError: The model cannot take them, or cannot be compiled for them.
         """
-        shapes = [tuple(max(low, 1) for low, _ in spec.bounds) for spec in self.inputs]
-        is_static = all(spec.static_nbytes is not None for spec in self.inputs)
-        best = float("inf")
-        for slot in self.slots:
-            try:
-                for index, shape in enumerate(shapes):
-                    tensor = ov.Tensor(self._input_types[index], ov.Shape(list(shape)))
-                    np.asarray(tensor.data).reshape(-1).view(np.uint8).fill(0)
-                    slot.request.set_input_tensor(index, tensor)
-                for _ in range(2):
-                    start = time.perf_counter()
-                    slot.request.infer(share_outputs=True)
-                    best = min(best, time.perf_counter() - start)
-                    if best > _LONG_RUN_S:
-                        break
-            except RuntimeError as error:
-                if is_static:
-                    raise ModelLoadFailed(f"trial inference failed: {engine_text(error)}") from None
-                return None
-        return best
+        model = self._prepared.reshaped(shapes)
+        properties = dict(self._properties)
+        # What the probe filled is deleted after the load, and OpenVINO would make the directory again.
+        if not os.path.isdir(self._cache_directory):
+            properties.pop(_CACHE_KEY, None)
+        return self.compile(model, properties)
 
-    def describe(self) -> str:
-        """The engine's plan, for the log: infer requests, streams, threads, hint."""
-        facts = [f"nireq={self.nireq}"]
-        for title, key in (
-            ("streams", "NUM_STREAMS"),
-            ("threads", "INFERENCE_NUM_THREADS"),
-            ("hint", "PERFORMANCE_HINT"),
-            ("devices", "EXECUTION_DEVICES"),
-        ):
-            try:
-                value = self.compiled.get_property(key)
-            except RuntimeError:
-                continue  # Not every device has every property.
-            text = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            facts.append(f"{title}={text.rpartition('.')[2]}")
-        return " ".join(facts)
+    def make_dynamic(self) -> CompiledVersion:
+        """Compile the version as it was loaded once more.
 
-    def _bind_inputs(self, slot: InferSlot, task: InferTask, arena: Arena, arena_index: int) -> None:
-        if len(task.inputs) != len(self.inputs):
-            raise ProtocolError(f"task has {len(task.inputs)} inputs, the model {len(self.inputs)}")
-        for index, ref in enumerate(task.inputs):
-            key = (arena_index, ref.offset_bytes, ref.shape)
-            if slot.bound_inputs[index] != key:
-                tensor = self._tensor(ref, self._input_types[index], arena, arena_index)
-                slot.request.set_input_tensor(index, tensor)
-                slot.bound_inputs[index] = key
+        Raises:
+            OvmsError: It cannot be compiled any more, e.g. for want of memory.
+        """
+        return self.compile(self._prepared.model)
 
-    def _tensor(self, ref: TensorRef, element_type: ov.Type, arena: Arena, arena_index: int) -> ov.Tensor:
-        key = (arena_index, ref.offset_bytes, ref.shape, str(element_type))
-        tensor = self._tensors.get(key)
-        if tensor is None:
-            count = element_count(ref.shape)
-            if count == 0:
-                tensor = ov.Tensor(element_type, ov.Shape(list(ref.shape)))
-            else:
-                if count * element_type.size != ref.nbytes:
-                    raise ProtocolError(
-                        f"{ref.nbytes} bytes are no {element_type} tensor of shape {ref.shape}"
-                    )
-                view = np.frombuffer(arena.view(ref), dtype=np.uint8)
-                tensor = ov.Tensor(view, ov.Shape(list(ref.shape)), element_type)
-            if len(self._tensors) >= _TENSOR_CACHE_LIMIT:
-                self._tensors.clear()
-            self._tensors[key] = tensor
-        return tensor
-
-    def _infer(self, slot: InferSlot) -> None:
+    def refusal(self, shapes: Shapes) -> OvmsError | None:
+        """Why the model cannot take these shapes; None when it can."""
         try:
-            slot.request.infer(share_outputs=True)
+            self._prepared.reshaped(shapes)
+        except OvmsError as error:
+            return error
+        return None
+
+    def compile(self, model: ov.Model, properties: dict[str, object] | None = None) -> CompiledVersion:
+        """Compile a model of this version.
+
+        Raises:
+            ModelLoadFailed: It cannot be compiled, or has tensors that no protocol of ours can carry.
+            DeviceUnavailable: The device or a property does not exist here.
+        """
+        settings = self._settings
+        try:
+            compiled = self._core.compile_model(
+                model,
+                engine_device(settings.device),
+                self._properties if properties is None else properties,
+            )
         except RuntimeError as error:
-            # What the request was bound to may be half-set now.
-            slot.bound_inputs = [None] * len(slot.bound_inputs)
-            slot.bound_outputs = [None] * len(slot.bound_outputs)
-            raise InferenceFailed(
-                f"Error occurred during inference execution: {engine_text(error)}"
+            raise explain_compile_failure(
+                self._core, settings.device, settings.plugin_config, error
             ) from None
-
-    def _copy_outputs(self, slot: InferSlot, task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
-        """Place outputs whose shape only the run could tell; one copy more than a static output costs."""
-        tensors = [slot.request.get_output_tensor(index) for index in range(len(self.outputs))]
-        needed = sum(aligned(tensor.byte_size) for tensor in tensors)
-        if needed > task.output_nbytes:
-            raise OutputsTooLarge(needed)
-        refs: list[TensorRef] = []
-        offset = task.output_offset_bytes
-        for tensor in tensors:
-            ref = TensorRef(offset, tensor.byte_size, tuple(tensor.shape))
-            if ref.nbytes:
-                place = np.frombuffer(arena.view(ref), dtype=np.uint8)
-                np.copyto(place, tensor.data.reshape(-1).view(np.uint8))
-            refs.append(ref)
-            offset += aligned(ref.nbytes)
-        return tuple(refs)
+        return CompiledVersion(
+            compiled, self._prepared.inputs, self._prepared.outputs, self._nireq or _optimal_nireq(compiled)
+        )
 
 
-def load_version(core: ov.Core, model_file: str, settings: ModelSettings) -> LoadedVersion:
-    """Read, compile and prepare a version. Takes seconds; runs in the loader thread.
+def load_version(core: ov.Core, request: LoadModel, cpu: CpuShare, nireq: int | None = None) -> LoadedVersion:
+    """Read, compile and try a version. Takes seconds; runs in the loader thread, or in a probe.
+
+    Args:
+        core: The process's core.
+        request: What to load, and how.
+        cpu: This worker's part of the machine.
+        nireq: Number of infer requests instead of the one in the settings. What is compiled does not depend on it, so
+            that a probe with one fills the cache for a worker with many.
 
     Raises:
         ModelLoadFailed: The files are no model that this server can serve.
         DeviceUnavailable: The device or a property does not exist here.
     """
+    settings = request.settings
+    prepared = prepare_model(core, request.model_file, settings)
+    for notice in prepared.notices:
+        _log.info("event=prepared model=%s version=%d notice=%r", request.name, request.version, notice)
+    maker = VariantMaker(core, request, prepared, cpu, settings.nireq if nireq is None else nireq)
+    if not settings.inputs.is_auto:
+        compiled = maker.compile(prepared.model)
+        return _loaded(maker, prepared, compiled, compiled.warm_up())
     try:
-        model = core.read_model(model_file)
-    except RuntimeError as error:
-        raise ModelLoadFailed(f"cannot read {model_file}: {engine_text(error)}") from None
-    try:
-        compiled = core.compile_model(model, settings.device, dict(settings.plugin_config))
-    except RuntimeError as error:
-        raise explain_compile_failure(core, settings.device, settings.plugin_config, error) from None
-    return LoadedVersion(model, compiled, settings.nireq or _optimal_nireq(compiled))
+        compiled = maker.compile(prepared.model)
+        return _loaded(maker, prepared, compiled, compiled.warm_up(prepared.own_shapes), "auto=dynamic")
+    except DeviceUnavailable:
+        raise
+    except ModelLoadFailed as error:
+        return _load_variants(maker, prepared, error)
+
+
+def _loaded(
+    maker: VariantMaker,
+    prepared: Prepared,
+    compiled: CompiledVersion,
+    run_time_s: float | None,
+    auto_text: str = "",
+    shapes: Shapes | None = None,
+) -> LoadedVersion:
+    specs = compiled.inputs, compiled.outputs
+    if shapes is not None:
+        specs = (
+            specs_of(prepared.model.inputs, prepared.inputs, "input"),
+            specs_of(prepared.model.outputs, prepared.outputs, "output"),
+        )
+    return LoadedVersion(
+        inputs=specs[0],
+        outputs=specs[1],
+        compiled=compiled,
+        shapes=shapes,
+        run_time_s=run_time_s,
+        detail=" ".join(filter(None, (compiled.describe(), auto_text))),
+        # It keeps the model in memory beside what was compiled from it.
+        maker=None if compiled.is_static and shapes is None else maker,
+    )
+
+
+def _load_variants(maker: VariantMaker, prepared: Prepared, why: ModelLoadFailed) -> LoadedVersion:
+    """Serve each set of shapes by a compiled model of its own, beginning with the model's own shapes."""
+    shapes = prepared.own_shapes
+    if shapes is None:
+        raise why
+    compiled = maker.compile(prepared.reshaped(shapes))
+    text = f"auto=compiled for each shape, {MOST_VARIANTS} at most (as one dynamic model: {why.message})"
+    return _loaded(maker, prepared, compiled, compiled.warm_up(shapes), text, shapes)
 
 
 def _optimal_nireq(compiled: ov.CompiledModel) -> int:
@@ -220,39 +195,3 @@ def _optimal_nireq(compiled: ov.CompiledModel) -> int:
         return max(1, int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
     except RuntimeError:
         return 1
-
-
-def _spec_of(port: ov.ConstOutput, what: str) -> TensorSpec:
-    name = port.get_any_name() if port.get_names() else port.get_node().get_friendly_name()
-    type_name = port.get_element_type().get_type_name()
-    dtype = dtype_of_openvino(type_name)
-    if dtype is None:
-        raise ModelLoadFailed(
-            f"{what} {name!r} has element type {type_name}, which no protocol here can carry"
-        )
-    shape = port.get_partial_shape()
-    if shape.rank.is_dynamic:
-        raise ModelLoadFailed(
-            f"{what} {name!r} has a dynamic number of dimensions; reshape the model to a known rank"
-        )
-    bounds = tuple(
-        (dimension.get_length(), dimension.get_length())
-        if dimension.is_static
-        else (dimension.get_min_length(), dimension.get_max_length())
-        for dimension in shape
-    )
-    return TensorSpec.of(name, dtype, bounds)
-
-
-def _static_layout(
-    outputs: tuple[TensorSpec, ...],
-) -> tuple[tuple[tuple[int, int, tuple[int, ...]], ...], int] | None:
-    """(offset, nbytes, shape) of each output and the region's size; None when a shape is dynamic."""
-    layout: list[tuple[int, int, tuple[int, ...]]] = []
-    offset = 0
-    for spec in outputs:
-        if spec.static_nbytes is None:
-            return None
-        layout.append((offset, spec.static_nbytes, spec.dims))
-        offset += aligned(spec.static_nbytes)
-    return tuple(layout), offset

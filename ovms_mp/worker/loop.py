@@ -11,6 +11,9 @@ model whose run takes longer than ``_INLINE_LIMIT_S`` runs on one thread per inf
 stays free for the other models, for cancellations and for the manager. Which of the two holds follows the
 measured time.
 
+A version whose shapes are compiled one by one has *variants*, each a served version with its own queue, reached through
+the version's table (:mod:`ovms_mp.worker.variants`); new shapes are compiled in a thread while the others serve.
+
 Every task gets exactly one terminal answer. Answers of one turn go out as one message per front: wake-ups are
 what costs.
 """
@@ -20,15 +23,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import (
-    INTERNAL_ERROR_TEXT,
     CallCancelled,
     DeadlineExceeded,
-    InferenceFailed,
     ModelLoadFailed,
     OvmsError,
     ProtocolError,
@@ -54,8 +54,10 @@ from ovms_mp.wire.messages import (
     decode_to_worker,
     encode,
 )
-from ovms_mp.worker.loaded import LoadedVersion, OutputsTooLarge, load_version
+from ovms_mp.worker.loader import Loader
 from ovms_mp.worker.queues import Peer, QueuedTask, VersionQueue
+from ovms_mp.worker.served import FinishedRun, ServedVersion, failure, run_task
+from ovms_mp.worker.shaping import Shaping
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -63,9 +65,8 @@ if TYPE_CHECKING:
     from ovms_mp.model.tensors import TensorSpec
     from ovms_mp.wire.channels import Router
     from ovms_mp.wire.control import ControlLink
-    from ovms_mp.wire.messages import TensorRef
-    from ovms_mp.wire.specs import ArenaHandle
-    from ovms_mp.worker.loaded import InferSlot
+    from ovms_mp.wire.specs import ArenaHandle, CpuShare
+    from ovms_mp.worker.compiled import InferSlot
 
 _log = logging.getLogger(__name__)
 
@@ -76,32 +77,6 @@ _TURN_LIMIT_S = 0.002
 _SMOOTHING = 0.2
 """Weight of the newest run in the smoothed run time."""
 _OUTLIER_SLACK_S = 0.0001
-
-
-@dataclass(slots=True)
-class ServedVersion:
-    """A version as the loop sees it."""
-
-    handle: int
-    title: str
-    loaded: LoadedVersion
-    queue: VersionQueue
-    run_time_s: float
-    idle: deque[InferSlot]
-    threads: ThreadPoolExecutor
-    running: int = 0
-    is_retiring: bool = False
-
-
-@dataclass(slots=True)
-class FinishedRun:
-    """What an inference thread hands back to the loop."""
-
-    version: ServedVersion
-    slot: InferSlot
-    queued: QueuedTask
-    answer: InferResult | InferFailed
-    run_time_s: float
 
 
 @dataclass(slots=True)
@@ -120,25 +95,17 @@ class _Retirement:
     epoch: int
 
 
-@dataclass(slots=True)
-class _LoadOutcome:
-    """What the loader thread hands back to the loop."""
-
-    request: LoadModel
-    loaded: LoadedVersion | None
-    run_time_s: float
-    error: OvmsError | None
-    seconds: float
-    detail: str = field(default="")
-
-
 class WorkerLoop:
     """Owns the worker's sockets, loaded versions and queues."""
 
     def __init__(
-        self, core: ov.Core, control: ControlLink, data: Router, arenas: tuple[ArenaHandle, ...]
+        self,
+        core: ov.Core,
+        control: ControlLink,
+        data: Router,
+        arenas: tuple[ArenaHandle, ...],
+        cpu: CpuShare,
     ) -> None:
-        self._core = core
         self._control = control
         self._data = data
         self._arena_handles = arenas
@@ -152,9 +119,9 @@ class WorkerLoop:
         self._versions: dict[int, ServedVersion] = {}
         self._outbox: dict[bytes, list[InferResult | InferFailed]] = {}
         self._finished: deque[FinishedRun] = deque()
-        self._outcomes: deque[_LoadOutcome] = deque()
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._wakeup = Wakeup()
+        self._loader = Loader(core, cpu, self._wakeup)
+        self._shaping = Shaping(self._versions, self._answer, self._wakeup, cpu)
         self._counters = _Counters()
         self._drain_deadline_ns = 0
 
@@ -162,11 +129,12 @@ class WorkerLoop:
         """(progress, in_flight, oldest_run_s) for the heartbeat; called from its thread."""
         counters = self._counters
         # Loads are not in flight: reading a large model may take minutes, and its deadline is the manager's
-        # business.
+        # business. Nor are tasks that wait for a variant to be compiled.
         # SAFETY: list() of a dict's values is one step of the interpreter; the loop cannot change it meanwhile.
         oldest = min(list(self._running_since.values()), default=None)
         oldest_run_s = 0.0 if oldest is None else time.monotonic() - oldest
-        return counters.answered, counters.accepted - counters.answered, oldest_run_s
+        in_flight = counters.accepted - counters.answered - self._shaping.parked()
+        return counters.answered, max(0, in_flight), oldest_run_s
 
     def run(self) -> None:
         """Serve until the manager has us drained."""
@@ -176,7 +144,7 @@ class WorkerLoop:
         poller.register(self._wakeup.fileno())
         control, data = self._control.dealer.fileno(), self._data.fileno()
         while True:
-            ready = poller.wait(0.0 if self._has_inline_work() else None)
+            ready = poller.wait(0.0 if self._has_inline_work() else self._shaping.longest_wait_s())
             if control in ready:
                 self._take_control()
             if data in ready:
@@ -185,6 +153,8 @@ class WorkerLoop:
                 self._wakeup.clear()
                 self._take_finished()
                 self._take_outcomes()
+                self._shaping.take_outcomes()
+            self._shaping.advance(self._dismiss)
             self._start_tasks()
             self._flush()
             self._retire_versions()
@@ -197,10 +167,10 @@ class WorkerLoop:
         while (message := self._control.receive()) is not None:
             match message:
                 case LoadModel():
-                    self._loader.submit(self._load, message)
+                    self._loader.load(message)
                 case UnloadModel(handle=handle):
                     if handle in self._versions:
-                        self._versions[handle].is_retiring = True
+                        self._shaping.retire(self._versions[handle])
                     else:
                         self._control.send(
                             ModelStateChanged(handle, State.END, None, (), (), 0, "was not loaded")
@@ -213,47 +183,26 @@ class WorkerLoop:
                 case _:
                     _log.warning("event=unexpected_message type=%s", type(message).__name__)
 
-    def _load(self, request: LoadModel) -> None:
-        """Runs in the loader thread."""
-        start = time.monotonic()
-        outcome = _LoadOutcome(request, None, 0.0, None, 0.0)
-        try:
-            loaded = load_version(self._core, request.model_file, request.settings)
-            run_time_s = loaded.warm_up()
-            outcome.loaded = loaded
-            outcome.run_time_s = _INLINE_LIMIT_S * 2 if run_time_s is None else run_time_s
-            outcome.detail = loaded.describe()
-        except OvmsError as error:
-            outcome.error = error
-        except Exception as error:
-            # A defect, or an engine failure of a kind we have not met: it is this version's status, not the
-            # worker's end.
-            _log.exception("event=load_raised model=%s version=%d", request.name, request.version)
-            outcome.error = ModelLoadFailed(f"{type(error).__name__}: {error}")
-        outcome.seconds = time.monotonic() - start
-        self._outcomes.append(outcome)
-        self._wakeup.set()
-
     def _take_outcomes(self) -> None:
-        while self._outcomes:
-            outcome = self._outcomes.popleft()
+        while self._loader.outcomes:
+            outcome = self._loader.outcomes.popleft()
             request, loaded = outcome.request, outcome.loaded
             if loaded is None:
-                error = outcome.error or ModelLoadFailed("unknown reason")
-                record = ErrorRecord.of(error)
+                record = ErrorRecord.of(outcome.error or ModelLoadFailed("unknown reason"))
                 self._control.send(ModelStateChanged(request.handle, State.LOADING, record, (), (), 0, ""))
                 continue
             settings = request.settings
-            self._versions[request.handle] = ServedVersion(
+            version = ServedVersion(
                 handle=request.handle,
                 title=f"{request.name} version {request.version}",
-                loaded=loaded,
                 queue=VersionQueue(settings.max_queue_tasks, settings.max_queue_bytes),
-                run_time_s=outcome.run_time_s,
-                idle=deque(loaded.slots),
-                threads=ThreadPoolExecutor(loaded.nireq, thread_name_prefix=f"infer-{request.handle}"),
             )
-            detail = f"{outcome.detail} load_s={outcome.seconds:.3f} run_ms={outcome.run_time_s * 1000:.3f}"
+            # A version that could not be tried runs in threads until its run time is known.
+            run_time_s = _INLINE_LIMIT_S * 2 if loaded.run_time_s is None else loaded.run_time_s
+            if loaded.shapes is None:
+                version.equip(loaded.compiled, run_time_s)
+            self._versions[request.handle] = version
+            self._shaping.admit(version, loaded, run_time_s)
             self._control.send(
                 ModelStateChanged(
                     request.handle,
@@ -261,18 +210,23 @@ class WorkerLoop:
                     None,
                     _spec_records(loaded.inputs),
                     _spec_records(loaded.outputs),
-                    loaded.nireq,
-                    detail,
+                    loaded.compiled.nireq,
+                    f"{loaded.detail} load_s={outcome.seconds:.3f} run_ms={run_time_s * 1000:.3f}",
                 )
             )
 
     def _retire_versions(self) -> None:
-        for version in [entry for entry in self._versions.values() if entry.is_retiring]:
-            if version.running or version.queue.tasks:
+        # From the end: a version's variants are behind it in the table, and it ends after the last of them.
+        for version in [entry for entry in self._versions.values() if entry.is_retiring][::-1]:
+            if not version.has_nothing_left():
                 continue
             version.threads.shutdown()
             del self._versions[version.handle]
-            self._control.send(ModelStateChanged(version.handle, State.END, None, (), (), 0, ""))
+            self._shaping.forget(version)
+            if version.compiled is not None:
+                self._loader.release(version.compiled)
+            if version.parent is None:
+                self._control.send(ModelStateChanged(version.handle, State.END, None, (), (), 0, ""))
 
     def _release_arenas(self) -> None:
         waiting: list[_Retirement] = []
@@ -334,9 +288,13 @@ class WorkerLoop:
             if version is None:
                 raise VersionNotFound("the version was unloaded while the request was on its way")
             peer.arena.check_range(task.output_offset_bytes, task.output_nbytes)
-            version.queue.push(QueuedTask(peer, task, sum(ref.nbytes for ref in task.inputs)))
+            queued = QueuedTask(peer, task, sum(ref.nbytes for ref in task.inputs))
+            if version.family is None:
+                version.queue.push(queued)
+            else:
+                self._shaping.push(version, version.family, queued)
         except OvmsError as error:
-            self._answer(peer, _failure(task, error))
+            self._answer(peer, failure(task, error))
 
     def _cancel(self, peer: Peer, cancel: CancelTask) -> None:
         # Best effort and rare; a task that runs already is answered when it ends.
@@ -363,25 +321,29 @@ class WorkerLoop:
                 if version.run_time_s > _INLINE_LIMIT_S:
                     self._start_in_thread(version, queued)
                 else:
-                    self._note_run(_run(version, version.idle[0], queued))
+                    self._note_run(run_task(version, version.idle[0], queued))
             if time.perf_counter() > turn_ends:
                 return
 
     def _next_task(self, version: ServedVersion) -> QueuedTask | None:
         """The next task that is still wanted, if an infer request is free for it."""
         while version.idle and (queued := version.queue.pop()) is not None:
-            peer, task = queued.peer, queued.task
-            if peer.arena_epoch <= self._retired_epochs.get(peer.arena_index, 0):
-                self._counters.answered += 1  # To nobody: its front is dead.
-            elif queued.is_cancelled:
-                self._answer(peer, _failure(task, CallCancelled("cancelled by the client")))
-            elif task.deadline_ns and time.monotonic_ns() > task.deadline_ns:
-                self._answer(
-                    peer, _failure(task, DeadlineExceeded("deadline passed while waiting in the queue"))
-                )
-            else:
+            if not self._dismiss(queued):
                 return queued
         return None
+
+    def _dismiss(self, queued: QueuedTask) -> bool:
+        """Answer a task that nobody wants any more; whether it was one."""
+        peer, task = queued.peer, queued.task
+        if peer.arena_epoch <= self._retired_epochs.get(peer.arena_index, 0):
+            self._counters.answered += 1  # To nobody: its front is dead.
+        elif queued.is_cancelled:
+            self._answer(peer, failure(task, CallCancelled("cancelled by the client")))
+        elif task.deadline_ns and time.monotonic_ns() > task.deadline_ns:
+            self._answer(peer, failure(task, DeadlineExceeded("deadline passed while waiting in the queue")))
+        else:
+            return False
+        return True
 
     def _start_in_thread(self, version: ServedVersion, queued: QueuedTask) -> None:
         slot = version.idle.popleft()
@@ -393,14 +355,15 @@ class WorkerLoop:
         version.threads.submit(self._run_in_thread, version, slot, queued)
 
     def _run_in_thread(self, version: ServedVersion, slot: InferSlot, queued: QueuedTask) -> None:
-        self._finished.append(_run(version, slot, queued))
+        self._finished.append(run_task(version, slot, queued))
         self._wakeup.set()
 
     def _take_finished(self) -> None:
         while self._finished:
             run = self._finished.popleft()
             version, arena_key = run.version, run.queued.peer.arena_key
-            version.idle.append(run.slot)
+            if not run.slot.is_retired:
+                version.idle.append(run.slot)
             self._running_since.pop(id(run.slot), None)
             version.running -= 1
             self._running_by_arena[arena_key] -= 1
@@ -414,7 +377,11 @@ class WorkerLoop:
         # threads, where it costs several times as much. A run time that really grew is followed within some runs.
         measured_s = min(run.run_time_s, 2.0 * version.run_time_s + _OUTLIER_SLACK_S)
         version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
-        self._answer(run.queued.peer, run.answer)
+        answer = run.answer
+        if version.examiner is not None and isinstance(answer, InferFailed) and not answer.needed_nbytes:
+            self._shaping.examine(run, answer, version.examiner)
+        else:
+            self._answer(run.queued.peer, answer)
 
     def _answer(self, peer: Peer, answer: InferResult | InferFailed) -> None:
         self._counters.answered += 1
@@ -424,29 +391,6 @@ class WorkerLoop:
         for identity, answers in self._outbox.items():
             self._data.send(identity, encode(answers))
         self._outbox.clear()
-
-
-def _run(version: ServedVersion, slot: InferSlot, queued: QueuedTask) -> FinishedRun:
-    """Run one task; never raises, as exactly one answer must follow. Runs in the loop or in an inference thread."""
-    peer, task = queued.peer, queued.task
-    start = time.perf_counter()
-    answer: InferResult | InferFailed
-    try:
-        outputs: tuple[TensorRef, ...] = version.loaded.run(slot, task, peer.arena, peer.arena_index)
-        answer = InferResult(task.task_id, outputs)
-    except OutputsTooLarge as error:
-        answer = InferFailed(task.task_id, "", "", error.needed_nbytes)
-    except OvmsError as error:
-        _log.error("event=inference_failed model=%r error=%s", version.title, error)
-        answer = _failure(task, error)
-    except Exception:
-        _log.exception("event=inference_raised model=%r", version.title)
-        answer = _failure(task, InferenceFailed(INTERNAL_ERROR_TEXT))
-    return FinishedRun(version, slot, queued, answer, time.perf_counter() - start)
-
-
-def _failure(task: InferTask, error: OvmsError) -> InferFailed:
-    return InferFailed(task.task_id, type(error).__name__, error.message)
 
 
 def _spec_records(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpecRecord, ...]:

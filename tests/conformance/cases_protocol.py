@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 from ovms_mp import errors
@@ -119,6 +120,13 @@ UNIMPLEMENTED = Refusal(None, code="UNIMPLEMENTED")
 LABEL = Refusal(errors.UnsupportedOperation, ("'stable'", "labels are not supported"))
 LABELLED = {"name": "tiny", "versionLabel": "stable"}
 LABELLED_METADATA = {"modelSpec": LABELLED, "metadataField": ["signature_def"]}
+RELOAD = "HandleReloadConfigRequest"
+CONFIG_OF_A_CLIENT: Message = {
+    "config": {
+        "modelConfigList": {"config": [{"name": "m", "basePath": "/m", "modelPlatform": "tensorflow"}]}
+    }
+}
+CONFIG_REFUSED = Refusal(errors.UnsupportedOperation, ("--config_path",))
 PREDICTION_SERVICE = "/tensorflow.serving.PredictionService"
 
 
@@ -134,6 +142,7 @@ UNSUPPORTED = (
     Case("label over REST", Rest(path="/v1/models/tiny/labels/stable:predict", body=TINY_BODY), LABEL),
     Case("label of status over REST", Rest(method="GET", path="/v1/models/tiny/labels/stable"), LABEL),
     *map(_missing, ("Classify", "Regress", "MultiInference")),
+    Case("reload with a configuration", Grpc(method=RELOAD, message=CONFIG_OF_A_CLIENT), CONFIG_REFUSED),
     Case("unknown method over gRPC", Grpc(path=f"{PREDICTION_SERVICE}/Guess"), UNIMPLEMENTED),
     Case("unknown service over gRPC", Grpc(path="/nobody.Service/Predict"), UNIMPLEMENTED),
 )
@@ -142,6 +151,20 @@ HTTP_404, HTTP_405 = Refusal(None, status=404), Refusal(None, status=405)
 NO_RESOURCE = Refusal(None, ("Requested REST resource not found",), status=404)
 NO_VERSION = Refusal(errors.VersionNotFound, (SERVABLE,))
 NO_MODEL = Refusal(errors.ModelNotFound, (f"{SERVABLE}nobody, 0)",))
+HTTP_415 = Refusal(None, ("Content-Encoding", "accepted: gzip"), status=415)
+NO_GZIP = Refusal(errors.MalformedPayload, ("Content-Encoding gzip",))
+NOT_ALLOWED = (
+    *(("POST", path) for path in ("/v1/config", "/v1/status")),
+    ("GET", "/v1/config/reload"),
+    *(("PUT", path) for path in ("/v1/config", "/v1/config/reload", "/v1/status")),
+)
+
+
+def coded(coding: str) -> dict[str, str]:
+    """The header that says how a body is compressed."""
+    return {"Content-Encoding": coding}
+
+
 UNKNOWN_PATHS = (
     "/",
     "/v1",
@@ -150,6 +173,7 @@ UNKNOWN_PATHS = (
     "/v1/models/tiny/versions/1/nothing",
     "/v2x",
     "/v1/models/a/b",
+    "/v1/config/nothing",
 )
 CONTENT_TYPES = (
     "application/json",
@@ -178,6 +202,16 @@ ROUTES = (
         for method in ("PUT", "DELETE", "PATCH", "TRACE")
     ),
     _posted("verb POST on metadata", "tiny/metadata", HTTP_405),
+    *(
+        Case(f"verb {method} on {path}", Rest(method=method, path=path), HTTP_405)
+        for method, path in NOT_ALLOWED
+    ),
+    *(
+        Case(f"coding {coding}", Rest(body=TINY_BODY, headers=coded(coding)), HTTP_415)
+        for coding in ("br", "deflate")
+    ),
+    Case("gzip", Rest(body=gzip.compress(TINY_BODY.encode()), headers=coded("gzip")), TINY_DOCUMENT),
+    Case("gzip that is none", Rest(body=TINY_BODY, headers=coded("gzip")), NO_GZIP),
     _posted("text as version", "tiny/versions/text:predict", NO_VERSION),
     _posted("float as version", "tiny/versions/1.0:predict", NO_VERSION),
     _posted("version of 30 digits", f"tiny/versions/{'1' * 30}:predict", NO_VERSION),

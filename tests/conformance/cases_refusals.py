@@ -78,7 +78,7 @@ def _no_version(model: str, version: int) -> Refusal:
 
 NOT_READY = Refusal(errors.ModelNotReady, ("'broken'", "Unable to read the model"))
 UNEQUAL = {"a": np.ones(2, np.float32), "b": np.ones(3, np.float32)}
-ENGINE_RAISES = Refusal(errors.InferenceFailed, ("Error occurred during inference execution",))
+SHAPES_DO_NOT_MATCH = Refusal(errors.ShapeMismatch, ("shape",))
 UNKNOWN_MODEL = Refusal(errors.ModelNotFound, (f"{SERVABLE}nobody, 0)",))
 NEGATIVE = Refusal(errors.VersionNotFound, (f"{SERVABLE}tiny, ",))
 NOT_SERVED = (
@@ -88,7 +88,8 @@ NOT_SERVED = (
     predict("negative version", "tiny", {"x": X10}, NEGATIVE, version=-1),
     predict("model without a version", "absent", {"x": X10}, _no_version("absent", 0)),
     predict("version that cannot be loaded", "broken", {"x": X10}, NOT_READY),
-    predict("the engine raises", "sum", UNEQUAL, ENGINE_RAISES),
+    # Each fits its input; that they do not fit each other only the engine can say.
+    predict("shapes that do not fit each other", "sum", UNEQUAL, SHAPES_DO_NOT_MATCH),
 )
 
 

@@ -39,7 +39,6 @@ MATRIX: Mapping[type[errors.OvmsError], tuple[str, int]] = {
     errors.ModelNotFound: ("NOT_FOUND", 404),
     errors.VersionNotFound: ("NOT_FOUND", 404),
     errors.ModelNotReady: ("UNAVAILABLE", 503),
-    errors.InferenceFailed: ("INTERNAL", 500),
     errors.UnsupportedOperation: ("UNIMPLEMENTED", 501),
 }
 """Written out once more, so that a change of the table in errors.py is noticed. Deadlines, full queues and arenas and
@@ -130,6 +129,40 @@ def test_broken_version_has_its_reason_in_the_status(shared_server: Server, tfs:
     for document in (by_rest, by_grpc):
         (entry,) = document["model_version_status"]
         assert (entry["version"], entry["state"]) == ("1", "LOADING")
+
+
+def test_config_is_the_status_of_every_model(shared_server: Server) -> None:
+    """Those that serve, the broken one and the absent one, each word for word."""
+    port = shared_server.rest_port
+    config = rest_client.request(port, "GET", "/v1/config")
+    assert (config.status, config.headers["content-type"]) == (200, "application/json")
+    assert {"tiny", "versions", "broken", "absent"} < set(config.json())
+    for model in ("tiny", "versions", "absent"):
+        assert config.json()[model] == rest_client.request(port, "GET", f"/v1/models/{model}").json()
+    (entry,) = config.json()["broken"]["model_version_status"]
+    assert (entry["version"], entry["state"]) == ("1", "LOADING")
+
+
+def test_status_says_what_runs_where(shared_server: Server) -> None:
+    reply = rest_client.request(shared_server.rest_port, "GET", "/v1/status")
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+    document = reply.json()
+    assert set(document) == {"plan", "workers", "models"}
+    assert document["plan"]
+    assert all(isinstance(line, str) for line in document["plan"])
+    assert sorted(worker["pid"] for worker in document["workers"]) == sorted(shared_server.pids("worker"))
+    assert all(set(worker) == {"name", "device", "pid", "cores"} for worker in document["workers"])
+    versions = document["models"]["versions"]
+    assert versions["default_version"] == 3
+    assert [(entry["version"], entry["state"]) for entry in versions["versions"]] == [
+        (1, "AVAILABLE"),
+        (3, "AVAILABLE"),
+    ]
+    for entry in versions["versions"]:
+        assert set(entry) == {"version", "state", "error_message", "nireq", "workers", "detail"}
+        assert entry["nireq"] >= 1
+        assert entry["workers"] == len(document["workers"])
+    assert document["models"]["absent"] == {"default_version": 0, "versions": []}
 
 
 # --- sending ---

@@ -48,14 +48,16 @@ def test_work_without_progress_is_stuck(zoo: ModelZoo, log_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_child_that_cannot_boot_stops_the_server(zoo: ModelZoo, log_path: Path) -> None:
+def test_child_that_cannot_boot_stops_the_server(zoo: ModelZoo, log_path: Path, tmp_path: Path) -> None:
     """Once, with the reason, instead of a respawn loop."""
+    no_library = tmp_path / "lib.so"
+    no_library.write_text("no library")
     arguments = ["model", "--model_name", "tiny", "--model_path", str(zoo.base_path("tiny"))]
-    server = Server([*arguments, "--cpu_extension", "/nowhere/lib.so"], log_path)
+    server = Server([*arguments, "--cpu_extension", str(no_library)], log_path)
     server.launch()
     assert server.process.wait(timeout=30) == 3
     log = server.log()
-    assert "--cpu_extension /nowhere/lib.so" in log
+    assert f"--cpu_extension {no_library}" in log
     assert log.count("event=spawned child=worker") == 1
 
 

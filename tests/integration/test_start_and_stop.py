@@ -199,7 +199,7 @@ def test_second_instance_on_the_same_ports(zoo: ModelZoo, shared_server: Server)
     assert shared_server.process.poll() is None
 
 
-@pytest.mark.parametrize("device", ["GPU", "MYRIAD", "HETERO:GPU,CPU"])
+@pytest.mark.parametrize("device", ["GPU", "XYZ", "HETERO:GPU,CPU"])
 def test_missing_device_of_a_single_model(device: str, zoo: ModelZoo) -> None:
     """The text names the device and those that there are."""
     ports = free_ports(2)
@@ -208,7 +208,7 @@ def test_missing_device_of_a_single_model(device: str, zoo: ModelZoo) -> None:
         *("--port", str(ports[0]), "--rest_port", str(ports[1])),
     )
     assert done.returncode == 3
-    missing = "MYRIAD" if device == "MYRIAD" else "GPU"
+    missing = "XYZ" if device == "XYZ" else "GPU"
     assert (
         f"target_device '{device}': {missing} is not available on this machine (available: CPU" in done.stderr
     )
@@ -248,7 +248,8 @@ MODEL = ("--model_name", "m", "--model_path", "/nonexistent")
         (("model", *MODEL, "--plugin_config", "[]"), "--plugin_config"),
         (("model", *MODEL, "--model_version_policy", '{"latests": {}}'), "--model_version_policy"),
         (("model", *MODEL, "--log_level", "LOUD"), "'LOUD' is unknown"),
-        (("model", *MODEL, "--shape", "auto"), "--shape 'auto': not supported yet"),
+        (("model", *MODEL, "--shape", "(1,x)"), "--shape"),
+        (("model", *MODEL, "--target_device", "MYRIAD"), "MYRIAD"),
         (("--config_path", "/nonexistent.json", "--port", "9000"), "No such file"),
         (("--config_path", "/c.json", "--port", "9000", "--nireq", "4"), "exclusive with the config file"),
         (("model", *MODEL, "--log_path", "/nonexistent/log"), "--log_path /nonexistent/log"),
@@ -269,12 +270,12 @@ def test_usage_errors(arguments: tuple[str, ...], text: str) -> None:
 @pytest.mark.parametrize(
     ("document", "text"),
     [
-        ("", "is not JSON"),
-        ("{", "is not JSON"),
+        ("", "is empty"),
+        ("{", "JSON"),
         ("[]", "$: [] is not valid"),
         ("{}", "model_config_list is missing"),
         ('{"model_config_list": {}}', "$.model_config_list"),
-        ('{"model_config_list": [{}]}', "$.model_config_list[0].config"),
+        ('{"model_config_list": [{}]}', "$.model_config_list[0]"),
         ('{"model_config_list": [{"config": {"name": "m"}}]}', "$.model_config_list[0].config.base_path"),
         ('{"model_config_list": [{"config": {"name": "", "base_path": "/m"}}]}', "config.name"),
         (
@@ -284,7 +285,7 @@ def test_usage_errors(arguments: tuple[str, ...], text: str) -> None:
         (
             '{"model_config_list": [{"config": {"name": "m", "base_path": "/m"}}, '
             '{"config": {"name": "m", "base_path": "/n"}}]}',
-            "names must differ",
+            "$.model_config_list[1].config.name",
         ),
     ],
 )

@@ -49,6 +49,7 @@ class Server:
     Attributes:
         arguments: Command and flags without ports.
         log_path: Where its stderr goes.
+        start_within_s: How long its models may take to be served.
     """
 
     arguments: Sequence[str]
@@ -58,6 +59,7 @@ class Server:
     rest_workers: int = 1
     port: int = 0
     rest_port: int = 0
+    start_within_s: float = START_WITHIN_S
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __enter__(self) -> Self:
@@ -101,7 +103,7 @@ class Server:
             text = self.log()
             return "gRPC server listens on port" in text and "REST server listens on port" in text
 
-        eventually(is_ready, START_WITHIN_S, "server ready")
+        eventually(is_ready, self.start_within_s, "server ready")
 
     def log(self) -> str:
         """Everything it has logged."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,18 @@ import pytest
 
 from ovms_mp import __version__
 from ovms_mp.cli import Effective, effective_config, main
-from ovms_mp.config import MODEL_KEYS, NOT_YET_KEYS, ServerConfig, declared_settings
+from ovms_mp.config import ServerConfig, declared_settings
 from ovms_mp.errors import ConfigError
+from ovms_mp.model.input_settings import (
+    BatchSize,
+    ChannelValues,
+    Conversion,
+    InputSettings,
+    InputShape,
+    Layout,
+)
 from ovms_mp.model.versions import All, Latest, Specific
+from ovms_mp.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +79,8 @@ def test_config_has_the_legacy_defaults(config_file: str) -> None:
 
     assert (config.grpc.port, config.rest.port) == (9000, 0)
     assert [model.name for model in config.models] == ["a", "b"]
-    assert not config.is_single_model
+    assert config.config_path == Path(config_file)
+    assert not config.is_strict
 
 
 def test_the_flat_form_starts_only_what_has_a_port(config_file: str) -> None:
@@ -99,7 +110,7 @@ def test_a_model_by_flags() -> None:
     ).config
 
     (model,) = config.models
-    assert config.is_single_model
+    assert config.config_path is None
     assert (model.name, model.base_path, model.nireq) == ("m", Path("/models/m"), 4)
     assert (model.target_device, dict(model.plugin_config)) == ("AUTO:GPU,CPU", {"NUM_STREAMS": "2", "A": 1})
     assert model.version_policy == Specific(frozenset({1, 3}))
@@ -135,12 +146,16 @@ def test_legacy_spelling_of_options() -> None:
 
 
 @pytest.mark.parametrize("declared", list(declared_settings()), ids=lambda entry: entry.setting.flag)
-def test_every_flag_reaches_its_field(declared: object) -> None:
+def test_every_flag_reaches_its_field(declared: object, tmp_path: Path) -> None:
     entry = next(found for found in declared_settings() if found == declared)
     setting = entry.setting
-    value = {int: "1", float: "2.0", str: "text"}[entry.kind]
-    if setting.choices:
+    value = {int: "1", float: "2.0", str: "text", bool: "true"}[entry.kind]
+    if setting.choices and entry.kind is str:
         value = setting.choices[-1]
+    if entry.section == "engine" and entry.kind is str:
+        value = str(tmp_path / "file")
+        if setting.flag != "cache_dir":
+            Path(value).touch()
     config = effective(*MODEL, f"--{setting.flag}", value).config
 
     found = getattr(getattr(config, entry.section), entry.name)
@@ -206,10 +221,14 @@ def test_variables_without_effect_are_told(name: str) -> None:
 
 
 def test_more_workers_than_cores_are_lowered_with_a_notice() -> None:
-    answer = effective(*MODEL, "--grpc_workers", str(CORES + 1), "--rest_workers", "9999")
+    answer = effective(
+        *MODEL, "--grpc_workers", str(CORES + 1), "--rest_workers", "9999", "--cpu_workers", "1024"
+    )
 
     assert (answer.config.grpc.workers, answer.config.rest.workers) == (CORES, CORES)
-    assert len(answer.notices) == 2
+    assert answer.config.engine.cpu_workers == CORES
+    assert len(answer.notices) == 3
+    assert answer.notices[2].startswith(f"--cpu_workers 1024 is lowered to {CORES}")
     assert answer.notices[0].startswith(f"--grpc_workers {CORES + 1} is lowered to {CORES}")
     assert answer.notices[1].startswith(f"--rest_workers 9999 is lowered to {CORES}")
 
@@ -226,6 +245,161 @@ def test_notices_of_the_file_are_passed_on(config_file: str) -> None:
     assert answer.notices == (
         "$.model_config_list[1].config.nirq is unknown and has no effect; did you mean 'nireq'?",
     )
+
+
+def test_every_setting_of_a_model_by_flag() -> None:
+    answer = effective(
+        *MODEL, "--shape", "(1,-1,2:8,3)", "--layout", "NHWC:NCHW", "--mean", "[1,2,3]", "--scale", "2",
+        "--color_format", "bgr:rgb", "--precision", "UINT8:FP32", "--allow_cache",
+    )  # fmt: skip
+
+    (model,) = answer.config.models
+    assert answer.notices == ()
+    assert model.allow_cache
+    assert model.inputs == InputSettings(
+        shapes=(InputShape("", ((1, 1), (0, -1), (2, 8), (3, 3))),),
+        layouts=(Layout("", "NHWC", "NCHW"),),
+        mean=(ChannelValues("", (1, 2, 3)),),
+        scale=(ChannelValues("", (2,)),),
+        color_format=(Conversion("", model="RGB", client="BGR"),),
+        precision=(Conversion("", model="fp32", client="uint8"),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "bounds"), [("4", (4, 4)), ("-1", (0, -1)), ("1:8", (1, 8)), ("auto", None), ("AUTO", None)]
+)
+def test_batch_size_by_flag(text: str, bounds: tuple[int, int] | None) -> None:
+    (model,) = effective(*MODEL, "--batch_size", text).config.models
+
+    assert model.inputs == InputSettings(batch_size=BatchSize(bounds))
+
+
+def test_shapes_by_name_in_a_flag() -> None:
+    (model,) = effective(*MODEL, "--shape", '{"a": "(1,3)", "b": "auto"}').config.models
+
+    assert model.inputs.shapes == (InputShape("a", ((1, 1), (3, 3))), InputShape("b", None))
+
+
+@pytest.mark.parametrize(
+    ("text", "device"), [("", "AUTO"), ("cpu", "CPU"), (" multi:gpu.1, cpu ", "MULTI:GPU.1,CPU")]
+)
+def test_devices_are_tidied(text: str, device: str) -> None:
+    (model,) = effective(*MODEL, "--target_device", text).config.models
+
+    assert model.target_device == device
+
+
+@pytest.mark.parametrize(
+    "flag", sorted(set(MODEL_KEYS) - {"name", "base_path", "target_device", "allow_cache"})
+)
+def test_empty_flags_say_nothing(flag: str) -> None:
+    assert effective(*MODEL, f"--{flag}", "") == effective(*MODEL)
+
+
+def test_batch_size_beside_shape_is_told() -> None:
+    answer = effective(*MODEL, "--batch_size", "4", "--shape", "auto")
+
+    assert answer.config.models[0].inputs.batch_size is None
+    assert answer.notices == ("--batch_size has no effect beside shape, which goes before it",)
+
+
+# Files of the engine.
+
+
+@pytest.mark.parametrize("flag", ["cpu_extension", "plugins_xml"])
+def test_files_of_the_engine_must_exist(flag: str, tmp_path: Path) -> None:
+    path = tmp_path / "none"
+
+    assert refused(*MODEL, f"--{flag}", str(path)) == (
+        f"File path provided as an --{flag} parameter does not exist in the filesystem: {path}"
+    )
+
+
+def test_a_missing_cpu_extension_of_the_environment_is_ignored_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "lib.so"
+    environment = {"CPU_EXTENSION": str(path)}
+
+    answer = effective(*MODEL, environment=environment)
+    assert (answer.config.engine.cpu_extension, answer.notices) == (
+        "",
+        (f"CPU_EXTENSION: {path} does not exist and is ignored",),
+    )
+    path.touch()
+    answer = effective(*MODEL, environment=environment)
+    assert (answer.config.engine.cpu_extension, answer.notices) == (str(path), ())
+
+
+def test_a_cache_directory_may_be_made_later(tmp_path: Path) -> None:
+    config = effective(*MODEL, "--cache_dir", str(tmp_path / "a" / "b")).config
+
+    assert config.engine.cache_dir == str(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_directory_below_a_file_cannot_be(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    for path in (file, file / "cache"):
+        assert refused(*MODEL, "--cache_dir", str(path)).startswith(
+            f"--cache_dir {path}: {file} is no directory"
+        )
+
+
+def test_a_cache_directory_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+    message = refused(*MODEL, "--cache_dir", str(tmp_path))
+    assert message.startswith(f"--cache_dir {tmp_path}: this user may not write to {tmp_path}")
+
+
+def test_the_usual_cache_is_taken_where_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ovms_mp.engine_flags._USUAL_CACHE", str(tmp_path / "cache"))
+
+    assert effective(*MODEL).config.engine.cache_dir == ""
+    (tmp_path / "cache").mkdir()
+    assert effective(*MODEL).config.engine.cache_dir == str(tmp_path / "cache")
+    assert effective(*MODEL, "--cache_dir", "").config.engine.cache_dir == ""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    answer = effective(*MODEL)
+    assert answer.config.engine.cache_dir == ""
+    assert answer.notices[0].startswith(f"{tmp_path / 'cache'} exists and is not used")
+
+
+@pytest.mark.parametrize(
+    ("words", "is_strict"), [((), False), (("",), True), (("true",), True), (("False",), False)]
+)
+def test_strict_config_may_stand_alone(words: tuple[str, ...], is_strict: bool, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"model_config_list": []}')
+    flags = [word for value in words for word in ("--strict_config", value) if word]
+
+    config = effective("--config_path", str(path), *flags, command="config").config
+    assert config.is_strict is is_strict
+
+
+def test_strict_config_refuses_unknown_keys(config_file: str) -> None:
+    message = refused("--config_path", config_file, "--strict_config", command="config")
+
+    assert message.splitlines() == [
+        f"{config_file} is wrong:",
+        "$.model_config_list[1].config.nirq is unknown, which --strict_config refuses; did you mean 'nireq'?",
+    ]
+
+
+def test_devices_passes_its_flags_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 5)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert main(["devices", "--model", "m.xml", "--target_device", "", "--plugins_xml=p"]) == 5
+    assert commands[0][1:] == [
+        "-m", "ovms_mp.worker.devices", "--model", "m.xml", "--target_device", "", "--plugins_xml", "p",
+    ]  # fmt: skip
 
 
 # Refusals.
@@ -252,28 +426,48 @@ def test_port_out_of_range(flag: str, value: str) -> None:
     assert refused(*MODEL, f"--{flag}", value) == f"--{flag}: {value} is out of range; accepted: 0 to 65535"
 
 
-@pytest.mark.parametrize("value", ["-1", "x", "1.5", "100001", "1e3"])
+@pytest.mark.parametrize("value", ["-1", "x", "1.5", "100001", "1e3", "9" * 5000, "٣"])
 def test_nireq_that_is_none(value: str) -> None:
-    assert refused(*MODEL, "--nireq", value) == (
-        f"--nireq: {value!r} is not valid; accepted: 0 (automatic) to 100000"
-    )
+    message = refused(*MODEL, "--nireq", value)
+
+    assert message.startswith("--nireq: ")
+    assert "is not valid" in message
+    assert message.endswith("; accepted: 0 (automatic) to 100000")
 
 
 @pytest.mark.parametrize("flag", ["plugin_config", "model_version_policy"])
 def test_json_flags_that_are_no_json(flag: str) -> None:
     message = refused(*MODEL, f"--{flag}", "{'A': 1}")
 
-    assert f"--{flag}: \"{{'A': 1}}\" is not JSON" in message
+    assert message.startswith(f"--{flag}: \"{{'A': 1}}\" is not valid: it is not JSON: ")
+    assert "line 1, column 2" in message
+    assert message.endswith(MODEL_KEYS[flag].accepted)
 
 
 def test_json_flags_of_the_wrong_form() -> None:
     assert refused(*MODEL, "--plugin_config", "[]").startswith(
-        "--plugin_config: [] is not valid; accepted: an object"
+        '--plugin_config: "[]" is not valid; accepted: an'
     )
     assert refused(*MODEL, "--plugin_config", '{"A": []}').startswith("--plugin_config.A: [] is not valid")
     message = refused(*MODEL, "--model_version_policy", '{"latests": {}}')
     assert message.startswith("--model_version_policy: ")
     assert '{"all": {}}' in message
+
+
+def test_all_wrong_flags_of_a_model_are_told_at_once() -> None:
+    lines = refused(
+        *MODEL, "--nireq", "x", "--shape", '{"data": "(1,y)"}', "--target_device", "HDDL"
+    ).splitlines()
+
+    assert sorted(line.partition(":")[0] for line in lines) == ["--nireq", "--shape.data", "--target_device"]
+
+
+def test_a_path_of_the_cloud_is_refused() -> None:
+    message = refused("--model_name", "m", "--model_path", "s3://bucket/m")
+
+    assert message.startswith(
+        '--model_path: "s3://bucket/m" is not valid: cloud storage is not supported yet'
+    )
 
 
 @pytest.mark.parametrize("flag", ["model_name", "nireq", "target_device", "plugin_config", "shape"])
@@ -284,12 +478,15 @@ def test_model_flags_exclude_a_file(config_file: str, flag: str) -> None:
     assert f"--{flag}" in message
 
 
-@pytest.mark.parametrize("flag", NOT_YET_KEYS)
+@pytest.mark.parametrize("flag", UNSUPPORTED_MODEL_KEYS)
 @pytest.mark.parametrize("command", ["", "model"])
-def test_flags_that_have_no_effect_yet(flag: str, command: str) -> None:
-    message = refused(*MODEL, f"--{flag}", "auto", "--port", "1", command=command)
+def test_flags_of_what_this_server_has_not(flag: str, command: str) -> None:
+    message = refused(*MODEL, f"--{flag}", "7", "--port", "1", command=command)
 
-    assert message.startswith(f"--{flag} 'auto': not supported yet")
+    assert message.startswith(f"--{flag}: ")
+    assert "supported" in message
+    for harmless in ("false", "", "0"):
+        assert effective(*MODEL, f"--{flag}", harmless, "--port", "1", command=command).config.models
 
 
 def test_what_is_missing_is_named() -> None:
@@ -324,6 +521,13 @@ def test_unknown_flags_are_errors(command: str, flag: str) -> None:
         ["model", *MODEL, "stray"],
         [*MODEL],
         ["config", "--config_path", "/no/such/file.json"],
+        ["config", "--check", "/no/such/file.json"],
+        ["config", "--check"],
+        ["config", "--check", "a", "--config_path", "a"],
+        ["model", "--check", "a"],
+        ["model", *MODEL, "--strict_config", "maybe"],
+        ["status", "--rest_port", "x"],
+        ["status", "stray"],
         ["--config_path", "/no/such/file.json", "--port", "9000"],
         ["devices", "--what"],
         ["demo", "--port", "-1"],
@@ -347,7 +551,7 @@ def test_an_unknown_command_is_answered_with_the_known_ones(capsys: pytest.Captu
 
     err = capsys.readouterr().err
     assert "unknown command 'serve'" in err
-    for command in ("model", "config", "demo", "devices"):
+    for command in ("model", "config", "demo", "status", "devices"):
         assert command in err
 
 
@@ -373,11 +577,13 @@ def test_help_lists_every_setting(
     for entry in declared_settings():
         setting = entry.setting
         (line,) = [
-            block for block in blocks if block.startswith(f"--{setting.flag} {entry.kind.__name__.upper()} ")
+            block
+            for block in blocks
+            if block.replace("[", "").startswith(f"--{setting.flag} {entry.kind.__name__.upper()}")
         ]
-        default = 0 if setting.flag == "port" and not command else entry.default
+        default = "0" if setting.flag == "port" and not command else entry.default_text
         assert setting.meaning in line
-        assert (f"default {default}" if default != "" else "default none") in line
+        assert f"default {default or 'none'}" in line
         if setting.environment:
             assert f"variable {setting.environment}" in line
         if setting.low is not None:
@@ -386,6 +592,10 @@ def test_help_lists_every_setting(
     model_flags |= {"--model_name", "--model_path"}
     listed = {block.split()[0] for block in blocks[1:]}
     assert (model_flags <= listed) == (command != ["config"])
+    for key in MODEL_KEYS.values():
+        assert (key.meaning in out) == (command != ["config"])
+        assert (key.accepted in " ".join(out.split())) == (command != ["config"])
+    assert ("--check" in listed) == (command == ["config"])
     assert ("--config_path" in listed) == (command != ["model"])
 
 
@@ -397,6 +607,8 @@ def test_help_names_the_commands_and_exit_codes(capsys: pytest.CaptureFixture[st
         "ovms_mp demo",
         "ovms_mp model",
         "ovms_mp config",
+        "ovms_mp config --check FILE",
+        "ovms_mp status",
         "ovms_mp devices",
         "exit codes: 0 clean stop, 2",
     ):
@@ -412,7 +624,7 @@ def test_version(command: list[str], capsys: pytest.CaptureFixture[str]) -> None
     assert err == ""
 
 
-@pytest.mark.parametrize("command", ["demo", "devices"])
+@pytest.mark.parametrize("command", ["demo", "devices", "status"])
 def test_help_of_the_other_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
 

@@ -7,7 +7,16 @@ import dataclasses
 
 import pytest
 
-from ovms_mp.config import SECTIONS, DeclaredSetting, ServerConfig, Setting, declared_settings, settings_table
+from ovms_mp.config import (
+    SECTIONS,
+    SWITCH,
+    DeclaredSetting,
+    RepositoryConfig,
+    ServerConfig,
+    Setting,
+    declared_settings,
+    settings_table,
+)
 from ovms_mp.errors import ConfigError
 
 DECLARED = list(declared_settings())
@@ -22,7 +31,7 @@ def by_flag(entry: DeclaredSetting) -> str:
 
 
 def test_every_section_of_the_tree_is_declared() -> None:
-    sections = {entry.name for entry in dataclasses.fields(ServerConfig)} - {"models", "is_single_model"}
+    sections = {entry.name for entry in dataclasses.fields(ServerConfig)} - {"models", "config_path"}
 
     assert sections == set(SECTIONS)
     for name, cls in SECTIONS.items():
@@ -59,7 +68,7 @@ def test_legacy_variables_are_read() -> None:
 def test_a_setting_is_documented_and_its_default_is_accepted(entry: DeclaredSetting) -> None:
     assert entry.setting.meaning.endswith(".")
     assert len(entry.setting.meaning) > 10
-    assert entry.setting.parse(str(entry.default), entry.kind, "here") == entry.default
+    assert entry.setting.parse(entry.default_text, entry.kind, "here") == entry.default
 
 
 @pytest.mark.parametrize("entry", NUMBERS, ids=by_flag)
@@ -74,7 +83,7 @@ def test_bounds_are_accepted_and_what_is_beyond_is_not(entry: DeclaredSetting) -
         with pytest.raises(ConfigError) as caught:
             setting.parse(outside, entry.kind, f"--{setting.flag}")
         assert caught.value.message == (
-            f"--{setting.flag}: {outside} is out of range; accepted: {setting.low:g} to {setting.high:g}"
+            f"--{setting.flag}: {outside} is out of range; accepted: {setting.accepted()}"
         )
 
 
@@ -114,11 +123,28 @@ def test_choices_ignore_case_and_are_listed() -> None:
     [
         (Setting("a", "x", low=1), "at least 1"),
         (Setting("a", "x", low=0, high=0.5), "0 to 0.5"),
+        (Setting("a", "x", low=1, high=1 << 24), "1 to 16777216"),
+        (Setting("a", "x", choices=SWITCH), "one of true, false"),
         (Setting("a", "x"), "any text"),
     ],
 )
 def test_accepted_text(setting: Setting, text: str) -> None:
     assert setting.accepted() == text
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("FALSE", False)])
+def test_switches(text: str, value: bool) -> None:
+    setting = Setting("strict_config", "x", choices=SWITCH)
+
+    assert setting.parse(text, bool, "--strict_config") is value
+    with pytest.raises(ConfigError) as caught:
+        setting.parse("1", bool, "--strict_config")
+    assert caught.value.message == "--strict_config: '1' is unknown; accepted: one of true, false"
+
+
+def test_strictness_is_the_repositorys() -> None:
+    assert not ServerConfig(models=()).is_strict
+    assert ServerConfig(models=(), repository=RepositoryConfig(is_strict=True)).is_strict
 
 
 def test_the_configuration_cannot_be_changed() -> None:

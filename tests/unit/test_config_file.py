@@ -4,18 +4,28 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.config import MAX_NIREQ, NOT_YET_KEYS, ModelConfig
-from ovms_mp.config_file import check_plugin_config, parse_config_file
-from ovms_mp.errors import ConfigError
+from ovms_mp.config import ModelConfig
+from ovms_mp.config_file import parse_config_file
+from ovms_mp.errors import ConfigError, ConfigUnreadable
+from ovms_mp.model.input_settings import (
+    BatchSize,
+    ChannelValues,
+    Conversion,
+    InputSettings,
+    InputShape,
+    Layout,
+)
 from ovms_mp.model.versions import All, Latest, Specific
+from ovms_mp.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS, UNSUPPORTED_ROOT_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 
 def write(path: Path, document: object) -> Path:
@@ -89,24 +99,185 @@ def test_relative_base_paths_start_at_the_file(tmp_path: Path) -> None:
     assert models[0].base_path == tmp_path / "models" / "m"
 
 
-@pytest.mark.parametrize("value", [None, False, 0])
-@pytest.mark.parametrize("key", NOT_YET_KEYS)
-def test_settings_that_ask_for_nothing_are_taken(tmp_path: Path, key: str, value: object) -> None:
+HARMLESS: list[object] = [None, False, 0, "", [], {}]
+
+
+@pytest.mark.parametrize("value", HARMLESS, ids=repr)
+@pytest.mark.parametrize("key", UNSUPPORTED_MODEL_KEYS)
+def test_keys_of_ovms_that_ask_for_nothing_are_taken(tmp_path: Path, key: str, value: object) -> None:
     models, notices = read(tmp_path, listed({"name": "m", "base_path": "/b", key: value}))
 
     assert len(models) == 1
     assert notices == ()
 
 
-@pytest.mark.parametrize("value", ["auto", 4, {"x": "(1,3)"}, True])
-@pytest.mark.parametrize("key", NOT_YET_KEYS)
-def test_settings_without_effect_are_refused(tmp_path: Path, key: str, value: object) -> None:
+@pytest.mark.parametrize("value", HARMLESS, ids=repr)
+@pytest.mark.parametrize("key", UNSUPPORTED_ROOT_KEYS)
+def test_root_keys_of_ovms_that_ask_for_nothing_are_taken(tmp_path: Path, key: str, value: object) -> None:
+    assert read(tmp_path, listed() | {key: value}) == ((), ())
+
+
+def test_defaults_of_ovms_that_are_spelt_out_are_taken(tmp_path: Path) -> None:
+    document = listed(GOOD | {"stateful": False, "idle_sequence_cleanup": True, "max_sequence_number": 500})
+
+    models, notices = read(tmp_path, document)
+    assert (len(models), notices) == (1, ())
+
+
+@pytest.mark.parametrize("value", ["auto", 4, {"x": 1}])
+@pytest.mark.parametrize("key", UNSUPPORTED_MODEL_KEYS)
+def test_keys_of_ovms_that_ask_for_something_are_refused(tmp_path: Path, key: str, value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, listed({"name": "m", "base_path": "/b", key: value}))
 
-    assert caught.value.message.startswith(
-        f"$.model_config_list[0].config.{key} {value!r}: not supported yet"
+    assert caught.value.message == (
+        f"$.model_config_list[0].config.{key}: {json.dumps(value)} is not valid: "
+        f"{UNSUPPORTED_MODEL_KEYS[key].remedy}; accepted: nothing, leave it out"
     )
+
+
+@pytest.mark.parametrize("key", sorted(set(MODEL_KEYS) - {"name", "base_path"}))
+def test_null_is_as_if_the_key_were_absent(tmp_path: Path, key: str) -> None:
+    assert read(tmp_path, listed(GOOD | {key: None})) == read(tmp_path, listed(GOOD))
+
+
+ANY = (0, -1)
+INPUTS: list[tuple[dict[str, object], InputSettings]] = [
+    ({"batch_size": 4}, InputSettings(batch_size=BatchSize((4, 4)))),
+    ({"batch_size": "4"}, InputSettings(batch_size=BatchSize((4, 4)))),
+    ({"batch_size": 0}, InputSettings()),
+    ({"batch_size": "0"}, InputSettings()),
+    ({"batch_size": -1}, InputSettings(batch_size=BatchSize(ANY))),
+    ({"batch_size": "-1"}, InputSettings(batch_size=BatchSize(ANY))),
+    ({"batch_size": "1:8"}, InputSettings(batch_size=BatchSize((1, 8)))),
+    ({"batch_size": "auto"}, InputSettings(batch_size=BatchSize(None))),
+    ({"shape": "auto"}, InputSettings(shapes=(InputShape("", None),))),
+    ({"shape": "(1,3)"}, InputSettings(shapes=(InputShape("", ((1, 1), (3, 3))),))),
+    ({"shape": [1, "2:4", -1]}, InputSettings(shapes=(InputShape("", ((1, 1), (2, 4), ANY)),))),
+    ({"shape": {"data": "(1, 3, -1)"}}, InputSettings(shapes=(InputShape("data", ((1, 1), (3, 3), ANY)),))),
+    (
+        {"shape": {"a": "[2]", "b": "auto", "c:0": [4]}},
+        InputSettings(
+            shapes=(InputShape("a", ((2, 2),)), InputShape("b", None), InputShape("c:0", ((4, 4),)))
+        ),
+    ),
+    ({"shape": ' {"a": "(2)"}'}, InputSettings(shapes=(InputShape("a", ((2, 2),)),))),
+    ({"shape": {}, "batch_size": 2}, InputSettings(batch_size=BatchSize((2, 2)))),
+    ({"layout": "nhwc"}, InputSettings(layouts=(Layout("", "NHWC"),))),
+    (
+        {"layout": {"x": "NHWC:NCHW", "out": "CN:NC"}},
+        InputSettings(layouts=(Layout("x", "NHWC", "NCHW"), Layout("out", "CN", "NC"))),
+    ),
+    ({"layout": '{"x": "N?HWC"}'}, InputSettings(layouts=(Layout("x", "N?HWC"),))),
+    ({"mean": 127.5, "scale": "255"}, InputSettings(
+        mean=(ChannelValues("", (127.5,)),), scale=(ChannelValues("", (255.0,)),)
+    )),
+    ({"mean": {"a": 1, "b": "2"}}, InputSettings(mean=(ChannelValues("a", (1.0,)), ChannelValues("b", (2.0,))))),
+    (
+        {"scale": "(1, 2.5,3)", "layout": "NCHW"},
+        InputSettings(scale=(ChannelValues("", (1.0, 2.5, 3.0)),), layouts=(Layout("", "NCHW"),)),
+    ),
+    (
+        {"mean": {"x": [1, 2]}, "layout": {"x": "NC", "y": "N..."}},
+        InputSettings(
+            mean=(ChannelValues("x", (1.0, 2.0)),), layouts=(Layout("x", "NC"), Layout("y", "N..."))
+        ),
+    ),
+    (
+        {"color_format": "nv12:rgb", "layout": "NHWC:NCHW"},
+        InputSettings(
+            color_format=(Conversion("", model="RGB", client="NV12"),), layouts=(Layout("", "NHWC", "NCHW"),)
+        ),
+    ),
+    (
+        {"precision": {"x": "UINT8 : FP32"}, "layout": "N..."},
+        InputSettings(
+            precision=(Conversion("x", model="fp32", client="uint8"),), layouts=(Layout("", "N..."),)
+        ),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "inputs"), INPUTS, ids=lambda value: str(value)[:60])
+def test_every_form_of_what_inputs_become(
+    tmp_path: Path, settings: dict[str, object], inputs: InputSettings
+) -> None:
+    models, notices = read(tmp_path, listed(GOOD | settings))
+
+    assert models[0].inputs == inputs
+    assert notices == ()
+
+
+def test_batch_size_beside_shape_is_ignored_with_a_notice(tmp_path: Path) -> None:
+    models, notices = read(tmp_path, listed(GOOD | {"batch_size": 4, "shape": "(1,2)"}))
+
+    assert models[0].inputs == InputSettings(shapes=(InputShape("", ((1, 1), (2, 2))),))
+    assert notices == (
+        "$.model_config_list[0].config.batch_size has no effect beside shape, which goes before it",
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "result"),
+    [
+        ("", "AUTO"),
+        ("gpu.1", "GPU.1"),
+        ("Auto: GPU, cpu", "AUTO:GPU,CPU"),
+        ("BATCH:GPU(16)", "BATCH:GPU(16)"),
+        ("HETERO:NPU,CPU", "HETERO:NPU,CPU"),
+        ("MyPlugin", "MyPlugin"),
+    ],
+)
+def test_devices(tmp_path: Path, device: str, result: str) -> None:
+    models, _ = read(tmp_path, listed(GOOD | {"target_device": device}))
+
+    assert models[0].target_device == result
+
+
+def test_json_inside_texts_as_ovms_documents_it(tmp_path: Path) -> None:
+    settings = {
+        "plugin_config": '{"NUM_STREAMS": 2}',
+        "model_version_policy": '{"all": {}}',
+        "allow_cache": True,
+    }
+
+    (model,), _ = read(tmp_path, listed(GOOD | settings))
+    assert (dict(model.plugin_config), model.version_policy) == ({"NUM_STREAMS": 2}, All())
+    assert model.allow_cache
+
+
+def test_device_properties_as_openvino_reads_them(tmp_path: Path) -> None:
+    plugin_config = {"DEVICE_PROPERTIES": "{CPU:{NUM_STREAMS:2}}"}
+
+    (model,), _ = read(tmp_path, listed(GOOD | {"plugin_config": plugin_config}))
+    assert dict(model.plugin_config) == plugin_config
+
+
+def test_metrics_are_checked_and_not_there_yet(tmp_path: Path) -> None:
+    document = listed() | {"monitoring": {"metrics": {"enable": False, "metrics_list": ["a"]}}}
+    assert read(tmp_path, document) == ((), ())
+
+    document = listed() | {"monitoring": {"metrics": {"enable": True}}}
+    assert read(tmp_path, document)[1] == (
+        "$.monitoring.metrics.enable has no effect: there are no metrics yet",
+    )
+
+
+def test_a_byte_order_mark_is_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(listed(GOOD)).encode())
+
+    models, _ = parse_config_file(path)
+    assert [model.name for model in models] == ["m"]
+
+
+def test_every_prefix_of_a_file_is_an_error_or_the_whole(tmp_path: Path) -> None:
+    text = json.dumps(listed(GOOD | {"shape": "(1,3)", "nireq": 2}))
+    path = tmp_path / "config.json"
+    for length in range(len(text)):
+        path.write_text(text[:length])
+        with pytest.raises(ConfigError):
+            parse_config_file(path)
 
 
 def test_legacy_num_versions_zero_means_all(tmp_path: Path) -> None:
@@ -118,44 +289,21 @@ def test_legacy_num_versions_zero_means_all(tmp_path: Path) -> None:
 
 GOOD: dict[str, object] = {"name": "m", "base_path": "/b"}
 WRONG: dict[str, tuple[object, list[str]]] = {
-    "root is a list": ([], ["$: []", "an object with model_config_list"]),
-    "root is null": (None, ["$: None"]),
-    "no list": ({}, ["$: model_config_list is missing"]),
-    "list is an object": ({"model_config_list": {}}, ["$.model_config_list: {}", "an array of"]),
-    "entry is text": ({"model_config_list": ["m"]}, ["$.model_config_list[0]: 'm'", '{"config": {...}}']),
-    "entry without config": (
-        {"model_config_list": [{}]},
-        ["$.model_config_list[0].config: None", "an object"],
+    "several at once": (
+        listed(GOOD | {"nireq": -1, "shape": {"x": "(y)"}}, {"name": "n"}),
+        ["[0].config.nireq: -1", '[0].config.shape.x: "(y)"', "[1].config.base_path: null"],
     ),
-    "config is a list": ({"model_config_list": [{"config": []}]}, ["$.model_config_list[0].config: []"]),
-    "second is wrong": (listed(GOOD, {"name": "n"}), ["$.model_config_list[1].config.base_path: None"]),
-    "no name": (listed({"base_path": "/b"}), ["[0].config.name: None", "a text, not empty"]),
-    "empty name": (listed(GOOD | {"name": ""}), ["[0].config.name: ''", "a text, not empty"]),
-    "number as name": (listed(GOOD | {"name": 5}), ["[0].config.name: 5", "a text, not empty"]),
-    "list as path": (listed(GOOD | {"base_path": ["/b"]}), ["[0].config.base_path: ['/b']"]),
-    "same name": (
-        listed(GOOD, {"name": "n", "base_path": "/n"}, GOOD),
-        ["[2].config.name: 'm'", "names must differ"],
+    "beside another name": (listed(GOOD | {"color_format": {"x": "RGB:BGR"}, "layout": {"y": "NHWC"}}), [
+        '[0].config.color_format: {"x": "RGB:BGR"}', "config.layout of 'x' that says with C",
+    ]),
+    "odd name of an input": (
+        listed(GOOD | {"shape": {'a "b': "x"}}), ['[0].config.shape["a \\"b"]: "x" is not valid']
     ),
-    "nireq text": (listed(GOOD | {"nireq": "4"}), ["[0].config.nireq: '4'", f"0 to {MAX_NIREQ}"]),
-    "nireq true": (listed(GOOD | {"nireq": True}), ["[0].config.nireq: True", f"0 to {MAX_NIREQ}"]),
-    "nireq null": (listed(GOOD | {"nireq": None}), ["[0].config.nireq: None"]),
-    "nireq fraction": (listed(GOOD | {"nireq": 1.0}), ["[0].config.nireq: 1.0"]),
-    "nireq negative": (listed(GOOD | {"nireq": -1}), ["[0].config.nireq: -1"]),
-    "nireq too high": (listed(GOOD | {"nireq": MAX_NIREQ + 1}), [f"[0].config.nireq: {MAX_NIREQ + 1}"]),
-    "device number": (listed(GOOD | {"target_device": 0}), ["[0].config.target_device: 0", "AUTO:GPU,CPU"]),
-    "device empty": (listed(GOOD | {"target_device": ""}), ["[0].config.target_device: ''"]),
-    "plugins text": (listed(GOOD | {"plugin_config": "{}"}), ["[0].config.plugin_config: '{}'", "an object"]),
-    "plugins nested": (
-        listed(GOOD | {"plugin_config": {"DEVICE_PROPERTIES": {"CPU": 1}}}),
-        ["[0].config.plugin_config.DEVICE_PROPERTIES: {'CPU': 1}", "text, number or boolean"],
+    "integer beyond OpenVINO's": (
+        listed(GOOD | {"plugin_config": {"A": 1 << 63}}), [f"plugin_config.A: {1 << 63}", "out of range"]
     ),
-    "plugins null": (listed(GOOD | {"plugin_config": {"A": None}}), ["[0].config.plugin_config.A: None"]),
-    "policy": (
-        listed(GOOD | {"model_version_policy": {"latests": {}}}),
-        ["[0].config.model_version_policy: ", "{'latests': {}}", '{"all": {}}'],
-    ),
-}
+    "null as property": (listed(GOOD | {"plugin_config": {"A": None}}), ["[0].config.plugin_config.A: null"]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("document", "pieces"), WRONG.values(), ids=WRONG)
@@ -173,46 +321,46 @@ def test_unknown_keys_are_notices_that_name_the_nearest(tmp_path: Path) -> None:
     document = {
         "model_config_list": [{"config": {**GOOD, "target_devise": "GPU", "zzz": 1}, "more": 1}],
         "model_config_lisst": [],
-        "monitoring": {},
+        "monitoring": {"metrics": {"enable": False, "metric_list": []}},
     }
     models, notices = read(tmp_path, document)
 
     assert len(models) == 1
     assert models[0].target_device == "CPU"
     place = "$.model_config_list[0]"
-    known = "name, base_path, nireq, target_device, plugin_config, model_version_policy"
-    assert notices[:3] == (
+    assert notices == (
         "$.model_config_lisst is unknown and has no effect; did you mean 'model_config_list'?",
-        "$.monitoring is unknown and has no effect; known are model_config_list",
+        "$.monitoring.metrics.metric_list is unknown and has no effect; did you mean 'metrics_list'?",
         f"{place}.more is unknown and has no effect; known are config",
+        f"{place}.config.target_devise is unknown and has no effect; did you mean 'target_device'?",
+        f"{place}.config.zzz is unknown and has no effect; known are {', '.join(MODEL_KEYS)}",
     )
-    assert (
-        notices[3]
-        == f"{place}.config.target_devise is unknown and has no effect; did you mean 'target_device'?"
-    )
-    assert notices[4].startswith(f"{place}.config.zzz is unknown and has no effect; known are {known}")
-    assert len(notices) == 5
+    with pytest.raises(ConfigError) as caught:
+        parse_config_file(tmp_path / "config.json", is_strict=True)
+    assert caught.value.message.splitlines() == [
+        notice.replace("is unknown and has no effect", "is unknown, which --strict_config refuses")
+        for notice in notices
+    ]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigUnreadable) as caught:
         parse_config_file(tmp_path / "none.json")
 
-    assert caught.value.message == f"--config_path {tmp_path / 'none.json'}: No such file or directory"
+    assert caught.value.message.startswith(
+        f"--config_path {tmp_path / 'none.json'}: No such file or directory; "
+    )
 
 
-@pytest.mark.parametrize("text", ["", "{", "{'a': 1}", '{"model_config_list": []} x', "nul"])
-def test_a_file_that_is_not_json(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "config.json"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match="is not JSON") as caught:
-        parse_config_file(path)
-
-    assert str(path) in caught.value.message
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo", Path("/dev/zero"), Path("a\0b")):
+        with pytest.raises(ConfigUnreadable, match="give a JSON file"):
+            parse_config_file(path)
 
 
-def test_plugin_config_is_read_only() -> None:
-    assert dict(check_plugin_config(None, "here")) == {}
-    checked = check_plugin_config({"A": 1}, "here")
+def test_plugin_config_is_read_only(tmp_path: Path) -> None:
+    (model,), _ = read(tmp_path, listed(GOOD | {"plugin_config": {"A": 1}}))
+
     with pytest.raises(TypeError):
-        checked["A"] = 2  # type: ignore[index]  # that is the point
+        model.plugin_config["A"] = 2  # type: ignore[index]  # that is the point

@@ -51,6 +51,8 @@ FAILURES = {
     "InferenceFailed": (Code.INTERNAL, 500),
     "ProtocolError": (Code.INTERNAL, 500),
     "ConfigError": (Code.INVALID_ARGUMENT, 400),
+    "ConfigUnreadable": (Code.INTERNAL, 500),
+    "ConfigRejected": (Code.FAILED_PRECONDITION, 412),
     "BootError": (Code.UNAVAILABLE, 503),
 }
 """style.md 2.8; an error class that is added must be added here, with its row."""
@@ -108,7 +110,7 @@ def test_unknown_name_is_internal(name: str) -> None:
 def test_http_deviates_from_the_code_only_where_http_has_a_better_word() -> None:
     deviating = {name for name, cls in error_classes().items() if cls("").http_status != cls.code.http_status}
 
-    assert deviating == {"RequestTooLarge", "TensorTooLarge"}
+    assert deviating == {"RequestTooLarge", "TensorTooLarge", "ConfigRejected"}
 
 
 def test_exit_codes() -> None:

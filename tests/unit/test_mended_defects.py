@@ -17,14 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovms_mp.cli import effective_config
-from ovms_mp.config import LimitsConfig, ModelConfig
 from ovms_mp.errors import BootError, ConfigError, DtypeMismatch, ProtocolError
 from ovms_mp.front.convert import write_tensor
 from ovms_mp.front.dispatch import Dispatcher
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.manager.arenas import ArenaPool
-from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.children import exit_text
 from ovms_mp.manager.listeners import bind_rest, hold_grpc_port, lock_ports
 from ovms_mp.manager.planner import Known, Plan, plan
@@ -35,14 +33,13 @@ from ovms_mp.model.versions import Latest
 from ovms_mp.wire.arena import Arena, create_arena_file
 from ovms_mp.wire.channels import Router, new_endpoint
 from ovms_mp.wire.messages import (
-    ErrorRecord,
     InferTask,
     LoadModel,
     ModelRecord,
-    ModelStateChanged,
+    ModelSettings,
     RoutingSnapshot,
-    UnloadModel,
     VersionRecord,
+    WorkerRecord,
     decode_to_child,
     decode_to_front,
     decode_to_manager,
@@ -58,7 +55,7 @@ HOME = "127.0.0.1"
 def test_the_newest_two_have_failed() -> None:
     known = {n: Known(State.LOADING, has_failed=True, retry_at=110.0 - n) for n in (2, 3)}
     decided = plan({1, 2, 3}, Latest(1), known, 100.0)
-    assert decided == Plan((1,), (), (), 107.0)
+    assert decided == Plan((1,), (), (), (), 107.0)
 
 
 def test_two_broken_versions_settle() -> None:
@@ -70,7 +67,9 @@ def test_two_broken_versions_settle() -> None:
         for version in decided.load:
             loads += 1
             known[version] = (
-                Known(State.LOADING, True, 105.0) if version in broken else Known(State.AVAILABLE)
+                Known(State.LOADING, has_failed=True, retry_at=105.0)
+                if version in broken
+                else Known(State.AVAILABLE)
             )
     assert loads == 3
 
@@ -104,10 +103,12 @@ def test_mutated_messages(cut: st.DataObject) -> None:
                 "device": "CPU",
                 "nireq": 0,
                 "plugin_config": {"A": 1},
+                "inputs": {},
+                "allow_cache": False,
                 "max_queue_tasks": 1,
                 "max_queue_bytes": 1,
             },
-            LoadModel.__annotations__ and __import__("ovms_mp.wire.messages", fromlist=["x"]).ModelSettings,
+            ModelSettings,
         ),
     )
     payload = bytearray(msgspec.msgpack.encode(message))
@@ -148,8 +149,9 @@ def test_idle_after_the_worker_is_gone() -> None:
         dispatcher = Dispatcher(Arena(ArenaHandle(descriptor, 1 << 20)), b"0:1", asyncio.get_running_loop())
         endpoint = new_endpoint()
         router = Router(endpoint)
-        record = VersionRecord(1, 30, 0, "", 5, endpoint, 1, (), ())
-        table = RoutingTable(RoutingSnapshot(1, False, (endpoint,), (ModelRecord("m", 1, (record,)),)))
+        record = VersionRecord(1, 30, 0, "", 5, (endpoint,), 1, "", (), ())
+        worker = WorkerRecord("worker-0", "CPU", 1, (0,), endpoint)
+        table = RoutingTable(RoutingSnapshot(1, False, (worker,), (), (ModelRecord("m", 1, (record,)),)))
         dispatcher.keep_links((endpoint,))
         task = InferTask(1, 5, (), 0, 0, time.monotonic_ns() + 10**12)
         call = asyncio.ensure_future(dispatcher.infer(table.find("m", 1), task, ()))
@@ -167,54 +169,6 @@ def test_idle_after_the_worker_is_gone() -> None:
         assert is_idle
 
     asyncio.run(body())
-
-
-class Gate:
-    """The catalogue's way to a worker that keeps nothing."""
-
-    def endpoint(self, device: str) -> str:
-        return "ipc://@w"
-
-    def send(self, device: str, message: LoadModel | UnloadModel) -> None:
-        self.last = message
-
-
-def catalogue(base: Path, *versions: int) -> tuple[Catalogue, Gate]:
-    for version in versions:
-        (base / str(version)).mkdir()
-        (base / str(version) / "m.onnx").write_bytes(b"")
-    gate = Gate()
-    return Catalogue([ModelConfig(name="m", base_path=base)], LimitsConfig(), gate), gate
-
-
-def test_a_version_that_is_coming_goes_before_one_that_has_failed(tmp_path: Path) -> None:
-    made, gate = catalogue(tmp_path, 1, 2)
-    made.rescan(0)
-    made.state_changed(
-        ModelStateChanged(gate.last.handle, 20, ErrorRecord("ModelLoadFailed", "x"), (), (), 0, "")
-    )
-    made.rescan(0)
-    assert made.records()[0].default_version == 1
-
-
-def test_a_duplicate_answer_changes_nothing(tmp_path: Path) -> None:
-    made, gate = catalogue(tmp_path, 1)
-    made.rescan(0)
-    message = ModelStateChanged(gate.last.handle, 30, None, (), (), 1, "")
-    made.state_changed(message)
-    made.state_changed(message)
-
-
-def test_an_unlistable_base_path_keeps_what_is_served(tmp_path: Path) -> None:
-    base = tmp_path / "base"
-    base.mkdir()
-    made, gate = catalogue(base, 1)
-    made.rescan(0)
-    made.state_changed(ModelStateChanged(gate.last.handle, 30, None, (), (), 1, ""))
-    base.rename(tmp_path / "away")
-    base.symlink_to(base)
-    made.rescan(0)
-    assert made.records()[0].versions[0].state == State.AVAILABLE
 
 
 # D6 arenas: an unknown index ends the manager's loop.
@@ -256,7 +210,7 @@ def write(tmp_path: Path, content: bytes) -> list[str]:
 
 @pytest.mark.parametrize("content", [b'{"a": "\xff"}', b"[" * 100_000])
 def test_a_file_that_is_no_json_in_other_ways(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(ConfigError, match="is not JSON"):
+    with pytest.raises(ConfigError, match=r"is wrong:\n.*(JSON|levels)"):
         effective_config(write(tmp_path, content), {}, "config")
 
 

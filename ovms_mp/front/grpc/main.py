@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of a gRPC front process: tie to the parent, session, server, drain, exit."""
+"""The life of a gRPC front process: session, server, drain, exit."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import uvloop
 
-from ovms_mp.errors import BootError, ExitCode, OvmsError
+from ovms_mp.errors import ExitCode, OvmsError
 from ovms_mp.front.grpc.server import create_server
 from ovms_mp.front.grpc.servicer import TfsServicer
 from ovms_mp.front.session import FrontSession
-from ovms_mp.log import configure_logging
-from ovms_mp.wire.lifetime import die_with_parent
-from ovms_mp.wire.specs import GrpcFrontSpec, spec_from_argument
+from ovms_mp.wire.process import run_child
+from ovms_mp.wire.specs import GrpcFrontSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,22 +25,12 @@ _log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str]) -> int:
     """Run the front; its exit code."""
-    try:
-        spec = spec_from_argument(arguments[0] if arguments else "", GrpcFrontSpec)
-        die_with_parent(spec.common.parent_pid)
-    except BootError as error:
-        sys.stderr.write(f"{error}\n")
-        return ExitCode.BOOT_FAILED
-    # Ctrl-C reaches the whole process group, but when a front stops is the manager's decision.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    configure_logging(spec.common.log_level, spec.common.log_path, "grpc", spec.common.run_id)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(spec))
-    except Exception:
-        _log.exception("event=front_died")
-        return ExitCode.INTERNAL
+    return run_child(arguments, GrpcFrontSpec, lambda _: "grpc", _run)
+
+
+def _run(spec: GrpcFrontSpec) -> int:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(spec))
 
 
 async def _serve(spec: GrpcFrontSpec) -> int:

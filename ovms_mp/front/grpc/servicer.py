@@ -19,7 +19,7 @@ from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 from ovms_mp.front.tfs.decode import decode_predict
 from ovms_mp.front.tfs.encode import encode_predict
 from ovms_mp.front.tfs.encode_typed import encode_predict_typed
-from ovms_mp.front.tfs.metadata import encode_metadata, encode_status
+from ovms_mp.front.tfs.metadata import encode_metadata, encode_reloaded, encode_status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +49,7 @@ class TfsServicer:
             f"{prediction}/Predict": self.predict,
             f"{prediction}/GetModelMetadata": self.get_model_metadata,
             f"{model}/GetModelStatus": self.get_model_status,
+            f"{model}/HandleReloadConfigRequest": self.handle_reload_config_request,
         }
 
     async def predict(self, request: bytes, deadline_ns: int) -> bytes:
@@ -77,6 +78,22 @@ class TfsServicer:
         spec = _parse(request, serving.GetModelStatusRequest).model_spec
         _refuse_label(spec.version_label)
         return encode_status(self._service.statuses(spec.name, spec.version.value)).SerializeToString()
+
+    async def handle_reload_config_request(self, request: bytes, deadline_ns: int) -> bytes:
+        """ReloadConfigRequest to ReloadConfigResponse: what ``POST /v1/config/reload`` does.
+
+        TensorFlow Serving replaces its models by those in the request. Here they come from the server's own file, and
+        a client that sends some is told so, as it would take OK for its models being served. A failure is the call's
+        status, so that no client has to look in two places.
+        """
+        message = _parse(request, serving.ReloadConfigRequest)
+        if message.config.ByteSize():
+            raise UnsupportedOperation(
+                "a configuration in the request is not supported; change the server's own file (--config_path) and "
+                "leave the request empty"
+            )
+        await self._service.reload(deadline_ns)
+        return encode_reloaded().SerializeToString()
 
 
 def _encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes:

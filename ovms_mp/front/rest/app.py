@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The falcon application: routes, bodies, and the one place where failures become HTTP."""
+"""The falcon application: routes, and the one place where failures become HTTP."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -19,7 +18,8 @@ from ovms_mp.errors import (
     OvmsError,
     RequestTooLarge,
 )
-from ovms_mp.front.rest import tfs_calls
+from ovms_mp.front.rest import server_calls, tfs_calls
+from ovms_mp.front.rest.body import read_body
 
 if TYPE_CHECKING:
     from typing import Any
@@ -45,6 +45,10 @@ def create_app(lifespan: Lifespan) -> falcon.asgi.App[Request, Response]:
     app.add_route("/v1/models/{name}/labels/{label}", models, suffix="label")
     app.add_route("/v1/models/{name}/metadata", models, suffix="metadata")
     app.add_route("/v1/models/{name}/versions/{version}/metadata", models, suffix="metadata")
+    server = ServerState(lifespan)
+    app.add_route("/v1/config", server, suffix="config")
+    app.add_route("/v1/config/reload", server, suffix="reload")
+    app.add_route("/v1/status", server)
     return app
 
 
@@ -75,7 +79,7 @@ class TfsModels:
         # first.
         await self._service.routable(name, tfs_calls.version_number(name, version))
         deadline_ns = time.monotonic_ns() + int(spec.limits.request_timeout_s * 1e9)
-        body = await _read_body(request, spec.limits.max_message_bytes, spec.limits.request_timeout_s)
+        body = await read_body(request, spec.limits.max_message_bytes, spec.limits.request_timeout_s)
         _answer(
             response, self._service, await tfs_calls.predict(self._service, name, version, body, deadline_ns)
         )
@@ -93,6 +97,31 @@ class TfsModels:
         return self._lifespan.session.service
 
 
+class ServerState:
+    """``/v1/config``, as OVMS has it, and ``/v1/status``, our own."""
+
+    def __init__(self, lifespan: Lifespan) -> None:
+        self._lifespan = lifespan
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        """How the machine is divided, its workers, and all models with their plans."""
+        _answer(response, self._service, server_calls.status(self._service))
+
+    async def on_get_config(self, request: Request, response: Response) -> None:
+        """Status of all models."""
+        _answer(response, self._service, server_calls.config(self._service))
+
+    async def on_post_reload(self, request: Request, response: Response) -> None:
+        """Look at the configuration and the repositories now; a body would have no meaning and is not read."""
+        _close_if_body_is_held_back(request, response)
+        response.status, body = await server_calls.reload(self._service, 0)
+        _answer(response, self._service, body)
+
+    @property
+    def _service(self) -> Service:
+        return self._lifespan.session.service
+
+
 def _answer(response: Response, service: Service, body: bytes) -> None:
     response.data = body
     response.content_type = "application/json"
@@ -102,33 +131,10 @@ def _answer(response: Response, service: Service, body: bytes) -> None:
         response.set_header("Connection", "close")
 
 
-async def _read_body(request: Request, limit_bytes: int, timeout_s: float) -> bytes:
-    """The whole body.
-
-    Raises:
-        RequestTooLarge: It is longer than the limit.
-        DeadlineExceeded: It did not arrive in time.
-    """
-    length = request.content_length
-    if length is not None and length > limit_bytes:
-        raise _too_large(length, limit_bytes)
-    try:
-        async with asyncio.timeout(timeout_s):
-            # One byte more than allowed tells a chunked body that is too long from one that just fits.
-            body = await request.stream.read(limit_bytes + 1)
-    except TimeoutError:
-        raise DeadlineExceeded(
-            f"the request's body did not arrive within {timeout_s:g} s (--request_timeout_s)"
-        ) from None
-    if len(body) > limit_bytes:
-        raise _too_large(len(body), limit_bytes)
-    return body
-
-
-def _too_large(length: int, limit: int) -> RequestTooLarge:
-    return RequestTooLarge(
-        f"body of {length} bytes or more is longer than the limit of {limit} (--max_message_mb)"
-    )
+def _close_if_body_is_held_back(request: Request, response: Response) -> None:
+    """Who waits for a go-ahead and gets an answer may keep the body; the next request must not be taken for it."""
+    if request.expect:
+        response.set_header("Connection", "close")
 
 
 def _write_error(response: Response, status: int, message: str) -> None:
@@ -146,6 +152,7 @@ async def _answer_failure(
     if isinstance(error, (RequestTooLarge, DeadlineExceeded)):
         # Part of the body may be unread; the connection cannot carry another request.
         response.set_header("Connection", "close")
+    _close_if_body_is_held_back(request, response)
 
 
 async def _answer_http_error(
@@ -161,6 +168,7 @@ async def _answer_http_error(
     _write_error(response, code, reason)
     for name, value in dict(error.headers or {}).items():
         response.set_header(name, value)
+    _close_if_body_is_held_back(request, response)
 
 
 async def _answer_defect(

@@ -96,9 +96,10 @@ class RestApplication(BaseApplication):
     def load(self) -> object:
         """The ASGI application; called in the worker."""
         from ovms_mp.front.rest.app import create_app
+        from ovms_mp.front.rest.early import answering_early
         from ovms_mp.front.rest.lifespan import Lifespan
 
-        return create_app(Lifespan(self._spec))
+        return answering_early(create_app(Lifespan(self._spec)))
 
     def run(self) -> None:
         """Run the arbiter; ends the process."""

@@ -8,6 +8,7 @@ default values are written, as clients without protobuf index into them.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from google.protobuf import json_format
@@ -17,13 +18,14 @@ from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import SignatureDef, Tens
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import (
     GetModelMetadataResponse,
     GetModelStatusResponse,
+    ReloadConfigResponse,
     SignatureDefMap,
     StatusProto,
 )
 from ovms_mp.front.tfs.encode import SIGNATURE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from google.protobuf.message import Message
 
@@ -65,6 +67,11 @@ def encode_metadata(
     return response
 
 
+def encode_reloaded() -> ReloadConfigResponse:
+    """Write the answer to a reload that went well."""
+    return ReloadConfigResponse(status=StatusProto(error_code="OK"))
+
+
 def status_json(versions: Sequence[VersionStatus]) -> bytes:
     """Write :func:`encode_status`'s message as JSON; the proto pins its field names to snake_case."""
     return _json(encode_status(versions))
@@ -75,6 +82,12 @@ def metadata_json(
 ) -> bytes:
     """Write :func:`encode_metadata`'s message as JSON; its field names are protobuf's camelCase."""
     return _json(encode_metadata(model_name, version, inputs, outputs))
+
+
+def config_json(models: Mapping[str, Sequence[VersionStatus]]) -> bytes:
+    """Write :func:`status_json`'s documents of all models as one, by name."""
+    documents = {name: json.loads(status_json(versions)) for name, versions in models.items()}
+    return json.dumps(documents, indent=1).encode()
 
 
 def _tensor_info(spec: TensorSpec) -> TensorInfo:

@@ -4,16 +4,22 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from ovms_mp.errors import ModelNotFound, ModelNotReady, VersionNotFound
 from ovms_mp.front.routing import RoutingTable, not_found_text
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State, VersionStatus
-from ovms_mp.wire.messages import ModelRecord, RoutingSnapshot, TensorSpecRecord, VersionRecord
+from ovms_mp.wire.messages import ModelRecord, RoutingSnapshot, TensorSpecRecord, VersionRecord, WorkerRecord
 
 Y = TensorSpecRecord("y", "FP32", ((1, 1), (10, 10)))
 Z = TensorSpecRecord("z", "UINT8", ((3, 3),))
 FREE = TensorSpecRecord("f", "FP32", ((0, -1),))
+
+
+WORKERS = tuple(
+    WorkerRecord(f"worker-{name}", "CPU", 100, (0, 1), f"ipc://@{name}") for name in ("w", "v", "idle")
+)
 
 
 def version(
@@ -25,8 +31,9 @@ def version(
         error_code=2 if error else 0,
         error_message=error,
         handle=number * 11,
-        endpoint="ipc://@w" if state is State.AVAILABLE else "",
+        endpoints=("ipc://@w", "ipc://@v") if state is State.AVAILABLE else (),
         nireq=4,
+        detail="2 streams" if state is State.AVAILABLE else "",
         inputs=(TensorSpecRecord("x", "INT64", ((1, 4), (0, -1))),),
         outputs=outputs,
     )
@@ -34,7 +41,7 @@ def version(
 
 def table(*versions: VersionRecord, default: int = 0, is_draining: bool = False) -> RoutingTable:
     return RoutingTable(
-        RoutingSnapshot(7, is_draining, ("ipc://@w", "ipc://@v"), (ModelRecord("m", default, versions),))
+        RoutingSnapshot(7, is_draining, WORKERS, ("two workers",), (ModelRecord("m", default, versions),))
     )
 
 
@@ -50,23 +57,33 @@ FULL = table(
 
 
 def test_a_snapshot_is_taken_whole() -> None:
-    assert (FULL.epoch, FULL.is_draining, FULL.endpoints) == (7, False, frozenset({"ipc://@w", "ipc://@v"}))
+    assert (FULL.epoch, FULL.is_draining, FULL.workers, FULL.plan) == (7, False, WORKERS, ("two workers",))
     assert table(is_draining=True).is_draining
     model = FULL.model("m")
     assert (model.name, model.default_version, list(model.versions)) == ("m", 4, [1, 2, 3, 4, 5, 6])
 
 
+def test_all_models_in_the_snapshots_order() -> None:
+    models = tuple(ModelRecord(name, 0, ()) for name in ("b", "a"))
+
+    assert [model.name for model in RoutingTable(RoutingSnapshot(1, False, (), (), models)).models()] == [
+        "b",
+        "a",
+    ]
+
+
+def test_endpoints_are_those_of_all_living_workers() -> None:
+    """Also of one that serves no version at the moment: it may still have tasks to answer."""
+    assert FULL.endpoints == frozenset({"ipc://@w", "ipc://@v", "ipc://@idle"})
+
+
 def test_a_route_has_what_its_record_says() -> None:
     route = FULL.find("m", 3)
 
-    assert (route.model_name, route.version, route.endpoint, route.handle, route.nireq) == (
-        "m",
-        3,
-        "ipc://@w",
-        33,
-        4,
-    )
+    assert (route.model_name, route.version, route.handle, route.nireq) == ("m", 3, 33, 4)
+    assert (route.endpoints, route.detail) == (("ipc://@w", "ipc://@v"), "2 streams")
     assert route.status == VersionStatus(3, State.AVAILABLE)
+    assert FULL.model("m").versions[6].endpoints == ()
     (spec,) = route.inputs
     assert (spec.name, spec.dtype, spec.bounds, spec.dims) == ("x", DType.INT64, ((1, 4), (0, -1)), (-1, -1))
 
@@ -128,6 +145,14 @@ def test_whether_waiting_makes_sense_and_why_not(number: int, may_come: bool, re
     assert route.may_come is may_come
     assert type(error) is ModelNotReady
     assert error.message == f"version {number} of model 'm' is not available: {reason}"
+
+
+def test_a_message_of_an_available_version_is_no_error() -> None:
+    """Such as files that were changed in place: it is served, and its status says so unchanged."""
+    record = structs.replace(version(1, State.AVAILABLE), error_message="files have changed")
+    route = table(record).find("m", 1)
+
+    assert route.status == VersionStatus(1, State.AVAILABLE, 0, "files have changed")
 
 
 def test_a_version_that_has_not_begun_may_come() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ovms_mp.errors import (
+    ConfigRejected,
     DtypeMismatch,
     InputNameMismatch,
     ModelNotFound,
@@ -28,7 +29,15 @@ from ovms_mp.front.tensors import GivenTensor, ResultTensor
 from ovms_mp.model.dtypes import DType, element_count
 from ovms_mp.model.status import State
 from ovms_mp.wire.arena import Arena, create_arena_file
-from ovms_mp.wire.messages import ModelRecord, RoutingSnapshot, TensorSpecRecord, VersionRecord
+from ovms_mp.wire.messages import (
+    ConfigReloaded,
+    ErrorRecord,
+    ModelRecord,
+    RoutingSnapshot,
+    TensorSpecRecord,
+    VersionRecord,
+    WorkerRecord,
+)
 from ovms_mp.wire.specs import ArenaHandle
 
 if TYPE_CHECKING:
@@ -59,8 +68,9 @@ def version(
         error_code=2 if error else 0,
         error_message=error,
         handle=number,
-        endpoint=ENDPOINT if state is State.AVAILABLE else "",
+        endpoints=(ENDPOINT,) if state is State.AVAILABLE else (),
         nireq=1,
+        detail="",
         inputs=inputs,
         outputs=outputs,
     )
@@ -69,7 +79,8 @@ def version(
 def table(
     *versions: VersionRecord, default: int = 0, epoch: int = 1, is_draining: bool = False
 ) -> RoutingTable:
-    snapshot = RoutingSnapshot(epoch, is_draining, (ENDPOINT,), (ModelRecord("m", default, versions),))
+    worker = WorkerRecord("worker-0", "CPU", 100, (0,), ENDPOINT)
+    snapshot = RoutingSnapshot(epoch, is_draining, (worker,), (), (ModelRecord("m", default, versions),))
     return RoutingTable(snapshot)
 
 
@@ -78,7 +89,15 @@ class Desk:
 
     def __init__(self, descriptor: int) -> None:
         self.dispatcher = Dispatcher(Arena(ArenaHandle(descriptor, MIB)), b"0:1", asyncio.get_running_loop())
-        self.service = Service(self.dispatcher, request_timeout_s=300.0, retry_window_s=5.0)
+        self.service = Service(
+            self.dispatcher, request_timeout_s=300.0, retry_window_s=5.0, ask_reload=self.answer_reload
+        )
+        self.asked_reloads: list[int] = []
+        self.reloaded = ConfigReloaded(1, False, None)
+
+    async def answer_reload(self, deadline_ns: int) -> ConfigReloaded:
+        self.asked_reloads.append(deadline_ns)
+        return self.reloaded
 
     async def refusal(
         self, given: dict[str, GivenTensor], output_filter: Sequence[str] = (), **specs: Any
@@ -352,6 +371,28 @@ def test_draining_is_what_the_snapshot_says(run: Any) -> None:
     run(body)
 
 
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_a_reload_says_whether_anything_changed(run: Any, is_changed: bool) -> None:
+    async def body(desk: Desk) -> None:
+        desk.reloaded = ConfigReloaded(1, is_changed, None)
+        assert await desk.service.reload(77) is is_changed
+        assert desk.asked_reloads == [77]
+
+    run(body)
+
+
+def test_a_reload_that_failed_is_raised_in_the_clients_words(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        desk.reloaded = ConfigReloaded(1, True, ErrorRecord("ConfigError", "$.model_config_list is missing"))
+        with pytest.raises(ConfigRejected) as caught:
+            await desk.service.reload(0)
+        assert caught.value.message == (
+            "Reloading config file failed. Check server logs for more info. $.model_config_list is missing"
+        )
+
+    run(body)
+
+
 # Waiting for a version.
 
 
@@ -375,7 +416,7 @@ def test_who_waits_gets_the_version_when_it_comes(run: Any) -> None:
         assert not waiting.done()
         desk.service.replace_table(table(version(1, State.AVAILABLE), default=1, epoch=3))
         route = await waiting
-        assert (route.version, route.endpoint) == (1, ENDPOINT)
+        assert (route.version, route.endpoints) == (1, (ENDPOINT,))
 
     run(body)
 
@@ -407,7 +448,7 @@ def test_who_waits_is_told_when_it_has_gone(run: Any) -> None:
 @pytest.mark.parametrize("retry_window_s", [0.0, 0.005])
 def test_patience_ends(run: Any, retry_window_s: float) -> None:
     async def body(desk: Desk) -> None:
-        service = Service(desk.dispatcher, request_timeout_s=300.0, retry_window_s=retry_window_s)
+        service = Service(desk.dispatcher, 300.0, retry_window_s, desk.answer_reload)
         service.replace_table(table(version(1, State.LOADING), default=1))
         with pytest.raises(ModelNotReady, match="version 1 of model 'm' is not available: state LOADING"):
             await service.routable("m", 0)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -12,12 +13,16 @@ from ovms_mp.config import (
     GrpcConfig,
     LimitsConfig,
     LogConfig,
+    ModelConfig,
     RestConfig,
     ServerConfig,
     SupervisionConfig,
 )
+from ovms_mp.manager.deployments import Deployment, settings_of
 from ovms_mp.manager.specs import SpecMaker
-from ovms_mp.wire.specs import ArenaHandle, FrontLimits, spec_from_argument
+from ovms_mp.wire.specs import ArenaHandle, CpuShare, EngineSpec, FrontLimits, ProbeSpec, spec_from_argument
+
+from .fakes import files
 
 CONFIG = ServerConfig(
     models=(),
@@ -32,10 +37,12 @@ CONFIG = ServerConfig(
         stop_grace_s=13.0,
         stuck_timeout_s=17.0,
     ),
-    engine=EngineConfig(cpu_extension="/ext.so"),
+    engine=EngineConfig(cpu_extension="/ext.so", plugins_xml="/plugins.xml"),
     log=LogConfig(level="DEBUG", path="/log"),
 )
 ARENAS = (ArenaHandle(5, 1 << 20), ArenaHandle(6, 1 << 20))
+SHARE = CpuShare((2, 3), 1, is_pinning_safe=False)
+ENGINE = EngineSpec("/ext.so", "/plugins.xml")
 LIMITS = FrontLimits(request_timeout_s=11.0, retry_window_s=0.5, max_message_bytes=3 << 20)
 
 
@@ -45,7 +52,7 @@ def maker() -> SpecMaker:
 
 
 def test_what_all_children_are_told(maker: SpecMaker) -> None:
-    common = maker.worker("worker-0.1", "CPU").common
+    common = maker.worker("worker-0.1", "CPU", SHARE).common
 
     assert (common.parent_pid, common.run_id, common.control_endpoint) == (
         os.getpid(),
@@ -59,15 +66,28 @@ def test_what_all_children_are_told(maker: SpecMaker) -> None:
 
 
 def test_a_worker(maker: SpecMaker) -> None:
-    spec = maker.worker("worker-0.1", "AUTO:GPU,CPU")
+    spec = maker.worker("worker-0.1", "AUTO:GPU,CPU", SHARE)
 
     assert (spec.child_id, spec.kind, spec.device) == ("worker-0.1", "worker", "AUTO:GPU,CPU")
-    assert spec.cpu_extension == "/ext.so"
+    assert (spec.engine, spec.cpu) == (ENGINE, SHARE)
     assert spec_from_argument(spec.to_argument(), type(spec)) == spec
 
 
+def test_a_probe(maker: SpecMaker) -> None:
+    config = ModelConfig(name="m", base_path=Path("/models"), nireq=2, plugin_config={"A": "b", "C": 1.5})
+    settings = settings_of(config, CONFIG.limits)
+    deployment = Deployment(7, "m", 3, settings, files("3/model.xml"), cache_directory="/cache/7")
+    spec = maker.probe("probe.1", deployment, SHARE)
+
+    assert (spec.child_id, spec.kind, spec.common.arenas) == ("probe.1", "probe", ARENAS)
+    assert (spec.handle, spec.name, spec.version) == (7, "m", 3)
+    assert (spec.model_file, spec.cache_directory) == ("/models/3/model.xml", "/cache/7")
+    assert (spec.settings, spec.engine, spec.cpu) == (settings, ENGINE, SHARE)
+    assert spec_from_argument(spec.to_argument(), ProbeSpec) == spec
+
+
 def test_a_successor_takes_its_tasks_elsewhere(maker: SpecMaker) -> None:
-    endpoints = {maker.worker("worker-0.1", "CPU").data_endpoint for _ in range(20)}
+    endpoints = {maker.worker("worker-0.1", "CPU", SHARE).data_endpoint for _ in range(20)}
 
     assert len(endpoints) == 20
     assert all(endpoint.startswith("ipc://@") for endpoint in endpoints)

@@ -1,19 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Supervision without processes: the kernel's part (start, pidfd, signal, wait) is played by pipes.
-
-A "process" is the read end of a pipe in place of its pidfd: it becomes readable when the test ends the
-process. What the supervisor does with real ones is tested in ``tests/integration`` and ``tests/fault``.
-"""
+"""Supervision without processes: the kernel's part (start, pidfd, signal, wait) is played by pipes."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,71 +21,10 @@ from ovms_mp.manager.timers import Timers
 from ovms_mp.wire.channels import Poller
 from ovms_mp.wire.specs import ChildSpec, CommonSpec
 
+from .kernel import FIRST_PID, Kernel
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-FIRST_PID = 2**22 + 1
-"""Beyond what Linux gives out, so nothing real can be meant."""
-
-
-@dataclass
-class Process:
-    """What the kernel would know of a process."""
-
-    pid: int
-    read_end: int
-    write_end: int
-    command: list[str] = field(default_factory=list)
-    environment: dict[str, str] = field(default_factory=dict)
-    descriptors: tuple[int, ...] = ()
-    status: int | None = None
-    signals: list[int] = field(default_factory=list)
-
-    def end(self, status: int) -> None:
-        self.status = status
-        os.close(self.write_end)
-
-    def wait(self, timeout: float | None = None) -> int:
-        """As :class:`subprocess.Popen` has it."""
-        assert self.status is not None, "waited for a process that lives"
-        return self.status
-
-
-class Kernel:
-    """Plays the kernel, and the clock."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.processes: list[Process] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def start(self, command: list[str] | None = None, **settings: Any) -> Process:
-        """As :class:`subprocess.Popen` is called."""
-        read_end, write_end = os.pipe()
-        process = Process(FIRST_PID + len(self.processes), read_end, write_end, command or [])
-        if command:
-            assert settings["stdin"] == subprocess.DEVNULL
-            process.environment, process.descriptors = settings["env"], settings["pass_fds"]
-        self.processes.append(process)
-        return process
-
-    def pidfd_open(self, pid: int) -> int:
-        for process in self.processes:
-            if process.pid == pid and process.status is None:
-                return process.read_end
-        raise ProcessLookupError
-
-    def send(self, pidfd: int, number: int) -> None:
-        (process,) = [process for process in self.processes if process.read_end == pidfd]
-        process.signals.append(number)
-
-    def close(self) -> None:
-        for process in self.processes:
-            if process.status is None:
-                process.end(0)
-                os.close(process.read_end)
 
 
 @dataclass
@@ -99,6 +33,7 @@ class Told:
 
     exits: list[tuple[str, str]] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    given_up: list[tuple[str, str]] = field(default_factory=list)
 
     def child_exited(self, child: Child, reason: str) -> None:
         assert child.state is ChildState.EXITED
@@ -106,6 +41,9 @@ class Told:
 
     def cannot_boot(self, reason: str) -> None:
         self.reasons.append(reason)
+
+    def role_failed(self, name: str, reason: str) -> None:
+        self.given_up.append((name, reason))
 
 
 @dataclass
@@ -118,9 +56,17 @@ class Scene:
     told: Told
     supervisor: Supervisor
 
-    def fill(self, name: str = "worker-0", kind: Kind = Kind.WORKER) -> Child:
-        self.supervisor.fill(name, kind, make_spec, (3, 4))
+    def fill(self, name: str = "worker-0", kind: Kind = Kind.WORKER, *, is_vital: bool = True) -> Child:
+        self.supervisor.fill(name, kind, make_spec, (3, 4), is_vital=is_vital)
         return self.child(f"{name}.1")
+
+    def spawn_once(self, child_id: str = "probe.1") -> Child:
+        child = self.supervisor.spawn_once(Kind.PROBE, make_spec(child_id), (3, 4))
+        assert child is not None
+        return child
+
+    def signals(self, child: Child) -> list[int]:
+        return self.kernel.process(child.pid).signals
 
     def child(self, child_id: str) -> Child:
         found = self.supervisor.find(child_id)
@@ -135,8 +81,7 @@ class Scene:
 
     def end(self, child: Child, status: int) -> None:
         """The process ends, and the manager's loop notices."""
-        (process,) = [process for process in self.kernel.processes if process.pid == child.pid]
-        process.end(status)
+        self.kernel.process(child.pid).end(status)
         self.supervisor.collect(self.poller.wait(0.0))
 
     def serve_and_end(self, child: Child, status: int) -> None:
@@ -169,11 +114,7 @@ def make_spec(child_id: str) -> ChildSpec:
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     kernel = Kernel()
-    monkeypatch.setattr(supervisor_module, "time", kernel)
-    monkeypatch.setattr(timers_module, "time", kernel)
-    monkeypatch.setattr(subprocess, "Popen", kernel.start)
-    monkeypatch.setattr(os, "pidfd_open", kernel.pidfd_open)
-    monkeypatch.setattr(signal, "pidfd_send_signal", kernel.send)
+    kernel.install(monkeypatch, supervisor_module, timers_module)
     timers, poller, told = Timers(), Poller(), Told()
     yield Scene(
         kernel,
@@ -322,6 +263,198 @@ def test_deaths_at_the_same_moment_are_all_noticed(scene: Scene) -> None:
 
     assert {child_id for child_id, _ in scene.told.exits} == {"worker-0.1", "grpc-0.1", "grpc-1.1"}
     assert sorted(scene.ids()) == ["grpc-0.2", "grpc-1.2", "worker-0.2"]
+
+
+# Roles that the server can do without.
+
+
+@pytest.mark.parametrize("status", [0, 1, 3, 70])
+def test_a_role_that_is_not_vital_is_given_up_when_it_cannot_start(scene: Scene, status: int) -> None:
+    vital = scene.make_ready(scene.fill("worker-0"))
+    scene.end(scene.fill("worker-1", is_vital=False), status)
+    scene.pass_time(60)
+
+    assert scene.told.reasons == []
+    ((name, reason),) = scene.told.given_up
+    assert name == "worker-1"
+    assert reason.startswith(f"worker-1.1 could not start: exit code {status} (")
+    assert list(scene.supervisor.living()) == [vital]
+
+
+def test_one_that_is_not_ready_in_time_is_killed_and_given_up(scene: Scene) -> None:
+    child = scene.fill(is_vital=False)
+    child.to(ChildState.BOOTING)
+    scene.pass_time(60)
+    assert scene.told.given_up == [("worker-0", "worker-0.1 was not ready within 60 s (--boot_timeout_s)")]
+    assert scene.signals(child) == [signal.SIGKILL]
+    scene.end(child, -9)
+    scene.pass_time(60)
+
+    assert scene.ids() == []
+    assert scene.told.reasons == []
+    assert len(scene.told.given_up) == 1
+    assert [child_id for child_id, _ in scene.told.exits] == ["worker-0.1"]
+
+
+def test_one_that_says_why_it_cannot_start_is_given_up_once(scene: Scene) -> None:
+    child = scene.fill(is_vital=False)
+    scene.supervisor.report_boot_failure(child, "no such library")
+    scene.end(child, 3)
+
+    assert scene.told.given_up == [("worker-0", "worker-0.1: no such library")]
+    assert scene.told.reasons == []
+    assert scene.ids() == []
+
+
+def test_one_that_dies_again_and_again_before_it_is_ready_is_given_up(scene: Scene) -> None:
+    scene.fill(is_vital=False)
+    for number in range(1, 10):
+        scene.end(scene.child(f"worker-0.{number}"), -9)
+        scene.pass_time(5.0)
+
+    assert len(scene.told.given_up) == 1
+    assert scene.told.reasons == []
+    assert scene.ids() == []
+
+
+def test_one_that_has_served_is_replaced_like_any_other(scene: Scene) -> None:
+    scene.serve_and_end(scene.fill(is_vital=False), -11)
+
+    assert scene.ids() == ["worker-0.2"]
+    assert scene.told.given_up == []
+
+
+def test_a_role_that_the_system_refuses_to_fill_is_tried_again_and_then_given_up(scene: Scene) -> None:
+    scene.kernel.refusals = 100
+    scene.supervisor.fill("worker-0", Kind.WORKER, make_spec, (), is_vital=False)
+    for _ in range(20):
+        scene.pass_time(1.0)
+
+    ((name, reason),) = scene.told.given_up
+    assert name == "worker-0"
+    assert "cannot be spawned" in reason
+    assert scene.kernel.refusals == 91
+    assert scene.told.reasons == []
+
+
+def test_a_role_that_the_system_refuses_once_is_filled_a_little_later(scene: Scene) -> None:
+    scene.kernel.refusals = 1
+    scene.supervisor.fill("worker-0", Kind.WORKER, make_spec, ())
+    assert scene.ids() == []
+    scene.pass_time(1.0)
+
+    assert scene.ids() == ["worker-0.2"]
+    assert scene.told.reasons == []
+
+
+def test_an_ended_role_is_killed_and_not_filled_again(scene: Scene) -> None:
+    child, other = scene.make_ready(scene.fill("worker-0")), scene.make_ready(scene.fill("worker-1"))
+    scene.supervisor.end_role("worker-0")
+    scene.supervisor.end_role("never filled")
+    assert scene.signals(child) == [signal.SIGKILL]
+    assert scene.signals(other) == []
+    scene.end(child, -9)
+    scene.pass_time(10)
+
+    assert scene.ids() == ["worker-1.1"]
+
+
+def test_an_ended_role_whose_successor_was_due_stays_empty(scene: Scene) -> None:
+    scene.fill()
+    scene.end(scene.child("worker-0.1"), -9)
+    scene.end(scene.child("worker-0.2"), -9)
+    scene.supervisor.end_role("worker-0")
+    scene.pass_time(10)
+
+    assert scene.ids() == []
+
+
+def test_one_role_alone_is_not_replaced_any_more(scene: Scene) -> None:
+    one, other = scene.fill("worker-0"), scene.fill("worker-1")
+    scene.supervisor.stop_replacing("worker-0")
+    scene.serve_and_end(one, -9)
+    scene.serve_and_end(other, -9)
+
+    assert scene.ids() == ["worker-1.2"]
+
+
+# Processes that are run once.
+
+
+def test_a_process_that_is_run_once_is_not_replaced(scene: Scene) -> None:
+    child = scene.spawn_once()
+    assert (child.name, child.child_id, child.kind) == ("probe.1", "probe.1", Kind.PROBE)
+    assert scene.kernel.processes[0].command[3] == "ovms_mp.worker.probe"
+    assert scene.kernel.processes[0].descriptors == (3, 4)
+    scene.end(child, 3)
+    scene.pass_time(60)
+
+    assert [child_id for child_id, _ in scene.told.exits] == ["probe.1"]
+    assert scene.ids() == []
+    assert scene.told.reasons == []
+    assert scene.told.given_up == []
+
+
+@pytest.mark.parametrize(("status", "level"), [(0, "INFO"), (-11, "ERROR"), (70, "ERROR")])
+def test_only_the_good_end_of_a_probe_is_expected(
+    scene: Scene, caplog: pytest.LogCaptureFixture, status: int, level: str
+) -> None:
+    caplog.set_level("INFO")
+    scene.end(scene.spawn_once(), status)
+
+    (record,) = [
+        record for record in caplog.records if "pid=" in record.message and "spawned" not in record.message
+    ]
+    assert record.levelname == level
+
+
+def test_a_system_that_refuses_a_process_that_is_run_once(scene: Scene) -> None:
+    scene.kernel.refusals = 1
+
+    assert scene.supervisor.spawn_once(Kind.PROBE, make_spec("probe.1"), ()) is None
+    assert scene.ids() == []
+    assert scene.spawn_once("probe.2").child_id == "probe.2"
+
+
+def test_a_probe_has_no_boot_deadline_nor_silence(scene: Scene) -> None:
+    child = scene.spawn_once()
+    child.to(ChildState.BOOTING)
+    look(scene, 200)
+    scene.timers.run_due()
+
+    assert scene.signals(child) == []
+    assert scene.told.reasons == []
+
+
+def test_its_failure_to_boot_is_nobody_elses(scene: Scene) -> None:
+    scene.supervisor.report_boot_failure(scene.spawn_once(), "no such library")
+
+    assert scene.told.reasons == []
+    assert scene.told.given_up == []
+
+
+# Draining with a deadline.
+
+
+def test_who_drains_too_long_is_killed(scene: Scene) -> None:
+    child = scene.make_ready(scene.fill())
+    child.to(ChildState.DRAINING)
+    scene.supervisor.end_within(child, 5.0)
+    scene.pass_time(4.9)
+    assert scene.signals(child) == []
+    scene.pass_time(0.2)
+
+    assert scene.signals(child) == [signal.SIGKILL]
+
+
+def test_who_drained_in_time_is_not(scene: Scene) -> None:
+    child = scene.make_ready(scene.fill())
+    child.to(ChildState.DRAINING)
+    scene.supervisor.end_within(child, 5.0)
+    scene.end(child, 0)
+    scene.pass_time(10)
+
+    assert scene.signals(child) == []
 
 
 # REST fronts.

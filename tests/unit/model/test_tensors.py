@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovms_mp.model.dtypes import DType
-from ovms_mp.model.tensors import Bound, TensorSpec
+from ovms_mp.model.input_settings import Bound
+from ovms_mp.model.tensors import TensorSpec
 
 SIZES = st.integers(0, 6)
 BOUNDS: st.SearchStrategy[Bound] = st.one_of(

@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import json
+import os
+import stat
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.storage.local import find_model_file, list_versions
+from ovms_mp.storage import local
+from ovms_mp.storage.local import list_versions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -29,33 +37,25 @@ def fill(directory: Path, *names: str) -> Path:
 @pytest.mark.parametrize(
     ("names", "chosen"),
     [
-        (["model.xml", "model.bin"], "model.xml"),
         (["model.xml", "model.bin", "sub/file"], "model.xml"),
-        (["something.xml", "something.bin", "mapping_config.json"], "something.xml"),
         (["some file.xml", "some file.bin"], "some file.xml"),
-        (["a.xml", "b.xml", "b.bin"], "b.xml"),
-        (["b.xml", "b.bin", "a.xml", "a.bin"], "a.xml"),
-        (["model.onnx"], "model.onnx"),
-        (["model.onnx", "z.xml", "z.bin"], "z.xml"),
         (["z.xml", "model.onnx"], "model.onnx"),
-        (["b.onnx", "a.onnx"], "a.onnx"),
-        (["model.v2.xml", "model.v2.bin"], "model.v2.xml"),
+        (["saved_model.pb", "variables/variables.index", "assets/"], "."),
+        (["frozen.pb"], "frozen.pb"),
         ([], None),
-        (["model.xml"], None),
-        (["model.bin"], None),
-        (["somefile.bin", "otherfile.xml"], None),
         (["2/model.xml", "2/model.bin"], None),
         (["model.xml/", "model.bin"], None),
         (["model.xml", "model.bin/"], None),
         (["model.onnx/"], None),
-        (["model.XML", "model.BIN"], None),
-        (["model.pb"], None),
+        (["sub/saved_model.pb"], None),
     ],
 )
 def test_the_file_to_read(tmp_path: Path, names: list[str], chosen: str | None) -> None:
-    found = find_model_file(fill(tmp_path / "1", *names))
+    fill(tmp_path / "1", *names)
+    listing = list_versions(tmp_path)
 
-    assert found == (None if chosen is None else tmp_path / "1" / chosen)
+    assert listing.model_files == ({} if chosen is None else {1: tmp_path / "1" / chosen})
+    assert set(listing.problems) == (set() if chosen else {"1"})
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_files_and_hidden_directories_are_passed_over_without_a_word(tmp_path: P
 
 
 def test_nested_versions_are_not_looked_for(tmp_path: Path) -> None:
-    fill(tmp_path, "dir1/", "dir2/2/model.onnx", "3/model.onnx", "4/2/model.onnx")
+    fill(tmp_path, "dir1/", "dir2/2/model.onnx", "3/model.onnx", "4/2/model.onnx", "model.onnx")
     listing = list_versions(tmp_path)
 
     assert list(listing.model_files) == [3]
@@ -118,7 +118,8 @@ def test_versions_are_ascending_by_number(tmp_path: Path) -> None:
     listing = list_versions(tmp_path)
 
     assert set(listing.model_files) == {2, 9, 10}
-    assert "a NAME.xml with its NAME.bin, or a NAME.onnx" in listing.problems["1"]
+    assert list(listing.versions) == [2, 9, 10]
+    assert "m.xml is without m.bin" in listing.problems["1"]
 
 
 def test_symbolic_links_are_followed(tmp_path: Path) -> None:
@@ -132,15 +133,15 @@ def test_symbolic_links_are_followed(tmp_path: Path) -> None:
     assert listing.problems == {}
 
 
-@pytest.mark.parametrize("is_file", [False, True])
-def test_a_base_path_that_is_no_directory(tmp_path: Path, is_file: bool) -> None:
-    path = tmp_path / "base"
-    if is_file:
-        path.write_bytes(b"")
-    listing = list_versions(path)
+@pytest.mark.parametrize("where", ["absent", "absent/below", "file/below", "dangling"])
+def test_a_base_path_that_is_not_there(tmp_path: Path, where: str) -> None:
+    fill(tmp_path, "file")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    listing = list_versions(tmp_path / where)
 
     assert not listing.exists
-    assert listing.model_files == {}
+    assert listing.is_certain
+    assert (listing.versions, listing.problems) == ({}, {})
 
 
 def test_an_empty_base_path(tmp_path: Path) -> None:
@@ -156,5 +157,384 @@ def test_a_base_path_that_cannot_be_listed_is_a_problem(tmp_path: Path) -> None:
     listing = list_versions(loop)
 
     assert listing.model_files == {}
+    assert not listing.is_certain
     assert list(listing.problems) == [str(loop)]
     assert "cannot be listed" in listing.problems[str(loop)]
+
+
+# A base path that is a model itself.
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "problem"),
+    [
+        ("m.onnx", [], None),
+        ("m.xml", ["m.bin"], None),
+        ("m.xml", ["other.bin"], "needs m.bin beside it"),
+        ("m.pdmodel", ["m.pdiparams"], None),
+        ("m.pdmodel", [], "needs m.pdiparams beside it"),
+        ("m.pb", [], None),
+        ("m.tflite", [], None),
+        ("a file.v2.tflite", ["b.onnx"], None),
+        ("readme.md", ["m.onnx"], "is no model: expected is"),
+        ("m.bin", ["m.xml"], "is no model"),
+    ],
+)
+def test_a_base_path_that_is_a_file(
+    tmp_path: Path, name: str, beside: list[str], problem: str | None
+) -> None:
+    fill(tmp_path, name, *beside)
+    listing = list_versions(tmp_path / name)
+
+    assert listing.exists
+    assert listing.is_certain
+    if problem is None:
+        assert listing.model_files == {1: tmp_path / name}
+        assert listing.problems == {}
+    else:
+        assert listing.versions == {}
+        assert problem in listing.problems[name]
+
+
+def test_the_parts_of_a_model_file_belong_to_it_and_nothing_else_does(tmp_path: Path) -> None:
+    fill(
+        tmp_path,
+        "m.onnx",
+        "m.onnx.data",
+        "m.onnx_data",
+        "m.bin",
+        "mapping_config.json",
+        "mm.onnx",
+        "x/y",
+        "a",
+    )
+    listing = list_versions(tmp_path / "m.onnx")
+
+    names = [name for name, *_ in listing.versions[1].fingerprint]
+    assert names == ["m.bin", "m.onnx", "m.onnx.data", "m.onnx_data", "mapping_config.json"]
+
+
+def test_the_path_of_a_saved_model_file_is_its_directory(tmp_path: Path) -> None:
+    fill(tmp_path, "saved_model.pb", "variables/variables.index")
+    listing = list_versions(tmp_path / "saved_model.pb")
+
+    assert listing.model_files == {1: tmp_path}
+    assert len(listing.versions[1].fingerprint) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen", "told"),
+    [
+        (["m.onnx"], "m.onnx", "m.onnx"),
+        (["m.xml", "m.bin", "readme.md", "doc/"], "m.xml", "m.xml"),
+        (["saved_model.pb", "fingerprint.pb", "variables/a", "assets/b"], ".", "saved_model.pb"),
+        (["b.onnx", "a.onnx"], None, "a.onnx, b.onnx"),
+        (["m.onnx", "1/m.onnx"], "1/m.onnx", None),
+        (["m.onnx", "1/"], None, "1"),
+        (["m.bin"], None, None),
+    ],
+)
+def test_a_model_in_the_base_path_itself_is_version_1_when_it_is_alone(
+    tmp_path: Path, names: list[str], chosen: str | None, told: str | None
+) -> None:
+    listing = list_versions(fill(tmp_path, *names))
+
+    assert listing.model_files == ({} if chosen is None else {1: tmp_path / chosen})
+    assert list(listing.problems) == ([] if told is None else [told])
+    if told and told != "1":
+        assert f"1/{told.split(',')[0]}" in listing.problems[told]
+
+
+def test_of_several_models_in_a_version_the_first_is_taken_and_that_is_said(tmp_path: Path) -> None:
+    fill(tmp_path / "1", "m.onnx", "m.xml", "m.bin")
+    listing = list_versions(tmp_path)
+
+    assert listing.model_files == {1: tmp_path / "1" / "m.xml"}
+    assert listing.problems == {"1": "holds several models; m.xml is taken, not m.onnx"}
+
+
+# What a version looks like.
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda version: (version / "m.onnx").write_bytes(b"longer"),
+        lambda version: os.utime(version / "m.onnx", ns=(1, 1)),
+        lambda version: (version / "other").replace(version / "m.onnx"),
+        lambda version: fill(version, "mapping_config.json"),
+        lambda version: fill(version, "a/b/c"),
+        lambda version: fill(version, ".m.onnx.Ab12Cd"),
+        lambda version: (version / "sub" / "weights").unlink(),
+    ],
+)
+def test_every_change_of_its_files_changes_the_fingerprint(
+    tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    version = fill(tmp_path / "1", "m.onnx", "sub/weights", "other")
+    before = list_versions(tmp_path).versions[1]
+    assert list_versions(tmp_path).versions[1] == before
+    change(version)
+
+    assert list_versions(tmp_path).versions[1].fingerprint != before.fingerprint
+
+
+def test_the_fingerprint_tells_name_size_time_and_inode(tmp_path: Path) -> None:
+    version = fill(tmp_path / "1", "m.onnx", "sub/weights", ".git/x", ".hidden")
+    (version / "m.onnx").write_bytes(b"12345")
+    (version / "link").symlink_to("m.onnx")
+    state = (version / "m.onnx").stat()
+    found = list_versions(tmp_path).versions[1]
+
+    assert [entry[0] for entry in found.fingerprint] == [".hidden", "link", "m.onnx", "sub/weights"]
+    assert found.fingerprint[1:3] == tuple(
+        (name, 5, state.st_mtime_ns, state.st_ino) for name in ("link", "m.onnx")
+    )
+
+
+def test_the_last_change_is_that_of_the_inode_which_cannot_be_set_back(tmp_path: Path) -> None:
+    version = fill(tmp_path / "1", "m.onnx", "n.bin")
+    before = list_versions(tmp_path).versions[1].changed_at
+    os.utime(version / "m.onnx", (1, 1))
+    found = list_versions(tmp_path).versions[1]
+
+    assert found.changed_at == max((version / name).stat().st_ctime for name in ("m.onnx", "n.bin"))
+    assert found.changed_at >= before
+    assert abs(found.changed_at - time.time()) < 60
+
+
+def test_a_version_that_is_renamed_into_place_is_as_old_as_its_files(tmp_path: Path) -> None:
+    files = fill(tmp_path / "made", "m.onnx")
+    (tmp_path / "base").mkdir()
+    changed_at = (files / "m.onnx").stat().st_ctime
+    files.rename(tmp_path / "base" / "1")
+
+    assert list_versions(tmp_path / "base").versions[1].changed_at == changed_at
+
+
+def test_links_in_circles_end(tmp_path: Path) -> None:
+    version = fill(tmp_path / "1", "m.onnx", "sub/weights")
+    for name, target in (
+        ("self", "."),
+        ("up", ".."),
+        ("sub/again", "../sub"),
+        ("loop", "loop"),
+        ("lost", "x"),
+    ):
+        (version / name).symlink_to(target)
+    listing = list_versions(tmp_path)
+
+    assert listing.is_certain
+    assert listing.model_files == {1: version / "m.onnx"}
+    assert len(listing.versions[1].fingerprint) < 20
+
+
+def test_a_version_of_too_many_files_is_served_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_MAX_FILES", 10)
+    fill(tmp_path / "1", "m.onnx", *(f"sub/{number}" for number in range(20)))
+    listing = list_versions(tmp_path)
+
+    assert listing.model_files == {1: tmp_path / "1" / "m.onnx"}
+    assert len(listing.versions[1].fingerprint) == 10
+    assert "more than 10 files" in listing.problems["1"]
+
+
+def test_a_thousand_versions_are_listed_quickly(tmp_path: Path) -> None:
+    fill(tmp_path, "file")
+    for number in range(1, 1001):
+        os.mkdir(f"{tmp_path}/{number}")
+        os.link(f"{tmp_path}/file", f"{tmp_path}/{number}/m.onnx")
+    start = time.perf_counter()
+    listing = list_versions(tmp_path)
+    took_s = time.perf_counter() - start
+
+    assert len(listing.versions) == 1000
+    assert took_s < 2, "it takes about 0.03 s; nobody's machine is that slow"
+
+
+# What may lie there.
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket"])
+def test_what_is_no_file_is_neither_opened_nor_a_model(tmp_path: Path, kind: str) -> None:
+    fill(tmp_path / "1", "m.xml")
+    fill(tmp_path / "2", "m.onnx")
+    places = [tmp_path / "1" / "m.bin", tmp_path / "2" / "other", tmp_path / "3", tmp_path / "base"]
+    for place in places:
+        if kind == "fifo":
+            os.mkfifo(place)
+        else:
+            os.mknod(place, stat.S_IFSOCK | 0o600)
+    listing = list_versions(tmp_path)
+
+    assert list(listing.versions) == [2]
+    assert [name for name, *_ in listing.versions[2].fingerprint] == ["m.onnx"]
+    assert set(listing.problems) == {"1"}
+    listing = list_versions(tmp_path / "base")
+    assert (listing.exists, listing.versions) == (True, {})
+    assert "neither a directory nor a file" in listing.problems["base"]
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    os.makedirs(os.fsencode(tmp_path) + b"/v\xff")
+    for name in (b"m\xff.onnx", b"data\xfe"):
+        for version in (b"/1/", b"/2/"):
+            path = os.fsencode(tmp_path) + version + name
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb"):
+                pass
+    fill(tmp_path / "2", "m.onnx")
+    listing = list_versions(tmp_path)
+
+    assert listing.model_files == {2: tmp_path / "2" / "m.onnx"}
+    assert set(listing.problems) == {"1", "v\\xff"}
+    for files in listing.versions.values():
+        assert [name for name, *_ in files.fingerprint] == ["data\\xfe", "m.onnx", "m\\xff.onnx"]
+    json.dumps([*listing.problems.items()]).encode()
+
+
+def test_kubernetes_links(tmp_path: Path) -> None:
+    fill(tmp_path, "..2026_11/1/m.onnx", "..2026_11/2/m.onnx")
+    (tmp_path / "..data").symlink_to("..2026_11")
+    for name in ("1", "2"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    listing = list_versions(tmp_path)
+
+    assert listing.model_files == {number: tmp_path / str(number) / "m.onnx" for number in (1, 2)}
+    assert listing.problems == {}
+
+
+# Everything may change while one looks.
+
+
+def failing(name: str, function: str, error: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a system call fail for paths with this last part, as file systems of others do."""
+    real = getattr(os, function)
+
+    def fail(path: object, *args: object, **kwargs: object) -> object:
+        if os.fspath(path).endswith("/" + name):  # type: ignore[call-overload]  # every caller gives a path
+            raise OSError(error, os.strerror(error))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, function, fail)
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("where", ["1", "base"])
+def test_what_cannot_be_looked_at_may_still_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, where: str
+) -> None:
+    fill(tmp_path / "base", "1/m.onnx", "2/m.onnx")
+    failing(where, "scandir", error, monkeypatch)
+    listing = list_versions(tmp_path / "base")
+
+    assert listing.exists
+    assert not listing.is_certain
+    assert set(listing.versions) == ({2} if where == "1" else set())
+    assert os.strerror(error) in next(iter(listing.problems.values()))
+
+
+def test_a_link_that_leads_where_we_may_not_look_matters_only_if_it_is_a_version(tmp_path: Path) -> None:
+    fill(tmp_path / "base", "1/m.onnx")
+    for name in ("latest", "2"):
+        (tmp_path / "base" / name).symlink_to("x" * 300)  # Fails with ENAMETOOLONG, for root too.
+    assert not list_versions(tmp_path / "base").is_certain
+    (tmp_path / "base" / "2").unlink()
+    listing = list_versions(tmp_path / "base")
+
+    assert (listing.is_certain, listing.problems, set(listing.versions)) == (True, {}, {1})
+
+
+@pytest.mark.parametrize("where", ["1", "base"])
+def test_what_goes_while_one_looks_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    fill(tmp_path / "base", "1/m.onnx", "2/m.onnx")
+    failing(where, "scandir", errno.ENOENT, monkeypatch)
+    listing = list_versions(tmp_path / "base")
+
+    assert listing.is_certain
+    assert listing.problems == {}
+    assert (listing.exists, set(listing.versions)) == ((True, {2}) if where == "1" else (False, set()))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_certain"), [(errno.EACCES, True), (errno.ENOENT, True), (errno.EIO, False)]
+)
+def test_a_directory_below_a_version_that_is_not_ours_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, is_certain: bool
+) -> None:
+    fill(tmp_path / "base" / "1", "m.onnx", "lost+found/")
+    failing("lost+found", "scandir", error, monkeypatch)
+    listing = list_versions(tmp_path / "base")
+
+    assert listing.is_certain is is_certain
+    assert set(listing.versions) == ({1} if is_certain else set())
+
+
+def test_a_version_that_is_swapped_while_it_is_listed_is_not_taken_for_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old target of a link is opened, removed, and then listed: nothing is in it."""
+    fill(tmp_path, "..old/1/m.onnx", "..new/1/m.onnx", "base/")
+    link = tmp_path / "base" / "1"
+    link.symlink_to(tmp_path / "..old" / "1")
+    real = os.scandir
+
+    def swap_then_list(path: object) -> object:
+        if os.fspath(path) == str(link) and (tmp_path / "..old" / "1" / "m.onnx").exists():  # type: ignore[call-overload]  # a path
+            iterator = real(path)  # type: ignore[call-overload]  # a path
+            fresh = tmp_path / "fresh"
+            fresh.symlink_to(tmp_path / "..new" / "1")
+            fresh.rename(link)
+            (tmp_path / "..old" / "1" / "m.onnx").unlink()
+            return iterator
+        return real(path)  # type: ignore[call-overload]  # a path
+
+    monkeypatch.setattr(os, "scandir", swap_then_list)
+    listing = list_versions(tmp_path / "base")
+
+    assert listing.is_certain
+    assert listing.model_files == {1: link / "m.onnx"}
+    assert listing.versions[1].fingerprint[0][3] == (tmp_path / "..new" / "1" / "m.onnx").stat().st_ino
+
+
+def adding_at_each_look(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Add a file to a directory whenever it is listed; counts that."""
+    real = os.scandir
+    count = itertools.count()
+
+    def add_then_list(path: object) -> object:
+        if os.fspath(path) == str(directory):  # type: ignore[call-overload]  # a path
+            fill(directory, f"file{next(count)}")
+        return real(path)  # type: ignore[call-overload]  # a path
+
+    monkeypatch.setattr(os, "scandir", add_then_list)
+    return count
+
+
+def test_a_base_path_that_changes_all_the_time_is_uncertain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "base", "1/m.onnx")
+    count = adding_at_each_look(tmp_path / "base", monkeypatch)
+    listing = list_versions(tmp_path / "base")
+
+    assert not listing.is_certain
+    assert set(listing.versions) == {1}
+    assert next(count) == 3, "it was looked at three times"
+
+
+@pytest.mark.parametrize("has_model", [False, True])
+def test_a_version_that_changes_all_the_time_is_not_taken_for_no_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_model: bool
+) -> None:
+    fill(tmp_path / "1", *(["m.onnx"] if has_model else []))
+    adding_at_each_look(tmp_path / "1", monkeypatch)
+    listing = list_versions(tmp_path)
+
+    assert listing.is_certain is has_model
+    assert set(listing.versions) == ({1} if has_model else set())
+    assert listing.problems == ({} if has_model else {"1": "cannot be listed: it is being changed"})

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovms_mp.errors import ModelLoadFailed, OvmsError, ProtocolError
+from ovms_mp.model.input_settings import InputSettings
 from ovms_mp.wire import messages
 from ovms_mp.wire.messages import (
     CancelTask,
@@ -220,7 +221,7 @@ def test_an_error_record_is_the_exception_again() -> None:
 
 
 def test_infinities_of_properties_survive() -> None:
-    settings = ModelSettings("CPU", 0, {"A": math.inf}, 1, 1)
+    settings = ModelSettings("CPU", 0, {"A": math.inf}, InputSettings(), False, 1, 1)
     message = decode_to_child(encode(LoadModel(1, "m", 1, "f", settings)))
 
     assert isinstance(message, LoadModel)

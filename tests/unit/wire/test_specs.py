@@ -8,12 +8,17 @@ import json
 import pytest
 
 from ovms_mp.errors import BootError
+from ovms_mp.model.input_settings import InputSettings, InputShape
+from ovms_mp.wire.messages import ModelSettings
 from ovms_mp.wire.specs import (
     ArenaHandle,
     ChildSpec,
     CommonSpec,
+    CpuShare,
+    EngineSpec,
     FrontLimits,
     GrpcFrontSpec,
+    ProbeSpec,
     RestSpec,
     WorkerSpec,
     spec_from_argument,
@@ -37,7 +42,23 @@ SPECS: list[ChildSpec] = [
         common=COMMON,
         device="AUTO:GPU,CPU",
         data_endpoint="ipc://@y",
-        cpu_extension='/opt/"odd" name.so',
+        engine=EngineSpec('/opt/"odd" name.so', "/opt/plugins.xml"),
+        cpu=CpuShare((0, 2), 2, False),
+    ),
+    ProbeSpec(
+        child_id="probe.1",
+        kind="probe",
+        common=COMMON,
+        handle=3,
+        name="m\u00fc",
+        version=2,
+        model_file="/models/m/2/model.xml",
+        settings=ModelSettings(
+            "CPU", 0, {"NUM_STREAMS": 2}, InputSettings(shapes=(InputShape("x", None),)), True, 10, 1 << 30
+        ),
+        cache_directory="/run/cache",
+        engine=EngineSpec(),
+        cpu=CpuShare(),
     ),
     GrpcFrontSpec(
         child_id="grpc-0.2",

@@ -12,7 +12,14 @@ import pytest
 
 from ovms_mp.errors import Code
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import SignatureDefMap
-from ovms_mp.front.tfs.metadata import encode_metadata, encode_status, metadata_json, status_json
+from ovms_mp.front.tfs.metadata import (
+    config_json,
+    encode_metadata,
+    encode_reloaded,
+    encode_status,
+    metadata_json,
+    status_json,
+)
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State, VersionStatus
 from ovms_mp.model.tensors import TensorSpec
@@ -119,3 +126,34 @@ def test_metadata_is_deterministic() -> None:
         encode_metadata("m", 1, specs, []).metadata["signature_def"] for specs in ([one, other], [other, one])
     ]
     assert packed[0].value == packed[1].value
+
+
+def test_a_message_without_an_error_goes_out_as_it_is() -> None:
+    """An available version may have something to say: its files have changed, or its reload failed."""
+    versions = [VersionStatus(1, State.AVAILABLE, 0, "files have changed")]
+    (entry,) = encode_status(versions).model_version_status
+
+    assert (entry.status.error_code, entry.status.error_message) == (0, "files have changed")
+    assert json.loads(status_json(versions))["model_version_status"] == [
+        {
+            "version": "1",
+            "state": "AVAILABLE",
+            "status": {"error_code": "OK", "error_message": "files have changed"},
+        }
+    ]
+
+
+def test_config_json_is_the_status_documents_by_name() -> None:
+    models = {"b": [VersionStatus(2, State.AVAILABLE)], "a": [VersionStatus(1).failed("no")], "ü": []}
+    document = json.loads(config_json(models))
+
+    assert list(document) == ["b", "a", "ü"]
+    assert document == {name: json.loads(status_json(versions)) for name, versions in models.items()}
+    assert json.loads(config_json({})) == {}
+
+
+def test_reloaded_has_its_status_written() -> None:
+    response = encode_reloaded()
+
+    assert response.HasField("status")
+    assert (response.status.error_code, response.status.error_message) == (0, "")

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON that people write: decoded strictly, with a place for every error, and all errors at once.
+
+A place is a JSON path such as ``$.model_config_list[2].config.shape.data``, or ``--shape.data`` for a flag that holds
+JSON. Stricter than Python's decoder: no ``NaN``, no key twice in one object, no number beyond a float, no lone
+surrogate; and nothing that a user writes can exhaust the decoder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import math
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from ovms_mp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MAX_DEPTH = 32
+"""Levels of a document; OVMS's has seven."""
+_MOST_ERRORS = 20
+_LONGEST_VALUE = 120
+_LONGEST_EXCERPT = 60
+_ACCEPTED = "JSON in UTF-8 with double quotes, without comments and without a comma after the last member"
+_MOST_DIGITS = 300
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class _Object(dict[str, object]):
+    """A decoded object that knows which of its keys were written more than once."""
+
+    repeated: tuple[str, ...] = ()
+
+
+def child_place(place: str, key: str | int) -> str:
+    """The place of a member of what is at ``place``."""
+    if isinstance(key, int):
+        return f"{place}[{key}]"
+    if _NAME.fullmatch(key):
+        return f"{place}.{key}"
+    return f"{place}[{shown(key)}]"
+
+
+def shown(value: object) -> str:
+    """A decoded value for a message, in JSON and on one line, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    # What JSON leaves unescaped may still end a line or move a terminal's cursor, or be no character at all.
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[: _LONGEST_VALUE + 1])
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + " ..."
+
+
+class Findings:
+    """What is wrong with a configuration, and what its author should know; collected while it is read."""
+
+    def __init__(self, *, is_strict: bool = False) -> None:
+        self._is_strict = is_strict
+        self.errors: list[str] = []
+        self.notices: list[str] = []
+
+    def refuse(self, place: str, value: object, accepted: str, reason: str = "") -> None:
+        """Note a value that is not accepted."""
+        because = f": {reason}" if reason else ""
+        self.errors.append(f"{place}: {shown(value)} is not valid{because}; accepted: {accepted}")
+
+    @contextlib.contextmanager
+    def refusing(self, place: str, value: object, accepted: str) -> Iterator[None]:
+        """Make a parser's ConfigError, which only says why, an error of this place."""
+        try:
+            yield
+        except ConfigError as error:
+            self.refuse(place, value, accepted, error.message)
+
+    def unknown_key(self, place: str, key: str, known: Iterable[str]) -> None:
+        """Note a key that has no meaning: a notice, or an error when strict."""
+        names = list(known)
+        near = difflib.get_close_matches(key.lower(), names, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names)}"
+        where = child_place(place, key)
+        if self._is_strict:
+            self.errors.append(f"{where} is unknown, which --strict_config refuses; {hint}")
+        else:
+            self.notices.append(f"{where} is unknown and has no effect; {hint}")
+
+    def decode(self, text: bytes | str, place: str, accepted: str = "") -> object:
+        """Decode a document and look at all of it once; None when it must not be read any further.
+
+        Args:
+            text: The document.
+            place: Where it stands.
+            accepted: What it should hold, where it is a value of something larger.
+        """
+        try:
+            document = _decode(text)
+        except ConfigError as error:
+            if accepted:
+                self.refuse(place, text, accepted, error.message)
+            else:
+                self.errors.append(f"{place}: {error.message}; accepted: {_ACCEPTED}")
+            return None
+        count = len(self.errors)
+        self.errors.extend(_flaws(document, place))
+        return document if count == len(self.errors) else None
+
+    def finish(self) -> None:
+        """End the reading.
+
+        Raises:
+            ConfigError: There are errors; its message has one line for each.
+        """
+        if len(self.errors) > _MOST_ERRORS:
+            rest = len(self.errors) - _MOST_ERRORS
+            raise ConfigError("\n".join([*self.errors[:_MOST_ERRORS], f"and {rest} more errors"]))
+        if self.errors:
+            raise ConfigError("\n".join(self.errors))
+
+
+def _decode(text: bytes | str) -> object:
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            encoding = " (it looks like UTF-16)" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+            raise ConfigError(f"byte {error.start} is no UTF-8 text{encoding}") from None
+    if not text.strip():
+        raise ConfigError("it is empty")
+    try:
+        document: object = json.loads(
+            text, object_pairs_hook=_object, parse_constant=float, parse_int=_integer
+        )
+    except json.JSONDecodeError as error:
+        near = shown(text[max(0, error.pos - _LONGEST_EXCERPT // 2) : error.pos + _LONGEST_EXCERPT // 2])
+        raise ConfigError(
+            f"it is not JSON: {error.msg} in line {error.lineno}, column {error.colno}, near {near}"
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"it has more than {MAX_DEPTH} levels") from None
+    return document
+
+
+def _integer(text: str) -> float:
+    """An integer; what no float can hold either becomes infinite, to be refused with its place."""
+    return int(text) if len(text) <= _MOST_DIGITS else math.inf
+
+
+def _object(pairs: list[tuple[str, object]]) -> _Object:
+    decoded = _Object(pairs)
+    if len(decoded) != len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        decoded.repeated = tuple(key for key, count in counts.items() if count > 1)
+    return decoded
+
+
+def _flaws(document: object, place: str) -> Iterator[str]:
+    """What no document may have, wherever it is. Not recursive: the document may be deep."""
+    waiting: list[tuple[str, object, int]] = [(place, document, 1)]
+    while waiting:
+        where, value, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            yield f"{where[:_LONGEST_VALUE]}: it has more than {MAX_DEPTH} levels; accepted: fewer"
+            return
+        if isinstance(value, dict):
+            repeated = value.repeated if isinstance(value, _Object) else ()
+            for key in repeated:
+                yield f"{child_place(where, key)}: is there more than once in one object; keep one of them"
+            waiting.extend((child_place(where, key), entry, depth + 1) for key, entry in value.items())
+            yield from (f"{where}: the key {shown(key)} is no text" for key in value if not _is_text(key))
+        elif isinstance(value, list):
+            waiting.extend((child_place(where, index), entry, depth + 1) for index, entry in enumerate(value))
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield f"{where}: {shown(value)} is no number of JSON; accepted: a finite number, up to 1.7e308"
+        elif isinstance(value, str) and not _is_text(value):
+            yield f"{where}: {shown(value)} is no text: half of a UTF-16 pair; save the file as UTF-8"
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

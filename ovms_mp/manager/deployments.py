@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One loading of one model version, from its trial to its end, over all workers of its device.
+
+::
+
+    TRYING --trial ran--> LOADING --on every READY worker--> SERVING --> RETIRING --> gone
+       |                     |                                              ^
+       +-------- failed -----+----- dropped: nobody wants it any more ------+
+
+A version has one deployment at a time that serves, and beside it at most one on its way to replace that one. The
+trial runs in a process of its own: what crashes or hangs there ends only there. A retiring deployment is unloaded
+only after every front has said that it routes elsewhere.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from ovms_mp.model.status import State
+from ovms_mp.wire.messages import LoadModel, ModelSettings, TensorSpecRecord, UnloadModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ovms_mp.config import LimitsConfig, ModelConfig
+    from ovms_mp.storage.local import VersionFiles
+    from ovms_mp.wire.messages import ErrorRecord, ModelStateChanged
+
+_log = logging.getLogger(__name__)
+
+_MAX_DEATHS_IN_LOAD = 2
+"""A deployment whose load has killed so many workers in a row has failed; its trial may have been lucky."""
+_MAX_DEATHS_IN_RELOAD = 5
+"""The same for one that has been served before, whose worker rather died of something else."""
+
+
+class Phase(enum.Enum):
+    """How far a deployment is."""
+
+    TRYING = enum.auto()
+    LOADING = enum.auto()
+    SERVING = enum.auto()
+    RETIRING = enum.auto()
+
+
+@dataclass(slots=True, eq=False)
+class Deployment:
+    """See the module's text.
+
+    Attributes:
+        handle: Addresses it at every worker; never used twice.
+        loaded: Workers that can run it.
+        pending: Workers that were told to load it and have not answered, with the number of that order.
+        unload_epoch: Snapshot without it, which every front must have applied before it is unloaded; 0 for none.
+        cache_directory: Where the trial left what it compiled.
+    """
+
+    handle: int
+    model_name: str
+    version: int
+    settings: ModelSettings
+    files: VersionFiles
+    phase: Phase = Phase.TRYING
+    loaded: set[str] = field(default_factory=set)
+    pending: dict[str, int] = field(default_factory=dict)
+    unload_epoch: int = 0
+    deaths_in_load: int = 0
+    has_served: bool = False
+    cache_directory: str = ""
+    inputs: tuple[TensorSpecRecord, ...] = ()
+    outputs: tuple[TensorSpecRecord, ...] = ()
+    nireq: int = 0
+    detail: str = ""
+
+    @property
+    def title(self) -> str:
+        """For the log."""
+        return f"model={self.model_name} version={self.version}"
+
+    def load_message(self) -> LoadModel:
+        """What a worker is told."""
+        return LoadModel(
+            self.handle,
+            self.model_name,
+            self.version,
+            str(self.files.model_file),
+            self.settings,
+            self.cache_directory,
+        )
+
+
+def settings_of(config: ModelConfig, limits: LimitsConfig) -> ModelSettings:
+    """What a worker needs to know of a model; two that are equal are the same deployment."""
+    return ModelSettings(
+        device=config.target_device,
+        nireq=config.nireq,
+        plugin_config=dict(config.plugin_config),
+        inputs=config.inputs,
+        allow_cache=config.allow_cache,
+        max_queue_tasks=limits.max_queue_tasks,
+        max_queue_bytes=limits.max_queue_mb << 20,
+    )
+
+
+class WorkerGate(Protocol):
+    """How deployments reach the workers of a device."""
+
+    def ready(self, device: str) -> tuple[str, ...]:
+        """READY workers that take loads, by child id."""
+
+    def send(self, worker: str, message: LoadModel | UnloadModel) -> None:
+        """Send one of them a message."""
+
+
+class TrialGate(Protocol):
+    """How deployments are tried."""
+
+    def submit(self, deployment: Deployment) -> None:
+        """Try it; the outcome comes to :meth:`Deployments.trial_ended`."""
+
+    def withdraw(self, deployment: Deployment) -> None:
+        """Nobody wants to know any more; end the trial if it runs. Unknown ones are ignored."""
+
+    def forget_cache(self, deployment: Deployment) -> None:
+        """Its first load is over, so what the trial compiled is not needed any more."""
+
+
+class Observer(Protocol):
+    """Who is told how deployments fare."""
+
+    def now_serving(self, deployment: Deployment) -> None:
+        """It can be routed to, for the first time."""
+
+    def has_failed(self, deployment: Deployment, error_name: str, reason: str) -> None:
+        """It will not serve, or not any more; it is gone from the books."""
+
+    def has_gone(self, deployment: Deployment) -> None:
+        """It retired, and no worker has it any more."""
+
+    def workers_changed(self, deployment: Deployment) -> None:
+        """A SERVING one can be routed to at other workers than before, possibly at none."""
+
+
+class Deployments:
+    """The books of all deployments. Owned by the manager's loop."""
+
+    def __init__(self, workers: WorkerGate, trials: TrialGate, observer: Observer) -> None:
+        self._workers = workers
+        self._trials = trials
+        self._observer = observer
+        self._by_handle: dict[int, Deployment] = {}
+        self._next_handle = 1
+        self._orders = itertools.count()
+
+    def __iter__(self) -> Iterator[Deployment]:
+        """All of them, also retiring ones."""
+        return iter(list(self._by_handle.values()))
+
+    def find(self, handle: int) -> Deployment | None:
+        """By its handle."""
+        return self._by_handle.get(handle)
+
+    def is_pending(self, handle: int, worker: str) -> bool:
+        """Whether a worker has not yet said how a load went."""
+        deployment = self._by_handle.get(handle)
+        return deployment is not None and worker in deployment.pending
+
+    def begin(
+        self, model_name: str, version: int, settings: ModelSettings, files: VersionFiles
+    ) -> Deployment:
+        """Start with the trial."""
+        deployment = Deployment(self._next_handle, model_name, version, settings, files)
+        self._next_handle += 1
+        self._by_handle[deployment.handle] = deployment
+        self._trials.submit(deployment)
+        return deployment
+
+    def trial_ended(self, handle: int, error_name: str, reason: str, detail: str) -> None:
+        """The trial's outcome; no error name and no reason means that it went well."""
+        deployment = self._by_handle.get(handle)
+        if deployment is None or deployment.phase is not Phase.TRYING:
+            return
+        if error_name or reason:
+            self._fail(deployment, error_name, reason)
+            return
+        deployment.phase = Phase.LOADING
+        _log.info("event=tried %s handle=%d %s", deployment.title, handle, detail)
+        for worker in self._workers.ready(deployment.settings.device):
+            self._send_load(deployment, worker)
+
+    def retire(self, deployment: Deployment, unload_epoch: int) -> None:
+        """Route nothing to it from that snapshot on, then unload it."""
+        if deployment.phase is Phase.TRYING:
+            self._trials.withdraw(deployment)
+        deployment.phase = Phase.RETIRING
+        deployment.unload_epoch = unload_epoch
+
+    def give_up(self, deployment: Deployment, error_name: str, reason: str) -> None:
+        """It cannot become anything."""
+        self._fail(deployment, error_name, reason)
+
+    def fronts_applied(self, epoch: int) -> None:
+        """Every front routes by a snapshot of at least this epoch."""
+        for deployment in self:
+            if deployment.phase is Phase.RETIRING and 0 < deployment.unload_epoch <= epoch:
+                deployment.unload_epoch = 0
+                for worker in deployment.loaded:
+                    self._workers.send(worker, UnloadModel(deployment.handle))
+                self._end_if_empty(deployment)
+
+    def worker_ready(self, worker: str, device: str) -> None:
+        """A worker takes loads: give it everything its device should have, what is being served first."""
+        waiting = [
+            deployment
+            for deployment in self
+            if deployment.settings.device == device and deployment.phase in (Phase.LOADING, Phase.SERVING)
+        ]
+        for deployment in sorted(waiting, key=lambda entry: entry.phase is not Phase.SERVING):
+            self._send_load(deployment, worker)
+
+    def worker_lost(self, worker: str, reason: str) -> None:
+        """A worker was reaped: it has nothing any more. No reason means that it was asked to end."""
+        # Loads are done one after another in the order in which they were sent; only the first was being done.
+        pending = [entry for entry in self if worker in entry.pending]
+        suspect = min(pending, key=lambda entry: entry.pending[worker], default=None)
+        for deployment in self:
+            if worker in deployment.loaded:
+                deployment.loaded.discard(worker)
+                if deployment.phase is Phase.SERVING:
+                    self._observer.workers_changed(deployment)
+            elif worker in deployment.pending:
+                del deployment.pending[worker]
+                deployment.deaths_in_load += bool(reason) and deployment is suspect
+                limit = _MAX_DEATHS_IN_RELOAD if deployment.has_served else _MAX_DEATHS_IN_LOAD
+                # What another worker serves is not taken away for it.
+                is_served = deployment.phase is Phase.SERVING and bool(deployment.loaded)
+                if deployment.deaths_in_load >= limit and not is_served:
+                    self._fail(deployment, "", f"the inference worker died while loading it: {reason}")
+                    continue
+                self._serve_if_loaded(deployment)
+            if deployment.phase is Phase.RETIRING:
+                self._end_if_empty(deployment)
+
+    def is_complete_on(self, worker: str, device: str) -> bool:
+        """Whether a worker has everything that its device serves."""
+        return all(
+            worker in deployment.loaded
+            for deployment in self
+            if deployment.phase is Phase.SERVING and deployment.settings.device == device
+        )
+
+    def state_changed(self, worker: str, message: ModelStateChanged) -> None:
+        """A worker reports the outcome of a load or an unload."""
+        deployment = self._by_handle.get(message.handle)
+        if deployment is None:
+            if message.state == State.AVAILABLE:
+                # It was given up while this worker was still loading it.
+                self._workers.send(worker, UnloadModel(message.handle))
+            return
+        match message.state:
+            case State.AVAILABLE:
+                self._loaded_at(deployment, worker, message)
+            case State.END:
+                deployment.loaded.discard(worker)
+                self._end_if_empty(deployment)
+            case _:
+                self._load_failed_at(deployment, worker, message.error)
+
+    def _send_load(self, deployment: Deployment, worker: str) -> None:
+        deployment.pending[worker] = next(self._orders)
+        _log.info(
+            "event=load %s handle=%d worker=%s device=%s file=%s",
+            deployment.title,
+            deployment.handle,
+            worker,
+            deployment.settings.device,
+            deployment.files.model_file,
+        )
+        self._workers.send(worker, deployment.load_message())
+
+    def _loaded_at(self, deployment: Deployment, worker: str, message: ModelStateChanged) -> None:
+        deployment.pending.pop(worker, None)
+        deployment.loaded.add(worker)
+        deployment.deaths_in_load = 0
+        deployment.inputs, deployment.outputs = message.inputs, message.outputs
+        deployment.nireq, deployment.detail = message.nireq, message.detail
+        _log.info("event=loaded %s worker=%s %s", deployment.title, worker, message.detail)
+        if deployment.phase is Phase.RETIRING:
+            if not deployment.unload_epoch:
+                self._workers.send(worker, UnloadModel(deployment.handle))
+        elif deployment.phase is Phase.SERVING:
+            self._observer.workers_changed(deployment)
+        else:
+            self._serve_if_loaded(deployment)
+
+    def _serve_if_loaded(self, deployment: Deployment) -> None:
+        if deployment.phase is Phase.LOADING and deployment.loaded and not deployment.pending:
+            deployment.phase = Phase.SERVING
+            deployment.has_served = True
+            self._trials.forget_cache(deployment)
+            deployment.cache_directory = ""
+            self._observer.now_serving(deployment)
+
+    def _load_failed_at(self, deployment: Deployment, worker: str, error: ErrorRecord | None) -> None:
+        deployment.pending.pop(worker, None)
+        reason = error.message if error else "no reason given"
+        if deployment.phase is Phase.RETIRING:
+            self._end_if_empty(deployment)
+        elif deployment.phase is Phase.SERVING and (deployment.loaded or deployment.pending):
+            _log.error("event=load_failed_at %s worker=%s reason=%s", deployment.title, worker, reason)
+        else:
+            self._fail(deployment, error.name if error else "", reason)
+
+    def _fail(self, deployment: Deployment, error_name: str, reason: str) -> None:
+        """Take it off the books; workers that have it already drop it. No front routes to it."""
+        del self._by_handle[deployment.handle]
+        self._trials.withdraw(deployment)
+        self._trials.forget_cache(deployment)
+        for worker in deployment.loaded:
+            self._workers.send(worker, UnloadModel(deployment.handle))
+        self._observer.has_failed(deployment, error_name, reason)
+
+    def _end_if_empty(self, deployment: Deployment) -> None:
+        if deployment.phase is Phase.RETIRING and not (
+            deployment.loaded or deployment.pending or deployment.unload_epoch
+        ):
+            del self._by_handle[deployment.handle]
+            self._trials.forget_cache(deployment)
+            self._observer.has_gone(deployment)
+
+
+def endpoints_of(deployment: Deployment, endpoint_by_worker: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Where fronts may send its tasks, out of (worker, endpoint) of those that are routed to."""
+    return tuple(endpoint for worker, endpoint in endpoint_by_worker if worker in deployment.loaded)

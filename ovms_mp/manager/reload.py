@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration file over time, and the clients that wait for a reload.
+
+A changed file is taken as a whole or not at all: whatever is wrong with it leaves everything as it was. A file
+that does not parse is read again a few times, as it may be half written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ovms_mp.config_file import parse_config_file
+from ovms_mp.errors import ConfigError
+from ovms_mp.wire.messages import ConfigReloaded, ErrorRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ovms_mp.config import ModelConfig
+
+_log = logging.getLogger(__name__)
+
+_TRIES = 4
+_TRY_AGAIN_S = 0.1
+
+
+class ConfigFile:
+    """The file that the models came from. Owned by the manager's loop."""
+
+    def __init__(self, path: Path, *, is_strict: bool) -> None:
+        self.path = path
+        self._is_strict = is_strict
+        self._digest = self._look()
+        self._tries = 0
+        self._again_at = 0.0
+        self.error: ErrorRecord | None = None
+        """What is wrong with the file as it is now; None when it is what is being served."""
+
+    def read_if_changed(self, *, is_asked: bool) -> tuple[tuple[ModelConfig, ...] | None, float | None]:
+        """Read the file if it is another than before, or the last one was refused and somebody asks.
+
+        Returns:
+            The models, or None when there is nothing to do; and when to call again, in monotonic seconds, or None.
+        """
+        digest = self._look()
+        if digest == self._digest and not (self._tries or (is_asked and self.error is not None)):
+            return None, None
+        if digest != self._digest:
+            self._digest = digest
+            self._tries = 0
+        elif self._tries and time.monotonic() < self._again_at:
+            return None, self._again_at
+        try:
+            models, notices = parse_config_file(self.path, is_strict=self._is_strict)
+        except ConfigError as error:
+            self._tries += 1
+            if self._tries < _TRIES:
+                self._again_at = time.monotonic() + _TRY_AGAIN_S
+                return None, self._again_at
+            self._tries = 0
+            self.error = ErrorRecord.of(error)
+            _log.error("event=config_refused everything stays as it was: %s", error)
+            return None, None
+        self._tries = 0
+        self.error = None
+        for notice in notices:
+            _log.warning("event=configuration %s", notice)
+        _log.info("event=config_read path=%s models=%d", self.path, len(models))
+        return models, None
+
+    @property
+    def is_being_read(self) -> bool:
+        """Whether it may be half written and will be read again in a moment."""
+        return self._tries > 0
+
+    def _look(self) -> bytes:
+        """A digest of the file; empty while it cannot be read."""
+        try:
+            return hashlib.sha256(self.path.read_bytes()).digest()
+        except OSError:
+            return b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiter:
+    child_id: str
+    request_id: int
+    changes_before: int
+
+
+class ReloadRequests:
+    """Clients that asked for a reload; all are answered when everything that was begun has ended."""
+
+    def __init__(self) -> None:
+        self._waiters: list[_Waiter] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiters)
+
+    def add(self, child_id: str, request_id: int, changes: int) -> None:
+        """Note who waits, and how many changes there had been before."""
+        self._waiters.append(_Waiter(child_id, request_id, changes))
+
+    def answers(self, changes: int, error: ErrorRecord | None) -> list[tuple[str, ConfigReloaded]]:
+        """(front, answer) for all who wait; nobody waits any more then."""
+        waiters, self._waiters = self._waiters, []
+        return [
+            (waiter.child_id, ConfigReloaded(waiter.request_id, changes != waiter.changes_before, error))
+            for waiter in waiters
+        ]

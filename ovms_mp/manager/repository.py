@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model directories as the manager sees them: when to look, what is there, and what is not settled yet.
+
+The directories are the truth and inotify is a hint to look again; a periodic look makes up for what it cannot tell.
+A version whose files were changed a moment ago is still arriving: it is left alone until nothing has touched it for
+``settle_s``, so a copy that is going on is never loaded half.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ovms_mp.storage.local import list_versions
+from ovms_mp.storage.watch import RepositoryWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from ovms_mp.config import ModelConfig
+    from ovms_mp.storage.local import Listing, VersionFiles
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """Files of a version as they were when they last looked different."""
+
+    files: VersionFiles
+    seen_at: float
+
+
+@dataclass(slots=True)
+class Look:
+    """What a base path holds.
+
+    Attributes:
+        settled: Versions that may be loaded.
+        arriving: Versions whose files were changed too short a time ago.
+        is_certain: False when something could not be looked at; what is missing may still be there then.
+        look_again_at: Monotonic seconds; when what arrives may have settled. None when nothing arrives.
+    """
+
+    settled: dict[int, VersionFiles] = field(default_factory=dict)
+    arriving: dict[int, VersionFiles] = field(default_factory=dict)
+    is_certain: bool = True
+    look_again_at: float | None = None
+
+
+class Repository:
+    """Looks at base paths. Owned by the manager's loop."""
+
+    def __init__(self, settle_s: float, *, is_watching: bool) -> None:
+        """Prepare.
+
+        Args:
+            settle_s: How long files must be left alone.
+            is_watching: Whether to ask inotify for hints.
+        """
+        self._settle_s = settle_s
+        self._watch = RepositoryWatch() if is_watching else None
+        self._arrivals: dict[tuple[str, int], _Arrival] = {}
+        self._last: dict[str, tuple[Path, Look]] = {}
+        self._told: dict[str, frozenset[str]] = {}
+        self._told_polled: frozenset[str] = frozenset()
+
+    def fileno(self) -> int | None:
+        """Descriptor that is readable when something may have changed; None without watching."""
+        return None if self._watch is None else self._watch.fileno()
+
+    def has_hint(self) -> bool:
+        """Take what inotify has to say; whether it is worth a look."""
+        return self._watch is not None and self._watch.read()
+
+    def arm(self, models: Iterable[ModelConfig], config_path: Path | None) -> None:
+        """Watch these; called before each look, so that nothing falls between."""
+        if self._watch is None:
+            return
+        self._watch.arm([model.base_path for model in models], [config_path] if config_path else [])
+        polled = frozenset(f"{path}: {reason}" for path, reason in self._watch.polled.items())
+        for text in sorted(polled - self._told_polled):
+            _log.warning("event=polling %s; changes are seen at the periodic look only", text)
+        self._told_polled = polled
+
+    def look(self, config: ModelConfig, loaded: Mapping[int, Sequence[object]], *, is_asked: bool) -> Look:
+        """Look at a model's base path; without watching only at first, while something arrives, and when asked.
+
+        Args:
+            config: The model.
+            loaded: Fingerprints of versions that are loaded or on their way: files that still look like that need no
+                time to settle.
+            is_asked: Somebody wants to know now.
+        """
+        base_path, last = self._last.get(config.name, (None, Look()))
+        is_open = bool(last.arriving) or not last.is_certain
+        if base_path == config.base_path and not (self._watch or is_asked or is_open):
+            return last
+        look = self._look(config, loaded)
+        self._last[config.name] = (config.base_path, look)
+        return look
+
+    def _look(self, config: ModelConfig, loaded: Mapping[int, Sequence[object]]) -> Look:
+        listing = list_versions(config.base_path)
+        self._tell(config, listing)
+        look = Look(is_certain=listing.is_certain)
+        moments: list[float] = []
+        for number, files in listing.versions.items():
+            if number in loaded and loaded[number] == files.fingerprint:
+                self._arrivals.pop((config.name, number), None)
+                look.settled[number] = files
+                continue
+            settled_at = self._settled_at(config.name, number, files)
+            if settled_at is None:
+                look.settled[number] = files
+            else:
+                look.arriving[number] = files
+                moments.append(settled_at)
+        for key in [
+            key for key in self._arrivals if key[0] == config.name and key[1] not in listing.versions
+        ]:
+            del self._arrivals[key]
+        look.look_again_at = min(moments, default=None)
+        return look
+
+    def _settled_at(self, name: str, number: int, files: VersionFiles) -> float | None:
+        """When the version may be loaded if nothing touches it; None for now."""
+        now = time.monotonic()
+        key = (name, number)
+        arrival = self._arrivals.get(key)
+        if arrival is None or arrival.files.fingerprint != files.fingerprint:
+            # Met for the first time: how long it was left alone is what its time stamps say. The wall clock
+            # because the stamps have it; a clock that was set back only means waiting settle_s.
+            age = time.time() - files.changed_at if arrival is None else 0.0
+            arrival = self._arrivals[key] = _Arrival(files, now - max(0.0, age))
+        settled_at = arrival.seen_at + self._settle_s
+        return None if settled_at <= now else settled_at
+
+    def forget(self, name: str) -> None:
+        """A model is not configured any more."""
+        self._told.pop(name, None)
+        self._last.pop(name, None)
+        for key in [key for key in self._arrivals if key[0] == name]:
+            del self._arrivals[key]
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._watch is not None:
+            self._watch.close()
+
+    def _tell(self, config: ModelConfig, listing: Listing) -> None:
+        """Log what is odd about a base path, once."""
+        texts = {f"{name}: {problem}" for name, problem in listing.problems.items()}
+        if not listing.exists:
+            texts = {"does not exist; waiting for it"}
+        elif not listing.versions:
+            texts.add("holds no version to serve; waiting for one, e.g. 1/model.xml with 1/model.bin")
+        for text in sorted(texts - self._told.get(config.name, frozenset())):
+            _log.warning("event=repository model=%s base_path=%s %s", config.name, config.base_path, text)
+        self._told[config.name] = frozenset(texts)

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Staffs the seats: starts workers for the devices that models want, replaces and retires them hitlessly.
+
+A worker that is replaced goes on until its successor has loaded everything that it has; then a snapshot routes
+past it, and when every front has applied that, the worker is drained. So a replacement looks like a version switch.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ovms_mp.config import MEBIBYTE
+from ovms_mp.manager.children import ChildState, Kind
+from ovms_mp.manager.cpu_plan import CpuPlan, make_plan
+from ovms_mp.wire.messages import Drain, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ovms_mp.config import ServerConfig
+    from ovms_mp.manager.children import Child
+    from ovms_mp.manager.cpu_plan import Machine
+    from ovms_mp.manager.specs import SpecMaker
+    from ovms_mp.manager.supervisor import Supervisor
+    from ovms_mp.manager.timers import Timers
+    from ovms_mp.manager.workers import Seat, Workers
+    from ovms_mp.wire.channels import Router
+    from ovms_mp.wire.specs import CpuShare
+
+_log = logging.getLogger(__name__)
+
+_MEMORY_LOOK_S = 1.0
+_REPLACE_AGAIN_FIRST_S = 10.0
+_REPLACE_AGAIN_LONGEST_S = 3600.0
+_GROWTH_WORTH_REPLACING = 1.1
+"""A successor that starts out above the limit is replaced only when it has grown by this factor since."""
+
+
+class Completeness(Protocol):
+    """Who knows what a worker has loaded."""
+
+    def is_complete_on(self, worker: str, device: str) -> bool:
+        """Whether it has everything that its device serves."""
+
+
+@dataclass(slots=True)
+class _MemoryWatch:
+    """When a seat's worker was replaced for its memory, and what its successor needs at least."""
+
+    allowed_at: float = 0.0
+    delay_s: float = _REPLACE_AGAIN_FIRST_S
+    at_start_bytes: int = 0
+
+
+class Staff:
+    """Decides who sits where. Owned by the manager's loop."""
+
+    def __init__(
+        self, config: ServerConfig, machine: Machine, supervisor: Supervisor, workers: Workers, timers: Timers
+    ) -> None:
+        self._config = config
+        self._machine = machine
+        self._supervisor = supervisor
+        self._workers = workers
+        self._timers = timers
+        self._plan = CpuPlan({}, ())
+        self._memory: dict[str, _MemoryWatch] = {}
+        self._unavailable: set[str] = set()
+        self._has_started = False
+        self._specs: SpecMaker
+        self._control: Router
+        self._descriptors: tuple[int, ...]
+        self.is_changed = False
+
+    def connect(self, specs: SpecMaker, control: Router, descriptors: tuple[int, ...]) -> None:
+        """What is known only once the arenas exist."""
+        self._specs = specs
+        self._control = control
+        self._descriptors = descriptors
+
+    def plan_lines(self) -> tuple[str, ...]:
+        """How the machine is divided, for people."""
+        return self._plan.lines
+
+    def share_of(self, device: str) -> CpuShare:
+        """The part of the machine that a worker of this device has."""
+        return self._plan.shares[device][0]
+
+    def start(self, devices: Sequence[str]) -> None:
+        """Start the first workers; one that cannot start ends the server."""
+        self.adjust(devices, frozenset())
+        self._has_started = True
+        if self._config.engine.worker_memory_limit_mb:
+            self._look_at_memory()
+
+    def adjust(self, devices: Sequence[str], in_use: frozenset[str] | set[str]) -> None:
+        """Have workers for these devices, and let those of others go.
+
+        Args:
+            devices: What models want, in the order of the configuration.
+            in_use: What deployments still use, too.
+        """
+        present = self._workers.devices()
+        # One that could not be had is tried again when a version is: at the pace of that one's back-off.
+        self._unavailable -= in_use
+        missing = [device for device in devices if device not in present and device not in self._unavailable]
+        if missing:
+            everything = [*devices, *sorted(in_use - set(devices))]
+            self._plan = make_plan(self._machine, everything, self._config.engine.cpu_workers)
+            _log.info("event=plan\n  %s", "\n  ".join(self._plan.lines))
+            self._rebalance()
+        for device in missing:
+            for share in self._plan.shares[device]:
+                self._fill(self._workers.add(device, share))
+        for seat in self._workers:
+            if seat.device not in devices and seat.device not in in_use and not seat.is_leaving:
+                _log.info("event=worker_not_needed seat=%s device=%s", seat.name, seat.device)
+                self._leave(seat)
+        self._unavailable &= set(devices)
+
+    def _rebalance(self) -> None:
+        """Replace workers whose part of the machine is another in the new plan: nobody can change it while it runs."""
+        successors = {seat.replaces: seat for seat in self._workers if seat.replaces is not None}
+        for device, shares in self._plan.shares.items():
+            seats = [
+                seat
+                for seat in self._workers
+                if seat.device == device and not seat.is_leaving and seat.replaces is None
+            ]
+            for seat, share in zip(seats, shares, strict=False):
+                if seat.share != share and seat not in successors:
+                    self.replace(seat, "the machine is divided anew", share)
+
+    def role_failed(self, name: str) -> str | None:
+        """A worker that was started later cannot be started; the device that has none now, or None."""
+        seat = next((seat for seat in self._workers if seat.name == name), None)
+        if seat is None:
+            return None
+        self._workers.remove(seat)
+        if seat.device in self._workers.devices():
+            return None
+        self._unavailable.add(seat.device)
+        return seat.device
+
+    def replace(self, seat: Seat, reason: str, share: CpuShare | None = None) -> Seat:
+        """Give a seat's work to a new worker in a seat of its own, which is returned."""
+        _log.warning("event=replacing seat=%s reason=%s", seat.name, reason)
+        successor = self._workers.add(seat.device, share or seat.share, replaces=seat)
+        self._fill(successor)
+        return successor
+
+    def advance(self, catalogue: Completeness, epoch: int, applied_epoch: int) -> None:
+        """Carry on what was begun.
+
+        Args:
+            catalogue: Knows what is loaded where.
+            epoch: Number of the snapshot that fronts were sent last.
+            applied_epoch: Number of the one that all of them have applied.
+        """
+        for seat in self._workers:
+            if seat.replaces is not None and seat.is_ready and seat.child is not None:
+                self._succeed(seat, seat.replaces, seat.child, catalogue)
+            if seat.replaces is not None and seat.child is not None and not seat.is_leaving:
+                self._give_up_late(seat, seat.child)
+            if seat.is_leaving and seat.leave_epoch == 0 and not self.is_changed:
+                seat.leave_epoch = epoch
+            if seat.is_leaving and 0 < seat.leave_epoch <= applied_epoch and seat.child is not None:
+                self._drain(seat.child)
+
+    def _succeed(self, seat: Seat, old: Seat, child: Child, catalogue: Completeness) -> None:
+        """Let the old worker leave once its successor has everything."""
+        if not catalogue.is_complete_on(child.child_id, seat.device):
+            return
+        seat.replaces = None
+        if seat.name in self._memory:
+            self._memory[seat.name].at_start_bytes = own_memory_bytes(child.pid)
+        self._leave(old)
+
+    def _give_up_late(self, seat: Seat, child: Child) -> None:
+        """End a successor that did not come to have everything; the old worker stays."""
+        limit_s = self._config.supervision.load_timeout_s
+        if child.was_ready and time.monotonic() - child.ready_at > limit_s:
+            _log.error("event=not_replaced seat=%s does not have everything within %g s", seat.name, limit_s)
+            seat.replaces = None
+            self._leave(seat)
+
+    def worker_exited(self, child: Child) -> bool:
+        """A worker is gone; its seat too, if it was leaving. Whether it was."""
+        self.is_changed = True
+        seat = self._workers.exited(child)
+        if seat is None or not seat.is_leaving:
+            return False
+        _log.info("event=left seat=%s", seat.name)
+        self._workers.remove(seat)
+        return True
+
+    def _fill(self, seat: Seat) -> None:
+        self._supervisor.fill(
+            seat.name,
+            Kind.WORKER,
+            lambda child_id: self._workers.seated(
+                seat, self._specs.worker(child_id, seat.device, seat.share)
+            ),
+            self._descriptors,
+            is_vital=not self._has_started,
+        )
+
+    def _leave(self, seat: Seat) -> None:
+        """Route past it; :meth:`advance` drains it when all fronts do."""
+        seat.is_leaving = True
+        seat.leave_epoch = 0
+        self.is_changed = True
+        self._memory.pop(seat.name, None)
+        self._supervisor.stop_replacing(seat.name)
+        child = seat.child
+        if child is None:
+            self._supervisor.end_role(seat.name)
+            self._workers.remove(seat)
+
+    def _drain(self, child: Child) -> None:
+        if child.state is ChildState.READY:
+            grace_s = self._config.supervision.stuck_timeout_s
+            _log.info("event=draining child=%s", child.child_id)
+            deadline_ns = time.monotonic_ns() + int(grace_s * 1e9)
+            self._control.send(child.child_id.encode(), encode(Drain(deadline_ns)))
+            child.to(ChildState.DRAINING)
+            self._supervisor.end_within(child, grace_s + 1.0)
+
+    def _look_at_memory(self) -> None:
+        """Replace a worker that has grown past the limit."""
+        self._timers.call_after(_MEMORY_LOOK_S, self._look_at_memory)
+        limit = self._config.engine.worker_memory_limit_mb * MEBIBYTE
+        leaving = {seat.replaces for seat in self._workers if seat.replaces is not None}
+        for seat in self._workers:
+            if not seat.is_ready or seat.child is None or seat in leaving or seat.replaces is not None:
+                continue
+            watch = self._memory.setdefault(seat.name, _MemoryWatch())
+            own = own_memory_bytes(seat.child.pid)
+            now = time.monotonic()
+            if own <= limit:
+                continue
+            if now < watch.allowed_at or own < watch.at_start_bytes * _GROWTH_WORTH_REPLACING:
+                continue
+            successor = self.replace(
+                seat,
+                f"{own // MEBIBYTE} MiB of its own, the limit is {limit // MEBIBYTE} (--worker_memory_limit_mb)",
+            )
+            # For the successor, and for this one should the successor not come to life.
+            watch.allowed_at = now + watch.delay_s
+            watch.delay_s = min(2 * watch.delay_s, _REPLACE_AGAIN_LONGEST_S)
+            self._memory[successor.name] = _MemoryWatch(watch.allowed_at, watch.delay_s)
+
+
+def own_memory_bytes(pid: int) -> int:
+    """Memory that a process has for itself: resident without what it shares with the fronts; 0 if it is gone.
+
+    Source: proc_pid_status(5), RssAnon and RssFile; RssShmem is the arenas.
+    """
+    total = 0
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            key, _, rest = line.partition(":")
+            if key in ("RssAnon", "RssFile"):
+                total += int(rest.split()[0]) * 1024
+    except (OSError, ValueError, IndexError):
+        return 0
+    return total

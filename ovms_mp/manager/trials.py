@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trials: each new deployment is compiled and run once in a process of its own before any worker loads it.
+
+What crashes the compiler or hangs it ends there, as that version's status, and nothing else notices. A trial
+leaves what it compiled in a cache directory, so that the workers need not compile the same again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections import deque
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ovms_mp.manager.children import ChildState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ovms_mp.manager.children import Child
+    from ovms_mp.manager.deployments import Deployment
+    from ovms_mp.manager.timers import Timers
+    from ovms_mp.wire.messages import ErrorRecord, ProbeDone
+
+_log = logging.getLogger(__name__)
+
+_PREFIX = "ovms_mp-cache-"
+_END_S = 10.0
+"""A probe that has said its word has so long to end."""
+
+
+class ProbeLauncher(Protocol):
+    """How a probe process comes to life."""
+
+    def __call__(self, child_id: str, deployment: Deployment) -> Child | None:
+        """Spawn it; None when the system refuses."""
+
+
+class Trials:
+    """Runs probes, a few at a time; owns the cache directories that they fill."""
+
+    def __init__(
+        self,
+        launch: ProbeLauncher,
+        report: Callable[[int, str, str, str], None],
+        timers: Timers,
+        *,
+        time_limit_s: float,
+        most_at_once: int,
+        cache_dir: str,
+    ) -> None:
+        """Prepare; nothing runs yet.
+
+        Args:
+            launch: Spawns a probe.
+            report: Takes (handle, error name, reason, detail); no name and no reason means success.
+            timers: The manager's.
+            time_limit_s: A probe that takes longer is killed.
+            most_at_once: Further trials wait.
+            cache_dir: The user's directory for compiled models; empty for private ones that end with the load.
+        """
+        self._launch = launch
+        self._report = report
+        self._timers = timers
+        self._time_limit_s = time_limit_s
+        self._most_at_once = most_at_once
+        self._cache_dir = cache_dir
+        self._private_root: Path | None = None
+        self._waiting: deque[Deployment] = deque()
+        self._running: dict[str, tuple[Child, Deployment]] = {}
+        self._late: set[str] = set()
+        self._count = 0
+
+    def open(self) -> None:
+        """Remove what killed servers of this user left in the temporary directory."""
+        for stale in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+            pid_text = stale.name.removeprefix(_PREFIX).partition("-")[0]
+            if not pid_text.isdecimal() or Path(f"/proc/{pid_text}").exists():
+                continue
+            if stale.is_dir() and not stale.is_symlink() and stale.stat().st_uid == os.getuid():
+                _log.info("event=swept directory=%s left by process %s", stale, pid_text)
+                shutil.rmtree(stale, ignore_errors=True)
+
+    def submit(self, deployment: Deployment) -> None:
+        """Try a deployment as soon as there is room; the outcome is never reported from within this call."""
+        if self._cache_dir:
+            deployment.cache_directory = self._cache_dir
+        else:
+            deployment.cache_directory = self._private_directory(deployment.handle)
+        self._waiting.append(deployment)
+        self.run_waiting()
+
+    def withdraw(self, deployment: Deployment) -> None:
+        """Nobody wants the outcome any more."""
+        if deployment in self._waiting:
+            self._waiting.remove(deployment)
+        for child, running in self._running.values():
+            if running is deployment:
+                child.signal(signal.SIGKILL)  # Its end is reported, to deaf ears.
+
+    def forget_cache(self, deployment: Deployment) -> None:
+        """Remove a private cache directory."""
+        if self._private_root is not None and not self._cache_dir:
+            shutil.rmtree(self._private_root / str(deployment.handle), ignore_errors=True)
+            try:
+                self._private_root.rmdir()
+            except OSError:
+                return  # Others are in it.
+            self._private_root = None
+
+    def run_waiting(self) -> None:
+        """Start trials while there is room."""
+        while self._waiting and len(self._running) < self._most_at_once:
+            deployment = self._waiting.popleft()
+            self._count += 1
+            child = self._launch(f"probe.{self._count}", deployment)
+            if child is None:
+                # Not from within submit: who called that does not know the deployment yet.
+                reason = "the process for its trial could not be spawned"
+                self._timers.call_after(0.0, partial(self._report, deployment.handle, "", reason, ""))
+                continue
+            _log.info(
+                "event=trying %s handle=%d probe=%s", deployment.title, deployment.handle, child.child_id
+            )
+            self._running[child.child_id] = (child, deployment)
+            self._timers.call_after(self._time_limit_s, partial(self._end_late, child.child_id))
+
+    def done(self, child: Child, message: ProbeDone) -> None:
+        """A probe says how it went."""
+        self._timers.call_after(
+            _END_S, lambda: child.signal(signal.SIGKILL) if child.state is not ChildState.EXITED else None
+        )
+        self._end(child, message.error, message.detail)
+
+    def failed(self, child: Child, error: ErrorRecord) -> None:
+        """A probe could not even begin."""
+        self._end(child, error, "")
+
+    def _end(self, child: Child, error: ErrorRecord | None, detail: str) -> None:
+        running = self._running.pop(child.child_id, None)
+        if running is not None:
+            name, reason = (error.name, error.message) if error else ("", "")
+            self._report(running[1].handle, name, reason, detail)
+
+    def exited(self, child: Child, reason: str) -> None:
+        """A probe ended; without a word that is the outcome."""
+        running = self._running.pop(child.child_id, None)
+        if running is not None:
+            if child.child_id in self._late:
+                reason = f"its trial was not over within {self._time_limit_s:g} s (--load_timeout_s)"
+            else:
+                reason = f"its trial process ended without a word: {reason}"
+            self._report(running[1].handle, "", reason, "")
+        self._late.discard(child.child_id)
+        self.run_waiting()
+
+    def stop(self) -> None:
+        """End what runs, begin nothing more, and report nothing of either."""
+        self._waiting.clear()
+        for child, _ in self._running.values():
+            child.signal(signal.SIGKILL)
+        self._running.clear()
+
+    def close(self) -> None:
+        """Remove the private directories; the supervisor has ended the processes."""
+        self._waiting.clear()
+        if self._private_root is not None:
+            shutil.rmtree(self._private_root, ignore_errors=True)
+            self._private_root = None
+
+    def _end_late(self, child_id: str) -> None:
+        running = self._running.get(child_id)
+        if running is not None:
+            self._late.add(child_id)
+            running[0].signal(signal.SIGKILL)
+
+    def _private_directory(self, handle: int) -> str:
+        """A fresh directory, or none where the temporary directory takes none: compiling twice is slower, not wrong."""
+        try:
+            if self._private_root is None:
+                self._private_root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+            directory = self._private_root / str(handle)
+            directory.mkdir()
+        except OSError as error:
+            _log.warning("event=no_cache no directory for compiled models: %s", error)
+            return ""
+        return str(directory)

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which worker a task goes to, and where it goes when that worker dies or is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+
+from ovms_mp.errors import ModelNotReady, WorkerLost
+from ovms_mp.front.dispatch import Dispatcher, WorkerGone
+from ovms_mp.front.service import Service
+from ovms_mp.front.tensors import GivenTensor
+from ovms_mp.model.dtypes import DType
+from ovms_mp.wire.arena import Arena, create_arena_file
+from ovms_mp.wire.messages import ConfigReloaded, InferTask, TensorSpecRecord
+from ovms_mp.wire.specs import ArenaHandle
+from tests.unit.front.workers import PlayedWorker, eventually, table, tasks_come
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from ovms_mp.front.routing import VersionRoute
+    from ovms_mp.front.tensors import ResultTensor
+    from ovms_mp.wire.messages import TensorRef
+
+MIB = 1 << 20
+INPUTS = (TensorSpecRecord("x", "FP32", ((1, 1),)),)
+GIVEN = {"x": GivenTensor(DType.FP32, (1,), memoryview(bytes(4)))}
+
+
+class Office:
+    """A dispatcher, a service on it, and three workers that the test plays."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.dispatcher = Dispatcher(Arena(ArenaHandle(descriptor, MIB)), b"0:1", asyncio.get_running_loop())
+        # Nobody waits for a successor: what is answered here was sent on at once.
+        self.service = Service(self.dispatcher, 300.0, retry_window_s=0.0, ask_reload=no_reload)
+        self.workers = [PlayedWorker() for _ in range(3)]
+        self.calls: list[asyncio.Future[tuple[TensorRef, ...]]] = []
+        self.dispatcher.keep_links([worker.endpoint for worker in self.workers])
+
+    def send(self, route: VersionRoute, count: int = 1) -> None:
+        """Begin to send tasks, one after another within this turn of the loop."""
+        for _ in range(count):
+            task = InferTask(self.dispatcher.new_task_id(), route.handle, (), 0, 0, 0)
+            self.calls.append(asyncio.ensure_future(self.dispatcher.infer(route, task, ())))
+
+    def route(self, *serving: PlayedWorker, handle: int = 1, nireq: int = 4) -> VersionRoute:
+        """A way to these workers."""
+        return table(self.workers, serving, handle=handle, nireq=nireq).find("m", 1)
+
+    def predict(self) -> asyncio.Future[str]:
+        """Begin a predict request."""
+
+        def encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> str:
+            return f"from version {route.version}"
+
+        return asyncio.ensure_future(self.service.predict("m", 0, GIVEN, (), 0, encode))
+
+
+async def no_reload(deadline_ns: int) -> ConfigReloaded:
+    raise AssertionError("nobody asks")
+
+
+Body: TypeAlias = "Callable[[Office], Awaitable[None]]"
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[Body], None]]:
+    """Runs a test's coroutine in an office."""
+    descriptor = create_arena_file(0, MIB)
+
+    def runner(body: Body) -> None:
+        async def around() -> None:
+            office = Office(descriptor)
+            try:
+                await body(office)
+            finally:
+                office.dispatcher.close()
+                await asyncio.gather(*office.calls, return_exceptions=True)
+                for worker in office.workers:
+                    worker.close()
+
+        asyncio.run(around())
+
+    yield runner
+    os.close(descriptor)
+
+
+def test_tasks_spread_evenly(run: Callable[[Body], None]) -> None:
+    async def body(office: Office) -> None:
+        a, b, c = office.workers
+        office.send(office.route(a, b, c), 9)
+        await tasks_come((a, 3), (b, 3), (c, 3))
+
+    run(body)
+
+
+def test_equal_workers_take_turns(run: Callable[[Body], None]) -> None:
+    """One request at a time, so that none ever has more to do than another."""
+
+    async def body(office: Office) -> None:
+        a, b, _ = office.workers
+        route = office.route(a, b)
+        seen: list[int] = []
+        for _ in range(6):
+            office.send(route)
+            await eventually(lambda: a.look() + b.look() == 1)
+            seen.append(0 if a.tasks else 1)
+            office.workers[seen[-1]].answer()
+            await office.calls[-1]
+        assert sorted(seen[:2]) == [0, 1]
+        assert seen == seen[:2] * 3
+
+    run(body)
+
+
+def test_work_for_other_versions_counts(run: Callable[[Body], None]) -> None:
+    async def body(office: Office) -> None:
+        a, b, _ = office.workers
+        office.send(office.route(a, handle=1), 4)
+        office.send(office.route(a, b, handle=2), 4)
+        await tasks_come((a, 4), (b, 4))
+        assert {task.handle for task in a.tasks} == {1}
+        assert {task.handle for task in b.tasks} == {2}
+
+    run(body)
+
+
+def test_tasks_that_are_held_back_count(run: Callable[[Body], None]) -> None:
+    """They are as much in the worker's way as those that it has."""
+
+    async def body(office: Office) -> None:
+        a, b, _ = office.workers
+        busy = office.route(a, handle=1, nireq=1)
+        office.send(busy, 2)
+        await tasks_come((a, 2))
+        office.send(busy, 5)
+        office.send(office.route(a, b, handle=2), 7)
+        await tasks_come((b, 7))
+        await tasks_come((a, 7))
+
+    run(body)
+
+
+def test_the_bound_of_unanswered_tasks_is_each_workers_own(run: Callable[[Body], None]) -> None:
+    """With one infer request each worker has two tasks at once; what comes then waits for an answer, or a moment."""
+
+    async def body(office: Office) -> None:
+        a, b, _ = office.workers
+        route = office.route(a, b, nireq=1)
+        office.send(route, 4)
+        await tasks_come((a, 2), (b, 2))
+        office.send(route, 2)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert (a.look(), b.look()) == (2, 2)
+        await tasks_come((a, 3), (b, 3))
+
+    run(body)
+
+
+def test_a_worker_with_a_long_task_gets_no_more_while_others_are_free(run: Callable[[Body], None]) -> None:
+    async def body(office: Office) -> None:
+        a, b, _ = office.workers
+        office.send(office.route(a))
+        await tasks_come((a, 1))
+        for _ in range(5):
+            office.send(office.route(a, b))
+            await tasks_come((a, 1), (b, 1))
+            b.answer()
+            await office.calls[-1]
+
+    run(body)
+
+
+def test_the_dead_are_passed_over(run: Callable[[Body], None]) -> None:
+    async def body(office: Office) -> None:
+        a, b, _ = office.workers
+        route = office.route(a, b)
+        office.dispatcher.keep_links([b.endpoint])
+        office.send(route, 4)
+        await tasks_come((b, 4), (a, 0))
+
+    run(body)
+
+
+def test_none_lives(run: Callable[[Body], None]) -> None:
+    async def body(office: Office) -> None:
+        a, b, _ = office.workers
+        for route in (office.route(a, b), office.route(a), office.route()):
+            office.dispatcher.keep_links([])
+            office.send(route)
+            with pytest.raises(WorkerGone):
+                await office.calls[-1]
+        assert office.dispatcher.statistics().in_flight == 0
+
+    run(body)
+
+
+def test_who_leaves_a_version_and_lives_still_answers(run: Callable[[Body], None]) -> None:
+    """A worker that is replaced leaves the version's endpoints first, and finishes what it has."""
+
+    async def body(office: Office) -> None:
+        a, b, _ = office.workers
+        route = office.route(a, nireq=1)
+        office.send(route, 2)
+        await tasks_come((a, 2))
+        office.send(route)  # Held back.
+        await asyncio.sleep(0)
+        office.service.replace_table(table([a, b], [b]))
+        office.send(office.route(b))
+        await tasks_come((a, 3), (b, 1))
+        a.answer()
+        b.answer()
+        assert await asyncio.gather(*office.calls) == [(), (), (), ()]
+
+    run(body)
+
+
+def test_flights_of_a_dead_worker_end_and_others_go_on(run: Callable[[Body], None]) -> None:
+    async def body(office: Office) -> None:
+        a, b, _ = office.workers
+        office.send(office.route(a), 2)
+        office.send(office.route(b), 2)
+        await tasks_come((a, 2), (b, 2))
+        office.dispatcher.keep_links([b.endpoint])
+        b.answer()
+        answers = await asyncio.gather(*office.calls, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [WorkerGone, WorkerGone, tuple, tuple]
+        assert office.dispatcher.statistics().in_flight == 0
+
+    run(body)
+
+
+def test_a_request_whose_worker_died_goes_to_another_at_once(run: Callable[[Body], None]) -> None:
+    async def body(office: Office) -> None:
+        a, b, c = office.workers
+        office.service.replace_table(table(office.workers, office.workers, inputs=INPUTS))
+        requests = [office.predict() for _ in range(9)]
+        await tasks_come((a, 3), (b, 3), (c, 3))
+        office.service.replace_table(table([b, c], [b, c], inputs=INPUTS))
+        # Three more for two workers, and no answer from any of them yet.
+        await eventually(lambda: b.look() + c.look() == 9)
+        assert {len(b.tasks), len(c.tasks)} == {4, 5}
+        b.answer()
+        c.answer()
+        assert set(await asyncio.gather(*requests)) == {"from version 1"}
+        assert office.dispatcher.statistics().leases == 0
+
+    run(body)
+
+
+def test_what_has_seen_two_workers_die_is_not_sent_again(run: Callable[[Body], None]) -> None:
+    async def body(office: Office) -> None:
+        a, b, c = office.workers
+        office.service.replace_table(table([a], [a], inputs=INPUTS))
+        request = office.predict()
+        await tasks_come((a, 1))
+        office.service.replace_table(table([b], [b], inputs=INPUTS))
+        await tasks_come((b, 1))
+        office.service.replace_table(table([c], [c], inputs=INPUTS))
+        with pytest.raises(WorkerLost, match="two inference workers died"):
+            await request
+        assert c.look() == 0
+
+    run(body)
+
+
+def test_a_version_without_a_worker_is_not_waited_for_longer_than_allowed(
+    run: Callable[[Body], None],
+) -> None:
+    async def body(office: Office) -> None:
+        a, b, _ = office.workers
+        office.service.replace_table(table([a, b], [a], inputs=INPUTS))
+        request = office.predict()
+        await tasks_come((a, 1))
+        office.service.replace_table(table([b], [], inputs=INPUTS))
+        with pytest.raises(ModelNotReady):
+            await request
+
+    run(body)

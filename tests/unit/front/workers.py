@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The workers' end of the data channel, played by the test itself: real sockets, no process, answers on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from ovms_mp.front.routing import RoutingTable
+from ovms_mp.model.status import State
+from ovms_mp.wire.channels import Router, new_endpoint
+from ovms_mp.wire.messages import (
+    CancelTask,
+    InferFailed,
+    InferResult,
+    InferTask,
+    ModelRecord,
+    RoutingSnapshot,
+    VersionRecord,
+    WorkerRecord,
+    decode_to_worker,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ovms_mp.wire.messages import TensorSpecRecord
+
+WITHIN_S = 10.0
+
+
+class PlayedWorker:
+    """Takes tasks and answers them when told."""
+
+    def __init__(self) -> None:
+        self.endpoint = new_endpoint()
+        self._router = Router(self.endpoint)
+        self._front = b""
+        self.tasks: list[InferTask] = []
+        self.cancelled: list[int] = []
+
+    def look(self) -> int:
+        """Take what has come; the number of tasks that are not answered."""
+        while (received := self._router.receive()) is not None:
+            self._front, payload = received
+            for item in decode_to_worker(payload):
+                if isinstance(item, CancelTask):
+                    self.cancelled.append(item.task_id)
+                else:
+                    self.tasks.append(item)
+        return len(self.tasks)
+
+    def answer(self, *, error_name: str = "", error_message: str = "") -> None:
+        """Answer all tasks: with no outputs, or with a failure."""
+        answers = [
+            InferFailed(task.task_id, error_name, error_message)
+            if error_name
+            else InferResult(task.task_id, ())
+            for task in self.tasks
+        ]
+        self.tasks.clear()
+        self._router.send(self._front, encode(answers))
+
+    def close(self) -> None:
+        """Die."""
+        self._router.close()
+
+
+async def tasks_come(*expected: tuple[PlayedWorker, int]) -> None:
+    """Wait until each worker has that many unanswered tasks."""
+    counts = [count for _, count in expected]
+    await eventually(lambda: [worker.look() for worker, _ in expected] == counts)
+
+
+async def eventually(predicate: Callable[[], bool]) -> None:
+    """Wait until it is true; the event loop goes on meanwhile."""
+    give_up_at = time.monotonic() + WITHIN_S
+    while not predicate():
+        assert time.monotonic() < give_up_at
+        await asyncio.sleep(0.001)
+
+
+def table(
+    workers: Sequence[PlayedWorker],
+    serving: Sequence[PlayedWorker],
+    *,
+    handle: int = 1,
+    nireq: int = 4,
+    inputs: tuple[TensorSpecRecord, ...] = (),
+    outputs: tuple[TensorSpecRecord, ...] = (),
+) -> RoutingTable:
+    """A snapshot with version 1 of model m."""
+    record = VersionRecord(
+        version=1,
+        state=State.AVAILABLE if serving else State.LOADING,
+        error_code=0,
+        error_message="",
+        handle=handle,
+        endpoints=tuple(worker.endpoint for worker in serving),
+        nireq=nireq,
+        detail="",
+        inputs=inputs,
+        outputs=outputs,
+    )
+    records = tuple(
+        WorkerRecord(f"worker-{index}", "CPU", 100 + index, (index,), worker.endpoint)
+        for index, worker in enumerate(workers)
+    )
+    return RoutingTable(RoutingSnapshot(1, False, records, (), (ModelRecord("m", 1, (record,)),)))

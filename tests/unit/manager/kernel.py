@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's part in supervision (start, pidfd, signal, wait, time), played by pipes.
+
+A "process" is the read end of a pipe in place of its pidfd: it becomes readable when the test ends the process. What
+the supervisor does with real ones is tested in ``tests/integration`` and ``tests/fault``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .fakes import Clock
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import pytest
+
+FIRST_PID = 2**22 + 1
+"""Beyond what Linux gives out, so nothing real can be meant."""
+
+
+@dataclass
+class Process:
+    """What the kernel would know of a process."""
+
+    pid: int
+    read_end: int
+    write_end: int
+    command: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    descriptors: tuple[int, ...] = ()
+    status: int | None = None
+    signals: list[int] = field(default_factory=list)
+
+    def end(self, status: int) -> None:
+        self.status = status
+        os.close(self.write_end)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """As :class:`subprocess.Popen` has it."""
+        assert self.status is not None, "waited for a process that lives"
+        return self.status
+
+
+class Kernel(Clock):
+    """Plays the kernel, and the clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[Process] = []
+        self.refusals = 0
+        """So many of the next starts are refused."""
+
+    def start(self, command: list[str] | None = None, **settings: Any) -> Process:
+        """As :class:`subprocess.Popen` is called."""
+        if command and self.refusals:
+            self.refusals -= 1
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        read_end, write_end = os.pipe()
+        process = Process(FIRST_PID + len(self.processes), read_end, write_end, command or [])
+        if command:
+            assert settings["stdin"] == subprocess.DEVNULL
+            process.environment, process.descriptors = settings["env"], settings["pass_fds"]
+        self.processes.append(process)
+        return process
+
+    def pidfd_open(self, pid: int) -> int:
+        for process in self.processes:
+            if process.pid == pid and process.status is None:
+                return process.read_end
+        raise ProcessLookupError
+
+    def send(self, pidfd: int, number: int) -> None:
+        # The number of a descriptor that was closed may be a later one's.
+        (process,) = [
+            process for process in self.processes if process.read_end == pidfd and process.status is None
+        ]
+        process.signals.append(number)
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.status is None:
+                process.end(0)
+                os.close(process.read_end)
+
+    def install(self, patch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+        """Take the kernel's place, and that of the clock in these modules."""
+        for module in modules:
+            patch.setattr(module, "time", self)
+        patch.setattr(subprocess, "Popen", self.start)
+        patch.setattr(os, "pidfd_open", self.pidfd_open)
+        patch.setattr(signal, "pidfd_send_signal", self.send)
+
+    def process(self, pid: int) -> Process:
+        """The process with this number."""
+        (process,) = [process for process in self.processes if process.pid == pid]
+        return process

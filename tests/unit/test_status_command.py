@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``ovms_mp status``: the status document as text. Asking a server is in ``tests/integration``."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from ovms_mp.status_command import status_text
+
+DOCUMENT = {
+    "plan": ["2 cores, no quota", "CPU: 1 worker"],
+    "workers": [
+        {"name": "worker-0", "device": "CPU", "pid": 7, "cores": [0, 1, 2, 5]},
+        {"name": "worker-10", "device": "AUTO:GPU,CPU", "pid": 12345, "cores": []},
+        {"name": "worker-2", "device": "CPU", "pid": 8, "cores": [3], "new_field": 1},
+    ],
+    "models": {
+        "resnet": {
+            "default_version": 10,
+            "versions": [
+                {"version": 2, "state": "END", "error_message": "", "nireq": 0, "workers": 0, "detail": ""},
+                {
+                    "version": 10,
+                    "state": "AVAILABLE",
+                    "nireq": 4,
+                    "workers": 2,
+                    "detail": "2 streams\n4 threads",
+                },
+                {"version": 11, "state": "LOADING", "error_message": "cannot read\nthe file"},
+            ],
+        },
+        "empty": {"default_version": 0, "versions": []},
+    },
+}
+
+
+def test_the_document_is_aligned_text() -> None:
+    assert status_text(json.dumps(DOCUMENT).encode()).splitlines() == [
+        "2 cores, no quota",
+        "CPU: 1 worker",
+        "",
+        "workers",
+        "  worker-0   CPU           pid 7      cores 0-2,5",
+        "  worker-10  AUTO:GPU,CPU  pid 12345",
+        "  worker-2   CPU           pid 8      core 3",
+        "",
+        "resnet: default version 10",
+        "  2   END",
+        "  10  AVAILABLE  2 workers  4 infer requests each",
+        "    2 streams",
+        "    4 threads",
+        "  11  LOADING",
+        "    ! cannot read",
+        "    ! the file",
+        "",
+        "empty: no default version",
+    ]
+
+
+def test_what_is_missing_is_left_out() -> None:
+    assert status_text(b"{}") == "no models"
+
+
+@pytest.mark.parametrize("document", [b"", b"[]", b'{"models": []}', b'{"workers": [{"pid": "x"}]}', b"\xff"])
+def test_what_is_no_status(document: bytes) -> None:
+    with pytest.raises(msgspec.MsgspecError):
+        status_text(document)
