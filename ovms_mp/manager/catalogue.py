@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed
+from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, WorkerLost
 from ovms_mp.manager.deployments import Deployments, Phase, endpoints_of, settings_of
 from ovms_mp.manager.planner import Known, plan
 from ovms_mp.model.status import State, VersionStatus
@@ -34,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 _RETRY_FIRST_S = 1.0
 _RETRY_LONGEST_S = 60.0
+_HOPELESS = frozenset({DeviceUnavailable.__name__, WorkerLost.__name__})
+"""Failures that another try will hardly mend, or that others pay for: these start with the longest back-off."""
+_RETRY_HOPELESS_LONGEST_S = 3600.0
 _CHANGED_ON_DISK = (
     "its files were changed on disk after they were loaded; what was loaded goes on serving. Put changes into a new "
     "version, or have them loaded by SIGHUP or POST /v1/config/reload"
@@ -137,6 +140,10 @@ class Catalogue:
             and (entry.has_failed or entry.status.state is not State.LOADING)
             for _, entry in self._entries()
         )
+
+    def has_available(self) -> bool:
+        """Whether anything can be asked."""
+        return any(entry.status.state is State.AVAILABLE for _, entry in self._entries())
 
     def is_settled(self) -> bool:
         """Whether the same holds, and nothing that clients may wait for is still arriving."""
@@ -258,7 +265,7 @@ class Catalogue:
         state = entry.status.state
         if coming is None and serving is None and entry.is_coming:
             state = State.START  # Nothing is on its way for it, whatever the reason was.
-        return Known(state, entry.has_failed, is_outdated, entry.retry_at)
+        return Known(state, entry.has_failed and coming is None, is_outdated, entry.retry_at)
 
     def _note_files(self, model: _Model, entry: _Version, *, is_other: bool) -> None:
         """Tell once that files changed under a version that serves, and when that is over."""
@@ -280,7 +287,8 @@ class Catalogue:
         entry = model.versions.get(number)
         if entry is None:
             entry = model.versions[number] = _Version(VersionStatus(number))
-        if entry.serving is None:
+        if entry.serving is None and not entry.has_failed:
+            # One that has failed keeps its reason until it serves.
             if entry.status.state is not State.START:
                 self._to(entry, State.START)
             self._to(entry, State.LOADING)
@@ -345,7 +353,10 @@ class Catalogue:
             entry.serving = None
         else:
             return
-        delay_s = min(_RETRY_LONGEST_S, _RETRY_FIRST_S * 2.0**entry.failures)
+        if error_name in _HOPELESS:
+            delay_s = min(_RETRY_HOPELESS_LONGEST_S, _RETRY_LONGEST_S * 2.0**entry.failures)
+        else:
+            delay_s = min(_RETRY_LONGEST_S, _RETRY_FIRST_S * 2.0**entry.failures)
         entry.failures += 1
         entry.retry_at = time.monotonic() + delay_s
         entry.failed_files = deployment.files.fingerprint

@@ -20,6 +20,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from ovms_mp.errors import WorkerLost
 from ovms_mp.model.status import State
 from ovms_mp.wire.messages import LoadModel, ModelSettings, TensorSpecRecord, UnloadModel
 
@@ -239,7 +240,8 @@ class Deployments:
                 # What another worker serves is not taken away for it.
                 is_served = deployment.phase is Phase.SERVING and bool(deployment.loaded)
                 if deployment.deaths_in_load >= limit and not is_served:
-                    self._fail(deployment, "", f"the inference worker died while loading it: {reason}")
+                    text = f"the inference worker died while loading it: {reason}"
+                    self._fail(deployment, "" if deployment.has_served else WorkerLost.__name__, text)
                     continue
                 self._serve_if_loaded(deployment)
             if deployment.phase is Phase.RETIRING:

@@ -61,6 +61,8 @@ _log = logging.getLogger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36
 _NOTICE_S = 0.3
 """After a stop was asked for, REST takes requests for so long and tells clients to close their connections."""
+_START_PATIENCE_S = 30.0
+"""What is not loaded by then is loaded while the rest serves."""
 _DEBOUNCE_S = 0.05
 """A copy makes many events; one look after the first of them sees what they say together."""
 
@@ -111,6 +113,7 @@ class Manager:
         )
         self._reloads = ReloadRequests()
         self._phase = Phase.LOADING
+        self._started_at = time.monotonic()
         self._exit_code: int | None = None
         self._epoch = 0
         self._is_snapshot_due = False
@@ -232,7 +235,7 @@ class Manager:
                 failure and failure.name == DeviceUnavailable.__name__ and self._config.config_path is None
             ):
                 self.cannot_boot(failure.message)
-            case Phase.LOADING if self._workers.are_all_ready() and self._catalogue.is_idle():
+            case Phase.LOADING if self._workers.are_all_ready() and self._has_loaded():
                 self._phase = Phase.STARTING_FRONTS
                 reason = self._fronts.start()
                 if reason:
@@ -252,6 +255,11 @@ class Manager:
                 self._exit_code = self._final_code
             case _:
                 pass
+
+    def _has_loaded(self) -> bool:
+        """Whether to open the doors: all has been tried, or enough for one that takes long not to hold up the rest."""
+        is_late = time.monotonic() - self._started_at > _START_PATIENCE_S
+        return self._catalogue.is_idle() or (is_late and self._catalogue.has_available())
 
     def _publish(self) -> None:
         """Send a snapshot if anything in it changed, and carry on what waits for one to be applied."""

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PREFIX = "ovms_mp-cache-"
+_SLOW_S = 10.0
+"""A trial that takes longer does not hold up others any more; it may be hanging."""
+_MOST_SLOW = 4
 _END_S = 10.0
 """A probe that has said its word has so long to end."""
 
@@ -74,6 +77,7 @@ class Trials:
         self._waiting: deque[Deployment] = deque()
         self._running: dict[str, tuple[Child, Deployment]] = {}
         self._late: set[str] = set()
+        self._slow: set[str] = set()
         self._count = 0
 
     def open(self) -> None:
@@ -115,7 +119,7 @@ class Trials:
 
     def run_waiting(self) -> None:
         """Start trials while there is room."""
-        while self._waiting and len(self._running) < self._most_at_once:
+        while self._waiting and len(self._running) < self._most_at_once + min(len(self._slow), _MOST_SLOW):
             deployment = self._waiting.popleft()
             self._count += 1
             child = self._launch(f"probe.{self._count}", deployment)
@@ -128,6 +132,7 @@ class Trials:
                 "event=trying %s handle=%d probe=%s", deployment.title, deployment.handle, child.child_id
             )
             self._running[child.child_id] = (child, deployment)
+            self._timers.call_after(_SLOW_S, partial(self._note_slow, child.child_id))
             self._timers.call_after(self._time_limit_s, partial(self._end_late, child.child_id))
 
     def done(self, child: Child, message: ProbeDone) -> None:
@@ -143,6 +148,7 @@ class Trials:
 
     def _end(self, child: Child, error: ErrorRecord | None, detail: str) -> None:
         running = self._running.pop(child.child_id, None)
+        self._slow.discard(child.child_id)
         if running is not None:
             name, reason = (error.name, error.message) if error else ("", "")
             self._report(running[1].handle, name, reason, detail)
@@ -150,6 +156,7 @@ class Trials:
     def exited(self, child: Child, reason: str) -> None:
         """A probe ended; without a word that is the outcome."""
         running = self._running.pop(child.child_id, None)
+        self._slow.discard(child.child_id)
         if running is not None:
             if child.child_id in self._late:
                 reason = f"its trial was not over within {self._time_limit_s:g} s (--load_timeout_s)"
@@ -172,6 +179,11 @@ class Trials:
         if self._private_root is not None:
             shutil.rmtree(self._private_root, ignore_errors=True)
             self._private_root = None
+
+    def _note_slow(self, child_id: str) -> None:
+        if child_id in self._running:
+            self._slow.add(child_id)
+            self.run_waiting()
 
     def _end_late(self, child_id: str) -> None:
         running = self._running.get(child_id)

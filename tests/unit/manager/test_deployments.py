@@ -233,7 +233,7 @@ def test_the_first_death_in_the_load_is_forgiven_the_second_is_not(scene: Scene)
     scene.lose("w1")
 
     assert scene.told.take() == [("failed", deployment.handle)]
-    assert scene.told.reasons == [("", f"the inference worker died while loading it: {DIED}")]
+    assert scene.told.reasons == [("WorkerLost", f"the inference worker died while loading it: {DIED}")]
     assert list(scene.books) == []
 
 

@@ -553,7 +553,7 @@ def test_a_device_that_has_come_to_life_serves_after_the_back_off(scene: Scene, 
         yield
         scene.take(ConfigReloaded)
         for _ in range(5):
-            scene.pass_time(1.1)
+            scene.pass_time(15)
             yield
         # A trial or a worker for it is under way again; both are needed for it to serve.
         yield from scene.end_probe()

@@ -363,3 +363,15 @@ def test_what_killed_servers_left_is_removed_and_nothing_else(scene: Scene, root
 
     assert sorted(root.iterdir()) == sorted([*others, target, link, file])
     assert (living / "model.blob").exists()
+
+
+def test_trials_that_take_long_hold_up_only_so_many_others(scene: Scene) -> None:
+    hanging = [scene.submit() for _ in range(2)]
+    waiting = [scene.submit() for _ in range(3)]
+    assert len(scene.probes) == 2
+    scene.pass_time(10.5)
+    assert len(scene.probes) == 4
+    scene.say(waiting[0])
+    scene.end(waiting[0])
+    assert len(scene.probes) == 5
+    assert {scene.handles[name] for name in scene.probes} >= {entry.handle for entry in (*hanging, *waiting)}
