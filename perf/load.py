@@ -11,6 +11,7 @@ not its requests, and processor time could not be told apart either.
 
 from __future__ import annotations
 
+import concurrent.futures
 import re
 import resource
 import shutil
@@ -42,6 +43,7 @@ class LoadPlan:
         concurrency: Requests in flight, over all connections.
         connections: HTTP/2 only; an HTTP/1.1 connection carries one request at a time, so there are
             ``concurrency`` of them.
+        rate_per_s: Requests a second that are begun at most, over all connections; 0 for as many as are answered.
     """
 
     protocol: Protocol
@@ -50,11 +52,15 @@ class LoadPlan:
     body_path: Path
     concurrency: int
     connections: int = 1
+    rate_per_s: float = 0.0
 
     def argv(self, seconds: float, log_path: Path) -> list[str]:
         """The command line of h2load."""
         common = ["h2load", "-t", "1", "-D", f"{round(seconds * 1000)}ms", "--log-file", str(log_path)]
         common += ["-d", str(self.body_path)]
+        if self.rate_per_s:
+            clients = self.connections if self.protocol == "grpc" else self.concurrency
+            common += ["--rps", f"{self.rate_per_s / clients:g}"]
         if self.protocol == "grpc":
             streams = str(self.concurrency // self.connections)
             common += ["-c", str(self.connections), "-m", streams]
@@ -130,6 +136,20 @@ def run_load(plan: LoadPlan, seconds: float, log_path: Path) -> LoadResult:
         # h2load ends with 0 and counts nothing when it cannot connect.
         raise LoadFailed(f"no request was answered on port {plan.port} within {seconds:g} s")
     return result
+
+
+def run_loads(plans: Sequence[LoadPlan], seconds: float, scratch: Path) -> list[LoadResult]:
+    """Apply several loads at the same time; their own processor time cannot be told apart and is all of theirs.
+
+    Raises:
+        LoadFailed: See the class.
+    """
+    with concurrent.futures.ThreadPoolExecutor(max_workers=len(plans)) as pool:
+        loads = [
+            pool.submit(run_load, plan, seconds, scratch / f"h2load-{index}.log")
+            for index, plan in enumerate(plans)
+        ]
+        return [load.result() for load in loads]
 
 
 def parse_result(output: str, log: str, seconds: float, cpu_s: float) -> LoadResult:

@@ -133,7 +133,7 @@ def format_table(records: Sequence[AnyRecord]) -> str:
     scenarios = list(dict.fromkeys(found.scenario for found in _of(records, Measurement)))
     rows = [_HEADINGS, *(row for scenario in scenarios for row in _scenario_rows(scenario, records))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    lines = [_environment_line(found) for found in _of(records, Environment)]
+    lines = [environment_line(found) for found in _of(records, Environment)]
     lines += [
         "",
         *(
@@ -208,7 +208,8 @@ def _beside(
     return (f"p50 {verdict.value:+.3f} ms", f"<= +{verdict.limit:g} ms", word)
 
 
-def _environment_line(found: Environment) -> str:
+def environment_line(found: Environment) -> str:
+    """Where and of what figures are, in one line."""
     dirty = " (dirty)" if found.is_dirty else ""
     return (
         f"{found.taken_at}, commit {found.commit[:12]}{dirty}, {found.cpu_model}, "

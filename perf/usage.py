@@ -93,9 +93,37 @@ def memory_bytes(root_pid: int, kind_of: KindOf) -> tuple[dict[str, int], dict[s
     for pid, (kind, _) in process_kinds(root_pid, kind_of).items():
         rollup = _read_text(Path(f"/proc/{pid}/smaps_rollup"))
         counts[kind] += 1
-        rss[kind] += _rollup_bytes(rollup, "Rss")
-        pss[kind] += _rollup_bytes(rollup, "Pss")
+        rss[kind] += _field_bytes(rollup, "Rss")
+        pss[kind] += _field_bytes(rollup, "Pss")
     return dict(counts), dict(rss), dict(pss)
+
+
+def own_memory_bytes(pid: int) -> int:
+    """A process's resident memory without the shared one: the arenas are the fronts', whoever maps them.
+
+    RssAnon and RssFile of /proc/PID/status (proc_pid_status(5)); 0 when the process is gone.
+    """
+    status = _read_text(Path(f"/proc/{pid}/status"))
+    return sum(_field_bytes(status, key) for key in ("RssAnon", "RssFile"))
+
+
+def allowed_cores(pid: int) -> dict[str, int]:
+    """How many of a process's threads may run on which cores, as the kernel writes sets of cores."""
+    threads: dict[str, int] = defaultdict(int)
+    for path in Path(f"/proc/{pid}/task").glob("*/status"):
+        found = re.search(r"^Cpus_allowed_list:\s+(\S+)", _read_text(path), re.MULTILINE)
+        if found:
+            threads[found[1]] += 1
+    return dict(threads)
+
+
+def core_numbers(cores: str) -> frozenset[int]:
+    """The cores of a set as the kernel writes it: ``0-2,5``."""
+    numbers: set[int] = set()
+    for part in cores.split(","):
+        first, _, last = part.partition("-")
+        numbers |= set(range(int(first), int(last or first) + 1))
+    return frozenset(numbers)
 
 
 def _read_text(path: Path) -> str:
@@ -106,8 +134,8 @@ def _read_text(path: Path) -> str:
         return ""
 
 
-def _rollup_bytes(rollup: str, key: str) -> int:
-    found = re.search(rf"^{key}:\s+(\d+) kB", rollup, re.MULTILINE)
+def _field_bytes(text: str, key: str) -> int:
+    found = re.search(rf"^{key}:\s+(\d+) kB", text, re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
 
 

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two inference workers beside one: ``python -m perf.cpu_workers`` loads ResNet-50 over gRPC, 16 requests in flight.
+
+Three servers take turns, all of them up: ``--cpu_workers 2``, one worker with ``NUM_STREAMS`` 2, and one worker with
+nothing set; with them OpenVINO called directly with two streams. Ratios are of one round each. The cores that each
+thread of each worker may run on are read from /proc after the first answers; two workers must have none in common.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from perf.bodies import BodyFiles, write_bodies
+from perf.check_client import Outcome
+from perf.child import module_argv, run_for_output
+from perf.models import ModelFiles, build_models
+from perf.records import Measurement
+from perf.run import say
+from perf.scenario import Scenario
+from perf.server import RunningServer, config_entry, running_config
+from perf.subjects import LoadedSubject, Subject, load_plan, running_floor
+from perf.table import say_environment, say_table, spread
+from perf.usage import allowed_cores, core_numbers, server_kind
+
+_MODEL = "resnet50"
+_CONCURRENCY = 16
+_TWO, _STREAMS, _DEFAULT, _FLOOR = (
+    "--cpu_workers 2",
+    "one worker, NUM_STREAMS 2",
+    "one worker",
+    "openvino_async",
+)
+_CHECK_S = 5.0
+_CLIENT_GRACE_S = 90.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One of the servers."""
+
+    name: str
+    plugin_config: dict[str, str | int | float | bool]
+    flags: tuple[str, ...]
+
+
+_SETTINGS = (
+    Setting(name=_TWO, plugin_config={}, flags=("--cpu_workers", "2")),
+    Setting(name=_STREAMS, plugin_config={"NUM_STREAMS": 2}, flags=()),
+    Setting(name=_DEFAULT, plugin_config={}, flags=()),
+)
+
+
+def say_affinities(server: RunningServer) -> bool:
+    """Print the cores of each worker's threads; whether no core belongs to two workers."""
+    cores: list[frozenset[int]] = []
+    for worker in server.status().workers:
+        allowed = allowed_cores(worker.pid)
+        cores.append(frozenset().union(*(core_numbers(text) for text in allowed)))
+        threads = ", ".join(f"{count} threads on {text}" for text, count in sorted(allowed.items()))
+        say(f"  {worker.name} pid {worker.pid}: {threads}")
+    return all(first.isdisjoint(second) for first, second in itertools.combinations(cores, 2))
+
+
+def check_answers(server: RunningServer, files: ModelFiles) -> Outcome:
+    """Compare answers with 16 requests in flight."""
+    argv = module_argv("perf.check_client", "--protocol", "grpc", "--model", _MODEL)
+    argv += ["--port", str(server.grpc_port), "--reference", str(files.reference_path)]
+    argv += ["--concurrency", str(_CONCURRENCY), "--seconds", str(_CHECK_S)]
+    return msgspec.json.decode(run_for_output(argv, _CHECK_S + _CLIENT_GRACE_S), type=Outcome)
+
+
+def check_server(name: str, server: RunningServer, files: ModelFiles) -> bool:
+    """Print plan, answers and affinities; whether all is well."""
+    status, outcome = server.status(), check_answers(server, files)
+    say(f"{name}: {'; '.join(status.plan)}")
+    say(f"  {status.models[_MODEL].versions[0].detail}")
+    say(f"  {outcome.right} answers right, {outcome.wrong} wrong, {outcome.failed} failed {outcome.notes}")
+    is_disjoint = say_affinities(server)
+    if len(status.workers) > 1:
+        say(f"  workers' cores are {'disjoint' if is_disjoint else 'NOT DISJOINT'}")
+    return is_disjoint and outcome.right > 0 and not outcome.wrong and not outcome.failed
+
+
+def measure(files: ModelFiles, bodies: BodyFiles, scratch: Path, repeats: int, seconds: float) -> bool:
+    """Run everything and print it; whether all answers were right and all cores disjoint."""
+    scenario = Scenario(
+        name="cpu_workers",
+        model="resnet50",
+        protocol="grpc",
+        concurrency=_CONCURRENCY,
+        plugin_config={"NUM_STREAMS": 2},
+    )
+    found: dict[str, list[Measurement]] = defaultdict(list)
+    with contextlib.ExitStack() as stack:
+        subjects: list[Subject] = [
+            stack.enter_context(running_floor("openvino_async", scenario, files, bodies, scratch))
+        ]
+        is_well = True
+        for index, setting in enumerate(_SETTINGS):
+            own = scratch / str(index)
+            entry = config_entry(files, setting.plugin_config)
+            server = stack.enter_context(running_config([entry], own, *setting.flags))
+            is_well &= check_server(setting.name, server, files)
+            plan = load_plan(scenario, bodies, server.grpc_port)
+            subjects.append(
+                LoadedSubject(name=setting.name, plan=plan, pid=server.pid, kind_of=server_kind, scratch=own)
+            )
+        for repeat in range(repeats):
+            # Another begins each time: what runs after a pause of the machine is not always the same.
+            shift = repeat % len(subjects)
+            for subject in subjects[shift:] + subjects[:shift]:
+                figures = subject.measure(scenario.name, repeat, seconds)
+                found[subject.name].append(figures)
+                is_well &= not figures.unsuccessful
+                say(f"  #{repeat + 1} {subject.name}: {figures.rate_per_s:.1f}/s")
+    say_result(found)
+    return is_well
+
+
+def say_result(found: dict[str, list[Measurement]]) -> None:
+    """Print the table and the ratios, each of one round."""
+    rows = [("server", "req/s", "p50 ms", "p99 ms", "failed")]
+    for name in (_FLOOR, _TWO, _STREAMS, _DEFAULT):
+        figures = found[name]
+        rows.append(
+            (
+                name,
+                spread([figure.rate_per_s for figure in figures], ".1f"),
+                spread([figure.p50_ms for figure in figures if figure.p50_ms is not None], ".0f"),
+                spread([figure.p99_ms for figure in figures if figure.p99_ms is not None], ".0f"),
+                str(sum(figure.unsuccessful for figure in figures)),
+            )
+        )
+    say("")
+    say_table(rows)
+    for other, wanted in ((_STREAMS, ", wanted 1.00"), (_DEFAULT, ""), (_FLOOR, "")):
+        pairs = zip(found[_TWO], found[other], strict=True)
+        ratios = [ours.rate_per_s / theirs.rate_per_s for ours, theirs in pairs]
+        say(f"{_TWO} / {other}: {spread(ratios)}{wanted}")
+
+
+def main() -> int:
+    """Run; exit code 1 if answers were wrong or missing, or cores shared."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each load")
+    parser.add_argument("--quick", action="store_true", help="two loads of 4 seconds; the figures wobble")
+    given = parser.parse_args()
+    repeats, seconds = (2, 4.0) if given.quick else (given.repeats, given.seconds)
+    say_environment()
+    with tempfile.TemporaryDirectory(prefix="perf-cpu-workers-") as directory:
+        scratch = Path(directory)
+        build_models(scratch, [_MODEL])
+        files = ModelFiles(scratch, _MODEL)
+        return 0 if measure(files, write_bodies(files), scratch, repeats, seconds) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
