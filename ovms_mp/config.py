@@ -127,6 +127,14 @@ class GrpcConfig:
         ),
     )
 
+    front: str = _setting(
+        "GRPCIO",
+        Setting(
+            "grpc_front",
+            "What carries gRPC: our own HTTP/2 server, the faster one, or grpcio's.",
+            choices=("WIRE", "GRPCIO"),
+        ),
+    )
     output_encoding: str = _setting(
         "TENSOR_CONTENT",
         Setting(

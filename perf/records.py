@@ -121,7 +121,8 @@ class Verdict(Record, frozen=True, tag="verdict"):
     """A target and what came of it.
 
     Attributes:
-        measure: "rate_ratio" (server / floor, at least) or "added_p50_ms" (server - floor, at most).
+        measure: "rate_ratio" (server / floor, at least), "added_p50_ms" (server - floor, at most) or "p50_ratio"
+            (server / floor, at most).
         value: Median over the repeats, each against the floor's figure of the same repeat; ``low`` and
             ``high`` are the extremes.
     """

@@ -125,7 +125,10 @@ def _target_values(target: Target, measurements: Sequence[Measurement]) -> list[
     if target.measure == "rate_ratio":
         return [found.rate_per_s / floors[found.repeat].rate_per_s for found in servers]
     pairs = ((found.p50_ms, floors[found.repeat].p50_ms) for found in servers)
-    return [ours - floor for ours, floor in pairs if ours is not None and floor is not None]
+    known = [(ours, floor) for ours, floor in pairs if ours is not None and floor is not None]
+    if target.measure == "p50_ratio":
+        return [ours / floor for ours, floor in known]
+    return [ours - floor for ours, floor in known]
 
 
 def format_table(records: Sequence[AnyRecord]) -> str:

@@ -14,7 +14,9 @@ from perf.load import Protocol
 
 SCENARIO_DIRECTORY = Path(__file__).resolve().parent / "scenarios"
 
-FloorName = Literal["grpc_echo", "falcon_echo", "json_parse", "openvino_sync", "openvino_async"]
+FloorName = Literal[
+    "grpc_echo", "wire_echo", "grpcio_front", "falcon_echo", "json_parse", "openvino_sync", "openvino_async"
+]
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -22,11 +24,11 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     Attributes:
         measure: "rate_ratio": server's rate / floor's, at least ``limit``; "added_p50_ms": server's median
-            latency less the floor's, at most ``limit``.
+            latency less the floor's, at most ``limit``; "p50_ratio": server's median latency / floor's, at most.
     """
 
     floor: FloorName
-    measure: Literal["rate_ratio", "added_p50_ms"]
+    measure: Literal["rate_ratio", "added_p50_ms", "p50_ratio"]
     limit: float
 
 
@@ -38,6 +40,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         concurrency: Requests in flight, over all connections.
         connections: gRPC only; REST has as many as requests in flight.
         seconds: Length of one timed load.
+        grpc_front: What carries gRPC: "wire" or "grpcio".
         plugin_config: OpenVINO properties, of the server's model and of the direct floors.
     """
 
@@ -48,6 +51,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     connections: int = 1
     seconds: float = 4.0
     grpc_workers: int = 1
+    grpc_front: Literal["wire", "grpcio"] = "wire"
     rest_workers: int = 1
     plugin_config: dict[str, str | int | float | bool] = {}
     floors: tuple[FloorName, ...] = ()

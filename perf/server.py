@@ -156,5 +156,6 @@ def running_server(files: ModelFiles, scenario: Scenario, scratch: Path) -> Iter
         ChildFailed: As :func:`running_config`.
     """
     flags = ["--grpc_workers", str(scenario.grpc_workers), "--rest_workers", str(scenario.rest_workers)]
+    flags += ["--grpc_front", scenario.grpc_front]
     with running_config([config_entry(files, scenario.plugin_config)], scratch, *flags) as server:
         yield server

@@ -18,7 +18,8 @@ from perf.load import LoadPlan, LoadResult, percentile, run_load
 from perf.models import ModelFiles
 from perf.records import Measurement
 from perf.scenario import FloorName, Scenario
-from perf.usage import KindOf, cpu_seconds, floor_kind
+from perf.server import running_server
+from perf.usage import KindOf, cpu_seconds, floor_kind, server_kind
 
 _COMPUTE_GRACE_S = 60.0
 WARM_UP_S = 0.7
@@ -134,9 +135,15 @@ def running_floor(
     Raises:
         ChildFailed: An echo server did not start or did not end well.
     """
-    if name in ("grpc_echo", "falcon_echo"):
+    if name == "grpcio_front":
+        other = msgspec.structs.replace(scenario, grpc_front="grpcio")
+        with running_server(files, other, scratch / name) as server:
+            plan = load_plan(scenario, bodies, server.grpc_port)
+            yield LoadedSubject(name=name, plan=plan, pid=server.pid, kind_of=server_kind, scratch=scratch)
+        return
+    if name in READY_TEXTS:
         port = free_port()
-        answer_bytes = bodies.grpc_answer_bytes if name == "grpc_echo" else bodies.rest_answer_bytes
+        answer_bytes = bodies.rest_answer_bytes if name == "falcon_echo" else bodies.grpc_answer_bytes
         argv = module_argv(f"perf.floors.{name}", "--port", str(port), "--response-bytes", str(answer_bytes))
         with running_child(argv, [READY_TEXTS[name]], scratch / f"{name}.log") as child:
             plan = load_plan(scenario, bodies, port)

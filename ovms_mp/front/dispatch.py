@@ -171,6 +171,10 @@ class Dispatcher:
         if not lease.tasks:
             self._allocator.release(lease.offset_bytes)
 
+    def free_bytes(self) -> int:
+        """Arena memory that is not leased, though not in one piece."""
+        return self._allocator.free_bytes()
+
     def trim(self) -> None:
         """Give memory that recent requests did not need back to the machine. Called now and then."""
         mark = self._allocator.take_high_water()

@@ -206,9 +206,13 @@ class Service:
         wanted = _match_filter(route, output_filter)
         inputs_nbytes = 0
         offsets: list[int] = []
+        placed: tuple[Lease, ...] = ()
         for tensor, spec in zip(tensors, route.inputs, strict=True):
             offsets.append(inputs_nbytes)
-            inputs_nbytes += aligned(element_count(tensor.shape) * spec.dtype.itemsize)
+            if tensor.lease is not None and tensor.is_in_place_for(spec.dtype):
+                placed += (tensor.lease,)
+            else:
+                inputs_nbytes += aligned(element_count(tensor.shape) * spec.dtype.itemsize)
         shapes = tuple([tensor.shape for tensor in tensors])
         outputs_nbytes = self._output_nbytes(route, shapes)
         lease = self._dispatcher.lease(inputs_nbytes + outputs_nbytes)
@@ -222,7 +226,7 @@ class Service:
                 outputs_nbytes,
                 deadline_ns or time.monotonic_ns() + self._request_timeout_ns,
             )
-            return await self._run(route, task, lease, shapes, wanted, encode)
+            return await self._run(route, task, (lease, *placed), shapes, wanted, encode)
         finally:
             self._dispatcher.release(lease)
 
@@ -238,7 +242,9 @@ class Service:
         for spec, tensor, offset in zip(specs, tensors, offsets, strict=True):
             start = lease.offset_bytes + offset
             nbytes = element_count(tensor.shape) * spec.dtype.itemsize
-            if nbytes:
+            if tensor.lease is not None and tensor.is_in_place_for(spec.dtype):
+                start = tensor.lease.offset_bytes
+            elif nbytes:
                 write_tensor(tensor, spec, memory[start : start + nbytes])
             refs.append(TensorRef(start, nbytes, tensor.shape))
         return tuple(refs)
@@ -247,7 +253,7 @@ class Service:
         self,
         route: VersionRoute,
         task: InferTask,
-        lease: Lease,
+        leases: tuple[Lease, ...],
         shapes: tuple[tuple[int, ...], ...],
         wanted: frozenset[str] | None,
         encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
@@ -257,9 +263,9 @@ class Service:
         tries = 1
         try:
             while True:
-                leases = (lease,) if output_lease is None else (lease, output_lease)
+                held = leases if output_lease is None else (*leases, output_lease)
                 try:
-                    refs = await self._dispatcher.infer(route, task, leases)
+                    refs = await self._dispatcher.infer(route, task, held)
                 except WorkerGone:
                     if tries == _MAX_TRIES:
                         raise WorkerLost(

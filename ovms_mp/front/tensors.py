@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovms_mp.errors import MalformedPayload
+from ovms_mp.model.dtypes import DType
 
 if TYPE_CHECKING:
-    from ovms_mp.model.dtypes import AnyArray, DType
+    from ovms_mp.front.dispatch import Lease
+    from ovms_mp.model.dtypes import AnyArray
 
 
 @dataclass(slots=True)
@@ -25,11 +27,18 @@ class GivenTensor:
             C order, or a one-dimensional array of this dtype with at most that many elements: TensorFlow's
             compact form, in which the last element fills the rest, and none at all means zeros. Borrowed from
             the request's bytes; valid while they are.
+        lease: Where the transport has received the values straight into the arena: the lease of exactly that memory,
+            which whoever made this tensor releases; else None.
     """
 
     dtype: DType
     shape: tuple[int, ...]
     values: memoryview | AnyArray
+    lease: Lease | None = None
+
+    def is_in_place_for(self, dtype: DType) -> bool:
+        """Whether a worker can read the values where they are; a boolean may be any byte and is made 0 or 1."""
+        return self.lease is not None and self.dtype is dtype and dtype is not DType.BOOL
 
 
 @dataclass(slots=True)

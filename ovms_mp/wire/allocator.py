@@ -80,6 +80,10 @@ class ArenaAllocator:
             starts.insert(index, offset)
             sizes.insert(index, size)
 
+    def free_bytes(self) -> int:
+        """What is not leased, in whatever pieces."""
+        return sum(self._sizes)
+
     def take_high_water(self) -> int:
         """End of the highest lease since the last call; the mark then falls to what is leased now."""
         mark = self._high_water

@@ -6,12 +6,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
 from ovms_mp.errors import ExitCode, OvmsError
-from ovms_mp.front.grpc.server import create_server
 from ovms_mp.front.grpc.servicer import TfsServicer
 from ovms_mp.front.session import FrontSession
 from ovms_mp.wire.process import run_child
@@ -33,13 +32,32 @@ def _run(spec: GrpcFrontSpec) -> int:
         return runner.run(_serve(spec))
 
 
+class Server(Protocol):
+    """What both transports offer."""
+
+    async def stop(self, grace: float) -> None:
+        """Take no further calls; end when those in flight have, or after so many seconds."""
+
+
+async def _start_server(spec: GrpcFrontSpec, session: FrontSession, servicer: TfsServicer) -> Server:
+    # Either transport is imported only where it carries the calls: grpcio costs 20 MB and some threads.
+    if spec.is_wire:
+        from ovms_mp.front.grpc.wire import start_wire_server
+
+        return await start_wire_server(servicer, session.dispatcher, spec.bind_addresses, spec.limits)
+    from ovms_mp.front.grpc.server import create_server
+
+    server = create_server(servicer.methods(), spec.bind_addresses, spec.limits.max_message_bytes)
+    await server.start()
+    return server
+
+
 async def _serve(spec: GrpcFrontSpec) -> int:
     session = FrontSession(spec, spec.child_id)
     try:
         await session.start()
-        methods = TfsServicer(session.service, has_typed_outputs=spec.has_typed_outputs).methods()
-        server = create_server(methods, spec.bind_addresses, spec.limits.max_message_bytes)
-        await server.start()
+        servicer = TfsServicer(session.service, has_typed_outputs=spec.has_typed_outputs)
+        server = await _start_server(spec, session, servicer)
     except OvmsError as error:
         _log.error("event=boot_failed error=%s", error)
         session.report_boot_failure(error)

@@ -20,6 +20,7 @@ from ovms_mp.front.tfs.decode import decode_predict
 from ovms_mp.front.tfs.encode import encode_predict
 from ovms_mp.front.tfs.encode_typed import encode_predict_typed
 from ovms_mp.front.tfs.metadata import encode_metadata, encode_reloaded, encode_status
+from ovms_mp.front.tfs.predict_sink import PlacedCall
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.service import Service
     from ovms_mp.front.tensors import ResultTensor
+    from ovms_mp.front.tfs.decode import PredictCall
 
 MessageT = TypeVar("MessageT", bound=Message)
+
+PREDICT_PATH = "/tensorflow.serving.PredictionService/Predict"
 
 Method: TypeAlias = Callable[[bytes, int], Awaitable[bytes]]
 """(request, monotonic deadline in ns or 0) -> response."""
@@ -46,7 +50,7 @@ class TfsServicer:
         prediction = "/tensorflow.serving.PredictionService"
         model = "/tensorflow.serving.ModelService"
         return {
-            f"{prediction}/Predict": self.predict,
+            PREDICT_PATH: self.predict,
             f"{prediction}/GetModelMetadata": self.get_model_metadata,
             f"{model}/GetModelStatus": self.get_model_status,
             f"{model}/HandleReloadConfigRequest": self.handle_reload_config_request,
@@ -54,7 +58,18 @@ class TfsServicer:
 
     async def predict(self, request: bytes, deadline_ns: int) -> bytes:
         """PredictRequest to PredictResponse."""
-        call = decode_predict(request)
+        return await self._predict(decode_predict(request), deadline_ns)
+
+    async def predict_placed(self, request: bytes | PlacedCall, deadline_ns: int) -> bytes:
+        """The same for a request whose long tensors are in the arena already; it is released at the end."""
+        if not isinstance(request, PlacedCall):
+            return await self.predict(request, deadline_ns)
+        try:
+            return await self._predict(request.call, deadline_ns)
+        finally:
+            request.release()
+
+    async def _predict(self, call: PredictCall, deadline_ns: int) -> bytes:
         _refuse_label(call.version_label)
         return await self._service.predict(
             call.model_name, call.version or 0, call.inputs, call.output_filter, deadline_ns, self._encode

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gRPC calls: a request's messages in, one handler's task, replies and a status out. One event loop owns it all.
+
+Statuses and texts are those of C-core's servers, but for what is specified: 415 for a wrong content type, and
+UNIMPLEMENTED for an unknown encoding and for a unary request without exactly one message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ovms_mp.errors import INTERNAL_ERROR_TEXT, Code, OvmsError, RequestTooLarge, UnsupportedOperation
+from ovms_mp.front.grpc.http2 import methods
+from ovms_mp.front.grpc.http2.connection import Http2Connection
+from ovms_mp.front.grpc.http2.frames import ErrorCode
+from ovms_mp.front.grpc.http2.headers import RequestHead, encode_block
+from ovms_mp.front.grpc.http2.limits import SECOND_NS, Hit
+from ovms_mp.front.grpc.http2.methods import CallHead, Gathered, Methods, Streaming, Unary
+from ovms_mp.front.grpc.http2.output import Stream
+
+_log = logging.getLogger(__name__)
+
+_PREFIX_SIZE, _SLOWEST_BYTES_PER_S = 5, 1 << 20
+_PIECE_BYTES = 64  # What a piece costs besides its octets, or a peer could hold much by frames of little.
+_LONGEST_TEXT = 1000  # Percent-encoded up to twelve times as long; clients refuse metadata above 16 KiB.
+_JOINED_BYTES = 16 << 10  # Replies up to here are copied into one piece, and their memory released at once.
+_GRPC = [(b":status", b"200"), (b"content-type", b"application/grpc")]
+_ENCODINGS = (b"grpc-accept-encoding", b"identity,deflate,gzip")
+_HEADERS = {"identity": encode_block(_GRPC)}
+_HEADERS |= {name: encode_block([*_GRPC, (b"grpc-encoding", name.encode())]) for name in ("gzip", "deflate")}
+_OK = encode_block([(b"grpc-status", b"0")])
+
+
+class Call(Stream):
+    """One call; a streaming method's handler has it as its argument. ``head.metadata`` is the client's."""
+
+    def __init__(
+        self,
+        table: Methods,
+        wake: Callable[[], None],
+        connection: Http2Connection,
+        number: int,
+        head: RequestHead,
+    ) -> None:
+        limits, window = connection.limits, connection.output.initial_window
+        super().__init__(number, limits.stream_window_bytes, window, head.content_length)
+        if not isinstance(head.memo, CallHead):
+            head.memo = CallHead(head, table, limits.max_header_list_bytes)
+        self.head: CallHead = head.memo
+        timeout_ns = self.head.timeout_ns
+        self.deadline_ns = connection.now_ns + timeout_ns if timeout_ns else 0  # Monotonic; 0 for never.
+        self._connection, self._wake = connection, wake
+        self._receive_by_ns = connection.now_ns + int(limits.message_timeout_s * SECOND_NS)
+        self._prefix, self._missing = b"", -1  # Of the message on its way; -1 while its length is not known.
+        self._is_compressed = self._is_over = self._has_headers = False
+        self._body: list[bytes] = []  # PERF: 602 kB cost twice as much in a growing bytearray.
+        self._sink: methods.MessageSink | None = None
+        self._messages: deque[tuple[bytes, bool]] = deque()
+        self._held_bytes = self._received = 0
+        self._task: asyncio.Task[None] | None = None
+        self._changed: asyncio.Future[None] | None = None
+
+    def opened(self) -> None:
+        """Refuse the call, or begin it."""
+        if self.head.refused_status:
+            self._is_over = True
+            block = encode_block([(b":status", self.head.refused_status)])
+            self._connection.output.headers(self, block, is_end=True)
+        elif self.head.refusal is not None:
+            self._fail(self.head.refusal)
+        elif self.head.timeout_ns == 0:
+            self.finish(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        elif isinstance(self.head.method, Streaming):
+            self._receive_by_ns = 0
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def data(self, piece: memoryview) -> None:
+        """Take octets of messages."""
+        try:
+            while piece and not self._is_over:
+                if self._missing < 0:
+                    taken = _PREFIX_SIZE - len(self._prefix)
+                    self._prefix, piece = self._prefix + piece[:taken], piece[taken:]
+                    if len(self._prefix) < _PREFIX_SIZE:
+                        return
+                    self._begin(self._prefix[0], int.from_bytes(self._prefix[1:]))
+                taken = min(self._missing, len(piece))
+                self._take(piece[:taken])
+                piece = piece[taken:]
+        except Exception as error:  # A sink is the method's code.
+            self._fail(error)
+
+    def _begin(self, flags: int, length: int) -> None:
+        limits, method = self._connection.limits, self.head.method
+        if length > limits.max_message_bytes:
+            self._connection.guard.counters[Hit.MESSAGE_SIZE] += 1
+            raise RequestTooLarge(methods.TOO_LARGE % (length, limits.max_message_bytes))
+        if flags and (flags > 1 or self.head.encoding == "identity"):
+            raise OvmsError("Compression bit set but no encoding configured")
+        if self._received and isinstance(method, Unary):
+            raise UnsupportedOperation("more than one message in a unary call")
+        timeout_s = limits.message_timeout_s + length / _SLOWEST_BYTES_PER_S
+        self._receive_by_ns = self._connection.now_ns + int(timeout_s * SECOND_NS)
+        self._prefix, self._missing, self._is_compressed = b"", length, bool(flags)
+        if isinstance(method, Unary) and method.make_sink is not None and not flags:
+            self._sink = method.make_sink(length)
+
+    def _take(self, piece: memoryview) -> None:
+        self._missing -= len(piece)
+        if self._sink is not None:
+            self._hold(methods.fill(self._sink, piece))
+        else:
+            self._body.append(bytes(piece))
+            self._hold(len(piece) + _PIECE_BYTES)
+        if not self._missing:
+            self._missing = -1
+            self._received += 1
+            if self._sink is None:
+                self._hold(-_PIECE_BYTES * len(self._body))
+                self._messages.append((b"".join(self._body), self._is_compressed))
+                self._body.clear()
+            if isinstance(self.head.method, Streaming):
+                self.is_reading, self._receive_by_ns = False, 0
+                self.drained()
+
+    def _hold(self, nbytes: int) -> None:
+        self._held_bytes += nbytes
+        self._connection.held_bytes += nbytes
+        self._connection.guard.held_bytes += nbytes
+
+    def wanted(self) -> memoryview | None:
+        """The sink's memory, if it has any for what comes next."""
+        target = self._sink.wanted() if self._sink is not None and self._missing > 0 else None
+        return None if target is None else target[: self._missing]
+
+    def advance(self, nbytes: int) -> None:
+        """Tell the sink."""
+        if self._sink is not None:
+            self._sink.advance(nbytes)
+            self._missing -= nbytes
+            self._take(memoryview(b""))
+
+    def ended(self) -> None:
+        """Begin the handler of a unary call; it has all it needs."""
+        self._receive_by_ns = 0
+        if self._missing >= 0 or self._prefix:
+            self.finish(Code.INTERNAL, "The last message is cut off")
+        elif isinstance(self.head.method, Streaming):
+            self.drained()
+        elif not self._received:
+            self.finish(Code.UNIMPLEMENTED, "no message in a unary call")
+        elif not self._is_over:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def was_reset(self) -> None:
+        """Let go of everything and cancel the handler; nobody waits for it."""
+        self._is_over = True
+        sink, task, self._sink, self._task = self._sink, self._task, None, None
+        if sink is not None:
+            sink.abort()
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        self._hold(-self._held_bytes)
+
+    def drained(self) -> None:
+        """Let a streaming handler go on."""
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
+    def tick(self, now_ns: int) -> None:
+        """End a call that is late: its message, its handler, or the reader of its reply."""
+        connection = self._connection
+        connection.grant_stream(self)
+        if 0 < self._receive_by_ns < now_ns:
+            hit, text = Hit.SLOW_MESSAGE, "the message took too long"
+            if not connection.may_grant():
+                hit, text = Hit.BUDGET, "no memory for the message"
+            connection.guard.counters[hit] += 1
+            self.finish(Code.RESOURCE_EXHAUSTED, text)
+        elif 0 < self.deadline_ns < now_ns:
+            self.finish(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        self.stalled_since_ns = (self.stalled_since_ns or now_ns) if self.outbox else 0
+        if self.outbox and now_ns - self.stalled_since_ns > connection.limits.send_timeout_s * SECOND_NS:
+            connection.guard.counters[Hit.STALLED_STREAM] += 1
+            connection.reset(self.id, ErrorCode.ENHANCE_YOUR_CALM)
+
+    async def _run(self) -> None:
+        """Run the handler. The one place where failures become statuses."""
+        method = self.head.method
+        try:
+            if isinstance(method, Streaming):
+                await method.handler(self)
+            elif method is not None:
+                await self._send(await method.handler(await self._request(method), self.deadline_ns))
+            self.finish(None, "")
+        except asyncio.CancelledError:
+            self.finish(Code.CANCELLED, "the server cancelled the call")
+            raise
+        except Exception as error:
+            self._fail(error)
+
+    async def _request(self, method: Unary) -> Any:  # Any: each method has its own type of request.
+        if self._sink is None:
+            plain = await self._plain(*self._messages.popleft())
+            if method.make_sink is not None:
+                self._sink = method.make_sink(len(plain))
+            if self._sink is None:
+                return plain
+            methods.fill(self._sink, memoryview(plain))
+        request, self._sink = self._sink.finish(), None
+        return request
+
+    async def _plain(self, message: bytes, is_compressed: bool) -> bytes:
+        if not is_compressed:
+            return message
+        limit = self._connection.limits.max_message_bytes
+        return await asyncio.to_thread(methods.decompressed, message, self.head.encoding, limit)
+
+    async def send(self, reply: bytes | Gathered) -> None:
+        """Send a message of a streaming call; returns when the client has room for another one."""
+        await self._send(reply)
+        while self.outbox and not self._is_over:
+            await self._wait()
+
+    async def _send(self, reply: bytes | Gathered) -> None:
+        """Send a message. PERF: what is small is copied into one piece, and its memory released at once."""
+        reply = Gathered([reply]) if isinstance(reply, bytes) else reply
+        pieces, release, encoding = list(reply.pieces), reply.release, self.head.reply_encoding
+        length, is_plain = sum(map(len, pieces)), encoding == "identity"
+        if length <= _JOINED_BYTES or not is_plain:
+            joined = b"".join(pieces)
+            release()
+            release = Gathered(()).release
+            if not is_plain:
+                joined = await asyncio.to_thread(zlib.compress, joined, 1, methods.WINDOW_BITS[encoding])
+            pieces, length = [joined], len(joined)
+        if self._is_over:
+            release()
+            return
+        if not self._has_headers:
+            self._has_headers = True
+            self._connection.output.headers(self, _HEADERS[encoding], is_end=False)
+        prefix = (not is_plain).to_bytes(1) + length.to_bytes(4)
+        self._connection.output.data(self, [prefix, *pieces], release)
+        self._wake()
+
+    def __aiter__(self) -> Call:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._messages:
+            if not self.is_remote_open or self._is_over:
+                raise StopAsyncIteration
+            await self._wait()
+        message, is_compressed = self._messages.popleft()
+        self._hold(-len(message))
+        self.is_reading = not self._messages
+        self._connection.grant_stream(self)
+        self._wake()
+        return await self._plain(message, is_compressed)
+
+    async def _wait(self) -> None:
+        self._changed = asyncio.get_running_loop().create_future()
+        await self._changed
+
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, OvmsError):
+            form = "event=call_raised method=%s user_agent=%s"
+            _log.error(form, self.head.path, self.head.user_agent, exc_info=error)
+            error = OvmsError(INTERNAL_ERROR_TEXT)
+        self.finish(error.code, error.message)
+
+    def finish(self, code: Code | None, text: str) -> None:
+        """End the call with a status; None is OK. A second end does nothing."""
+        if self._is_over:
+            return
+        block = _OK
+        if code is not None or not self._has_headers:
+            text = text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 3] + "..."
+            fields = [] if self._has_headers else [*_GRPC, _ENCODINGS]
+            fields.append((b"grpc-status", b"%d" % (0 if code is None else code.number)))
+            fields.append((b"grpc-message", methods.encode_status_message(text).encode()))
+            block = encode_block(fields)
+        self.was_reset()
+        self._connection.output.headers(self, block, is_end=True)
+        self._wake()

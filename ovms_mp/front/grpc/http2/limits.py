@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What peers may do at most, how often each limit was hit, and how much is held.
+
+They answer CVE-2019-9511 to 9518, CVE-2023-44487 (rapid reset), CVE-2024-27316 (CONTINUATION flood) and
+CVE-2025-8671 (resets that the peer makes us send); RFC 9113, section 10.5 is what allows to refuse.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+SECOND_NS = 1_000_000_000
+
+
+class Hit(enum.IntEnum):
+    """The limits that are counted, by what was too much; PROTOCOL is any other fault of a peer."""
+
+    CONNECTIONS, STREAMS, HEADER_LIST, HEADER_BLOCK, CONTINUATIONS, MESSAGE_SIZE, UNREAD = range(7)
+    RESETS, PINGS, SETTINGS, WINDOW_UPDATES, EMPTY_DATA, IGNORED = range(7, 13)
+    HANDSHAKE, SLOW_FRAME, SLOW_MESSAGE, BUDGET, STALLED_STREAM, STALLED_CONNECTION, PROTOCOL = range(13, 20)
+
+
+RATES = {
+    Hit.RESETS: 1000,  # Streams that the peer reset, or that we reset for what the peer did.
+    Hit.PINGS: 2000,
+    Hit.SETTINGS: 100,
+    Hit.WINDOW_UPDATES: 5000,  # Besides four for each DATA frame that we sent.
+    Hit.EMPTY_DATA: 100,
+    Hit.IGNORED: 1000,  # PRIORITY, GOAWAY and unknown frames.
+}  # How often a connection may do what costs us more than it.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """All limits of a server. A time of 0 switches idle or age off."""
+
+    max_message_bytes: int = 1 << 30  # Of a request, before and after decompression.
+    max_connections: int = 4096  # Of the process.
+    max_streams: int = 512  # Calls at once on a connection; a further one is refused.
+    max_frame_bytes: int = 1 << 20  # Large frames are what lets tensors go straight to their place.
+    stream_window_bytes: int = 4 << 20
+    connection_window_bytes: int = 16 << 20  # Granted in advance, so held beyond the budget at worst.
+    connection_buffer_bytes: int = 2 << 30  # Held for one connection; beyond it no window is granted.
+    process_buffer_bytes: int = 4 << 30  # Held for all connections; beyond it no window is granted.
+    arena_reserve_bytes: int = 0  # With less than this left in the arena no window is granted.
+    max_header_list_bytes: int = 16 << 10  # Announced; a call with more is refused.
+    max_header_block_bytes: int = 64 << 10  # Compressed or not, more ends the connection.
+    max_continuations: int = 16  # CONTINUATION frames of one header block.
+    max_settings: int = 32  # Entries of a SETTINGS frame.
+    max_output_bytes: int = 4 << 20  # Framed and waiting for the socket; DATA waits in its stream beyond it.
+    max_unread_bytes: int = 8 << 20  # As before, with acknowledgements that a peer asks for and never reads.
+    rate_window_s: float = 10  # What ``rates`` count in.
+    rates: Mapping[Hit, int] = field(default_factory=lambda: RATES)
+    handshake_timeout_s: float = 10  # Preface, SETTINGS and the acknowledgement of ours.
+    message_timeout_s: float = 60  # For a message, plus a second for each MiB; also for the rest of a frame.
+    send_timeout_s: float = 60  # For an answer that waits for the peer's window or socket without progress.
+    idle_timeout_s: float = 0  # A connection without calls is asked to leave.
+    max_age_s: float = 0  # A connection this old is asked to leave (give or take a tenth).
+    age_grace_s: float = 300  # Calls that go on for longer after that are ended.
+
+    def settings(self) -> bytes:
+        """Our SETTINGS' payload (RFC 9113, 6.5.1)."""
+        ours = (self.max_streams, self.stream_window_bytes, self.max_frame_bytes, self.max_header_list_bytes)
+        return b"".join(key.to_bytes(2) + value.to_bytes(4) for key, value in enumerate(ours, start=3))
+
+
+class Guard:
+    """What connections share: the limits, how often each was hit, and what messages hold, but for sinks' memory.
+
+    Window is granted only while there is room, so peers are held back by their own flow control (RFC 9113, 5.2).
+    """
+
+    def __init__(self, limits: Limits, free_bytes: Callable[[], int] | None = None) -> None:
+        self.limits, self.counters, self.held_bytes = limits, Counter[Hit](), 0
+        self._free_bytes = free_bytes  # What the arena has left at this moment.
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more may be asked for. Who must not ask looks again at the server's next tick."""
+        has_arena = self._free_bytes is None or self._free_bytes() >= self.limits.arena_reserve_bytes
+        return has_arena and self.held_bytes < self.limits.process_buffer_bytes

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a gRPC server is made of: methods, what takes their messages and gives their replies, and gRPC's encodings.
+
+Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md and compression.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import urllib.parse
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ovms_mp.errors import OvmsError, RequestTooLarge, UnsupportedOperation
+from ovms_mp.front.grpc.http2.headers import Fields, RequestHead
+
+_UNITS_NS = {b"H": 3600 * 10**9, b"M": 60 * 10**9, b"S": 10**9, b"m": 10**6, b"u": 10**3, b"n": 1}
+_LONGEST_TIMEOUT, _UNESCAPED = 9, "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+WINDOW_BITS = {"gzip": 31, "deflate": 15}
+TOO_LARGE = "Received message larger than max (%d vs. %d); --max_message_mb sets it"
+encode_status_message = functools.partial(urllib.parse.quote, safe=_UNESCAPED, errors="replace")
+
+
+class MessageSink(Protocol):
+    """Takes the octets of one message in their order, some of them straight from the socket.
+
+    One owner: it is made when the message's length is known, and ends with ``finish``, whose return is its
+    handler's; or with ``abort``, also if ``feed`` or ``finish`` refused the message by raising an OvmsError.
+    """
+
+    def wanted(self) -> memoryview | None:
+        """Writable octets, never none, for what comes next; None if that shall be given to ``feed``."""
+
+    def advance(self, nbytes: int) -> None:
+        """So many octets were written to the start of the wanted memory."""
+
+    def feed(self, piece: memoryview) -> int:
+        """Take the first octets of a piece, which is valid during the call; how many, at least one."""
+
+    def finish(self) -> Any:  # Any: each method has its own type of request.
+        """The request; called when all octets of the message are there."""
+
+    def abort(self) -> None:
+        """Let go of everything."""
+
+
+def fill(sink: MessageSink, piece: memoryview) -> int:
+    """Give octets to a sink, with one copy for those that it wants in its memory; how many it took for itself."""
+    fed = 0
+    while piece:
+        target = sink.wanted()
+        if target is None:
+            taken = sink.feed(piece)
+            fed += taken
+        else:
+            taken = min(len(target), len(piece))
+            target[:taken] = piece[:taken]
+            sink.advance(taken)
+        piece = piece[taken:]
+    return fed
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A reply in pieces. Memory behind views must stay as it is until ``release`` is called, which is once."""
+
+    pieces: Sequence[bytes | memoryview]
+    release: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """One message in, one out. The handler is given its octets or what a sink made of them, and the deadline."""
+
+    handler: Callable[[Any, int], Awaitable[bytes | Gathered]]  # Monotonic ns or 0. Any: as of ``finish``.
+    make_sink: Callable[[int], MessageSink | None] | None = None  # By length; None if octets are as good.
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """Any number of messages in and out: the handler iterates over the call and sends on it."""
+
+    handler: Callable[[Any], Awaitable[None]]  # Any: a Call, which knows its methods.
+
+
+Methods = Mapping[
+    str, Unary | Streaming
+]  # By path, ``/package.Service/Method``; all others are UNIMPLEMENTED.
+
+
+class CallHead:
+    """A request's headers as gRPC reads them; shared by requests of equal octets, so nobody changes it."""
+
+    def __init__(self, head: RequestHead, methods: Methods, max_list_bytes: int) -> None:
+        fields = dict(head.fields)
+        self.path = head.path.decode("latin-1")
+        self.method = methods.get(self.path)
+        self.user_agent = fields.get(b"user-agent", b"").decode("latin-1")
+        encoding = fields.get(b"grpc-encoding", b"identity")
+        accepted = fields.get(b"grpc-accept-encoding", b"").replace(b" ", b"").split(b",")
+        self.encoding = encoding.decode("latin-1")
+        self.reply_encoding = self.encoding if encoding in accepted else "identity"
+        timeout = fields.get(b"grpc-timeout")
+        self.timeout_ns = None if timeout is None else parse_timeout_ns(timeout)
+        self.metadata: list[tuple[str, str | bytes]] = []  # Names that end in ``-bin`` have octets.
+        kind = fields.get(b"content-type", b"")
+        is_grpc = kind == b"application/grpc" or kind[:17] in (b"application/grpc+", b"application/grpc;")
+        self.refused_status = b"405" if head.method != b"POST" else b"" if is_grpc else b"415"
+        self.refusal: OvmsError | None = None
+        try:
+            if head.nbytes > max_list_bytes:
+                raise RequestTooLarge(f"metadata larger than max ({head.nbytes} vs. {max_list_bytes})")
+            if b"te" not in fields or not head.authority:
+                raise OvmsError("Missing :te header" if head.authority else "Missing :authority header")
+            if timeout is not None and self.timeout_ns is None:
+                raise OvmsError("Error parsing 'grpc-timeout' metadata")
+            if encoding != b"identity" and self.encoding not in WINDOW_BITS:
+                raise UnsupportedOperation(f"grpc-encoding {self.encoding!r} is not supported")
+            if self.method is None:
+                raise UnsupportedOperation("Method not found!")
+            self.metadata = decode_metadata(head.fields)
+        except OvmsError as error:
+            self.refusal = error
+
+
+def parse_timeout_ns(value: bytes) -> int | None:
+    """A ``grpc-timeout``: at most eight digits and a unit; None if it is something else."""
+    if len(value) > _LONGEST_TIMEOUT or not value[:-1].isdigit() or value[-1:] not in _UNITS_NS:
+        return None
+    return int(value[:-1]) * _UNITS_NS[value[-1:]]
+
+
+def decode_metadata(fields: Fields) -> list[tuple[str, str | bytes]]:
+    """What an application may see; several binary values may share a field. Raises OvmsError for what is no base64."""
+    found: list[tuple[str, str | bytes]] = []
+    for name, value in fields:
+        if not name.endswith(b"-bin"):
+            found.append((name.decode(), value.decode("latin-1")))
+            continue
+        for digits in [part.strip().rstrip(b"=") for part in value.split(b",")]:
+            try:
+                octets = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+            except binascii.Error:
+                text = f"Error parsing '{name.decode()}' metadata: illegal base64 encoding"
+                raise OvmsError(text) from None
+            found.append((name.decode(), octets))
+    return found
+
+
+def decompressed(message: bytes, encoding: str, limit: int) -> bytes:
+    """A compressed message's octets, at most so many."""
+    machine = zlib.decompressobj(WINDOW_BITS[encoding])
+    try:
+        plain = machine.decompress(message, limit + 1)
+    except zlib.error as error:
+        raise OvmsError(f"Decompression failed due to zlib error: {error}") from None
+    if len(plain) > limit:
+        raise RequestTooLarge(TOO_LARGE % (len(plain), limit))
+    if not machine.eof or machine.unused_data:
+        raise OvmsError("Decompression failed: the message is cut off, or goes on behind its end")
+    return plain

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sockets and time: octets in and out once a loop turn, deadlines, idle and age, drain. One event loop, best uvloop's.
+
+PERF: uvloop and asyncio write at once if nothing waits. So with the lowest high-water mark, 'not paused' means that
+all is in the kernel (or encrypted), and that is when memory behind replies is released.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import random
+import ssl
+import time
+from collections.abc import Sequence
+
+from ovms_mp.errors import BootError, Code
+from ovms_mp.front.grpc.http2.call import Call
+from ovms_mp.front.grpc.http2.connection import Http2Connection
+from ovms_mp.front.grpc.http2.frames import ErrorCode
+from ovms_mp.front.grpc.http2.limits import SECOND_NS, Guard, Hit
+from ovms_mp.front.grpc.http2.methods import Methods
+from ovms_mp.front.grpc.http2.output import Release
+
+_log = logging.getLogger(__name__)
+
+_TICK_S, _DRAIN_PING_S, _SCRATCH_BYTES = 0.1, 1.0, 256 << 10
+_FAREWELL_S = 1.0  # For octets behind our last one; closing at once would reset what we wrote.
+_LARGE_BYTES = 64 << 10  # Octets from which a system call of their own is cheaper than a copy.
+
+
+class Http2Protocol(asyncio.BufferedProtocol):
+    """The transport of one connection."""
+
+    def __init__(self, server: Http2Server) -> None:
+        self._server, self._loop = server, asyncio.get_running_loop()
+        self._is_direct = self._is_flush_due = self._is_paused = False
+        self._transport: asyncio.Transport
+        self.connection: Http2Connection
+        self._unwritten: list[Release] = []
+        self._opened_ns = self._progress_ns = self._active_ns = time.monotonic_ns()
+        self._paused_ns = self._drained_ns = self._ended_ns = self._frames_seen = self._last_id_seen = 0
+        self._age_factor = random.uniform(0.9, 1.1)  # noqa: S311  # connections shall not all leave at once
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, if the client speaks HTTP/2 and there is room for it."""
+        server, guard = self._server, self._server.guard
+        self._transport = transport  # type: ignore[assignment]  # a stream server's transports are Transports
+        new_call = functools.partial(Call, server.methods, self.wake)
+        self.connection = Http2Connection(new_call, guard, self._opened_ns)
+        tls = transport.get_extra_info("ssl_object")
+        # NOTE: TLS transports pause at the mark, plain ones above it; behind a handshake this may pause us at once.
+        self._transport.set_write_buffer_limits(high=0 if tls is None else 1)
+        has_room = len(server.protocols) < guard.limits.max_connections
+        guard.counters[Hit.CONNECTIONS] += not has_room
+        server.protocols.add(self)
+        if not has_room or (tls is not None and tls.selected_alpn_protocol() != "h2"):
+            self._transport.abort()
+        self._flush()
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """A sink's memory if much of the next octets belongs there, else the scratch memory of all connections.
+
+        SAFETY: between this and ``buffer_updated`` a loop reads one socket and does nothing else.
+        """
+        target = None if self.connection.is_closed else self.connection.wanted(_LARGE_BYTES)
+        self._is_direct = target is not None
+        return self._server.scratch if target is None else target
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was received."""
+        if self._is_direct:
+            self.connection.advance(nbytes, time.monotonic_ns())
+        else:
+            self.connection.receive(self._server.scratch[:nbytes], time.monotonic_ns())
+        if self.connection.output.nbytes > self._server.guard.limits.max_unread_bytes:
+            self._abort(Hit.UNREAD)
+        self.wake()
+
+    def _abort(self, hit: Hit) -> None:
+        self._server.guard.counters[hit] += 1
+        self._transport.abort()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """End all calls."""
+        self.connection.close(ErrorCode.NO_ERROR, "")
+        self._release(self._unwritten + self.connection.output.take()[1])
+        self._server.protocols.discard(self)
+        self._server.changed.set()
+
+    def pause_writing(self) -> None:
+        """Let output wait."""
+        self._is_paused, self._paused_ns = True, self.connection.now_ns
+
+    def resume_writing(self) -> None:
+        """Go on with what waits."""
+        self._is_paused = False
+        self._flush()
+
+    def wake(self) -> None:
+        """Write at the end of this loop turn, behind what its tasks have to say."""
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        output = self.connection.output
+        while not self._is_paused and not self._ended_ns and not self._transport.is_closing():
+            self._release(self._unwritten)
+            if not output.nbytes:
+                break
+            is_small = output.nbytes < _LARGE_BYTES
+            chunks, self._unwritten = output.take()
+            self._transport.writelines([b"".join(chunks)] if is_small else chunks)
+            output.pump()
+        if self.connection.is_closed and not self._is_paused and not self._ended_ns:
+            self._ended_ns = time.monotonic_ns()
+            if self.connection.fault:
+                peer = self._transport.get_extra_info("peername")
+                _log.warning("event=connection_fault peer=%s why=%s", peer, self.connection.fault)
+            if self._transport.can_write_eof() and not self._transport.is_closing():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+
+    def _release(self, releases: list[Release]) -> None:
+        self._unwritten = []
+        for release in releases:
+            release()
+
+    def drain(self) -> None:
+        """Ask the client to leave."""
+        if not self._drained_ns:
+            self._drained_ns = time.monotonic_ns()
+            self.connection.drain()
+            self.wake()
+
+    def stop(self) -> None:
+        """End all calls with a status, then the connection; or close at once if that was done before."""
+        if self.connection.is_closed:
+            self._transport.abort()
+        for call in [stream for stream in self.connection.streams.values() if isinstance(stream, Call)]:
+            call.finish(Code.UNAVAILABLE, "the server is stopping")
+        self.connection.close(ErrorCode.NO_ERROR, "")
+        self.wake()
+
+    def tick(self) -> None:
+        """Look at all deadlines of the connection and of its calls."""
+        connection, limits = self.connection, self._server.guard.limits
+        now_ns = connection.now_ns = time.monotonic_ns()
+        connection.regrant()
+        for stream in list(connection.streams.values()):
+            stream.tick(now_ns)
+        if connection.frames_received != self._frames_seen or not connection.is_mid_frame:
+            self._frames_seen, self._progress_ns = connection.frames_received, now_ns
+        if connection.streams or connection.last_id != self._last_id_seen:
+            self._last_id_seen, self._active_ns = connection.last_id, now_ns
+        if self._is_late(self._ended_ns, _FAREWELL_S):
+            self._transport.abort()
+        elif not connection.is_settled and self._is_late(self._opened_ns, limits.handshake_timeout_s):
+            self._abort(Hit.HANDSHAKE)
+        elif self._is_late(self._progress_ns, limits.message_timeout_s):
+            self._server.guard.counters[Hit.SLOW_FRAME] += 1
+            connection.close(ErrorCode.ENHANCE_YOUR_CALM, "a frame took too long")
+        elif self._is_paused and self._is_late(self._paused_ns, limits.send_timeout_s):
+            self._abort(Hit.STALLED_CONNECTION)
+        self._check_age()
+        self.wake()
+
+    def _check_age(self) -> None:
+        limits = self._server.guard.limits
+        is_old = self._is_late(self._opened_ns, limits.max_age_s * self._age_factor)
+        if is_old or self._is_late(self._active_ns, limits.idle_timeout_s):
+            self.drain()
+        if self.connection.drain_phase == 1 and self._is_late(self._drained_ns, _DRAIN_PING_S):
+            self.connection.drain()
+        if self._is_late(self._drained_ns, limits.age_grace_s):
+            self.stop()
+
+    def _is_late(self, since_ns: int, limit_s: float) -> bool:
+        return since_ns > 0 and 0 < limit_s * SECOND_NS < self.connection.now_ns - since_ns
+
+
+class Http2Server:
+    """Methods on sockets that other processes may share (SO_REUSEPORT). ``protocols`` are its connections."""
+
+    def __init__(self, methods: Methods, guard: Guard, ssl_context: ssl.SSLContext | None = None) -> None:
+        """Prepare; nothing listens yet. A context has its certificate and ``set_alpn_protocols(["h2"])``."""
+        self.methods, self.guard, self._ssl_context = methods, guard, ssl_context
+        self.protocols: set[Http2Protocol] = set()
+        self.scratch = memoryview(bytearray(_SCRATCH_BYTES))
+        self.ports: list[int] = []
+        self.changed = asyncio.Event()
+        self._listeners: list[asyncio.Server] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def start(self, addresses: Sequence[str]) -> None:
+        """Listen on addresses ``host:port``, or raise BootError; port 0 is any, see ``ports``."""
+        loop, tls = asyncio.get_running_loop(), self._ssl_context
+        for address in addresses:
+            host, _, port = address.rpartition(":")
+            try:
+                # "::" alone would be IPv6 only here, while to C-core it is every address of either kind.
+                make = functools.partial(Http2Protocol, self)
+                name = None if host in ("::", "[::]") else host.strip("[]")
+                listener = await loop.create_server(make, name, int(port), reuse_port=True, ssl=tls)
+            except (OSError, ValueError) as error:
+                text = f"Failed to start gRPC server - at {address} - port is busy: {error}"
+                raise BootError(text) from None
+            self._listeners.append(listener)
+            self.ports += [listening.getsockname()[1] for listening in listener.sockets]
+        self._tick(loop)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        for protocol in list(self.protocols):
+            protocol.tick()
+        self._timer = loop.call_later(_TICK_S, self._tick, loop)
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept no connection and let calls end, within the grace period; those that go on are told UNAVAILABLE."""
+        for listener in self._listeners:
+            listener.close()
+        for protocol in list(self.protocols):
+            protocol.drain()
+        for within_s in (grace_s, _FAREWELL_S, _FAREWELL_S):
+            try:
+                async with asyncio.timeout(within_s):
+                    while self.protocols:
+                        self.changed.clear()
+                        await self.changed.wait()
+            except TimeoutError:
+                for protocol in list(self.protocols):
+                    protocol.stop()
+        if self._timer is not None:
+            self._timer.cancel()

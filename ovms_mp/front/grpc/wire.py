@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fast transport: our own HTTP/2 server around the servicer, with long tensors received straight into the arena."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ovms_mp.front.grpc.http2.limits import Guard, Limits
+from ovms_mp.front.grpc.http2.methods import Unary
+from ovms_mp.front.grpc.http2.server import Http2Server
+from ovms_mp.front.grpc.servicer import PREDICT_PATH
+from ovms_mp.front.tfs.predict_sink import SHORTEST_LONG_BYTES, PredictSink
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ovms_mp.front.dispatch import Dispatcher
+    from ovms_mp.front.grpc.http2.methods import MessageSink
+    from ovms_mp.front.grpc.servicer import TfsServicer
+    from ovms_mp.wire.specs import FrontLimits
+
+
+async def start_wire_server(
+    servicer: TfsServicer, dispatcher: Dispatcher, bind_addresses: Sequence[str], limits: FrontLimits
+) -> Http2Server:
+    """Serve the servicer's methods.
+
+    Args:
+        servicer: The methods.
+        dispatcher: Leases the memory for long tensors; owned by the same event loop.
+        bind_addresses: Each ``host:port``; the port may be shared with other processes.
+        limits: What clients are held to.
+
+    Raises:
+        BootError: An address cannot be bound.
+    """
+
+    def make_sink(length: int) -> MessageSink | None:
+        if length < SHORTEST_LONG_BYTES:
+            return None
+        return PredictSink(length, dispatcher.lease, dispatcher.release, dispatcher.memory)
+
+    methods = {path: Unary(method) for path, method in servicer.methods().items()}
+    methods[PREDICT_PATH] = Unary(servicer.predict_placed, make_sink)
+    guard = Guard(Limits(max_message_bytes=limits.max_message_bytes), dispatcher.free_bytes)
+    server = Http2Server(methods, guard)
+    await server.start(bind_addresses)
+    return server
