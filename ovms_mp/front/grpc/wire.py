@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ovms_mp.front.dispatch import Dispatcher
-    from ovms_mp.front.grpc.http2.methods import MessageSink
     from ovms_mp.front.grpc.servicer import TfsServicer
+    from ovms_mp.front.sinks import MessageSink
     from ovms_mp.wire.specs import FrontLimits
 
 

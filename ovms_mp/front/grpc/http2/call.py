@@ -22,6 +22,7 @@ from ovms_mp.front.grpc.http2.headers import RequestHead, encode_block
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Hit
 from ovms_mp.front.grpc.http2.methods import CallHead, Gathered, Methods, Streaming, Unary
 from ovms_mp.front.grpc.http2.output import Stream
+from ovms_mp.front.sinks import MessageSink, fill
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Call(Stream):
         self._prefix, self._missing = b"", -1  # Of the message on its way; -1 while its length is not known.
         self._is_compressed = self._is_over = self._has_headers = False
         self._body: list[bytes] = []  # PERF: 602 kB cost twice as much in a growing bytearray.
-        self._sink: methods.MessageSink | None = None
+        self._sink: MessageSink | None = None
         self._messages: deque[tuple[bytes, bool]] = deque()
         self._held_bytes = self._received = 0
         self._task: asyncio.Task[None] | None = None
@@ -80,7 +81,13 @@ class Call(Stream):
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def data(self, piece: memoryview) -> None:
-        """Take octets of messages."""
+        """Take octets of messages. PERF: those out of the middle of a sink's memory have a short way."""
+        target = self._sink.wanted() if self._sink is not None and len(piece) < self._missing else None
+        if target is not None and self._sink is not None and len(piece) <= len(target):
+            target[: len(piece)] = piece
+            self._missing -= len(piece)
+            self._sink.advance(len(piece))
+            return
         try:
             while piece and not self._is_over:
                 if self._missing < 0:
@@ -113,7 +120,7 @@ class Call(Stream):
     def _take(self, piece: memoryview) -> None:
         self._missing -= len(piece)
         if self._sink is not None:
-            self._hold(methods.fill(self._sink, piece))
+            self._hold(fill(self._sink, piece))
         else:
             self._body.append(bytes(piece))
             self._hold(len(piece) + _PIECE_BYTES)
@@ -211,7 +218,7 @@ class Call(Stream):
                 self._sink = method.make_sink(len(plain))
             if self._sink is None:
                 return plain
-            methods.fill(self._sink, memoryview(plain))
+            fill(self._sink, memoryview(plain))
         request, self._sink = self._sink.finish(), None
         return request
 

@@ -13,55 +13,17 @@ import urllib.parse
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ovms_mp.errors import OvmsError, RequestTooLarge, UnsupportedOperation
 from ovms_mp.front.grpc.http2.headers import Fields, RequestHead
+from ovms_mp.front.sinks import MessageSink
 
 _UNITS_NS = {b"H": 3600 * 10**9, b"M": 60 * 10**9, b"S": 10**9, b"m": 10**6, b"u": 10**3, b"n": 1}
 _LONGEST_TIMEOUT, _UNESCAPED = 9, "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 WINDOW_BITS = {"gzip": 31, "deflate": 15}
 TOO_LARGE = "Received message larger than max (%d vs. %d); --max_message_mb sets it"
 encode_status_message = functools.partial(urllib.parse.quote, safe=_UNESCAPED, errors="replace")
-
-
-class MessageSink(Protocol):
-    """Takes the octets of one message in their order, some of them straight from the socket.
-
-    One owner: it is made when the message's length is known, and ends with ``finish``, whose return is its
-    handler's; or with ``abort``, also if ``feed`` or ``finish`` refused the message by raising an OvmsError.
-    """
-
-    def wanted(self) -> memoryview | None:
-        """Writable octets, never none, for what comes next; None if that shall be given to ``feed``."""
-
-    def advance(self, nbytes: int) -> None:
-        """So many octets were written to the start of the wanted memory."""
-
-    def feed(self, piece: memoryview) -> int:
-        """Take the first octets of a piece, which is valid during the call; how many, at least one."""
-
-    def finish(self) -> Any:  # Any: each method has its own type of request.
-        """The request; called when all octets of the message are there."""
-
-    def abort(self) -> None:
-        """Let go of everything."""
-
-
-def fill(sink: MessageSink, piece: memoryview) -> int:
-    """Give octets to a sink, with one copy for those that it wants in its memory; how many it took for itself."""
-    fed = 0
-    while piece:
-        target = sink.wanted()
-        if target is None:
-            taken = sink.feed(piece)
-            fed += taken
-        else:
-            taken = min(len(target), len(piece))
-            target[:taken] = piece[:taken]
-            sink.advance(taken)
-        piece = piece[taken:]
-    return fed
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +49,7 @@ class Streaming:
     handler: Callable[[Any], Awaitable[None]]  # Any: a Call, which knows its methods.
 
 
-Methods = Mapping[
-    str, Unary | Streaming
-]  # By path, ``/package.Service/Method``; all others are UNIMPLEMENTED.
+Methods = Mapping[str, Unary | Streaming]  # By path, ``/package.Service/Method``; others: UNIMPLEMENTED.
 
 
 class CallHead:
