@@ -29,3 +29,5 @@ def configure_logging(level: str, log_path: str, kind: str, run_id: str) -> None
     logging.basicConfig(level=threshold, format=form, handlers=handlers, force=True)
     # grpc.aio logs every cancelled call at DEBUG through asyncio; nothing of ours.
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    # At DEBUG it prints every header, those with credentials among them.
+    logging.getLogger("hpack").setLevel(logging.WARNING)

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sends the table of :mod:`tests.conformance.cases` to one server, over gRPC with the real client and over REST."""
+"""Sends the table of :mod:`tests.conformance.cases` over REST, and over both gRPC fronts with the real client.
+
+The two fronts must give the same answer in the same words, also where the table is content with less.
+"""
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from ovms_mp import errors
+from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictResponse
 from tests.conformance.case import GRPC, Case, Document, Expected, Form, Grpc, Predict, Refusal, Rest
 from tests.conformance.cases import CASES
 from tests.conformance.cases_protocol import TINY_BODY
@@ -46,19 +53,19 @@ long messages need servers of their own: tests/integration/test_deadlines.py and
 
 
 @pytest.mark.parametrize(("case", "form"), RUNS, ids=IDS)
-def test_case(case: Case, form: Form | None, shared_server: Server, tfs: TfsClient) -> None:
+def test_case(case: Case, form: Form | None, fronts: Mapping[str, Server], tfs: TfsClient) -> None:
     """The answer, or the code and the words, are the expected ones."""
-    request = case.request
-    if isinstance(request, Predict):
-        assert form is not None
-        if form in GRPC:
-            check_grpc(send_grpc(request, form, shared_server, tfs), case.expected)
-        else:
-            check_rest(send_rest(request, form, shared_server), case.expected)
+    request, expected = case.request, case.expected
+    server = next(iter(fronts.values()))
+    if isinstance(request, Rest):
+        check_rest(send_raw_rest(request, server), expected)
     elif isinstance(request, Grpc):
-        check_grpc(send_raw_grpc(request, shared_server, tfs), case.expected)
+        check_fronts({name: send_raw_grpc(request, front, tfs) for name, front in fronts.items()}, expected)
+    elif form in GRPC:
+        check_fronts({name: send_grpc(request, form, front, tfs) for name, front in fronts.items()}, expected)
     else:
-        check_rest(send_raw_rest(request, shared_server), case.expected)
+        assert form is not None
+        check_rest(send_rest(request, form, server), expected)
 
 
 def test_case_names_are_unique() -> None:
@@ -198,7 +205,9 @@ def send_rest(request: Predict, form: Form, server: Server) -> HttpReply:
 
 def send_raw_grpc(request: Grpc, server: Server, tfs: TfsClient) -> Reply:
     if request.path:
-        return tfs.start_raw(server.port, request.path, request.body).wait()
+        reply = tfs.start_raw(server.port, request.path, request.body).wait()
+        body = base64.b64decode(reply.response.get("body", ""))
+        return dataclasses.replace(reply, response=MessageToDict(PredictResponse.FromString(body)))
     return tfs.call(server.port, request.method, request.message)
 
 
@@ -216,6 +225,14 @@ def _json_value(array: AnyArray) -> Any:
 
 
 # --- checking ---
+
+
+def check_fronts(replies: Mapping[str, Reply], expected: Expected) -> None:
+    """Each is the expected one, and they are equal."""
+    wire, grpcio = replies["wire"], replies["grpcio"]
+    for reply in (grpcio, wire):
+        check_grpc(reply, expected)
+    assert (wire.code, wire.details, wire.response) == (grpcio.code, grpcio.details, grpcio.response)
 
 
 def check_grpc(reply: Reply, expected: Expected) -> None:
