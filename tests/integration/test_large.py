@@ -28,26 +28,34 @@ GIBIBYTE = 1 << 30
 MAX_MESSAGE_MB = 8
 ARENA_MB = 4
 REST_BODY_BYTES = 64 * MEBIBYTE
+FRONTS = ("wire", "grpcio")
+ONE_FRONT = FRONTS[:1]
+"""For tests over REST, to which both are the same."""
 
 
-@pytest.fixture(scope="module")
-def default_server(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=FRONTS)
+def default_server(
+    request: pytest.FixtureRequest, zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server with the default limits of memory, and patience with a front that copies gigabytes."""
     directory = tmp_path_factory.mktemp("large_default")
     config = zoo.config_file(directory, ["id_u8", "id_f64"])
     before = Ledger.take()
-    arguments = ["config", "--config_path", str(config)]
+    arguments = ["config", "--config_path", str(config), "--grpc_front", request.param]
     with Server(arguments, directory / "server.log") as server:
         yield server
     assert_nothing_left(before)
 
 
-@pytest.fixture(scope="module")
-def small_server(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=FRONTS)
+def small_server(
+    request: pytest.FixtureRequest, zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server with an arena of 4 MiB for messages of up to 8 MiB."""
     directory = tmp_path_factory.mktemp("large")
     config = zoo.config_file(directory, ["id_u8", "id_f64", "nonzero"])
     limits = ["--arena_size_mb", str(ARENA_MB), "--max_message_mb", str(MAX_MESSAGE_MB)]
+    limits += ["--grpc_front", request.param]
     before = Ledger.take()
     with Server(["config", "--config_path", str(config), *limits], directory / "server.log") as server:
         yield server
@@ -110,6 +118,7 @@ def test_message_above_the_limit_is_refused(small_server: Server) -> None:
     assert reply.json() == {"outputs": [1, 2]}
 
 
+@pytest.mark.parametrize("small_server", ONE_FRONT, indirect=True)
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunks"])
 def test_rest_body_above_the_limit_is_refused(is_chunked: bool, small_server: Server) -> None:
     """A length that is too long is refused with the body's first byte; of chunks, the first byte too many."""
@@ -130,6 +139,7 @@ def test_rest_body_above_the_limit_is_refused(is_chunked: bool, small_server: Se
     assert b"--max_message_mb" in answer
 
 
+@pytest.mark.parametrize("default_server", ONE_FRONT, indirect=True)
 def test_rest_body_of_64_mebibytes(default_server: Server) -> None:
     """Every number is read back as it was sent."""
     values = np.random.default_rng(64).random(REST_BODY_BYTES // 20)
