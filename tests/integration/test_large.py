@@ -42,6 +42,8 @@ def default_server(
     config = zoo.config_file(directory, ["id_u8", "id_f64"])
     before = Ledger.take()
     arguments = ["config", "--config_path", str(config), "--grpc_front", request.param]
+    # A front that encodes a gigabyte is silent meanwhile, on a busy machine for longer than the default of 10 s.
+    arguments += ["--heartbeat_timeout_s", "60"]
     with Server(arguments, directory / "server.log") as server:
         yield server
     assert_nothing_left(before)

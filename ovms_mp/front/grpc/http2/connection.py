@@ -323,7 +323,8 @@ class Http2Connection:
             elif key == frames.MAX_FRAME_SIZE:
                 is_size = frames.DEFAULT_FRAME_SIZE <= value <= frames.LARGEST_FRAME_SIZE
                 require(is_size, ErrorCode.PROTOCOL_ERROR, "a frame size that cannot be")
-                self.output.frame_size = value
+                # C-core offers 8 MiB and more, which would be all that may wait for the socket in one piece.
+                self.output.frame_size = min(value, self.limits.max_frame_bytes)
         self._only, self.is_settled = -1, True
         self.output.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
 
