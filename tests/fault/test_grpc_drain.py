@@ -128,9 +128,7 @@ class RawClient:
 @pytest.mark.timeout(1800)
 def test_every_call_before_the_last_goaway_is_answered(zoo: ModelZoo, log_path: Path, rounds: int) -> None:
     async def load(server: Server, tally: Tally) -> int:
-        clients = [
-            asyncio.create_task(RawClient(server.port, tally).run()) for _ in range(CONNECTIONS)
-        ]
+        clients = [asyncio.create_task(RawClient(server.port, tally).run()) for _ in range(CONNECTIONS)]
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, lambda: eventually(lambda: tally.answered > 500, 30.0, "under load"))
         code = await loop.run_in_executor(None, server.stop)
@@ -164,7 +162,9 @@ class GrpcioLoad:
         for _ in range(CONNECTIONS):
             channel = grpc.insecure_channel(self._address, options=OPTIONS)
             self._channels.append(channel)
-            self._threads += [threading.Thread(target=self._ask, args=(channel,)) for _ in range(CALLS_EACH)]
+            self._threads += [
+                threading.Thread(target=self._ask, args=(channel,), daemon=True) for _ in range(CALLS_EACH)
+            ]
         for thread in self._threads:
             thread.start()
         return self

@@ -57,7 +57,7 @@ TIGHT = Limits(
     max_continuations=2,
     max_settings=16,
     max_output_bytes=10_000,
-    rates={hit: 4 for hit in RATES},
+    rates=dict.fromkeys(RATES, 4),
 )
 """So low that mutated captures meet them."""
 
@@ -95,7 +95,11 @@ def _flipped(rng: random.Random, payload: bytes) -> bytes:
 
 def _cut(rng: random.Random, payload: bytes) -> bytes:
     at = rng.randint(0, len(payload))
-    return payload[:at] if rng.random() < 0.5 else payload[:at] + rng.randbytes(rng.randint(0, 20)) + payload[at:]
+    return (
+        payload[:at]
+        if rng.random() < 0.5
+        else payload[:at] + rng.randbytes(rng.randint(0, 20)) + payload[at:]
+    )
 
 
 def _made(rng: random.Random) -> Frame:
@@ -103,7 +107,8 @@ def _made(rng: random.Random) -> Frame:
     payload = {
         3: _number(rng).to_bytes(4, "big"),
         4: b"".join(
-            rng.randint(0, 8).to_bytes(2, "big") + _number(rng).to_bytes(4, "big") for _ in range(rng.randint(0, 4))
+            rng.randint(0, 8).to_bytes(2, "big") + _number(rng).to_bytes(4, "big")
+            for _ in range(rng.randint(0, 4))
         ),
         6: rng.randbytes(8),
         8: _number(rng).to_bytes(4, "big"),
@@ -234,7 +239,9 @@ async def _fuzz(first_seed: int, seconds: float) -> int:
     gc.collect()
     growth = len(gc.get_objects()) - sizes[0], process.memory_info().rss - sizes[1]
     hits = {hit.name: count for bench in benches for hit, count in bench.guard.counters.items() if count}
-    print(f"{seed - first_seed} iterations, slowest {slowest_s:.3f} s of CPU, growth {growth} objects, bytes; {hits}")  # noqa: T201  # pytest -s shows it
+    print(  # noqa: T201  # pytest -s shows it
+        f"{seed - first_seed} iterations, slowest {slowest_s:.3f} s of CPU, growth {growth} objects, bytes; {hits}"
+    )
     assert growth[0] < MAX_GROWTH_OBJECTS, growth
     assert growth[1] < MAX_GROWTH_BYTES, growth
     assert len(hits) >= LEAST_KINDS_OF_HITS, f"the mutations hit almost nothing: {hits}"

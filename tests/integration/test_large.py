@@ -33,35 +33,39 @@ ONE_FRONT = FRONTS[:1]
 """For tests over REST, to which both are the same."""
 
 
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[None]:
+    """Nothing is left of all servers together: they come and go in any order."""
+    before = Ledger.take()
+    yield
+    assert_nothing_left(before)
+
+
 @pytest.fixture(scope="module", params=FRONTS)
 def default_server(
-    request: pytest.FixtureRequest, zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, zoo: ModelZoo, ledger: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A server with the default limits of memory, and patience with a front that copies gigabytes."""
     directory = tmp_path_factory.mktemp("large_default")
     config = zoo.config_file(directory, ["id_u8", "id_f64"])
-    before = Ledger.take()
     arguments = ["config", "--config_path", str(config), "--grpc_front", request.param]
     # A front that encodes a gigabyte is silent meanwhile, on a busy machine for longer than the default of 10 s.
     arguments += ["--heartbeat_timeout_s", "60"]
     with Server(arguments, directory / "server.log") as server:
         yield server
-    assert_nothing_left(before)
 
 
 @pytest.fixture(scope="module", params=FRONTS)
 def small_server(
-    request: pytest.FixtureRequest, zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, zoo: ModelZoo, ledger: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A server with an arena of 4 MiB for messages of up to 8 MiB."""
     directory = tmp_path_factory.mktemp("large")
     config = zoo.config_file(directory, ["id_u8", "id_f64", "nonzero"])
     limits = ["--arena_size_mb", str(ARENA_MB), "--max_message_mb", str(MAX_MESSAGE_MB)]
     limits += ["--grpc_front", request.param]
-    before = Ledger.take()
     with Server(["config", "--config_path", str(config), *limits], directory / "server.log") as server:
         yield server
-    assert_nothing_left(before)
 
 
 def large_call(port: int, nbytes: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ovms_mp.front.tfs._proto import tensorflow_framework_pb2 as framework
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 from tests.support import http2_peer as wire
 from tests.support.http2_peer import Attacker, Closed
@@ -36,7 +37,7 @@ def predict(name: str, elements: int) -> bytes:
     request = serving.PredictRequest()
     request.model_spec.name = name
     tensor = request.inputs["x"]
-    tensor.dtype = 1
+    tensor.dtype = framework.DT_FLOAT
     for size in (1, 10) if name == "tiny" else (elements,):
         tensor.tensor_shape.dim.add().size = size
     tensor.tensor_content = np.arange(elements, dtype=np.float32).tobytes()
@@ -110,9 +111,7 @@ class Run:
 
 def rapid_reset(run: Run) -> None:
     """CVE-2023-44487: whole calls, each cancelled at once."""
-    run.flood_streams(
-        lambda stream: wire.opening(stream) + wire.data(TINY, stream, end=True) + reset(stream)
-    )
+    run.flood_streams(lambda stream: wire.opening(stream) + wire.data(TINY, stream, end=True) + reset(stream))
 
 
 def reset(stream: int) -> bytes:
@@ -355,7 +354,8 @@ def table_churn(run: Run) -> None:
         lambda stream: wire.opening(
             stream,
             end=True,
-            fields=b"".join(wire.literal(f"x{stream}-{n}", "", 0x40) for n in range(100)) + wire.REQUEST_BLOCK,
+            fields=b"".join(wire.literal(f"x{stream}-{n}", "", 0x40) for n in range(100))
+            + wire.REQUEST_BLOCK,
         )
     )
 

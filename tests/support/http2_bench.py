@@ -55,8 +55,10 @@ class Bench:
         self._memory = memoryview(bytearray(_ARENA_BYTES))
         self.lent = self.unreleased = 0
         self.guard = Guard(limits if limits is not None else Limits(max_message_bytes=4 << 20))
-        self.methods = {
-            PREDICT: Unary(self._predict, lambda size: PredictSink(size, self._lease, self._let_go, self._memory)),
+        self.methods: dict[str, Unary | Streaming] = {
+            PREDICT: Unary(
+                self._predict, lambda size: PredictSink(size, self._lease, self._let_go, self._memory)
+            ),
             STATUS: Unary(self._echo),
             STREAM: Streaming(self._stream),
         }
@@ -114,7 +116,8 @@ def written(connection: Http2Connection) -> bytes:
 async def replay(bench: Bench, steps: Sequence[tuple[bytes, int]]) -> bytes:
     """Send octets on a new connection, each step so many ns after the one before; what the server wrote.
 
-    A step of DRAINS asks the client to leave first. Where a sink wants octets in its memory they are given there, as a socket would.
+    A step of DRAINS asks the client to leave first. Where a sink wants octets in its memory they are given there,
+    as a socket would.
 
     Raises:
         AssertionError: Something is left when the connection has ended, or the output is no whole frames.
@@ -145,7 +148,13 @@ async def replay(bench: Bench, steps: Sequence[tuple[bytes, int]]) -> bytes:
         _, hung = await asyncio.wait(tasks, timeout=_LONGEST_TASK_S)
         assert not hung, f"handlers that do not end: {hung}"
     output += written(connection)
-    left = (len(connection.streams), bench.lent, bench.guard.held_bytes, connection.held_bytes, bench.unreleased)
+    left = (
+        len(connection.streams),
+        bench.lent,
+        bench.guard.held_bytes,
+        connection.held_bytes,
+        bench.unreleased,
+    )
     assert left == (0, 0, 0, 0, 0), f"streams, leases, octets held, and of the connection, replies: {left}"
     cut(bytes(output))
     return bytes(output)

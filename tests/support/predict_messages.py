@@ -255,6 +255,7 @@ ODDITIES = {
     "value in two parts": record(
         2, BYTES, record(1, BYTES, b"x") + record(2, BYTES, FLOAT) + record(2, BYTES, SHAPE_2)
     ),
+    "dtype of two billion": entry(record(1, VARINT, varint(2**31 - 1)) + SHAPE_2 + FLOATS),
     "entry of nothing": record(2, BYTES, b""),
 }
 """Cases that random messages meet too rarely."""

@@ -88,9 +88,10 @@ def static_shape(name: str, proto: TensorShapeProto) -> tuple[int, ...]:
 
 def type_name(number: int) -> str:
     """TensorFlow's name of a dtype number, for messages."""
-    if number > _FIRST_REF_TYPE:
-        return f"{type_name(number - _FIRST_REF_TYPE)}_REF"
-    return DataType.Name(number) if number in DataType.values() else f"of unknown dtype {number}"
+    known = DataType.values()
+    if number > _FIRST_REF_TYPE and number not in known and number - _FIRST_REF_TYPE in known:
+        return f"{DataType.Name(number - _FIRST_REF_TYPE)}_REF"
+    return DataType.Name(number) if number in known else f"of unknown dtype {number}"
 
 
 def _typed_values(name: str, proto: TensorProto, dtype: DType, count: int) -> AnyArray:

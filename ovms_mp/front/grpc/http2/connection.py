@@ -327,6 +327,7 @@ class Http2Connection:
                 self.output.frame_size = min(value, self.limits.max_frame_bytes)
         self._only, self.is_settled = -1, True
         self.output.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        self.output.pump()  # Behind the acknowledgement: before it, C-core holds us to its old windows.
 
     def _on_ping(self, flags: int, _stream_id: int, payload: memoryview) -> None:
         if not flags & frames.ACK:

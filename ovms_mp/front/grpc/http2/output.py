@@ -142,10 +142,9 @@ class Output:
         self.pump()
 
     def change_initial_window(self, size: int, streams: dict[int, Stream]) -> None:
-        """Apply SETTINGS_INITIAL_WINDOW_SIZE, also to streams that exist (6.9.2)."""
+        """Apply SETTINGS_INITIAL_WINDOW_SIZE, also to streams that exist (6.9.2). What it lets go is not sent yet."""
         change, self.initial_window = size - self.initial_window, size
         for stream in streams.values():
             stream.send_window += change
         largest = max([size, *(stream.send_window for stream in streams.values())])
         require(largest <= frames.LARGEST_WINDOW, ErrorCode.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")
-        self.pump()

@@ -113,7 +113,30 @@ def test_a_smaller_initial_window_makes_windows_negative() -> None:
     assert peer.written() == ["DATA 1 1"]
     peer.send(settings((4, 79)))
 
-    assert peer.written() == ["DATA 1 59", "settings-ack"]
+    assert peer.written() == ["settings-ack", "DATA 1 59"]
+
+
+@pytest.mark.parametrize("change", [(4, 200), (4, LAST)], ids=["more", "most"])
+def test_data_that_a_larger_initial_window_allows_follows_the_acknowledgement(
+    change: tuple[int, int],
+) -> None:
+    """RFC 9113, 6.5.3. Until then C-core holds us to the old window, and ends the stream with INTERNAL."""
+    peer = answering(setting=settings((4, 100)))
+    answer(peer, b"x" * 160)
+    assert peer.written() == ["DATA 1 100"]
+
+    peer.send(settings(change))
+
+    assert peer.written() == ["settings-ack", "DATA 1 60", "HEADERS 1 end"]
+
+
+def test_frames_are_not_larger_than_we_like_whatever_the_peer_takes() -> None:
+    """C-core takes 8 MiB and more; one such frame would be above what may wait for the socket."""
+    peer = answering(setting=settings((4, LAST), (5, (1 << 24) - 1)) + window(0, 1 << 24))
+
+    answer(peer, bytes(3 << 20))
+
+    assert peer.written() == [*["DATA 1 1048576"] * 3, "HEADERS 1 end"]
 
 
 def test_a_stream_is_told_when_it_has_sent_all() -> None:
