@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_FIRST_PATIENCE_S = 1.5
+"""A model whose versions are still being copied when it is met is begun with what is complete by then."""
 _RETRY_FIRST_S = 1.0
 _RETRY_LONGEST_S = 60.0
 _HOPELESS = frozenset({DeviceUnavailable.__name__, WorkerLost.__name__})
@@ -84,6 +86,7 @@ class _Model:
     config: ModelConfig
     versions: dict[int, _Version] = field(default_factory=dict)
     is_configured: bool = True
+    met_at: float = 0.0
 
     def default_version(self) -> int:
         """Highest AVAILABLE version; else the highest that is coming back or coming; else the highest that failed."""
@@ -209,6 +212,9 @@ class Catalogue:
         if not look.is_certain:
             return (time.monotonic() + _RETRY_FIRST_S,)  # Nothing is unloaded because a look failed.
         self._note_arriving(model, look)
+        if look.arriving and self._is_new(model):
+            # What is wanted most may be a moment behind the rest.
+            return (look.look_again_at,)
         known = {
             number: self._known(model, number, entry, look)
             for number, entry in model.versions.items()
@@ -222,6 +228,13 @@ class Catalogue:
         for number in (*decided.unload, *decided.forget):
             self._end(model, number)
         return (decided.next_retry_at, look.look_again_at)
+
+    def _is_new(self, model: _Model) -> bool:
+        """Whether a model was met a moment ago, and nothing of it was ever begun."""
+        now = time.monotonic()
+        model.met_at = model.met_at or now
+        has_begun = any(entry.status.state is not State.START for entry in model.versions.values())
+        return not has_begun and now - model.met_at < _FIRST_PATIENCE_S
 
     def _note_arriving(self, model: _Model, look: Look) -> None:
         """Show versions that are being copied, and will be wanted, as START."""

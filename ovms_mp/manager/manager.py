@@ -258,8 +258,9 @@ class Manager:
 
     def _has_loaded(self) -> bool:
         """Whether to open the doors: all has been tried, or enough for one that takes long not to hold up the rest."""
-        is_late = time.monotonic() - self._started_at > _START_PATIENCE_S
-        return self._catalogue.is_idle() or (is_late and self._catalogue.has_available())
+        if time.monotonic() - self._started_at > _START_PATIENCE_S:
+            return self._catalogue.is_idle() or self._catalogue.has_available()
+        return self._catalogue.is_settled()
 
     def _publish(self) -> None:
         """Send a snapshot if anything in it changed, and carry on what waits for one to be applied."""
