@@ -62,6 +62,7 @@ ROWS = (
 REFUSED = (*settings_rows_inputs.REFUSED_INPUTS, *settings_rows_engine.REFUSED_ENGINE)
 STATUS_TELLS_WITHIN_S = 30.0
 """While a failed load is tried again, its status has no reason for a moment."""
+LOADED_WITHIN_S = 300.0
 RELATIVE_ERROR = 1e-5
 pytestmark = pytest.mark.timeout(600)
 
@@ -78,6 +79,14 @@ class Table:
         document = rest_client.request(self.server.rest_port, "GET", "/v1/status").json()
         entries: list[Document] = document["models"][name]["versions"]
         return entries
+
+    def is_loaded(self) -> bool:
+        """Whether every version that was found serves or is known not to."""
+        document = rest_client.request(self.server.rest_port, "GET", "/v1/status").json()
+        entries = [entry for model in document["models"].values() for entry in model["versions"]]
+        return all(
+            entry["state"] not in ("START", "LOADING") or entry["error_message"] for entry in entries
+        )
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +124,10 @@ def table(
     before = Ledger.take()
     arguments = ["config", "--config_path", str(config)]
     with Server(arguments, directory / "server.log", start_within_s=480.0) as server:
-        yield Table(server, tfs)
+        found = Table(server, tfs)
+        # The server does not wait for ever for a slow load before it opens its doors, and there are many here.
+        eventually(found.is_loaded, LOADED_WITHIN_S, "every version has been loaded, or has a reason why not")
+        yield found
         tfs.forget(server.port)
     assert_nothing_left(before)
 
