@@ -69,11 +69,11 @@ class OutputsDidNotFit(Exception):
 
 @dataclass(slots=True)
 class Lease:
-    """A range of the arena. It is released when its holder has let go *and* no worker can touch it."""
+    """A range of the arena. It is free when all its holders have let go *and* no worker can touch it."""
 
     offset_bytes: int
     nbytes: int
-    is_held: bool = True
+    holders: int = 1
     tasks: int = 0
 
 
@@ -165,10 +165,14 @@ class Dispatcher:
             )
         return Lease(offset, nbytes)
 
+    def hold(self, lease: Lease) -> None:
+        """Hold a lease once more, beyond whoever holds it now; ends with a :meth:`release` of its own."""
+        lease.holders += 1
+
     def release(self, lease: Lease) -> None:
-        """Let go of a lease; its memory is free once no worker has a task with it."""
-        lease.is_held = False
-        if not lease.tasks:
+        """Let go of a lease; its memory is free once nobody else holds it and no worker has a task with it."""
+        lease.holders -= 1
+        if not lease.holders and not lease.tasks:
             self._allocator.release(lease.offset_bytes)
 
     def free_bytes(self) -> int:
@@ -368,7 +372,7 @@ class Dispatcher:
         """End a flight: the leases are out of the worker's reach, and whoever waits is told."""
         for lease in flight.leases:
             lease.tasks -= 1
-            if not lease.is_held and not lease.tasks:
+            if not lease.holders and not lease.tasks:
                 self._allocator.release(lease.offset_bytes)
         future = flight.future
         if future.done():

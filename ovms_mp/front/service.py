@@ -2,13 +2,14 @@
 """The transport-neutral service: predict, status and metadata. Adapters decode before it and encode after it.
 
 A predict request's way through here: find the version, hold the inputs against its specs, lease arena memory,
-write the inputs (the one copy in), send the task, let the adapter encode straight from the arena (the one
-copy out), let go.
+write the inputs (the one copy in; none for those that a transport has received there), send the task, let the
+adapter encode straight from the arena (the one copy out; none where a transport sends from there), let go.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -98,6 +99,11 @@ class Service:
             raise reload_failure(answer.error.to_error())
         return answer.is_changed
 
+    def hold(self, lease: Lease) -> Callable[[], None]:
+        """Hold the lease of a result beyond its encoder's return; what is given back lets go of it, once."""
+        self._dispatcher.hold(lease)
+        return functools.partial(self._dispatcher.release, lease)
+
     @property
     def is_draining(self) -> bool:
         """Whether the server is stopping."""
@@ -179,7 +185,8 @@ class Service:
             given: Inputs by name; borrowed until the inputs are written.
             output_filter: Names of the outputs to answer with; empty for all.
             deadline_ns: Monotonic moment after which nobody waits; 0 for the server's own limit.
-            encode: Makes the answer; the tensors it gets are arena views that end when it returns.
+            encode: Makes the answer; the tensors it gets are arena views that end when it returns, unless it holds
+                their lease.
 
         Raises:
             OvmsError: One of the failures in :mod:`ovms_mp.errors`.
@@ -283,7 +290,8 @@ class Service:
                     self._learn_output_nbytes(route, shapes, short.needed_nbytes)
                     task = _again(task, self._dispatcher.new_task_id(), output=output_lease)
                 else:
-                    return encode(route, self._results(route.outputs, refs, wanted))
+                    lease = leases[0] if output_lease is None else output_lease
+                    return encode(route, self._results(route.outputs, refs, wanted, lease))
         finally:
             if output_lease is not None:
                 self._dispatcher.release(output_lease)
@@ -296,12 +304,20 @@ class Service:
             raise WorkerLost(f"the worker died and version {route.version} is not served any more") from None
 
     def _results(
-        self, specs: Sequence[TensorSpec], refs: Sequence[TensorRef], wanted: frozenset[str] | None
+        self,
+        specs: Sequence[TensorSpec],
+        refs: Sequence[TensorRef],
+        wanted: frozenset[str] | None,
+        lease: Lease,
     ) -> list[ResultTensor]:
         memory = self._dispatcher.memory
         return [
             ResultTensor(
-                spec.name, spec.dtype, ref.shape, memory[ref.offset_bytes : ref.offset_bytes + ref.nbytes]
+                spec.name,
+                spec.dtype,
+                ref.shape,
+                memory[ref.offset_bytes : ref.offset_bytes + ref.nbytes],
+                lease,
             )
             for spec, ref in zip(specs, refs, strict=True)
             if wanted is None or spec.name in wanted

@@ -49,14 +49,16 @@ class ResultTensor:
         name: The client's name for the output.
         dtype: Element type.
         shape: Static shape, e.g. (1, 1000).
-        data: All elements, little-endian, C order, format ``B``. A view of the arena: it ends with the lease,
-            so an encoder copies it out (the one copy) before the lease is given back.
+        data: All elements, little-endian, C order, format ``B``. A view of the arena: it ends with the lease.
+        lease: The lease that ``data`` lies in. An encoder that does not copy holds it for as long as it keeps the view;
+            None for tensors that lie nowhere in the arena.
     """
 
     name: str
     dtype: DType
     shape: tuple[int, ...]
     data: memoryview
+    lease: Lease | None = None
 
     def array(self) -> AnyArray:
         """The tensor as a NumPy view of ``data``, not a copy."""

@@ -22,8 +22,9 @@ import pytest
 import uvloop
 
 from ovms_mp.errors import ModelNotFound
+from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2.limits import Guard, Hit, Limits
-from ovms_mp.front.grpc.http2.methods import Gathered, Streaming, Unary
+from ovms_mp.front.grpc.http2.methods import Streaming, Unary
 from ovms_mp.front.grpc.http2.server import Http2Server
 from tests.support.waiting import eventually
 

@@ -84,9 +84,7 @@ class Table:
         """Whether every version that was found serves or is known not to."""
         document = rest_client.request(self.server.rest_port, "GET", "/v1/status").json()
         entries = [entry for model in document["models"].values() for entry in model["versions"]]
-        return all(
-            entry["state"] not in ("START", "LOADING") or entry["error_message"] for entry in entries
-        )
+        return all(entry["state"] not in ("START", "LOADING") or entry["error_message"] for entry in entries)
 
 
 @pytest.fixture(scope="module")

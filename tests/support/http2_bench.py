@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ovms_mp.errors import NoFreeSlot
 from ovms_mp.front.dispatch import Lease
+from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2.call import Call
 from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.frames import ErrorCode
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
-from ovms_mp.front.grpc.http2.methods import Gathered, Streaming, Unary
+from ovms_mp.front.grpc.http2.methods import Streaming, Unary
 from ovms_mp.front.tfs.predict_sink import PlacedCall, PredictSink
 from ovms_mp.wire.allocator import ArenaAllocator
 from tests.support.http2_peer import PREDICT, STATUS

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from ovms_mp.errors import MalformedPayload, UnsupportedOperation
+from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 from ovms_mp.front.tfs.decode import decode_predict
-from ovms_mp.front.tfs.encode import encode_predict
+from ovms_mp.front.tfs.encode import encode_predict, predict_pieces
 from ovms_mp.front.tfs.encode_typed import encode_predict_typed
 from ovms_mp.front.tfs.metadata import encode_metadata, encode_reloaded, encode_status
 from ovms_mp.front.tfs.predict_sink import PlacedCall
@@ -31,8 +32,12 @@ if TYPE_CHECKING:
     from ovms_mp.front.tfs.decode import PredictCall
 
 MessageT = TypeVar("MessageT", bound=Message)
+AnswerT = TypeVar("AnswerT")
 
 PREDICT_PATH = "/tensorflow.serving.PredictionService/Predict"
+
+_SHORTEST_GATHERED_BYTES = 16 << 10
+"""Outputs from which sending them out of the arena pays; below it a copy is cheaper than the bookkeeping."""
 
 Method: TypeAlias = Callable[[bytes, int], Awaitable[bytes]]
 """(request, monotonic deadline in ns or 0) -> response."""
@@ -43,6 +48,7 @@ class TfsServicer:
 
     def __init__(self, service: Service, *, has_typed_outputs: bool = False) -> None:
         self._service = service
+        self._has_typed_outputs = has_typed_outputs
         self._encode = _encode_typed if has_typed_outputs else _encode
 
     def methods(self) -> Mapping[str, Method]:
@@ -58,22 +64,39 @@ class TfsServicer:
 
     async def predict(self, request: bytes, deadline_ns: int) -> bytes:
         """PredictRequest to PredictResponse."""
-        return await self._predict(decode_predict(request), deadline_ns)
+        return await self._predict(decode_predict(request), deadline_ns, self._encode)
 
-    async def predict_placed(self, request: bytes | PlacedCall, deadline_ns: int) -> bytes:
-        """The same for a request whose long tensors are in the arena already; it is released at the end."""
+    async def predict_in_place(self, request: bytes | PlacedCall, deadline_ns: int) -> bytes | Gathered:
+        """The same without a copy: long inputs may be in the arena already, and long outputs are sent from there.
+
+        The request is released when it is answered, the outputs when they are sent.
+        """
         if not isinstance(request, PlacedCall):
-            return await self.predict(request, deadline_ns)
+            return await self._predict(decode_predict(request), deadline_ns, self._gather)
         try:
-            return await self._predict(request.call, deadline_ns)
+            return await self._predict(request.call, deadline_ns, self._gather)
         finally:
             request.release()
 
-    async def _predict(self, call: PredictCall, deadline_ns: int) -> bytes:
+    async def _predict(
+        self,
+        call: PredictCall,
+        deadline_ns: int,
+        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
+    ) -> AnswerT:
         _refuse_label(call.version_label)
         return await self._service.predict(
-            call.model_name, call.version or 0, call.inputs, call.output_filter, deadline_ns, self._encode
+            call.model_name, call.version or 0, call.inputs, call.output_filter, deadline_ns, encode
         )
+
+    def _gather(self, route: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes | Gathered:
+        nbytes = sum([output.data.nbytes for output in outputs])
+        lease = outputs[0].lease if outputs else None
+        if self._has_typed_outputs or lease is None or nbytes < _SHORTEST_GATHERED_BYTES:
+            return self._encode(route, outputs)
+        # All outputs of one inference lie in one lease.
+        pieces = predict_pieces(route.model_name, route.version, outputs)
+        return Gathered(pieces, self._service.hold(lease))
 
     async def get_model_metadata(self, request: bytes, deadline_ns: int) -> bytes:
         """GetModelMetadataRequest to GetModelMetadataResponse; answers at once."""

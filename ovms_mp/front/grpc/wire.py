@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fast transport: our own HTTP/2 server around the servicer, with long tensors received straight into the arena."""
+"""The fast transport: our own HTTP/2 server around the servicer, with long tensors from socket to arena and back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def start_wire_server(
         return PredictSink(length, dispatcher.lease, dispatcher.release, dispatcher.memory)
 
     methods = {path: Unary(method) for path, method in servicer.methods().items()}
-    methods[PREDICT_PATH] = Unary(servicer.predict_placed, make_sink)
+    methods[PREDICT_PATH] = Unary(servicer.predict_in_place, make_sink)
     guard = Guard(Limits(max_message_bytes=limits.max_message_bytes), dispatcher.free_bytes)
     server = Http2Server(methods, guard)
     await server.start(bind_addresses)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results to the bytes of a ``tensorflow.serving.PredictResponse``, with one copy of the tensors' bytes.
+"""Results to the bytes of a ``tensorflow.serving.PredictResponse``, with at most one copy of the tensors' bytes.
 
 Everything around a tensor's bytes depends on its name, dtype and shape alone, and models answer with the same
 few of them: those pieces are written once by the generated classes and remembered. A response is a join of
@@ -36,12 +36,19 @@ _heads: dict[tuple[str, int, tuple[int, ...]], tuple[bytes, int]] = {}
 
 
 def encode_predict(model_name: str, version: int, outputs: Sequence[ResultTensor]) -> bytes:
-    """Write a predict response.
+    """Write a predict response: :func:`predict_pieces`, joined. The leases may end afterwards."""
+    return b"".join(predict_pieces(model_name, version, outputs))
+
+
+def predict_pieces(
+    model_name: str, version: int, outputs: Sequence[ResultTensor]
+) -> list[bytes | memoryview]:
+    """Write a predict response in pieces that follow each other; the tensors among them are not copied.
 
     Args:
         model_name: The model that answered.
         version: The version that answered, positive.
-        outputs: Its outputs, each name once. Their bytes are copied; the leases may end afterwards.
+        outputs: Its outputs, each name once.
 
     Raises:
         ProtocolError: An output's bytes are not as many as its shape and dtype take.
@@ -59,7 +66,7 @@ def encode_predict(model_name: str, version: int, outputs: Sequence[ResultTensor
         pieces.append(head)
         pieces.append(data)
     pieces.append(_specs.get((model_name, version)) or _remember_spec(model_name, version))
-    return b"".join(pieces)
+    return pieces
 
 
 def _remember_head(output: ResultTensor) -> tuple[bytes, int]:

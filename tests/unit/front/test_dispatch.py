@@ -73,7 +73,7 @@ def test_a_lease_that_a_worker_may_still_write_to_is_kept() -> None:
         lease.tasks += 1
         leasing.release(lease)
 
-        assert not lease.is_held
+        assert not lease.holders
         assert leasing.statistics().leases == 1
 
 

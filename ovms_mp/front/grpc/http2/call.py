@@ -14,13 +14,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ovms_mp.errors import INTERNAL_ERROR_TEXT, Code, OvmsError, RequestTooLarge, UnsupportedOperation
+from ovms_mp.errors import (
+    INTERNAL_ERROR_TEXT,
+    Code,
+    NoFreeSlot,
+    OvmsError,
+    RequestTooLarge,
+    UnsupportedOperation,
+)
+from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2 import methods
 from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.frames import ErrorCode
 from ovms_mp.front.grpc.http2.headers import RequestHead, encode_block
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Hit
-from ovms_mp.front.grpc.http2.methods import CallHead, Gathered, Methods, Streaming, Unary
+from ovms_mp.front.grpc.http2.methods import CallHead, Methods, Streaming, Unary
 from ovms_mp.front.grpc.http2.output import Stream
 from ovms_mp.front.sinks import MessageSink, fill
 
@@ -137,8 +145,7 @@ class Call(Stream):
 
     def _hold(self, nbytes: int) -> None:
         self._held_bytes += nbytes
-        self._connection.held_bytes += nbytes
-        self._connection.guard.held_bytes += nbytes
+        self._connection.hold(nbytes)
 
     def wanted(self) -> memoryview | None:
         """The sink's memory, if it has any for what comes next."""
@@ -235,11 +242,12 @@ class Call(Stream):
             await self._wait()
 
     async def _send(self, reply: bytes | Gathered) -> None:
-        """Send a message. PERF: what is small is copied into one piece, and its memory released at once."""
+        """Send a message. What the client has no window for is copied, so that no slow reader holds the arena."""
         reply = Gathered([reply]) if isinstance(reply, bytes) else reply
         pieces, release, encoding = list(reply.pieces), reply.release, self.head.reply_encoding
-        length, is_plain = sum(map(len, pieces)), encoding == "identity"
-        if length <= _JOINED_BYTES or not is_plain:
+        length, is_plain, output = sum(map(len, pieces)), encoding == "identity", self._connection.output
+        has_room = output.has_room(self, length + _PREFIX_SIZE)
+        if length <= _JOINED_BYTES or not is_plain or not has_room:
             joined = b"".join(pieces)
             release()
             release = Gathered(()).release
@@ -249,11 +257,14 @@ class Call(Stream):
         if self._is_over:
             release()
             return
+        if not has_room and not self._connection.may_grant():
+            self._connection.guard.counters[Hit.BUDGET] += 1
+            raise NoFreeSlot("answers that their clients do not read hold too much memory; read them")
         if not self._has_headers:
             self._has_headers = True
-            self._connection.output.headers(self, _HEADERS[encoding], is_end=False)
+            output.headers(self, _HEADERS[encoding], is_end=False)
         prefix = (not is_plain).to_bytes(1) + length.to_bytes(4)
-        self._connection.output.data(self, [prefix, *pieces], release)
+        output.data(self, [prefix, *pieces], release)
         self._wake()
 
     def __aiter__(self) -> Call:

@@ -33,7 +33,7 @@ class Http2Connection:
     def __init__(self, new_stream: NewStream, guard: Guard, now_ns: int) -> None:
         """Prepare; the first output is our SETTINGS. ``new_stream`` makes the stream of a valid request."""
         self.guard, self.limits, self.now_ns, self._new_stream = guard, guard.limits, now_ns, new_stream
-        self.output = Output(self._end_locally, self.limits.max_output_bytes)
+        self.output = Output(self._end_locally, self.hold, self.limits.max_output_bytes)
         self.streams: dict[int, Stream] = {}
         self.last_id = self.frames_received = self.drain_phase = self.held_bytes = 0
         self.is_closed = self.is_settled = False  # Settled: the preface and the peer's settings are there.
@@ -346,6 +346,11 @@ class Http2Connection:
             self._check_ended(stream_id, is_late_fine=True)
         else:
             self.output.widen(int.from_bytes(payload) & frames.LARGEST_WINDOW, stream)
+
+    def hold(self, nbytes: int) -> None:
+        """Count memory of messages that are not complete, not read or not sent."""
+        self.held_bytes += nbytes
+        self.guard.held_bytes += nbytes
 
     def may_grant(self) -> bool:
         """Whether there is memory for what more window would bring."""

@@ -11,11 +11,12 @@ import binascii
 import functools
 import urllib.parse
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ovms_mp.errors import OvmsError, RequestTooLarge, UnsupportedOperation
+from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2.headers import Fields, RequestHead
 from ovms_mp.front.sinks import MessageSink
 
@@ -24,14 +25,6 @@ _LONGEST_TIMEOUT, _UNESCAPED = 9, "".join(map(chr, range(0x20, 0x7F))).replace("
 WINDOW_BITS = {"gzip": 31, "deflate": 15}
 TOO_LARGE = "Received message larger than max (%d vs. %d); --max_message_mb sets it"
 encode_status_message = functools.partial(urllib.parse.quote, safe=_UNESCAPED, errors="replace")
-
-
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """A reply in pieces. Memory behind views must stay as it is until ``release`` is called, which is once."""
-
-    pieces: Sequence[bytes | memoryview]
-    release: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)

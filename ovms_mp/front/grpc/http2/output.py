@@ -46,12 +46,14 @@ class Stream:
 class Output:
     """The sending half of a connection. Streams without room wait here and take turns, a frame each."""
 
-    def __init__(self, on_local_end: Callable[[Stream], None], max_bytes: int) -> None:
+    def __init__(
+        self, on_local_end: Callable[[Stream], None], hold: Callable[[int], None], max_bytes: int
+    ) -> None:
         self.nbytes = self.data_frames = 0
         self.waiting: dict[int, Stream] = {}
         self.initial_window = self._window = frames.DEFAULT_WINDOW
         self.frame_size = frames.DEFAULT_FRAME_SIZE
-        self._on_local_end, self._max_bytes = on_local_end, max_bytes
+        self._on_local_end, self._hold, self._max_bytes = on_local_end, hold, max_bytes
         self._chunks: Pieces = []
         self._releases: list[Release] = []
 
@@ -77,10 +79,15 @@ class Output:
             if is_end:
                 self._on_local_end(stream)
 
+    def has_room(self, stream: Stream, nbytes: int) -> bool:
+        """Whether so much data would be framed at once."""
+        return nbytes <= min(self._window, stream.send_window) and self.nbytes < self._max_bytes
+
     def data(self, stream: Stream, pieces: Pieces, release: Release) -> None:
         """Send data, not empty, now or as windows open. ``release`` is called when it is written or given up."""
         stream.outbox.extend(piece for piece in pieces if len(piece))
-        stream.outbox_bytes += sum(map(len, pieces))
+        stream.outbox_bytes += (nbytes := sum(map(len, pieces)))
+        self._hold(nbytes)
         stream.releases.append(release)
         self.waiting[stream.id] = stream
         self.pump()
@@ -110,6 +117,7 @@ class Output:
         self._window -= size
         stream.send_window -= size
         stream.outbox_bytes -= size
+        self._hold(-size)
         stream.stalled_since_ns = 0
         if not stream.outbox:
             trailers = stream.trailers
@@ -127,6 +135,7 @@ class Output:
         self._releases += stream.releases  # Earlier pieces of the same memory may still wait for the socket.
         stream.releases.clear()
         stream.outbox.clear()
+        self._hold(-stream.outbox_bytes)
         stream.outbox_bytes, stream.trailers = 0, b""
 
     def widen(self, increment: int, stream: Stream | None) -> None:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, Code, ModelNotFound, NoFreeSlot, OvmsError
+from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2.call import Call
 from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.limits import Guard, Hit, Limits
 from ovms_mp.front.grpc.http2.methods import (
-    Gathered,
     Streaming,
     Unary,
     decode_metadata,
@@ -327,19 +327,57 @@ def test_a_reply_in_pieces_is_released_once() -> None:
 @run
 async def test_a_large_reply_is_released_when_it_is_written() -> None:
     client = Client()
+    client.send(window(0, 10_000) + wire.settings((4, 80_000)))
     client.send(headers(1, call_fields("/s/Gather"), end=False) + data(message(b"x" * 70_000), end=True))
     await client.settle()
 
+    assert client.handlers.released == 0
+    chunks, releases = client.connection.output.take()
+    assert any(isinstance(chunk, memoryview) and len(chunk) > 10_000 for chunk in chunks)
+    octets = b"".join(chunks)
+    for release in releases:
+        release()
+
+    assert client.handlers.released == 1
+    assert b"".join(part[3] for part in cut(octets) if part[0] == 0) == message(b"<" + b"x" * 70_000 + b">")
+    assert client.guard.held_bytes == 0
+
+
+@run
+async def test_a_reply_without_window_is_copied_and_released_and_counted() -> None:
+    client = Client()
+    client.send(headers(1, call_fields("/s/Gather"), end=False) + data(message(b"x" * 70_000), end=True))
+    await client.settle()
+
+    assert client.handlers.released == 1
     first = client.frames()
     assert sum(len(part[3]) for part in first if part[0] == 0) == 65_535
-    assert client.handlers.released == 0
+    assert client.guard.held_bytes == client.connection.held_bytes == 70_007 - 65_535
     client.send(window(0, 10_000) + window(1, 10_000))
     last = client.frames()
 
-    assert client.handlers.released == 1
     body = b"".join(part[3] for part in first + last if part[0] == 0)
     assert body == message(b"<" + b"x" * 70_000 + b">")
     assert parse_block(last[-1][3]) == {b"grpc-status": b"0"}
+    assert client.guard.held_bytes == client.connection.held_bytes == 0
+
+
+@run
+async def test_unread_replies_beyond_the_budget_are_refused() -> None:
+    client = Client(Limits(connection_buffer_bytes=70_003))
+    client.send(wire.settings((4, 1)))
+    long_call = headers(1, call_fields("/s/Gather"), end=False) + data(message(b"x" * 70_000), end=True)
+    client.send(long_call)
+    await client.settle()
+    client.frames()
+    client.send(headers(3, call_fields("/s/Gather"), end=False) + data(message(b"y"), stream=3, end=True))
+    await client.settle()
+
+    _, _, trailers = client.answer(3)
+    assert status(trailers)[0] == 8
+    assert "do not read" in status(trailers)[1]
+    assert client.handlers.released == 2
+    assert client.guard.counters[Hit.BUDGET] == 1
 
 
 @run
