@@ -72,8 +72,9 @@ _log = logging.getLogger(__name__)
 
 _INLINE_LIMIT_S = 0.001
 """Longest run inside the loop. A hand-over to a thread and back costs 53 us alone, a twentieth of it."""
-_TURN_LIMIT_S = 0.002
-"""After so long in inline runs the loop sends what it has and looks at its sockets."""
+_TURN_LIMIT_S = 0.0002
+"""After so long in inline runs the loop sends what it has and looks at its sockets: the front encodes these answers
+while the next tasks run. PERF: tiny model, 16 in flight: 11,200/s with 2 ms, 12,800 with 0.2, 11,900 with 0.1."""
 _SMOOTHING = 0.2
 """Weight of the newest run in the smoothed run time."""
 _OUTLIER_SLACK_S = 0.0001

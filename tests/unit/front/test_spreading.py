@@ -48,9 +48,9 @@ class Office:
             task = InferTask(self.dispatcher.new_task_id(), route.handle, (), 0, 0, 0)
             self.calls.append(asyncio.ensure_future(self.dispatcher.infer(route, task, ())))
 
-    def route(self, *serving: PlayedWorker, handle: int = 1, nireq: int = 4) -> VersionRoute:
+    def route(self, *serving: PlayedWorker, handle: int = 1) -> VersionRoute:
         """A way to these workers."""
-        return table(self.workers, serving, handle=handle, nireq=nireq).find("m", 1)
+        return table(self.workers, serving, handle=handle).find("m", 1)
 
     def predict(self) -> asyncio.Future[str]:
         """Begin a predict request."""
@@ -130,35 +130,14 @@ def test_work_for_other_versions_counts(run: Callable[[Body], None]) -> None:
     run(body)
 
 
-def test_tasks_that_are_held_back_count(run: Callable[[Body], None]) -> None:
-    """They are as much in the worker's way as those that it has."""
+def test_tasks_of_one_turn_leave_in_groups(run: Callable[[Body], None]) -> None:
+    """Eight at most, so that a worker begins before all of them are decoded; the rest at the turn's end."""
 
     async def body(office: Office) -> None:
-        a, b, _ = office.workers
-        busy = office.route(a, handle=1, nireq=1)
-        office.send(busy, 2)
-        await tasks_come((a, 2))
-        office.send(busy, 5)
-        office.send(office.route(a, b, handle=2), 7)
-        await tasks_come((b, 7))
-        await tasks_come((a, 7))
-
-    run(body)
-
-
-def test_the_bound_of_unanswered_tasks_is_each_workers_own(run: Callable[[Body], None]) -> None:
-    """With one infer request each worker has two tasks at once; what comes then waits for an answer, or a moment."""
-
-    async def body(office: Office) -> None:
-        a, b, _ = office.workers
-        route = office.route(a, b, nireq=1)
-        office.send(route, 4)
-        await tasks_come((a, 2), (b, 2))
-        office.send(route, 2)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert (a.look(), b.look()) == (2, 2)
-        await tasks_come((a, 3), (b, 3))
+        a, _, _ = office.workers
+        office.send(office.route(a), 20)
+        await tasks_come((a, 20))
+        assert a.groups == [8, 8, 4]
 
     run(body)
 
@@ -206,10 +185,10 @@ def test_who_leaves_a_version_and_lives_still_answers(run: Callable[[Body], None
 
     async def body(office: Office) -> None:
         a, b, _ = office.workers
-        route = office.route(a, nireq=1)
+        route = office.route(a)
         office.send(route, 2)
         await tasks_come((a, 2))
-        office.send(route)  # Held back.
+        office.send(route)  # Waits for the turn's end.
         await asyncio.sleep(0)
         office.service.replace_table(table([a, b], [b]))
         office.send(office.route(b))

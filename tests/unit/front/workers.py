@@ -40,12 +40,15 @@ class PlayedWorker:
         self._front = b""
         self.tasks: list[InferTask] = []
         self.cancelled: list[int] = []
+        self.groups: list[int] = []  # Items of each message.
 
     def look(self) -> int:
         """Take what has come; the number of tasks that are not answered."""
         while (received := self._router.receive()) is not None:
             self._front, payload = received
-            for item in decode_to_worker(payload):
+            batch = decode_to_worker(payload)
+            self.groups.append(len(batch))
+            for item in batch:
                 if isinstance(item, CancelTask):
                     self.cancelled.append(item.task_id)
                 else:
