@@ -14,14 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ovms_mp.errors import (
-    INTERNAL_ERROR_TEXT,
-    Code,
-    NoFreeSlot,
-    OvmsError,
-    RequestTooLarge,
-    UnsupportedOperation,
-)
+from ovms_mp import errors
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2 import methods
 from ovms_mp.front.grpc.http2.connection import Http2Connection
@@ -42,6 +35,7 @@ _GRPC = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 _ENCODINGS = (b"grpc-accept-encoding", b"identity,deflate,gzip")
 _HEADERS = {"identity": encode_block(_GRPC)}
 _HEADERS |= {name: encode_block([*_GRPC, (b"grpc-encoding", name.encode())]) for name in ("gzip", "deflate")}
+_NOTHING = Gathered(()).release
 _OK = encode_block([(b"grpc-status", b"0")])
 
 
@@ -83,7 +77,7 @@ class Call(Stream):
         elif self.head.refusal is not None:
             self._fail(self.head.refusal)
         elif self.head.timeout_ns == 0:
-            self.finish(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+            self.finish(errors.Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
         elif isinstance(self.head.method, Streaming):
             self._receive_by_ns = 0
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -114,11 +108,11 @@ class Call(Stream):
         limits, method = self._connection.limits, self.head.method
         if length > limits.max_message_bytes:
             self._connection.guard.counters[Hit.MESSAGE_SIZE] += 1
-            raise RequestTooLarge(methods.TOO_LARGE % (length, limits.max_message_bytes))
+            raise errors.RequestTooLarge(methods.TOO_LARGE % (length, limits.max_message_bytes))
         if flags and (flags > 1 or self.head.encoding == "identity"):
-            raise OvmsError("Compression bit set but no encoding configured")
+            raise errors.OvmsError("Compression bit set but no encoding configured")
         if self._received and isinstance(method, Unary):
-            raise UnsupportedOperation("more than one message in a unary call")
+            raise errors.UnsupportedOperation("more than one message in a unary call")
         timeout_s = limits.message_timeout_s + length / _SLOWEST_BYTES_PER_S
         self._receive_by_ns = self._connection.now_ns + int(timeout_s * SECOND_NS)
         self._prefix, self._missing, self._is_compressed = b"", length, bool(flags)
@@ -163,11 +157,11 @@ class Call(Stream):
         """Begin the handler of a unary call; it has all it needs."""
         self._receive_by_ns = 0
         if self._missing >= 0 or self._prefix:
-            self.finish(Code.INTERNAL, "The last message is cut off")
+            self.finish(errors.Code.INTERNAL, "The last message is cut off")
         elif isinstance(self.head.method, Streaming):
             self.drained()
         elif not self._received:
-            self.finish(Code.UNIMPLEMENTED, "no message in a unary call")
+            self.finish(errors.Code.UNIMPLEMENTED, "no message in a unary call")
         elif not self._is_over:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -177,7 +171,7 @@ class Call(Stream):
         sink, task, self._sink, self._task = self._sink, self._task, None, None
         if sink is not None:
             sink.abort()
-        if task is not None and task is not asyncio.current_task():
+        if task is not None:
             task.cancel()
         self._hold(-self._held_bytes)
 
@@ -195,9 +189,9 @@ class Call(Stream):
             if not connection.may_grant():
                 hit, text = Hit.BUDGET, "no memory for the message"
             connection.guard.counters[hit] += 1
-            self.finish(Code.RESOURCE_EXHAUSTED, text)
+            self.finish(errors.Code.RESOURCE_EXHAUSTED, text)
         elif 0 < self.deadline_ns < now_ns:
-            self.finish(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+            self.finish(errors.Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
         self.stalled_since_ns = (self.stalled_since_ns or now_ns) if self.outbox else 0
         if self.outbox and now_ns - self.stalled_since_ns > connection.limits.send_timeout_s * SECOND_NS:
             connection.guard.counters[Hit.STALLED_STREAM] += 1
@@ -206,17 +200,21 @@ class Call(Stream):
     async def _run(self) -> None:
         """Run the handler. The one place where failures become statuses."""
         method = self.head.method
+        failure: Exception | None = None
         try:
             if isinstance(method, Streaming):
                 await method.handler(self)
             elif method is not None:
                 await self._send(await method.handler(await self._request(method), self.deadline_ns))
-            self.finish(None, "")
         except asyncio.CancelledError:
-            self.finish(Code.CANCELLED, "the server cancelled the call")
-            raise
+            failure = errors.CallCancelled("the server cancelled the call")
         except Exception as error:
-            self._fail(error)
+            failure = error
+        self._task = None  # What ends the call is not to be cancelled by its end.
+        if failure is None:
+            self.finish(None, "")
+        else:
+            self._fail(failure)
 
     async def _request(self, method: Unary) -> Any:  # Any: each method has its own type of request.
         if self._sink is None:
@@ -238,28 +236,28 @@ class Call(Stream):
     async def send(self, reply: bytes | Gathered) -> None:
         """Send a message of a streaming call; returns when the client has room for another one."""
         await self._send(reply)
+        await asyncio.sleep(0)  # A client that takes all would else keep the loop from everybody else.
         while self.outbox and not self._is_over:
             await self._wait()
 
     async def _send(self, reply: bytes | Gathered) -> None:
         """Send a message. What the client has no window for is copied, so that no slow reader holds the arena."""
-        reply = Gathered([reply]) if isinstance(reply, bytes) else reply
-        pieces, release, encoding = list(reply.pieces), reply.release, self.head.reply_encoding
-        length, is_plain, output = sum(map(len, pieces)), encoding == "identity", self._connection.output
-        has_room = output.has_room(self, length + _PREFIX_SIZE)
+        pieces = [reply] if isinstance(reply, bytes) else reply.pieces
+        release = _NOTHING if isinstance(reply, bytes) else reply.release
+        length, encoding, output = sum(map(len, pieces)), self.head.reply_encoding, self._connection.output
+        has_room, is_plain = output.has_room(self, length + _PREFIX_SIZE), encoding == "identity"
         if length <= _JOINED_BYTES or not is_plain or not has_room:
             joined = b"".join(pieces)
             release()
-            release = Gathered(()).release
             if not is_plain:
                 joined = await asyncio.to_thread(zlib.compress, joined, 1, methods.WINDOW_BITS[encoding])
-            pieces, length = [joined], len(joined)
+            pieces, length, release = [joined], len(joined), _NOTHING
         if self._is_over:
             release()
             return
         if not has_room and not self._connection.may_grant():
             self._connection.guard.counters[Hit.BUDGET] += 1
-            raise NoFreeSlot("answers that their clients do not read hold too much memory; read them")
+            raise errors.NoFreeSlot("answers that their clients do not read hold too much memory; read them")
         if not self._has_headers:
             self._has_headers = True
             output.headers(self, _HEADERS[encoding], is_end=False)
@@ -287,13 +285,13 @@ class Call(Stream):
         await self._changed
 
     def _fail(self, error: Exception) -> None:
-        if not isinstance(error, OvmsError):
+        if not isinstance(error, errors.OvmsError):
             form = "event=call_raised method=%s user_agent=%s"
             _log.error(form, self.head.path, self.head.user_agent, exc_info=error)
-            error = OvmsError(INTERNAL_ERROR_TEXT)
+            error = errors.OvmsError(errors.INTERNAL_ERROR_TEXT)
         self.finish(error.code, error.message)
 
-    def finish(self, code: Code | None, text: str) -> None:
+    def finish(self, code: errors.Code | None, text: str) -> None:
         """End the call with a status; None is OK. A second end does nothing."""
         if self._is_over:
             return

@@ -1003,3 +1003,14 @@ async def test_wanted_memory_of_a_call_that_ends_midway_is_not_used_any_more() -
     client.send(b"x" * 74)
     assert not client.connection.is_closed
     assert not client.connection.is_mid_frame
+
+
+@run
+async def test_a_stream_whose_client_takes_all_lets_others_have_their_turn() -> None:
+    client = Client()
+    client.send(headers(1, call_fields("/s/Many"), end=False) + data(message(b"1000"), end=True))
+    client.send(headers(3, call_fields("/s/Echo"), end=False) + data(message(b"x"), stream=3, end=True))
+    await client.settle()
+
+    assert client.answer(3)[1] == message(b"x")
+    assert len(client.handlers.seen) < 100
