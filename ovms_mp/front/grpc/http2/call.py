@@ -11,7 +11,6 @@ import asyncio
 import logging
 import zlib
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from ovms_mp import errors
@@ -22,7 +21,7 @@ from ovms_mp.front.grpc.http2.frames import ErrorCode
 from ovms_mp.front.grpc.http2.headers import RequestHead, encode_block
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Hit
 from ovms_mp.front.grpc.http2.methods import CallHead, Methods, Streaming, Unary
-from ovms_mp.front.grpc.http2.output import Stream
+from ovms_mp.front.grpc.http2.output import Hook, Stream
 from ovms_mp.front.sinks import MessageSink, fill
 
 _log = logging.getLogger(__name__)
@@ -43,12 +42,7 @@ class Call(Stream):
     """One call; a streaming method's handler has it as its argument. ``head.metadata`` is the client's."""
 
     def __init__(
-        self,
-        table: Methods,
-        wake: Callable[[], None],
-        connection: Http2Connection,
-        number: int,
-        head: RequestHead,
+        self, table: Methods, wake: Hook, connection: Http2Connection, number: int, head: RequestHead
     ) -> None:
         limits, window = connection.limits, connection.output.initial_window
         super().__init__(number, limits.stream_window_bytes, window, head.content_length)
@@ -255,7 +249,7 @@ class Call(Stream):
         if self._is_over:
             release()
             return
-        if not has_room and not self._connection.may_grant():
+        if not has_room and self._connection.is_full():
             self._connection.guard.counters[Hit.BUDGET] += 1
             raise errors.NoFreeSlot("answers that their clients do not read hold too much memory; read them")
         if not self._has_headers:

@@ -352,6 +352,11 @@ class Http2Connection:
         self.held_bytes += nbytes
         self.guard.held_bytes += nbytes
 
+    def is_full(self) -> bool:
+        """Whether too much waits for the peer to read it."""
+        waiting = sum(stream.outbox_bytes for stream in self.output.waiting.values())
+        return waiting >= self.limits.max_waiting_bytes or not self.guard.is_open
+
     def may_grant(self) -> bool:
         """Whether there is memory for what more window would bring."""
         return self.held_bytes < self.limits.connection_buffer_bytes and self.guard.is_open
@@ -361,15 +366,13 @@ class Http2Connection:
         is_due = stream.unacked * 2 >= self.limits.stream_window_bytes and stream.is_remote_open
         if is_due and stream.is_reading and self.may_grant():
             self._write_word(frames.WINDOW_UPDATE, stream.id, stream.unacked)
-            stream.receive_window += stream.unacked
-            stream.unacked = 0
+            stream.receive_window, stream.unacked = stream.receive_window + stream.unacked, 0
 
     def regrant(self) -> None:
         """Give back the connection's window when a quarter is used, unless too much is held."""
         if self._unacked * 4 >= self.limits.connection_window_bytes and self.may_grant():
             self._write_word(frames.WINDOW_UPDATE, 0, self._unacked)
-            self._receive_window += self._unacked
-            self._unacked = 0
+            self._receive_window, self._unacked = self._receive_window + self._unacked, 0
 
     def _write_word(self, kind: int, stream_id: int, word: int) -> None:
         self.output.write(frames.frame(kind, 0, stream_id, word.to_bytes(4)))

@@ -51,6 +51,7 @@ class Limits:
     max_continuations: int = 16  # CONTINUATION frames of one header block.
     max_settings: int = 32  # Entries of a SETTINGS frame.
     max_output_bytes: int = 4 << 20  # Framed and waiting for the socket; DATA waits in its stream beyond it.
+    max_waiting_bytes: int = 128 << 20  # Answers that wait for window; with so much a further one is refused.
     max_unread_bytes: int = 8 << 20  # As before, with acknowledgements that a peer asks for and never reads.
     rate_window_s: float = 10  # What ``rates`` count in.
     rates: Mapping[Hit, int] = field(default_factory=lambda: RATES)

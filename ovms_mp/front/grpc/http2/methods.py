@@ -12,8 +12,7 @@ import functools
 import urllib.parse
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ovms_mp.errors import OvmsError, RequestTooLarge, UnsupportedOperation
 from ovms_mp.front.gathered import Gathered
@@ -27,16 +26,14 @@ TOO_LARGE = "Received message larger than max (%d vs. %d); --max_message_mb sets
 encode_status_message = functools.partial(urllib.parse.quote, safe=_UNESCAPED, errors="replace")
 
 
-@dataclass(frozen=True, slots=True)
-class Unary:
+class Unary(NamedTuple):
     """One message in, one out. The handler is given its octets or what a sink made of them, and the deadline."""
 
     handler: Callable[[Any, int], Awaitable[bytes | Gathered]]  # Monotonic ns or 0. Any: as of ``finish``.
     make_sink: Callable[[int], MessageSink | None] | None = None  # By length; None if octets are as good.
 
 
-@dataclass(frozen=True, slots=True)
-class Streaming:
+class Streaming(NamedTuple):
     """Any number of messages in and out: the handler iterates over the call and sends on it."""
 
     handler: Callable[[Any], Awaitable[None]]  # Any: a Call, which knows its methods.

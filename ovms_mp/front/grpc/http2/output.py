@@ -13,20 +13,20 @@ from ovms_mp.front.grpc.http2 import frames
 from ovms_mp.front.grpc.http2.frames import ErrorCode, Fault, StreamFault, require
 
 Pieces = list[bytes | memoryview]
-Release = Callable[[], None]
+Hook = Callable[[], None]
 
 
 class Stream:
     """One request and its answer, and the hooks by which it is told."""
 
     # What a subclass defines. The views that it is given are valid during the call only.
-    opened: Callable[[], None]  # The request's headers are valid.
+    opened: Hook  # The request's headers are valid.
     data: Callable[[memoryview], None]  # Octets of the body; never none.
-    ended: Callable[[], None]  # The body is complete.
-    was_reset: Callable[[], None]  # The stream is gone, whoever ended it; nothing can be sent any more.
+    ended: Hook  # The body is complete.
+    was_reset: Hook  # The stream is gone, whoever ended it; nothing can be sent any more.
     wanted: Callable[[], memoryview | None]  # Memory to receive the body's next octets into, if there is any.
     advance: Callable[[int], None]  # So many octets are in the wanted memory.
-    drained: Callable[[], None]  # All that was sent has left the stream.
+    drained: Hook  # All that was sent has left the stream.
     tick: Callable[[int], None]  # Time to look at deadlines.
 
     def __init__(self, stream_id: int, receive_window: int, send_window: int, expected: int) -> None:
@@ -39,30 +39,28 @@ class Stream:
         self.is_reading = True  # More window than the present one may be granted.
         self.outbox: deque[bytes | memoryview] = deque()  # What waits for window,
         self.outbox_bytes, self.trailers = 0, b""  # and the frames behind it.
-        self.releases: list[Release] = []  # To be called once the outbox has been written.
+        self.releases: list[Hook] = []  # To be called once the outbox has been written.
         self.stalled_since_ns = 0  # When the outbox was first seen without progress.
 
 
 class Output:
     """The sending half of a connection. Streams without room wait here and take turns, a frame each."""
 
-    def __init__(
-        self, on_local_end: Callable[[Stream], None], hold: Callable[[int], None], max_bytes: int
-    ) -> None:
+    def __init__(self, on_end: Callable[[Stream], None], hold: Callable[[int], None], max_bytes: int) -> None:
         self.nbytes = self.data_frames = 0
         self.waiting: dict[int, Stream] = {}
         self.initial_window = self._window = frames.DEFAULT_WINDOW
         self.frame_size = frames.DEFAULT_FRAME_SIZE
-        self._on_local_end, self._hold, self._max_bytes = on_local_end, hold, max_bytes
+        self._on_end, self._hold, self._max_bytes = on_end, hold, max_bytes
         self._chunks: Pieces = []
-        self._releases: list[Release] = []
+        self._releases: list[Hook] = []
 
     def write(self, octets: bytes) -> None:
         """Append whole frames that need no window."""
         self._chunks.append(octets)
         self.nbytes += len(octets)
 
-    def take(self) -> tuple[Pieces, list[Release]]:
+    def take(self) -> tuple[Pieces, list[Hook]]:
         """Hand over everything that is ready, and what is to be called when it is written."""
         taken = (self._chunks, self._releases)
         self._chunks, self._releases, self.nbytes = [], [], 0
@@ -77,27 +75,27 @@ class Output:
         else:
             self.write(octets)
             if is_end:
-                self._on_local_end(stream)
+                self._on_end(stream)
 
     def has_room(self, stream: Stream, nbytes: int) -> bool:
         """Whether so much data would be framed at once."""
         return nbytes <= min(self._window, stream.send_window) and self.nbytes < self._max_bytes
 
-    def data(self, stream: Stream, pieces: Pieces, release: Release) -> None:
+    def data(self, stream: Stream, pieces: Pieces, release: Hook) -> None:
         """Send data, not empty, now or as windows open. ``release`` is called when it is written or given up."""
         stream.outbox.extend(piece for piece in pieces if len(piece))
         stream.outbox_bytes += (nbytes := sum(map(len, pieces)))
         self._hold(nbytes)
         stream.releases.append(release)
         self.waiting[stream.id] = stream
-        self.pump()
+        self.pump(stream)
 
-    def pump(self) -> None:
-        """Send what waits, as far as windows allow and the socket takes it."""
+    def pump(self, *only: Stream) -> None:
+        """Send what waits, or what waits of some streams, as far as windows allow and the socket takes it."""
         has_progress = True
         while has_progress and self.waiting and self._window > 0 and self.nbytes < self._max_bytes:
             has_progress = False
-            for stream in list(self.waiting.values()):
+            for stream in only or list(self.waiting.values()):
                 has_progress = self._send_frame(stream) or has_progress
 
     def _send_frame(self, stream: Stream) -> bool:
@@ -124,7 +122,7 @@ class Output:
             self.drop(stream)
             if trailers:
                 self.write(trailers)
-                self._on_local_end(stream)
+                self._on_end(stream)
             else:
                 stream.drained()
         return True
@@ -146,9 +144,10 @@ class Output:
         require(is_window, ErrorCode.FLOW_CONTROL_ERROR, "a window beyond 2^31-1", fault)
         if stream is None:
             self._window = window
+            self.pump()
         else:
             stream.send_window = window
-        self.pump()
+            self.pump(stream)
 
     def change_initial_window(self, size: int, streams: dict[int, Stream]) -> None:
         """Apply SETTINGS_INITIAL_WINDOW_SIZE, also to streams that exist (6.9.2). What it lets go is not sent yet."""

@@ -21,12 +21,14 @@ from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.frames import ErrorCode
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Guard, Hit
 from ovms_mp.front.grpc.http2.methods import Methods
-from ovms_mp.front.grpc.http2.output import Release
+from ovms_mp.front.grpc.http2.output import Hook
 
 _log = logging.getLogger(__name__)
 
 _TICK_S, _DRAIN_PING_S, _SCRATCH_BYTES = 0.1, 1.0, 256 << 10
 _FAREWELL_S = 1.0  # For octets behind our last one; closing at once would reset what we wrote.
+_FIRST_READ_BYTES, _LEAST_READ_BYTES = 16 << 10, 256
+_TURN_NS = SECOND_NS // 1000  # After so long with what one connection sent it is the others' turn.
 _LARGE_BYTES = 64 << 10  # Octets from which a system call of their own is cheaper than a copy.
 
 
@@ -35,10 +37,11 @@ class Http2Protocol(asyncio.BufferedProtocol):
 
     def __init__(self, server: Http2Server) -> None:
         self._server, self._loop = server, asyncio.get_running_loop()
+        self._read_bytes = _FIRST_READ_BYTES  # What is read at once: more as long as that is quickly done.
         self._is_direct = self._is_flush_due = self._is_paused = False
         self._transport: asyncio.Transport
         self.connection: Http2Connection
-        self._unwritten: list[Release] = []
+        self._unwritten: list[Hook] = []
         self._opened_ns = self._progress_ns = self._active_ns = time.monotonic_ns()
         self._paused_ns = self._drained_ns = self._ended_ns = self._frames_seen = self._last_id_seen = 0
         self._age_factor = random.uniform(0.9, 1.1)  # noqa: S311  # connections shall not all leave at once
@@ -66,16 +69,23 @@ class Http2Protocol(asyncio.BufferedProtocol):
         """
         target = None if self.connection.is_closed else self.connection.wanted(_LARGE_BYTES)
         self._is_direct = target is not None
-        return self._server.scratch if target is None else target
+        return self._server.scratch[: self._read_bytes] if target is None else target
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what was received."""
+        """Take what was received; less at once after a long turn, or small frames would keep others waiting."""
+        began_ns = time.monotonic_ns()
         if self._is_direct:
-            self.connection.advance(nbytes, time.monotonic_ns())
+            self.connection.advance(nbytes, began_ns)
         else:
-            self.connection.receive(self._server.scratch[:nbytes], time.monotonic_ns())
+            self.connection.receive(self._server.scratch[:nbytes], began_ns)
+        took_ns = time.monotonic_ns() - began_ns
         if self.connection.output.nbytes > self._server.guard.limits.max_unread_bytes:
             self._abort(Hit.UNREAD)
+        elif took_ns > _TURN_NS and not self._transport.is_closing():
+            self._read_bytes = max(_LEAST_READ_BYTES, self._read_bytes * _TURN_NS // took_ns)
+            self._transport.pause_reading()  # Until the flush; or the loop would read on, many times.
+        elif nbytes == self._read_bytes:
+            self._read_bytes = min(2 * nbytes, _SCRATCH_BYTES)
         self.wake()
 
     def _abort(self, hit: Hit) -> None:
@@ -107,6 +117,8 @@ class Http2Protocol(asyncio.BufferedProtocol):
     def _flush(self) -> None:
         self._is_flush_due = False
         output = self.connection.output
+        if not self._transport.is_reading() and not self._transport.is_closing():
+            self._transport.resume_reading()
         while not self._is_paused and not self._ended_ns and not self._transport.is_closing():
             self._release(self._unwritten)
             if not output.nbytes:
@@ -125,7 +137,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
             else:
                 self._transport.close()
 
-    def _release(self, releases: list[Release]) -> None:
+    def _release(self, releases: list[Hook]) -> None:
         self._unwritten = []
         for release in releases:
             release()
