@@ -128,7 +128,7 @@ class GrpcConfig:
     )
 
     front: str = _setting(
-        "GRPCIO",
+        "WIRE",
         Setting(
             "grpc_front",
             "What carries gRPC: our own HTTP/2 server, the faster one, or grpcio's.",

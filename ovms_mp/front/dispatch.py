@@ -34,7 +34,7 @@ from ovms_mp.wire.channels import Dealer
 from ovms_mp.wire.messages import CancelTask, InferResult, InferTask, decode_to_front, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.wire.arena import Arena
@@ -119,6 +119,8 @@ class Dispatcher:
             loop: The event loop that all calls come from.
         """
         self.memory = arena.memory
+        self.make_room: Callable[[], bool] = lambda: False
+        """Called when a lease does not fit: releases some other one, or is false."""
         self._arena = arena
         self._allocator = ArenaAllocator(arena.size_bytes)
         self._address = address
@@ -141,8 +143,10 @@ class Dispatcher:
             NoFreeSlot: It does not fit now.
         """
         offset = self._allocator.allocate(nbytes)
+        size = self._arena.size_bytes
+        while offset is None and nbytes <= size and self.make_room():
+            offset = self._allocator.allocate(nbytes)
         if offset is None:
-            size = self._arena.size_bytes
             if nbytes > size:
                 raise TensorTooLarge(
                     f"the request's tensors need {nbytes} bytes of shared memory, the arena of this front has {size}; "

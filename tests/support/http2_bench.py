@@ -64,7 +64,7 @@ class Bench:
             STREAM: Streaming(self._stream),
         }
 
-    def _lease(self, size: int) -> Lease:
+    def _lease(self, _sink: PredictSink, size: int) -> Lease:
         offset = self._allocator.allocate(size)
         if offset is None:
             raise NoFreeSlot("the arena is full")

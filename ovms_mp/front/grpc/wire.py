@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ovms_mp.front.arrivals import Arrivals
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
 from ovms_mp.front.grpc.http2.methods import Unary
 from ovms_mp.front.grpc.http2.server import Http2Server
@@ -34,11 +35,12 @@ async def start_wire_server(
     Raises:
         BootError: An address cannot be bound.
     """
+    arrivals = Arrivals(dispatcher)
 
     def make_sink(length: int) -> MessageSink | None:
         if length < SHORTEST_LONG_BYTES:
             return None
-        return PredictSink(length, dispatcher.lease, dispatcher.release, dispatcher.memory)
+        return PredictSink(length, arrivals.lease, dispatcher.release, dispatcher.memory)
 
     methods = {path: Unary(method) for path, method in servicer.methods().items()}
     methods[PREDICT_PATH] = Unary(servicer.predict_in_place, make_sink)

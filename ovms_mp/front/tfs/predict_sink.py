@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
-from ovms_mp.errors import OvmsError
+from ovms_mp.errors import NoFreeSlot, OvmsError
 from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs.decode import PredictCall, decode_predict
@@ -91,7 +91,7 @@ class PredictSink:
     def __init__(
         self,
         length: int,
-        lease: Callable[[int], Lease],
+        lease: Callable[[PredictSink, int], Lease],
         let_go: Callable[[Lease], None],
         memory: memoryview,
     ) -> None:
@@ -99,7 +99,7 @@ class PredictSink:
 
         Args:
             length: Of the whole message.
-            lease: Leases arena memory of a size; raises where there is none.
+            lease: Leases arena memory of a size for this sink; raises where there is none.
             let_go: Gives a lease back.
             memory: The whole arena.
         """
@@ -119,6 +119,12 @@ class PredictSink:
         self._is_plain = True
         self._place: memoryview | None = None
         self._filled = 0
+        self._is_given_up = False
+
+    @property
+    def received_bytes(self) -> int:
+        """So much of the message is here."""
+        return self._tail_starts_at + len(self._tail) + (0 if self._place is None else self._filled)
 
     def wanted(self) -> memoryview | None:
         """Where the next bytes belong, if they are a long tensor's; writable, and ends with the values."""
@@ -137,8 +143,9 @@ class PredictSink:
         """Take bytes that no place is wanted for; how many, at least one.
 
         Raises:
-            OvmsError: There is no room for a tensor that begins here.
+            OvmsError: There is no room for a tensor that begins here, or it was taken back.
         """
+        self._refuse_if_given_up()
         self._tail += piece
         taken = len(piece)
         self._scan()
@@ -159,6 +166,7 @@ class PredictSink:
             OvmsError: It is malformed, or there was no room for it.
         """
         try:
+            self._refuse_if_given_up()
             self._scan()
             call = self._assemble() if self._is_plain else None
             if call is None:
@@ -168,6 +176,19 @@ class PredictSink:
             self.abort()
             raise
         return PlacedCall(call, tuple(self._leases), self._let_go)
+
+    def give_up(self) -> None:
+        """Release the memory of a message that arrives too slowly, for others; what comes of it is refused."""
+        self._is_given_up = True
+        self._place = None
+        self.abort()
+
+    def _refuse_if_given_up(self) -> None:
+        if self._is_given_up:
+            raise NoFreeSlot(
+                f"the request of {self._length} bytes arrived so slowly that its shared memory was given to others; "
+                f"send it again, or raise --arena_size_mb"
+            )
 
     def abort(self) -> None:
         """Nobody wants the message any more."""
@@ -241,7 +262,7 @@ class PredictSink:
             or self._tail_starts_at + at + size > entry.end
         ):
             raise _NotPlain
-        entry.lease = self._lease(size)
+        entry.lease = self._lease(self, size)
         self._leases.append(entry.lease)
         offset = entry.lease.offset_bytes
         entry.holder = tag

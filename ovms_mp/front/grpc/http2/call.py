@@ -249,7 +249,7 @@ class Call(Stream):
         if self._is_over:
             release()
             return
-        if not has_room and self._connection.is_full():
+        if not has_room and not self._connection.guard.is_open:
             self._connection.guard.counters[Hit.BUDGET] += 1
             raise errors.NoFreeSlot("answers that their clients do not read hold too much memory; read them")
         if not self._has_headers:

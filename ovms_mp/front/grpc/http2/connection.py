@@ -7,7 +7,7 @@ mean at once; what is to be written collects in ``output``. A peer's fault ends 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 
 from ovms_mp.front.grpc.http2 import frames
@@ -38,7 +38,7 @@ class Http2Connection:
         self.last_id = self.frames_received = self.drain_phase = self.held_bytes = 0
         self.is_closed = self.is_settled = False  # Settled: the preface and the peer's settings are there.
         self._headers = BlockDecoder(self.limits.max_header_block_bytes)
-        self._was_ours: dict[int, bool] = {}  # Ended streams: whether we ended them before the peer did.
+        self._was_ours = OrderedDict[int, bool]()  # Ended streams: whether we ended them before the peer did.
         self.fault, self._tail, self._is_preface_due = "", b"", True  # Tail: of a frame that is not complete.
         self._only = frames.SETTINGS  # The one type that may come next; -1 if any may.
         self._block = bytearray()
@@ -266,7 +266,7 @@ class Http2Connection:
         """End a stream in the books, if it is there."""
         self._was_ours[stream_id] = is_ours
         if len(self._was_ours) > _REMEMBERED_STREAMS:
-            del self._was_ours[next(iter(self._was_ours))]
+            self._was_ours.popitem(last=False)
         stream = self.streams.pop(stream_id, None)
         if stream is not None:
             stream.is_local_open = False
@@ -313,11 +313,12 @@ class Http2Connection:
         if flags & frames.ACK:
             require(self.is_settled, ErrorCode.PROTOCOL_ERROR, "no SETTINGS after the preface")
             return
+        window = self.output.initial_window
         for start in range(0, len(payload), _SETTING_LENGTH):
             setting = int.from_bytes(payload[start : start + _SETTING_LENGTH])
             key, value = setting >> 32, setting & 0xFFFFFFFF  # Keys that are missing limit what we never do.
             if key == frames.INITIAL_WINDOW_SIZE:
-                self.output.change_initial_window(value, self.streams)
+                window = value  # The last one counts, and is applied once: it costs a look at every stream.
             elif key == frames.ENABLE_PUSH:
                 require(value <= 1, ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
             elif key == frames.MAX_FRAME_SIZE:
@@ -325,6 +326,7 @@ class Http2Connection:
                 require(is_size, ErrorCode.PROTOCOL_ERROR, "a frame size that cannot be")
                 # C-core offers 8 MiB and more, which would be all that may wait for the socket in one piece.
                 self.output.frame_size = min(value, self.limits.max_frame_bytes)
+        self.output.change_initial_window(window, self.streams)
         self._only, self.is_settled = -1, True
         self.output.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
         self.output.pump()  # Behind the acknowledgement: before it, C-core holds us to its old windows.
@@ -352,14 +354,10 @@ class Http2Connection:
         self.held_bytes += nbytes
         self.guard.held_bytes += nbytes
 
-    def is_full(self) -> bool:
-        """Whether too much waits for the peer to read it."""
-        waiting = sum(stream.outbox_bytes for stream in self.output.waiting.values())
-        return waiting >= self.limits.max_waiting_bytes or not self.guard.is_open
-
     def may_grant(self) -> bool:
-        """Whether there is memory for what more window would bring."""
-        return self.held_bytes < self.limits.connection_buffer_bytes and self.guard.is_open
+        """Whether there is memory for what more window would bring. Who does not read is not read from for long."""
+        is_read = sum(s.outbox_bytes for s in self.output.waiting.values()) < self.limits.max_output_bytes
+        return is_read and self.held_bytes < self.limits.connection_buffer_bytes and self.guard.is_open
 
     def grant_stream(self, stream: Stream) -> None:
         """Give back a stream's window that is half used, if it reads on and not too much is held."""

@@ -44,14 +44,13 @@ class Limits:
     stream_window_bytes: int = 4 << 20
     connection_window_bytes: int = 16 << 20  # Granted in advance, so held beyond the budget at worst.
     connection_buffer_bytes: int = 2 << 30  # Held for one connection; beyond it no window is granted.
-    process_buffer_bytes: int = 4 << 30  # Held for all connections; beyond it no window is granted.
+    process_buffer_bytes: int = 4 << 30  # Held for all; beyond it answers without window are refused, too.
     arena_reserve_bytes: int = 0  # With less than this left in the arena no window is granted.
     max_header_list_bytes: int = 16 << 10  # Announced; a call with more is refused.
     max_header_block_bytes: int = 64 << 10  # Compressed or not, more ends the connection.
     max_continuations: int = 16  # CONTINUATION frames of one header block.
     max_settings: int = 32  # Entries of a SETTINGS frame.
     max_output_bytes: int = 4 << 20  # Framed and waiting for the socket; DATA waits in its stream beyond it.
-    max_waiting_bytes: int = 128 << 20  # Answers that wait for window; with so much a further one is refused.
     max_unread_bytes: int = 8 << 20  # As before, with acknowledgements that a peer asks for and never reads.
     rate_window_s: float = 10  # What ``rates`` count in.
     rates: Mapping[Hit, int] = field(default_factory=lambda: RATES)

@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 
 _TICK_S, _DRAIN_PING_S, _SCRATCH_BYTES = 0.1, 1.0, 256 << 10
 _FAREWELL_S = 1.0  # For octets behind our last one; closing at once would reset what we wrote.
-_FIRST_READ_BYTES, _LEAST_READ_BYTES = 16 << 10, 256
-_TURN_NS = SECOND_NS // 1000  # After so long with what one connection sent it is the others' turn.
+_FIRST_READ_BYTES, _LEAST_READ_BYTES = 2 << 10, 256
+_TURN_NS = SECOND_NS // 2000  # After so long with what one connection sent it is the others' turn.
 _LARGE_BYTES = 64 << 10  # Octets from which a system call of their own is cheaper than a copy.
 
 

@@ -65,7 +65,7 @@ class ToyArena:
         self._allocator = ArenaAllocator(size_bytes)
         self._most_leases = most_leases
 
-    def lease(self, nbytes: int) -> Lease:
+    def lease(self, _sink: PredictSink, nbytes: int) -> Lease:
         offset = self._allocator.allocate(nbytes) if len(self.leases) < self._most_leases else None
         if offset is None:
             raise NoFreeSlot("no room")

@@ -364,7 +364,7 @@ async def test_a_reply_without_window_is_copied_and_released_and_counted() -> No
 
 @run
 async def test_unread_replies_beyond_the_budget_are_refused() -> None:
-    client = Client(Limits(max_waiting_bytes=70_000))
+    client = Client(Limits(process_buffer_bytes=70_003))
     client.send(wire.settings((4, 1)))
     long_call = headers(1, call_fields("/s/Gather"), end=False) + data(message(b"x" * 70_000), end=True)
     client.send(long_call)
