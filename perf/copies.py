@@ -6,12 +6,15 @@ large copies by the library that asked for them. Two runs with different numbers
 starting and stopping copies falls out. What remains is bytes a request, shown in units of the request's tensor.
 
 A bare grpc.aio echo with the same bodies runs beside it: its copies are grpcio's own, between its socket slices and
-Python's bytes objects. The wanted picture is the echo's copies plus two by the interpreter in the front, from the
-request's bytes object into the arena and from the arena into the answer's, and none in the worker.
+Python's bytes objects. The wanted picture of ``--grpc_front grpcio`` is the echo's copies plus two by the interpreter
+in the front, from the request's bytes object into the arena and from the arena into the answer's. The wire front is
+wanted to make none for what comes in large frames, as from grpcio's clients, and one for what comes in frames of
+16 KiB, from the receive memory that all connections share. The worker makes none.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -20,6 +23,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import grpc
 
@@ -49,13 +53,16 @@ def send(port: int, body: bytes, requests: int) -> None:
             call(body, timeout=30)
 
 
-def copies_of_server(requests: int, files: ModelFiles, body: bytes, counts: Path) -> Copied:
+def copies_of_server(
+    grpc_front: Literal["wire", "grpcio"], requests: int, files: ModelFiles, body: bytes, counts: Path
+) -> Copied:
     """What the server's processes copy from start to end with so many requests."""
-    scenario = Scenario(name="copies", model="mirror", protocol="grpc", concurrency=1)
+    scenario = Scenario(name="copies", model="mirror", protocol="grpc", concurrency=1, grpc_front=grpc_front)
     with running_server(files, scenario, counts.parent) as server:
         kinds = {pid: kind for pid, (kind, _) in process_kinds(server.pid, server_kind).items()}
         send(server.grpc_port, body, requests)
-    return _read_counts(counts, kinds)
+    copied = _read_counts(counts, kinds)
+    return {(grpc_front if kind == "grpc" else kind, name): count for (kind, name), count in copied.items()}
 
 
 def copies_of_echo(requests: int, files: ModelFiles, body: bytes, counts: Path) -> Copied:
@@ -120,17 +127,19 @@ def main() -> int:
         body = write_bodies(files).grpc_path.read_bytes()[5:]
         os.environ["LD_PRELOAD"] = str(library)
         found = copies_a_request(copies_of_echo, files, body, scratch)
-        found |= copies_a_request(copies_of_server, files, body, scratch)
+        for front in ("grpcio", "wire"):
+            measure = functools.partial(copies_of_server, front)
+            found |= copies_a_request(measure, files, body, scratch)
     print(f"tensor of {size} bytes in and out, {_MANY - _FEW} requests; copies of 16 KiB and more")
     print(f"{'process':8} {'library that copies':28} {'bytes a request':>16} {'tensors':>8}")
     for key in sorted(found):
         if found[key] >= size / 100:
             print(f"{key[0]:8} {key[1]:28} {found[key]:16.0f} {found[key] / size:8.2f}")
-    echo, front, worker = (
-        sum(value for (kind, _), value in found.items() if kind == wanted) / size
-        for wanted in ("echo", "grpc", "worker")
-    )
-    print(f"beyond the bare echo: front {front - echo:+.2f}, worker {worker:+.2f} tensors a request")
+    sums = {
+        wanted: sum(value for (kind, _), value in found.items() if kind == wanted) / size
+        for wanted in ("echo", "grpcio", "wire", "worker")
+    }
+    print("tensors a request: " + ", ".join(f"{kind} {count:.2f}" for kind, count in sums.items()))
     return 0
 
 

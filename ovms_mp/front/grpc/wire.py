@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from ovms_mp.front.arrivals import Arrivals
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
 from ovms_mp.front.grpc.http2.methods import Unary
 from ovms_mp.front.grpc.http2.server import Http2Server
+from ovms_mp.front.grpc.peer_log import AtMost, report_hits
 from ovms_mp.front.grpc.servicer import PREDICT_PATH
 from ovms_mp.front.tfs.predict_sink import SHORTEST_LONG_BYTES, PredictSink
 
@@ -45,6 +48,8 @@ async def start_wire_server(
     methods = {path: Unary(method) for path, method in servicer.methods().items()}
     methods[PREDICT_PATH] = Unary(servicer.predict_in_place, make_sink)
     guard = Guard(Limits(max_message_bytes=limits.max_message_bytes), dispatcher.free_bytes)
+    report_hits(guard, asyncio.get_running_loop())
+    logging.getLogger(Http2Server.__module__).addFilter(AtMost())
     server = Http2Server(methods, guard)
     await server.start(bind_addresses)
     return server

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What peers of the wire front do wrong, in the log: their count once a second, single faults a few times a second.
+
+A peer can break a rule thousands of times a second; it must not fill the disk with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from ovms_mp.front.grpc.http2.limits import Hit
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from ovms_mp.front.grpc.http2.limits import Guard
+
+_log = logging.getLogger(__name__)
+
+_REPORT_INTERVAL_S = 1.0
+_RECORDS_PER_S = 10
+
+
+def report_hits(guard: Guard, loop: asyncio.AbstractEventLoop) -> None:
+    """Log from now on which limits were hit, and how often, since the last such line; ends with the loop."""
+    _report_and_repeat(guard, Counter(), loop)
+
+
+def _report_and_repeat(guard: Guard, told: Counter[Hit], loop: asyncio.AbstractEventLoop) -> None:
+    new = guard.counters - told
+    if new:
+        counts = " ".join(f"{Hit(hit).name.lower()}={new[hit]}" for hit in sorted(new))
+        _log.warning("event=limits_hit %s", counts)
+    loop.call_later(_REPORT_INTERVAL_S, _report_and_repeat, guard, guard.counters.copy(), loop)
+
+
+class AtMost(logging.Filter):
+    """Lets so many records of a logger pass in a second."""
+
+    def __init__(self, per_s: int = _RECORDS_PER_S, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._per_s = per_s
+        self._clock = clock
+        self._second = 0
+        self._passed = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record may pass."""
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._passed = second, 0
+        self._passed += 1
+        return self._passed <= self._per_s
