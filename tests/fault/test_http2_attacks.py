@@ -55,6 +55,8 @@ REACTIONS = {
     "table_churn": CALM,
 }
 """What the attacker must hear; those that are missing here may go on as long as they harm nobody."""
+MAY_BE_REFUSED = {"arena_hoarding": 50}
+"""Calls that find no memory in the moment until it is clear who does not send what was promised."""
 FULL_SECONDS, FULL_ATTACK_S, SHORT_SHARE = 60, 30.0, 0.12
 QUIET_S, PACE_S = 0.8, 0.002
 CALL_TIMEOUT_S = 10.0
@@ -190,7 +192,10 @@ def test_a_client_beside_an_attack(
     )
 
     assert not quiet.failures
-    assert not beside.failures, beside.failures[:3]
+    assert len(beside.failures) <= MAY_BE_REFUSED.get(name, 0), beside.failures[:3]
+    assert not [text for text in beside.failures if not text.startswith("RESOURCE_EXHAUSTED")], (
+        beside.failures
+    )
     assert beside_ms < MAX_SLOWER * max(quiet_ms, LEAST_QUIET_P99_MS)
     assert memory.peak_mib < memory.before_mib + MAX_GROWTH_MIB
     assert attack["reactions"].get(REACTIONS[name], 0) > 0 if name in REACTIONS else True, attack

@@ -16,13 +16,12 @@ from ovms_mp.front.grpc.http2.headers import BlockDecoder, RequestHead, check_fi
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Guard, Hit
 from ovms_mp.front.grpc.http2.output import Output, Stream
 
-_REMEMBERED_STREAMS, _DRAIN_PING = 1024, b"drain..."
+_REMEMBERED_STREAMS, _PRIORITY_LENGTH, _SETTING_LENGTH, _DRAIN_PING = 1024, 5, 6, b"drain..."
 _ON_CONNECTION = (frames.SETTINGS, frames.PING, frames.GOAWAY)
 _ON_STREAM = (frames.DATA, frames.HEADERS, frames.PRIORITY, frames.RST_STREAM, frames.CONTINUATION)
 _ANY_LENGTH = range(frames.LARGEST_FRAME_SIZE + 1)
 _LENGTHS: dict[int, Sequence[int]] = {frames.RST_STREAM: (4,), frames.WINDOW_UPDATE: (4,), frames.PING: (8,)}
 _LENGTHS[frames.GOAWAY] = _ANY_LENGTH[8:]
-_PRIORITY_LENGTH, _SETTING_LENGTH = 5, 6
 
 NewStream = Callable[["Http2Connection", int, RequestHead], Stream]
 

@@ -203,9 +203,8 @@ class Http2Server:
         self.methods, self.guard, self._ssl_context = methods, guard, ssl_context
         self.protocols: set[Http2Protocol] = set()
         self.scratch = memoryview(bytearray(_SCRATCH_BYTES))
-        self.ports: list[int] = []
         self.changed = asyncio.Event()
-        self._listeners: list[asyncio.Server] = []
+        self._listeners, self.ports, self._turn = list[asyncio.Server](), list[int](), 0
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self, addresses: Sequence[str]) -> None:
@@ -226,8 +225,13 @@ class Http2Server:
         self._tick(loop)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        for protocol in list(self.protocols):
-            protocol.tick()
+        self._turn += 1
+        for index, protocol in enumerate(list(self.protocols), self._turn):
+            connection = (
+                protocol.connection
+            )  # There may be thousands; idle ones can wait for each tenth turn.
+            if index % 10 == 0 or connection.streams or connection.drain_phase or not connection.is_settled:
+                protocol.tick()
         self._timer = loop.call_later(_TICK_S, self._tick, loop)
 
     async def stop(self, grace_s: float) -> None:
