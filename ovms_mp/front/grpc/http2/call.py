@@ -69,6 +69,8 @@ class Call(Stream):
             block = encode_block([(b":status", self.head.refused_status)])
             self._connection.output.headers(self, block, is_end=True)
         elif self.head.refusal is not None:
+            is_long = isinstance(self.head.refusal, errors.RequestTooLarge)
+            self._connection.guard.counters[Hit.HEADER_LIST] += is_long
             self._fail(self.head.refusal)
         elif self.head.timeout_ns == 0:
             self.finish(errors.Code.DEADLINE_EXCEEDED, "Deadline Exceeded")

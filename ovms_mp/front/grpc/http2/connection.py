@@ -63,6 +63,7 @@ class Http2Connection:
             self._tail = b"" if self.is_closed else self._consume(memoryview(data))
             self.regrant()
         except Fault as fault:
+            self.guard.counters[fault.hit] += 1
             self.close(fault.code, fault.text)
 
     def wanted(self, least_bytes: int) -> memoryview | None:
@@ -142,20 +143,15 @@ class Http2Connection:
         is_next = kind == self._only or (self._only < 0 and kind != frames.CONTINUATION)
         require(is_placed and is_next, ErrorCode.PROTOCOL_ERROR, "a frame where it may not be")
         if kind in _HANDLERS and length + len(self._block) > self.limits.max_header_block_bytes:
-            self._refuse(Hit.HEADER_BLOCK, "the header block is too long")
-
-    def _refuse(self, hit: Hit, text: str) -> None:
-        self.guard.counters[hit] += 1
-        raise Fault(ErrorCode.ENHANCE_YOUR_CALM, text)
+            raise Fault(ErrorCode.ENHANCE_YOUR_CALM, "the header block is too long", Hit.HEADER_BLOCK)
 
     def _count(self, hit: Hit, text: str) -> None:
         """Count what costs us more than the peer, in windows of time."""
         if self.now_ns - self._counting_since_ns >= self.limits.rate_window_s * SECOND_NS:
-            self._counting_since_ns = self.now_ns
-            self._counts.clear()
+            self._counting_since_ns, self._counts = self.now_ns, Counter[Hit]()
         self._counts[hit] += 1
         if self._counts[hit] > self.limits.rates[hit]:
-            self._refuse(hit, text)
+            raise Fault(ErrorCode.ENHANCE_YOUR_CALM, text, hit)
 
     def _begin_ignored(self, kind: int, length: int) -> None:
         self._count(Hit.IGNORED, "too many frames without a meaning")
@@ -216,7 +212,7 @@ class Http2Connection:
         require(stream_id == self._block_stream, ErrorCode.PROTOCOL_ERROR, "CONTINUATION of another stream")
         self._continuations += 1
         if self._continuations > self.limits.max_continuations:
-            self._refuse(Hit.CONTINUATIONS, "too many CONTINUATION frames")
+            raise Fault(ErrorCode.ENHANCE_YOUR_CALM, "too many CONTINUATION frames", Hit.CONTINUATIONS)
         self._block += payload
         self._only = frames.CONTINUATION
         if flags & frames.END_HEADERS:
@@ -308,7 +304,7 @@ class Http2Connection:
         is_whole = not len(payload) % _SETTING_LENGTH and not (flags & frames.ACK and payload)
         require(is_whole, ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of another length")
         if len(payload) > _SETTING_LENGTH * self.limits.max_settings:
-            self._refuse(Hit.SETTINGS, "too many settings")
+            raise Fault(ErrorCode.ENHANCE_YOUR_CALM, "too many settings", Hit.SETTINGS)
         if flags & frames.ACK:
             require(self.is_settled, ErrorCode.PROTOCOL_ERROR, "no SETTINGS after the preface")
             return
@@ -389,7 +385,6 @@ class Http2Connection:
         """End the connection and all its streams; the peer is told why."""
         if not self.is_closed:
             self.is_closed, self.fault = True, text
-            self.guard.counters[Hit.PROTOCOL] += code not in (ErrorCode.NO_ERROR, ErrorCode.ENHANCE_YOUR_CALM)
             self.output.write(frames.goaway(self.last_id, code, text))
         for stream_id in list(self.streams):
             self._forget(stream_id, is_ours=True)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import enum
 import struct
 
+from ovms_mp.front.grpc.http2.limits import Hit
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = range(5)
 PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(5, 10)
@@ -31,9 +33,9 @@ class ErrorCode(enum.IntEnum):
 class Fault(Exception):
     """The peer broke a rule; the connection must end (RFC 9113, 5.4.1)."""
 
-    def __init__(self, code: ErrorCode, text: str) -> None:
+    def __init__(self, code: ErrorCode, text: str, hit: Hit = Hit.PROTOCOL) -> None:
         super().__init__(text)
-        self.code, self.text = code, text
+        self.code, self.text, self.hit = code, text, hit
 
 
 class StreamFault(Fault):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
 
 from ovms_mp.front.grpc.http2.frames import ErrorCode, Fault, StreamFault, require
+from ovms_mp.front.grpc.http2.limits import Hit
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -96,7 +97,7 @@ class BlockDecoder:
         except HPACKError as error:
             is_large = isinstance(error, OversizedHeaderListError)
             code = ErrorCode.ENHANCE_YOUR_CALM if is_large else ErrorCode.COMPRESSION_ERROR
-            raise Fault(code, "an undecodable header block") from None
+            raise Fault(code, "undecodable headers", Hit.HEADER_LIST if is_large else Hit.PROTOCOL) from None
         # An insertion puts a new tuple first or clears the table; a size update, 001xxxxx, which may evict, is
         # possible only at the start of a block (RFC 7541, 2.3.2, 4.2 and 4.4).
         is_resized = b"\x20" <= block[:1] < b"\x40"

@@ -1014,3 +1014,14 @@ async def test_a_stream_whose_client_takes_all_lets_others_have_their_turn() -> 
 
     assert client.answer(3)[1] == message(b"x")
     assert len(client.handlers.seen) < 100
+
+
+@run
+async def test_a_refused_header_list_is_counted() -> None:
+    client = Client()
+    long_fields = [(f"x-{number}", "v" * 3000) for number in range(6)]
+    client.send(headers(1, call_fields("/s/Echo", *long_fields), end=False) + data(message(b"x"), end=True))
+    await client.settle()
+
+    assert status(client.answer()[2])[0] == 8
+    assert client.guard.counters[Hit.HEADER_LIST] == 1
