@@ -34,7 +34,7 @@ class Http2Connection:
         self.guard, self.limits, self.now_ns, self._new_stream = guard, guard.limits, now_ns, new_stream
         self.output = Output(self._end_locally, self.hold, self.limits.max_output_bytes)
         self.streams: dict[int, Stream] = {}
-        self.last_id = self.frames_received = self.drain_phase = self.held_bytes = 0
+        self.last_id = self.frames_received = self.drain_phase = self.held_bytes = self.last_data_bytes = 0
         self.is_closed = self.is_settled = False  # Settled: the preface and the peer's settings are there.
         self._headers = BlockDecoder(self.limits.max_header_block_bytes)
         self._was_ours = OrderedDict[int, bool]()  # Ended streams: whether we ended them before the peer did.
@@ -168,7 +168,7 @@ class Http2Connection:
         payload = length - 1 - padding if is_padded else length
         require(not is_padded or padding >= 0, ErrorCode.FRAME_SIZE_ERROR, "DATA lacks its pad length")
         require(payload >= 0, ErrorCode.PROTOCOL_ERROR, "padding longer than DATA")
-        self._is_last_data = bool(flags & frames.END_STREAM)
+        self._is_last_data, self.last_data_bytes = bool(flags & frames.END_STREAM), length
         if not payload and not self._is_last_data:
             self._count(Hit.EMPTY_DATA, "too many empty DATA frames")
         self._data_stream, self._left, self._padding = None, payload, max(0, padding)
@@ -370,13 +370,17 @@ class Http2Connection:
     def _write_word(self, kind: int, stream_id: int, word: int) -> None:
         self.output.write(frames.frame(kind, 0, stream_id, word.to_bytes(4)))
 
+    def _write_goaway(self, last_id: int, code: ErrorCode, text: str) -> None:
+        payload = last_id.to_bytes(4) + code.to_bytes(4) + text.encode()  # The text is for the peer's log.
+        self.output.write(frames.frame(frames.GOAWAY, 0, 0, payload))
+
     def drain(self) -> None:
         """Ask the client to leave; again, when it has answered the PING or had its time: name the last stream (6.8)."""
         if self.drain_phase < 2 and not self.is_closed:
             self.drain_phase += 1
             is_first = self.drain_phase == 1
             last_id = frames.LARGEST_STREAM_ID if is_first else self.last_id
-            self.output.write(frames.goaway(last_id, ErrorCode.NO_ERROR))
+            self._write_goaway(last_id, ErrorCode.NO_ERROR, "")
             if is_first:
                 self.output.write(frames.frame(frames.PING, 0, 0, _DRAIN_PING))
             self.is_closed = not is_first and not self.streams
@@ -385,7 +389,7 @@ class Http2Connection:
         """End the connection and all its streams; the peer is told why."""
         if not self.is_closed:
             self.is_closed, self.fault = True, text
-            self.output.write(frames.goaway(self.last_id, code, text))
+            self._write_goaway(self.last_id, code, text)
         for stream_id in list(self.streams):
             self._forget(stream_id, is_ours=True)
 

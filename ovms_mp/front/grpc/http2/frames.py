@@ -53,11 +53,6 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
     return b"%b%c%c%b%b" % (len(payload).to_bytes(3), kind, flags, stream_id.to_bytes(4), payload)
 
 
-def goaway(last_id: int, code: ErrorCode, text: str = "") -> bytes:
-    """A GOAWAY frame; its text is for who reads the peer's log."""
-    return frame(GOAWAY, 0, 0, last_id.to_bytes(4) + code.to_bytes(4) + text.encode())
-
-
 def unpadded(flags: int, payload: memoryview) -> memoryview:
     """A HEADERS payload without its padding and its deprecated priority fields (6.2)."""
     start = bool(flags & PADDED) + (5 if flags & HAS_PRIORITY else 0)

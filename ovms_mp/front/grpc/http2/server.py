@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 _TICK_S, _DRAIN_PING_S, _SCRATCH_BYTES = 0.1, 1.0, 256 << 10
 _FAREWELL_S = 1.0  # For octets behind our last one; closing at once would reset what we wrote.
-_FIRST_READ_BYTES, _LEAST_READ_BYTES = 2 << 10, 256
+_FIRST_READ_BYTES, _LEAST_READ_BYTES, _START_BYTES = 2 << 10, 256, 2 << 10
 _TURN_NS = SECOND_NS // 2000  # After so long with what one connection sent it is the others' turn.
 _LARGE_BYTES = 64 << 10  # Octets from which a system call of their own is cheaper than a copy.
 
@@ -63,13 +63,13 @@ class Http2Protocol(asyncio.BufferedProtocol):
         self._flush()
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        """A sink's memory if much of the next octets belongs there, else the scratch memory of all connections.
-
-        SAFETY: between this and ``buffer_updated`` a loop reads one socket and does nothing else.
-        """
+        """A sink's memory if much of the next octets belongs there, else the scratch memory of all connections."""
+        # SAFETY: between this and ``buffer_updated`` a loop reads one socket and does nothing else.
         target = None if self.connection.is_closed else self.connection.wanted(_LARGE_BYTES)
         self._is_direct = target is not None
-        return self._server.scratch[: self._read_bytes] if target is None else target
+        # After a long frame the next one may be long, too: take its start only, the rest goes to its place.
+        most = _START_BYTES if self.connection.last_data_bytes >= _LARGE_BYTES else _SCRATCH_BYTES
+        return self._server.scratch[: min(most, self._read_bytes)] if target is None else target
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was received; less at once after a long turn, or small frames would keep others waiting."""
