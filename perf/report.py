@@ -208,6 +208,9 @@ def _beside(
     if verdict.measure == "rate_ratio":
         spread = f"({verdict.low:.2f}..{verdict.high:.2f})"
         return (f"{verdict.value:.2f} x {spread}", f">= {verdict.limit:g} x", word)
+    if verdict.measure == "p50_ratio":
+        spread = f"({verdict.low:.2f}..{verdict.high:.2f})"
+        return (f"p50 {verdict.value:.2f} x {spread}", f"<= {verdict.limit:g} x", word)
     return (f"p50 {verdict.value:+.3f} ms", f"<= +{verdict.limit:g} ms", word)
 
 
