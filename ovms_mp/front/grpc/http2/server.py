@@ -227,9 +227,7 @@ class Http2Server:
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         self._turn += 1
         for index, protocol in enumerate(list(self.protocols), self._turn):
-            connection = (
-                protocol.connection
-            )  # There may be thousands; idle ones can wait for each tenth turn.
+            connection = protocol.connection  # Of thousands, idle ones wait for each tenth turn.
             if index % 10 == 0 or connection.streams or connection.drain_phase or not connection.is_settled:
                 protocol.tick()
         self._timer = loop.call_later(_TICK_S, self._tick, loop)

@@ -13,24 +13,14 @@ import numpy as np
 import pytest
 
 from ovms_mp.errors import DtypeMismatch, MalformedPayload
-from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import DataType, TensorProto, TensorShapeProto
+from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import DataType, TensorProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictRequest
 from ovms_mp.front.tfs.decode import decode_predict
 from ovms_mp.model.dtypes import DType, element_count
+from tests.support.predict_messages import tensor
 
 if TYPE_CHECKING:
     from ovms_mp.front.tensors import GivenTensor
-
-
-def tensor(dtype: int, shape: list[int], content: bytes | None = None, /, **fields: object) -> TensorProto:
-    """A tensor of the generated class."""
-    dimensions = [TensorShapeProto.Dim(size=size) for size in shape]
-    shape_proto = TensorShapeProto(dim=dimensions)
-    proto = TensorProto(tensor_shape=shape_proto, **fields)  # type: ignore[arg-type] # by name
-    proto.dtype = dtype  # type: ignore[assignment] # an open enum takes any number
-    if content is not None:
-        proto.tensor_content = content
-    return proto
 
 
 def request(**inputs: TensorProto) -> bytes:
