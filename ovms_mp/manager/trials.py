@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.manager.children import ChildState
+from ovms_mp.manager.priority import give_some_time, give_spare_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PREFIX = "ovms_mp-cache-"
+_PATIENCE_S = 2.0
+"""So long a trial has the processor only where nobody else wants it; on a full machine it would not end that way."""
 _SLOW_S = 10.0
 """A trial that takes longer does not hold up others any more; it may be hanging."""
 _MOST_SLOW = 4
@@ -132,6 +135,8 @@ class Trials:
                 "event=trying %s handle=%d probe=%s", deployment.title, deployment.handle, child.child_id
             )
             self._running[child.child_id] = (child, deployment)
+            give_spare_time(child.pid)
+            self._timers.call_after(_PATIENCE_S, partial(self._hurry, child))
             self._timers.call_after(_SLOW_S, partial(self._note_slow, child.child_id))
             self._timers.call_after(self._time_limit_s, partial(self._end_late, child.child_id))
 
@@ -179,6 +184,10 @@ class Trials:
         if self._private_root is not None:
             shutil.rmtree(self._private_root, ignore_errors=True)
             self._private_root = None
+
+    def _hurry(self, child: Child) -> None:
+        if child.state is not ChildState.EXITED:  # Else the number may be another process's by now.
+            give_some_time(child.pid)
 
     def _note_slow(self, child_id: str) -> None:
         if child_id in self._running:

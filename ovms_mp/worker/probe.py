@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A probe: ``python -m ovms_mp.worker.probe SPEC``. Started by the manager only.
 
-Compiles a version that nobody has served yet and runs it once on synthetic input, at a low priority. What a model
-can do to the process that compiles it (crash it, hang it, eat its memory) it does to this one; the worker then loads
-what has been seen to work, from the cache that is filled here.
+Compiles a version that nobody has served yet and runs it once on synthetic input, at the low priority that the
+manager gives it. What a model can do to the process that compiles it (crash it, hang it, eat its memory) it does to
+this one; the worker then loads what has been seen to work, from the cache that is filled here.
 
 ::
 
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_NICENESS = 10
-"""PERF: with four busy processes on two cores a small model's trial takes 11 s at 10, 28 s at 19, 5 s at 0: at 19 a
-loaded server would hardly ever see a new version."""
 _HEARD_WITHIN_S = 10.0
 """Longest wait for the manager to have heard the outcome."""
 
@@ -52,9 +49,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def _probe(spec: ProbeSpec, control: ControlLink) -> None:
     take_share(spec.cpu)
-    os.nice(_NICENESS)
-    # Batch: does not preempt a thread that serves when it wakes up. sched(7)
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     control.say_hello()
     control.send(_try_version(spec))
     # The manager's Drain says that it has the outcome; its end before that would look like a crash.

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +46,7 @@ class Scene:
     reports: list[tuple[int, str, str, str]] = field(default_factory=list)
     is_refused: bool = False
     next_handle: int = 1
+    pid: int = NO_PID
 
     def __post_init__(self) -> None:
         self.timers = Timers()
@@ -60,7 +63,7 @@ class Scene:
         if self.is_refused:
             return None
         assert deployment.cache_directory == self.cache_dir or Path(deployment.cache_directory).is_dir()
-        child = Child(child_id, child_id, Kind.PROBE, NO_PID, len(self.probes), None, 0.0, 0.0)
+        child = Child(child_id, child_id, Kind.PROBE, self.pid, len(self.probes), None, 0.0, 0.0)
         self.probes[child_id] = child
         self.handles[child_id] = deployment.handle
         return child
@@ -129,6 +132,19 @@ def test_a_good_trial(scene: Scene) -> None:
     assert scene.reports == [(deployment.handle, "", "", "2 streams")]
     scene.end(deployment)
     assert len(scene.reports) == 1
+
+
+def test_a_trial_has_spare_time_first_and_more_when_that_is_not_enough(scene: Scene) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        scene.pid = process.pid
+        scene.submit()
+        policies = [os.sched_getscheduler(process.pid)]
+        scene.pass_time(2.1)
+        policies.append(os.sched_getscheduler(process.pid))
+        process.kill()
+
+    assert policies[0] == os.SCHED_IDLE or os.getuid() != 0
+    assert policies[1] == os.SCHED_BATCH
 
 
 def test_a_bad_trial(scene: Scene) -> None:
