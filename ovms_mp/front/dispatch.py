@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ _log = logging.getLogger(__name__)
 _GROUP_TASKS = 8
 """Tasks that leave at once. PERF: tiny model, 16 in flight: 11,200/s without, 13,800 with 4, 14,400 with 6, 15,200 with
 8 tasks (a worker that flushes every 0.2 ms included)."""
+_MOST_DRAINED = 4
+"""Messages that are taken at once: each has the answers of 0.2 ms, and what they set off keeps sockets waiting."""
 _EXPIRY_INTERVAL_S = 0.05
 _TRIM_SLACK_BYTES = 16 << 20
 """Arena memory above the recent high-water mark that is not worth giving back."""
@@ -228,7 +231,7 @@ class Dispatcher:
             link = self._links.pop(endpoint)
             self._loop.remove_reader(link.descriptor)
             # Answers that left the worker before it died are as good as any.
-            self._drain(link)
+            self._drain(link, sys.maxsize)
             link.dealer.close()
             for flight in link.flights.values():
                 self._land(flight, WorkerGone())
@@ -313,9 +316,13 @@ class Dispatcher:
             # SAFETY: the descriptor is edge-triggered and sending can consume its edge.
             self._drain(link)
 
-    def _drain(self, link: _WorkerLink) -> None:
+    def _drain(self, link: _WorkerLink, most: int = _MOST_DRAINED) -> None:
+        """Take what has come, but no more messages than so many; those behind them wait for the next turn."""
         has_landed = False
-        while (payload := link.dealer.receive()) is not None:
+        for _ in range(most):
+            payload = None if link.dealer.is_closed else link.dealer.receive()
+            if payload is None:
+                break
             has_landed = True
             for answer in decode_to_front(payload):
                 flight = link.flights.pop(answer.task_id, None)
@@ -325,6 +332,8 @@ class Dispatcher:
                 else:
                     self._finished += 1
                     self._land(flight, answer)
+        else:
+            self._loop.call_soon(self._drain, link)
         if has_landed and self._is_idle():
             self._idle.set()
 

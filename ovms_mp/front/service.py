@@ -23,6 +23,7 @@ from ovms_mp.errors import (
 )
 from ovms_mp.front.convert import write_tensor
 from ovms_mp.front.dispatch import OutputsDidNotFit, RouteWasStale, WorkerGone
+from ovms_mp.front.flow import current_flow
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import RoutingTable, not_found_text
 from ovms_mp.front.tensors import ResultTensor
@@ -232,6 +233,7 @@ class Service:
                 lease.offset_bytes + inputs_nbytes,
                 outputs_nbytes,
                 deadline_ns or time.monotonic_ns() + self._request_timeout_ns,
+                current_flow.get(),
             )
             return await self._run(route, task, (lease, *placed), shapes, wanted, encode)
         finally:
@@ -361,6 +363,7 @@ def _again(
         task.output_offset_bytes if output is None else output.offset_bytes,
         task.output_nbytes if output is None else output.nbytes,
         task.deadline_ns,
+        task.flow,
     )
 
 

@@ -316,6 +316,8 @@ class InferTask(HotMessage, frozen=True):
         output_offset_bytes: Start of the region leased for all outputs, 64-byte aligned.
         output_nbytes: Size of that region.
         deadline_ns: Not started after this moment; 0 for none.
+        flow: Tasks of one front with the same number take turns with others' as if they were one; 0 for a task of its
+            own.
     """
 
     task_id: int
@@ -324,6 +326,7 @@ class InferTask(HotMessage, frozen=True):
     output_offset_bytes: int
     output_nbytes: int
     deadline_ns: int
+    flow: int = 0
 
 
 class CancelTask(HotMessage, frozen=True):

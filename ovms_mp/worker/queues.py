@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker's queues: one per model version, first in first out, bounded by tasks and bytes."""
+"""The worker's queues: one per model version, bounded by tasks and bytes; connections take turns in it."""
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import QueueFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ovms_mp.wire.arena import Arena
     from ovms_mp.wire.messages import InferTask
@@ -41,14 +42,66 @@ class QueuedTask:
     is_cancelled: bool = False
     is_second_try: bool = False
 
+    @property
+    def flow_key(self) -> tuple[bytes, int]:
+        """Whose task it is; a task without a flow is one by itself."""
+        return self.peer.identity, self.task.flow or -self.task.task_id
+
+
+class Turns:
+    """Waiting tasks: flows take turns, a task each, so that a connection with many is not ahead of one with a few.
+
+    Tasks of one flow, and flows of one task each, go in the order of their arrival.
+    """
+
+    __slots__ = ("_count", "_flows")
+
+    def __init__(self) -> None:
+        self._flows: OrderedDict[tuple[bytes, int], deque[QueuedTask]] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[QueuedTask]:
+        """Flow by flow."""
+        return itertools.chain.from_iterable(self._flows.values())
+
+    def append(self, queued: QueuedTask) -> None:
+        """Add a task behind those of its flow; a new flow has its turn when all others have had one."""
+        self._count += 1
+        flow = self._flows.get(key := queued.flow_key)
+        if flow is None:
+            self._flows[key] = deque((queued,))
+        else:
+            flow.append(queued)
+
+    def appendleft(self, queued: QueuedTask) -> None:
+        """Add a task that is next."""
+        self._count += 1
+        self._flows.setdefault(key := queued.flow_key, deque()).appendleft(queued)
+        self._flows.move_to_end(key, last=False)
+
+    def popleft(self) -> QueuedTask:
+        """Take the next task; its flow's next one comes when all others have had a turn."""
+        self._count -= 1
+        key = next(iter(self._flows))
+        flow = self._flows[key]
+        queued = flow.popleft()
+        if not flow:
+            del self._flows[key]
+        elif len(self._flows) > 1:
+            self._flows.move_to_end(key)
+        return queued
+
 
 @dataclass(slots=True)
 class VersionQueue:
-    """Tasks of one version, in the order of their arrival over all fronts."""
+    """Tasks of one version, from all fronts."""
 
     max_tasks: int
     max_bytes: int
-    tasks: deque[QueuedTask] = field(default_factory=deque)
+    tasks: Turns = field(default_factory=Turns)
     nbytes: int = 0
 
     def push(self, queued: QueuedTask) -> None:
@@ -64,7 +117,7 @@ class VersionQueue:
         self.nbytes += queued.nbytes
 
     def pop(self) -> QueuedTask | None:
-        """The oldest task, or None."""
+        """The next task, or None."""
         if not self.tasks:
             return None
         queued = self.tasks.popleft()
@@ -80,8 +133,11 @@ class VersionQueue:
         """Remove the tasks that nobody wants any more, wherever they stand; each still needs its answer."""
         taken = [queued for queued in self.tasks if is_unwanted(queued)]
         if taken:
-            gone = {id(queued) for queued in taken}
-            self.tasks = deque(queued for queued in self.tasks if id(queued) not in gone)
+            gone, before = {id(queued) for queued in taken}, self.tasks
+            self.tasks = Turns()
+            for queued in before:
+                if id(queued) not in gone:
+                    self.tasks.append(queued)
             self.nbytes -= sum(queued.nbytes for queued in taken)
         return taken
 
@@ -120,7 +176,7 @@ class VariantQueue(VersionQueue):
         self._count(1, queued.nbytes)
 
     def pop(self) -> QueuedTask | None:
-        """The oldest task, or None."""
+        """The next task, or None."""
         if not self.tasks:
             return None
         queued = self.tasks.popleft()

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 import falcon
 
 from ovms_mp.errors import DeadlineExceeded, MalformedPayload, RequestTooLarge
+from ovms_mp.front.inflate import GZIP_WINDOW, inflate
 
 if TYPE_CHECKING:
     from falcon.asgi import Request
-
-_GZIP_WINDOW = 16 + zlib.MAX_WBITS
-"""Tells zlib to expect gzip's header and checksum, and no other."""
 
 
 async def read_body(request: Request, limit_bytes: int, timeout_s: float) -> bytes:
@@ -59,28 +57,19 @@ async def read_body(request: Request, limit_bytes: int, timeout_s: float) -> byt
 
 
 def unpack_gzip(packed: bytes, limit_bytes: int) -> bytes:
-    """What was packed; several members in a row are one, as in gzip's files (RFC 1952, 2.2).
+    """What was packed.
 
     Raises:
-        RequestTooLarge: It would be longer than the limit; no more than the limit is ever held.
+        RequestTooLarge: It would be longer than the limit.
         MalformedPayload: It is not gzip, or ends too early.
     """
-    parts: list[bytes] = []
-    room = limit_bytes + 1
-    while packed or not parts:
-        unpacker = zlib.decompressobj(_GZIP_WINDOW)
-        try:
-            part = unpacker.decompress(packed, room)
-        except zlib.error as error:
-            raise MalformedPayload(f"the body is not what Content-Encoding gzip says: {error}") from None
-        room -= len(part)
-        if not room:
-            raise _too_large(f"more than {limit_bytes} bytes once unpacked", limit_bytes)
-        if not unpacker.eof:
-            raise MalformedPayload("the body is not what Content-Encoding gzip says: it ends too early")
-        parts.append(part)
-        packed = unpacker.unused_data
-    return b"".join(parts)
+    try:
+        plain = inflate(packed, GZIP_WINDOW, limit_bytes)
+    except zlib.error as error:
+        raise MalformedPayload(f"the body is not what Content-Encoding gzip says: {error}") from None
+    if plain is None:
+        raise _too_large(f"more than {limit_bytes} bytes once unpacked", limit_bytes)
+    return plain
 
 
 def _too_large(length: str, limit: int) -> RequestTooLarge:

@@ -5,23 +5,22 @@ Statuses and texts are those of C-core's servers, but for what is specified: 415
 UNIMPLEMENTED for an unknown encoding and for a unary request without exactly one message.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import zlib
 from collections import deque
-from typing import Any
+from typing import Any, Self
 
 from ovms_mp import errors
+from ovms_mp.front.flow import current_flow
 from ovms_mp.front.gathered import Gathered
-from ovms_mp.front.grpc.http2 import methods
 from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.frames import ErrorCode
 from ovms_mp.front.grpc.http2.headers import RequestHead, encode_block
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Hit
-from ovms_mp.front.grpc.http2.methods import CallHead, Methods, Streaming, Unary
+from ovms_mp.front.grpc.http2.methods import WINDOW_BITS, CallHead, Methods, Streaming, Unary, percent_encoded
 from ovms_mp.front.grpc.http2.output import Hook, Stream
+from ovms_mp.front.inflate import inflate
 from ovms_mp.front.sinks import MessageSink, fill
 
 _log = logging.getLogger(__name__)
@@ -34,6 +33,7 @@ _GRPC = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 _ENCODINGS = (b"grpc-accept-encoding", b"identity,deflate,gzip")
 _HEADERS = {"identity": encode_block(_GRPC)}
 _HEADERS |= {name: encode_block([*_GRPC, (b"grpc-encoding", name.encode())]) for name in ("gzip", "deflate")}
+_TOO_LARGE = "Received message larger than max (%d vs. %d); --max_message_mb sets it"
 _NOTHING = Gathered(()).release
 _OK = encode_block([(b"grpc-status", b"0")])
 
@@ -69,8 +69,9 @@ class Call(Stream):
             block = encode_block([(b":status", self.head.refused_status)])
             self._connection.output.headers(self, block, is_end=True)
         elif self.head.refusal is not None:
-            is_long = isinstance(self.head.refusal, errors.RequestTooLarge)
-            self._connection.guard.counters[Hit.HEADER_LIST] += is_long
+            if isinstance(self.head.refusal, errors.RequestTooLarge):
+                self._connection.guard.counters[Hit.HEADER_LIST] += 1
+                self._connection.count(Hit.HEADER_LIST, "too many long header lists")
             self._fail(self.head.refusal)
         elif self.head.timeout_ns == 0:
             self.finish(errors.Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
@@ -104,7 +105,7 @@ class Call(Stream):
         limits, method = self._connection.limits, self.head.method
         if length > limits.max_message_bytes:
             self._connection.guard.counters[Hit.MESSAGE_SIZE] += 1
-            raise errors.RequestTooLarge(methods.TOO_LARGE % (length, limits.max_message_bytes))
+            raise errors.RequestTooLarge(_TOO_LARGE % (length, limits.max_message_bytes))
         if flags and (flags > 1 or self.head.encoding == "identity"):
             raise errors.OvmsError("Compression bit set but no encoding configured")
         if self._received and isinstance(method, Unary):
@@ -159,6 +160,7 @@ class Call(Stream):
         elif not self._received:
             self.finish(errors.Code.UNIMPLEMENTED, "no message in a unary call")
         elif not self._is_over:
+            current_flow.set(self._connection.number)
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def was_reset(self) -> None:
@@ -226,8 +228,14 @@ class Call(Stream):
     async def _plain(self, message: bytes, is_compressed: bool) -> bytes:
         if not is_compressed:
             return message
-        limit = self._connection.limits.max_message_bytes
-        return await asyncio.to_thread(methods.decompressed, message, self.head.encoding, limit)
+        limit, window_bits = self._connection.limits.max_message_bytes, WINDOW_BITS[self.head.encoding]
+        try:
+            plain = await asyncio.to_thread(inflate, message, window_bits, limit)
+        except zlib.error as error:
+            raise errors.OvmsError(f"Decompression failed due to zlib error: {error}") from None
+        if plain is None:
+            raise errors.RequestTooLarge(_TOO_LARGE % (limit + 1, limit))
+        return plain
 
     async def send(self, reply: bytes | Gathered) -> None:
         """Send a message of a streaming call; returns when the client has room for another one."""
@@ -246,7 +254,7 @@ class Call(Stream):
             joined = b"".join(pieces)
             release()
             if not is_plain:
-                joined = await asyncio.to_thread(zlib.compress, joined, 1, methods.WINDOW_BITS[encoding])
+                joined = await asyncio.to_thread(zlib.compress, joined, 1, WINDOW_BITS[encoding])
             pieces, length, release = [joined], len(joined), _NOTHING
         if self._is_over:
             release()
@@ -261,7 +269,7 @@ class Call(Stream):
         output.data(self, [prefix, *pieces], release)
         self._wake()
 
-    def __aiter__(self) -> Call:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
@@ -296,7 +304,7 @@ class Call(Stream):
             text = text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 3] + "..."
             fields = [] if self._has_headers else [*_GRPC, _ENCODINGS]
             fields.append((b"grpc-status", b"%d" % (0 if code is None else code.number)))
-            fields.append((b"grpc-message", methods.encode_status_message(text).encode()))
+            fields.append((b"grpc-message", percent_encoded(text).encode()))
             block = encode_block(fields)
         self.was_reset()
         self._connection.output.headers(self, block, is_end=True)

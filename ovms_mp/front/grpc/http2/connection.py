@@ -5,11 +5,10 @@ Octets come in by ``receive``, or past it into the memory that ``wanted`` names.
 mean at once; what is to be written collects in ``output``. A peer's fault ends a stream or all, and never raises.
 """
 
-from __future__ import annotations
-
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 
+from ovms_mp.front.flow import new_flow
 from ovms_mp.front.grpc.http2 import frames
 from ovms_mp.front.grpc.http2.frames import ErrorCode, Fault, StreamFault, require
 from ovms_mp.front.grpc.http2.headers import BlockDecoder, RequestHead, check_fields
@@ -36,7 +35,7 @@ class Http2Connection:
         self.streams: dict[int, Stream] = {}
         self.last_id = self.frames_received = self.drain_phase = self.held_bytes = self.last_data_bytes = 0
         self.is_closed = self.is_settled = False  # Settled: the preface and the peer's settings are there.
-        self._headers = BlockDecoder(self.limits.max_header_block_bytes)
+        self.number, self._headers = new_flow(), BlockDecoder(self.limits.max_header_block_bytes)
         self._was_ours = OrderedDict[int, bool]()  # Ended streams: whether we ended them before the peer did.
         self.fault, self._tail, self._is_preface_due = "", b"", True  # Tail: of a frame that is not complete.
         self._only = frames.SETTINGS  # The one type that may come next; -1 if any may.
@@ -46,7 +45,7 @@ class Http2Connection:
         self._data_stream: Stream | None = None
         self._left = self._padding = self._unacked = self._sent_when_updated = 0
         self._receive_window = self.limits.connection_window_bytes
-        self._counts, self._counting_since_ns = Counter[Hit](), 0
+        self._counts, self._counting_until_ns, self.suspect_until_ns = Counter[Hit](), 0, 0
         self.output.write(frames.frame(frames.SETTINGS, 0, 0, self.limits.settings()))
         self._write_word(frames.WINDOW_UPDATE, 0, self._receive_window - frames.DEFAULT_WINDOW)
 
@@ -131,10 +130,10 @@ class Http2Connection:
         return True
 
     def _take_preface(self, view: memoryview) -> int:
-        start, size = bytes(view[: len(frames.PREFACE)]), len(frames.PREFACE)
+        start = bytes(view[: len(frames.PREFACE)])
         require(frames.PREFACE.startswith(start), ErrorCode.PROTOCOL_ERROR, "no HTTP/2 connection preface")
-        self._is_preface_due = len(start) < size
-        return 0 if self._is_preface_due else size
+        self._is_preface_due = start != frames.PREFACE
+        return 0 if self._is_preface_due else len(start)
 
     def _check_frame(self, kind: int, stream_id: int, length: int) -> None:
         is_sound = length <= self.limits.max_frame_bytes and length in _LENGTHS.get(kind, _ANY_LENGTH)
@@ -145,16 +144,19 @@ class Http2Connection:
         if kind in _HANDLERS and length + len(self._block) > self.limits.max_header_block_bytes:
             raise Fault(ErrorCode.ENHANCE_YOUR_CALM, "the header block is too long", Hit.HEADER_BLOCK)
 
-    def _count(self, hit: Hit, text: str) -> None:
-        """Count what costs us more than the peer, in windows of time."""
-        if self.now_ns - self._counting_since_ns >= self.limits.rate_window_s * SECOND_NS:
-            self._counting_since_ns, self._counts = self.now_ns, Counter[Hit]()
+    def count(self, hit: Hit, text: str) -> None:
+        """Count what costs us more than the peer, in windows of time. Who reaches a tenth of a limit is suspect."""
+        if self.now_ns >= self._counting_until_ns:
+            window_ns = int(self.limits.rate_window_s * SECOND_NS)
+            self._counting_until_ns, self._counts = self.now_ns + window_ns, Counter[Hit]()
         self._counts[hit] += 1
+        if self._counts[hit] * 10 > self.limits.rates[hit]:
+            self.suspect_until_ns = self._counting_until_ns
         if self._counts[hit] > self.limits.rates[hit]:
             raise Fault(ErrorCode.ENHANCE_YOUR_CALM, text, hit)
 
     def _begin_ignored(self, kind: int, length: int) -> None:
-        self._count(Hit.IGNORED, "too many frames without a meaning")
+        self.count(Hit.IGNORED, "too many frames without a meaning")
         self._data_stream, self._left, self._padding, self._is_in_payload = None, length, 0, True
         is_whole = kind != frames.PRIORITY or length == _PRIORITY_LENGTH
         require(is_whole, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY of another length", StreamFault)
@@ -170,7 +172,7 @@ class Http2Connection:
         require(payload >= 0, ErrorCode.PROTOCOL_ERROR, "padding longer than DATA")
         self._is_last_data, self.last_data_bytes = bool(flags & frames.END_STREAM), length
         if not payload and not self._is_last_data:
-            self._count(Hit.EMPTY_DATA, "too many empty DATA frames")
+            self.count(Hit.EMPTY_DATA, "too many empty DATA frames")
         self._data_stream, self._left, self._padding = None, payload, max(0, padding)
         self._is_in_payload = True
         stream = self.streams.get(stream_id)
@@ -290,17 +292,17 @@ class Http2Connection:
         """End a stream for what the peer did; too many of these end the connection (CVE-2025-8671)."""
         self.reset(stream_id, code)
         self.guard.counters[Hit.PROTOCOL] += code != ErrorCode.REFUSED_STREAM
-        self._count(Hit.RESETS, "too many streams were reset")
+        self.count(Hit.RESETS, "too many streams were reset")
 
     def _on_rst_stream(self, _flags: int, stream_id: int, _payload: memoryview) -> None:
-        self._count(Hit.RESETS, "too many streams were reset")
+        self.count(Hit.RESETS, "too many streams were reset")
         if stream_id in self.streams:
             self._forget(stream_id, is_ours=False)
         else:
             self._check_ended(stream_id, is_late_fine=True)
 
     def _on_settings(self, flags: int, _stream_id: int, payload: memoryview) -> None:
-        self._count(Hit.SETTINGS, "too many SETTINGS frames")
+        self.count(Hit.SETTINGS, "too many SETTINGS frames")
         is_whole = not len(payload) % _SETTING_LENGTH and not (flags & frames.ACK and payload)
         require(is_whole, ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of another length")
         if len(payload) > _SETTING_LENGTH * self.limits.max_settings:
@@ -328,16 +330,16 @@ class Http2Connection:
 
     def _on_ping(self, flags: int, _stream_id: int, payload: memoryview) -> None:
         if not flags & frames.ACK:
-            self._count(Hit.PINGS, "too_many_pings")  # By this text gRPC clients know to ping less often.
+            self.count(Hit.PINGS, "too_many_pings")  # By this text gRPC clients know to ping less often.
             self.output.write(frames.frame(frames.PING, frames.ACK, 0, bytes(payload)))
         elif payload == _DRAIN_PING and self.drain_phase == 1:
             self.drain()
 
     def _on_window_update(self, _flags: int, stream_id: int, payload: memoryview) -> None:
-        earned = 4 * (self.output.data_frames - self._sent_when_updated)
-        self._sent_when_updated = self.output.data_frames
+        earned = 4 * (self.output.earning_frames - self._sent_when_updated)
+        self._sent_when_updated = self.output.earning_frames
         self._counts[Hit.WINDOW_UPDATES] = max(0, self._counts[Hit.WINDOW_UPDATES] - earned)
-        self._count(Hit.WINDOW_UPDATES, "too many window updates")
+        self.count(Hit.WINDOW_UPDATES, "too many window updates")
         stream = self.streams.get(stream_id)
         if stream_id and stream is None:
             self._check_ended(stream_id, is_late_fine=True)

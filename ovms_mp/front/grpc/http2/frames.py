@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames: numbers and layouts of RFC 9113, sections 4, 6 and 7, and the two ways in which a peer can break them."""
 
-from __future__ import annotations
-
 import enum
 import struct
 

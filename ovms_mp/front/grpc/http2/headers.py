@@ -4,8 +4,6 @@
 Decoding is the ``hpack`` library. What we send never uses the dynamic table, so it can be encoded once for all.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterable, Sequence

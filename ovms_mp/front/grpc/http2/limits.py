@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What peers may do at most, how often each limit was hit, and how much is held.
+"""What peers may do at most (RFC 9113, 10.5), how often each limit was hit, and how much is held.
 
-They answer CVE-2019-9511 to 9518, CVE-2023-44487 (rapid reset), CVE-2024-27316 (CONTINUATION flood) and
-CVE-2025-8671 (resets that the peer makes us send); RFC 9113, section 10.5 is what allows to refuse.
+They answer CVE-2019-9511 to 9518, CVE-2023-44487 (rapid reset), CVE-2024-27316 (CONTINUATION flood), CVE-2025-8671.
 """
-
-from __future__ import annotations
 
 import enum
 from collections import Counter
@@ -24,10 +21,11 @@ class Hit(enum.IntEnum):
 
 
 RATES = {
+    Hit.HEADER_LIST: 1000,
     Hit.RESETS: 1000,  # Streams that the peer reset, or that we reset for what the peer did.
     Hit.PINGS: 2000,
     Hit.SETTINGS: 100,
-    Hit.WINDOW_UPDATES: 5000,  # Besides four for each DATA frame that we sent.
+    Hit.WINDOW_UPDATES: 5000,  # Besides four for each DATA frame that we sent, but not for crumbs.
     Hit.EMPTY_DATA: 100,
     Hit.IGNORED: 1000,  # PRIORITY, GOAWAY and unknown frames.
 }  # How often a connection may do what costs us more than it.

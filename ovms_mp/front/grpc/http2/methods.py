@@ -4,13 +4,10 @@
 Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md and compression.md.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import functools
 import urllib.parse
-import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -22,8 +19,7 @@ from ovms_mp.front.sinks import MessageSink
 _UNITS_NS = {b"H": 3600 * 10**9, b"M": 60 * 10**9, b"S": 10**9, b"m": 10**6, b"u": 10**3, b"n": 1}
 _LONGEST_TIMEOUT, _UNESCAPED = 9, "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 WINDOW_BITS = {"gzip": 31, "deflate": 15}
-TOO_LARGE = "Received message larger than max (%d vs. %d); --max_message_mb sets it"
-encode_status_message = functools.partial(urllib.parse.quote, safe=_UNESCAPED, errors="replace")
+percent_encoded = functools.partial(urllib.parse.quote, safe=_UNESCAPED, errors="replace")
 
 
 class Unary(NamedTuple):
@@ -99,17 +95,3 @@ def decode_metadata(fields: Fields) -> list[tuple[str, str | bytes]]:
                 raise OvmsError(text) from None
             found.append((name.decode(), octets))
     return found
-
-
-def decompressed(message: bytes, encoding: str, limit: int) -> bytes:
-    """A compressed message's octets, at most so many."""
-    machine = zlib.decompressobj(WINDOW_BITS[encoding])
-    try:
-        plain = machine.decompress(message, limit + 1)
-    except zlib.error as error:
-        raise OvmsError(f"Decompression failed due to zlib error: {error}") from None
-    if len(plain) > limit:
-        raise RequestTooLarge(TOO_LARGE % (len(plain), limit))
-    if not machine.eof or machine.unused_data:
-        raise OvmsError("Decompression failed: the message is cut off, or goes on behind its end")
-    return plain

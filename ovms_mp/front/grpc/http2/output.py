@@ -4,8 +4,6 @@
 The owner of the socket takes it. Views are referenced, not copied; once they are written their releases are called.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 
@@ -14,6 +12,7 @@ from ovms_mp.front.grpc.http2.frames import ErrorCode, Fault, StreamFault, requi
 
 Pieces = list[bytes | memoryview]
 Hook = Callable[[], None]
+_CRUMB_BYTES = 1 << 10  # A window that lets less through is one that the peer wants us to be busy with.
 
 
 class Stream:
@@ -47,7 +46,7 @@ class Output:
     """The sending half of a connection. Streams without room wait here and take turns, a frame each."""
 
     def __init__(self, on_end: Callable[[Stream], None], hold: Callable[[int], None], max_bytes: int) -> None:
-        self.nbytes = self.data_frames = 0
+        self.nbytes = self.earning_frames = 0  # Frames that a peer may answer by window updates.
         self.waiting: dict[int, Stream] = {}
         self.initial_window = self._window = frames.DEFAULT_WINDOW
         self.frame_size = frames.DEFAULT_FRAME_SIZE
@@ -111,7 +110,7 @@ class Output:
             self._chunks.append(piece)
             left -= len(piece)
         self.nbytes += size + frames.HEADER_SIZE
-        self.data_frames += 1
+        self.earning_frames += size == stream.outbox_bytes or size >= _CRUMB_BYTES
         self._window -= size
         stream.send_window -= size
         stream.outbox_bytes -= size
@@ -144,15 +143,14 @@ class Output:
         require(is_window, ErrorCode.FLOW_CONTROL_ERROR, "a window beyond 2^31-1", fault)
         if stream is None:
             self._window = window
-            self.pump()
         else:
             stream.send_window = window
-            self.pump(stream)
+        self.pump(*filter(None, [stream]))
 
     def change_initial_window(self, size: int, streams: dict[int, Stream]) -> None:
         """Apply SETTINGS_INITIAL_WINDOW_SIZE, also to streams that exist (6.9.2). What it lets go is not sent yet."""
-        change, self.initial_window = size - self.initial_window, size
-        for stream in streams.values():
+        change, self.initial_window, largest = size - self.initial_window, size, size
+        for stream in streams.values() if change else ():
             stream.send_window += change
-        largest = max([size, *(stream.send_window for stream in streams.values())])
+            largest = max(largest, stream.send_window)
         require(largest <= frames.LARGEST_WINDOW, ErrorCode.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")

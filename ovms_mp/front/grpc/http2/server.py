@@ -5,8 +5,6 @@ PERF: uvloop and asyncio write at once if nothing waits. So with the lowest high
 all is in the kernel (or encrypted), and that is when memory behind replies is released.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import logging
@@ -25,19 +23,21 @@ from ovms_mp.front.grpc.http2.output import Hook
 
 _log = logging.getLogger(__name__)
 
-_TICK_S, _DRAIN_PING_S, _SCRATCH_BYTES = 0.1, 1.0, 256 << 10
+_TICK_S, _DRAIN_PING_S, _SCRATCH_BYTES, _FEW_CONNECTIONS = 0.1, 1.0, 256 << 10, 50
 _FAREWELL_S = 1.0  # For octets behind our last one; closing at once would reset what we wrote.
 _FIRST_READ_BYTES, _LEAST_READ_BYTES, _START_BYTES = 2 << 10, 256, 2 << 10
 _TURN_NS = SECOND_NS // 2000  # After so long with what one connection sent it is the others' turn.
+_SUSPECTS_REST, _CALM_NS = 9, SECOND_NS // 50  # Times what they took; new connections', for each fault.
 _LARGE_BYTES = 64 << 10  # Octets from which a system call of their own is cheaper than a copy.
 
 
 class Http2Protocol(asyncio.BufferedProtocol):
     """The transport of one connection."""
 
-    def __init__(self, server: Http2Server) -> None:
+    def __init__(self, server: "Http2Server") -> None:
         self._server, self._loop = server, asyncio.get_running_loop()
         self._read_bytes = _FIRST_READ_BYTES  # What is read at once: more as long as that is quickly done.
+        self._read_ns = self._turn_ns = 0  # When the last read began, and what those of this turn took.
         self._is_direct = self._is_flush_due = self._is_paused = False
         self._transport: asyncio.Transport
         self.connection: Http2Connection
@@ -60,11 +60,15 @@ class Http2Protocol(asyncio.BufferedProtocol):
         server.protocols.add(self)
         if not has_room or (tls is not None and tls.selected_alpn_protocol() != "h2"):
             self._transport.abort()
+        elif server.calm_ns > self._opened_ns:
+            # NOTE: not now, as loops begin to read behind this call.
+            self._loop.call_soon(self._rest, server.calm_ns - self._opened_ns)
         self._flush()
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         """A sink's memory if much of the next octets belongs there, else the scratch memory of all connections."""
         # SAFETY: between this and ``buffer_updated`` a loop reads one socket and does nothing else.
+        self._read_ns = time.monotonic_ns()
         target = None if self.connection.is_closed else self.connection.wanted(_LARGE_BYTES)
         self._is_direct = target is not None
         # After a long frame the next one may be long, too: take its start only, the rest goes to its place.
@@ -73,20 +77,33 @@ class Http2Protocol(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was received; less at once after a long turn, or small frames would keep others waiting."""
-        began_ns = time.monotonic_ns()
         if self._is_direct:
-            self.connection.advance(nbytes, began_ns)
+            self.connection.advance(nbytes, self._read_ns)
         else:
-            self.connection.receive(self._server.scratch[:nbytes], began_ns)
-        took_ns = time.monotonic_ns() - began_ns
-        if self.connection.output.nbytes > self._server.guard.limits.max_unread_bytes:
-            self._abort(Hit.UNREAD)
-        elif took_ns > _TURN_NS and not self._transport.is_closing():
+            self.connection.receive(self._server.scratch[:nbytes], self._read_ns)
+        took_ns = time.monotonic_ns() - self._read_ns
+        self._turn_ns += took_ns
+        if took_ns > _TURN_NS:
             self._read_bytes = max(_LEAST_READ_BYTES, self._read_bytes * _TURN_NS // took_ns)
-            self._transport.pause_reading()  # Until the flush; or the loop would read on, many times.
         elif nbytes == self._read_bytes:
             self._read_bytes = min(2 * nbytes, _SCRATCH_BYTES)
+        is_suspect = self._read_ns < self.connection.suspect_until_ns
+        if self.connection.output.nbytes > self._server.guard.limits.max_unread_bytes:
+            self._abort(Hit.UNREAD)
+        elif is_suspect or self._turn_ns > _TURN_NS:
+            self._turn_ns = 0
+            self._rest(took_ns * _SUSPECTS_REST * is_suspect)
         self.wake()
+
+    def _rest(self, rest_ns: int) -> None:
+        """Read nothing for a while, at least until others had their turn, or the loop would read on, many times."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._loop.call_later(rest_ns / SECOND_NS, self._end_rest)
+
+    def _end_rest(self) -> None:
+        if not (self._transport.is_closing() or self.connection.fault):
+            self._transport.resume_reading()
 
     def _abort(self, hit: Hit) -> None:
         self._server.guard.counters[hit] += 1
@@ -109,16 +126,14 @@ class Http2Protocol(asyncio.BufferedProtocol):
         self._flush()
 
     def wake(self) -> None:
-        """Write at the end of this loop turn, behind what its tasks have to say."""
-        if not self._is_flush_due:
+        """Write what there is at the end of this loop turn, behind what its tasks have to say."""
+        if not self._is_flush_due and (self.connection.output.nbytes or self.connection.is_closed):
             self._is_flush_due = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._is_flush_due = False
-        output = self.connection.output
-        if not self._transport.is_reading() and not self._transport.is_closing():
-            self._transport.resume_reading()
+        connection, output = self.connection, self.connection.output
         while not self._is_paused and not self._ended_ns and not self._transport.is_closing():
             self._release(self._unwritten)
             if not output.nbytes:
@@ -127,11 +142,13 @@ class Http2Protocol(asyncio.BufferedProtocol):
             chunks, self._unwritten = output.take()
             self._transport.writelines([b"".join(chunks)] if is_small else chunks)
             output.pump()
-        if self.connection.is_closed and not self._is_paused and not self._ended_ns:
-            self._ended_ns = time.monotonic_ns()
-            if self.connection.fault:
+        if connection.is_closed and not self._ended_ns and (connection.fault or not self._is_paused):
+            now_ns = self._ended_ns = time.monotonic_ns()
+            if connection.fault:
+                self._rest(0)  # Not to end: nobody reads what comes behind a fault.
+                self._server.calm_ns = min(max(self._server.calm_ns, now_ns) + _CALM_NS, now_ns + SECOND_NS)
                 peer = self._transport.get_extra_info("peername")
-                _log.warning("event=connection_fault peer=%s why=%s", peer, self.connection.fault)
+                _log.warning("event=connection_fault peer=%s why=%s", peer, connection.fault)
             if self._transport.can_write_eof() and not self._transport.is_closing():
                 self._transport.write_eof()
             else:
@@ -205,6 +222,7 @@ class Http2Server:
         self.scratch = memoryview(bytearray(_SCRATCH_BYTES))
         self.changed = asyncio.Event()
         self._listeners, self.ports, self._turn = list[asyncio.Server](), list[int](), 0
+        self.calm_ns = 0  # Until then new connections are not read.
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self, addresses: Sequence[str]) -> None:
@@ -225,12 +243,13 @@ class Http2Server:
         self._tick(loop)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._turn += 1
-        for index, protocol in enumerate(list(self.protocols), self._turn):
+        protocols, self._turn = list(self.protocols), self._turn + 1
+        parts = 10 if len(protocols) > _FEW_CONNECTIONS else 1
+        for index, protocol in enumerate(protocols[self._turn % parts :: parts], self._turn // parts):
             connection = protocol.connection  # Of thousands, idle ones wait for each tenth turn.
             if index % 10 == 0 or connection.streams or connection.drain_phase or not connection.is_settled:
                 protocol.tick()
-        self._timer = loop.call_later(_TICK_S, self._tick, loop)
+        self._timer = loop.call_later(_TICK_S / parts, self._tick, loop)
 
     async def stop(self, grace_s: float) -> None:
         """Accept no connection and let calls end, within the grace period; those that go on are told UNAVAILABLE."""
