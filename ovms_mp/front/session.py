@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -84,6 +85,8 @@ class FrontSession:
 
     def report_ready(self, detail: str = "") -> None:
         """Tell the manager that requests are answered from now on."""
+        # PERF: what has been imported stays for ever; a collection that walks it holds all requests up for 4 ms.
+        gc.freeze()
         self._send(Ready(detail))
 
     async def reload_config(self, deadline_ns: int = 0) -> ConfigReloaded:

@@ -54,7 +54,7 @@ class Call(Stream):
         self._connection, self._wake = connection, wake
         self._receive_by_ns = connection.now_ns + int(limits.message_timeout_s * SECOND_NS)
         self._prefix, self._missing = b"", -1  # Of the message on its way; -1 while its length is not known.
-        self._is_compressed = self._is_over = self._has_headers = False
+        self._is_compressed = self._is_over = self._has_headers = self._is_parked = False
         self._body: list[bytes] = []  # PERF: 602 kB cost twice as much in a growing bytearray.
         self._sink: MessageSink | None = None
         self._messages: deque[tuple[bytes, bool]] = deque()
@@ -160,6 +160,12 @@ class Call(Stream):
         elif not self._received:
             self.finish(errors.Code.UNIMPLEMENTED, "no message in a unary call")
         elif not self._is_over:
+            self._start()
+
+    def _start(self) -> None:
+        """Begin the handler, if the client has any window for its answer; else ``tick`` tries again."""
+        self._is_parked = self.send_window <= 0
+        if not self._is_parked:
             current_flow.set(self._connection.number)
             self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -183,15 +189,17 @@ class Call(Stream):
         connection = self._connection
         connection.grant_stream(self)
         if 0 < self._receive_by_ns < now_ns:
-            hit, text = Hit.SLOW_MESSAGE, "the message took too long"
-            if not connection.may_grant():
-                hit, text = Hit.BUDGET, "no memory for the message"
-            connection.guard.counters[hit] += 1
+            is_slow = connection.may_grant()
+            connection.guard.counters[Hit.SLOW_MESSAGE if is_slow else Hit.BUDGET] += 1
+            text = "the message took too long" if is_slow else "no memory for the message"
             self.finish(errors.Code.RESOURCE_EXHAUSTED, text)
         elif 0 < self.deadline_ns < now_ns:
             self.finish(errors.Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
-        self.stalled_since_ns = (self.stalled_since_ns or now_ns) if self.outbox else 0
-        if self.outbox and now_ns - self.stalled_since_ns > connection.limits.send_timeout_s * SECOND_NS:
+        if self._is_parked:
+            self._start()
+        is_stalled = self._is_parked or bool(self.outbox)
+        self.stalled_since_ns = (self.stalled_since_ns or now_ns) if is_stalled else 0
+        if is_stalled and now_ns - self.stalled_since_ns > connection.limits.send_timeout_s * SECOND_NS:
             connection.guard.counters[Hit.STALLED_STREAM] += 1
             connection.reset(self.id, ErrorCode.ENHANCE_YOUR_CALM)
 
@@ -303,8 +311,8 @@ class Call(Stream):
         if code is not None or not self._has_headers:
             text = text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 3] + "..."
             fields = [] if self._has_headers else [*_GRPC, _ENCODINGS]
-            fields.append((b"grpc-status", b"%d" % (0 if code is None else code.number)))
-            fields.append((b"grpc-message", percent_encoded(text).encode()))
+            status = b"%d" % (0 if code is None else code.number)
+            fields += [(b"grpc-status", status), (b"grpc-message", percent_encoded(text).encode())]
             block = encode_block(fields)
         self.was_reset()
         self._connection.output.headers(self, block, is_end=True)

@@ -21,7 +21,6 @@ _ON_STREAM = (frames.DATA, frames.HEADERS, frames.PRIORITY, frames.RST_STREAM, f
 _ANY_LENGTH = range(frames.LARGEST_FRAME_SIZE + 1)
 _LENGTHS: dict[int, Sequence[int]] = {frames.RST_STREAM: (4,), frames.WINDOW_UPDATE: (4,), frames.PING: (8,)}
 _LENGTHS[frames.GOAWAY] = _ANY_LENGTH[8:]
-
 NewStream = Callable[["Http2Connection", int, RequestHead], Stream]
 
 
@@ -43,7 +42,7 @@ class Http2Connection:
         self._block_stream = self._block_flags = self._continuations = 0
         self._is_in_payload = self._is_last_data = False
         self._data_stream: Stream | None = None
-        self._left = self._padding = self._unacked = self._sent_when_updated = 0
+        self._left = self._padding = self._unacked = 0
         self._receive_window = self.limits.connection_window_bytes
         self._counts, self._counting_until_ns, self.suspect_until_ns = Counter[Hit](), 0, 0
         self.output.write(frames.frame(frames.SETTINGS, 0, 0, self.limits.settings()))
@@ -336,8 +335,7 @@ class Http2Connection:
             self.drain()
 
     def _on_window_update(self, _flags: int, stream_id: int, payload: memoryview) -> None:
-        earned = 4 * (self.output.earning_frames - self._sent_when_updated)
-        self._sent_when_updated = self.output.earning_frames
+        earned, self.output.earning_frames = 4 * self.output.earning_frames, 0
         self._counts[Hit.WINDOW_UPDATES] = max(0, self._counts[Hit.WINDOW_UPDATES] - earned)
         self.count(Hit.WINDOW_UPDATES, "too many window updates")
         stream = self.streams.get(stream_id)
@@ -352,7 +350,7 @@ class Http2Connection:
         self.guard.held_bytes += nbytes
 
     def may_grant(self) -> bool:
-        """Whether there is memory for what more window would bring. Who does not read is not read from for long."""
+        """Whether there is memory for what more window brings: peers are held back by their own flow control (5.2)."""
         is_read = sum(s.outbox_bytes for s in self.output.waiting.values()) < self.limits.max_output_bytes
         return is_read and self.held_bytes < self.limits.connection_buffer_bytes and self.guard.is_open
 
@@ -381,8 +379,7 @@ class Http2Connection:
         if self.drain_phase < 2 and not self.is_closed:
             self.drain_phase += 1
             is_first = self.drain_phase == 1
-            last_id = frames.LARGEST_STREAM_ID if is_first else self.last_id
-            self._write_goaway(last_id, ErrorCode.NO_ERROR, "")
+            self._write_goaway(frames.LARGEST_STREAM_ID if is_first else self.last_id, ErrorCode.NO_ERROR, "")
             if is_first:
                 self.output.write(frames.frame(frames.PING, 0, 0, _DRAIN_PING))
             self.is_closed = not is_first and not self.streams

@@ -14,7 +14,6 @@ from ovms_mp.front.grpc.http2.frames import ErrorCode, Fault, StreamFault, requi
 from ovms_mp.front.grpc.http2.limits import Hit
 
 Fields = Sequence[tuple[bytes, bytes]]
-
 _CACHED_BLOCKS, _LONGEST_CACHED_BLOCK, _LONGEST_LENGTH = 64, 4096, 18
 _PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
 _HTTP_1 = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))

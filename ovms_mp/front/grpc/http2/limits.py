@@ -37,7 +37,7 @@ class Limits:
 
     max_message_bytes: int = 1 << 30  # Of a request, before and after decompression.
     max_connections: int = 4096  # Of the process.
-    max_streams: int = 512  # Calls at once on a connection; a further one is refused.
+    max_streams: int = 128  # Calls at once on a connection; a further one is refused.
     max_frame_bytes: int = 1 << 20  # Large frames are what lets tensors go straight to their place.
     stream_window_bytes: int = 4 << 20
     connection_window_bytes: int = 16 << 20  # Granted in advance, so held beyond the budget at worst.
@@ -66,10 +66,7 @@ class Limits:
 
 
 class Guard:
-    """What connections share: the limits, how often each was hit, and what messages hold, but for sinks' memory.
-
-    Window is granted only while there is room, so peers are held back by their own flow control (RFC 9113, 5.2).
-    """
+    """What connections share: the limits, how often each was hit, and what messages hold, but for sinks' memory."""
 
     def __init__(self, limits: Limits, free_bytes: Callable[[], int] | None = None) -> None:
         self.limits, self.counters, self.held_bytes = limits, Counter[Hit](), 0
