@@ -142,6 +142,24 @@ def test_tasks_of_one_turn_leave_in_groups(run: Callable[[Body], None]) -> None:
     run(body)
 
 
+def test_many_messages_at_once_are_all_taken(run: Callable[[Body], None]) -> None:
+    """A few in each turn of the loop; the socket's one edge has to do for all of them."""
+
+    async def body(office: Office) -> None:
+        a, _, _ = office.workers
+        for _ in range(5):
+            office.send(office.route(a), 40)
+            await tasks_come((a, 40))
+            tasks, a.tasks = a.tasks, []
+            for task in tasks:
+                a.tasks = [task]
+                a.answer()
+            assert await asyncio.wait_for(asyncio.gather(*office.calls), 10) == [()] * len(office.calls)
+        assert office.dispatcher.statistics().in_flight == 0
+
+    run(body)
+
+
 def test_a_worker_with_a_long_task_gets_no_more_while_others_are_free(run: Callable[[Body], None]) -> None:
     async def body(office: Office) -> None:
         a, b, _ = office.workers

@@ -28,8 +28,16 @@ def peer() -> Iterator[Peer]:
     os.close(descriptor)
 
 
-def queued(peer: Peer, task_id: int, nbytes: int) -> QueuedTask:
-    return QueuedTask(peer, InferTask(task_id, 1, (), 0, 0, 0), nbytes)
+def queued(peer: Peer, task_id: int, nbytes: int, flow: int = 0) -> QueuedTask:
+    return QueuedTask(peer, InferTask(task_id, 1, (), 0, 0, 0, flow), nbytes)
+
+
+def drained(queue: VersionQueue) -> list[int]:
+    """Task ids in the order in which they are taken."""
+    ids = []
+    while (entry := queue.pop()) is not None:
+        ids.append(entry.task.task_id)
+    return ids
 
 
 def test_first_in_first_out(peer: Peer) -> None:
@@ -41,6 +49,58 @@ def test_first_in_first_out(peer: Peer) -> None:
     assert [entry.task.task_id for entry in (queue.pop(), queue.pop(), queue.pop()) if entry] == [3, 1, 2]
     assert queue.pop() is None
     assert queue.nbytes == 0
+
+
+def test_connections_take_turns(peer: Peer) -> None:
+    queue = VersionQueue(100, 1000)
+    for task_id, flow in ((1, 7), (2, 7), (3, 7), (4, 7), (5, 8), (6, 8), (7, 0), (8, 0)):
+        queue.push(queued(peer, task_id, 1, flow))
+
+    assert len(queue.tasks) == 8
+    assert drained(queue) == [1, 5, 7, 8, 2, 6, 3, 4]
+    assert queue.nbytes == len(queue.tasks) == 0
+
+
+def test_who_comes_late_is_not_behind_all_of_who_came_first(peer: Peer) -> None:
+    queue = VersionQueue(100, 1000)
+    for task_id in range(1, 21):
+        queue.push(queued(peer, task_id, 1, 7))
+    queue.pop()
+    queue.push(queued(peer, 99, 1, 8))
+
+    assert drained(queue)[:3] == [2, 99, 3]
+
+
+def test_the_same_number_of_another_front_is_another_connection(peer: Peer) -> None:
+    other = Peer(b"1:1", 1, 1, peer.arena)
+    queue = VersionQueue(100, 1000)
+    for task_id in (1, 2):
+        queue.push(queued(peer, task_id, 1, 7))
+    queue.push(queued(other, 3, 1, 7))
+
+    assert drained(queue) == [1, 3, 2]
+
+
+def test_what_is_put_back_is_next(peer: Peer) -> None:
+    queue = VersionQueue(100, 1000)
+    for task_id, flow in ((1, 7), (2, 7), (3, 8)):
+        queue.push(queued(peer, task_id, 1, flow))
+    first = queue.pop()
+    assert first is not None
+    queue.put_back(first)
+
+    assert drained(queue) == [1, 3, 2]
+
+
+def test_what_nobody_wants_is_taken_out_and_the_others_keep_their_turns(peer: Peer) -> None:
+    queue = VersionQueue(100, 1000)
+    for task_id, flow in ((1, 7), (2, 7), (3, 8), (4, 8), (5, 0)):
+        queue.push(queued(peer, task_id, 10, flow))
+    taken = queue.take_out(lambda entry: entry.task.task_id in (1, 4))
+
+    assert sorted(entry.task.task_id for entry in taken) == [1, 4]
+    assert queue.nbytes == 30
+    assert drained(queue) == [2, 3, 5]
 
 
 def test_the_bound_of_tasks_is_told_with_its_setting(peer: Peer) -> None:

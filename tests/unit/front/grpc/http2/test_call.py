@@ -778,6 +778,54 @@ async def test_a_reply_that_nobody_reads_is_given_up() -> None:
 
 
 @run
+async def test_a_call_begins_when_there_is_window_for_its_answer() -> None:
+    client = Client()
+    client.send(wire.settings((4, 0)))
+    client.send(headers(1, call_fields(), end=False) + data(message(b"abc"), end=True))
+    call = client.connection.streams[1]
+    call.tick(2 * SECOND)
+    await client.settle()
+    assert client.handlers.seen == []
+
+    client.send(window(1, 1000))
+    call.tick(3 * SECOND)
+    await client.finish()
+
+    assert client.answer()[1] == message(b"abc")
+    assert len(client.handlers.seen) == 1
+
+
+@run
+async def test_a_call_that_never_has_window_is_given_up() -> None:
+    client = Client(Limits(send_timeout_s=5))
+    client.send(wire.settings((4, 0)))
+    client.send(headers(1, call_fields(), end=False) + data(message(b"abc"), end=True))
+    client.frames()
+    call = client.connection.streams[1]
+    call.tick(2 * SECOND)
+    call.tick(7 * SECOND)
+    assert client.connection.streams
+
+    call.tick(7 * SECOND + 1)
+
+    assert [described(*part) for part in client.frames()] == ["rst 1 ENHANCE_YOUR_CALM"]
+    assert client.guard.counters[Hit.STALLED_STREAM] == 1
+    assert client.handlers.seen == []
+
+
+def test_too_many_long_header_lists_end_the_connection() -> None:
+    client = Client(Limits(max_header_list_bytes=500, rates={Hit.HEADER_LIST: 2, Hit.SETTINGS: 9}))
+    for stream in (1, 3, 5):
+        client.send(headers(stream, call_fields("/s/Echo", ("x", "v" * 500)), end=False))
+
+    answers = [described(*part) for part in client.frames()]
+    assert [answer.split()[0] for answer in answers] == ["HEADERS", "rst", "HEADERS", "rst", "goaway"]
+    assert answers[-1] == "goaway 5 ENHANCE_YOUR_CALM"
+    assert client.guard.counters[Hit.HEADER_LIST] == 4  # Three refused calls, and the fault.
+    assert not client.connection.streams
+
+
+@run
 async def test_a_stop_tells_calls_that_go_on() -> None:
     client = Client()
     client.send(headers(1, call_fields("/s/Wait"), end=False) + data(message(b"abc"), end=True))

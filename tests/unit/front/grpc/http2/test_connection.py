@@ -386,6 +386,37 @@ def test_a_flood_ends_the_connection_and_is_counted(name: str) -> None:
     assert not peer.connection.streams
 
 
+def test_who_reaches_a_tenth_of_a_limit_is_suspect_until_the_count_begins_anew() -> None:
+    peer = Peer(Limits(rates=dict.fromkeys(RATES, 10**6) | {Hit.PINGS: 30}, rate_window_s=10))
+    peer.now_ns += 11 * SECOND
+    began_ns = peer.now_ns
+
+    peer.send(ping() * 3)
+    assert peer.connection.suspect_until_ns < peer.now_ns
+    peer.now_ns += SECOND
+    peer.send(ping())
+
+    assert peer.connection.suspect_until_ns == began_ns + 10 * SECOND
+    assert not peer.connection.is_closed
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, 3), (1023, 3), (1024, 0), (2048, 0)])
+def test_a_crumb_of_an_answer_earns_no_window_updates(size: int, expected: int) -> None:
+    """Those that it did not earn are more than may be."""
+    peer = rated(Hit.WINDOW_UPDATES)
+    peer.send(settings((4, 0)) + headers())
+    stream = peer.recorders[1]
+    peer.connection.output.data(stream, [bytes(1 << 20)], peer.release)
+    closed_after = 0
+    for number in range(1, 11):
+        peer.send(window(1, size))
+        if peer.connection.is_closed:
+            break
+        closed_after = number
+
+    assert closed_after == (expected or 10)
+
+
 @pytest.mark.parametrize("name", RATED)
 def test_the_same_at_leisure_is_no_flood(name: str) -> None:
     hit, pieces = RATED[name]
