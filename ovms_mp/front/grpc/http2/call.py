@@ -163,7 +163,7 @@ class Call(Stream):
             self._start()
 
     def _start(self) -> None:
-        """Begin the handler, if the client has any window for its answer; else ``tick`` tries again."""
+        """Begin the handler, if the client has any window for its answer; else ``drained`` tries again."""
         self._is_parked = self.send_window <= 0
         if not self._is_parked:
             current_flow.set(self._connection.number)
@@ -180,7 +180,9 @@ class Call(Stream):
         self._hold(-self._held_bytes)
 
     def drained(self) -> None:
-        """Let a streaming handler go on."""
+        """Let a handler go on, or begin."""
+        if self._is_parked:
+            self._start()
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
 
@@ -195,8 +197,6 @@ class Call(Stream):
             self.finish(errors.Code.RESOURCE_EXHAUSTED, text)
         elif 0 < self.deadline_ns < now_ns:
             self.finish(errors.Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
-        if self._is_parked:
-            self._start()
         is_stalled = self._is_parked or bool(self.outbox)
         self.stalled_since_ns = (self.stalled_since_ns or now_ns) if is_stalled else 0
         if is_stalled and now_ns - self.stalled_since_ns > connection.limits.send_timeout_s * SECOND_NS:

@@ -25,7 +25,7 @@ class Stream:
     was_reset: Hook  # The stream is gone, whoever ended it; nothing can be sent any more.
     wanted: Callable[[], memoryview | None]  # Memory to receive the body's next octets into, if there is any.
     advance: Callable[[int], None]  # So many octets are in the wanted memory.
-    drained: Hook  # All that was sent has left the stream.
+    drained: Hook  # All that was sent has left the stream, or its window has changed.
     tick: Callable[[int], None]  # Time to look at deadlines.
 
     def __init__(self, stream_id: int, receive_window: int, send_window: int, expected: int) -> None:
@@ -93,9 +93,7 @@ class Output:
         """Send what waits, or what waits of some streams, as far as windows allow and the socket takes it."""
         has_progress = True
         while has_progress and self.waiting and self._window > 0 and self.nbytes < self._max_bytes:
-            has_progress = False
-            for stream in only or list(self.waiting.values()):
-                has_progress = self._send_frame(stream) or has_progress
+            has_progress = True in [self._send_frame(stream) for stream in only or [*self.waiting.values()]]
 
     def _send_frame(self, stream: Stream) -> bool:
         size = left = min(self._window, stream.send_window, self.frame_size, stream.outbox_bytes)
@@ -145,6 +143,7 @@ class Output:
             self._window = window
         else:
             stream.send_window = window
+            stream.drained()
         self.pump(*filter(None, [stream]))
 
     def change_initial_window(self, size: int, streams: dict[int, Stream]) -> None:
@@ -152,5 +151,6 @@ class Output:
         change, self.initial_window, largest = size - self.initial_window, size, size
         for stream in streams.values() if change else ():
             stream.send_window += change
+            stream.drained()
             largest = max(largest, stream.send_window)
         require(largest <= frames.LARGEST_WINDOW, ErrorCode.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")

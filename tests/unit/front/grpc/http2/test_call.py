@@ -777,8 +777,12 @@ async def test_a_reply_that_nobody_reads_is_given_up() -> None:
     assert client.guard.counters[Hit.STALLED_STREAM] == 1
 
 
-@run
-async def test_a_call_begins_when_there_is_window_for_its_answer() -> None:
+@pytest.mark.parametrize("opening", [window(1, 1000), wire.settings((4, 1000))])
+def test_a_call_begins_when_there_is_window_for_its_answer(opening: bytes) -> None:
+    asyncio.run(begin_later(opening))
+
+
+async def begin_later(opening: bytes) -> None:
     client = Client()
     client.send(wire.settings((4, 0)))
     client.send(headers(1, call_fields(), end=False) + data(message(b"abc"), end=True))
@@ -787,8 +791,7 @@ async def test_a_call_begins_when_there_is_window_for_its_answer() -> None:
     await client.settle()
     assert client.handlers.seen == []
 
-    client.send(window(1, 1000))
-    call.tick(3 * SECOND)
+    client.send(opening)
     await client.finish()
 
     assert client.answer()[1] == message(b"abc")

@@ -40,7 +40,7 @@ OPEN = headers(end=False)
 ANSWERED = headers(1, changed((":path", "/answer")))
 EARLY = headers(1, changed((":path", "/early")), end=False)
 UNREAD = headers(1, changed((":path", "/unread")), end=False)
-REQ, END, GONE = "request 1", "end 1", "gone 1"
+REQ, END, GONE, WIDER = "request 1", "end 1", "gone 1", "drained 1"
 STARTED = [REQ]
 SERVED = [REQ, END]
 MALFORMED = ["rst 1 PROTOCOL_ERROR"]
@@ -114,7 +114,8 @@ STATES = [
     Row("5.1", "idle_priority_is_fine", frame(2, 0, 7, bytes(5)) + ping(), ["pong 12345678"]),
     Row("5.1", "data_after_end", headers() + data(b"x"), [*SERVED, GONE, "rst 1 STREAM_CLOSED"]),
     Row("5.1", "headers_after_end", headers() + headers(), [*SERVED, GONE, "rst 1 STREAM_CLOSED"]),
-    Row("5.1", "window_update_after_end_is_fine", headers() + window(1, 9) + ping(), [*SERVED, "pong 12345678"]),
+    Row("5.1", "window_update_after_end_is_fine", headers() + window(1, 9) + ping(),
+        [*SERVED, WIDER, "pong 12345678"]),
     Row("5.1", "reset_after_end_is_fine", headers() + reset(1) + ping(), [*SERVED, GONE, "pong 12345678"]),
     Row("5.1", "priority_after_end_is_fine", headers() + frame(2, 0, 1, bytes(5)), SERVED),
     Row("5.1", "window_update_on_closed_is_ignored", ANSWERED + window(1, 9), KNOWN_ANSWER),
@@ -208,7 +209,8 @@ FRAME_RULES = [
         [REQ, "data 1 1", END]),
     Row("6.9", "window_update_of_0_on_the_connection", window(0, 0), dead("PROTOCOL_ERROR")),
     Row("6.9", "window_update_of_0_on_a_stream", OPEN + window(1, 0), [REQ, GONE, "rst 1 PROTOCOL_ERROR"]),
-    Row("6.9", "reserved_bit_of_an_increment", OPEN + window(1, 1 << 31 | 1) + ping(), [REQ, "pong 12345678"]),
+    Row("6.9", "reserved_bit_of_an_increment", OPEN + window(1, 1 << 31 | 1) + ping(),
+        [REQ, WIDER, "pong 12345678"]),
     Row("6.9", "window_update_of_3", frame(8, 0, 0, bytes(3)), dead("FRAME_SIZE_ERROR")),
     Row("6.9", "window_update_of_5", frame(8, 0, 0, bytes(5)), dead("FRAME_SIZE_ERROR")),
     Row("6.9.1", "connection_window_overflows", window(0, (1 << 31) - 1), dead("FLOW_CONTROL_ERROR")),
@@ -225,7 +227,7 @@ FRAME_RULES = [
     Row("6.9.1", "all_of_the_connections_window", OPEN + 3 * data(b"x" * 16_384) + data(b"x" * 16_383),
         [REQ, "data 1 16384", "data 1 16384", "data 1 16384", "data 1 16383"], NO_GRANTS),
     Row("6.9.2", "initial_window_overflows_a_stream", OPEN + window(1, 1000) + settings((4, (1 << 31) - 1)),
-        [REQ, GONE, "goaway 1 FLOW_CONTROL_ERROR"]),
+        [REQ, WIDER, WIDER, GONE, "goaway 1 FLOW_CONTROL_ERROR"]),
     Row("6.10", "continuation", frame(1, 1, 1, block()[:7]) + frame(9, 4, 1, block()[7:]), SERVED),
     Row("6.10", "three_continuations", frame(1, 1, 1, block()[:7]) + frame(9, 0, 1, block()[7:8])
         + frame(9, 0, 1) + frame(9, 4, 1, block()[8:]), SERVED),
