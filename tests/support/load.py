@@ -65,6 +65,7 @@ class Load:
         ]
         self._port = port
         self._rest_port = rest_port
+        self._is_server_gone = False
 
     def __enter__(self) -> Self:
         """Start asking."""
@@ -83,6 +84,7 @@ class Load:
         self._stopping.set()
         if server_is_gone:
             with self._lock:
+                self._is_server_gone = True
                 for call in self._pending.values():
                     call.cancel()  # type: ignore[no-untyped-call]  # the stubs leave it untyped
         for thread in self._threads:
@@ -126,6 +128,8 @@ class Load:
                 pending = call.future(request, timeout=HUNG_AFTER_S, wait_for_ready=True)
                 with self._lock:
                     self._pending[seed] = pending
+                    if self._is_server_gone:  # This call began behind those that stop() let go of.
+                        pending.cancel()  # type: ignore[no-untyped-call]  # the stubs leave it untyped
                 try:
                     response = pending.result()
                 except grpc.FutureCancelledError:
