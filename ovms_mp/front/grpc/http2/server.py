@@ -58,6 +58,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
         has_room = len(server.protocols) < guard.limits.max_connections
         guard.counters[Hit.CONNECTIONS] += not has_room
         server.protocols.add(self)
+        server.changed.set()
         if not has_room or (tls is not None and tls.selected_alpn_protocol() != "h2"):
             self._transport.abort()
         elif server.calm_ns > self._opened_ns:
@@ -255,12 +256,12 @@ class Http2Server:
         """Accept no connection and let calls end, within the grace period; those that go on are told UNAVAILABLE."""
         for listener in self._listeners:
             listener.close()
-        for protocol in list(self.protocols):
-            protocol.drain()
         for within_s in (grace_s, _FAREWELL_S, _FAREWELL_S):
             try:
                 async with asyncio.timeout(within_s):
                     while self.protocols:
+                        for protocol in list(self.protocols):  # One may have been accepted just before.
+                            protocol.drain()
                         self.changed.clear()
                         await self.changed.wait()
             except TimeoutError:
