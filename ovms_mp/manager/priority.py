@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 from collections.abc import Callable
+
+from ovms_mp.wire.permission import is_permitted
 
 _NICENESS = 10
 """PERF: with four busy processes on two cores a small model's trial takes 11 s at 10, 28 s at 19, 5 s at 0: at 19 a
@@ -61,20 +62,10 @@ def _make_nice(thread_id: int) -> None:
 
 @functools.cache
 def _may_leave_idle() -> bool:
-    """Whether SCHED_IDLE can be taken back (RLIMIT_NICE, CAP_SYS_NICE); tried by a thread that ends at once."""
-    answers: list[bool] = []
+    """Whether SCHED_IDLE can be taken back (RLIMIT_NICE, CAP_SYS_NICE)."""
 
-    def try_it() -> None:
-        thread_id = threading.get_native_id()
+    def there_and_back(thread_id: int) -> None:
         _to_idle(thread_id)
-        try:
-            _to_batch(thread_id)
-        except PermissionError:
-            answers.append(False)
-        else:
-            answers.append(True)
+        _to_batch(thread_id)
 
-    thread = threading.Thread(target=try_it, name="priority-trial")
-    thread.start()
-    thread.join()
-    return answers == [True]
+    return is_permitted(there_and_back)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import BootError
+from ovms_mp.wire.permission import is_permitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,23 +123,13 @@ def cores_text(cores: frozenset[int] | set[int]) -> str:
 
 
 def _can_return_to(niceness: int) -> bool:
-    """Whether a thread of this process may come back from a lower priority; tried by a thread that ends at once."""
-    answers: list[bool] = []
+    """Whether a thread of this process may come back from a lower priority."""
 
-    def try_it() -> None:
-        thread_id = threading.get_native_id()
+    def there_and_back(thread_id: int) -> None:
         os.setpriority(os.PRIO_PROCESS, thread_id, niceness + 1)
-        try:
-            os.setpriority(os.PRIO_PROCESS, thread_id, niceness)
-        except PermissionError:
-            answers.append(False)
-        else:
-            answers.append(True)
+        os.setpriority(os.PRIO_PROCESS, thread_id, niceness)
 
-    thread = threading.Thread(target=try_it, name="priority-trial")
-    thread.start()
-    thread.join()
-    return answers == [True]
+    return is_permitted(there_and_back)
 
 
 def _thread_ids() -> list[int]:

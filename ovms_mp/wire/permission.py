@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the system lets a thread of this process do to itself: asked by doing it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+def is_permitted(change: Callable[[int], None]) -> bool:
+    """Whether a thread may do this to itself; tried by one that ends at once, so nothing stays changed.
+
+    Args:
+        change: Is given the thread's id (see gettid(2)). A PermissionError of it means no.
+    """
+    answers: list[bool] = []
+
+    def try_it() -> None:
+        try:
+            change(threading.get_native_id())
+        except PermissionError:
+            answers.append(False)
+        else:
+            answers.append(True)
+
+    thread = threading.Thread(target=try_it, name="permission-trial")
+    thread.start()
+    thread.join()
+    return answers == [True]
