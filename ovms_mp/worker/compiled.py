@@ -43,8 +43,6 @@ class InferSlot:
         self.request = compiled.create_infer_request()
         self.bound_inputs: list[object] = [None] * inputs
         self.bound_outputs: list[object] = [None] * outputs
-        self.is_retired = False
-        """Its version goes on with another compiled model; no further task."""
 
 
 class CompiledVersion:
@@ -79,34 +77,50 @@ class CompiledVersion:
         self._tensors: dict[tuple[int, int, tuple[int, ...], str], ov.Tensor] = {}
         self._static_outputs = _static_layout(self.outputs)
 
-    def run(self, slot: InferSlot, task: InferTask, arena: Arena, arena_index: int) -> tuple[TensorRef, ...]:
-        """Run one task to its end; the outputs' places in the task's output region.
+    def bind(self, slot: InferSlot, task: InferTask, arena: Arena, arena_index: int) -> None:
+        """Bind an infer request to a task's places in its front's arena.
 
-        Ownership: the arena ranges of the task are read and written until this returns.
+        Ownership: the arena ranges of the task are read and written until :meth:`infer` returns.
 
         Raises:
-            InferenceFailed: The engine raised.
             OutputsTooLarge: The outputs need a larger region.
             ProtocolError: The task does not match this version's specs or its arena.
         """
         self._bind_inputs(slot, task, arena, arena_index)
         if self._static_outputs is None:
-            self._infer(slot)
-            return self._copy_outputs(slot, task, arena)
+            return
         layout, total = self._static_outputs
         if total > task.output_nbytes:
             raise OutputsTooLarge(total)
-        refs = tuple(
-            TensorRef(task.output_offset_bytes + offset, nbytes, shape) for offset, nbytes, shape in layout
-        )
-        for index, ref in enumerate(refs):
-            key = (arena_index, ref.offset_bytes)
+        for index, (offset, nbytes, shape) in enumerate(layout):
+            key = (arena_index, task.output_offset_bytes + offset)
             if slot.bound_outputs[index] != key:
+                ref = TensorRef(task.output_offset_bytes + offset, nbytes, shape)
                 tensor = self._tensor(ref, self._output_types[index], arena, arena_index)
                 slot.request.set_output_tensor(index, tensor)
                 slot.bound_outputs[index] = key
-        self._infer(slot)
-        return refs
+
+    def infer(self, slot: InferSlot, task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
+        """Run what was bound, in the calling thread; the outputs' places in the task's output region.
+
+        Raises:
+            InferenceFailed: The engine raised.
+            OutputsTooLarge: The outputs need a larger region.
+        """
+        try:
+            slot.request.infer(share_outputs=True)
+        except RuntimeError as error:
+            # What the request was bound to may be half-set now.
+            slot.bound_inputs = [None] * len(slot.bound_inputs)
+            slot.bound_outputs = [None] * len(slot.bound_outputs)
+            raise InferenceFailed(
+                f"Error occurred during inference execution: {engine_text(error)}"
+            ) from None
+        if self._static_outputs is None:
+            return self._copy_outputs(slot, task, arena)
+        start = task.output_offset_bytes
+        layout, _ = self._static_outputs
+        return tuple([TensorRef(start + offset, nbytes, shape) for offset, nbytes, shape in layout])
 
     def warm_up(self, shapes: Shapes | None = None) -> float | None:
         """Run every infer request on zeros, quick ones twice; seconds of the fastest run.
@@ -195,17 +209,6 @@ class CompiledVersion:
                 self._tensors.clear()
             self._tensors[key] = tensor
         return tensor
-
-    def _infer(self, slot: InferSlot) -> None:
-        try:
-            slot.request.infer(share_outputs=True)
-        except RuntimeError as error:
-            # What the request was bound to may be half-set now.
-            slot.bound_inputs = [None] * len(slot.bound_inputs)
-            slot.bound_outputs = [None] * len(slot.bound_outputs)
-            raise InferenceFailed(
-                f"Error occurred during inference execution: {engine_text(error)}"
-            ) from None
 
     def _copy_outputs(self, slot: InferSlot, task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
         """Place outputs whose shape only the run could tell; one copy more than a static output costs."""

@@ -7,33 +7,25 @@
     manager -DEALER--> load, unload, retire, drain
 
 Quick models run inside the loop: handing a 30 us inference to a thread and back would cost more than it. A
-model whose run takes longer than ``_INLINE_LIMIT_S`` runs on one thread per infer request, so that the loop
-stays free for the other models, for cancellations and for the manager. Which of the two holds follows the
-measured time.
+model whose run takes longer than a millisecond runs on one thread per infer request
+(:mod:`ovms_mp.worker.pool`), so that the loop stays free for the other models, for cancellations and for the
+manager. Which of the two holds follows the measured time.
 
 A version whose shapes are compiled one by one has *variants*, each a served version with its own queue, reached through
 the version's table (:mod:`ovms_mp.worker.variants`); new shapes are compiled in a thread while the others serve.
 
 Every task gets exactly one terminal answer. Answers of one turn go out as one message per front: wake-ups are
-what costs.
+what costs. Where tasks wait in a queue, answers wait for company, too (:meth:`ServedVersion.patience_s`).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import (
-    CallCancelled,
-    DeadlineExceeded,
-    ModelLoadFailed,
-    OvmsError,
-    ProtocolError,
-    VersionNotFound,
-)
+from ovms_mp.errors import ModelLoadFailed, OvmsError, ProtocolError, VersionNotFound
 from ovms_mp.model.status import State
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.channels import Poller, Wakeup
@@ -55,8 +47,9 @@ from ovms_mp.wire.messages import (
     encode,
 )
 from ovms_mp.worker.loader import Loader
+from ovms_mp.worker.pool import Runs, failure
 from ovms_mp.worker.queues import Peer, QueuedTask, VersionQueue
-from ovms_mp.worker.served import FinishedRun, ServedVersion, failure, run_task
+from ovms_mp.worker.served import UNKNOWN_RUN_TIME_S, ServedVersion
 from ovms_mp.worker.shaping import Shaping
 
 if TYPE_CHECKING:
@@ -66,12 +59,10 @@ if TYPE_CHECKING:
     from ovms_mp.wire.channels import Router
     from ovms_mp.wire.control import ControlLink
     from ovms_mp.wire.specs import ArenaHandle, CpuShare
-    from ovms_mp.worker.compiled import InferSlot
+    from ovms_mp.worker.pool import FinishedRun, InferPool
 
 _log = logging.getLogger(__name__)
 
-_INLINE_LIMIT_S = 0.001
-"""Longest run inside the loop. A hand-over to a thread and back costs 53 us alone, a twentieth of it."""
 _TURN_LIMIT_S = 0.0002
 """After so long in inline runs the loop sends what it has and looks at its sockets: the front encodes these answers
 while the next tasks run. PERF: tiny model, 16 in flight: 11,200/s with 2 ms, 12,800 with 0.2, 11,900 with 0.1."""
@@ -115,12 +106,12 @@ class WorkerLoop:
         self._retired_epochs: dict[int, int] = {}
         self._retirements: list[_Retirement] = []
         self._running_by_arena: dict[tuple[int, int], int] = {}
-        self._running_since: dict[int, float] = {}
-        """Start of each run in a thread, by its infer slot."""
         self._versions: dict[int, ServedVersion] = {}
         self._outbox: dict[bytes, list[InferResult | InferFailed]] = {}
-        self._finished: deque[FinishedRun] = deque()
+        self._flush_at_s = 0.0
+        """When what is in the outbox leaves."""
         self._wakeup = Wakeup()
+        self._runs = Runs(self._wakeup)
         self._loader = Loader(core, cpu, self._wakeup)
         self._shaping = Shaping(self._versions, self._answer, self._wakeup, cpu)
         self._counters = _Counters()
@@ -131,11 +122,8 @@ class WorkerLoop:
         counters = self._counters
         # Loads are not in flight: reading a large model may take minutes, and its deadline is the manager's
         # business. Nor are tasks that wait for a variant to be compiled.
-        # SAFETY: list() of a dict's values is one step of the interpreter; the loop cannot change it meanwhile.
-        oldest = min(list(self._running_since.values()), default=None)
-        oldest_run_s = 0.0 if oldest is None else time.monotonic() - oldest
         in_flight = counters.accepted - counters.answered - self._shaping.parked()
-        return counters.answered, max(0, in_flight), oldest_run_s
+        return counters.answered, max(0, in_flight), self._runs.oldest_s()
 
     def run(self) -> None:
         """Serve until the manager has us drained."""
@@ -145,7 +133,7 @@ class WorkerLoop:
         poller.register(self._wakeup.fileno())
         control, data = self._control.dealer.fileno(), self._data.fileno()
         while True:
-            ready = poller.wait(0.0 if self._has_inline_work() else self._shaping.longest_wait_s())
+            ready = poller.wait(self._longest_wait_s())
             if control in ready:
                 self._take_control()
             if data in ready:
@@ -163,6 +151,16 @@ class WorkerLoop:
             if self._drain_deadline_ns and self._is_drained():
                 self._control.send(Drained())
                 return
+
+    def _longest_wait_s(self) -> float | None:
+        """How long the loop may wait for something to happen; None for ever."""
+        if any(version.queue.tasks and version.free_pool() for version in self._versions.values()):
+            return 0.0
+        longest_s = self._shaping.longest_wait_s()
+        if not self._outbox:
+            return longest_s
+        until_flush_s = max(0.0, self._flush_at_s - time.monotonic())
+        return until_flush_s if longest_s is None else min(longest_s, until_flush_s)
 
     def _take_control(self) -> None:
         while (message := self._control.receive()) is not None:
@@ -198,8 +196,7 @@ class WorkerLoop:
                 title=f"{request.name} version {request.version}",
                 queue=VersionQueue(settings.max_queue_tasks, settings.max_queue_bytes),
             )
-            # A version that could not be tried runs in threads until its run time is known.
-            run_time_s = _INLINE_LIMIT_S * 2 if loaded.run_time_s is None else loaded.run_time_s
+            run_time_s = UNKNOWN_RUN_TIME_S if loaded.run_time_s is None else loaded.run_time_s
             if loaded.shapes is None:
                 version.equip(loaded.compiled, run_time_s)
             self._versions[request.handle] = version
@@ -221,11 +218,11 @@ class WorkerLoop:
         for version in [entry for entry in self._versions.values() if entry.is_retiring][::-1]:
             if not version.has_nothing_left():
                 continue
-            version.threads.shutdown()
             del self._versions[version.handle]
             self._shaping.forget(version)
-            if version.compiled is not None:
-                self._loader.release(version.compiled)
+            if version.pool is not None:
+                version.pool.close()
+                self._loader.release(version.pool.compiled)
             if version.parent is None:
                 self._control.send(ModelStateChanged(version.handle, State.END, None, (), (), 0, ""))
 
@@ -300,13 +297,11 @@ class WorkerLoop:
     def _cancel(self, peer: Peer, cancel: CancelTask) -> None:
         # Best effort and rare; a task that runs already is answered when it ends.
         for version in self._versions.values():
-            for queued in version.queue.tasks:
+            ahead = version.pool.ahead() if version.pool is not None else ()
+            for queued in (*version.queue.tasks, *ahead):
                 if queued.task.task_id == cancel.task_id and queued.peer.identity == peer.identity:
                     queued.is_cancelled = True
                     return
-
-    def _has_inline_work(self) -> bool:
-        return any(version.queue.tasks and version.idle for version in self._versions.values())
 
     def _start_tasks(self) -> None:
         """Start what can start, one task of each version in turn, so that no model waits behind another's queue."""
@@ -315,20 +310,20 @@ class WorkerLoop:
         while is_busy:
             is_busy = False
             for version in self._versions.values():
-                queued = self._next_task(version)
-                if queued is None:
+                pool = version.free_pool()
+                if pool is None or (queued := self._next_task(version)) is None:
                     continue
                 is_busy = True
-                if version.run_time_s > _INLINE_LIMIT_S:
-                    self._start_in_thread(version, queued)
+                if version.runs_in_threads:
+                    self._hand_over(version, pool, queued)
                 else:
-                    self._note_run(run_task(version, version.idle[0], queued))
+                    self._note_run(pool.run_now(version, queued))
             if time.perf_counter() > turn_ends:
                 return
 
     def _next_task(self, version: ServedVersion) -> QueuedTask | None:
-        """The next task that is still wanted, if an infer request is free for it."""
-        while version.idle and (queued := version.queue.pop()) is not None:
+        """The next task that is still wanted."""
+        while (queued := version.queue.pop()) is not None:
             if not self._dismiss(queued):
                 return queued
         return None
@@ -338,57 +333,53 @@ class WorkerLoop:
         peer, task = queued.peer, queued.task
         if peer.arena_epoch <= self._retired_epochs.get(peer.arena_index, 0):
             self._counters.answered += 1  # To nobody: its front is dead.
-        elif queued.is_cancelled:
-            self._answer(peer, failure(task, CallCancelled("cancelled by the client")))
-        elif task.deadline_ns and time.monotonic_ns() > task.deadline_ns:
-            self._answer(peer, failure(task, DeadlineExceeded("deadline passed while waiting in the queue")))
+        elif (error := queued.refusal()) is not None:
+            self._answer(peer, failure(task, error))
         else:
             return False
         return True
 
-    def _start_in_thread(self, version: ServedVersion, queued: QueuedTask) -> None:
-        slot = version.idle.popleft()
+    def _hand_over(self, version: ServedVersion, pool: InferPool, queued: QueuedTask) -> None:
         version.running += 1
         self._running_by_arena[queued.peer.arena_key] = (
             self._running_by_arena.get(queued.peer.arena_key, 0) + 1
         )
-        self._running_since[id(slot)] = time.monotonic()
-        version.threads.submit(self._run_in_thread, version, slot, queued)
-
-    def _run_in_thread(self, version: ServedVersion, slot: InferSlot, queued: QueuedTask) -> None:
-        self._finished.append(run_task(version, slot, queued))
-        self._wakeup.set()
+        pool.hand_over(version, queued, self._runs)
 
     def _take_finished(self) -> None:
-        while self._finished:
-            run = self._finished.popleft()
-            version, arena_key = run.version, run.queued.peer.arena_key
-            if not run.slot.is_retired:
-                version.idle.append(run.slot)
-            self._running_since.pop(id(run.slot), None)
-            version.running -= 1
+        while self._runs.ended:
+            run = self._runs.ended.popleft()
+            arena_key = run.queued.peer.arena_key
+            run.pool.handed_over -= 1
+            run.version.running -= 1
             self._running_by_arena[arena_key] -= 1
             if not self._running_by_arena[arena_key]:
                 del self._running_by_arena[arena_key]
-            self._note_run(run)
+            self._note_run(run, run.version.patience_s())
 
-    def _note_run(self, run: FinishedRun) -> None:
+    def _note_run(self, run: FinishedRun, patience_s: float = 0.0) -> None:
         version = run.version
         # A quick run that the scheduler interrupted measures milliseconds; believing it would move the model to
         # threads, where it costs several times as much. A run time that really grew is followed within some runs.
-        measured_s = min(run.run_time_s, 2.0 * version.run_time_s + _OUTLIER_SLACK_S)
-        version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
+        if run.run_time_s:
+            measured_s = min(run.run_time_s, 2.0 * version.run_time_s + _OUTLIER_SLACK_S)
+            version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
         answer = run.answer
         if version.examiner is not None and isinstance(answer, InferFailed) and not answer.needed_nbytes:
             self._shaping.examine(run, answer, version.examiner)
         else:
-            self._answer(run.queued.peer, answer)
+            self._answer(run.queued.peer, answer, patience_s)
 
-    def _answer(self, peer: Peer, answer: InferResult | InferFailed) -> None:
+    def _answer(self, peer: Peer, answer: InferResult | InferFailed, patience_s: float = 0.0) -> None:
         self._counters.answered += 1
+        leaves_at_s = time.monotonic() + patience_s
+        self._flush_at_s = min(self._flush_at_s, leaves_at_s) if self._outbox else leaves_at_s
         self._outbox.setdefault(peer.identity, []).append(answer)
 
     def _flush(self) -> None:
+        is_due = time.monotonic() >= self._flush_at_s or self._drain_deadline_ns
+        if not (self._outbox and is_due):
+            return
         for identity, answers in self._outbox.items():
             self._data.send(identity, encode(answers))
         self._outbox.clear()

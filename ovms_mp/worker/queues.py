@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import QueueFull
+from ovms_mp.errors import CallCancelled, DeadlineExceeded, QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ovms_mp.errors import OvmsError
     from ovms_mp.wire.arena import Arena
     from ovms_mp.wire.messages import InferTask
 
@@ -46,6 +48,14 @@ class QueuedTask:
     def flow_key(self) -> tuple[bytes, int]:
         """Whose task it is; a task without a flow is one by itself."""
         return self.peer.identity, self.task.flow or -self.task.task_id
+
+    def refusal(self) -> OvmsError | None:
+        """Why it need not run any more; None while its client waits."""
+        if self.is_cancelled:
+            return CallCancelled("cancelled by the client")
+        if self.task.deadline_ns and time.monotonic_ns() > self.task.deadline_ns:
+            return DeadlineExceeded("deadline passed while waiting in the queue")
+        return None
 
 
 class Turns:

@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ModelLoadFailed, OvmsError, ShapeMismatch, VersionNotFound
 from ovms_mp.worker.affinity import call_strays_back
+from ovms_mp.worker.pool import failure
 from ovms_mp.worker.queues import SharedBounds, VariantQueue
-from ovms_mp.worker.served import Family, ServedVersion, failure, shapes_of
+from ovms_mp.worker.served import UNKNOWN_RUN_TIME_S, Family, ServedVersion, shapes_of
 from ovms_mp.worker.variants import Refusals, VariantTable
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
     from ovms_mp.wire.specs import CpuShare
     from ovms_mp.worker.compiled import CompiledVersion
     from ovms_mp.worker.loaded import LoadedVersion, VariantMaker
+    from ovms_mp.worker.pool import FinishedRun
     from ovms_mp.worker.queues import Peer, QueuedTask
-    from ovms_mp.worker.served import FinishedRun
     from ovms_mp.worker.variants import Shapes
 
 _log = logging.getLogger(__name__)
@@ -50,8 +51,6 @@ _SWEEP_INTERVAL_S = 0.05
 """How exactly a deadline is kept while a task waits for its variant; the fronts look as often."""
 _CURE_AGAIN_AFTER_S = 30.0
 """A model that fails on shapes that fit it, even freshly compiled, is not compiled for each such request."""
-_UNKNOWN_RUN_TIME_S = 0.01
-"""Of a variant that has not run: in a thread first, until the run time is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,6 @@ class _Examined:
     run: FinishedRun
     answer: InferFailed
     """What it says if its shapes were not at fault."""
-    failed_on: CompiledVersion | None
     error: OvmsError | None
     """Why the model cannot take these shapes."""
     cure: CompiledVersion | None
@@ -207,7 +205,7 @@ class Shaping:
                 self._give_up(made.variant, made.error or ModelLoadFailed("unknown reason"))
             else:
                 _log.info("event=variant_compiled model=%r seconds=%.3f", made.variant.title, made.seconds)
-                made.variant.equip(made.compiled, _UNKNOWN_RUN_TIME_S)
+                made.variant.equip(made.compiled, UNKNOWN_RUN_TIME_S)
         while self._examined:
             self._judge(self._examined.popleft())
 
@@ -220,15 +218,9 @@ class Shaping:
             self._answer(run.queued.peer, failure(run.queued.task, error))
         else:
             run.version.running += 1
-            self._examiner.submit(self._examine, run, answer, examiner, run.version.compiled)
+            self._examiner.submit(self._examine, run, answer, examiner)
 
-    def _examine(
-        self,
-        run: FinishedRun,
-        answer: InferFailed,
-        examiner: VariantMaker,
-        failed_on: CompiledVersion | None,
-    ) -> None:
+    def _examine(self, run: FinishedRun, answer: InferFailed, examiner: VariantMaker) -> None:
         """Runs in the examining thread."""
         error: OvmsError | None = None
         cure: CompiledVersion | None = None
@@ -236,13 +228,13 @@ class Shaping:
         try:
             error = examiner.refusal(shapes_of(run.queued.task))
             may_cure = not run.queued.is_second_try and time.monotonic() >= version.cure_after_s
-            if error is None and may_cure and version.compiled is failed_on:
+            if error is None and may_cure and version.pool is run.pool:
                 cure = examiner.make_dynamic()
                 call_strays_back(self._cpu)
         except Exception:
             # What the run said stands; exactly one answer must follow.
             _log.exception("event=examination_raised model=%r", version.title)
-        self._examined.append(_Examined(run, answer, failed_on, error, cure))
+        self._examined.append(_Examined(run, answer, error, cure))
         self._wakeup.set()
 
     def _judge(self, examined: _Examined) -> None:
@@ -258,10 +250,10 @@ class Shaping:
 
     def _try_again_or_fail(self, examined: _Examined) -> None:
         version, queued, text = examined.run.version, examined.run.queued, examined.answer.error_message
-        if examined.cure is not None and version.compiled is examined.failed_on:
+        if examined.cure is not None and version.pool is examined.run.pool:
             _log.warning("event=compiled_again model=%r reason=%s", version.title, text)
             version.replace(examined.cure)
-        if version.compiled is not examined.failed_on and not queued.is_second_try:
+        if version.pool is not examined.run.pool and not queued.is_second_try:
             queued.is_second_try = True
             version.queue.put_back(queued)
             return
