@@ -109,7 +109,7 @@ class WorkerLoop:
         self._versions: dict[int, ServedVersion] = {}
         self._outbox: dict[bytes, list[InferResult | InferFailed]] = {}
         self._flush_at_s = 0.0
-        """When what is in the outbox leaves."""
+        """When what is in the outbox leaves; 0.0 for at the end of this turn."""
         self._wakeup = Wakeup()
         self._runs = Runs(self._wakeup)
         self._loader = Loader(core, cpu, self._wakeup)
@@ -355,9 +355,9 @@ class WorkerLoop:
             self._running_by_arena[arena_key] -= 1
             if not self._running_by_arena[arena_key]:
                 del self._running_by_arena[arena_key]
-            self._note_run(run, run.version.patience_s())
+            self._note_run(run, time.monotonic() + run.version.patience_s())
 
-    def _note_run(self, run: FinishedRun, patience_s: float = 0.0) -> None:
+    def _note_run(self, run: FinishedRun, leaves_at_s: float = 0.0) -> None:
         version = run.version
         # A quick run that the scheduler interrupted measures milliseconds; believing it would move the model to
         # threads, where it costs several times as much. A run time that really grew is followed within some runs.
@@ -368,17 +368,17 @@ class WorkerLoop:
         if version.examiner is not None and isinstance(answer, InferFailed) and not answer.needed_nbytes:
             self._shaping.examine(run, answer, version.examiner)
         else:
-            self._answer(run.queued.peer, answer, patience_s)
+            self._answer(run.queued.peer, answer, leaves_at_s)
 
-    def _answer(self, peer: Peer, answer: InferResult | InferFailed, patience_s: float = 0.0) -> None:
+    def _answer(self, peer: Peer, answer: InferResult | InferFailed, leaves_at_s: float = 0.0) -> None:
         self._counters.answered += 1
-        leaves_at_s = time.monotonic() + patience_s
         self._flush_at_s = min(self._flush_at_s, leaves_at_s) if self._outbox else leaves_at_s
         self._outbox.setdefault(peer.identity, []).append(answer)
 
     def _flush(self) -> None:
-        is_due = time.monotonic() >= self._flush_at_s or self._drain_deadline_ns
-        if not (self._outbox and is_due):
+        if not self._outbox:
+            return
+        if self._flush_at_s and time.monotonic() < self._flush_at_s and not self._drain_deadline_ns:
             return
         for identity, answers in self._outbox.items():
             self._data.send(identity, encode(answers))

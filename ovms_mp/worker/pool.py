@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FinishedRun:
     """A task that has run, or that nobody wanted any more when its turn came."""
 
@@ -96,15 +96,12 @@ class InferPool:
         self.compiled = compiled
         self.handed_over = 0
         """Tasks that wait ahead, run, or have run without the loop having taken note."""
+        self.most_handed_over = 2 * compiled.nireq
         self._idle = deque(compiled.slots)
         self._ahead: deque[QueuedTask] = deque()
         self._lock = threading.Lock()
         """Held to pass a task or an infer request from loop to thread or back."""
         self._threads = ThreadPoolExecutor(compiled.nireq, thread_name_prefix=name)
-
-    def has_room(self, *, in_thread: bool) -> bool:
-        """Whether a task can be taken now: handed over, or run by the loop, which must not meet a thread here."""
-        return self.handed_over < 2 * self.compiled.nireq if in_thread else not self.handed_over
 
     def run_now(self, version: ServedVersion, queued: QueuedTask) -> FinishedRun:
         """Run a task in the calling thread, while none is handed over."""

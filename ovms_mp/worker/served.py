@@ -76,9 +76,12 @@ class ServedVersion:
         return self.run_time_s > _INLINE_LIMIT_S
 
     def free_pool(self) -> InferPool | None:
-        """What can take a task now."""
+        """What can take a task now: to hand it over, or to run it in the loop, which must not meet a thread there."""
         pool = self.pool
-        return pool if pool is not None and pool.has_room(in_thread=self.runs_in_threads) else None
+        if pool is None:
+            return None
+        most = pool.most_handed_over if self.run_time_s > _INLINE_LIMIT_S else 1
+        return pool if pool.handed_over < most else None
 
     def patience_s(self) -> float:
         """How long an answer may wait for others, so that they leave together: half of what those behind it will wait.

@@ -7,20 +7,19 @@ UNIMPLEMENTED for an unknown encoding and for a unary request without exactly on
 
 import asyncio
 import logging
-import zlib
 from collections import deque
 from typing import Any, Self
 
 from ovms_mp import errors
 from ovms_mp.front.flow import current_flow
 from ovms_mp.front.gathered import Gathered
+from ovms_mp.front.grpc.encodings import pack, too_large, unpack
 from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.frames import ErrorCode
 from ovms_mp.front.grpc.http2.headers import RequestHead, encode_block
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Hit
-from ovms_mp.front.grpc.http2.methods import WINDOW_BITS, CallHead, Methods, Streaming, Unary, percent_encoded
+from ovms_mp.front.grpc.http2.methods import CallHead, Methods, Streaming, Unary, percent_encoded
 from ovms_mp.front.grpc.http2.output import Hook, Stream
-from ovms_mp.front.inflate import inflate
 from ovms_mp.front.sinks import MessageSink, fill
 
 _log = logging.getLogger(__name__)
@@ -33,7 +32,6 @@ _GRPC = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 _ENCODINGS = (b"grpc-accept-encoding", b"identity,deflate,gzip")
 _HEADERS = {"identity": encode_block(_GRPC)}
 _HEADERS |= {name: encode_block([*_GRPC, (b"grpc-encoding", name.encode())]) for name in ("gzip", "deflate")}
-_TOO_LARGE = "Received message larger than max (%d vs. %d); --max_message_mb sets it"
 _NOTHING = Gathered(()).release
 _OK = encode_block([(b"grpc-status", b"0")])
 
@@ -105,7 +103,7 @@ class Call(Stream):
         limits, method = self._connection.limits, self.head.method
         if length > limits.max_message_bytes:
             self._connection.guard.counters[Hit.MESSAGE_SIZE] += 1
-            raise errors.RequestTooLarge(_TOO_LARGE % (length, limits.max_message_bytes))
+            raise too_large(length, limits.max_message_bytes)
         if flags and (flags > 1 or self.head.encoding == "identity"):
             raise errors.OvmsError("Compression bit set but no encoding configured")
         if self._received and isinstance(method, Unary):
@@ -233,17 +231,9 @@ class Call(Stream):
         request, self._sink = self._sink.finish(), None
         return request
 
-    async def _plain(self, message: bytes, is_compressed: bool) -> bytes:
-        if not is_compressed:
-            return message
-        limit, window_bits = self._connection.limits.max_message_bytes, WINDOW_BITS[self.head.encoding]
-        try:
-            plain = await asyncio.to_thread(inflate, message, window_bits, limit)
-        except zlib.error as error:
-            raise errors.OvmsError(f"Decompression failed due to zlib error: {error}") from None
-        if plain is None:
-            raise errors.RequestTooLarge(_TOO_LARGE % (limit + 1, limit))
-        return plain
+    async def _plain(self, message: bytes, is_packed: bool) -> bytes:
+        limit_bytes = self._connection.limits.max_message_bytes
+        return await unpack(message, self.head.encoding, limit_bytes) if is_packed else message
 
     async def send(self, reply: bytes | Gathered) -> None:
         """Send a message of a streaming call; returns when the client has room for another one."""
@@ -262,7 +252,7 @@ class Call(Stream):
             joined = b"".join(pieces)
             release()
             if not is_plain:
-                joined = await asyncio.to_thread(zlib.compress, joined, 1, WINDOW_BITS[encoding])
+                joined = await pack(joined, encoding)
             pieces, length, release = [joined], len(joined), _NOTHING
         if self._is_over:
             release()

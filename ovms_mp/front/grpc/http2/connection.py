@@ -33,12 +33,12 @@ class Http2Connection:
         self.output = Output(self._end_locally, self.hold, self.limits.max_output_bytes)
         self.streams: dict[int, Stream] = {}
         self.last_id = self.frames_received = self.drain_phase = self.held_bytes = self.last_data_bytes = 0
-        self.is_closed = self.is_settled = False  # Settled: the preface and the peer's settings are there.
+        self.is_closed = self.is_behind = self.is_settled = False  # Settled: preface and settings are there.
         self.number, self._headers = new_flow(), BlockDecoder(self.limits.max_header_block_bytes)
         self._was_ours = OrderedDict[int, bool]()  # Ended streams: whether we ended them before the peer did.
-        self.fault, self._tail, self._is_preface_due = "", b"", True  # Tail: of a frame that is not complete.
-        self._only = frames.SETTINGS  # The one type that may come next; -1 if any may.
-        self._block = bytearray()
+        self.fault, self._is_preface_due = "", True
+        self._tail: bytes | memoryview = b""  # Of a frame that is not complete, or left for later.
+        self._only, self._block = frames.SETTINGS, bytearray()  # The one type that may come next; -1: any.
         self._block_stream = self._block_flags = self._continuations = 0
         self._is_in_payload = self._is_last_data = False
         self._data_stream: Stream | None = None
@@ -51,14 +51,16 @@ class Http2Connection:
     @property
     def is_mid_frame(self) -> bool:
         """Whether the rest of a frame or of a header block is due."""
-        return bool(self._tail) or self._is_in_payload or self._only >= 0
+        return len(self._tail) > 0 or self._is_in_payload or self._only >= 0
 
-    def receive(self, data: bytes | memoryview, now_ns: int) -> None:
-        """Take what the peer sent. The octets are not needed any more afterwards."""
+    def receive(self, data: bytes | memoryview, now_ns: int, is_over: Callable[[], bool] = bool) -> None:
+        """Take what the peer sent, which is free then. ``is_over`` leaves frames for ``receive(b"", ...)``: behind."""
         self.now_ns = now_ns
-        data, self._tail = self._tail + data if self._tail else data, b""
+        tail, self._tail, self.is_behind = self._tail, b"", False
+        tail = b"".join((tail, data)) if tail and data else tail
         try:
-            self._tail = b"" if self.is_closed else self._consume(memoryview(data))
+            rest = self._consume(memoryview(tail or data), is_over) if not self.is_closed else b""
+            self._tail = rest if tail and self.is_behind else bytes(rest)  # Not copied again for each turn.
             self.regrant()
         except Fault as fault:
             self.guard.counters[fault.hit] += 1
@@ -73,20 +75,22 @@ class Http2Connection:
 
     def advance(self, nbytes: int, now_ns: int) -> None:
         """Know that the wanted memory has received octets."""
-        self.now_ns = now_ns
         self._left -= nbytes
         if self._data_stream is not None:
             self._data_stream.advance(nbytes)
         self.receive(b"", now_ns)
 
-    def _consume(self, view: memoryview) -> bytes:
-        """Take frames; what remains of the last one. DATA and frames without meaning need not be complete."""
+    def _consume(self, view: memoryview, is_over: Callable[[], bool]) -> bytes | memoryview:
+        """Take frames; what remains. DATA and frames without meaning need not be complete."""
         position, end = self._take_preface(view) if self._is_preface_due else 0, len(view)
         while not self.is_closed and not self._is_preface_due:
             if self._is_in_payload:
                 position = self._take_payload(view, position, end)
             body = position + frames.HEADER_SIZE
             if self._is_in_payload or end < body:
+                break
+            if not self.frames_received & 3 and is_over():
+                self.is_behind = True
                 break
             length, flags, stream_id = frames.parse_header(view, position)
             kind, length, stream_id = length & 0xFF, length >> 8, stream_id & frames.LARGEST_STREAM_ID
@@ -110,7 +114,7 @@ class Http2Connection:
                     self._begin_ignored(kind, length)
             except StreamFault as fault:
                 self._end_faulty(stream_id, fault.code)
-        return bytes(view[position:])
+        return view[position:]
 
     def _take_plain(self, stream_id: int, length: int, piece: memoryview) -> bool:
         """Take a DATA frame out of the middle of a body, if there is nothing special about it. PERF: 4 us less."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a gRPC server is made of: methods, what takes their messages and gives their replies, and gRPC's encodings.
+"""What a gRPC server is made of: methods, what takes their messages and gives their replies.
 
-Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md and compression.md.
+Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
 """
 
 import base64
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from ovms_mp.errors import OvmsError, RequestTooLarge, UnsupportedOperation
 from ovms_mp.front.gathered import Gathered
+from ovms_mp.front.grpc.encodings import WINDOW_BITS
 from ovms_mp.front.grpc.http2.headers import Fields, RequestHead
 from ovms_mp.front.sinks import MessageSink
 
 _UNITS_NS = {b"H": 3600 * 10**9, b"M": 60 * 10**9, b"S": 10**9, b"m": 10**6, b"u": 10**3, b"n": 1}
 _LONGEST_TIMEOUT, _UNESCAPED = 9, "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-WINDOW_BITS = {"gzip": 31, "deflate": 15}
 percent_encoded = functools.partial(urllib.parse.quote, safe=_UNESCAPED, errors="replace")
 
 

@@ -51,8 +51,7 @@ class Output:
         self.initial_window = self._window = frames.DEFAULT_WINDOW
         self.frame_size = frames.DEFAULT_FRAME_SIZE
         self._on_end, self._hold, self._max_bytes = on_end, hold, max_bytes
-        self._chunks: Pieces = []
-        self._releases: list[Hook] = []
+        self._chunks, self._releases = Pieces(), list[Hook]()
 
     def write(self, octets: bytes) -> None:
         """Append whole frames that need no window."""

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 _TICK_S, _DRAIN_PING_S, _SCRATCH_BYTES, _FEW_CONNECTIONS = 0.1, 1.0, 256 << 10, 50
 _FAREWELL_S = 1.0  # For octets behind our last one; closing at once would reset what we wrote.
-_FIRST_READ_BYTES, _LEAST_READ_BYTES, _START_BYTES = 2 << 10, 256, 2 << 10
+_START_BYTES, _UNTAKEN_BYTES = 2 << 10, 16 << 20  # Untaken: read from all connections for later turns.
 _TURN_NS = SECOND_NS // 4000  # After so long with what one connection sent it is the others' turn.
 _SUSPECTS_REST, _CALM_NS = 9, SECOND_NS // 50  # Times what they took; new connections', for each fault.
 _LARGE_BYTES = 64 << 10  # Octets from which a system call of their own is cheaper than a copy.
@@ -36,7 +36,6 @@ class Http2Protocol(asyncio.BufferedProtocol):
 
     def __init__(self, server: "Http2Server") -> None:
         self._server, self._loop = server, asyncio.get_running_loop()
-        self._read_bytes = _FIRST_READ_BYTES  # What is read at once: more as long as that is quickly done.
         self._read_ns = self._turn_ns = 0  # When the last read began, and what those of this turn took.
         self._is_direct = self._is_flush_due = self._is_paused = False
         self._transport: asyncio.Transport
@@ -73,25 +72,28 @@ class Http2Protocol(asyncio.BufferedProtocol):
         target = None if self.connection.is_closed else self.connection.wanted(_LARGE_BYTES)
         self._is_direct = target is not None
         # After a long frame the next one may be long, too: take its start only, the rest goes to its place.
-        most = _START_BYTES if self.connection.last_data_bytes >= _LARGE_BYTES else _SCRATCH_BYTES
-        return self._server.scratch[: min(most, self._read_bytes)] if target is None else target
+        is_long = self.connection.last_data_bytes >= _LARGE_BYTES
+        most = _START_BYTES if is_long else _UNTAKEN_BYTES // len(self._server.protocols)
+        return self._server.scratch[:most] if target is None else target
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what was received; less at once after a long turn, or small frames would keep others waiting."""
+        """Take what was received, or as much of it as its turn lasts."""
         if self._is_direct:
             self.connection.advance(nbytes, self._read_ns)
         else:
-            self.connection.receive(self._server.scratch[:nbytes], self._read_ns)
+            self.connection.receive(self._server.scratch[:nbytes], self._read_ns, self._is_over)
+        self._end_turn(self.connection.is_behind)
+
+    def _is_over(self) -> bool:
+        return self._turn_ns + time.monotonic_ns() - self._read_ns > _TURN_NS
+
+    def _end_turn(self, is_long: bool) -> None:
         took_ns = time.monotonic_ns() - self._read_ns
         self._turn_ns += took_ns
-        if took_ns > _TURN_NS:
-            self._read_bytes = max(_LEAST_READ_BYTES, self._read_bytes * _TURN_NS // took_ns)
-        elif nbytes == self._read_bytes:
-            self._read_bytes = min(2 * nbytes, _SCRATCH_BYTES)
         is_suspect = self._read_ns < self.connection.suspect_until_ns
         if self.connection.output.nbytes > self._server.guard.limits.max_unread_bytes:
             self._abort(Hit.UNREAD)
-        elif is_suspect or self._turn_ns > _TURN_NS:
+        elif is_long or is_suspect or self._turn_ns > _TURN_NS:
             self._turn_ns = 0
             self._rest(took_ns * _SUSPECTS_REST * is_suspect)
         self.wake()
@@ -103,7 +105,13 @@ class Http2Protocol(asyncio.BufferedProtocol):
             self._loop.call_later(rest_ns / SECOND_NS, self._end_rest)
 
     def _end_rest(self) -> None:
-        if not (self._transport.is_closing() or self.connection.fault):
+        self._read_ns = time.monotonic_ns()
+        if self._transport.is_closing() or self.connection.fault:
+            return
+        if self.connection.is_behind:
+            self.connection.receive(b"", self._read_ns, self._is_over)
+            self._end_turn(is_long=True)
+        else:
             self._transport.resume_reading()
 
     def _abort(self, hit: Hit) -> None:

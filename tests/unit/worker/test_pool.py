@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks that are handed over to a thread ahead of their turn, in a real worker process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from ovms_mp.wire.messages import InferResult
+from tests.support.worker import WorkerUnderTest, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.models import ModelZoo
+
+ONE = np.ones(1, np.float32)
+SLOW = 1
+"""The handle of a model that runs for a second, with one infer request."""
+
+
+@pytest.fixture
+def worker(zoo: ModelZoo, tmp_path: Path) -> Iterator[WorkerUnderTest]:
+    with WorkerUnderTest(tmp_path / "log") as worker:
+        worker.load(SLOW, zoo.base_path("slow") / "1" / "model.xml", settings(nireq=1))
+        yield worker
+
+
+def test_a_task_that_is_cancelled_ahead_of_its_turn_does_not_run(worker: WorkerUnderTest) -> None:
+    first, second, third = (worker.send(SLOW, ONE) for _ in range(3))
+    worker.cancel(second)
+
+    worker.outputs(third)
+    assert worker.error(second)[0] == "CallCancelled"
+    worker.outputs(first)
+    # Both of the others ran, in this order; the second one was answered between them or with one of them.
+    assert list(worker.answers).index(first) < list(worker.answers).index(third)
+
+
+def test_a_task_whose_deadline_passes_ahead_of_its_turn_does_not_run(worker: WorkerUnderTest) -> None:
+    first, second = worker.send(SLOW, ONE), worker.send(SLOW, ONE, within_s=0.2)
+
+    assert worker.error(second) == ("DeadlineExceeded", "deadline passed while waiting in the queue")
+    assert isinstance(worker.answer(first), InferResult)
+
+
+def test_tasks_ahead_are_answered_before_a_worker_goes(worker: WorkerUnderTest) -> None:
+    tasks = [worker.send(SLOW, ONE) for _ in range(3)]
+
+    assert worker.drain() == 0
+    assert all(isinstance(worker.answer(task), InferResult) for task in tasks)
+
+
+def test_other_models_are_served_beside_tasks_ahead(worker: WorkerUnderTest, zoo: ModelZoo) -> None:
+    worker.load(2, zoo.base_path("tiny") / "1" / "model.xml", settings())
+    slow = [worker.send(SLOW, ONE) for _ in range(2)]
+
+    worker.infer(2, np.zeros((1, 10), np.float32))
+    assert not set(slow) & set(worker.answers)
+    assert all(isinstance(worker.answer(task), InferResult) for task in slow)
