@@ -11,13 +11,18 @@ class MessageSink(Protocol):
 
     One owner: it is made when the message's length is known, and ends with ``finish``, whose return is its
     handler's; or with ``abort``, also if ``feed`` or ``finish`` refused the message by raising an OvmsError.
+
+    Attributes:
+        place: Writable octets, part of the message; None if what comes next shall be given to ``feed``.
+        filled: How many of the place's octets are there; never all of them. PERF: who writes the next ones may count
+            them here itself, as long as some are missing.
     """
 
-    def wanted(self) -> memoryview | None:
-        """Writable octets, never none, for what comes next; None if that shall be given to ``feed``."""
+    place: memoryview | None
+    filled: int
 
     def advance(self, nbytes: int) -> None:
-        """So many octets were written to the start of the wanted memory."""
+        """So many more octets of the place are there."""
 
     def feed(self, piece: memoryview) -> int:
         """Take the first octets of a piece, which is valid during the call; how many, at least one."""
@@ -29,11 +34,16 @@ class MessageSink(Protocol):
         """Let go of everything."""
 
 
+def wanted(sink: MessageSink | None) -> memoryview | None:
+    """Where the next octets belong, if there is a sink and a place."""
+    return None if sink is None or sink.place is None else sink.place[sink.filled :]
+
+
 def fill(sink: MessageSink, piece: memoryview) -> int:
     """Give octets to a sink, with one copy for those that it wants in its memory; how many it took for itself."""
     fed = 0
     while piece:
-        target = sink.wanted()
+        target = wanted(sink)
         if target is None:
             taken = sink.feed(piece)
             fed += taken

@@ -54,13 +54,12 @@ class Slot:
     """A sink that wants all octets in its memory; what it was fed by copies is not distinguished."""
 
     def __init__(self, slots: Slots, length: int) -> None:
-        self.slots, self.memory, self.place = slots, bytearray(length), 0
-
-    def wanted(self) -> memoryview | None:
-        return memoryview(self.memory)[self.place :]
+        self.slots, self.memory, self.filled = slots, bytearray(length), 0
+        self.place: memoryview | None = memoryview(self.memory)
 
     def advance(self, nbytes: int) -> None:
-        self.place += nbytes
+        self.filled += nbytes
+        self.place = None if self.filled == len(self.memory) else self.place
 
     def feed(self, piece: memoryview) -> int:
         raise AssertionError("all octets are wanted")

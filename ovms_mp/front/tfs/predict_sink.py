@@ -117,27 +117,23 @@ class PredictSink:
         self._entry: _LongTensor | None = None
         self._is_in_tensor = False
         self._is_plain = True
-        self._place: memoryview | None = None
-        self._filled = 0
+        self.place: memoryview | None = None
+        self.filled = 0
         self._is_given_up = False
 
     @property
     def received_bytes(self) -> int:
         """So much of the message is here."""
-        return self._tail_starts_at + len(self._tail) + (0 if self._place is None else self._filled)
-
-    def wanted(self) -> memoryview | None:
-        """Where the next bytes belong, if they are a long tensor's; writable, and ends with the values."""
-        return None if self._place is None else self._place[self._filled :]
+        return self._tail_starts_at + len(self._tail) + (0 if self.place is None else self.filled)
 
     def advance(self, nbytes: int) -> None:
-        """So many bytes are in the wanted memory."""
-        self._filled += nbytes
-        place = self._place
-        if place is not None and self._filled == len(place):
+        """So many more bytes of the place are there."""
+        self.filled += nbytes
+        place = self.place
+        if place is not None and self.filled == len(place):
             self._pieces.append(place)
             self._tail_starts_at += len(place)
-            self._place = None
+            self.place = None
 
     def feed(self, piece: memoryview) -> int:
         """Take bytes that no place is wanted for; how many, at least one.
@@ -149,7 +145,7 @@ class PredictSink:
         self._tail += piece
         taken = len(piece)
         self._scan()
-        if self._place is not None:
+        if self.place is not None:
             # What came behind the place's start is given again, and then belongs into the place.
             beyond = len(self._tail) - self._at
             taken -= beyond
@@ -180,7 +176,7 @@ class PredictSink:
     def give_up(self) -> None:
         """Release the memory of a message that arrives too slowly, for others; what comes of it is refused."""
         self._is_given_up = True
-        self._place = None
+        self.place = None
         self.abort()
 
     def _refuse_if_given_up(self) -> None:
@@ -199,7 +195,7 @@ class PredictSink:
     def _scan(self) -> None:
         """Read fields as far as they are complete."""
         try:
-            while self._is_plain and self._place is None:
+            while self._is_plain and self.place is None:
                 self._step()
         except _MoreNeeded:
             return
@@ -266,8 +262,8 @@ class PredictSink:
         self._leases.append(entry.lease)
         offset = entry.lease.offset_bytes
         entry.holder = tag
-        entry.place = self._place = self._memory[offset : offset + size]
-        self._filled = 0
+        entry.place = self.place = self._memory[offset : offset + size]
+        self.filled = 0
         self._at = at
 
     def _whole(self, start: int, end: int) -> bytes:

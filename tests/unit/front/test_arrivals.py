@@ -10,6 +10,7 @@ import pytest
 from ovms_mp.errors import NoFreeSlot
 from ovms_mp.front.arrivals import Arrivals
 from ovms_mp.front.dispatch import Dispatcher, Lease
+from ovms_mp.front.sinks import wanted
 from ovms_mp.front.tfs.predict_sink import PredictSink
 from tests.unit.front.test_dispatch import MIB, dispatcher
 
@@ -117,7 +118,7 @@ def test_a_sink_that_was_given_up_wants_nothing_and_refuses_the_rest() -> None:
         octets = head + b"\x0a\x01x" + value + content
         sink = PredictSink(len(octets) + nbytes, arrivals.lease, desk.release, desk.memory)
         sink.feed(memoryview(octets))
-        place = sink.wanted()
+        place = wanted(sink)
         assert place is not None
         place[:10] = b"0123456789"
         sink.advance(10)
@@ -126,7 +127,7 @@ def test_a_sink_that_was_given_up_wants_nothing_and_refuses_the_rest() -> None:
 
         desk.lease(MIB - 64)
 
-        assert sink.wanted() is None
+        assert wanted(sink) is None
         with pytest.raises(NoFreeSlot, match="arena_size_mb"):
             sink.feed(memoryview(b"more"))
         with pytest.raises(NoFreeSlot, match="slowly"):

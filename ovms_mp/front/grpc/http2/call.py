@@ -20,7 +20,7 @@ from ovms_mp.front.grpc.http2.headers import RequestHead, encode_block
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Hit
 from ovms_mp.front.grpc.http2.methods import CallHead, Methods, Streaming, Unary, percent_encoded
 from ovms_mp.front.grpc.http2.output import Hook, Stream
-from ovms_mp.front.sinks import MessageSink, fill
+from ovms_mp.front.sinks import fill
 
 _log = logging.getLogger(__name__)
 
@@ -51,10 +51,9 @@ class Call(Stream):
         self.deadline_ns = connection.now_ns + timeout_ns if timeout_ns else 0  # Monotonic; 0 for never.
         self._connection, self._wake = connection, wake
         self._receive_by_ns = connection.now_ns + int(limits.message_timeout_s * SECOND_NS)
-        self._prefix, self._missing = b"", -1  # Of the message on its way; -1 while its length is not known.
+        self._prefix = b""
         self._is_compressed = self._is_over = self._has_headers = self._is_parked = False
         self._body: list[bytes] = []  # PERF: 602 kB cost twice as much in a growing bytearray.
-        self._sink: MessageSink | None = None
         self._messages: deque[tuple[bytes, bool]] = deque()
         self._held_bytes = self._received = 0
         self._task: asyncio.Task[None] | None = None
@@ -78,22 +77,16 @@ class Call(Stream):
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def data(self, piece: memoryview) -> None:
-        """Take octets of messages. PERF: those out of the middle of a sink's memory have a short way."""
-        target = self._sink.wanted() if self._sink is not None and len(piece) < self._missing else None
-        if target is not None and self._sink is not None and len(piece) <= len(target):
-            target[: len(piece)] = piece
-            self._missing -= len(piece)
-            self._sink.advance(len(piece))
-            return
+        """Take octets of messages."""
         try:
             while piece and not self._is_over:
-                if self._missing < 0:
+                if self.missing < 0:
                     taken = _PREFIX_SIZE - len(self._prefix)
                     self._prefix, piece = self._prefix + piece[:taken], piece[taken:]
                     if len(self._prefix) < _PREFIX_SIZE:
                         return
                     self._begin(self._prefix[0], int.from_bytes(self._prefix[1:]))
-                taken = min(self._missing, len(piece))
+                taken = min(self.missing, len(piece))
                 self._take(piece[:taken])
                 piece = piece[taken:]
         except Exception as error:  # A sink is the method's code.
@@ -110,21 +103,21 @@ class Call(Stream):
             raise errors.UnsupportedOperation("more than one message in a unary call")
         timeout_s = limits.message_timeout_s + length / _SLOWEST_BYTES_PER_S
         self._receive_by_ns = self._connection.now_ns + int(timeout_s * SECOND_NS)
-        self._prefix, self._missing, self._is_compressed = b"", length, bool(flags)
+        self._prefix, self.missing, self._is_compressed = b"", length, bool(flags)
         if isinstance(method, Unary) and method.make_sink is not None and not flags:
-            self._sink = method.make_sink(length)
+            self.sink = method.make_sink(length)
 
     def _take(self, piece: memoryview) -> None:
-        self._missing -= len(piece)
-        if self._sink is not None:
-            self._hold(fill(self._sink, piece))
+        self.missing -= len(piece)
+        if self.sink is not None:
+            self._hold(fill(self.sink, piece))
         else:
             self._body.append(bytes(piece))
             self._hold(len(piece) + _PIECE_BYTES)
-        if not self._missing:
-            self._missing = -1
+        if not self.missing:
+            self.missing = -1
             self._received += 1
-            if self._sink is None:
+            if self.sink is None:
                 self._hold(-_PIECE_BYTES * len(self._body))
                 self._messages.append((b"".join(self._body), self._is_compressed))
                 self._body.clear()
@@ -136,22 +129,17 @@ class Call(Stream):
         self._held_bytes += nbytes
         self._connection.hold(nbytes)
 
-    def wanted(self) -> memoryview | None:
-        """The sink's memory, if it has any for what comes next."""
-        target = self._sink.wanted() if self._sink is not None and self._missing > 0 else None
-        return None if target is None else target[: self._missing]
-
     def advance(self, nbytes: int) -> None:
         """Tell the sink."""
-        if self._sink is not None:
-            self._sink.advance(nbytes)
-            self._missing -= nbytes
+        if self.sink is not None:
+            self.sink.advance(nbytes)
+            self.missing -= nbytes
             self._take(memoryview(b""))
 
     def ended(self) -> None:
         """Begin the handler of a unary call; it has all it needs."""
         self._receive_by_ns = 0
-        if self._missing >= 0 or self._prefix:
+        if self.missing >= 0 or self._prefix:
             self.finish(errors.Code.INTERNAL, "The last message is cut off")
         elif isinstance(self.head.method, Streaming):
             self.drained()
@@ -170,7 +158,7 @@ class Call(Stream):
     def was_reset(self) -> None:
         """Let go of everything and cancel the handler; nobody waits for it."""
         self._is_over = True
-        sink, task, self._sink, self._task = self._sink, self._task, None, None
+        sink, task, self.sink, self._task = self.sink, self._task, None, None
         if sink is not None:
             sink.abort()
         if task is not None:
@@ -221,14 +209,14 @@ class Call(Stream):
             self._fail(failure)
 
     async def _request(self, method: Unary) -> Any:  # Any: each method has its own type of request.
-        if self._sink is None:
+        if self.sink is None:
             plain = await self._plain(*self._messages.popleft())
             if method.make_sink is not None:
-                self._sink = method.make_sink(len(plain))
-            if self._sink is None:
+                self.sink = method.make_sink(len(plain))
+            if self.sink is None:
                 return plain
-            fill(self._sink, memoryview(plain))
-        request, self._sink = self._sink.finish(), None
+            fill(self.sink, memoryview(plain))
+        request, self.sink = self.sink.finish(), None
         return request
 
     async def _plain(self, message: bytes, is_packed: bool) -> bytes:

@@ -14,6 +14,7 @@ from ovms_mp.front.grpc.http2.frames import ErrorCode, Fault, StreamFault, requi
 from ovms_mp.front.grpc.http2.headers import BlockDecoder, RequestHead, check_fields
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Guard, Hit
 from ovms_mp.front.grpc.http2.output import Output, Stream
+from ovms_mp.front.sinks import wanted
 
 _REMEMBERED_STREAMS, _PRIORITY_LENGTH, _SETTING_LENGTH, _DRAIN_PING = 1024, 5, 6, b"drain..."
 _ON_CONNECTION = (frames.SETTINGS, frames.PING, frames.GOAWAY)
@@ -70,7 +71,7 @@ class Http2Connection:
         """Memory of a sink that the next octets belong into, if at least so many are due for it."""
         if self._left < least_bytes or self._data_stream is None:
             return None
-        target = self._data_stream.wanted()
+        target = wanted(self._data_stream.sink)
         return None if target is None or len(target) < least_bytes else target[: self._left]
 
     def advance(self, nbytes: int, now_ns: int) -> None:
@@ -95,7 +96,7 @@ class Http2Connection:
             length, flags, stream_id = frames.parse_header(view, position)
             kind, length, stream_id = length & 0xFF, length >> 8, stream_id & frames.LARGEST_STREAM_ID
             is_whole = kind == frames.DATA and not flags and self._only < 0 and body + length <= end
-            if is_whole and self._take_plain(stream_id, length, view[body : body + length]):
+            if is_whole and self._take_plain(stream_id, length, view, body):
                 position = body + length
                 continue
             self._check_frame(kind, stream_id, length)
@@ -116,19 +117,26 @@ class Http2Connection:
                 self._end_faulty(stream_id, fault.code)
         return view[position:]
 
-    def _take_plain(self, stream_id: int, length: int, piece: memoryview) -> bool:
-        """Take a DATA frame out of the middle of a body, if there is nothing special about it. PERF: 4 us less."""
-        stream, most = self.streams.get(stream_id), min(self._receive_window, self.limits.max_frame_bytes)
+    def _take_plain(self, stream_id: int, length: int, view: memoryview, start: int) -> bool:
+        """Take a DATA frame out of the middle of a body, if nothing is special. PERF: into a place without a call."""
+        stream = self.streams.get(stream_id)
         if stream is None or not stream.is_remote_open or 0 <= stream.expected < length:
             return False
-        if not 0 < length <= min(most, stream.receive_window):
+        if not 0 < length <= stream.receive_window or length > self._receive_window:
+            return False
+        if length > self.limits.max_frame_bytes:
             return False
         self._receive_window, self._unacked = self._receive_window - length, self._unacked + length
         stream.receive_window, stream.unacked = stream.receive_window - length, stream.unacked + length
         stream.expected -= length if stream.expected >= 0 else 0
         self.frames_received += 1
-        stream.data(piece)
-        if stream_id in self.streams:
+        sink = stream.sink
+        if sink is not None and (place := sink.place) is not None and sink.filled + length < len(place):
+            place[sink.filled : sink.filled + length] = view[start : start + length]
+            sink.filled, stream.missing = sink.filled + length, stream.missing - length
+        else:
+            stream.data(view[start : start + length])
+        if stream.unacked * 2 >= self.limits.stream_window_bytes and stream_id in self.streams:
             self.grant_stream(stream)
         return True
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from ovms_mp.front.grpc.http2 import frames
 from ovms_mp.front.grpc.http2.frames import ErrorCode, Fault, StreamFault, require
+from ovms_mp.front.sinks import MessageSink
 
 Pieces = list[bytes | memoryview]
 Hook = Callable[[], None]
@@ -20,11 +21,10 @@ class Stream:
 
     # What a subclass defines. The views that it is given are valid during the call only.
     opened: Hook  # The request's headers are valid.
-    data: Callable[[memoryview], None]  # Octets of the body; never none.
+    data: Callable[[memoryview], None]  # Octets of the body, but for those that are put into a sink's place.
     ended: Hook  # The body is complete.
     was_reset: Hook  # The stream is gone, whoever ended it; nothing can be sent any more.
-    wanted: Callable[[], memoryview | None]  # Memory to receive the body's next octets into, if there is any.
-    advance: Callable[[int], None]  # So many octets are in the wanted memory.
+    advance: Callable[[int], None]  # So many octets were received into the sink's place.
     drained: Hook  # All that was sent has left the stream, or its window has changed.
     tick: Callable[[int], None]  # Time to look at deadlines.
 
@@ -36,6 +36,8 @@ class Stream:
         self.send_window = send_window  # Negative after the peer shrank its windows (6.9.2).
         self.is_remote_open = self.is_local_open = True  # The peer may still send; we may.
         self.is_reading = True  # More window than the present one may be granted.
+        self.sink: MessageSink | None = None  # Takes the message on its way,
+        self.missing = -1  # and so many octets of it are due; -1 while its length is not known.
         self.outbox: deque[bytes | memoryview] = deque()  # What waits for window,
         self.outbox_bytes, self.trailers = 0, b""  # and the frames behind it.
         self.releases: list[Hook] = []  # To be called once the outbox has been written.

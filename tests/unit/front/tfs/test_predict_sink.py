@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ovms_mp.errors import MalformedPayload, NoFreeSlot, OvmsError
 from ovms_mp.front.dispatch import Lease
+from ovms_mp.front.sinks import wanted
 from ovms_mp.front.tfs import predict_sink
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictRequest
@@ -92,14 +93,14 @@ def deliver(sink: PredictSink, body: bytes, cuts: Sequence[int]) -> tuple[int, i
     for start, stop in zip([0, *cuts], [*cuts, len(body)], strict=True):
         at = start
         while at < stop:
-            place = sink.wanted()
+            place = wanted(sink)
             if place is not None:
                 assert len(place) > 0
                 assert not place.readonly
                 taken = min(len(place), stop - at)
                 place[:taken] = body[at : at + taken]
                 sink.advance(taken)
-                left = sink.wanted()
+                left = wanted(sink)
                 # Exactly the rest of this place is wanted now, if there is one.
                 assert len(place) == taken if left is None else len(left) == len(place) - taken
                 direct += taken

@@ -143,9 +143,6 @@ class Recorder(Stream):
     def was_reset(self) -> None:
         self.peer.events.append(f"gone {self.id}")
 
-    def wanted(self) -> memoryview | None:
-        return None
-
     def advance(self, nbytes: int) -> None:
         raise AssertionError("nothing was wanted")
 

@@ -88,22 +88,21 @@ class Sink:
     def __init__(self, length: int) -> None:
         self.length, self.small = length, b""
         self.memory = bytearray(max(0, length - 2))
-        self.place = self.aborted = self.finished = 0
+        self.place: memoryview | None = None
+        self.filled = self.aborted = self.finished = 0
         Sink.made.append(self)
 
-    def wanted(self) -> memoryview | None:
-        if len(self.small) < 2 or self.place == len(self.memory):
-            return None
-        return memoryview(self.memory)[self.place :]
-
     def advance(self, nbytes: int) -> None:
-        self.place += nbytes
+        self.filled += nbytes
+        self.place = None if self.filled == len(self.memory) else self.place
 
     def feed(self, piece: memoryview) -> int:
         if bytes(piece[:1]) == b"!":
             raise NoFreeSlot("the arena is full")
         taken = min(len(piece), 2 - len(self.small))
         self.small += piece[:taken]
+        if len(self.small) == 2 and self.memory:
+            self.place = memoryview(self.memory)
         return taken
 
     def finish(self) -> bytes:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from ovms_mp.front.grpc.http2.frames import ErrorCode
@@ -561,6 +563,30 @@ def test_what_waits_for_the_rest_of_a_frame_is_bounded() -> None:
 
     assert len(peer.connection._tail) == 0
     assert peer.connection.is_mid_frame
+
+
+@pytest.mark.parametrize("most", [1, 2, 7])
+def test_a_turn_that_is_over_leaves_frames_for_later_and_none_is_lost(most: int) -> None:
+    whole, parted = Peer(), Peer()
+    calls = [headers(n, end=False) + data(b"abc", n) + data(b"d", n, end=True) for n in range(1, 20, 2)]
+    octets = b"".join(calls) + headers(21, end=False) + data(b"cut off", 21)[:11]
+    whole.send(octets)
+    looks = itertools.cycle([False] * most + [True])
+    lent = bytearray(octets)
+
+    parted.connection.receive(memoryview(lent), parted.now_ns, lambda: next(looks))
+    lent[:] = b"\xee" * len(lent)  # As the next read does.
+    turns = 1
+    while parted.connection.is_behind:
+        assert parted.events == whole.events[: len(parted.events)] != whole.events
+        parted.connection.receive(b"", parted.now_ns, lambda: next(looks))
+        turns += 1
+
+    assert turns > 1
+    for peer in (parted, whole):
+        peer.send(data(b"cut off", 21)[11:])
+    assert parted.events == whole.events
+    assert parted.written() == whole.written()
 
 
 def test_nothing_is_held_after_the_end() -> None:
