@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _TICK_S, _DRAIN_PING_S, _SCRATCH_BYTES, _FEW_CONNECTIONS = 0.1, 1.0, 256 << 10, 50
 _FAREWELL_S = 1.0  # For octets behind our last one; closing at once would reset what we wrote.
 _START_BYTES, _UNTAKEN_BYTES = 2 << 10, 16 << 20  # Untaken: read from all connections for later turns.
-_TURN_NS = SECOND_NS // 2000  # After so long with what one connection sent it is the others' turn.
+_TURN_NS = SECOND_NS // 4000  # After so long with what one connection sent it is the others' turn.
 _SUSPECTS_REST, _CALM_NS = 9, SECOND_NS // 50  # Times what they took; new connections', for each fault.
 _LARGE_BYTES = 64 << 10  # Octets from which a system call of their own is cheaper than a copy.
 
@@ -36,9 +36,8 @@ class Http2Protocol(asyncio.BufferedProtocol):
 
     def __init__(self, server: "Http2Server") -> None:
         self._server, self._loop = server, asyncio.get_running_loop()
-        self._read_ns = self._turn_ns = 0  # When the last read began, and what those of this turn took.
+        self._offered = self._read_ns = self._turn_ns = 0  # The last read's room and begin; the turn so far.
         self._is_direct = self._is_flush_due = self._is_paused = False
-        self._transport: asyncio.Transport
         self.connection: Http2Connection
         self._unwritten: list[Hook] = []
         self._opened_ns = self._progress_ns = self._active_ns = time.monotonic_ns()
@@ -48,7 +47,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, if the client speaks HTTP/2 and there is room for it."""
         server, guard = self._server, self._server.guard
-        self._transport = transport  # type: ignore[assignment]  # a stream server's transports are Transports
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # As all of stream servers.
         new_call = functools.partial(Call, server.methods, self.wake)
         self.connection = Http2Connection(new_call, guard, self._opened_ns)
         tls = transport.get_extra_info("ssl_object")
@@ -74,7 +73,9 @@ class Http2Protocol(asyncio.BufferedProtocol):
         # After a long frame the next one may be long, too: take its start only, the rest goes to its place.
         is_long = self.connection.last_data_bytes >= _LARGE_BYTES
         most = _START_BYTES if is_long else _UNTAKEN_BYTES // len(self._server.protocols)
-        return self._server.scratch[:most] if target is None else target
+        target = self._server.scratch[:most] if target is None else target
+        self._offered = len(target)
+        return target
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was received, or as much of it as its turn lasts."""
@@ -82,18 +83,18 @@ class Http2Protocol(asyncio.BufferedProtocol):
             self.connection.advance(nbytes, self._read_ns)
         else:
             self.connection.receive(self._server.scratch[:nbytes], self._read_ns, self._is_over)
-        self._end_turn(self.connection.is_behind)
+        self._end_read(has_more=nbytes == self._offered)
 
     def _is_over(self) -> bool:
         return self._turn_ns + time.monotonic_ns() - self._read_ns > _TURN_NS
 
-    def _end_turn(self, is_long: bool) -> None:
+    def _end_read(self, *, has_more: bool) -> None:
         took_ns = time.monotonic_ns() - self._read_ns
-        self._turn_ns += took_ns
+        self._turn_ns = (self._turn_ns + took_ns) * has_more  # Else loops go on to others by themselves.
         is_suspect = self._read_ns < self.connection.suspect_until_ns
         if self.connection.output.nbytes > self._server.guard.limits.max_unread_bytes:
             self._abort(Hit.UNREAD)
-        elif is_long or is_suspect or self._turn_ns > _TURN_NS:
+        elif is_suspect or self._turn_ns > _TURN_NS or self.connection.is_behind:
             self._turn_ns = 0
             self._rest(took_ns * _SUSPECTS_REST * is_suspect)
         self.wake()
@@ -110,7 +111,8 @@ class Http2Protocol(asyncio.BufferedProtocol):
             return
         if self.connection.is_behind:
             self.connection.receive(b"", self._read_ns, self._is_over)
-            self._end_turn(is_long=True)
+            self._turn_ns = _TURN_NS  # To rest again, however short it was.
+            self._end_read(has_more=True)
         else:
             self._transport.resume_reading()
 
