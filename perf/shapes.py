@@ -7,8 +7,8 @@ Beside it the same dynamic model is called directly with the same properties, it
 ``binarynet`` has an operation that OpenVINO compiles for known shapes only, so the server compiles it for each shape
 (``auto=compiled for each shape`` in the version's detail), and so does its floor.
 
-Many shapes at once are a load for the hint THROUGHPUT, and that is judged. LATENCY gives each request all cores, one after
-another: what front and load take of one core stops the engine's threads on both, and the floor has nothing like it.
+Many shapes at once are a load for the hint THROUGHPUT, and that is judged. LATENCY gives each request all cores, one
+after another: what front and load take of one core stops the engine's threads on both, unlike in the floor.
 
 Answers to all shapes are compared while the load runs. After the first request of each shape nothing may be compiled.
 """
