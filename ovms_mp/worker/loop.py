@@ -3,7 +3,7 @@
 
 ::
 
-    fronts --ROUTER--> queue of the version --> infer slot --> answers of this turn --ROUTER--> fronts
+    fronts --ROUTER--> queue of the version --> infer slot, here or in a thread --> outbox --ROUTER--> fronts
     manager -DEALER--> load, unload, retire, drain
 
 Quick models run inside the loop: handing a 30 us inference to a thread and back would cost more than it. A
@@ -177,6 +177,7 @@ class WorkerLoop:
                 case ArenaRetired(arena=arena, epoch=epoch):
                     self._retired_epochs[arena] = max(epoch, self._retired_epochs.get(arena, 0))
                     self._retirements.append(_Retirement(arena, epoch))
+                    self._forget_tasks_ahead(arena, epoch)
                 case Drain(deadline_ns=deadline_ns):
                     self._drain_deadline_ns = deadline_ns
                 case _:
@@ -294,6 +295,13 @@ class WorkerLoop:
         except OvmsError as error:
             self._answer(peer, failure(task, error))
 
+    def _forget_tasks_ahead(self, arena: int, epoch: int) -> None:
+        """Let what a dead front has handed over not begin: nobody waits, and its arena is wanted back."""
+        for version in self._versions.values():
+            for queued in version.pool.ahead() if version.pool is not None else ():
+                if queued.peer.arena_index == arena and queued.peer.arena_epoch <= epoch:
+                    queued.is_cancelled = True
+
     def _cancel(self, peer: Peer, cancel: CancelTask) -> None:
         # Best effort and rare; a task that runs already is answered when it ends.
         for version in self._versions.values():
@@ -314,7 +322,7 @@ class WorkerLoop:
                 if pool is None or (queued := self._next_task(version)) is None:
                     continue
                 is_busy = True
-                if version.runs_in_threads:
+                if version.runs_in_threads or not pool.has_idle:
                     self._hand_over(version, pool, queued)
                 else:
                     self._note_run(pool.run_now(version, queued))
@@ -361,12 +369,12 @@ class WorkerLoop:
         version = run.version
         # A quick run that the scheduler interrupted measures milliseconds; believing it would move the model to
         # threads, where it costs several times as much. A run time that really grew is followed within some runs.
-        if run.run_time_s:
+        if run.did_run:
             measured_s = min(run.run_time_s, 2.0 * version.run_time_s + _OUTLIER_SLACK_S)
             version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
-        answer = run.answer
-        if version.examiner is not None and isinstance(answer, InferFailed) and not answer.needed_nbytes:
-            self._shaping.examine(run, answer, version.examiner)
+        answer, examiner = run.answer, version.examiner if run.did_run else None
+        if examiner is not None and isinstance(answer, InferFailed) and not answer.needed_nbytes:
+            self._shaping.examine(run, answer, examiner)
         else:
             self._answer(run.queued.peer, answer, leaves_at_s)
 

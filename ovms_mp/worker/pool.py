@@ -45,6 +45,11 @@ class FinishedRun:
     run_time_s: float
     """0.0 for a task that did not run."""
 
+    @property
+    def did_run(self) -> bool:
+        """Whether the engine has seen the task."""
+        return self.run_time_s > 0.0
+
 
 class Runs:
     """What runs in threads: written by them, read by the loop and by the heartbeat."""
@@ -103,8 +108,13 @@ class InferPool:
         """Held to pass a task or an infer request from loop to thread or back."""
         self._threads = ThreadPoolExecutor(compiled.nireq, thread_name_prefix=name)
 
+    @property
+    def has_idle(self) -> bool:
+        """Whether an infer request is back. A thread gives its one back a moment after the end of its last run."""
+        return bool(self._idle)
+
     def run_now(self, version: ServedVersion, queued: QueuedTask) -> FinishedRun:
-        """Run a task in the calling thread, while none is handed over."""
+        """Run a task in the calling thread, while none is handed over and an infer request is idle."""
         return self._run(version, self._idle[0], queued, None)
 
     def hand_over(self, version: ServedVersion, queued: QueuedTask, runs: Runs) -> None:

@@ -85,7 +85,7 @@ class _LongTensor:
 class PredictSink:
     """Takes one message; lives on the event loop's thread.
 
-    Attributes are private; the transport calls wanted, advance and feed in turn, then finish or abort once.
+    The transport fills ``place`` and calls advance and feed in turn, then finish or abort once.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ovms_mp.model.status import State
-from ovms_mp.wire.messages import ModelStateChanged, UnloadModel
+from ovms_mp.wire.messages import InferFailed, ModelStateChanged, UnloadModel
 from tests.support.waiting import eventually
 from tests.support.worker import AUTO, WorkerUnderTest, settings
 
@@ -236,3 +236,20 @@ def test_unloading_gives_the_memory_back(models: Path, tmp_path: Path) -> None:
 
         eventually(lambda: rss_anon_mb(pid) < first + 20, within_s=10, what="memory as after the first")
         assert worker.drain() == 0
+
+
+def test_a_model_is_not_blamed_for_a_task_that_was_cancelled_ahead_of_its_turn(
+    worker: WorkerUnderTest, models: Path
+) -> None:
+    worker.load(40, model_file(models, "grouped"), settings(nireq=1))
+    large = zeros(1, 4, 768, 768)  # Milliseconds a run, so that tasks soon run in a thread.
+    before, cancelled = worker.log.count("event=compiled_again"), 0
+    for _ in range(40):
+        first, second = (worker.send(40, large, output_nbytes=large.nbytes) for _ in range(2))
+        worker.cancel(second)
+        cancelled += isinstance(worker.answer(second), InferFailed)
+        worker.outputs(first)
+
+    assert cancelled > 0
+    assert worker.log.count("event=compiled_again") == before
+    unload(worker, 40)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from ovms_mp.wire.messages import InferResult
-from tests.support.worker import WorkerUnderTest, settings
+from ovms_mp.wire.messages import ArenaReleased, ArenaRetired, InferResult
+from tests.support.waiting import eventually
+from tests.support.worker import WITHIN_S, WorkerUnderTest, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +46,22 @@ def test_a_task_whose_deadline_passes_ahead_of_its_turn_does_not_run(worker: Wor
 
     assert worker.error(second) == ("DeadlineExceeded", "deadline passed while waiting in the queue")
     assert isinstance(worker.answer(first), InferResult)
+
+
+def test_what_a_dead_front_handed_over_does_not_run(worker: WorkerUnderTest) -> None:
+    first, second = worker.send(SLOW, ONE), worker.send(SLOW, ONE)
+
+    def are_both_there() -> bool:
+        worker.take_mail(0.05)
+        return bool(worker.beats) and worker.beats[-1].in_flight == 2
+
+    eventually(are_both_there, WITHIN_S, "both tasks are there")
+
+    worker.tell(ArenaRetired(0, 1))
+    worker.expect(ArenaReleased)
+
+    worker.answer(first)
+    assert worker.error(second)[0] == "CallCancelled"
 
 
 def test_tasks_ahead_are_answered_before_a_worker_goes(worker: WorkerUnderTest) -> None:

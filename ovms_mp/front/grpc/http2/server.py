@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 _TICK_S, _DRAIN_PING_S, _SCRATCH_BYTES, _FEW_CONNECTIONS = 0.1, 1.0, 256 << 10, 50
 _FAREWELL_S = 1.0  # For octets behind our last one; closing at once would reset what we wrote.
-_START_BYTES, _UNTAKEN_BYTES = 2 << 10, 16 << 20  # Untaken: read from all connections for later turns.
+_START_BYTES, _UNTAKEN_BYTES = 2 << 10, 16 << 20  # Untaken: roughly, for all connections.
 _TURN_NS = SECOND_NS // 4000  # After so long with what one connection sent it is the others' turn.
 _SUSPECTS_REST, _CALM_NS = 9, SECOND_NS // 50  # Times what they took; new connections', for each fault.
 _LARGE_BYTES = 64 << 10  # Octets from which a system call of their own is cheaper than a copy.
@@ -111,7 +111,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
             return
         if self.connection.is_behind:
             self.connection.receive(b"", self._read_ns, self._is_over)
-            self._turn_ns = _TURN_NS  # To rest again, however short it was.
+            self._turn_ns = _TURN_NS + 1  # To rest again, however short it was.
             self._end_read(has_more=True)
         else:
             self._transport.resume_reading()
