@@ -105,5 +105,5 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add our options."""
     parser.addoption(
-        "--fault-seconds", default="10", help="how long each fault test injects faults (full run: 60)"
+        "--fault-seconds", default="8", help="how long each fault test injects faults (full run: 60)"
     )

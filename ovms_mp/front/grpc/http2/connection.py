@@ -90,7 +90,7 @@ class Http2Connection:
             body = position + frames.HEADER_SIZE
             if self._is_in_payload or end < body:
                 break
-            if not self.frames_received & 3 and is_over():
+            if is_over():
                 self.is_behind = True
                 break
             length, flags, stream_id = frames.parse_header(view, position)
