@@ -89,11 +89,10 @@ class ServedVersion:
 
         Until then the threads have enough to do. An answer that travels alone wakes four threads on its way.
         """
-        pool = self.pool
-        if pool is None:
-            return 0.0
-        return min(
-            _MOST_PATIENCE_S, _PATIENCE * len(self.queue.tasks) * self.run_time_s / pool.compiled.nireq
+        return (
+            0.0
+            if self.pool is None
+            else patience_s(len(self.queue.tasks), self.run_time_s, self.pool.compiled.nireq)
         )
 
     def has_nothing_left(self) -> bool:
@@ -116,6 +115,12 @@ class Family:
     bounds: SharedBounds
     table: VariantTable[ServedVersion]
     living: int = 0
+
+
+def patience_s(waiting: int, run_time_s: float, nireq: int) -> float:
+    """See :meth:`ServedVersion.patience_s`; 0.0 where less than a millisecond would do."""
+    wait_s = _PATIENCE * waiting * run_time_s / nireq
+    return min(_MOST_PATIENCE_S, wait_s) if wait_s >= _LEAST_PATIENCE_S else 0.0
 
 
 def shapes_of(task: InferTask) -> Shapes:
