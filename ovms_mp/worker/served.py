@@ -118,9 +118,10 @@ class Family:
 
 
 def patience_s(waiting: int, run_time_s: float, nireq: int) -> float:
-    """See :meth:`ServedVersion.patience_s`; 0.0 where less than a millisecond would do."""
-    wait_s = _PATIENCE * waiting * run_time_s / nireq
-    return min(_MOST_PATIENCE_S, wait_s) if wait_s >= _LEAST_PATIENCE_S else 0.0
+    """See :meth:`ServedVersion.patience_s`; 0.0 where less than a millisecond would do, or where nobody would come."""
+    until_next_s = run_time_s / nireq
+    wait_s = min(_MOST_PATIENCE_S, _PATIENCE * waiting * until_next_s)
+    return wait_s if wait_s >= max(_LEAST_PATIENCE_S, until_next_s) else 0.0
 
 
 def shapes_of(task: InferTask) -> Shapes:
