@@ -87,6 +87,8 @@ class Http2Connection:
         while not self.is_closed and not self._is_preface_due:
             if self._is_in_payload:
                 position = self._take_payload(view, position, end)
+            if self._only < 0 and not self._is_in_payload:
+                position = self._take_plain(view, position, end, is_over)
             body = position + frames.HEADER_SIZE
             if self._is_in_payload or end < body:
                 break
@@ -95,10 +97,6 @@ class Http2Connection:
                 break
             length, flags, stream_id = frames.parse_header(view, position)
             kind, length, stream_id = length & 0xFF, length >> 8, stream_id & frames.LARGEST_STREAM_ID
-            is_whole = kind == frames.DATA and not flags and self._only < 0 and body + length <= end
-            if is_whole and self._take_plain(stream_id, length, view, body):
-                position = body + length
-                continue
             self._check_frame(kind, stream_id, length)
             handler = _HANDLERS.get(kind)
             is_padded = kind == frames.DATA and bool(flags & frames.PADDED and length)
@@ -117,28 +115,29 @@ class Http2Connection:
                 self._end_faulty(stream_id, fault.code)
         return view[position:]
 
-    def _take_plain(self, stream_id: int, length: int, view: memoryview, start: int) -> bool:
-        """Take a DATA frame out of the middle of a body, if nothing is special. PERF: into a place without a call."""
-        stream = self.streams.get(stream_id)
-        if stream is None or not stream.is_remote_open or 0 <= stream.expected < length:
-            return False
-        if not 0 < length <= stream.receive_window or length > self._receive_window:
-            return False
-        if length > self.limits.max_frame_bytes:
-            return False
-        self._receive_window, self._unacked = self._receive_window - length, self._unacked + length
-        stream.receive_window, stream.unacked = stream.receive_window - length, stream.unacked + length
-        stream.expected -= length if stream.expected >= 0 else 0
-        self.frames_received += 1
-        sink = stream.sink
-        if sink is not None and (place := sink.place) is not None and sink.filled + length < len(place):
-            place[sink.filled : sink.filled + length] = view[start : start + length]
-            sink.filled, stream.missing = sink.filled + length, stream.missing - length
-        else:
-            stream.data(view[start : start + length])
-        if stream.unacked * 2 >= self.limits.stream_window_bytes and stream_id in self.streams:
-            self.grant_stream(stream)
-        return True
+    def _take_plain(self, view: memoryview, position: int, end: int, is_over: Callable[[], bool]) -> int:
+        """Take whole DATA frames up to one that is special; the position after them. PERF: few calls a frame."""
+        room = most = min(self._receive_window, self.limits.max_frame_bytes)
+        while (body := position + frames.HEADER_SIZE) <= end and (room == most or not is_over()):
+            length, flags, stream_id = frames.parse_header(view, position)
+            stream, kind, length = self.streams.get(stream_id), length & 0xFF, length >> 8
+            if stream is None or kind or flags or not stream.is_remote_open or 0 <= stream.expected < length:
+                break
+            if not 0 < length <= stream.receive_window or length > room or body + length > end:
+                break
+            position, room, sink = body + length, room - length, stream.sink
+            stream.receive_window, stream.unacked = stream.receive_window - length, stream.unacked + length
+            stream.expected -= length if stream.expected >= 0 else 0
+            self.frames_received += 1
+            if sink is not None and (place := sink.place) is not None and sink.filled + length < len(place):
+                place[sink.filled : sink.filled + length] = view[body:position]
+                sink.filled, stream.missing = sink.filled + length, stream.missing - length
+            else:
+                stream.data(view[body:position])
+            if stream.unacked * 2 >= self.limits.stream_window_bytes and stream_id in self.streams:
+                self.grant_stream(stream)
+        self._receive_window, self._unacked = self._receive_window - most + room, self._unacked + most - room
+        return position
 
     def _take_preface(self, view: memoryview) -> int:
         start = bytes(view[: len(frames.PREFACE)])

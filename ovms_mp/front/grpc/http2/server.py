@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 _TICK_S, _DRAIN_PING_S, _SCRATCH_BYTES, _FEW_CONNECTIONS = 0.1, 1.0, 256 << 10, 50
 _FAREWELL_S = 1.0  # For octets behind our last one; closing at once would reset what we wrote.
 _START_BYTES, _UNTAKEN_BYTES = 2 << 10, 16 << 20  # Untaken: roughly, for all connections.
+_LONE_TURN_NS = SECOND_NS // 250  # PERF: of the only connection; tasks and answers go in larger groups.
 _TURN_NS = SECOND_NS // 4000  # After so long with what one connection sent it is the others' turn.
 _SUSPECTS_REST, _CALM_NS = 9, SECOND_NS // 50  # Times what they took; new connections', for each fault.
 _LARGE_BYTES = 64 << 10  # Octets from which a system call of their own is cheaper than a copy.
@@ -86,15 +87,16 @@ class Http2Protocol(asyncio.BufferedProtocol):
         self._end_read(has_more=nbytes == self._offered)
 
     def _is_over(self) -> bool:
-        return self._turn_ns + time.monotonic_ns() - self._read_ns > _TURN_NS
+        took_ns = self._turn_ns + time.monotonic_ns() - self._read_ns
+        return took_ns > _TURN_NS and (took_ns > _LONE_TURN_NS or len(self._server.protocols) > 1)
 
     def _end_read(self, *, has_more: bool) -> None:
-        took_ns = time.monotonic_ns() - self._read_ns
+        is_over, took_ns = has_more and self._is_over(), time.monotonic_ns() - self._read_ns
         self._turn_ns = (self._turn_ns + took_ns) * has_more  # Else loops go on to others by themselves.
         is_suspect = self._read_ns < self.connection.suspect_until_ns
         if self.connection.output.nbytes > self._server.guard.limits.max_unread_bytes:
             self._abort(Hit.UNREAD)
-        elif is_suspect or self._turn_ns > _TURN_NS or self.connection.is_behind:
+        elif is_suspect or is_over or self.connection.is_behind:
             self._turn_ns = 0
             self._rest(took_ns * _SUSPECTS_REST * is_suspect)
         self.wake()
@@ -111,7 +113,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
             return
         if self.connection.is_behind:
             self.connection.receive(b"", self._read_ns, self._is_over)
-            self._turn_ns = _TURN_NS + 1  # To rest again, however short it was.
+            self._turn_ns = SECOND_NS  # To rest again, however short it was.
             self._end_read(has_more=True)
         else:
             self._transport.resume_reading()
@@ -230,8 +232,7 @@ class Http2Server:
         """Prepare; nothing listens yet. A context has its certificate and ``set_alpn_protocols(["h2"])``."""
         self.methods, self.guard, self._ssl_context = methods, guard, ssl_context
         self.protocols: set[Http2Protocol] = set()
-        self.scratch = memoryview(bytearray(_SCRATCH_BYTES))
-        self.changed = asyncio.Event()
+        self.scratch, self.changed = memoryview(bytearray(_SCRATCH_BYTES)), asyncio.Event()
         self._listeners, self.ports, self._turn = list[asyncio.Server](), list[int](), 0
         self.calm_ns = 0  # Until then new connections are not read.
         self._timer: asyncio.TimerHandle | None = None
