@@ -90,7 +90,7 @@ class Http2Connection:
             if self._only < 0 and not self._is_in_payload:
                 position = self._take_plain(view, position, end, is_over)
             body = position + frames.HEADER_SIZE
-            if self._is_in_payload or end < body:
+            if self._is_in_payload or self.is_closed or end < body:
                 break
             if is_over():
                 self.is_behind = True

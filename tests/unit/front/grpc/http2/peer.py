@@ -134,6 +134,8 @@ class Recorder(Stream):
     def data(self, piece: memoryview) -> None:
         self.body += piece
         self.peer.events.append(f"data {self.id} {len(piece)}")
+        if self.head.path == b"/refuse":
+            self.connection.reset(self.id, ErrorCode.REFUSED_STREAM)
 
     def ended(self) -> None:
         self.peer.events.append(f"end {self.id}")

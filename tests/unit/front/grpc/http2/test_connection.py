@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -28,6 +29,9 @@ from tests.unit.front.grpc.http2.peer import (
     settings,
     window,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LAST = (1 << 31) - 1
 
@@ -568,18 +572,25 @@ def test_what_waits_for_the_rest_of_a_frame_is_bounded() -> None:
 @pytest.mark.parametrize("most", [1, 2, 7])
 def test_a_turn_that_is_over_leaves_frames_for_later_and_none_is_lost(most: int) -> None:
     whole, parted = Peer(), Peer()
-    calls = [headers(n, end=False) + data(b"abc", n) + data(b"d", n, end=True) for n in range(1, 20, 2)]
+    calls = [
+        headers(n, end=False) + data(b"abc", n) * 3 + data(b"de", n) + data(b"f", n, end=True)
+        for n in range(1, 20, 2)
+    ]
     octets = b"".join(calls) + headers(21, end=False) + data(b"cut off", 21)[:11]
     whole.send(octets)
-    looks = itertools.cycle([False] * most + [True])
     lent = bytearray(octets)
 
-    parted.connection.receive(memoryview(lent), parted.now_ns, lambda: next(looks))
+    def clock() -> Callable[[], bool]:
+        """Over after so many looks, and from then on, as time does not go back."""
+        looks = itertools.count(1)
+        return lambda: next(looks) > most
+
+    parted.connection.receive(memoryview(lent), parted.now_ns, clock())
     lent[:] = b"\xee" * len(lent)  # As the next read does.
     turns = 1
     while parted.connection.is_behind:
         assert parted.events == whole.events[: len(parted.events)] != whole.events
-        parted.connection.receive(b"", parted.now_ns, lambda: next(looks))
+        parted.connection.receive(b"", parted.now_ns, clock())
         turns += 1
 
     assert turns > 1
@@ -587,6 +598,20 @@ def test_a_turn_that_is_over_leaves_frames_for_later_and_none_is_lost(most: int)
         peer.send(data(b"cut off", 21)[11:])
     assert parted.events == whole.events
     assert parted.written() == whole.written()
+
+
+@pytest.mark.parametrize("is_end", [False, True])
+def test_what_follows_the_frame_that_ended_a_draining_connection_is_not_taken(is_end: bool) -> None:
+    peer = Peer()
+    peer.send(headers(1, changed((":path", "/refuse")), end=False))
+    for _ in range(2):
+        peer.connection.drain()
+    peer.written()
+
+    peer.send(data(b"abc", end=is_end) + ping(b"too late"))
+
+    assert peer.connection.is_closed
+    assert peer.written() == ["rst 1 REFUSED_STREAM"]
 
 
 def test_nothing_is_held_after_the_end() -> None:
