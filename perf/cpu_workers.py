@@ -6,7 +6,7 @@ nothing set; with them OpenVINO called directly with two streams. Ratios are of 
 thread of each worker may run on are read from /proc after the first answers; two workers must have none in common.
 
 All are started several times: where a process finds its memory makes its runs up to 3 % slower or quicker for as long
-as it lives, more than what is to be told apart here.
+as it lives, more than what is to be told apart here. The two that are judged are loaded most, the others once a start.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ from perf.subjects import LoadedSubject, Subject, load_plan, running_floor
 from perf.table import say_environment, say_table, spread
 from perf.usage import allowed_cores, core_numbers, server_kind
 
+Rounds = dict[int, Measurement]
+"""What one server did, by round."""
+
 _MODEL = "resnet50"
 _CONCURRENCY = 16
 _TWO, _STREAMS, _DEFAULT, _FLOOR = (
@@ -55,6 +58,7 @@ class Setting:
     flags: tuple[str, ...]
 
 
+_JUDGED = (_TWO, _STREAMS)
 _SETTINGS = (
     Setting(name=_TWO, plugin_config={}, flags=("--cpu_workers", "2")),
     Setting(name=_STREAMS, plugin_config={"NUM_STREAMS": 2}, flags=()),
@@ -99,7 +103,7 @@ def measure(
     scratch: Path,
     repeats: int,
     seconds: float,
-    found: dict[str, list[Measurement]],
+    found: dict[str, Rounds],
 ) -> bool:
     """Start all servers and add what they do to ``found``; whether all answers were right and all cores disjoint."""
     scenario = Scenario(
@@ -125,21 +129,22 @@ def measure(
                 LoadedSubject(name=setting.name, plan=plan, pid=server.pid, kind_of=server_kind, scratch=own)
             )
         for repeat in range(repeats):
+            round_ = len(found[_TWO])
+            loaded = [subject for subject in subjects if subject.name in _JUDGED or not repeat]
             # Another begins each time: what runs after a pause of the machine is not always the same.
-            shift = repeat % len(subjects)
-            for subject in subjects[shift:] + subjects[:shift]:
-                figures = subject.measure(scenario.name, repeat, seconds)
-                found[subject.name].append(figures)
+            shift = round_ % len(loaded)
+            for subject in loaded[shift:] + loaded[:shift]:
+                figures = found[subject.name][round_] = subject.measure(scenario.name, repeat, seconds)
                 is_well &= not figures.unsuccessful
-                say(f"  #{repeat + 1} {subject.name}: {figures.rate_per_s:.1f}/s")
+                say(f"  #{round_ + 1} {subject.name}: {figures.rate_per_s:.1f}/s")
     return is_well
 
 
-def say_result(found: dict[str, list[Measurement]]) -> None:
+def say_result(found: dict[str, Rounds]) -> None:
     """Print the table and the ratios, each of one round."""
     rows = [("server", "req/s", "p50 ms", "p99 ms", "failed")]
     for name in (_FLOOR, _TWO, _STREAMS, _DEFAULT):
-        figures = found[name]
+        figures = found[name].values()
         rows.append(
             (
                 name,
@@ -152,16 +157,15 @@ def say_result(found: dict[str, list[Measurement]]) -> None:
     say("")
     say_table(rows)
     for other, wanted in ((_STREAMS, ", wanted 1.00"), (_DEFAULT, ""), (_FLOOR, "")):
-        pairs = zip(found[_TWO], found[other], strict=True)
-        ratios = [ours.rate_per_s / theirs.rate_per_s for ours, theirs in pairs]
-        say(f"{_TWO} / {other}: {spread(ratios)}{wanted}")
+        ratios = [found[_TWO][n].rate_per_s / theirs.rate_per_s for n, theirs in found[other].items()]
+        say(f"{_TWO} / {other}, {len(ratios)} rounds: {spread(ratios, '.3f')}{wanted}")
 
 
 def main() -> int:
     """Run; exit code 1 if answers were wrong or missing, or cores shared."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--starts", type=int, default=5, help="how often all servers are started")
-    parser.add_argument("--repeats", type=int, default=3, help="loads of each server after each start")
+    parser.add_argument("--starts", type=int, default=6, help="how often all servers are started")
+    parser.add_argument("--repeats", type=int, default=4, help="loads of the judged servers after each start")
     parser.add_argument("--seconds", type=float, default=6.0, help="length of each load")
     parser.add_argument(
         "--quick", action="store_true", help="one start, two loads of 4 s; the figures wobble"
@@ -174,7 +178,7 @@ def main() -> int:
         build_models(scratch, [_MODEL])
         files = ModelFiles(scratch, _MODEL)
         bodies = write_bodies(files)
-        found: dict[str, list[Measurement]] = defaultdict(list)
+        found: dict[str, Rounds] = defaultdict(dict)
         is_well = True
         for start in range(starts):
             say(f"start {start + 1} of {starts}")
