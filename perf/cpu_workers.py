@@ -5,8 +5,9 @@ Three servers take turns, all of them up: ``--cpu_workers 2``, one worker with `
 nothing set; with them OpenVINO called directly with two streams. Ratios are of one round each. The cores that each
 thread of each worker may run on are read from /proc after the first answers; two workers must have none in common.
 
-All are started several times: where a process finds its memory makes its runs up to 3 % slower or quicker for as long
-as it lives, more than what is to be told apart here. The two that are judged are loaded most, the others once a start.
+All are started several times, in turned order: where a process finds its memory makes its runs up to 3 % slower or
+quicker for as long as it lives, those started last are the quicker ones, and it is a percent that is to be told here.
+The two that are judged are loaded most, the others once a start.
 """
 
 from __future__ import annotations
@@ -104,8 +105,13 @@ def measure(
     repeats: int,
     seconds: float,
     found: dict[str, Rounds],
+    settings: tuple[Setting, ...],
 ) -> bool:
-    """Start all servers and add what they do to ``found``; whether all answers were right and all cores disjoint."""
+    """Start all servers in this order and add what they do to ``found``.
+
+    Returns:
+        Whether all answers were right and all cores disjoint.
+    """
     scenario = Scenario(
         name="cpu_workers",
         model="resnet50",
@@ -119,7 +125,7 @@ def measure(
             stack.enter_context(running_floor("openvino_async", scenario, files, bodies, scratch))
         ]
         is_well = True
-        for index, setting in enumerate(_SETTINGS):
+        for index, setting in enumerate(settings):
             own = scratch / str(index)
             entry = config_entry(files, setting.plugin_config)
             server = stack.enter_context(running_config([entry], own, *setting.flags))
@@ -182,7 +188,8 @@ def main() -> int:
         is_well = True
         for start in range(starts):
             say(f"start {start + 1} of {starts}")
-            is_well &= measure(files, bodies, scratch / str(start), repeats, seconds, found)
+            settings = _SETTINGS[::-1] if start % 2 else _SETTINGS
+            is_well &= measure(files, bodies, scratch / str(start), repeats, seconds, found, settings)
         say_result(found)
     return 0 if is_well else 1
 
