@@ -5,9 +5,9 @@ Three servers take turns, all of them up: ``--cpu_workers 2``, one worker with `
 nothing set; with them OpenVINO called directly with two streams. Ratios are of one round each. The cores that each
 thread of each worker may run on are read from /proc after the first answers; two workers must have none in common.
 
-All are started several times, in turned order: where a process finds its memory makes its runs up to 3 % slower or
-quicker for as long as it lives, those started last are the quicker ones, and it is a percent that is to be told here.
-The two that are judged are loaded most, the others once a start.
+All are started several times, in turned order: the same server, started anew, is up to 3 % slower or quicker for as
+long as it lives, and it is a percent that is to be told here. The two that are judged are loaded most, the others once
+a start.
 """
 
 from __future__ import annotations
