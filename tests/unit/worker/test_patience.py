@@ -14,9 +14,9 @@ from ovms_mp.worker.served import patience_s
         (0, 0.010, 1, 0.0),  # Nobody waits behind it.
         (1, 0.0012, 8, 0.0),  # The loop would make a millisecond of it.
         (4, 0.002, 2, 0.002),  # Half of what those behind it will wait.
-        (16, 0.007, 1, 0.008),
+        (16, 0.007, 1, 0.016),
         (16, 0.020, 1, 0.0),  # The next answer comes later than this one could wait.
-        (16, 0.014, 2, 0.008),
+        (16, 0.014, 2, 0.016),
     ],
 )
 def test_an_answer_waits_for_others_while_tasks_wait_behind_it(
