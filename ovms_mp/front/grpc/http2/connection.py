@@ -41,9 +41,8 @@ class Http2Connection:
         self._tail: bytes | memoryview = b""  # Of a frame that is not complete, or left for later.
         self._only, self._block = frames.SETTINGS, bytearray()  # The one type that may come next; -1: any.
         self._block_stream = self._block_flags = self._continuations = 0
-        self._is_in_payload = self._is_last_data = False
+        self._is_in_payload, self._is_last_data, self._left, self._padding = False, False, 0, 0
         self._data_stream: Stream | None = None
-        self._left = self._padding = 0
         self._receive_window = self.limits.connection_window_bytes
         self._counts, self._counting_until_ns, self.suspect_until_ns = Counter[Hit](), 0, 0
         self.output.write(frames.frame(frames.SETTINGS, 0, 0, self.limits.settings()))
@@ -87,15 +86,15 @@ class Http2Connection:
         while not self.is_closed and not self._is_preface_due:
             if self._is_in_payload:
                 position = self._take_payload(view, position, end)
-            before = -1
-            while position > before and self._only < 0 and not self._is_in_payload and not is_over():
-                before, position = position, self._take_plain(view, position, end)
             body = position + frames.HEADER_SIZE
             if self._is_in_payload or self.is_closed or end < body:
                 break
             if is_over():
                 self.is_behind = True
                 break
+            if self._only < 0 and (after := self._take_plain(view, position, end)) > position:
+                position = after
+                continue
             length, flags, stream_id = frames.parse_header(view, position)
             kind, length, stream_id = length & 0xFF, length >> 8, stream_id & frames.LARGEST_STREAM_ID
             self._check_frame(kind, stream_id, length)
