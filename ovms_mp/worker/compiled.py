@@ -138,7 +138,7 @@ class CompiledVersion:
         for slot in self.slots:
             try:
                 for index, shape in enumerate(shapes):
-                    tensor = ov.Tensor(self._input_types[index], ov.Shape(list(shape)))
+                    tensor = ov.Tensor(self._input_types[index], ov.Shape(shape))
                     np.asarray(tensor.data).reshape(-1).view(np.uint8).fill(0)
                     slot.request.set_input_tensor(index, tensor)
                 for _ in range(2):
@@ -244,13 +244,16 @@ def _spec_of(port: ov.ConstOutput, name: str, what: str) -> TensorSpec:
 def _copy_outputs(results: list[AnyArray], task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
     """Place outputs whose shape only the run could tell; one copy more than a static output costs.
 
-    PERF: what a run costs besides the engine is slow, as the engine has emptied the caches: 60 us here before the shape
-    was the array's. To go through an ``ov.Shape`` takes 20 us, as its end is an exception in C++.
+    PERF: shapes are the arrays'. Going through an ``ov.Shape`` ends by an exception in C++, which takes 20 us.
 
     Args:
-        results: Views of the infer request's own tensors.
-        task: With room for them.
-        arena: Where the room is.
+        results: Views of the infer request's own tensors, in the order of the outputs.
+        task: Whose output region they shall go to.
+        arena: Where that is.
+
+    Raises:
+        OutputsTooLarge: They need a larger region.
+        ProtocolError: The region is not inside the arena.
     """
     needed = sum([aligned(array.nbytes) for array in results])
     if needed > task.output_nbytes:
@@ -260,7 +263,9 @@ def _copy_outputs(results: list[AnyArray], task: InferTask, arena: Arena) -> tup
     for array in results:
         ref = TensorRef(offset, array.nbytes, array.shape)
         if ref.nbytes:
-            arena.view(ref)[:] = array.reshape(-1).view(np.uint8).data
+            # Not by the views' own assignment, which would hold the interpreter for as long as it takes.
+            place = np.frombuffer(arena.view(ref), dtype=np.uint8)
+            np.copyto(place, array.reshape(-1).view(np.uint8))
         refs.append(ref)
         offset += aligned(ref.nbytes)
     return tuple(refs)

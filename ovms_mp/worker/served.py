@@ -23,7 +23,8 @@ UNKNOWN_RUN_TIME_S = 0.01
 _PATIENCE = 0.5
 """PERF: 1.3 ms a run, two streams, 16 in flight: 616/s when each answer leaves at once, 646 with a quarter or half."""
 _LEAST_PATIENCE_S, _MOST_PATIENCE_S = 0.001, 0.016
-"""The loop waits in whole milliseconds; a shorter wait would become one of these. PERF: 8 ms at most, 2 % less."""
+"""The loop waits in whole milliseconds; a shorter wait would become one of these. PERF: 2.5 ms a run, two streams, 16
+in flight: 2 % more with 16 ms than with 8."""
 
 
 @dataclass(slots=True)
@@ -118,10 +119,10 @@ class Family:
 
 
 def patience_s(waiting: int, run_time_s: float, nireq: int) -> float:
-    """See :meth:`ServedVersion.patience_s`; 0.0 where less than a millisecond would do, or where nobody would come."""
+    """See :meth:`ServedVersion.patience_s`; 0.0 where less than a millisecond would do, or where not two would come."""
     until_next_s = run_time_s / nireq
     wait_s = min(_MOST_PATIENCE_S, _PATIENCE * waiting * until_next_s)
-    return wait_s if wait_s >= max(_LEAST_PATIENCE_S, until_next_s) else 0.0
+    return wait_s if wait_s >= max(_LEAST_PATIENCE_S, 2 * until_next_s) else 0.0
 
 
 def shapes_of(task: InferTask) -> Shapes:

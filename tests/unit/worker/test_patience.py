@@ -15,7 +15,8 @@ from ovms_mp.worker.served import patience_s
         (1, 0.0012, 8, 0.0),  # The loop would make a millisecond of it.
         (4, 0.002, 2, 0.002),  # Half of what those behind it will wait.
         (16, 0.007, 1, 0.016),
-        (16, 0.020, 1, 0.0),  # The next answer comes later than this one could wait.
+        (16, 0.009, 1, 0.0),  # One other answer would come in time, which is not worth the wait.
+        (3, 0.002, 1, 0.0),
         (16, 0.014, 2, 0.016),
     ],
 )

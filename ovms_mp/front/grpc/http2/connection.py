@@ -89,7 +89,7 @@ class Http2Connection:
             body = position + frames.HEADER_SIZE
             if self._is_in_payload or self.is_closed or end < body:
                 break
-            if is_over():
+            if position and is_over():  # Something is taken whatever the clock says.
                 self.is_behind = True
                 break
             if self._only < 0 and (after := self._take_plain(view, position, end)) > position:
@@ -116,10 +116,10 @@ class Http2Connection:
         return view[position:]
 
     def _take_plain(self, view: memoryview, position: int, end: int) -> int:
-        """Take a run of whole DATA frames, up to one that is special; the position after it. PERF: no call a frame."""
+        """Take a run of whole DATA frames for places of sinks; the position after it. PERF: no hook is called."""
         streams, parse, half = self.streams, frames.parse_header, self.limits.stream_window_bytes >> 1
         room = most = min(self._receive_window, self.limits.max_frame_bytes)
-        for _ in range(16):  # Between looks at the clock.
+        for _ in range(16):  # Or as long as there is room, then the caller looks at the clock.
             if (body := position + frames.HEADER_SIZE) > end:
                 break
             word, flags, stream_id = parse(view, position)
@@ -127,16 +127,19 @@ class Http2Connection:
             if stream is None or flags or word & 0xFF or not 0 < length <= room or body + length > end:
                 break
             sink, window = stream.sink, stream.receive_window - length
-            if sink is None or window < half or 0 <= stream.expected < length or not stream.is_remote_open:
+            if sink is None or window <= half or 0 <= stream.expected < length or not stream.is_remote_open:
                 break
             place, filled = sink.place, sink.filled + length
             if place is None or filled >= len(place):
                 break
             position, room = body + length, room - length
             place[sink.filled : filled] = view[body:position]
-            stream.receive_window, sink.filled = window, filled
+            stream.receive_window, sink.filled, self.frames_received = (
+                window,
+                filled,
+                self.frames_received + 1,
+            )
             stream.missing, stream.expected = stream.missing - length, stream.expected - length
-            self.frames_received += 1
         self._receive_window += room - most
         return position
 
@@ -366,16 +369,16 @@ class Http2Connection:
 
     def grant_stream(self, stream: Stream) -> None:
         """Give back a stream's window that is half used, if it reads on and not too much is held."""
-        used = (whole := self.limits.stream_window_bytes) - stream.receive_window
-        is_due = used * 2 >= whole and stream.is_remote_open
+        used = self.limits.stream_window_bytes - stream.receive_window
+        is_due = used * 2 >= self.limits.stream_window_bytes and stream.is_remote_open
         if is_due and stream.is_reading and self.may_grant():
             self._write_word(frames.WINDOW_UPDATE, stream.id, used)
             stream.receive_window += used
 
     def regrant(self) -> None:
         """Give back the connection's window when a quarter is used, unless too much is held."""
-        used = (whole := self.limits.connection_window_bytes) - self._receive_window
-        if used * 4 >= whole and self.may_grant():
+        used = self.limits.connection_window_bytes - self._receive_window
+        if used * 4 >= self.limits.connection_window_bytes and self.may_grant():
             self._write_word(frames.WINDOW_UPDATE, 0, used)
             self._receive_window += used
 

@@ -30,7 +30,7 @@ class Stream:
 
     def __init__(self, stream_id: int, receive_window: int, send_window: int, expected: int) -> None:
         self.id = stream_id
-        self.expected = expected  # Octets still missing to content-length; negative if there is none.
+        self.expected = expected  # Octets still missing to content-length; negative if none were named.
         self.receive_window = receive_window  # What the peer may send.
         self.send_window = send_window  # Negative after the peer shrank its windows (6.9.2).
         self.is_remote_open = self.is_local_open = True  # The peer may still send; we may.

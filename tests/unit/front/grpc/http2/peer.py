@@ -12,6 +12,7 @@ from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.frames import ErrorCode
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
 from ovms_mp.front.grpc.http2.output import Stream
+from ovms_mp.front.sinks import fill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 REQUEST = ((":method", "POST"), (":scheme", "http"), (":path", "/a"), (":authority", "host"))
 OK = b"\x88"
 SECOND = 1_000_000_000
+PLACE_BYTES = 2 << 20
 
 
 def frame(
@@ -114,6 +116,27 @@ def described(kind: int, flags: int, stream: int, payload: bytes) -> str:
     return words[kind]
 
 
+class Place:
+    """A sink that has room for all that is sent to it."""
+
+    def __init__(self) -> None:
+        self.place: memoryview | None = memoryview(bytearray(PLACE_BYTES))
+        self.filled = 0
+
+    def advance(self, nbytes: int) -> None:
+        self.filled += nbytes
+
+    def feed(self, piece: memoryview) -> int:
+        raise AssertionError("there is a place")
+
+    def finish(self) -> bytes:
+        assert self.place is not None
+        return bytes(self.place[: self.filled])
+
+    def abort(self) -> None:
+        self.place = None
+
+
 class Recorder(Stream):
     """Notes what it is told. What it does besides is in the request's path."""
 
@@ -128,10 +151,16 @@ class Recorder(Stream):
 
     def opened(self) -> None:
         self.peer.events.append(f"request {self.id}")
+        if self.head.path == b"/placed":
+            self.sink, self.missing = Place(), PLACE_BYTES
         if self.head.path == b"/early":
             self.connection.output.headers(self, OK, is_end=True)
 
     def data(self, piece: memoryview) -> None:
+        if self.sink is not None:
+            fill(self.sink, piece)
+            self.missing -= len(piece)
+            return
         self.body += piece
         self.peer.events.append(f"data {self.id} {len(piece)}")
         if self.head.path == b"/refuse":
