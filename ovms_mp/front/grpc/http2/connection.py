@@ -134,12 +134,9 @@ class Http2Connection:
                 break
             position, room = body + length, room - length
             place[sink.filled : filled] = view[body:position]
-            stream.receive_window, sink.filled, self.frames_received = (
-                window,
-                filled,
-                self.frames_received + 1,
-            )
+            stream.receive_window, sink.filled = window, filled
             stream.missing, stream.expected = stream.missing - length, stream.expected - length
+            self.frames_received += 1
         self._receive_window += room - most
         return position
 
