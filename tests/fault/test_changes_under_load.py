@@ -41,7 +41,7 @@ class Doses:
 
 @pytest.fixture
 def doses(fault_seconds: float) -> Doses:
-    return Doses(50, 20, 10) if fault_seconds >= 60 else Doses(6, 4, 2)
+    return Doses(50, 20, 10) if fault_seconds >= 60 else Doses(4, 3, 2)
 
 
 @pytest.mark.timeout(900)
