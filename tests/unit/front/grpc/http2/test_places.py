@@ -83,14 +83,15 @@ def test_frames_for_a_place_have_the_effects_of_others(
 
 
 def test_interleaved_streams_have_their_own_places() -> None:
-    peer = Peer()
+    peer, octets = Peer(), {1: b"abcdef", 3: b"ABCDEF"}
+    mixed = [data(octets[stream][n : n + 2], stream) for n in (0, 2, 4) for stream in (1, 3)]
 
-    peer.send(opened(1) + opened(3) + b"".join(pieces(n, stream=s) for n in (10, 20, 30) for s in (1, 3)))
+    peer.send(opened(1) + opened(3) + b"".join(mixed))
 
-    for stream in (1, 3):
+    for stream, expected in octets.items():
         sink = peer.recorders[stream].sink
         assert sink is not None
-        assert sink.finish() == b"A" * 60
+        assert sink.finish() == expected
 
 
 @pytest.mark.parametrize("looks", [0, 1, 3])
