@@ -15,7 +15,7 @@ import pytest
 
 from ovms_mp.demo import digits
 from tests.support.ledger import MARK, Ledger, assert_nothing_left
-from tests.support.models import ModelZoo, build_resnet50
+from tests.support.models import ModelZoo, build_resnet50, run_builder
 from tests.support.server import Server
 from tests.support.tfs_client import TfsClient
 
@@ -37,6 +37,18 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> ModelZoo:
 def resnet50(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Base path of the ResNet-50 topology with fixed random weights."""
     return build_resnet50(tmp_path_factory.mktemp("resnet50"))
+
+
+@pytest.fixture(scope="session")
+def formats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Base paths of one model in formats that are not OpenVINO's; TensorFlow takes half a minute for them."""
+    return run_builder("tests.support.build_formats", tmp_path_factory.mktemp("formats"))
+
+
+@pytest.fixture(scope="session")
+def settings_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Base paths of the models that only the settings need."""
+    return run_builder("tests.support.build_settings_models", tmp_path_factory.mktemp("settings_models"))
 
 
 @pytest.fixture(scope="session")

@@ -188,12 +188,11 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(zoo: ModelZoo, tfs: TfsClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(
+    zoo: ModelZoo, settings_models: Path, tfs: TfsClient, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
     root = tmp_path_factory.mktemp("bad")
     library = compile_library(root)
-    settings_models = root / "settings_models"
-    command = [sys.executable, "-m", "tests.support.build_settings_models", str(settings_models)]
-    subprocess.run(command, check=True, timeout=120)
     for model in (*BAD, *OTHERS):
         install_adder(zoo, root / model, 1)
     entries: list[dict[str, Any]] = [

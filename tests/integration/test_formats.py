@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,15 +13,6 @@ from tests.support.models import infer_directly
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def formats(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Base paths by format, built by a process of its own."""
-    root = tmp_path_factory.mktemp("formats")
-    command = [sys.executable, "-m", "tests.support.build_formats", str(root)]
-    subprocess.run(command, check=True, timeout=300)
-    return root
 
 
 @pytest.mark.parametrize(

@@ -88,13 +88,13 @@ class Table:
 
 
 @pytest.fixture(scope="module")
-def models(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(
+    zoo: ModelZoo, settings_models: Path, formats: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A directory with the base paths of all test models."""
     root = tmp_path_factory.mktemp("settings") / "models"
-    shutil.copytree(zoo.root, root)
-    for builder in ("build_settings_models", "build_formats"):
-        command = [sys.executable, "-m", f"tests.support.{builder}", str(root)]
-        subprocess.run(command, check=True, timeout=300, capture_output=True)
+    for built in (zoo.root, settings_models, formats):
+        shutil.copytree(built, root, dirs_exist_ok=True)
     for version in (1, 2, 3):
         install_adder(zoo, root / "adders", version)
     return root

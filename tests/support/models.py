@@ -44,10 +44,7 @@ class ModelZoo:
     @classmethod
     def build(cls, root: Path) -> ModelZoo:
         """Build all models below ``root``."""
-        subprocess.run(
-            [sys.executable, "-m", "tests.support.build_models", str(root)], check=True, timeout=300
-        )
-        return cls(root)
+        return cls(run_builder("tests.support.build_models", root))
 
     def base_path(self, name: str) -> Path:
         """The directory that holds ``1/``."""
@@ -89,6 +86,10 @@ def infer_directly(model_file: Path, inputs: Mapping[str, AnyArray], directory: 
 
 def build_resnet50(root: Path) -> Path:
     """Build the ResNet-50 topology with fixed random weights; its base path. Input ``image`` f32 [1,3,224,224]."""
-    command = [sys.executable, "-m", "perf.model_builder", "--root", str(root), "resnet50"]
-    subprocess.run(command, check=True, timeout=300)
-    return root / "models" / "resnet50"
+    return run_builder("perf.model_builder", root, "resnet50", "--root") / "models" / "resnet50"
+
+
+def run_builder(module: str, root: Path, *options: str) -> Path:
+    """Build models below ``root``, the module's last argument, in a process of its own; returns ``root``."""
+    subprocess.run([sys.executable, "-m", module, *options, str(root)], check=True, timeout=300)
+    return root
