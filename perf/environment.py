@@ -58,6 +58,7 @@ def describe_environment() -> Environment:
         is_dirty=_output("git", "status", "--porcelain", "--", ".", ":!perf/results") != "",
         load_average=os.getloadavg()[0],
         packages=_package_versions(),
+        congestion_control=_text(Path("/proc/sys/net/ipv4/tcp_congestion_control")),
     )
 
 

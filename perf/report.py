@@ -220,7 +220,7 @@ def environment_line(found: Environment) -> str:
     return (
         f"{found.taken_at}, commit {found.commit[:12]}{dirty}, {found.cpu_model}, "
         f"cores {list(found.affinity)}, governor {found.governor}, load {found.load_average:.2f}, "
-        f"Linux {found.kernel}, Python {found.python}, "
+        f"Linux {found.kernel}, TCP {found.congestion_control}, Python {found.python}, "
         f"openvino {found.packages['openvino']}, grpcio {found.packages['grpcio']}"
     )
 
