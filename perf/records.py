@@ -31,8 +31,7 @@ class Environment(Record, frozen=True, tag="environment"):
         is_dirty: The checkout differs from ``commit``.
         load_average: One minute's, before the run; above about 0.5 somebody else was at work.
         packages: Version by distribution name.
-        congestion_control: What the kernel gives to new TCP connections, also on loopback. BBR paces there, too, and
-            keeps less on its way than CUBIC.
+        congestion_control: What the kernel gives to new TCP connections, on loopback, too, or "unreadable".
     """
 
     schema: int

@@ -94,7 +94,8 @@ def models(
     """A directory with the base paths of all test models."""
     root = tmp_path_factory.mktemp("settings") / "models"
     for built in (zoo.root, settings_models, formats):
-        shutil.copytree(built, root, dirs_exist_ok=True)
+        for base_path in built.iterdir():
+            shutil.copytree(base_path, root / base_path.name)  # Fails where two have the same name.
     for version in (1, 2, 3):
         install_adder(zoo, root / "adders", version)
     return root
