@@ -8,7 +8,7 @@ The way of a request, with the failure that each arrow can raise::
           -> validate        InputNameMismatch, ShapeMismatch, DtypeMismatch, OutputNameMismatch
           -> lease           TensorTooLarge, NoFreeSlot
           -> worker queue    QueueFull, DeadlineExceeded, CallCancelled, WorkerLost
-          -> inference       InferenceFailed
+          -> inference       InferenceFailed, WorkerCrashed, AnswerTooLarge
 
 ``ModelLoadFailed`` and ``DeviceUnavailable`` appear in a version's status, and answer a request or reload that made
 the server load; ``ConfigError`` and ``BootError`` end a process with an exit code. A client hears of the former only
@@ -139,6 +139,17 @@ class TensorTooLarge(OvmsError):
         return 413
 
 
+class AnswerTooLarge(OvmsError):
+    """The outputs of the request are longer than the server answers."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+    @property
+    def http_status(self) -> int:
+        """413 instead of 429: trying again cannot help."""
+        return 413
+
+
 class NoFreeSlot(OvmsError):
     """The arena is full at this moment."""
 
@@ -173,6 +184,16 @@ class WorkerLost(OvmsError):
     """The inference worker died while it had the request, and no successor took it in time."""
 
     code = Code.UNAVAILABLE
+
+
+class WorkerCrashed(OvmsError):
+    """The engine crashed while it ran this request, or did lately while it ran the same one.
+
+    Not UNAVAILABLE like :class:`WorkerLost`: clients and proxies send such a request again, to other servers, too, and
+    it would crash each of them. Not the client's fault either, as the request is valid for the model.
+    """
+
+    code = Code.INTERNAL
 
 
 class Draining(OvmsError):

@@ -35,11 +35,11 @@ from ovms_mp.wire.channels import Dealer
 from ovms_mp.wire.messages import CancelTask, InferResult, InferTask, decode_to_front, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.wire.arena import Arena
-    from ovms_mp.wire.messages import InferFailed, TensorRef
+    from ovms_mp.wire.messages import DeathRecord, InferFailed, TensorRef
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +55,26 @@ _TRIM_SLACK_BYTES = 16 << 20
 
 class WorkerGone(Exception):
     """The task's worker was reaped before its answer; the lease is whole, so the task can be sent to a successor."""
+
+    def __init__(self, end: WorkerEnd | None = None) -> None:
+        super().__init__()
+        self.end = end
+        """What the worker had to do with the task; None where it is not known to have run it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnd:
+    """How a worker ended that was running a task.
+
+    Attributes:
+        reason: For people.
+        has_crashed: By a signal that a process brings on itself.
+        was_alone: It ran nothing else.
+    """
+
+    reason: str
+    has_crashed: bool
+    was_alone: bool
 
 
 class RouteWasStale(Exception):
@@ -124,6 +144,8 @@ class Dispatcher:
         self.memory = arena.memory
         self.make_room: Callable[[], bool] = lambda: False
         """Called when a lease does not fit: releases some other one, or is false."""
+        self.judge: Callable[[InferTask, WorkerEnd], None] = _acquit
+        """Called for each task that a worker was running when it ended, also when its client has given up."""
         self._arena = arena
         self._allocator = ArenaAllocator(arena.size_bytes)
         self._address = address
@@ -224,8 +246,13 @@ class Dispatcher:
                 self._flush_soon(link)
             raise
 
-    def keep_links(self, endpoints: Iterable[str]) -> None:
-        """Drop the links to workers that a snapshot does not list any more: they have been reaped."""
+    def keep_links(self, endpoints: Iterable[str], deaths: Sequence[DeathRecord] = ()) -> None:
+        """Drop the links to workers that a snapshot does not list any more: they have been reaped.
+
+        Args:
+            endpoints: Where those that live take tasks.
+            deaths: What is known of those that do not.
+        """
         self._alive = frozenset(endpoints)
         for endpoint in [endpoint for endpoint in self._links if endpoint not in self._alive]:
             link = self._links.pop(endpoint)
@@ -233,14 +260,29 @@ class Dispatcher:
             # Answers that left the worker before it died are as good as any.
             self._drain(link, sys.maxsize)
             link.dealer.close()
+            ends = self._ends_of(next((death for death in deaths if death.endpoint == endpoint), None))
             for flight in link.flights.values():
-                self._land(flight, WorkerGone())
+                end = ends.get(flight.task.task_id)
+                if end is not None:
+                    self.judge(flight.task, end)
+                self._land(flight, WorkerGone(end))
             link.flights.clear()
         for link in self._links.values():
             # What waits for the turn's end leaves before the manager hears that the new snapshot is applied.
             self._flush(link)
         if self._is_idle():
             self._idle.set()
+
+    def _ends_of(self, death: DeathRecord | None) -> dict[int, WorkerEnd]:
+        """By the id of each task of this front that a worker was running when it ended."""
+        if death is None:
+            return {}
+        end = WorkerEnd(death.reason, death.has_crashed, len(death.running) == 1)
+        return {
+            mark.task_id: end
+            for mark in death.running
+            if f"{mark.arena}:{mark.epoch}".encode() == self._address
+        }
 
     async def wait_idle(self, within_s: float) -> None:
         """Wait until no task is unanswered, but not longer than ``within_s``."""
@@ -363,6 +405,10 @@ class Dispatcher:
             future.set_result(answer.outputs)
         else:
             future.set_exception(_as_exception(answer))
+
+
+def _acquit(_task: InferTask, _end: WorkerEnd) -> None:
+    """Until the service sets its own."""
 
 
 def _as_exception(

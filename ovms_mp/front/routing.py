@@ -46,6 +46,11 @@ class VersionRoute:
         return self.status.version
 
     @property
+    def title(self) -> str:
+        """For messages to clients."""
+        return f"model {self.model_name!r} version {self.version}"
+
+    @property
     def may_come(self) -> bool:
         """Whether waiting a moment makes sense: it is being loaded, or its worker is being replaced."""
         return self.status.state in (State.START, State.LOADING) and not self.status.error_code
@@ -75,6 +80,8 @@ class RoutingTable:
         self.is_draining = snapshot.is_draining
         self.workers = snapshot.workers
         self.plan = snapshot.plan
+        self.deaths = snapshot.deaths
+        self.convictions = snapshot.convictions
         self.endpoints = frozenset(worker.endpoint for worker in snapshot.workers)
         """Of all living workers; a version is served at some of them."""
         self._models = {

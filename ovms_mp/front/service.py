@@ -19,9 +19,11 @@ from ovms_mp.errors import (
     OutputNameMismatch,
     ShapeMismatch,
     VersionNotFound,
+    WorkerCrashed,
     WorkerLost,
 )
 from ovms_mp.front.convert import write_tensor
+from ovms_mp.front.convictions import Convictions, crashed_text
 from ovms_mp.front.dispatch import OutputsDidNotFit, RouteWasStale, WorkerGone
 from ovms_mp.front.flow import current_flow
 from ovms_mp.front.reload import reload_failure
@@ -34,19 +36,19 @@ from ovms_mp.wire.messages import InferTask, RoutingSnapshot, TensorRef
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from ovms_mp.front.dispatch import Dispatcher, Lease
+    from ovms_mp.front.dispatch import Dispatcher, Lease, WorkerEnd
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.tensors import GivenTensor
     from ovms_mp.model.status import VersionStatus
     from ovms_mp.model.tensors import TensorSpec
-    from ovms_mp.wire.messages import ConfigReloaded
+    from ovms_mp.wire.messages import ConfigReloaded, Conviction
 
 AnswerT = TypeVar("AnswerT")
 
 _MAX_HINTS = 1024
 _MAX_ROUTES = 5
-_MAX_TRIES = 2
-"""A request is sent once, and once more when its worker died: what kills two workers is likely the request."""
+_MAX_LOST_RUNS = 2
+"""Workers that may end while they run one request, if nothing says that it was the request's fault."""
 
 
 class Service:
@@ -58,6 +60,7 @@ class Service:
         request_timeout_s: float,
         retry_window_s: float,
         ask_reload: Callable[[int], Awaitable[ConfigReloaded]],
+        announce: Callable[[Conviction], None] = lambda _: None,
     ) -> None:
         """Begin with no model.
 
@@ -66,7 +69,10 @@ class Service:
             request_timeout_s: Deadline of requests that bring none.
             retry_window_s: Longest wait for a version that is about to come.
             ask_reload: Has the manager reload, until a monotonic deadline in ns or 0.
+            announce: Tells the manager of a request that crashes workers.
         """
+        self._convictions = Convictions(dispatcher.memory, announce)
+        dispatcher.judge = self._judge
         self._dispatcher = dispatcher
         self._ask_reload = ask_reload
         self._request_timeout_ns = int(request_timeout_s * 1e9)
@@ -78,7 +84,8 @@ class Service:
     def replace_table(self, table: RoutingTable) -> None:
         """Take a new snapshot; whoever waits for a version looks again."""
         self._table = table
-        self._dispatcher.keep_links(table.endpoints)
+        self._convictions.learn(table.convictions)
+        self._dispatcher.keep_links(table.endpoints, table.deaths)
         self._table_changed.set()
         self._table_changed = asyncio.Event()
 
@@ -269,20 +276,25 @@ class Service:
     ) -> AnswerT:
         """Send the task, again where that can help, and encode its outputs."""
         output_lease: Lease | None = None
-        tries = 1
+        lost: list[WorkerEnd] = []
         try:
             while True:
+                if task.handle in self._convictions.by_handle:
+                    self._convictions.check(task, route.title)
                 held = leases if output_lease is None else (*leases, output_lease)
                 try:
                     refs = await self._dispatcher.infer(route, task, held)
-                except WorkerGone:
-                    if tries == _MAX_TRIES:
-                        raise WorkerLost(
-                            f"two inference workers died with this request to model {route.model_name!r}"
-                        ) from None
-                    tries += 1
+                except WorkerGone as gone:
+                    if gone.end is not None:
+                        lost.append(gone.end)
+                        self._refuse_if_guilty(task, lost, route.title)
                     route = await self._successor(route)
-                    task = _again(task, self._dispatcher.new_task_id(), handle=route.handle)
+                    task = _again(
+                        task,
+                        self._dispatcher.new_task_id(),
+                        handle=route.handle,
+                        is_suspect=task.is_suspect or any(end.has_crashed for end in lost),
+                    )
                 except OutputsDidNotFit as short:
                     if output_lease is not None:
                         self._dispatcher.release(output_lease)
@@ -297,6 +309,31 @@ class Service:
         finally:
             if output_lease is not None:
                 self._dispatcher.release(output_lease)
+
+    def _judge(self, task: InferTask, end: WorkerEnd) -> None:
+        """Remember a task that crashed its worker beyond doubt: by itself, or again after it was under suspicion."""
+        if end.has_crashed and (end.was_alone or task.is_suspect):
+            self._convictions.convict(task, end.reason)
+
+    def _refuse_if_guilty(self, task: InferTask, lost: Sequence[WorkerEnd], title: str) -> None:
+        """Decide about a task with which workers ended that were running it; the last one just now.
+
+        Raises:
+            WorkerCrashed: The task is at fault.
+            WorkerLost: It has been run often enough.
+        """
+        end = lost[-1]
+        if end.has_crashed and (end.was_alone or task.is_suspect):
+            raise WorkerCrashed(crashed_text(title, end.reason)) from None
+        if len(lost) < _MAX_LOST_RUNS:
+            return
+        if all(one.was_alone for one in lost):
+            # Killed by somebody else each time, who may be the kernel for want of memory.
+            self._convictions.convict(task, end.reason)
+            raise WorkerCrashed(crashed_text(title, end.reason)) from None
+        raise WorkerLost(
+            f"{title}: {len(lost)} inference workers died while they ran this request ({end.reason})"
+        ) from None
 
     async def _successor(self, route: VersionRoute) -> VersionRoute:
         """The same version on another worker, or on the one that follows the dead one when there is no other."""
@@ -353,7 +390,12 @@ class Service:
 
 
 def _again(
-    task: InferTask, task_id: int, *, handle: int | None = None, output: Lease | None = None
+    task: InferTask,
+    task_id: int,
+    *,
+    handle: int | None = None,
+    output: Lease | None = None,
+    is_suspect: bool | None = None,
 ) -> InferTask:
     """The task under a new id, for another worker or with another output region."""
     return InferTask(
@@ -364,6 +406,7 @@ def _again(
         task.output_nbytes if output is None else output.nbytes,
         task.deadline_ns,
         task.flow,
+        task.is_suspect if is_suspect is None else is_suspect,
     )
 
 

@@ -17,7 +17,15 @@ from ovms_mp.front.service import Service
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.control import ControlLink
 from ovms_mp.wire.heartbeat import HeartbeatThread
-from ovms_mp.wire.messages import ConfigReloaded, Drain, Drained, Ready, RoutingSnapshot, SnapshotApplied
+from ovms_mp.wire.messages import (
+    ConfigReloaded,
+    Drain,
+    Drained,
+    Ready,
+    RequestConvicted,
+    RoutingSnapshot,
+    SnapshotApplied,
+)
 
 if TYPE_CHECKING:
     from ovms_mp.errors import OvmsError
@@ -65,6 +73,7 @@ class FrontSession:
             self._spec.limits.request_timeout_s,
             self._spec.limits.retry_window_s,
             self.reload_config,
+            lambda conviction: self._send(RequestConvicted(conviction)),
         )
         self._heartbeat.start()
         self._tick()
@@ -113,7 +122,7 @@ class FrontSession:
         self.dispatcher.close()
         self._control.close()
 
-    def _send(self, message: Ready | ReloadConfig | Drained | SnapshotApplied) -> None:
+    def _send(self, message: Ready | ReloadConfig | RequestConvicted | Drained | SnapshotApplied) -> None:
         self._control.send(message)
         # SAFETY: sending can consume the edge of the edge-triggered descriptor.
         self._loop.call_soon(self._take_control)

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, WorkerLost
+from ovms_mp.errors import Code, DeviceUnavailable, ModelLoadFailed, WorkerLost
 from ovms_mp.manager.deployments import Deployments, Phase, endpoints_of, settings_of
 from ovms_mp.manager.planner import Known, plan
 from ovms_mp.model.status import State, VersionStatus
@@ -438,11 +438,14 @@ class Catalogue:
         endpoints: tuple[str, ...] = ()
         if serving is not None and status.state is State.AVAILABLE:
             endpoints = endpoints_of(serving, self._workers.routes(serving.settings.device))
+        is_paused = serving is not None and serving.paused_until > 0 and status.state is not State.AVAILABLE
+        isolation = serving.isolation if serving is not None else ""
         return VersionRecord(
             version=status.version,
             state=status.state,
-            error_code=status.error_code,
-            error_message=status.error_message or entry.note,
+            # Nobody waits for what will not come within a moment.
+            error_code=status.error_code or (Code.UNAVAILABLE.number if is_paused else 0),
+            error_message=status.error_message or isolation or entry.note,
             handle=serving.handle if serving else 0,
             endpoints=endpoints,
             nireq=serving.nireq if serving else 0,

@@ -54,6 +54,19 @@ class Kind(enum.Enum):
         return self in (Kind.GRPC, Kind.REST)
 
 
+_CRASH_SIGNALS = frozenset(
+    {
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGABRT,
+        signal.SIGTRAP,
+        signal.SIGSYS,
+    }
+)
+
+
 @dataclass(slots=True)
 class Child:
     """A running process.
@@ -66,6 +79,7 @@ class Child:
         process: The handle of a process that the manager started itself.
         pidfd: Descriptor that becomes readable when the process has ended; also the race-free way to signal
             it.
+        status: Once it has ended, its exit code, or minus the signal; None if unknown.
     """
 
     name: str
@@ -84,11 +98,17 @@ class Child:
     applied_epoch: int = 0
     is_waiting: bool = False
     ready_at: float = 0.0
+    status: int | None = None
 
     @property
     def was_ready(self) -> bool:
         """Whether it ever took work."""
         return self.ready_at > 0.0
+
+    @property
+    def has_crashed(self) -> bool:
+        """Whether it was ended by a signal that a process brings on itself, unlike SIGKILL and SIGTERM."""
+        return self.status is not None and -self.status in _CRASH_SIGNALS
 
     def to(self, state: ChildState) -> None:
         """Step to a state.

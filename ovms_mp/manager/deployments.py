@@ -58,6 +58,9 @@ class Deployment:
         pending: Workers that were told to load it and have not answered, with the number of that order.
         unload_epoch: Snapshot without it, which every front must have applied before it is unloaded; 0 for none.
         cache_directory: Where the trial left what it compiled.
+        is_isolated: It is loaded at a worker of its own only.
+        isolation: Why, for people.
+        paused_until: That worker is not started before this moment; 0.0 for no pause.
     """
 
     handle: int
@@ -76,6 +79,14 @@ class Deployment:
     outputs: tuple[TensorSpecRecord, ...] = ()
     nireq: int = 0
     detail: str = ""
+    is_isolated: bool = False
+    isolation: str = ""
+    paused_until: float = 0.0
+
+    @property
+    def tenant(self) -> int:
+        """Whose workers it is loaded at: its own handle, or 0 for those that are shared."""
+        return self.handle if self.is_isolated else 0
 
     @property
     def title(self) -> str:
@@ -110,8 +121,8 @@ def settings_of(config: ModelConfig, limits: LimitsConfig) -> ModelSettings:
 class WorkerGate(Protocol):
     """How deployments reach the workers of a device."""
 
-    def ready(self, device: str) -> tuple[str, ...]:
-        """READY workers that take loads, by child id."""
+    def ready(self, device: str, tenant: int = 0) -> tuple[str, ...]:
+        """READY workers that take loads, by child id: those of one deployment, or those that all others share."""
 
     def send(self, worker: str, message: LoadModel | UnloadModel) -> None:
         """Send one of them a message."""
@@ -156,6 +167,8 @@ class Deployments:
         self._by_handle: dict[int, Deployment] = {}
         self._next_handle = 1
         self._orders = itertools.count()
+        self._evictions: list[tuple[int, str, int]] = []
+        """(epoch, worker, handle): what is unloaded at a worker once fronts have applied that snapshot."""
 
     def __iter__(self) -> Iterator[Deployment]:
         """All of them, also retiring ones."""
@@ -206,6 +219,10 @@ class Deployments:
 
     def fronts_applied(self, epoch: int) -> None:
         """Every front routes by a snapshot of at least this epoch."""
+        for unload_epoch, worker, handle in self._evictions:
+            if unload_epoch <= epoch:
+                self._workers.send(worker, UnloadModel(handle))
+        self._evictions = [eviction for eviction in self._evictions if eviction[0] > epoch]
         for deployment in self:
             if deployment.phase is Phase.RETIRING and 0 < deployment.unload_epoch <= epoch:
                 deployment.unload_epoch = 0
@@ -213,12 +230,52 @@ class Deployments:
                     self._workers.send(worker, UnloadModel(deployment.handle))
                 self._end_if_empty(deployment)
 
-    def worker_ready(self, worker: str, device: str) -> None:
-        """A worker takes loads: give it everything its device should have, what is being served first."""
+    def isolate(self, deployment: Deployment, unload_epoch: int) -> bool:
+        """Have it loaded at a worker of its own and nowhere else; whether that makes sense.
+
+        Args:
+            deployment: One that serves.
+            unload_epoch: Snapshot that does not route to the shared workers any more.
+        """
+        if deployment.phase is not Phase.SERVING or deployment.is_isolated:
+            return False
+        deployment.is_isolated = True
+        self._evictions += [(unload_epoch, worker, deployment.handle) for worker in deployment.loaded]
+        deployment.loaded.clear()
+        deployment.pending.clear()  # What comes of these is unloaded.
+        self._observer.workers_changed(deployment)
+        return True
+
+    def release(self, deployment: Deployment) -> None:
+        """Have it loaded where its device's others are; its own worker serves until then."""
+        deployment.is_isolated, deployment.isolation, deployment.paused_until = False, "", 0.0
+        for worker in self._workers.ready(deployment.settings.device):
+            self._send_load(deployment, worker)
+
+    def needs_own_worker(self, handle: int) -> bool:
+        """Whether a deployment's own worker must stay."""
+        deployment = self._by_handle.get(handle)
+        if deployment is None:
+            return False
+        if deployment.is_isolated or deployment.phase is Phase.RETIRING:
+            return True
+        shared = self._workers.ready(deployment.settings.device)
+        return not any(worker in deployment.loaded for worker in shared)
+
+    def worker_ready(self, worker: str, device: str, tenant: int = 0) -> None:
+        """A worker takes loads: give it everything it should have, what is being served first.
+
+        Args:
+            worker: By its child id.
+            device: What it serves.
+            tenant: The only deployment that it is for, or 0.
+        """
         waiting = [
             deployment
             for deployment in self
-            if deployment.settings.device == device and deployment.phase in (Phase.LOADING, Phase.SERVING)
+            if deployment.settings.device == device
+            and deployment.tenant == tenant
+            and deployment.phase in (Phase.LOADING, Phase.SERVING)
         ]
         for deployment in sorted(waiting, key=lambda entry: entry.phase is not Phase.SERVING):
             self._send_load(deployment, worker)
@@ -247,12 +304,14 @@ class Deployments:
             if deployment.phase is Phase.RETIRING:
                 self._end_if_empty(deployment)
 
-    def is_complete_on(self, worker: str, device: str) -> bool:
-        """Whether a worker has everything that its device serves."""
+    def is_complete_on(self, worker: str, device: str, tenant: int = 0) -> bool:
+        """Whether a worker has everything that its device serves, or the one deployment that it is for."""
         return all(
             worker in deployment.loaded
             for deployment in self
-            if deployment.phase is Phase.SERVING and deployment.settings.device == device
+            if deployment.phase is Phase.SERVING
+            and deployment.settings.device == device
+            and deployment.tenant == tenant
         )
 
     def state_changed(self, worker: str, message: ModelStateChanged) -> None:
@@ -285,7 +344,11 @@ class Deployments:
         self._workers.send(worker, deployment.load_message())
 
     def _loaded_at(self, deployment: Deployment, worker: str, message: ModelStateChanged) -> None:
-        deployment.pending.pop(worker, None)
+        is_expected = deployment.pending.pop(worker, None) is not None
+        if deployment.is_isolated and not is_expected:
+            # It was isolated while this worker, which others share, was loading it.
+            self._workers.send(worker, UnloadModel(deployment.handle))
+            return
         deployment.loaded.add(worker)
         deployment.deaths_in_load = 0
         deployment.inputs, deployment.outputs = message.inputs, message.outputs

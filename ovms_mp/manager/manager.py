@@ -20,6 +20,7 @@ from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.fronts import Fronts
 from ovms_mp.manager.machine import read_machine
+from ovms_mp.manager.quarantine import Quarantine
 from ovms_mp.manager.reload import ConfigFile, ReloadRequests
 from ovms_mp.manager.repository import Repository
 from ovms_mp.manager.specs import SpecMaker
@@ -41,6 +42,7 @@ from ovms_mp.wire.messages import (
     ProbeDone,
     Ready,
     ReloadConfig,
+    RequestConvicted,
     RoutingSnapshot,
     SnapshotApplied,
     Welcome,
@@ -105,6 +107,7 @@ class Manager:
         self._catalogue = Catalogue(config.models, config.limits, self._workers, self._trials)
         self._catalogue.on_outdated = self._ask_plan
         self._workers.watch = self._catalogue.deployments
+        self._quarantine = Quarantine(self._catalogue, self._staff)
         self._repository = Repository(
             config.repository.settle_s, is_watching=config.repository.poll_wait_s > 0
         )
@@ -162,6 +165,7 @@ class Manager:
         self._fronts.close()
         self._repository.close()
         self._trials.close()
+        self._workers.close()
         signal.set_wakeup_fd(-1)
         for descriptor in (self._signal_read, self._signal_write):
             os.close(descriptor)
@@ -275,6 +279,7 @@ class Manager:
         applied = self._fronts.applied_epoch(self._epoch)
         self._catalogue.deployments.fronts_applied(applied)
         if self._phase not in _STOPPING:
+            self._quarantine.advance()
             self._staff.advance(self._catalogue.deployments, self._epoch, applied)
 
     def _snapshot(self) -> RoutingSnapshot:
@@ -284,6 +289,8 @@ class Manager:
             workers=self._workers.records(),
             plan=self._staff.plan_lines(),
             models=self._catalogue.records(),
+            deaths=self._quarantine.deaths(),
+            convictions=self._quarantine.convictions(),
         )
 
     def _answer_reloads(self) -> None:
@@ -363,6 +370,8 @@ class Manager:
             case ArenaReleased(arena=arena, epoch=epoch):
                 self._fronts.arena_released(child, arena, epoch)
                 self._fronts.welcome_waiting(self._snapshot())
+            case RequestConvicted(conviction=conviction) if child.kind.is_front:
+                self._quarantine.convicted(conviction)
             case Drained():
                 _log.debug("event=drained child=%s", child.child_id)
             case _:
@@ -398,7 +407,7 @@ class Manager:
             seat = self._workers.became_ready(child)
             if seat is not None:
                 self._is_snapshot_due = True
-                self._catalogue.deployments.worker_ready(child.child_id, seat.device)
+                self._catalogue.deployments.worker_ready(child.child_id, seat.device, seat.tenant)
 
     def _send(self, child: Child, message: ToChild) -> None:
         self._control.send(child.child_id.encode(), encode(message))
@@ -409,8 +418,12 @@ class Manager:
             self._trials.exited(child, reason)
             return
         if child.kind is Kind.WORKER:
-            was_leaving = self._staff.worker_exited(child)
+            seat = self._workers.seat_of(child)
+            was_leaving = seat is not None and seat.is_leaving
             self._catalogue.deployments.worker_lost(child.child_id, "" if was_leaving else reason)
+            if seat is not None:
+                self._quarantine.worker_died(child, seat, reason)
+            self._staff.worker_exited(child)
             self._fronts.worker_reaped(child)
             self._ask_plan()
         elif child.kind.is_front:
@@ -419,7 +432,10 @@ class Manager:
 
     def role_failed(self, name: str, reason: str) -> None:
         """A worker that a reload asked for cannot be started: its device's models fail, the server goes on."""
+        tenant = self._staff.tenant_of(name)
         device = self._staff.role_failed(name)
+        if tenant:
+            self._quarantine.release(tenant)
         if device is not None:
             self._catalogue.device_failed(
                 device, f"no inference worker for {device!r} can be started: {reason}"

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import structs
+
 from ovms_mp.config import MEBIBYTE
 from ovms_mp.manager.children import ChildState, Kind
 from ovms_mp.manager.cpu_plan import CpuPlan, make_plan
 from ovms_mp.wire.messages import Drain, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ovms_mp.config import ServerConfig
     from ovms_mp.manager.children import Child
@@ -43,8 +45,8 @@ _GROWTH_WORTH_REPLACING = 1.1
 class Completeness(Protocol):
     """Who knows what a worker has loaded."""
 
-    def is_complete_on(self, worker: str, device: str) -> bool:
-        """Whether it has everything that its device serves."""
+    def is_complete_on(self, worker: str, device: str, tenant: int = 0) -> bool:
+        """Whether it has everything that its device serves, or the one deployment that it is for."""
 
 
 @dataclass(slots=True)
@@ -129,7 +131,7 @@ class Staff:
             seats = [
                 seat
                 for seat in self._workers
-                if seat.device == device and not seat.is_leaving and seat.replaces is None
+                if seat.device == device and not (seat.is_leaving or seat.tenant) and seat.replaces is None
             ]
             for seat, share in zip(seats, shares, strict=False):
                 if seat.share != share and seat not in successors:
@@ -141,7 +143,7 @@ class Staff:
         if seat is None:
             return None
         self._workers.remove(seat)
-        if seat.device in self._workers.devices():
+        if seat.tenant or seat.device in self._workers.devices():
             return None
         self._unavailable.add(seat.device)
         return seat.device
@@ -152,6 +154,31 @@ class Staff:
         successor = self._workers.add(seat.device, share or seat.share, replaces=seat)
         self._fill(successor)
         return successor
+
+    def isolate(self, device: str, tenant: int, pause_s: Callable[[], float]) -> None:
+        """Start a worker for one deployment only, on the cores that its device's first worker has.
+
+        Args:
+            device: Its device.
+            tenant: Its handle.
+            pause_s: How long a successor of that worker must wait.
+        """
+        if any(seat.tenant == tenant and not seat.is_leaving for seat in self._workers):
+            return
+        # Both would tie their threads to the same cores.
+        share = structs.replace(self.share_of(device), is_pinning_safe=False)
+        self._fill(self._workers.add(device, share, tenant=tenant), pause_s)
+
+    def tenant_of(self, name: str) -> int:
+        """The one deployment that a seat is for; 0 for a seat that is shared, or unknown."""
+        return next((seat.tenant for seat in self._workers if seat.name == name), 0)
+
+    def let_tenants_go(self, is_needed: Callable[[int], bool]) -> None:
+        """Retire workers of deployments that need none of their own any more."""
+        for seat in self._workers:
+            if seat.tenant and not seat.is_leaving and not is_needed(seat.tenant):
+                _log.info("event=worker_not_needed seat=%s device=%s", seat.name, seat.device)
+                self._leave(seat)
 
     def advance(self, catalogue: Completeness, epoch: int, applied_epoch: int) -> None:
         """Carry on what was begun.
@@ -173,7 +200,7 @@ class Staff:
 
     def _succeed(self, seat: Seat, old: Seat, child: Child, catalogue: Completeness) -> None:
         """Let the old worker leave once its successor has everything."""
-        if not catalogue.is_complete_on(child.child_id, seat.device):
+        if not catalogue.is_complete_on(child.child_id, seat.device, seat.tenant):
             return
         seat.replaces = None
         if seat.name in self._memory:
@@ -198,15 +225,16 @@ class Staff:
         self._workers.remove(seat)
         return True
 
-    def _fill(self, seat: Seat) -> None:
+    def _fill(self, seat: Seat, pause_s: Callable[[], float] = lambda: 0.0) -> None:
         self._supervisor.fill(
             seat.name,
             Kind.WORKER,
             lambda child_id: self._workers.seated(
-                seat, self._specs.worker(child_id, seat.device, seat.share)
+                seat, self._specs.worker(child_id, seat.device, seat.share, seat.page_descriptor)
             ),
-            self._descriptors,
+            (*self._descriptors, *((seat.page_descriptor,) if seat.page_descriptor >= 0 else ())),
             is_vital=not self._has_started,
+            pause_s=pause_s,
         )
 
     def _leave(self, seat: Seat) -> None:

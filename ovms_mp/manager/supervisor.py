@@ -64,6 +64,10 @@ class Observer(Protocol):
         """A child that the server can do without cannot be started; its role is given up."""
 
 
+def _no_pause() -> float:
+    return 0.0
+
+
 @dataclass(slots=True)
 class _Role:
     """A place that a child fills, and what its successors need."""
@@ -77,6 +81,7 @@ class _Role:
     quick_deaths: int = 0
     is_wanted: bool = True
     is_vital: bool = True
+    pause_s: Callable[[], float] = _no_pause
 
 
 class Supervisor:
@@ -103,6 +108,7 @@ class Supervisor:
         descriptors: tuple[int, ...],
         *,
         is_vital: bool = True,
+        pause_s: Callable[[], float] = _no_pause,
     ) -> None:
         """Keep a child of this kind running from now on.
 
@@ -112,8 +118,9 @@ class Supervisor:
             make_spec: Makes the command line of a process with the given child id.
             descriptors: What it inherits.
             is_vital: Whether the server must stop when it cannot be started.
+            pause_s: How long a successor must wait at least; asked when one is due.
         """
-        self._roles[name] = _Role(name, kind, make_spec, descriptors, is_vital=is_vital)
+        self._roles[name] = _Role(name, kind, make_spec, descriptors, is_vital=is_vital, pause_s=pause_s)
         self._spawn(self._roles[name])
 
     def spawn_once(self, kind: Kind, spec: ChildSpec, descriptors: tuple[int, ...]) -> Child | None:
@@ -259,7 +266,7 @@ class Supervisor:
     def _collect_one(self, child: Child) -> None:
         self._poller.unregister(child.pidfd)
         del self._children[child.child_id]
-        status = child.reap()
+        status = child.status = child.reap()
         child.close()
         previous = child.state
         child.to(ChildState.EXITED)
@@ -295,6 +302,7 @@ class Supervisor:
         delay_s = 0.0
         if role.quick_deaths > 1:
             delay_s = min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2.0 ** (role.quick_deaths - 2))
+        delay_s = max(delay_s, role.pause_s())
         _log.warning("event=respawn role=%s in_s=%g", role.name, delay_s)
         if delay_s:
             self._timers.call_after(delay_s, lambda: self._spawn(role) if role.is_wanted else None)

@@ -9,12 +9,14 @@ loaded everything the first is not routed to any more, and ends when it has answ
 from __future__ import annotations
 
 import logging
+import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.manager.children import Child, ChildState
 from ovms_mp.wire.messages import LoadModel, UnloadModel, WorkerRecord
+from ovms_mp.wire.run_page import RunPage, create_run_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +35,15 @@ class LoadWatch(Protocol):
         """Whether a worker has not yet said how a load went."""
 
 
+def _new_page() -> int:
+    """A run page's descriptor; -1 where the system refuses: then nothing is known of what a worker dies of."""
+    try:
+        return create_run_page()
+    except OSError as error:
+        _log.warning("event=no_run_page error=%s", error)
+        return -1
+
+
 @dataclass(slots=True, eq=False)
 class Seat:
     """A place for a worker.
@@ -42,6 +53,8 @@ class Seat:
         is_leaving: Fronts are being told, or have been, to route elsewhere.
         replaces: The seat that leaves once this one has everything.
         leave_epoch: Snapshot without it, which every front must have applied before its worker is drained.
+        tenant: Handle of the one deployment that it is for; 0 for all others of the device.
+        page: Where its workers, one after another, mark what they run.
     """
 
     name: str
@@ -52,6 +65,19 @@ class Seat:
     is_leaving: bool = False
     replaces: Seat | None = None
     leave_epoch: int = 0
+    tenant: int = 0
+    page_descriptor: int = field(default_factory=_new_page)
+    page: RunPage = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Map the page."""
+        self.page = RunPage(self.page_descriptor)
+
+    def close(self) -> None:
+        """Give the page back; its worker is gone."""
+        self.page.close()
+        if self.page_descriptor >= 0:
+            os.close(self.page_descriptor)
 
     @property
     def is_ready(self) -> bool:
@@ -77,16 +103,24 @@ class Workers:
         self._count = 0
         self.watch: LoadWatch | None = None
 
-    def add(self, device: str, share: CpuShare, replaces: Seat | None = None) -> Seat:
+    def add(self, device: str, share: CpuShare, replaces: Seat | None = None, tenant: int = 0) -> Seat:
         """A new seat, still empty."""
-        seat = Seat(f"worker-{self._count}", device, share, replaces=replaces)
+        if replaces is not None:
+            tenant = replaces.tenant
+        seat = Seat(f"worker-{self._count}", device, share, replaces=replaces, tenant=tenant)
         self._count += 1
         self._seats[seat.name] = seat
         return seat
 
     def remove(self, seat: Seat) -> None:
         """Forget a seat whose worker is gone."""
-        self._seats.pop(seat.name, None)
+        if self._seats.pop(seat.name, None) is not None:
+            seat.close()
+
+    def close(self) -> None:
+        """Forget all seats; no worker lives."""
+        for seat in self:
+            self.remove(seat)
 
     def __iter__(self) -> Iterator[Seat]:
         return iter(list(self._seats.values()))
@@ -96,8 +130,8 @@ class Workers:
         return self._seats.get(child.name)
 
     def devices(self) -> set[str]:
-        """Devices with a seat that stays."""
-        return {seat.device for seat in self if not seat.is_leaving}
+        """Devices with a seat that stays, and that is not for one deployment only."""
+        return {seat.device for seat in self if not seat.is_leaving and not seat.tenant}
 
     def seated(self, seat: Seat, spec: WorkerSpec) -> WorkerSpec:
         """Remember where the seat's new worker will take tasks; gives the spec back."""
@@ -124,10 +158,12 @@ class Workers:
         """Whether every seat has its worker."""
         return all(seat.is_ready for seat in self if not seat.is_leaving)
 
-    def ready(self, device: str) -> tuple[str, ...]:
-        """READY workers of a device, by child id."""
+    def ready(self, device: str, tenant: int = 0) -> tuple[str, ...]:
+        """READY workers of a device, by child id: those of one deployment, or those that all others share."""
         return tuple(
-            seat.child.child_id for seat in self if seat.device == device and seat.is_ready and seat.child
+            seat.child.child_id
+            for seat in self
+            if seat.device == device and seat.tenant == tenant and seat.is_ready and seat.child
         )
 
     def routes(self, device: str) -> Iterator[tuple[str, str]]:

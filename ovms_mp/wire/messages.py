@@ -18,7 +18,7 @@ import msgspec
 from ovms_mp.errors import OvmsError, ProtocolError, error_from_record
 from ovms_mp.model.input_settings import InputSettings
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,6 +127,51 @@ class WorkerRecord(Record, frozen=True):
     endpoint: str
 
 
+class RunMark(Record, frozen=True, array_like=True):
+    """Something that ran at a worker: a task by its front's arena, that arena's epoch and its own id; or a load."""
+
+    arena: int
+    epoch: int
+    task_id: int
+    handle: int
+
+
+class DeathRecord(Record, frozen=True):
+    """A worker's end, in the routing snapshots after it.
+
+    Attributes:
+        endpoint: Where it took tasks; names that one process.
+        reason: How it ended, for people.
+        has_crashed: By a signal that a process brings on itself; otherwise somebody else may have ended it.
+        running: What it ran at that moment. Everything else that it had been sent is innocent.
+    """
+
+    endpoint: str
+    reason: str
+    has_crashed: bool
+    running: tuple[RunMark, ...]
+
+
+class Conviction(Record, frozen=True):
+    """Inputs that end any worker which runs them.
+
+    Attributes:
+        handle: The loaded version whose inputs they are.
+        sketch: Digest of shapes and of a part of the bytes, which is quick to compare.
+        digest: Digest of shapes and all bytes.
+        at_ns: When it was found out.
+        until_ns: When it is forgotten.
+        reason: How the worker ended, for people.
+    """
+
+    handle: int
+    sketch: bytes
+    digest: bytes
+    at_ns: int
+    until_ns: int
+    reason: str
+
+
 class ModelRecord(Record, frozen=True):
     """One model in a routing snapshot; ``default_version`` is 0 when there is none to serve."""
 
@@ -205,6 +250,12 @@ class ReloadConfig(Message, frozen=True):
     request_id: int
 
 
+class RequestConvicted(Message, frozen=True):
+    """Front to manager: this request of mine crashed a worker. All fronts hear of it by the next snapshot."""
+
+    conviction: Conviction
+
+
 class ArenaReleased(Message, frozen=True):
     """Worker to manager, the answer to :class:`ArenaRetired`: nothing of mine touches that epoch any more."""
 
@@ -235,6 +286,8 @@ class RoutingSnapshot(Message, frozen=True):
         workers: Workers that live. One that is missing has been reaped: what it had will not be answered,
             and it touches no arena any more.
         plan: How the machine is divided, line by line, for people.
+        deaths: The last workers that ended.
+        convictions: Requests that must not be run again.
     """
 
     epoch: int
@@ -242,6 +295,8 @@ class RoutingSnapshot(Message, frozen=True):
     workers: tuple[WorkerRecord, ...]
     plan: tuple[str, ...]
     models: tuple[ModelRecord, ...]
+    deaths: tuple[DeathRecord, ...] = ()
+    convictions: tuple[Conviction, ...] = ()
 
 
 class LoadModel(Message, frozen=True):
@@ -298,6 +353,7 @@ ToManager: TypeAlias = (
     | ModelStateChanged
     | ProbeDone
     | ReloadConfig
+    | RequestConvicted
     | ArenaReleased
     | Drained
 )
@@ -318,6 +374,7 @@ class InferTask(HotMessage, frozen=True):
         deadline_ns: Not started after this moment; 0 for none.
         flow: Tasks of one front with the same number take turns with others' as if they were one; 0 for a task of its
             own.
+        is_suspect: A worker crashed while it ran this task and others; run alone, it is guilty or not.
     """
 
     task_id: int
@@ -327,6 +384,7 @@ class InferTask(HotMessage, frozen=True):
     output_nbytes: int
     deadline_ns: int
     flow: int = 0
+    is_suspect: bool = False
 
 
 class CancelTask(HotMessage, frozen=True):

@@ -112,12 +112,16 @@ class WorkerSpec(ChildSpec, frozen=True, kw_only=True):
         data_endpoint: Where it takes tasks; unique for this process, so that a successor never gets its mail.
         engine: What its core is made with.
         cpu: Its part of the machine.
+        run_page: Descriptor of the page where it marks what it runs; -1 where nobody will read that.
+        max_answer_bytes: Longest outputs of one request; 0 for no limit.
     """
 
     device: str
     data_endpoint: str
     engine: EngineSpec
     cpu: CpuShare
+    run_page: int = -1
+    max_answer_bytes: int = 0
 
 
 class ProbeSpec(ChildSpec, frozen=True, kw_only=True):

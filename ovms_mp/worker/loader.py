@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ModelLoadFailed, OvmsError
+from ovms_mp.wire.run_page import NOT_A_TASK
 from ovms_mp.worker.affinity import call_strays_back, low_priority
 from ovms_mp.worker.loaded import load_version
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.wire.channels import Wakeup
     from ovms_mp.wire.messages import LoadModel
+    from ovms_mp.wire.run_page import RunPage
     from ovms_mp.wire.specs import CpuShare
     from ovms_mp.worker.compiled import CompiledVersion
     from ovms_mp.worker.loaded import LoadedVersion
@@ -41,14 +43,16 @@ class LoadOutcome:
 class Loader:
     """One load at a time; what is let go does not wait for one."""
 
-    def __init__(self, core: ov.Core, cpu: CpuShare, wakeup: Wakeup) -> None:
+    def __init__(self, core: ov.Core, cpu: CpuShare, wakeup: Wakeup, page: RunPage) -> None:
         """Prepare; no thread runs before there is work for it.
 
         Args:
             core: The process's core.
             cpu: This worker's part of the machine.
             wakeup: Wakes the loop when :attr:`outcomes` has something.
+            page: Where loads are marked, so that nothing else is blamed for what they do.
         """
+        self._page = page
         self._core = core
         self._cpu = cpu
         self._wakeup = wakeup
@@ -68,6 +72,7 @@ class Loader:
         start = time.monotonic()
         loaded: LoadedVersion | None = None
         error: OvmsError | None = None
+        mark = self._page.begin((0, 0), NOT_A_TASK, request.handle)
         try:
             with low_priority():
                 loaded = load_version(self._core, request, self._cpu)
@@ -79,6 +84,8 @@ class Loader:
             # worker's end.
             _log.exception("event=load_raised model=%s version=%d", request.name, request.version)
             error = ModelLoadFailed(f"{type(raised).__name__}: {raised}")
+        finally:
+            self._page.end(mark)
         self.outcomes.append(LoadOutcome(request, loaded, error, time.monotonic() - start))
         self._wakeup.set()
 

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from ovms_mp.model.tensors import TensorSpec
     from ovms_mp.wire.channels import Router
     from ovms_mp.wire.control import ControlLink
+    from ovms_mp.wire.run_page import RunPage
     from ovms_mp.wire.specs import ArenaHandle, CpuShare
     from ovms_mp.worker.pool import FinishedRun, InferPool
 
@@ -87,6 +88,15 @@ class _Retirement:
     epoch: int
 
 
+@dataclass(slots=True)
+class _Lone:
+    """A task under suspicion: what it is handed over to runs nothing else, so that it is convicted or cleared."""
+
+    version: ServedVersion
+    queued: QueuedTask
+    has_begun: bool = False
+
+
 class WorkerLoop:
     """Owns the worker's sockets, loaded versions and queues."""
 
@@ -97,6 +107,7 @@ class WorkerLoop:
         data: Router,
         arenas: tuple[ArenaHandle, ...],
         cpu: CpuShare,
+        page: RunPage,
     ) -> None:
         self._control = control
         self._data = data
@@ -111,9 +122,10 @@ class WorkerLoop:
         self._flush_at_s = 0.0
         """When what is in the outbox leaves; 0.0 for at the end of this turn."""
         self._wakeup = Wakeup()
-        self._runs = Runs(self._wakeup)
-        self._loader = Loader(core, cpu, self._wakeup)
-        self._shaping = Shaping(self._versions, self._answer, self._wakeup, cpu)
+        self._runs = Runs(self._wakeup, page)
+        self._loader = Loader(core, cpu, self._wakeup, page)
+        self._shaping = Shaping(self._versions, self._answer, self._wakeup, cpu, page)
+        self._lone: _Lone | None = None
         self._counters = _Counters()
         self._drain_deadline_ns = 0
 
@@ -154,7 +166,8 @@ class WorkerLoop:
 
     def _longest_wait_s(self) -> float | None:
         """How long the loop may wait for something to happen; None for ever."""
-        if any(version.queue.tasks and version.free_pool() for version in self._versions.values()):
+        can_start = self._lone is None
+        if can_start and any(entry.queue.tasks and entry.free_pool() for entry in self._versions.values()):
             return 0.0
         longest_s = self._shaping.longest_wait_s()
         if not self._outbox:
@@ -313,6 +326,8 @@ class WorkerLoop:
 
     def _start_tasks(self) -> None:
         """Start what can start, one task of each version in turn, so that no model waits behind another's queue."""
+        if self._lone is not None and not self._run_lone(self._lone):
+            return
         turn_ends = time.perf_counter() + _TURN_LIMIT_S
         is_busy = True
         while is_busy:
@@ -322,12 +337,30 @@ class WorkerLoop:
                 if pool is None or (queued := self._next_task(version)) is None:
                     continue
                 is_busy = True
-                if version.runs_in_threads or not pool.has_idle:
+                if queued.task.is_suspect:
+                    self._lone = _Lone(version, queued)
+                    version.running += 1  # It is not done with before this one is.
+                    if not self._run_lone(self._lone):
+                        return
+                elif version.runs_in_threads or not pool.has_idle:
                     self._hand_over(version, pool, queued)
                 else:
-                    self._note_run(pool.run_now(version, queued))
+                    self._note_run(pool.run_now(version, queued, self._runs))
             if time.perf_counter() > turn_ends:
                 return
+
+    def _run_lone(self, lone: _Lone) -> bool:
+        """Carry on with a task under suspicion; whether it is done with, so that others may start."""
+        if not lone.has_begun:
+            if self._running_by_arena:
+                return False
+            lone.has_begun = True
+            lone.version.running -= 1
+            if self._dismiss(lone.queued) or lone.version.pool is None:
+                self._lone = None
+                return True
+            self._hand_over(lone.version, lone.version.pool, lone.queued)
+        return False
 
     def _next_task(self, version: ServedVersion) -> QueuedTask | None:
         """The next task that is still wanted."""
@@ -358,6 +391,8 @@ class WorkerLoop:
         while self._runs.ended:
             run = self._runs.ended.popleft()
             arena_key = run.queued.peer.arena_key
+            if self._lone is not None and run.queued is self._lone.queued:
+                self._lone = None
             run.pool.handed_over -= 1
             run.version.running -= 1
             self._running_by_arena[arena_key] -= 1

@@ -10,6 +10,7 @@ from ovms_mp.wire.channels import Router
 from ovms_mp.wire.heartbeat import HeartbeatThread
 from ovms_mp.wire.messages import Ready
 from ovms_mp.wire.process import run_child, with_control_link
+from ovms_mp.wire.run_page import RunPage
 from ovms_mp.wire.specs import WorkerSpec
 from ovms_mp.worker.affinity import cores_text, take_share
 
@@ -41,7 +42,8 @@ def _serve(spec: WorkerSpec, control: ControlLink) -> None:
     # PERF: what has been imported stays for ever; a collection after an unload need not walk it (48 ms, then 0).
     gc.freeze()
     with Router(spec.data_endpoint) as data:
-        loop = WorkerLoop(core, control, data, spec.common.arenas, spec.cpu)
+        page = RunPage(spec.run_page)
+        loop = WorkerLoop(core, control, data, spec.common.arenas, spec.cpu, page)
         heartbeat = HeartbeatThread(
             spec.common.control_endpoint, spec.child_id, spec.common.heartbeat_interval_s, loop.measure
         )

@@ -27,6 +27,7 @@ from ovms_mp.worker.compiled import OutputsTooLarge
 if TYPE_CHECKING:
     from ovms_mp.wire.channels import Wakeup
     from ovms_mp.wire.messages import InferTask
+    from ovms_mp.wire.run_page import RunPage
     from ovms_mp.worker.compiled import CompiledVersion, InferSlot
     from ovms_mp.worker.queues import QueuedTask
     from ovms_mp.worker.served import ServedVersion
@@ -54,13 +55,15 @@ class FinishedRun:
 class Runs:
     """What runs in threads: written by them, read by the loop and by the heartbeat."""
 
-    def __init__(self, wakeup: Wakeup) -> None:
+    def __init__(self, wakeup: Wakeup, page: RunPage) -> None:
         """Start with none.
 
         Args:
             wakeup: Wakes the loop when a run has ended.
+            page: Where runs are marked, for those who ask what this process died of.
         """
         self.ended: deque[FinishedRun] = deque()
+        self.page = page
         self._wakeup = wakeup
         self._since_s: dict[int, float] = {}
 
@@ -113,9 +116,9 @@ class InferPool:
         """Whether an infer request is back. A thread gives its one back a moment after the end of its last run."""
         return bool(self._idle)
 
-    def run_now(self, version: ServedVersion, queued: QueuedTask) -> FinishedRun:
-        """Run a task in the calling thread, while none is handed over and an infer request is idle."""
-        return self._run(version, self._idle[0], queued, None)
+    def run_now(self, version: ServedVersion, queued: QueuedTask, runs: Runs) -> FinishedRun:
+        """Run a task in the loop's thread, while none is handed over and an infer request is idle."""
+        return self._run(version, self._idle[0], queued, runs, is_in_loop=True)
 
     def hand_over(self, version: ServedVersion, queued: QueuedTask, runs: Runs) -> None:
         """Have a task run by the next thread that is free; it ends in ``runs.ended``."""
@@ -156,7 +159,13 @@ class InferPool:
             return None
 
     def _run(
-        self, version: ServedVersion, slot: InferSlot, queued: QueuedTask, runs: Runs | None
+        self,
+        version: ServedVersion,
+        slot: InferSlot,
+        queued: QueuedTask,
+        runs: Runs,
+        *,
+        is_in_loop: bool = False,
     ) -> FinishedRun:
         """Run one task; never raises, as exactly one answer must follow.
 
@@ -164,14 +173,16 @@ class InferPool:
             version: For the log.
             slot: Used by nobody else.
             queued: What to run.
-            runs: Whose ends the loop may not know yet; None where the loop itself runs the task.
+            runs: Where it is marked, and whose ends the loop may not know yet.
+            is_in_loop: The loop itself runs the task.
         """
         peer, task = queued.peer, queued.task
         start = time.perf_counter()
+        mark = runs.page.begin(peer.arena_key, task.task_id, task.handle)
         answer: InferResult | InferFailed
         try:
             self.compiled.bind(slot, task, peer.arena, peer.arena_index)
-            if runs is not None:
+            if not is_in_loop:
                 # As late as this: woken earlier, the loop would hold the interpreter while the engine waits.
                 runs.announce()
             answer = InferResult(task.task_id, self.compiled.infer(slot, task, peer.arena))
@@ -185,6 +196,8 @@ class InferPool:
         except Exception:
             _log.exception("event=inference_raised model=%r", version.title)
             answer = failure(task, InferenceFailed(INTERNAL_ERROR_TEXT))
+        finally:
+            runs.page.end(mark)
         return FinishedRun(version, self, queued, answer, time.perf_counter() - start)
 
 

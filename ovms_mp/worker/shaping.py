@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.wire.channels import Wakeup
     from ovms_mp.wire.messages import InferFailed
+    from ovms_mp.wire.run_page import RunPage
     from ovms_mp.wire.specs import CpuShare
     from ovms_mp.worker.compiled import CompiledVersion
     from ovms_mp.worker.loaded import LoadedVersion, VariantMaker
@@ -85,6 +86,7 @@ class Shaping:
         answer: Callable[[Peer, InferFailed], None],
         wakeup: Wakeup,
         cpu: CpuShare,
+        page: RunPage,
     ) -> None:
         """Prepare; no thread runs before there is work for it.
 
@@ -93,8 +95,10 @@ class Shaping:
             answer: Sends a task's terminal answer.
             wakeup: Wakes the loop when a thread has something for :meth:`take_outcomes`.
             cpu: This worker's part of the machine.
+            page: Where a task is marked while the engine works on its shapes.
         """
         self._versions = versions
+        self._page = page
         self._answer = answer
         self._wakeup = wakeup
         self._cpu = cpu
@@ -224,7 +228,8 @@ class Shaping:
         """Runs in the examining thread."""
         error: OvmsError | None = None
         cure: CompiledVersion | None = None
-        version = run.version
+        version, queued = run.version, run.queued
+        mark = self._page.begin(queued.peer.arena_key, queued.task.task_id, queued.task.handle)
         try:
             error = examiner.refusal(shapes_of(run.queued.task))
             may_cure = not run.queued.is_second_try and time.monotonic() >= version.cure_after_s
@@ -234,6 +239,8 @@ class Shaping:
         except Exception:
             # What the run said stands; exactly one answer must follow.
             _log.exception("event=examination_raised model=%r", version.title)
+        finally:
+            self._page.end(mark)
         self._examined.append(_Examined(run, answer, error, cure))
         self._wakeup.set()
 
@@ -293,14 +300,18 @@ class Shaping:
                 turn.let_go.is_retiring = True
             turn.variant.running += 1
             self._is_compiling = True
-            self._compiler.submit(self._compile, family.maker, turn.variant)
+            first = next(iter(turn.variant.queue.tasks), None)
+            self._compiler.submit(self._compile, family.maker, turn.variant, first)
             return
 
-    def _compile(self, maker: VariantMaker, variant: ServedVersion) -> None:
+    def _compile(self, maker: VariantMaker, variant: ServedVersion, first: QueuedTask | None) -> None:
         """Runs in the compiling thread, at normal priority: requests wait for it."""
         start = time.monotonic()
         compiled: CompiledVersion | None = None
         error: OvmsError | None = None
+        mark = -1
+        if first is not None:
+            mark = self._page.begin(first.peer.arena_key, first.task.task_id, first.task.handle)
         try:
             compiled = maker.make(variant.shapes)
             call_strays_back(self._cpu)
@@ -310,6 +321,8 @@ class Shaping:
             # A defect, or an engine failure of a kind we have not met: these shapes' answer, not the worker's end.
             _log.exception("event=variant_raised model=%r", variant.title)
             error = ModelLoadFailed(f"{type(raised).__name__}: {raised}")
+        finally:
+            self._page.end(mark)
         self._made.append(_Made(variant, compiled, error, time.monotonic() - start))
         self._wakeup.set()
 
