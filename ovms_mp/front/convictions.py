@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests that crash the engine: recognised by their version and their inputs' bytes, and refused for a while.
 
-A front finds one out when a worker crashed while it ran that request and nothing else, tells the manager, and hears from
-it of those that other fronts found.
+A front finds one out when a worker crashed while it ran that request and nothing else, tells the manager, and hears
+from it of those that other fronts found.
 
 PERF: a version without any costs one look into a dict (0.05 us); with some, a digest of the first and last 4 KiB of
 each input; the whole is read only where that is the same.

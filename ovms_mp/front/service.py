@@ -200,7 +200,10 @@ class Service:
             OvmsError: One of the failures in :mod:`ovms_mp.errors`.
         """
         for _ in range(_MAX_ROUTES):
-            route = await self.routable(name, version)
+            route = self._table.find(name, version)
+            # What would be refused anyway does not wait for the worker that it has crashed.
+            if not route.endpoints and route.handle not in self._convictions.by_handle:
+                route = await self.routable(name, version)
             try:
                 return await self._predict_on(route, given, output_filter, deadline_ns, encode)
             except RouteWasStale:

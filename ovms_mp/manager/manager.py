@@ -365,19 +365,23 @@ class Manager:
             case ProbeDone():
                 self._trials.done(child, message)
                 self._send(child, Drain(0))  # Heard; it may end.
-            case ReloadConfig():
-                self._reload(child, message)
+            case ReloadConfig() | RequestConvicted():
+                self._take_from_front(child, message)
             case ArenaReleased(arena=arena, epoch=epoch):
                 self._fronts.arena_released(child, arena, epoch)
                 self._fronts.welcome_waiting(self._snapshot())
-            case RequestConvicted(conviction=conviction) if child.kind.is_front:
-                self._quarantine.convicted(conviction)
             case Drained():
                 _log.debug("event=drained child=%s", child.child_id)
             case _:
                 _log.warning(
                     "event=unexpected_message child=%s type=%s", child.child_id, type(message).__name__
                 )
+
+    def _take_from_front(self, front: Child, message: ReloadConfig | RequestConvicted) -> None:
+        if isinstance(message, ReloadConfig):
+            self._reload(front, message)
+        elif front.kind.is_front:
+            self._quarantine.convicted(message.conviction)
 
     def _greet(self, hello: Hello) -> None:
         if hello.protocol != PROTOCOL_VERSION:

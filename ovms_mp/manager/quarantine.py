@@ -172,7 +172,7 @@ class Quarantine:
             f"worker of its own until {_QUIET_S:g} s have passed without a crash"
         )
         if pause_s:
-            text += f", which is started again {pause_s:g} s after its last crash"
+            text += f", which is started again {round(record.paused_until - record.last_at)} s after its last crash"
         deployment.isolation = text
         deployment.paused_until = record.paused_until if pause_s else 0.0
         self._catalogue.is_changed = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker is running, in memory that outlives it: the worker writes it, the manager reads it after the worker's end.
+"""What a worker is running, in memory that outlives it: the worker writes it, the manager reads it once that is reaped.
 
 ::
 

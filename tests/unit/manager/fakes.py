@@ -62,13 +62,18 @@ class FakeWorkers:
     devices: dict[str, str] = field(default_factory=lambda: {"w0": "CPU"})
     sent: list[tuple[str, LoadModel | UnloadModel]] = field(default_factory=list)
     held: dict[str, set[int]] = field(default_factory=dict)
+    tenants: dict[str, int] = field(default_factory=dict)
     ever: set[tuple[str, int]] = field(default_factory=set)
 
-    def ready(self, device: str) -> tuple[str, ...]:
-        return tuple(worker for worker, its in self.devices.items() if its == device)
+    def ready(self, device: str, tenant: int = 0) -> tuple[str, ...]:
+        return tuple(
+            worker
+            for worker, its in self.devices.items()
+            if its == device and self.tenants.get(worker, 0) == tenant
+        )
 
     def routes(self, device: str) -> list[tuple[str, str]]:
-        return [(worker, f"ipc://@{worker}") for worker in self.ready(device)]
+        return [(worker, f"ipc://@{worker}") for worker, its in self.devices.items() if its == device]
 
     def send(self, worker: str, message: LoadModel | UnloadModel) -> None:
         if worker not in self.devices:

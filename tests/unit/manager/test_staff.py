@@ -84,7 +84,7 @@ class Scene:
 
     # What workers have.
 
-    def is_complete_on(self, worker: str, device: str) -> bool:
+    def is_complete_on(self, worker: str, device: str, tenant: int = 0) -> bool:
         return worker in self.complete
 
     # The test's doings.
