@@ -190,7 +190,12 @@ class LimitsConfig:
     )
     max_message_mb: int = _setting(
         1025,
-        Setting("max_message_mb", "Longest accepted request in MiB, on both protocols.", low=1, high=2047),
+        Setting(
+            "max_message_mb",
+            "Longest accepted request in MiB, on both protocols, and longest answer of a size that requests choose.",
+            low=1,
+            high=2047,
+        ),
     )
     max_queue_tasks: int = _setting(
         4096,

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 from ovms_mp.errors import (
+    AnswerTooLarge,
     InputNameMismatch,
     ModelNotReady,
     OutputNameMismatch,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 AnswerT = TypeVar("AnswerT")
 
 _MAX_HINTS = 1024
+_MOST_GUESSED_BYTES = 64 << 20
 _MAX_ROUTES = 5
 _MAX_LOST_RUNS = 2
 """Workers that may end while they run one request, if nothing says that it was the request's fault."""
@@ -61,6 +64,7 @@ class Service:
         retry_window_s: float,
         ask_reload: Callable[[int], Awaitable[ConfigReloaded]],
         announce: Callable[[Conviction], None] = lambda _: None,
+        max_message_bytes: int = sys.maxsize,
     ) -> None:
         """Begin with no model.
 
@@ -70,11 +74,15 @@ class Service:
             retry_window_s: Longest wait for a version that is about to come.
             ask_reload: Has the manager reload, until a monotonic deadline in ns or 0.
             announce: Tells the manager of a request that crashes workers.
+            max_message_bytes: Longest outputs of a model whose output shapes are dynamic; half of the arena if that is
+                less, so that two such requests do not shut others out.
         """
         self._convictions = Convictions(dispatcher.memory, announce)
         dispatcher.judge = self._judge
         self._dispatcher = dispatcher
         self._ask_reload = ask_reload
+        self.max_message_bytes = max_message_bytes
+        self._max_output_nbytes = min(max_message_bytes, len(dispatcher.memory) // 2)
         self._request_timeout_ns = int(request_timeout_s * 1e9)
         self._retry_window_s = retry_window_s
         self._table = RoutingTable(RoutingSnapshot(0, False, (), (), ()))
@@ -302,6 +310,11 @@ class Service:
                     if output_lease is not None:
                         self._dispatcher.release(output_lease)
                     output_lease = None
+                    if route.static_output_nbytes is None and short.needed_nbytes > self._max_output_nbytes:
+                        raise AnswerTooLarge(
+                            f"{route.title}: the outputs of this request have {short.needed_nbytes} bytes, the limit "
+                            f"is {self._max_output_nbytes}, the lower of --max_message_mb and half of --arena_size_mb"
+                        ) from None
                     output_lease = self._dispatcher.lease(short.needed_nbytes)
                     # Only what fits is worth remembering.
                     self._learn_output_nbytes(route, shapes, short.needed_nbytes)
@@ -374,7 +387,7 @@ class Service:
             return hint
         # The first dimension of an output mostly is the batch, as is the first input's.
         batch = shapes[0][0] if shapes and shapes[0] else 1
-        return sum(
+        guess = sum(
             aligned(
                 element_count(
                     size if size >= 0 else (batch if axis == 0 else 1) for axis, size in enumerate(spec.dims)
@@ -383,6 +396,8 @@ class Service:
             )
             for spec in route.outputs
         )
+        # A batch costs nothing where another dimension is 0.
+        return min(guess, _MOST_GUESSED_BYTES)
 
     def _learn_output_nbytes(
         self, route: VersionRoute, shapes: tuple[tuple[int, ...], ...], needed_nbytes: int

@@ -74,6 +74,7 @@ class FrontSession:
             self._spec.limits.retry_window_s,
             self.reload_config,
             lambda conviction: self._send(RequestConvicted(conviction)),
+            self._spec.limits.max_message_bytes,
         )
         self._heartbeat.start()
         self._tick()

@@ -8,7 +8,6 @@ exit.
 from __future__ import annotations
 
 import ctypes
-import enum
 import logging
 import os
 import signal
@@ -20,6 +19,7 @@ from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.fronts import Fronts
 from ovms_mp.manager.machine import read_machine
+from ovms_mp.manager.phases import STOPPING, Phase
 from ovms_mp.manager.quarantine import Quarantine
 from ovms_mp.manager.reload import ConfigFile, ReloadRequests
 from ovms_mp.manager.repository import Repository
@@ -67,19 +67,6 @@ _START_PATIENCE_S = 30.0
 """What is not loaded by then is loaded while the rest serves."""
 _DEBOUNCE_S = 0.05
 """A copy makes many events; one look after the first of them sees what they say together."""
-
-
-class Phase(enum.Enum):
-    """What the server as a whole is doing."""
-
-    LOADING = enum.auto()
-    STARTING_FRONTS = enum.auto()
-    SERVING = enum.auto()
-    STOPPING_FRONTS = enum.auto()
-    STOPPING_WORKERS = enum.auto()
-
-
-_STOPPING = (Phase.STOPPING_FRONTS, Phase.STOPPING_WORKERS)
 
 
 class Manager:
@@ -208,7 +195,7 @@ class Manager:
     def _plan(self) -> None:
         """Look at configuration and repositories, and carry out what follows from it."""
         self._is_plan_due = False
-        if self._phase in _STOPPING:
+        if self._phase in STOPPING:
             return
         is_asked, self._is_asked = self._is_asked, False
         self._repository.arm(self._catalogue.configs, self._config.config_path)
@@ -278,14 +265,14 @@ class Manager:
     def _carry_on(self) -> None:
         applied = self._fronts.applied_epoch(self._epoch)
         self._catalogue.deployments.fronts_applied(applied)
-        if self._phase not in _STOPPING:
+        if self._phase not in STOPPING:
             self._quarantine.advance()
             self._staff.advance(self._catalogue.deployments, self._epoch, applied)
 
     def _snapshot(self) -> RoutingSnapshot:
         return RoutingSnapshot(
             epoch=self._epoch,
-            is_draining=self._phase in _STOPPING,
+            is_draining=self._phase in STOPPING,
             workers=self._workers.records(),
             plan=self._staff.plan_lines(),
             models=self._catalogue.records(),
@@ -344,6 +331,8 @@ class Manager:
                         )
                 case Hello():
                     self._greet(message)
+                case RequestConvicted():
+                    self._quarantine.convicted(message.conviction)
                 case _:
                     child = self._supervisor.find(identity.decode(errors="replace"))
                     if child is not None:
@@ -365,8 +354,8 @@ class Manager:
             case ProbeDone():
                 self._trials.done(child, message)
                 self._send(child, Drain(0))  # Heard; it may end.
-            case ReloadConfig() | RequestConvicted():
-                self._take_from_front(child, message)
+            case ReloadConfig():
+                self._reload(child, message)
             case ArenaReleased(arena=arena, epoch=epoch):
                 self._fronts.arena_released(child, arena, epoch)
                 self._fronts.welcome_waiting(self._snapshot())
@@ -376,12 +365,6 @@ class Manager:
                 _log.warning(
                     "event=unexpected_message child=%s type=%s", child.child_id, type(message).__name__
                 )
-
-    def _take_from_front(self, front: Child, message: ReloadConfig | RequestConvicted) -> None:
-        if isinstance(message, ReloadConfig):
-            self._reload(front, message)
-        elif front.kind.is_front:
-            self._quarantine.convicted(message.conviction)
 
     def _greet(self, hello: Hello) -> None:
         if hello.protocol != PROTOCOL_VERSION:
@@ -422,12 +405,7 @@ class Manager:
             self._trials.exited(child, reason)
             return
         if child.kind is Kind.WORKER:
-            seat = self._workers.seat_of(child)
-            was_leaving = seat is not None and seat.is_leaving
-            self._catalogue.deployments.worker_lost(child.child_id, "" if was_leaving else reason)
-            if seat is not None:
-                self._quarantine.worker_died(child, seat, reason)
-            self._staff.worker_exited(child)
+            self._quarantine.worker_exited(child, self._workers.seat_of(child), reason)
             self._fronts.worker_reaped(child)
             self._ask_plan()
         elif child.kind.is_front:
@@ -447,7 +425,7 @@ class Manager:
 
     def cannot_boot(self, reason: str) -> None:
         """A child cannot be started: end the server with the reason, gently if it has been serving."""
-        if self._exit_code is not None or self._phase in _STOPPING:
+        if self._exit_code is not None or self._phase in STOPPING:
             return
         _log.error("event=boot_failed could not start: %s", reason)
         if self._phase is Phase.SERVING:
@@ -475,7 +453,7 @@ class Manager:
 
     def _stop(self, reason: str) -> None:
         """Begin the orderly stop; :meth:`_advance` carries it on."""
-        if self._phase in _STOPPING:
+        if self._phase in STOPPING:
             return
         grace_s = self._config.supervision.stop_grace_s
         _log.info("event=stopping reason=%s grace_s=%g", reason, grace_s)

@@ -109,8 +109,16 @@ class Quarantine:
             entries.append(conviction)
             self._catalogue.is_changed = True
 
-    def worker_died(self, child: Child, seat: Seat, reason: str) -> None:
-        """A worker has been reaped; its seat still knows where it took tasks, and what it ran."""
+    def worker_exited(self, child: Child, seat: Seat | None, reason: str) -> None:
+        """A worker has been reaped: tell everybody in whose books it is. Its seat is None if that was given up."""
+        was_leaving = seat is not None and seat.is_leaving
+        self._deployments.worker_lost(child.child_id, "" if was_leaving else reason)
+        if seat is not None:
+            self._note_death(child, seat, reason)
+        self._staff.worker_exited(child)
+
+    def _note_death(self, child: Child, seat: Seat, reason: str) -> None:
+        """The seat still knows where the worker took tasks, and what it ran."""
         running = seat.page.running()
         seat.page.clear()
         tasks = tuple(mark for mark in running if mark.task_id != NOT_A_TASK)

@@ -39,7 +39,6 @@ class SpecMaker:
 
     def worker(self, child_id: str, device: str, share: CpuShare, run_page: int = -1) -> WorkerSpec:
         """An inference worker; its data endpoint is new for every process."""
-        limits = self.config.limits
         return WorkerSpec(
             child_id=child_id,
             kind=Kind.WORKER.value,
@@ -49,7 +48,6 @@ class SpecMaker:
             engine=self._engine(),
             cpu=share,
             run_page=run_page,
-            max_answer_bytes=min(limits.max_message_mb, limits.arena_size_mb // 2) * MEBIBYTE,
         )
 
     def probe(self, child_id: str, deployment: Deployment, share: CpuShare) -> ProbeSpec:

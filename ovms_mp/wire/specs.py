@@ -53,7 +53,7 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         request_timeout_s: Deadline of a request that brings none.
         retry_window_s: How long a request waits for a worker's successor, or for a version that is being
             loaded.
-        max_message_bytes: Longest accepted request.
+        max_message_bytes: Longest accepted request; outputs whose size a request chooses may not be longer either.
     """
 
     request_timeout_s: float
@@ -113,7 +113,6 @@ class WorkerSpec(ChildSpec, frozen=True, kw_only=True):
         engine: What its core is made with.
         cpu: Its part of the machine.
         run_page: Descriptor of the page where it marks what it runs; -1 where nobody will read that.
-        max_answer_bytes: Longest outputs of one request; 0 for no limit.
     """
 
     device: str
@@ -121,7 +120,6 @@ class WorkerSpec(ChildSpec, frozen=True, kw_only=True):
     engine: EngineSpec
     cpu: CpuShare
     run_page: int = -1
-    max_answer_bytes: int = 0
 
 
 class ProbeSpec(ChildSpec, frozen=True, kw_only=True):

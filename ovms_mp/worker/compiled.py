@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ovms_mp.worker.variants import Shapes
 
 _TENSOR_CACHE_LIMIT = 512
+_OUTSIZE_BYTES = 256 << 20
+"""Dynamic outputs beyond this are not worth keeping their memory for the next run."""
 _LONG_RUN_S = 0.05
 """A first run that takes longer tells enough; what the second would save is noise beside it."""
 
@@ -117,10 +119,39 @@ class CompiledVersion:
                 f"Error occurred during inference execution: {engine_text(error)}"
             ) from None
         if self._static_outputs is None:
-            return _copy_outputs(list(results.values()), task, arena)
+            arrays: list[AnyArray] = list(results.values())
+            try:
+                return _copy_outputs(arrays, task, arena)
+            finally:
+                if sum([array.nbytes for array in arrays]) > _OUTSIZE_BYTES:
+                    arrays.clear()
+                    del results
+                    self._give_back(slot)
         start = task.output_offset_bytes
         layout, _ = self._static_outputs
         return tuple([TensorRef(start + offset, nbytes, shape) for offset, nbytes, shape in layout])
+
+    def _give_back(self, slot: InferSlot) -> None:
+        """Give the memory of outsize outputs back to the machine.
+
+        Seen with OpenVINO 2026.4 on CPU: an infer request keeps its largest outputs for ever; so does the compiled
+        model after the request has gone, until its next run, which is why there is one.
+        """
+        fresh = InferSlot(self.compiled, len(self.inputs), len(self.outputs))
+        slot.request, slot.bound_inputs, slot.bound_outputs = (
+            fresh.request,
+            fresh.bound_inputs,
+            fresh.bound_outputs,
+        )
+        try:
+            for index, spec in enumerate(self.inputs):
+                shape = ov.Shape([max(low, 1) for low, _ in spec.bounds])
+                tensor = ov.Tensor(self._input_types[index], shape)
+                np.asarray(tensor.data).reshape(-1).view(np.uint8).fill(0)
+                slot.request.set_input_tensor(index, tensor)
+            slot.request.infer(share_outputs=True)
+        except RuntimeError:
+            return  # Not every model takes zeros, or its smallest shapes; the next request does it then.
 
     def warm_up(self, shapes: Shapes | None = None) -> float | None:
         """Run every infer request on zeros, quick ones twice; seconds of the fastest run.

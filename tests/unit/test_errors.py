@@ -36,12 +36,14 @@ FAILURES = {
     "DtypeMismatch": (Code.INVALID_ARGUMENT, 400),
     "RequestTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
     "TensorTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
+    "AnswerTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
     "NoFreeSlot": (Code.RESOURCE_EXHAUSTED, 429),
     "QueueFull": (Code.RESOURCE_EXHAUSTED, 429),
     "ModelNotFound": (Code.NOT_FOUND, 404),
     "VersionNotFound": (Code.NOT_FOUND, 404),
     "ModelNotReady": (Code.UNAVAILABLE, 503),
     "WorkerLost": (Code.UNAVAILABLE, 503),
+    "WorkerCrashed": (Code.INTERNAL, 500),
     "Draining": (Code.UNAVAILABLE, 503),
     "DeadlineExceeded": (Code.DEADLINE_EXCEEDED, 504),
     "CallCancelled": (Code.CANCELLED, 499),
@@ -110,7 +112,7 @@ def test_unknown_name_is_internal(name: str) -> None:
 def test_http_deviates_from_the_code_only_where_http_has_a_better_word() -> None:
     deviating = {name for name, cls in error_classes().items() if cls("").http_status != cls.code.http_status}
 
-    assert deviating == {"RequestTooLarge", "TensorTooLarge", "ConfigRejected"}
+    assert deviating == {"RequestTooLarge", "TensorTooLarge", "AnswerTooLarge", "ConfigRejected"}
 
 
 def test_exit_codes() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,13 @@ from ovms_mp.front.tfs.metadata import metadata_json, status_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ovms_mp.front.rest.tfs_json import JsonFormat
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.service import Service
     from ovms_mp.front.tensors import ResultTensor
 
+_LARGE_BYTES = 1 << 20
+"""Outputs beyond this take several milliseconds to become text."""
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
 
@@ -33,10 +37,31 @@ async def predict(service: Service, name: str, version: str, body: bytes, deadli
     route = await service.routable(name, number)
     form, given = decode_predict(body, route.inputs)
 
-    def encode(_: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes:
+    def encode(_: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes | asyncio.Future[bytes]:
+        if sum([output.data.nbytes for output in outputs]) > _LARGE_BYTES:
+            return _encode_aside(service, form, outputs)
         return encode_predict(form, outputs)
 
-    return await service.predict(name, number, given, (), deadline_ns, encode)
+    answer = await service.predict(name, number, given, (), deadline_ns, encode)
+    # A thread goes on when its client gives up; what it reads must not be given to others before it has ended.
+    return answer if isinstance(answer, bytes) else await asyncio.shield(answer)
+
+
+def _encode_aside(
+    service: Service, form: JsonFormat, outputs: Sequence[ResultTensor]
+) -> asyncio.Future[bytes]:
+    """Encode in a thread, so that others are answered meanwhile; the leases are held until it has ended."""
+    holds = [service.hold(output.lease) for output in outputs if output.lease is not None]
+    future = asyncio.get_running_loop().run_in_executor(
+        None, encode_predict, form, outputs, service.max_message_bytes
+    )
+
+    def let_go(_: asyncio.Future[bytes]) -> None:
+        for release in holds:
+            release()
+
+    future.add_done_callback(let_go)
+    return future
 
 
 def status(service: Service, name: str, version: str) -> bytes:

@@ -184,7 +184,11 @@ def test_every_device_has_a_worker_with_its_share(make_scene: Callable[..., Scen
     assert [seat.endpoint for seat in scene.workers] == [spec.data_endpoint for spec in specs]
     assert scene.staff.share_of("CPU").cores == (0, 1)
     assert scene.staff.plan_lines()[0].startswith("machine: 4 cores")
-    assert all(scene.kernel.process(child.pid).descriptors == (5,) for child in scene.supervisor.living())
+    pages = [seat.page_descriptor for seat in scene.workers]
+    assert len(set(pages)) == 3
+    assert [spec.run_page for spec in specs] == pages
+    inherited = [scene.kernel.process(child.pid).descriptors for child in scene.supervisor.living()]
+    assert inherited == [(5, page) for page in pages]
 
 
 def test_a_first_worker_that_cannot_start_ends_the_server(scene: Scene) -> None:

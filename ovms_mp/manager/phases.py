@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the server as a whole is doing, in this order."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Phase(enum.Enum):
+    """What the server as a whole is doing."""
+
+    LOADING = enum.auto()
+    STARTING_FRONTS = enum.auto()
+    SERVING = enum.auto()
+    STOPPING_FRONTS = enum.auto()
+    STOPPING_WORKERS = enum.auto()
+
+
+STOPPING = (Phase.STOPPING_FRONTS, Phase.STOPPING_WORKERS)
+"""No child is started or replaced any more."""
