@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from ovms_mp.errors import ModelNotReady, WorkerLost
+from ovms_mp.errors import ModelNotReady
 from ovms_mp.front.dispatch import Dispatcher, WorkerGone
 from ovms_mp.front.service import Service
 from ovms_mp.front.tensors import GivenTensor
@@ -247,22 +247,6 @@ def test_a_request_whose_worker_died_goes_to_another_at_once(run: Callable[[Body
         c.answer()
         assert set(await asyncio.gather(*requests)) == {"from version 1"}
         assert office.dispatcher.statistics().leases == 0
-
-    run(body)
-
-
-def test_what_has_seen_two_workers_die_is_not_sent_again(run: Callable[[Body], None]) -> None:
-    async def body(office: Office) -> None:
-        a, b, c = office.workers
-        office.service.replace_table(table([a], [a], inputs=INPUTS))
-        request = office.predict()
-        await tasks_come((a, 1))
-        office.service.replace_table(table([b], [b], inputs=INPUTS))
-        await tasks_come((b, 1))
-        office.service.replace_table(table([c], [c], inputs=INPUTS))
-        with pytest.raises(WorkerLost, match="two inference workers died"):
-            await request
-        assert c.look() == 0
 
     run(body)
 

@@ -26,7 +26,7 @@ from ovms_mp.wire.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ovms_mp.wire.messages import TensorSpecRecord
+    from ovms_mp.wire.messages import Conviction, DeathRecord, TensorSpecRecord
 
 WITHIN_S = 10.0
 
@@ -93,6 +93,8 @@ def table(
     nireq: int = 4,
     inputs: tuple[TensorSpecRecord, ...] = (),
     outputs: tuple[TensorSpecRecord, ...] = (),
+    deaths: tuple[DeathRecord, ...] = (),
+    convictions: tuple[Conviction, ...] = (),
 ) -> RoutingTable:
     """A snapshot with version 1 of model m."""
     record = VersionRecord(
@@ -111,4 +113,5 @@ def table(
         WorkerRecord(f"worker-{index}", "CPU", 100 + index, (index,), worker.endpoint)
         for index, worker in enumerate(workers)
     )
-    return RoutingTable(RoutingSnapshot(1, False, records, (), (ModelRecord("m", 1, (record,)),)))
+    models = (ModelRecord("m", 1, (record,)),)
+    return RoutingTable(RoutingSnapshot(1, False, records, (), models, deaths, convictions))
