@@ -246,7 +246,12 @@ class WorkerUnderTest(ChildUnderTest):
         return self.expect(ModelStateChanged, lambda message: message.handle == handle)
 
     def send(
-        self, handle: int, *arrays: AnyArray, output_nbytes: int = 1 << 16, within_s: float = 0.0
+        self,
+        handle: int,
+        *arrays: AnyArray,
+        output_nbytes: int = 1 << 16,
+        within_s: float = 0.0,
+        is_suspect: bool = False,
     ) -> int:
         """Send a task; its id. The arena is used up, never reused within a lap of 64 MB."""
         refs: list[TensorRef] = []
@@ -255,7 +260,10 @@ class WorkerUnderTest(ChildUnderTest):
             self.arena.view(refs[-1])[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         task_id = next(self._task_ids)
         deadline_ns = time.monotonic_ns() + int(within_s * 1e9) if within_s else 0
-        task = InferTask(task_id, handle, tuple(refs), self._take(output_nbytes), output_nbytes, deadline_ns)
+        place = self._take(output_nbytes)
+        task = InferTask(
+            task_id, handle, tuple(refs), place, output_nbytes, deadline_ns, is_suspect=is_suspect
+        )
         self.data.send(encode([task]))
         return task_id
 

@@ -55,11 +55,11 @@ class PlayedWorker:
                     self.tasks.append(item)
         return len(self.tasks)
 
-    def answer(self, *, error_name: str = "", error_message: str = "") -> None:
+    def answer(self, *, error_name: str = "", error_message: str = "", needed_nbytes: int = 0) -> None:
         """Answer all tasks: with no outputs, or with a failure."""
         answers = [
-            InferFailed(task.task_id, error_name, error_message)
-            if error_name
+            InferFailed(task.task_id, error_name, error_message, needed_nbytes)
+            if error_name or needed_nbytes
             else InferResult(task.task_id, ())
             for task in self.tasks
         ]
