@@ -56,7 +56,9 @@ def _encode_aside(
         None, encode_predict, form, outputs, service.max_message_bytes
     )
 
-    def let_go(_: asyncio.Future[bytes]) -> None:
+    def let_go(ended: asyncio.Future[bytes]) -> None:
+        if not ended.cancelled():
+            ended.exception()  # The client may have left; nobody need be told then.
         for release in holds:
             release()
 
