@@ -146,6 +146,8 @@ class Dispatcher:
         """Called when a lease does not fit: releases some other one, or is false."""
         self.judge: Callable[[InferTask, WorkerEnd], None] = _acquit
         """Called for each task that a worker was running when it ended, also when its client has given up."""
+        self.is_closed = False
+        """No task will be sent any more."""
         self._arena = arena
         self._allocator = ArenaAllocator(arena.size_bytes)
         self._address = address
@@ -308,6 +310,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Drop all links; whoever waits is told that the worker is gone."""
+        self.is_closed = True
         self._expiry.cancel()
         self.keep_links(())
 

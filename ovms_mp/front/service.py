@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ovms_mp.errors import (
     AnswerTooLarge,
+    Draining,
     InputNameMismatch,
     ModelNotReady,
     OutputNameMismatch,
@@ -296,6 +297,8 @@ class Service:
                 try:
                     refs = await self._dispatcher.infer(route, task, held)
                 except WorkerGone as gone:
+                    if self._dispatcher.is_closed:
+                        raise Draining("the server is stopping") from None
                     if gone.end is not None:
                         lost.append(gone.end)
                         self._refuse_if_guilty(task, lost, route.title)

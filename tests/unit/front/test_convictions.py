@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from ovms_mp.errors import WorkerCrashed, WorkerLost
+from ovms_mp.errors import Draining, WorkerCrashed, WorkerLost
 from ovms_mp.front import convictions as convictions_module
 from ovms_mp.front.convictions import Convictions
 from ovms_mp.front.dispatch import Dispatcher
@@ -319,6 +319,17 @@ def test_a_task_of_the_same_number_of_an_earlier_front_is_another_one(run: Calla
         await office.tasks(1)
         office.worker.answer()
         assert await request == "from version 1"
+
+    run(body)
+
+
+def test_a_request_ends_with_its_front(run: Callable[[Body], None]) -> None:
+    async def body(office: Office) -> None:
+        request = office.predict()
+        await office.tasks(1)
+        office.dispatcher.close()
+        with pytest.raises(Draining):
+            await request
 
     run(body)
 
