@@ -297,8 +297,6 @@ class Service:
                 try:
                     refs = await self._dispatcher.infer(route, task, held)
                 except WorkerGone as gone:
-                    if self._dispatcher.is_closed:
-                        raise Draining("the server is stopping") from None
                     if gone.end is not None:
                         lost.append(gone.end)
                         self._refuse_if_guilty(task, lost, route.title)
@@ -356,6 +354,8 @@ class Service:
 
     async def _successor(self, route: VersionRoute) -> VersionRoute:
         """The same version on another worker, or on the one that follows the dead one when there is no other."""
+        if self._dispatcher.is_closed:
+            raise Draining("the server is stopping") from None
         try:
             return await self.routable(route.model_name, route.version)
         except VersionNotFound:
