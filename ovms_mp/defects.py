@@ -136,7 +136,7 @@ class Steps:
             most_failures: Turns in a row in which a step may raise before :meth:`do` does; 0 for any number.
         """
         self._loop = loop
-        self._most_failures = most_failures
+        self.most_failures = most_failures
         self._failures: dict[Callable[[], object], int] = {}
 
     @property
@@ -157,7 +157,7 @@ class Steps:
                 self._failures[step] = self._failures.get(step, 0) + 1
                 name = getattr(step, "__name__", "step").strip("_")
                 report(f"{self._loop}.{name}", error, "nobody; tried again")
-                if self._failures[step] == self._most_failures:
+                if self._failures[step] == self.most_failures:
                     raise
             else:
                 if self._failures:

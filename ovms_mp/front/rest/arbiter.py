@@ -44,9 +44,12 @@ class RestArbiter(Arbiter):
         """Called once each turn of the arbiter's loop; turns are as quick as the manager wants the beats."""
         # The manager empties the pipe at every beat; a full one means that it is gone, and so are we soon.
         # What a beat raises would else end the arbiter, and it all REST fronts.
-        contain("arbiter.beat", "this beat", os.write, self.beat_descriptor, b".")
+        contain("arbiter.beat", "this beat", self._beat)
         signals: list[int] = super().wait_for_signals(min(timeout, self.beat_interval_s))
         return signals
+
+    def _beat(self) -> None:
+        os.write(self.beat_descriptor, b".")
 
 
 class ServerLogger(Logger):
