@@ -40,7 +40,7 @@ _MAX_DEATHS_IN_BOOT = 8
 _STABLE_S = 1.0
 """A child that was ready for so long has served, whatever it counts as progress."""
 _KILL_LIMIT_S = 10.0
-_TELL_AGAIN_S = 0.1
+_SETTLE_AGAIN_S = 0.1
 _LATE_LOOP_S = 1.0
 """If the manager's own loop was held up for longer, the children's silence says nothing about them."""
 
@@ -289,8 +289,12 @@ class Supervisor:
             _log.error(
                 "event=died child=%s pid=%d state=%s %s", child.child_id, child.pid, previous.name, reason
             )
-        if not contain("manager.exit", child.child_id, self._observer.child_exited, child, reason):
-            self._timers.call_after(_TELL_AGAIN_S, lambda: self._observer.child_exited(child, reason))
+        if not contain("manager.exit", child.child_id, self._settle, child, previous, status, reason):
+            self._timers.call_after(_SETTLE_AGAIN_S, lambda: self._settle(child, previous, status, reason))
+
+    def _settle(self, child: Child, previous: ChildState, status: int | None, reason: str) -> None:
+        """Tell of a death, and replace who died: in this order, as a successor takes its predecessor's place."""
+        self._observer.child_exited(child, reason)
         role = self._roles.get(child.name)
         if role is not None and role.is_wanted and previous is not ChildState.DRAINING:
             self._replace(role, child, status, reason)

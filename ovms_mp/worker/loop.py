@@ -328,7 +328,11 @@ class WorkerLoop:
                 continue  # The front is dead; nobody waits.
             for item in batch:
                 if isinstance(item, InferTask):
-                    self._accept(peer, item)
+                    self._counters.accepted += 1
+                    try:
+                        self._accept(peer, item)
+                    except Exception as error:
+                        self._fail("worker.accept", error, peer, item)
                 else:
                     contain("worker.cancel", f"the end of task {item.task_id}", self._cancel, peer, item)
 
@@ -346,7 +350,6 @@ class WorkerLoop:
         return peer
 
     def _accept(self, peer: Peer, task: InferTask) -> None:
-        self._counters.accepted += 1
         version = self._versions.get(task.handle)
         try:
             if version is None:
@@ -359,8 +362,6 @@ class WorkerLoop:
                 self._shaping.push(version, version.family, queued)
         except OvmsError as error:
             self._answer(peer, failure(task, error))
-        except Exception as error:
-            self._fail("worker.accept", error, peer, task)
 
     def _fail(self, step: str, error: Exception, peer: Peer, task: InferTask) -> None:
         """Answer the one task for which a step raised."""

@@ -109,4 +109,4 @@ class Finder:
 
 if DIRECTORY:
     with open(TARGETS) as file:
-        sys.meta_path.insert(0, Finder(file.read().split()))  # type: ignore[arg-type]  # as above
+        sys.meta_path.insert(0, Finder(file.read().split()))
