@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.wire.channels import Router
     from ovms_mp.wire.control import ControlLink
-    from ovms_mp.wire.messages import ToChild
+    from ovms_mp.wire.messages import ToChild, ToWorker
     from ovms_mp.wire.specs import ArenaHandle, CpuShare
     from ovms_mp.worker.loader import LoadOutcome
     from ovms_mp.worker.pool import FinishedRun, InferPool
@@ -308,13 +308,7 @@ class WorkerLoop:
     def _take_tasks(self) -> None:
         while (received := self._data.receive()) is not None:
             identity, payload = received
-            try:
-                batch = decode_to_worker(payload)
-            except Exception as error:
-                report("worker.decode", error, f"tasks of {identity!r} that are none")
-                batch, failures = salvage_to_worker(payload)
-                for failed in failures:
-                    self._outbox.add(identity, failed)
+            batch = self._decode(identity, payload)
             try:
                 peer = self._peers.get(identity) or self._meet(identity)
             except Exception as error:
@@ -327,14 +321,25 @@ class WorkerLoop:
             if peer.arena_epoch <= self._retired_epochs.get(peer.arena_index, 0):
                 continue  # The front is dead; nobody waits.
             for item in batch:
-                if isinstance(item, InferTask):
-                    self._counters.accepted += 1
-                    try:
-                        self._accept(peer, item)
-                    except Exception as error:
-                        self._fail("worker.accept", error, peer, item)
-                else:
+                if isinstance(item, CancelTask):
                     contain("worker.cancel", f"the end of task {item.task_id}", self._cancel, peer, item)
+                    continue
+                self._counters.accepted += 1
+                try:
+                    self._accept(peer, item)
+                except Exception as error:
+                    self._fail("worker.accept", error, peer, item)
+
+    def _decode(self, identity: bytes, payload: bytes) -> ToWorker:
+        """The tasks that can be read; what is none is answered."""
+        try:
+            return decode_to_worker(payload)
+        except Exception as error:
+            report("worker.decode", error, f"tasks of {identity!r} that are none")
+        batch, failures = salvage_to_worker(payload)
+        for failed in failures:
+            self._outbox.add(identity, failed)
+        return batch
 
     def _meet(self, identity: bytes) -> Peer:
         """Learn a front from its address, ``b"<arena>:<epoch>"``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,7 @@ PLACES = {
     "worker.loader.Loader._load": THREAD,
     "worker.loader._release": THREAD,
     "worker.loop.WorkerLoop._receive": A_STEP,
+    "worker.loop.WorkerLoop._decode": ONE_ITEM,
     "worker.loop.WorkerLoop._take_tasks": ONE_ITEM,
     "worker.loop.WorkerLoop._start_tasks": ONE_ITEM,
     "worker.loop.WorkerLoop._next_task": ONE_ITEM,
@@ -99,7 +101,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that stands still, and a log that has nothing yet."""
     now = [1000.0]
     monkeypatch.setattr(defects, "_ledger", defects._Ledger())
-    monkeypatch.setattr(defects.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 
@@ -137,12 +139,7 @@ def test_a_traceback_is_shown_once_in_a_while(clock: list[float], caplog: pytest
         clock[0] += seconds
         contain("front.flush", "nobody", fail)
 
-    assert [record.exc_info is not None and record.exc_info is not False for record in caplog.records] == [
-        True,
-        False,
-        False,
-        True,
-    ]
+    assert [bool(record.exc_info) for record in caplog.records] == [True, False, False, True]
 
 
 def test_a_long_text_is_cut(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
