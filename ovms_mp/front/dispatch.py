@@ -22,24 +22,36 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ovms_mp.defects import contain, report
 from ovms_mp.errors import (
+    INTERNAL_ERROR_TEXT,
     DeadlineExceeded,
+    InferenceFailed,
     NoFreeSlot,
     OvmsError,
     TensorTooLarge,
     VersionNotFound,
     error_from_record,
 )
+from ovms_mp.front.steps import Periodic, attempt
 from ovms_mp.wire.allocator import ArenaAllocator
 from ovms_mp.wire.channels import Dealer
-from ovms_mp.wire.messages import CancelTask, InferResult, InferTask, decode_to_front, encode
+from ovms_mp.wire.messages import (
+    CancelTask,
+    InferFailed,
+    InferResult,
+    InferTask,
+    decode_to_front,
+    encode,
+    salvage_to_front,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.wire.arena import Arena
-    from ovms_mp.wire.messages import DeathRecord, InferFailed, TensorRef
+    from ovms_mp.wire.messages import DeathRecord, TensorRef
 
 _log = logging.getLogger(__name__)
 
@@ -112,6 +124,7 @@ class _Flight:
 class _WorkerLink:
     """The channel to one worker process."""
 
+    endpoint: str
     dealer: Dealer
     descriptor: int
     outbox: list[InferTask | CancelTask] = field(default_factory=list)
@@ -160,7 +173,7 @@ class Dispatcher:
         self._late_answers = 0
         self._touched_bytes = 0
         self._idle = asyncio.Event()
-        self._expiry = loop.call_later(_EXPIRY_INTERVAL_S, self._expire)
+        self._expiry = Periodic(loop, "front.expire", lambda: _EXPIRY_INTERVAL_S, self._expire)
 
     def lease(self, nbytes: int) -> Lease:
         """Lease arena memory.
@@ -237,7 +250,7 @@ class Dispatcher:
         link.flights[task.task_id] = _Flight(task, leases, future)
         link.outbox.append(task)
         if len(link.outbox) >= _GROUP_TASKS:
-            self._flush(link)
+            attempt(self._loop, "front.flush", self._flush, link)
         else:
             self._flush_soon(link)
         try:
@@ -260,18 +273,18 @@ class Dispatcher:
             link = self._links.pop(endpoint)
             self._loop.remove_reader(link.descriptor)
             # Answers that left the worker before it died are as good as any.
-            self._drain(link, sys.maxsize)
+            contain("front.drain", f"what {endpoint} said last", self._drain, link, sys.maxsize)
             link.dealer.close()
             ends = self._ends_of(next((death for death in deaths if death.endpoint == endpoint), None))
             for flight in link.flights.values():
                 end = ends.get(flight.task.task_id)
                 if end is not None:
-                    self.judge(flight.task, end)
-                self._land(flight, WorkerGone(end))
+                    contain("front.judge", f"task {flight.task.task_id}", self.judge, flight.task, end)
+                self._land_or_fail(flight, WorkerGone(end))
             link.flights.clear()
         for link in self._links.values():
             # What waits for the turn's end leaves before the manager hears that the new snapshot is applied.
-            self._flush(link)
+            attempt(self._loop, "front.flush", self._flush, link)
         if self._is_idle():
             self._idle.set()
 
@@ -341,25 +354,50 @@ class Dispatcher:
 
     def _connect(self, endpoint: str) -> _WorkerLink:
         dealer = Dealer(endpoint, self._address)
-        link = _WorkerLink(dealer, dealer.fileno())
+        link = _WorkerLink(endpoint, dealer, dealer.fileno())
         self._links[endpoint] = link
-        self._loop.add_reader(link.descriptor, self._drain, link)
+        self._loop.add_reader(link.descriptor, self._drain_soon, link)
         return link
 
     def _flush_soon(self, link: _WorkerLink) -> None:
         """Send at the end of this loop turn, together with what else comes up until then."""
         if not link.is_flush_due:
             link.is_flush_due = True
-            self._loop.call_soon(self._flush, link)
+            self._loop.call_soon(attempt, self._loop, "front.flush", self._flush, link)
 
     def _flush(self, link: _WorkerLink) -> None:
         """Send what waits as one message."""
         link.is_flush_due = False
         if link.outbox and not link.dealer.is_closed:
-            link.dealer.send(encode(link.outbox))
-            link.outbox.clear()
+            outbox, link.outbox = link.outbox, []
+            try:
+                link.dealer.send(encode(outbox))
+            except Exception as error:
+                self._send_each(link, outbox, error)
             # SAFETY: the descriptor is edge-triggered and sending can consume its edge.
-            self._drain(link)
+            self._drain_soon(link)
+
+    def _send_each(self, link: _WorkerLink, items: list[InferTask | CancelTask], why: Exception) -> None:
+        """Send one by one what could not be sent together; a task that cannot be sent fails, and no other."""
+        failed = 0
+        for item in items:
+            try:
+                link.dealer.send(encode([item]))
+            except Exception as error:
+                failed += 1
+                report("front.send", error, f"task {item.task_id}")
+                flight = link.flights.pop(item.task_id, None) if isinstance(item, InferTask) else None
+                if flight is not None:
+                    failure = InferFailed(item.task_id, InferenceFailed.__name__, INTERNAL_ERROR_TEXT)
+                    self._land_or_fail(flight, failure)
+        if not failed:
+            report("front.send", why, "nobody; sent one by one")
+        if self._is_idle():
+            self._idle.set()
+
+    def _drain_soon(self, link: _WorkerLink) -> None:
+        """Take what has come, now or in a moment."""
+        attempt(self._loop, "front.drain", self._drain, link)
 
     def _drain(self, link: _WorkerLink, most: int = _MOST_DRAINED) -> None:
         """Take what has come, but no more messages than so many; those behind them wait for the next turn."""
@@ -369,16 +407,21 @@ class Dispatcher:
             if payload is None:
                 break
             has_landed = True
-            for answer in decode_to_front(payload):
+            try:
+                answers = decode_to_front(payload)
+            except Exception as error:
+                report("front.decode", error, f"answers of {link.endpoint} that are none")
+                answers = salvage_to_front(payload)
+            for answer in answers:
                 flight = link.flights.pop(answer.task_id, None)
                 if flight is None:
                     self._late_answers += 1
                     _log.warning("event=late_answer task_id=%d", answer.task_id)
                 else:
                     self._finished += 1
-                    self._land(flight, answer)
+                    self._land_or_fail(flight, answer)
         else:
-            self._loop.call_soon(self._drain, link)
+            self._loop.call_soon(self._drain_soon, link)
         if has_landed and self._is_idle():
             self._idle.set()
 
@@ -388,12 +431,16 @@ class Dispatcher:
         for link in self._links.values():
             for flight in link.flights.values():
                 if 0 < flight.task.deadline_ns < now_ns and not flight.future.done():
-                    flight.future.set_exception(
-                        DeadlineExceeded(
-                            "no answer before the request's deadline (--request_timeout_s if it had none)"
-                        )
-                    )
-        self._expiry = self._loop.call_later(_EXPIRY_INTERVAL_S, self._expire)
+                    contain("front.expire", f"task {flight.task.task_id}", _give_up, flight)
+
+    def _land_or_fail(self, flight: _Flight, answer: InferResult | InferFailed | WorkerGone) -> None:
+        """The same as :meth:`_land`, and where that raises, its request alone fails."""
+        try:
+            self._land(flight, answer)
+        except Exception as error:
+            report("front.land", error, f"task {flight.task.task_id}")
+            if not flight.future.done():
+                flight.future.set_exception(InferenceFailed(INTERNAL_ERROR_TEXT))
 
     def _land(self, flight: _Flight, answer: InferResult | InferFailed | WorkerGone) -> None:
         """End a flight: the leases are out of the worker's reach, and whoever waits is told."""
@@ -412,6 +459,12 @@ class Dispatcher:
 
 def _acquit(_task: InferTask, _end: WorkerEnd) -> None:
     """Until the service sets its own."""
+
+
+def _give_up(flight: _Flight) -> None:
+    flight.future.set_exception(
+        DeadlineExceeded("no answer before the request's deadline (--request_timeout_s if it had none)")
+    )
 
 
 def _as_exception(

@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import ModelNotFound, ModelNotReady, OvmsError, VersionNotFound
+from ovms_mp.defects import report
+from ovms_mp.errors import INTERNAL_ERROR_TEXT, Code, ModelNotFound, ModelNotReady, OvmsError, VersionNotFound
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State, VersionStatus
 from ovms_mp.model.tensors import TensorSpec
@@ -88,7 +89,7 @@ class RoutingTable:
             model.name: ModelRoute(
                 model.name,
                 model.default_version,
-                {record.version: _version_route(model.name, record) for record in model.versions},
+                {record.version: _route_or_failure(model.name, record) for record in model.versions},
             )
             for model in snapshot.models
         }
@@ -130,6 +131,16 @@ class RoutingTable:
 def not_found_text(name: str, version: int) -> str:
     """The legacy server's words, which clients match."""
     return f"Servable not found for request: Specific({name}, {version})"
+
+
+def _route_or_failure(model_name: str, record: VersionRecord) -> VersionRoute:
+    """The version's route; one that cannot be made is a version that has failed, and no other one is."""
+    try:
+        return _version_route(model_name, record)
+    except Exception as error:
+        report("front.route", error, f"model {model_name} version {record.version}")
+        status = VersionStatus(record.version, State.LOADING, Code.INTERNAL.number, INTERNAL_ERROR_TEXT)
+        return VersionRoute(model_name, status, (), 0, 0, "", (), (), None)
 
 
 def _version_route(model_name: str, record: VersionRecord) -> VersionRoute:

@@ -14,6 +14,7 @@ from ovms_mp.front.dispatch import Dispatcher
 from ovms_mp.front.reload import Reloads
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.service import Service
+from ovms_mp.front.steps import Periodic, attempt, report_the_rest
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.control import ControlLink
 from ovms_mp.wire.heartbeat import HeartbeatThread
@@ -25,6 +26,7 @@ from ovms_mp.wire.messages import (
     RequestConvicted,
     RoutingSnapshot,
     SnapshotApplied,
+    decode_to_child,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class FrontSession:
         Raises:
             BootError: The manager does not answer in time.
         """
+        report_the_rest(self._loop)
         welcome = self._control.say_hello()
         arena = Arena(self._spec.common.arenas[welcome.arena])
         address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
@@ -77,10 +80,13 @@ class FrontSession:
             self._spec.limits.max_message_bytes,
         )
         self._heartbeat.start()
-        self._tick()
-        self._trim()
-        self._loop.add_reader(self._control.dealer.fileno(), self._take_control)
-        self._take_control()
+        beat_s = self._spec.common.heartbeat_interval_s
+        self._timers = (
+            Periodic(self._loop, "front.tick", lambda: beat_s, self._tick),
+            Periodic(self._loop, "front.trim", lambda: _TRIM_INTERVAL_S, self.dispatcher.trim),
+        )
+        self._loop.add_reader(self._control.dealer.fileno(), self._take_control_soon)
+        self._take_control_soon()
         try:
             async with asyncio.timeout(self._spec.common.boot_timeout_s):
                 await self._has_table.wait()
@@ -120,40 +126,50 @@ class FrontSession:
         self._send(Drained())
         self._heartbeat.stop()
         self._loop.remove_reader(self._control.dealer.fileno())
+        for timer in self._timers:
+            timer.cancel()
         self.dispatcher.close()
         self._control.close()
 
     def _send(self, message: Ready | ReloadConfig | RequestConvicted | Drained | SnapshotApplied) -> None:
         self._control.send(message)
         # SAFETY: sending can consume the edge of the edge-triggered descriptor.
-        self._loop.call_soon(self._take_control)
+        self._loop.call_soon(self._take_control_soon)
+
+    def _take_control_soon(self) -> None:
+        attempt(self._loop, "front.control", self._take_control)
 
     def _take_control(self) -> None:
         if self._control.dealer.is_closed:
             return
-        while (message := self._control.receive()) is not None:
-            match message:
-                case RoutingSnapshot():
-                    table = RoutingTable(message)
-                    self.service.replace_table(table)
-                    self._has_table.set()
-                    self._send(SnapshotApplied(table.epoch))
-                    if table.is_draining:
-                        self._reloads.end()
-                case ConfigReloaded():
-                    self._reloads.take(message)
-                case Drain(deadline_ns=deadline_ns):
-                    self.drain_deadline_ns = deadline_ns
-                    self._reloads.end()
-                    self.drain_requested.set()
-                case _:
-                    _log.warning("event=unexpected_message type=%s", type(message).__name__)
+        while (payload := self._control.dealer.receive()) is not None:
+            # Each by itself: a front that misses a snapshot or its drain would be cut off for good, so that is tried
+            # again, and what comes behind it does not wait.
+            attempt(self._loop, "front.message", self._take_message, payload)
+
+    def _take_message(self, payload: bytes) -> None:
+        match message := decode_to_child(payload):
+            case RoutingSnapshot():
+                self._apply(message)
+            case ConfigReloaded():
+                self._reloads.take(message)
+            case Drain(deadline_ns=deadline_ns):
+                self.drain_deadline_ns = deadline_ns
+                self._reloads.end()
+                self.drain_requested.set()
+            case _:
+                _log.warning("event=unexpected_message type=%s", type(message).__name__)
+
+    def _apply(self, snapshot: RoutingSnapshot) -> None:
+        if self._has_table.is_set() and snapshot.epoch < self.service.table.epoch:
+            return  # A second try; a newer one has replaced it.
+        table = RoutingTable(snapshot)
+        self.service.replace_table(table)
+        self._has_table.set()
+        self._send(SnapshotApplied(table.epoch))
+        if table.is_draining:
+            self._reloads.end()
 
     def _tick(self) -> None:
         """Progress of this front is that its loop turns."""
         self._ticks += 1
-        self._loop.call_later(self._spec.common.heartbeat_interval_s, self._tick)
-
-    def _trim(self) -> None:
-        self.dispatcher.trim()
-        self._loop.call_later(_TRIM_INTERVAL_S, self._trim)

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ovms_mp.defects import contain
 from ovms_mp.errors import Code, DeviceUnavailable, ModelLoadFailed, WorkerLost
 from ovms_mp.manager.deployments import Deployments, Phase, endpoints_of, settings_of
 from ovms_mp.manager.planner import Known, plan
@@ -188,21 +189,36 @@ class Catalogue:
         self._is_arriving = False
         moments: list[float] = []
         for name, model in list(self._models.items()):
-            if model.is_configured:
-                found = self._rescan_model(model, repository, is_asked=is_asked)
-                moments += [moment for moment in found if moment is not None]
+            if not model.is_configured:
+                is_done = contain("manager.forget", f"model {name}", self._forget, model, repository)
             else:
-                repository.forget(name)
-                for number in list(model.versions):
-                    self._end(model, number)
-                if all(entry.status.state is State.END for entry in model.versions.values()):
-                    del self._models[name]
-                    self._note_change()
+                is_done = contain(
+                    "manager.rescan",
+                    f"model {name}",
+                    self._rescan_model,
+                    model,
+                    repository,
+                    is_asked,
+                    moments,
+                )
+            if not is_done:
+                moments.append(time.monotonic() + _RETRY_FIRST_S)
+                text = f"model={name}: it could not be looked at; the server's log has the reason"
+                self.last_failure = ErrorRecord(ModelLoadFailed.__name__, text)
         return min(moments, default=None)
 
+    def _forget(self, model: _Model, repository: Repository) -> None:
+        """End a model that is not configured any more."""
+        repository.forget(model.config.name)
+        for number in list(model.versions):
+            self._end(model, number)
+        if all(entry.status.state is State.END for entry in model.versions.values()):
+            del self._models[model.config.name]
+            self._note_change()
+
     def _rescan_model(
-        self, model: _Model, repository: Repository, *, is_asked: bool
-    ) -> tuple[float | None, ...]:
+        self, model: _Model, repository: Repository, is_asked: bool, moments: list[float]
+    ) -> None:
         loaded: dict[int, Sequence[object]] = {}
         for number, entry in model.versions.items():
             newest = entry.coming or entry.serving
@@ -210,11 +226,13 @@ class Catalogue:
                 loaded[number] = newest.files.fingerprint
         look = repository.look(model.config, loaded, is_asked=is_asked)
         if not look.is_certain:
-            return (time.monotonic() + _RETRY_FIRST_S,)  # Nothing is unloaded because a look failed.
+            moments.append(time.monotonic() + _RETRY_FIRST_S)
+            return  # Nothing is unloaded because a look failed.
         self._note_arriving(model, look)
+        if look.look_again_at is not None:
+            moments.append(look.look_again_at)
         if look.arriving and self._is_new(model):
-            # What is wanted most may be a moment behind the rest.
-            return (look.look_again_at,)
+            return  # What is wanted most may be a moment behind the rest.
         known = {
             number: self._known(model, number, entry, look)
             for number, entry in model.versions.items()
@@ -227,7 +245,8 @@ class Catalogue:
                 self._begin(model, number, look.settled[number])
         for number in (*decided.unload, *decided.forget):
             self._end(model, number)
-        return (decided.next_retry_at, look.look_again_at)
+        if decided.next_retry_at is not None:
+            moments.append(decided.next_retry_at)
 
     def _is_new(self, model: _Model) -> bool:
         """Whether a model was met a moment ago, and nothing of it was ever begun."""

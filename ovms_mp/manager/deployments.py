@@ -20,6 +20,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from ovms_mp.defects import contain
 from ovms_mp.errors import WorkerLost
 from ovms_mp.model.status import State
 from ovms_mp.wire.messages import LoadModel, ModelSettings, TensorSpecRecord, UnloadModel
@@ -225,10 +226,13 @@ class Deployments:
         self._evictions = [eviction for eviction in self._evictions if eviction[0] > epoch]
         for deployment in self:
             if deployment.phase is Phase.RETIRING and 0 < deployment.unload_epoch <= epoch:
-                deployment.unload_epoch = 0
-                for worker in deployment.loaded:
-                    self._workers.send(worker, UnloadModel(deployment.handle))
-                self._end_if_empty(deployment)
+                contain("manager.unload", deployment.title, self._unload, deployment)
+
+    def _unload(self, deployment: Deployment) -> None:
+        for worker in deployment.loaded:
+            self._workers.send(worker, UnloadModel(deployment.handle))
+        deployment.unload_epoch = 0
+        self._end_if_empty(deployment)
 
     def isolate(self, deployment: Deployment, unload_epoch: int) -> bool:
         """Have it loaded at a worker of its own and nowhere else; whether that makes sense.
@@ -286,23 +290,26 @@ class Deployments:
         pending = [entry for entry in self if worker in entry.pending]
         suspect = min(pending, key=lambda entry: entry.pending[worker], default=None)
         for deployment in self:
-            if worker in deployment.loaded:
-                deployment.loaded.discard(worker)
-                if deployment.phase is Phase.SERVING:
-                    self._observer.workers_changed(deployment)
-            elif worker in deployment.pending:
-                del deployment.pending[worker]
-                deployment.deaths_in_load += bool(reason) and deployment is suspect
-                limit = _MAX_DEATHS_IN_RELOAD if deployment.has_served else _MAX_DEATHS_IN_LOAD
-                # What another worker serves is not taken away for it.
-                is_served = deployment.phase is Phase.SERVING and bool(deployment.loaded)
-                if deployment.deaths_in_load >= limit and not is_served:
-                    text = f"the inference worker died while loading it: {reason}"
-                    self._fail(deployment, "" if deployment.has_served else WorkerLost.__name__, text)
-                    continue
-                self._serve_if_loaded(deployment)
-            if deployment.phase is Phase.RETIRING:
-                self._end_if_empty(deployment)
+            contain("manager.worker_lost", deployment.title, self._lose, deployment, worker, reason, suspect)
+
+    def _lose(self, deployment: Deployment, worker: str, reason: str, suspect: Deployment | None) -> None:
+        if worker in deployment.loaded:
+            deployment.loaded.discard(worker)
+            if deployment.phase is Phase.SERVING:
+                self._observer.workers_changed(deployment)
+        elif worker in deployment.pending:
+            del deployment.pending[worker]
+            deployment.deaths_in_load += bool(reason) and deployment is suspect
+            limit = _MAX_DEATHS_IN_RELOAD if deployment.has_served else _MAX_DEATHS_IN_LOAD
+            # What another worker serves is not taken away for it.
+            is_served = deployment.phase is Phase.SERVING and bool(deployment.loaded)
+            if deployment.deaths_in_load >= limit and not is_served:
+                text = f"the inference worker died while loading it: {reason}"
+                self._fail(deployment, "" if deployment.has_served else WorkerLost.__name__, text)
+                return
+            self._serve_if_loaded(deployment)
+        if deployment.phase is Phase.RETIRING:
+            self._end_if_empty(deployment)
 
     def is_complete_on(self, worker: str, device: str, tenant: int = 0) -> bool:
         """Whether a worker has everything that its device serves, or the one deployment that it is for."""

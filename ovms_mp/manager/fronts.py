@@ -9,11 +9,13 @@ import signal
 from typing import TYPE_CHECKING
 
 from ovms_mp.config import MEBIBYTE
+from ovms_mp.defects import contain
 from ovms_mp.errors import BootError
 from ovms_mp.manager.arenas import ArenaPool
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.listeners import bind_rest, hold_grpc_port, lock_ports, split_addresses
-from ovms_mp.wire.messages import ArenaRetired, Drain, RoutingSnapshot, Welcome, encode
+from ovms_mp.manager.snapshots import SnapshotEncoder
+from ovms_mp.wire.messages import ArenaRetired, Drain, Welcome, encode
 
 if TYPE_CHECKING:
     import socket
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.specs import SpecMaker
     from ovms_mp.manager.supervisor import Supervisor
     from ovms_mp.wire.channels import Poller, Router
-    from ovms_mp.wire.messages import ToChild
+    from ovms_mp.wire.messages import RoutingSnapshot, ToChild
     from ovms_mp.wire.specs import ArenaHandle
 
 _log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class Fronts:
         self._supervisor = supervisor
         self._poller = poller
         self._waiting: list[str] = []
+        self._encoder = SnapshotEncoder()
         self._rest_sockets: tuple[socket.socket, ...] = ()
         self._held_sockets: tuple[socket.socket, ...] = ()
         self._specs: SpecMaker
@@ -142,13 +145,16 @@ class Fronts:
                 return
             self._waiting.pop(0)
             self._send(child, Welcome(*claimed))
-            self._send(child, snapshot)
+            self._control.send(child.child_id.encode(), self._encoder.payload(snapshot))
 
-    def publish(self, snapshot: RoutingSnapshot) -> None:
-        """Send a new snapshot to every front that has its arena."""
-        payload = encode(snapshot)
+    def publish(self, snapshot: RoutingSnapshot) -> bool:
+        """Send a new snapshot to every front that has its arena; whether each of them could be sent it."""
+        payload = self._encoder.payload(snapshot)
+        is_sent = True
         for child in self._routing():
-            self._control.send(child.child_id.encode(), payload)
+            name = child.child_id
+            is_sent &= contain("manager.publish", name, self._control.send, name.encode(), payload)
+        return is_sent
 
     def applied_epoch(self, latest: int) -> int:
         """The snapshot that every front has applied; the latest one when there is no front."""
@@ -175,7 +181,8 @@ class Fronts:
         retired = self._arenas.retire(child.child_id, workers)
         if retired is not None:
             for worker in workers.values():
-                self._send(worker, ArenaRetired(*retired))
+                if not contain("manager.retire", worker.child_id, self._send, worker, ArenaRetired(*retired)):
+                    worker.signal(signal.SIGKILL)  # What it had of the arena is settled by its end.
 
     def arena_released(self, worker: Child, arena: int, epoch: int) -> None:
         """A worker does not touch that epoch any more."""
@@ -189,11 +196,15 @@ class Fronts:
         """Stop accepting on REST: gunicorn closes its sockets and lets its workers finish."""
         self.close_sockets()
         for child in self._supervisor.living(Kind.REST, Kind.ARBITER):
-            if child.kind is Kind.ARBITER:
-                child.signal(signal.SIGTERM)
-            else:
-                self._send(child, Drain(drain_deadline_ns))
-            child.to(ChildState.DRAINING)
+            if not contain("manager.drain", child.child_id, self._stop_one, child, drain_deadline_ns):
+                child.signal(signal.SIGKILL)
+
+    def _stop_one(self, child: Child, drain_deadline_ns: int) -> None:
+        if child.kind is Kind.ARBITER:
+            child.signal(signal.SIGTERM)
+        else:
+            self._send(child, Drain(drain_deadline_ns))
+        child.to(ChildState.DRAINING)
 
     def close_sockets(self) -> None:
         """Give the ports back."""

@@ -10,19 +10,24 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import select
 import signal
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import DeviceUnavailable, ExitCode, ProtocolError
+from ovms_mp.defects import Steps, contain
+from ovms_mp.errors import DeviceUnavailable, ExitCode
 from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.children import Child, ChildState, Kind
+from ovms_mp.manager.ending import Ending
 from ovms_mp.manager.fronts import Fronts
 from ovms_mp.manager.machine import read_machine
-from ovms_mp.manager.phases import STOPPING, Phase
+from ovms_mp.manager.mishaps import make_up_for
+from ovms_mp.manager.phase import STOPPING, Phase
+from ovms_mp.manager.planning import Planning
 from ovms_mp.manager.quarantine import Quarantine
-from ovms_mp.manager.reload import ConfigFile, ReloadRequests
-from ovms_mp.manager.repository import Repository
+from ovms_mp.manager.reload import ReloadRequests
 from ovms_mp.manager.specs import SpecMaker
 from ovms_mp.manager.staff import Staff
 from ovms_mp.manager.supervisor import Supervisor
@@ -61,12 +66,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PR_SET_CHILD_SUBREAPER = 36
-_NOTICE_S = 0.3
-"""After a stop was asked for, REST takes requests for so long and tells clients to close their connections."""
+_AGAIN_S = 0.05
+"""Until steps that raised are done again."""
+_GREET_AGAIN_S = 1.0
+_MOST_FAILURES_AT_START = 20
+"""Turns in a row in which a step may raise while nothing is served yet; then the server ends with its reason."""
 _START_PATIENCE_S = 30.0
 """What is not loaded by then is loaded while the rest serves."""
-_DEBOUNCE_S = 0.05
-"""A copy makes many events; one look after the first of them sees what they say together."""
 
 
 class Manager:
@@ -92,27 +98,20 @@ class Manager:
             cache_dir=config.engine.cache_dir,
         )
         self._catalogue = Catalogue(config.models, config.limits, self._workers, self._trials)
-        self._catalogue.on_outdated = self._ask_plan
+        self._planning = Planning(config, self._catalogue, self._staff, self._timers)
+        self._catalogue.on_outdated = self._planning.ask
         self._workers.watch = self._catalogue.deployments
         self._quarantine = Quarantine(self._catalogue, self._staff)
-        self._repository = Repository(
-            config.repository.settle_s, is_watching=config.repository.poll_wait_s > 0
-        )
-        self._config_file = (
-            ConfigFile(config.config_path, is_strict=config.is_strict) if config.config_path else None
-        )
         self._reloads = ReloadRequests()
         self._phase = Phase.LOADING
         self._started_at = time.monotonic()
         self._exit_code: int | None = None
         self._epoch = 0
         self._is_snapshot_due = False
-        self._is_plan_due = True
-        self._is_hint_timed = False
-        self._is_asked = False
         self._stop_signals = 0
         self._final_code = ExitCode.CLEAN
-        self._drain_deadline_ns = 0
+        self._ending = Ending(supervision.stop_grace_s, self._supervisor, self._timers, self._send)
+        self._readable: set[int] = set()
 
     def __enter__(self) -> Self:
         """Take ports, memory and signals; no child exists yet.
@@ -131,9 +130,7 @@ class Manager:
         self._fronts.connect(self._specs, self._control)
         self._staff.connect(self._specs, self._control, self._fronts.arena_descriptors())
         self._poller.register(self._control)
-        self._hint_descriptor = self._repository.fileno()
-        if self._hint_descriptor is not None:
-            self._poller.register(self._hint_descriptor)
+        self._planning.open(self._poller)
         self._signal_read, self._signal_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poller.register(self._signal_read)
         signal.set_wakeup_fd(self._signal_write, warn_on_full_buffer=False)
@@ -150,7 +147,7 @@ class Manager:
         self._control.close()
         self._poller.close()
         self._fronts.close()
-        self._repository.close()
+        self._planning.close()
         self._trials.close()
         self._workers.close()
         signal.set_wakeup_fd(-1)
@@ -160,66 +157,53 @@ class Manager:
     def run(self) -> int:
         """Serve until stopped; the exit code."""
         self._staff.start(self._catalogue.devices())
-        self._check_liveness()
+        self._timers.call_every(
+            self._config.supervision.heartbeat_interval_s, self._supervisor.check_liveness
+        )
+        turn = (
+            self._take_signals,
+            self._take_beats,
+            self._take_hints,
+            self._take_messages,
+            self._collect,
+            self._timers.run_due,
+            self._plan,
+            self._advance,
+            self._publish,
+            self._answer_reloads,
+        )
+        steps = Steps("manager", _MOST_FAILURES_AT_START)
         while self._exit_code is None:
-            readable = self._poller.wait(self._timers.seconds_to_next())
-            self._take_signals(readable)
-            self._fronts.take_beats(readable)
-            self._take_hints(readable)
-            self._take_messages()
-            self._supervisor.collect(readable)
-            self._timers.run_due()
-            if self._is_plan_due:
-                self._plan()
-            self._advance()
-            self._publish()
-            self._answer_reloads()
+            if self._phase is Phase.SERVING:
+                steps.most_failures = 0
+            if steps.have_failed:
+                # Not at once, as what made a descriptor readable may not have been taken.
+                select.select([self._signal_read], [], [], _AGAIN_S)
+                self._timers.call_after(0.0, _ignore)
+            self._readable = self._poller.wait(self._timers.seconds_to_next())
+            steps.do(turn)
         return self._exit_code
 
-    def _check_liveness(self) -> None:
-        self._supervisor.check_liveness()
-        self._timers.call_after(self._config.supervision.heartbeat_interval_s, self._check_liveness)
+    def _take_beats(self) -> None:
+        self._fronts.take_beats(self._readable)
 
-    def _take_hints(self, readable: set[int]) -> None:
-        if self._hint_descriptor in readable and self._repository.has_hint() and not self._is_hint_timed:
-            self._is_hint_timed = True
-            self._timers.call_after(_DEBOUNCE_S, self._follow_hint)
+    def _collect(self) -> None:
+        self._supervisor.collect(self._readable)
 
-    def _follow_hint(self) -> None:
-        self._is_hint_timed = False
-        self._ask_plan()
-
-    def _ask_plan(self) -> None:
-        self._is_plan_due = True
+    def _take_hints(self) -> None:
+        self._planning.take_hints(self._readable)
 
     def _plan(self) -> None:
-        """Look at configuration and repositories, and carry out what follows from it."""
-        self._is_plan_due = False
         if self._phase in STOPPING:
-            return
-        is_asked, self._is_asked = self._is_asked, False
-        self._repository.arm(self._catalogue.configs, self._config.config_path)
-        may_read = is_asked or self._config.repository.poll_wait_s > 0
-        if self._config_file is not None and (may_read or self._config_file.is_being_read):
-            models, again_at = self._config_file.read_if_changed(is_asked=is_asked)
-            if models is not None:
-                self._catalogue.reconfigure(models)
-                self._repository.arm(self._catalogue.configs, self._config.config_path)
-            if again_at is not None:
-                self._timers.call_at(again_at, self._ask_plan)
-        self._staff.adjust(self._catalogue.devices(), self._catalogue.devices_in_use())
-        retry_at = self._catalogue.rescan(self._repository, self._epoch, is_asked=is_asked)
-        # A version that is tried again may bring back a device whose worker could not be started.
-        self._staff.adjust(self._catalogue.devices(), self._catalogue.devices_in_use())
-        if retry_at is not None:
-            self._timers.call_at(retry_at, self._ask_plan)
-
-    def _poll_repositories(self) -> None:
-        self._ask_plan()
-        self._timers.call_after(self._config.repository.poll_wait_s, self._poll_repositories)
+            self._planning.is_due = False
+        elif self._planning.is_due:
+            self._planning.plan(self._epoch)
 
     def _advance(self) -> None:
         """Step to the next phase when this one has done its work."""
+        if self._ending.is_over and self._exit_code is None:
+            self._exit_code = self._final_code
+            return
         failure = self._catalogue.last_failure
         match self._phase:
             case Phase.LOADING if (
@@ -234,13 +218,12 @@ class Manager:
             case Phase.STARTING_FRONTS if self._fronts.are_ready():
                 self._phase = Phase.SERVING
                 self._fronts.announce([config.name for config in self._catalogue.configs])
-                if self._config.repository.poll_wait_s > 0:
-                    self._poll_repositories()
+                self._planning.poll()
             case Phase.STOPPING_FRONTS if not any(
                 self._supervisor.living(Kind.GRPC, Kind.REST, Kind.ARBITER)
             ):
                 self._phase = Phase.STOPPING_WORKERS
-                self._drain(Kind.WORKER)
+                self._ending.drain(Kind.WORKER)
             case Phase.STOPPING_WORKERS if not any(self._supervisor.living()):
                 _log.info("event=stopped")
                 self._exit_code = self._final_code
@@ -259,14 +242,15 @@ class Manager:
             self._catalogue.is_changed = self._staff.is_changed = self._is_snapshot_due = False
             self._epoch += 1
             self._catalogue.epoch = self._epoch
-            self._fronts.publish(self._snapshot())
+            self._is_snapshot_due = True  # Again, should this raise.
+            self._is_snapshot_due = not self._fronts.publish(self._snapshot())
         self._carry_on()
 
     def _carry_on(self) -> None:
         applied = self._fronts.applied_epoch(self._epoch)
         self._catalogue.deployments.fronts_applied(applied)
         if self._phase not in STOPPING:
-            self._quarantine.advance()
+            contain("manager.quarantine", "nobody", self._quarantine.advance)
             self._staff.advance(self._catalogue.deployments, self._epoch, applied)
 
     def _snapshot(self) -> RoutingSnapshot:
@@ -282,28 +266,20 @@ class Manager:
 
     def _answer_reloads(self) -> None:
         """Answer who asked for a reload once all that followed from it has ended."""
-        if not self._reloads or self._is_plan_due or not self._catalogue.is_settled():
+        planning = self._planning
+        if not self._reloads or planning.is_due or planning.is_reading or not self._catalogue.is_settled():
             return
-        if self._config_file is not None and self._config_file.is_being_read:
-            return
-        error = self._catalogue.last_failure
-        if self._config_file is not None and self._config_file.error is not None:
-            error = self._config_file.error
+        error = planning.config_error or self._catalogue.last_failure
         for child_id, answer in self._reloads.answers(self._catalogue.changes, error):
             front = self._supervisor.find(child_id)
             if front is not None:
-                self._send(front, answer)
+                contain("manager.answer", child_id, self._send, front, answer)
 
     def _reload(self, front: Child, request: ReloadConfig) -> None:
         if not self._reloads:
             self._catalogue.last_failure = None
         self._reloads.add(front.child_id, request.request_id, self._catalogue.changes)
-        self._look_now()
-
-    def _look_now(self) -> None:
-        """Somebody wants configuration and repositories looked at, whatever the settings say."""
-        self._is_asked = True
-        self._ask_plan()
+        self._planning.look_now()
 
     def _launch_probe(self, child_id: str, deployment: Deployment) -> Child | None:
         share = self._staff.share_of(deployment.settings.device)
@@ -316,27 +292,31 @@ class Manager:
 
     def _take_messages(self) -> None:
         while (received := self._control.receive()) is not None:
-            identity, payload = received
-            try:
-                message = decode_to_manager(payload)
-            except ProtocolError as error:
-                _log.error("event=bad_message peer=%r error=%s", identity, error)
-                continue
-            match message:
-                case Heartbeat():
-                    child = self._supervisor.find(message.child_id)
-                    if child is not None:
-                        self._supervisor.beat(
-                            child, message.progress, message.in_flight, message.oldest_run_s
-                        )
-                case Hello():
-                    self._greet(message)
-                case RequestConvicted():
-                    self._quarantine.convicted(message.conviction)
-                case _:
-                    child = self._supervisor.find(identity.decode(errors="replace"))
-                    if child is not None:
-                        self._take_message(child, message)
+            name = received[0].decode(errors="replace")
+            contain("manager.message", name, self._take_payload, name, received[1])
+
+    def _take_payload(self, name: str, payload: bytes) -> None:
+        message = decode_to_manager(payload)
+        if isinstance(message, (Heartbeat, Hello)):
+            name = message.child_id
+        child = self._supervisor.find(name)
+        if isinstance(message, Hello):
+            is_followed = contain("manager.message", name, self._greet, message)
+        elif isinstance(message, Heartbeat):
+            is_followed = child is None or contain("manager.message", name, self._beat, child, message)
+        else:
+            is_followed = child is None or contain(
+                "manager.message", name, self._take_message, child, message
+            )
+        if is_followed:
+            return
+        if child is not None:
+            make_up_for(child, message, self._catalogue.deployments, self._send)
+        elif isinstance(message, Hello):  # Of a REST front, which its arbiter has started.
+            self._timers.call_after(_GREET_AGAIN_S, partial(self._greet, message))
+
+    def _beat(self, child: Child, message: Heartbeat) -> None:
+        self._supervisor.beat(child, message.progress, message.in_flight, message.oldest_run_s)
 
     def _take_message(self, child: Child, message: object) -> None:
         match message:
@@ -356,11 +336,13 @@ class Manager:
                 self._send(child, Drain(0))  # Heard; it may end.
             case ReloadConfig():
                 self._reload(child, message)
+            case RequestConvicted(conviction=conviction):
+                self._quarantine.convicted(conviction)
             case ArenaReleased(arena=arena, epoch=epoch):
                 self._fronts.arena_released(child, arena, epoch)
                 self._fronts.welcome_waiting(self._snapshot())
             case Drained():
-                _log.debug("event=drained child=%s", child.child_id)
+                return
             case _:
                 _log.warning(
                     "event=unexpected_message child=%s type=%s", child.child_id, type(message).__name__
@@ -405,9 +387,9 @@ class Manager:
             self._trials.exited(child, reason)
             return
         if child.kind is Kind.WORKER:
-            self._quarantine.worker_exited(child, self._workers.seat_of(child), reason)
+            self._planning.ask()
             self._fronts.worker_reaped(child)
-            self._ask_plan()
+            self._quarantine.worker_exited(child, self._workers.seat_of(child), reason)
         elif child.kind.is_front:
             self._fronts.exited(child)
         self._fronts.welcome_waiting(self._snapshot())
@@ -435,13 +417,13 @@ class Manager:
             self._supervisor.kill_all()
             self._exit_code = ExitCode.BOOT_FAILED
 
-    def _take_signals(self, readable: set[int]) -> None:
-        if self._signal_read not in readable:
+    def _take_signals(self) -> None:
+        if self._signal_read not in self._readable:
             return
         for number in os.read(self._signal_read, 256):
             if number == signal.SIGHUP:
                 _log.info("event=reload reason=SIGHUP")
-                self._look_now()
+                self._planning.look_now()
             elif number in (signal.SIGTERM, signal.SIGINT):
                 self._stop_signals += 1
                 name = signal.Signals(number).name
@@ -455,36 +437,9 @@ class Manager:
         """Begin the orderly stop; :meth:`_advance` carries it on."""
         if self._phase in STOPPING:
             return
-        grace_s = self._config.supervision.stop_grace_s
-        _log.info("event=stopping reason=%s grace_s=%g", reason, grace_s)
         self._phase = Phase.STOPPING_FRONTS
-        self._supervisor.stop_replacing()
-        self._trials.stop()
-        self._drain_deadline_ns = time.monotonic_ns() + int(grace_s * 1e9)
         self._is_snapshot_due = True
-        self._drain(Kind.GRPC)
-        self._timers.call_after(
-            min(_NOTICE_S, grace_s / 2), lambda: self._fronts.stop_rest(self._drain_deadline_ns)
-        )
-        self._timers.call_after(grace_s, self._give_up)
-
-    def _drain(self, kind: Kind) -> None:
-        """Ask the children of a kind to finish; one that has not even begun is ended at once."""
-        for child in self._supervisor.living(kind):
-            if child.state is ChildState.READY:
-                self._send(child, Drain(self._drain_deadline_ns))
-            elif child.state is not ChildState.DRAINING:
-                child.signal(signal.SIGKILL)
-            child.to(ChildState.DRAINING)
-
-    def _give_up(self) -> None:
-        """The grace period is over."""
-        living = [child.child_id for child in self._supervisor.living()]
-        if living and self._exit_code is None:
-            _log.warning(
-                "event=grace_over killing=%s; work in flight is lost (--stop_grace_s)", ",".join(living)
-            )
-            self._exit_code = self._final_code
+        self._ending.begin(reason, self._fronts, self._trials)
 
 
 def _ignore(*_: object) -> None:

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.config_file import parse_config_file
-from ovms_mp.errors import ConfigError
+from ovms_mp.defects import report
+from ovms_mp.errors import INTERNAL_ERROR_TEXT, ConfigError
 from ovms_mp.wire.messages import ConfigReloaded, ErrorRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ovms_mp.config import ModelConfig
@@ -55,7 +57,7 @@ class ConfigFile:
         elif self._tries and time.monotonic() < self._again_at:
             return None, self._again_at
         try:
-            models, notices = parse_config_file(self.path, is_strict=self._is_strict)
+            models, notices = self._parse()
         except ConfigError as error:
             self._tries += 1
             if self._tries < _TRIES:
@@ -71,6 +73,20 @@ class ConfigFile:
             _log.warning("event=configuration %s", notice)
         _log.info("event=config_read path=%s models=%d", self.path, len(models))
         return models, None
+
+    def _parse(self) -> tuple[tuple[ModelConfig, ...], Sequence[str]]:
+        """Read the file.
+
+        Raises:
+            ConfigError: It is wrong, or reading it raised what nobody has foreseen.
+        """
+        try:
+            return parse_config_file(self.path, is_strict=self._is_strict)
+        except ConfigError:
+            raise
+        except Exception as error:
+            report("manager.config", error, f"{self.path} as it is now")
+            raise ConfigError(f"{self.path}: {INTERNAL_ERROR_TEXT}") from None
 
     @property
     def is_being_read(self) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import structs
 
 from ovms_mp.config import MEBIBYTE
+from ovms_mp.defects import contain
 from ovms_mp.manager.children import ChildState, Kind
 from ovms_mp.manager.cpu_plan import CpuPlan, make_plan
 from ovms_mp.wire.messages import Drain, encode
@@ -97,7 +98,7 @@ class Staff:
         self.adjust(devices, frozenset())
         self._has_started = True
         if self._config.engine.worker_memory_limit_mb:
-            self._look_at_memory()
+            self._timers.call_every(_MEMORY_LOOK_S, self._look_at_memory)
 
     def adjust(self, devices: Sequence[str], in_use: frozenset[str] | set[str]) -> None:
         """Have workers for these devices, and let those of others go.
@@ -189,14 +190,17 @@ class Staff:
             applied_epoch: Number of the one that all of them have applied.
         """
         for seat in self._workers:
-            if seat.replaces is not None and seat.is_ready and seat.child is not None:
-                self._succeed(seat, seat.replaces, seat.child, catalogue)
-            if seat.replaces is not None and seat.child is not None and not seat.is_leaving:
-                self._give_up_late(seat, seat.child)
-            if seat.is_leaving and seat.leave_epoch == 0 and not self.is_changed:
-                seat.leave_epoch = epoch
-            if seat.is_leaving and 0 < seat.leave_epoch <= applied_epoch and seat.child is not None:
-                self._drain(seat.child)
+            contain("manager.seat", seat.name, self._advance_seat, seat, catalogue, epoch, applied_epoch)
+
+    def _advance_seat(self, seat: Seat, catalogue: Completeness, epoch: int, applied_epoch: int) -> None:
+        if seat.replaces is not None and seat.is_ready and seat.child is not None:
+            self._succeed(seat, seat.replaces, seat.child, catalogue)
+        if seat.replaces is not None and seat.child is not None and not seat.is_leaving:
+            self._give_up_late(seat, seat.child)
+        if seat.is_leaving and seat.leave_epoch == 0 and not self.is_changed:
+            seat.leave_epoch = epoch
+        if seat.is_leaving and 0 < seat.leave_epoch <= applied_epoch and seat.child is not None:
+            self._drain(seat.child)
 
     def _succeed(self, seat: Seat, old: Seat, child: Child, catalogue: Completeness) -> None:
         """Let the old worker leave once its successor has everything."""
@@ -260,7 +264,6 @@ class Staff:
 
     def _look_at_memory(self) -> None:
         """Replace a worker that has grown past the limit."""
-        self._timers.call_after(_MEMORY_LOOK_S, self._look_at_memory)
         limit = self._config.engine.worker_memory_limit_mb * MEBIBYTE
         leaving = {seat.replaces for seat in self._workers if seat.replaces is not None}
         for seat in self._workers:

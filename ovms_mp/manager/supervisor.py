@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ovms_mp.defects import contain, report
 from ovms_mp.manager.children import Child, ChildState, Kind, exit_text
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _MAX_DEATHS_IN_BOOT = 8
 _STABLE_S = 1.0
 """A child that was ready for so long has served, whatever it counts as progress."""
 _KILL_LIMIT_S = 10.0
+_SETTLE_AGAIN_S = 0.1
 _LATE_LOOP_S = 1.0
 """If the manager's own loop was held up for longer, the children's silence says nothing about them."""
 
@@ -130,6 +132,9 @@ class Supervisor:
         except OSError as error:
             _log.error("event=spawn_failed child=%s error=%s", spec.child_id, error)
             return None
+        except Exception as error:
+            report("manager.spawn", error, spec.child_id)
+            return None
         return child
 
     def adopt(self, child_id: str, kind: Kind, pid: int) -> Child | None:
@@ -146,11 +151,13 @@ class Supervisor:
     def _spawn(self, role: _Role) -> None:
         role.generation += 1
         child_id = f"{role.name}.{role.generation}"
-        spec = role.make_spec(child_id)
         try:
-            self._start(role.name, role.kind, spec, role.descriptors)
+            self._start(role.name, role.kind, role.make_spec(child_id), role.descriptors)
         except OSError as error:
             _log.error("event=spawn_failed child=%s error=%s", child_id, error)
+            self._spawn_again(role, f"{child_id} cannot be spawned: {error}")
+        except Exception as error:
+            report("manager.spawn", error, child_id)
             self._spawn_again(role, f"{child_id} cannot be spawned: {error}")
 
     def _start(self, name: str, kind: Kind, spec: ChildSpec, descriptors: tuple[int, ...]) -> Child:
@@ -162,8 +169,14 @@ class Supervisor:
             env=_child_environment(kind),
             process_group=0,
         )
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except OSError:
+            process.kill()  # Nobody could watch it.
+            process.wait(timeout=_KILL_LIMIT_S)
+            raise
         now = time.monotonic()
-        child = Child(name, spec.child_id, kind, process.pid, os.pidfd_open(process.pid), process, now, now)
+        child = Child(name, spec.child_id, kind, process.pid, pidfd, process, now, now)
         self._watch(child)
         _log.info("event=spawned child=%s pid=%d", spec.child_id, process.pid)
         return child
@@ -230,41 +243,45 @@ class Supervisor:
         for child in self.living():
             if held_up > _LATE_LOOP_S:
                 child.beat_at = max(child.beat_at, now - self._settings.heartbeat_timeout_s / 2)
-            if child.state is not ChildState.READY:
-                continue  # Booting and draining have deadlines of their own.
-            silence = now - child.beat_at
-            standstill = now - max(child.progress_at, child.spawned_at) if child.in_flight else 0.0
-            # One run that never ends is stuck, too, whatever is answered beside it.
-            standstill = max(standstill, child.oldest_run_s)
-            if silence > self._settings.heartbeat_timeout_s:
-                limit = f"{self._settings.heartbeat_timeout_s:g} s (--heartbeat_timeout_s)"
-                _log.error(
-                    "event=silent child=%s pid=%d no heartbeat within %s; killing",
-                    child.child_id,
-                    child.pid,
-                    limit,
-                )
-                child.signal(signal.SIGKILL)
-            elif standstill > self._settings.stuck_timeout_s:
-                limit = f"{self._settings.stuck_timeout_s:g} s (--stuck_timeout_s)"
-                _log.error(
-                    "event=stuck child=%s pid=%d no progress within %s; killing",
-                    child.child_id,
-                    child.pid,
-                    limit,
-                )
-                child.signal(signal.SIGKILL)
+            contain("manager.liveness", child.child_id, self._check_child, child, now)
+
+    def _check_child(self, child: Child, now: float) -> None:
+        if child.state is not ChildState.READY:
+            return  # Booting and draining have deadlines of their own.
+        silence = now - child.beat_at
+        standstill = now - max(child.progress_at, child.spawned_at) if child.in_flight else 0.0
+        # One run that never ends is stuck, too, whatever is answered beside it.
+        standstill = max(standstill, child.oldest_run_s)
+        if silence > self._settings.heartbeat_timeout_s:
+            limit = f"{self._settings.heartbeat_timeout_s:g} s (--heartbeat_timeout_s)"
+            _log.error(
+                "event=silent child=%s pid=%d no heartbeat within %s; killing",
+                child.child_id,
+                child.pid,
+                limit,
+            )
+            child.signal(signal.SIGKILL)
+        elif standstill > self._settings.stuck_timeout_s:
+            limit = f"{self._settings.stuck_timeout_s:g} s (--stuck_timeout_s)"
+            _log.error(
+                "event=stuck child=%s pid=%d no progress within %s; killing",
+                child.child_id,
+                child.pid,
+                limit,
+            )
+            child.signal(signal.SIGKILL)
 
     def collect(self, readable: set[int]) -> None:
         """Reap every child whose pidfd is readable; tell the observer; respawn."""
         for descriptor in readable:
-            child = self._by_pidfd.pop(descriptor, None)
+            child = self._by_pidfd.get(descriptor)
             if child is not None:
-                self._collect_one(child)
+                contain("manager.collect", child.child_id, self._collect_one, child)
         self._reap_orphans()
 
     def _collect_one(self, child: Child) -> None:
         self._poller.unregister(child.pidfd)
+        del self._by_pidfd[child.pidfd]
         del self._children[child.child_id]
         status = child.status = child.reap()
         child.close()
@@ -279,6 +296,11 @@ class Supervisor:
             _log.error(
                 "event=died child=%s pid=%d state=%s %s", child.child_id, child.pid, previous.name, reason
             )
+        if not contain("manager.exit", child.child_id, self._settle, child, previous, status, reason):
+            self._timers.call_after(_SETTLE_AGAIN_S, lambda: self._settle(child, previous, status, reason))
+
+    def _settle(self, child: Child, previous: ChildState, status: int | None, reason: str) -> None:
+        """Tell of a death, and replace who died: in this order, as a successor takes its predecessor's place."""
         self._observer.child_exited(child, reason)
         role = self._roles.get(child.name)
         if role is not None and role.is_wanted and previous is not ChildState.DRAINING:
@@ -368,7 +390,7 @@ class Supervisor:
         """SIGKILL everything and reap it; nothing is left when this returns."""
         self.stop_replacing()
         for child in self.living():
-            child.signal(signal.SIGKILL)
+            contain("manager.kill", child.child_id, child.signal, signal.SIGKILL)
         for child in self.living():
             # SIGKILL cannot be refused; only a process in an uninterruptible system call takes longer.
             select.select([child.pidfd], [], [], _KILL_LIMIT_S)

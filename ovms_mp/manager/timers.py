@@ -6,16 +6,23 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
+from functools import partial
 from typing import TYPE_CHECKING
+
+from ovms_mp.defects import contain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_AGAIN_S = 1.0
+_MOST_TRIES = 5
 
 
 class Timers:
     """Calls functions at monotonic moments.
 
-    An entry cannot be taken back, so callees check whether they still apply.
+    An entry cannot be taken back, so callees check whether they still apply. One that raises is called again a second
+    later, five times in all, and takes no other one with it.
     """
 
     def __init__(self) -> None:
@@ -30,6 +37,15 @@ class Timers:
         """Call ``function`` after ``delay_s``."""
         self.call_at(time.monotonic() + delay_s, function)
 
+    def call_every(self, interval_s: float, function: Callable[[], None]) -> None:
+        """Call ``function`` now and every ``interval_s``, whether or not it raises."""
+
+        def turn() -> None:
+            self.call_after(interval_s, turn)
+            contain("manager.timer", _name(function), function)
+
+        turn()
+
     def seconds_to_next(self) -> float | None:
         """Time until the next call is due; None when there is none."""
         return max(0.0, self._heap[0][0] - time.monotonic()) if self._heap else None
@@ -41,4 +57,14 @@ class Timers:
         while self._heap and self._heap[0][0] <= now:
             due.append(heapq.heappop(self._heap)[2])
         for function in due:
-            function()
+            self._call(function, 1)
+
+    def _call(self, function: Callable[[], None], tries: int) -> None:
+        if not contain("manager.timer", _name(function), function) and tries < _MOST_TRIES:
+            self.call_after(_AGAIN_S, partial(self._call, function, tries + 1))
+
+
+def _name(function: Callable[[], None]) -> str:
+    """For the log."""
+    plain = function.func if isinstance(function, partial) else function
+    return getattr(plain, "__qualname__", type(plain).__name__)

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ovms_mp.defects import contain, report
 from ovms_mp.manager.children import ChildState
 from ovms_mp.manager.priority import give_some_time, give_spare_time
 
@@ -125,7 +126,11 @@ class Trials:
         while self._waiting and len(self._running) < self._most_at_once + min(len(self._slow), _MOST_SLOW):
             deployment = self._waiting.popleft()
             self._count += 1
-            child = self._launch(f"probe.{self._count}", deployment)
+            try:
+                child = self._launch(f"probe.{self._count}", deployment)
+            except Exception as error:
+                report("manager.launch", error, deployment.title)
+                child = None
             if child is None:
                 # Not from within submit: who called that does not know the deployment yet.
                 reason = "the process for its trial could not be spawned"
@@ -135,7 +140,7 @@ class Trials:
                 "event=trying %s handle=%d probe=%s", deployment.title, deployment.handle, child.child_id
             )
             self._running[child.child_id] = (child, deployment)
-            give_spare_time(child.pid)
+            contain("manager.priority", child.child_id, give_spare_time, child.pid)
             self._timers.call_after(_PATIENCE_S, partial(self._hurry, child))
             self._timers.call_after(_SLOW_S, partial(self._note_slow, child.child_id))
             self._timers.call_after(self._time_limit_s, partial(self._end_late, child.child_id))

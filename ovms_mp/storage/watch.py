@@ -201,6 +201,8 @@ class RepositoryWatch:
                 reason = self._arm_base_path(path) if is_base_path else self._arm_file(path)
             except _LimitReached as reached:
                 reason = str(reached)
+            except Exception as error:  # This path's, not all others'.
+                reason = f"it cannot be watched: {type(error).__name__}: {error}"
             reasons = [text for text in (reason, *self._refusals) if text]
             if reasons:
                 polled[path] = reasons[0]

@@ -19,13 +19,17 @@ from typing import TYPE_CHECKING
 
 import zmq
 
+from ovms_mp.errors import ProtocolError
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
 _NO_LIMIT = 0
-_MAX_MESSAGE_BYTES = 64 << 20
-"""A batch is some kilobytes, a large snapshot a few megabytes; whatever says more is not ours."""
+MAX_MESSAGE_BYTES = 64 << 20
+"""A batch is some kilobytes, a large snapshot a few megabytes; whatever says more is not ours.
+
+A receiver drops the connection without a word, so a sender must not even try."""
 # PERF: plain integers; every operation on pyzmq's enums costs a call.
 _NOBLOCK = int(zmq.NOBLOCK)
 _EVENTS = int(zmq.EVENTS)
@@ -48,6 +52,12 @@ def close_all(linger_ms: int) -> None:
     zmq.Context.instance().destroy(linger=linger_ms)
 
 
+def _too_long(payload: bytes) -> ProtocolError:
+    return ProtocolError(
+        f"a message of {len(payload)} bytes is longer than {MAX_MESSAGE_BYTES}, the limit between processes"
+    )
+
+
 class _Socket:
     """What both ends share: options, one owner, an idempotent close."""
 
@@ -56,7 +66,7 @@ class _Socket:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SNDHWM, _NO_LIMIT)
         self._socket.setsockopt(zmq.RCVHWM, _NO_LIMIT)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
 
     def fileno(self) -> int:
         """Descriptor that signals *changes*: after each event and after each send, receive until None.
@@ -102,7 +112,13 @@ class Dealer(_Socket):
         self._socket.connect(endpoint)
 
     def send(self, payload: bytes) -> None:
-        """Queue a message; never blocks."""
+        """Queue a message; never blocks.
+
+        Raises:
+            ProtocolError: It is too long.
+        """
+        if len(payload) > MAX_MESSAGE_BYTES:
+            raise _too_long(payload)
         self._socket.send(payload, _NOBLOCK)
 
     def receive(self) -> bytes | None:
@@ -125,7 +141,13 @@ class Router(_Socket):
         self._socket.bind(endpoint)
 
     def send(self, identity: bytes, payload: bytes) -> None:
-        """Queue a message for a peer; silently dropped when the peer is gone, whose waiters are told by other ways."""
+        """Queue a message for a peer; silently dropped when the peer is gone, whose waiters are told by other ways.
+
+        Raises:
+            ProtocolError: It is too long.
+        """
+        if len(payload) > MAX_MESSAGE_BYTES:
+            raise _too_long(payload)
         self._socket.send_multipart((identity, payload), _NOBLOCK)
 
     def receive(self) -> tuple[bytes, bytes] | None:

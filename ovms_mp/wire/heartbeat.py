@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from ovms_mp.defects import contain
 from ovms_mp.wire.channels import Dealer
 from ovms_mp.wire.messages import Heartbeat, encode
 
@@ -44,9 +45,12 @@ class HeartbeatThread(threading.Thread):
         """Beat until :meth:`stop`."""
         with Dealer(self._endpoint) as dealer:
             while True:
-                dealer.send(encode(Heartbeat(self._child_id, *self._measure())))
+                contain("heartbeat", "this beat", self._beat, dealer)
                 if self._stopping.wait(self._interval_s):
                     return
+
+    def _beat(self, dealer: Dealer) -> None:
+        dealer.send(encode(Heartbeat(self._child_id, *self._measure())))
 
     def stop(self) -> None:
         """End the thread and wait for it."""

@@ -21,6 +21,17 @@ from ovms_mp.model.input_settings import InputSettings
 PROTOCOL_VERSION = 3
 
 
+LONGEST_TEXT = 16 << 10
+"""Characters of an error or description on its way to another process. An engine may quote whole models."""
+
+
+def bounded_text(text: str) -> str:
+    """The text as messages carry it, which may not pass the longest message of a channel however long it is."""
+    if len(text) <= LONGEST_TEXT:
+        return text
+    return f"{text[: LONGEST_TEXT - 100]}... ({len(text)} characters in all)"
+
+
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of values inside messages."""
 
@@ -44,7 +55,7 @@ class ErrorRecord(Record, frozen=True):
     @classmethod
     def of(cls, error: OvmsError) -> ErrorRecord:
         """Record an exception."""
-        return cls(type(error).__name__, error.message)
+        return cls(type(error).__name__, bounded_text(error.message))
 
     def to_error(self) -> OvmsError:
         """The exception again."""
@@ -477,3 +488,61 @@ def decode_to_front(payload: bytes) -> ToFront:
         return _TO_FRONT.decode(payload)
     except _NOT_A_MESSAGE as error:
         raise ProtocolError(f"not a batch of answers: {error}") from None
+
+
+_RAW_BATCH: msgspec.msgpack.Decoder[list[msgspec.Raw]] = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_TASK: msgspec.msgpack.Decoder[InferTask | CancelTask] = msgspec.msgpack.Decoder(InferTask | CancelTask)
+_ANSWER: msgspec.msgpack.Decoder[InferResult | InferFailed] = msgspec.msgpack.Decoder(
+    InferResult | InferFailed
+)
+
+
+def salvage_to_worker(payload: bytes) -> tuple[ToWorker, list[InferFailed]]:
+    """Decode item by item a batch that cannot be decoded as a whole: its tasks, and answers to those that are none.
+
+    What has no readable task id is left out; a payload that is no batch at all has nothing in it.
+    """
+    tasks: ToWorker = []
+    failures: list[InferFailed] = []
+    for item in _items(payload):
+        try:
+            tasks.append(_TASK.decode(item))
+        except _NOT_A_MESSAGE as error:
+            failures += _failure_of(item, error)
+    return tasks, failures
+
+
+def salvage_to_front(payload: bytes) -> ToFront:
+    """Decode item by item a batch that cannot be decoded as a whole; what is no answer is its task's failure.
+
+    What has no readable task id is left out; a payload that is no batch at all has nothing in it.
+    """
+    answers: ToFront = []
+    for item in _items(payload):
+        try:
+            answers.append(_ANSWER.decode(item))
+        except _NOT_A_MESSAGE as error:
+            answers += _failure_of(item, error)
+    return answers
+
+
+def _items(payload: bytes) -> list[msgspec.Raw]:
+    try:
+        return _RAW_BATCH.decode(payload)
+    except _NOT_A_MESSAGE:
+        return []
+
+
+def _failure_of(item: msgspec.Raw, error: Exception) -> list[InferFailed]:
+    """The answer to an item whose tag and task id can be read, or nothing."""
+    try:
+        match msgspec.msgpack.decode(item):
+            case [str(), int(task_id), *_] if task_id >= 0:
+                return [
+                    InferFailed(
+                        task_id, ProtocolError.__name__, f"not a message of the data channel: {error}"
+                    )
+                ]
+    except _NOT_A_MESSAGE:
+        pass
+    return []

@@ -18,6 +18,7 @@ from ovms_mp.worker.device_names import engine_device
 from ovms_mp.worker.engine import explain_compile_failure
 from ovms_mp.worker.prepare import prepare_model
 from ovms_mp.worker.properties import compile_properties
+from ovms_mp.worker.spec_records import check_size
 from ovms_mp.worker.variants import MOST_VARIANTS
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ def _loaded(
             specs_of(prepared.model.inputs, prepared.inputs, "input"),
             specs_of(prepared.model.outputs, prepared.outputs, "output"),
         )
+    check_size(*specs)
     return LoadedVersion(
         inputs=specs[0],
         outputs=specs[1],

@@ -25,6 +25,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ovms_mp.defects import Steps, contain, report
 from ovms_mp.errors import ModelLoadFailed, OvmsError, ProtocolError, VersionNotFound
 from ovms_mp.model.status import State
 from ovms_mp.wire.arena import Arena
@@ -41,25 +42,29 @@ from ovms_mp.wire.messages import (
     InferTask,
     LoadModel,
     ModelStateChanged,
-    TensorSpecRecord,
     UnloadModel,
+    bounded_text,
+    decode_to_child,
     decode_to_worker,
-    encode,
+    salvage_to_worker,
 )
 from ovms_mp.worker.loader import Loader
-from ovms_mp.worker.pool import Runs, failure
+from ovms_mp.worker.outbox import Outbox
+from ovms_mp.worker.pool import Runs, defect_answer, failure
 from ovms_mp.worker.queues import Peer, QueuedTask, VersionQueue
 from ovms_mp.worker.served import UNKNOWN_RUN_TIME_S, ServedVersion
 from ovms_mp.worker.shaping import Shaping
+from ovms_mp.worker.spec_records import spec_records
 
 if TYPE_CHECKING:
     import openvino as ov
 
-    from ovms_mp.model.tensors import TensorSpec
     from ovms_mp.wire.channels import Router
     from ovms_mp.wire.control import ControlLink
+    from ovms_mp.wire.messages import ToChild, ToWorker
     from ovms_mp.wire.run_page import RunPage
     from ovms_mp.wire.specs import ArenaHandle, CpuShare
+    from ovms_mp.worker.loader import LoadOutcome
     from ovms_mp.worker.pool import FinishedRun, InferPool
 
 _log = logging.getLogger(__name__)
@@ -67,6 +72,10 @@ _log = logging.getLogger(__name__)
 _TURN_LIMIT_S = 0.0002
 """After so long in inline runs the loop sends what it has and looks at its sockets: the front encodes these answers
 while the next tasks run. PERF: tiny model, 16 in flight: 11,200/s with 2 ms, 12,800 with 0.2, 11,900 with 0.1."""
+_AGAIN_S = 0.05
+"""After this time at the latest steps that raised are done again."""
+_MOST_FAILURES = 100
+"""Turns in a row in which one step may raise; then the process ends, as its successor may fare better."""
 _SMOOTHING = 0.2
 """Weight of the newest run in the smoothed run time."""
 _OUTLIER_SLACK_S = 0.0001
@@ -118,9 +127,7 @@ class WorkerLoop:
         self._retirements: list[_Retirement] = []
         self._running_by_arena: dict[tuple[int, int], int] = {}
         self._versions: dict[int, ServedVersion] = {}
-        self._outbox: dict[bytes, list[InferResult | InferFailed]] = {}
-        self._flush_at_s = 0.0
-        """When what is in the outbox leaves; 0.0 for at the end of this turn."""
+        self._outbox = Outbox(data)
         self._wakeup = Wakeup()
         self._runs = Runs(self._wakeup, page)
         self._loader = Loader(core, cpu, self._wakeup, page)
@@ -128,6 +135,9 @@ class WorkerLoop:
         self._lone: _Lone | None = None
         self._counters = _Counters()
         self._drain_deadline_ns = 0
+        self._again: list[ToChild] = []
+        """Messages of the manager that could not be followed."""
+        self._steps = Steps("worker", _MOST_FAILURES)
 
     def measure(self) -> tuple[int, int, float]:
         """(progress, in_flight, oldest_run_s) for the heartbeat; called from its thread."""
@@ -143,26 +153,34 @@ class WorkerLoop:
         poller.register(self._data)
         poller.register(self._control.dealer)
         poller.register(self._wakeup.fileno())
-        control, data = self._control.dealer.fileno(), self._data.fileno()
+        wakeup = self._wakeup.fileno()
+        on_input = (
+            (self._control.dealer.fileno(), self._take_control),
+            (self._data.fileno(), self._take_tasks),
+        )
+        on_wakeup = (self._take_finished, self._take_outcomes, self._shaping.take_outcomes)
+        always = (
+            self._advance_shaping,
+            self._start_tasks,
+            self._flush,
+            self._retire_versions,
+            self._release_arenas,
+        )
         while True:
             ready = poller.wait(self._longest_wait_s())
-            if control in ready:
-                self._take_control()
-            if data in ready:
-                self._take_tasks()
-            if self._wakeup.fileno() in ready:
+            if wakeup in ready:
                 self._wakeup.clear()
-                self._take_finished()
-                self._take_outcomes()
-                self._shaping.take_outcomes()
-            self._shaping.advance(self._dismiss)
-            self._start_tasks()
-            self._flush()
-            self._retire_versions()
-            self._release_arenas()
+            has_failed = self._steps.have_failed or bool(self._again)
+            self._steps.do([step for descriptor, step in on_input if has_failed or descriptor in ready])
+            if has_failed or wakeup in ready:
+                self._steps.do(on_wakeup)
+            self._steps.do(always)
             if self._drain_deadline_ns and self._is_drained():
                 self._control.send(Drained())
                 return
+
+    def _advance_shaping(self) -> None:
+        self._shaping.advance(self._dismiss)
 
     def _longest_wait_s(self) -> float | None:
         """How long the loop may wait for something to happen; None for ever."""
@@ -170,62 +188,96 @@ class WorkerLoop:
         if can_start and any(entry.queue.tasks and entry.free_pool() for entry in self._versions.values()):
             return 0.0
         longest_s = self._shaping.longest_wait_s()
-        if not self._outbox:
-            return longest_s
-        until_flush_s = max(0.0, self._flush_at_s - time.monotonic())
-        return until_flush_s if longest_s is None else min(longest_s, until_flush_s)
+        until_flush_s = self._outbox.longest_wait_s()
+        if until_flush_s is not None:
+            longest_s = until_flush_s if longest_s is None else min(longest_s, until_flush_s)
+        if self._steps.have_failed or self._again:
+            longest_s = _AGAIN_S if longest_s is None else min(longest_s, _AGAIN_S)
+        return longest_s
 
     def _take_control(self) -> None:
-        while (message := self._control.receive()) is not None:
-            match message:
-                case LoadModel():
-                    self._loader.load(message)
-                case UnloadModel(handle=handle):
-                    if handle in self._versions:
-                        self._shaping.retire(self._versions[handle])
-                    else:
-                        self._control.send(
-                            ModelStateChanged(handle, State.END, None, (), (), 0, "was not loaded")
-                        )
-                case ArenaRetired(arena=arena, epoch=epoch):
-                    self._retired_epochs[arena] = max(epoch, self._retired_epochs.get(arena, 0))
-                    self._retirements.append(_Retirement(arena, epoch))
-                    self._forget_tasks_ahead(arena, epoch)
-                case Drain(deadline_ns=deadline_ns):
-                    self._drain_deadline_ns = deadline_ns
-                case _:
-                    _log.warning("event=unexpected_message type=%s", type(message).__name__)
+        messages, self._again = self._again, []
+        messages += iter(self._receive, None)
+        for message in messages:
+            if contain("worker.message", type(message).__name__, self._follow, message):
+                continue
+            if isinstance(message, LoadModel):
+                self._report_failure(message, ModelLoadFailed("the order to load it could not be followed"))
+            else:
+                self._again.append(message)
+
+    def _receive(self) -> ToChild | None:
+        """The next message that can be read, or None."""
+        while (payload := self._control.dealer.receive()) is not None:
+            try:
+                return decode_to_child(payload)
+            except Exception as error:
+                report("worker.message", error, "a message of the manager")
+        return None
+
+    def _follow(self, message: ToChild) -> None:
+        """Do what the manager says; may be done twice."""
+        match message:
+            case LoadModel():
+                self._loader.load(message)
+            case UnloadModel(handle=handle):
+                if handle in self._versions:
+                    self._shaping.retire(self._versions[handle])
+                else:
+                    self._control.send(
+                        ModelStateChanged(handle, State.END, None, (), (), 0, "was not loaded")
+                    )
+            case ArenaRetired(arena=arena, epoch=epoch):
+                self._retired_epochs[arena] = max(epoch, self._retired_epochs.get(arena, 0))
+                self._forget_tasks_ahead(arena, epoch)
+                self._retirements.append(_Retirement(arena, epoch))
+            case Drain(deadline_ns=deadline_ns):
+                self._drain_deadline_ns = deadline_ns
+            case _:
+                _log.warning("event=unexpected_message type=%s", type(message).__name__)
 
     def _take_outcomes(self) -> None:
         while self._loader.outcomes:
             outcome = self._loader.outcomes.popleft()
-            request, loaded = outcome.request, outcome.loaded
-            if loaded is None:
-                record = ErrorRecord.of(outcome.error or ModelLoadFailed("unknown reason"))
-                self._control.send(ModelStateChanged(request.handle, State.LOADING, record, (), (), 0, ""))
-                continue
-            settings = request.settings
-            version = ServedVersion(
-                handle=request.handle,
-                title=f"{request.name} version {request.version}",
-                queue=VersionQueue(settings.max_queue_tasks, settings.max_queue_bytes),
-            )
-            run_time_s = UNKNOWN_RUN_TIME_S if loaded.run_time_s is None else loaded.run_time_s
-            if loaded.shapes is None:
-                version.equip(loaded.compiled, run_time_s)
-            self._versions[request.handle] = version
-            self._shaping.admit(version, loaded, run_time_s)
-            self._control.send(
-                ModelStateChanged(
-                    request.handle,
-                    State.AVAILABLE,
-                    None,
-                    _spec_records(loaded.inputs),
-                    _spec_records(loaded.outputs),
-                    loaded.compiled.nireq,
-                    f"{loaded.detail} load_s={outcome.seconds:.3f} run_ms={run_time_s * 1000:.3f}",
+            request = outcome.request
+            title = f"{request.name} version {request.version}"
+            if not contain("worker.take_outcome", title, self._take_outcome, outcome, title):
+                self._versions.pop(request.handle, None)
+                self._report_failure(
+                    request, ModelLoadFailed("it was loaded and could not be taken into service")
                 )
+
+    def _take_outcome(self, outcome: LoadOutcome, title: str) -> None:
+        request, loaded = outcome.request, outcome.loaded
+        if loaded is None:
+            self._report_failure(request, outcome.error or ModelLoadFailed("unknown reason"))
+            return
+        settings = request.settings
+        version = ServedVersion(
+            handle=request.handle,
+            title=title,
+            queue=VersionQueue(settings.max_queue_tasks, settings.max_queue_bytes),
+        )
+        run_time_s = UNKNOWN_RUN_TIME_S if loaded.run_time_s is None else loaded.run_time_s
+        if loaded.shapes is None:
+            version.equip(loaded.compiled, run_time_s)
+        self._versions[request.handle] = version
+        self._shaping.admit(version, loaded, run_time_s)
+        self._control.send(
+            ModelStateChanged(
+                request.handle,
+                State.AVAILABLE,
+                None,
+                spec_records(loaded.inputs),
+                spec_records(loaded.outputs),
+                loaded.compiled.nireq,
+                bounded_text(f"load_s={outcome.seconds:.3f} run_ms={run_time_s * 1000:.3f} {loaded.detail}"),
             )
+        )
+
+    def _report_failure(self, request: LoadModel, error: OvmsError) -> None:
+        record = ErrorRecord.of(error)
+        self._control.send(ModelStateChanged(request.handle, State.LOADING, record, (), (), 0, ""))
 
     def _retire_versions(self) -> None:
         # From the end: a version's variants are behind it in the table, and it ends after the last of them.
@@ -233,14 +285,19 @@ class WorkerLoop:
             if not version.has_nothing_left():
                 continue
             del self._versions[version.handle]
-            self._shaping.forget(version)
-            if version.pool is not None:
-                version.pool.close()
-                self._loader.release(version.pool.compiled)
+            contain("worker.retire", version.title, self._let_go, version)
             if version.parent is None:
                 self._control.send(ModelStateChanged(version.handle, State.END, None, (), (), 0, ""))
 
+    def _let_go(self, version: ServedVersion) -> None:
+        self._shaping.forget(version)
+        if version.pool is not None:
+            version.pool.close()
+            self._loader.release(version.pool.compiled)
+
     def _release_arenas(self) -> None:
+        if not self._retirements:
+            return
         waiting: list[_Retirement] = []
         for retirement in self._retirements:
             if self._running_by_arena.get((retirement.arena, retirement.epoch)):
@@ -264,21 +321,38 @@ class WorkerLoop:
     def _take_tasks(self) -> None:
         while (received := self._data.receive()) is not None:
             identity, payload = received
+            batch = self._decode(identity, payload)
             try:
                 peer = self._peers.get(identity) or self._meet(identity)
-                batch = decode_to_worker(payload)
-            except ProtocolError as error:
-                # Whoever sent this is no front of ours, or its memory is corrupt; there is no task id to
-                # answer.
-                _log.error("event=bad_message peer=%r error=%s", identity, error)
+            except Exception as error:
+                # No front of ours, or there is no memory to map its arena.
+                report("worker.meet", error, f"{len(batch)} tasks of {identity!r}")
+                for item in batch:
+                    if isinstance(item, InferTask):
+                        self._outbox.add(identity, defect_answer(item))
                 continue
             if peer.arena_epoch <= self._retired_epochs.get(peer.arena_index, 0):
                 continue  # The front is dead; nobody waits.
             for item in batch:
-                if isinstance(item, InferTask):
+                if isinstance(item, CancelTask):
+                    contain("worker.cancel", f"the end of task {item.task_id}", self._cancel, peer, item)
+                    continue
+                self._counters.accepted += 1
+                try:
                     self._accept(peer, item)
-                else:
-                    self._cancel(peer, item)
+                except Exception as error:
+                    self._fail("worker.accept", error, peer, item)
+
+    def _decode(self, identity: bytes, payload: bytes) -> ToWorker:
+        """The tasks that can be read; what is none is answered."""
+        try:
+            return decode_to_worker(payload)
+        except Exception as error:
+            report("worker.decode", error, f"tasks of {identity!r} that are none")
+        batch, failures = salvage_to_worker(payload)
+        for failed in failures:
+            self._outbox.add(identity, failed)
+        return batch
 
     def _meet(self, identity: bytes) -> Peer:
         """Learn a front from its address, ``b"<arena>:<epoch>"``."""
@@ -294,7 +368,6 @@ class WorkerLoop:
         return peer
 
     def _accept(self, peer: Peer, task: InferTask) -> None:
-        self._counters.accepted += 1
         version = self._versions.get(task.handle)
         try:
             if version is None:
@@ -307,6 +380,11 @@ class WorkerLoop:
                 self._shaping.push(version, version.family, queued)
         except OvmsError as error:
             self._answer(peer, failure(task, error))
+
+    def _fail(self, step: str, error: Exception, peer: Peer, task: InferTask) -> None:
+        """Answer the one task for which a step raised."""
+        report(step, error, f"task {task.task_id}")
+        self._answer(peer, defect_answer(task))
 
     def _forget_tasks_ahead(self, arena: int, epoch: int) -> None:
         """Let what a dead front has handed over not begin: nobody waits, and its arena is wanted back."""
@@ -337,36 +415,49 @@ class WorkerLoop:
                 if pool is None or (queued := self._next_task(version)) is None:
                     continue
                 is_busy = True
-                if queued.task.is_suspect:
-                    self._lone = _Lone(version, queued)
-                    version.running += 1  # It is not done with before this one is.
-                    if not self._run_lone(self._lone):
-                        return
-                elif version.runs_in_threads or not pool.has_idle:
-                    self._hand_over(version, pool, queued)
-                else:
-                    self._note_run(pool.run_now(version, queued, self._runs))
+                try:
+                    if queued.task.is_suspect:
+                        self._lone = _Lone(version, queued)
+                        version.running += 1  # It is not done with before this one is.
+                        if not self._run_lone(self._lone):
+                            return
+                    elif version.runs_in_threads or not pool.has_idle:
+                        self._hand_over(version, pool, queued)
+                    else:
+                        self._note_run(pool.run_now(version, queued, self._runs))
+                except Exception as error:
+                    self._fail("worker.start", error, queued.peer, queued.task)
             if time.perf_counter() > turn_ends:
                 return
 
     def _run_lone(self, lone: _Lone) -> bool:
         """Carry on with a task under suspicion; whether it is done with, so that others may start."""
-        if not lone.has_begun:
-            if self._running_by_arena:
+        if lone.has_begun or self._running_by_arena:
+            return False
+        lone.has_begun = True
+        version, queued = lone.version, lone.queued
+        version.running -= 1
+        try:
+            if not self._dismiss(queued):
+                if version.pool is None:
+                    raise VersionNotFound("the version was unloaded before the request could run alone")
+                self._hand_over(version, version.pool, queued)
                 return False
-            lone.has_begun = True
-            lone.version.running -= 1
-            if self._dismiss(lone.queued) or lone.version.pool is None:
-                self._lone = None
-                return True
-            self._hand_over(lone.version, lone.version.pool, lone.queued)
-        return False
+        except OvmsError as error:
+            self._answer(queued.peer, failure(queued.task, error))
+        except Exception as error:
+            self._fail("worker.start", error, queued.peer, queued.task)
+        self._lone = None
+        return True
 
     def _next_task(self, version: ServedVersion) -> QueuedTask | None:
         """The next task that is still wanted."""
         while (queued := version.queue.pop()) is not None:
-            if not self._dismiss(queued):
-                return queued
+            try:
+                if not self._dismiss(queued):
+                    return queued
+            except Exception as error:
+                self._fail("worker.dismiss", error, queued.peer, queued.task)
         return None
 
     def _dismiss(self, queued: QueuedTask) -> bool:
@@ -381,11 +472,12 @@ class WorkerLoop:
         return True
 
     def _hand_over(self, version: ServedVersion, pool: InferPool, queued: QueuedTask) -> None:
+        # The loop alone takes note of ends, so it is early enough to count when the hand-over has gone well.
+        pool.hand_over(version, queued, self._runs)
         version.running += 1
         self._running_by_arena[queued.peer.arena_key] = (
             self._running_by_arena.get(queued.peer.arena_key, 0) + 1
         )
-        pool.hand_over(version, queued, self._runs)
 
     def _take_finished(self) -> None:
         while self._runs.ended:
@@ -398,7 +490,10 @@ class WorkerLoop:
             self._running_by_arena[arena_key] -= 1
             if not self._running_by_arena[arena_key]:
                 del self._running_by_arena[arena_key]
-            self._note_run(run, time.monotonic() + run.version.patience_s())
+            try:
+                self._note_run(run, time.monotonic() + run.version.patience_s())
+            except Exception as error:
+                self._fail("worker.note_run", error, run.queued.peer, run.queued.task)
 
     def _note_run(self, run: FinishedRun, leaves_at_s: float = 0.0) -> None:
         version = run.version
@@ -415,18 +510,7 @@ class WorkerLoop:
 
     def _answer(self, peer: Peer, answer: InferResult | InferFailed, leaves_at_s: float = 0.0) -> None:
         self._counters.answered += 1
-        self._flush_at_s = min(self._flush_at_s, leaves_at_s) if self._outbox else leaves_at_s
-        self._outbox.setdefault(peer.identity, []).append(answer)
+        self._outbox.add(peer.identity, answer, leaves_at_s)
 
     def _flush(self) -> None:
-        if not self._outbox:
-            return
-        if self._flush_at_s and time.monotonic() < self._flush_at_s and not self._drain_deadline_ns:
-            return
-        for identity, answers in self._outbox.items():
-            self._data.send(identity, encode(answers))
-        self._outbox.clear()
-
-
-def _spec_records(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpecRecord, ...]:
-    return tuple(TensorSpecRecord(spec.name, spec.dtype.name, spec.bounds) for spec in specs)
+        self._outbox.flush(is_all=self._drain_deadline_ns > 0)

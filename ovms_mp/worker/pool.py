@@ -20,8 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ovms_mp.defects import report
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, InferenceFailed, OvmsError
-from ovms_mp.wire.messages import InferFailed, InferResult
+from ovms_mp.wire.messages import InferFailed, InferResult, bounded_text
 from ovms_mp.worker.compiled import OutputsTooLarge
 
 if TYPE_CHECKING:
@@ -121,13 +122,24 @@ class InferPool:
         return self._run(version, self._idle[0], queued, runs, is_in_loop=True)
 
     def hand_over(self, version: ServedVersion, queued: QueuedTask, runs: Runs) -> None:
-        """Have a task run by the next thread that is free; it ends in ``runs.ended``."""
-        self.handed_over += 1
+        """Have a task run by the next thread that is free; it ends in ``runs.ended``.
+
+        Raises:
+            RuntimeError: The system gives no further thread. The task is not handed over.
+        """
         with self._lock:
-            self._ahead.append(queued)
             slot = self._idle.popleft() if self._idle else None
-        if slot is not None:
-            self._threads.submit(self._work, version, slot, runs)
+            if slot is not None:
+                given = [slot]
+                try:
+                    self._threads.submit(self._work, version, given, runs)
+                except Exception:
+                    # Where the system gives no thread, the call stays in the executor's queue, so it must find nothing.
+                    given.clear()
+                    self._idle.append(slot)
+                    raise
+            self._ahead.append(queued)
+        self.handed_over += 1
 
     def ahead(self) -> list[QueuedTask]:
         """Tasks that are handed over and have not begun."""
@@ -138,15 +150,24 @@ class InferPool:
         """No task comes any more; threads end when they have run what they have."""
         self._threads.shutdown(wait=False)
 
-    def _work(self, version: ServedVersion, slot: InferSlot, runs: Runs) -> None:
-        """Run tasks while there are some. Runs in a thread, which owns ``slot`` meanwhile."""
+    def _work(self, version: ServedVersion, given: list[InferSlot], runs: Runs) -> None:
+        """Run tasks while there are some. Runs in a thread, which owns the infer request that it is given meanwhile."""
+        with self._lock:
+            if not given:
+                return
+            slot = given[0]
         while (queued := self._next(slot)) is not None:
             runs.begin(slot)
-            error = queued.refusal()
-            if error is None:
-                run = self._run(version, slot, queued, runs)
-            else:
-                run = FinishedRun(version, self, queued, failure(queued.task, error), 0.0)
+            try:
+                error = queued.refusal()
+                if error is None:
+                    run = self._run(version, slot, queued, runs)
+                else:
+                    run = FinishedRun(version, self, queued, failure(queued.task, error), 0.0)
+            except Exception as raised:
+                # Nobody else would hear of it, and the task would have no answer, nor the infer request a task.
+                report("worker.thread", raised, f"task {queued.task.task_id} of {version.title}")
+                run = FinishedRun(version, self, queued, defect_answer(queued.task), 0.0)
             runs.end(slot, run)
         runs.announce()
 
@@ -203,4 +224,9 @@ class InferPool:
 
 def failure(task: InferTask, error: OvmsError) -> InferFailed:
     """The terminal answer of a task that failed."""
-    return InferFailed(task.task_id, type(error).__name__, error.message)
+    return InferFailed(task.task_id, type(error).__name__, bounded_text(error.message))
+
+
+def defect_answer(task: InferTask | InferResult | InferFailed) -> InferFailed:
+    """The terminal answer of a task for which a step of the worker raised."""
+    return InferFailed(task.task_id, InferenceFailed.__name__, INTERNAL_ERROR_TEXT)

@@ -21,7 +21,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ModelLoadFailed, OvmsError
-from ovms_mp.wire.messages import ErrorRecord, LoadModel, ProbeDone
+from ovms_mp.wire.messages import ErrorRecord, LoadModel, ProbeDone, bounded_text
 from ovms_mp.wire.process import run_child, with_control_link
 from ovms_mp.wire.specs import ProbeSpec
 from ovms_mp.worker.affinity import take_share
@@ -70,7 +70,7 @@ def _try_version(spec: ProbeSpec) -> ProbeDone:
         # A defect, or an engine failure of a kind we have not met: this version's, not the server's.
         _log.exception("event=probe_raised model=%s version=%d", spec.name, spec.version)
         return ProbeDone(spec.handle, ErrorRecord.of(ModelLoadFailed(f"{type(error).__name__}: {error}")), "")
-    return ProbeDone(spec.handle, None, loaded.detail)
+    return ProbeDone(spec.handle, None, bounded_text(loaded.detail))
 
 
 if __name__ == "__main__":

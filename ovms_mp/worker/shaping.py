@@ -26,9 +26,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ovms_mp.defects import contain, report
 from ovms_mp.errors import ModelLoadFailed, OvmsError, ShapeMismatch, VersionNotFound
 from ovms_mp.worker.affinity import call_strays_back
-from ovms_mp.worker.pool import failure
+from ovms_mp.worker.pool import defect_answer, failure
 from ovms_mp.worker.queues import SharedBounds, VariantQueue
 from ovms_mp.worker.served import UNKNOWN_RUN_TIME_S, Family, ServedVersion, shapes_of
 from ovms_mp.worker.variants import Refusals, VariantTable
@@ -192,11 +193,14 @@ class Shaping:
         if now_s >= self._next_sweep_s:
             self._next_sweep_s = now_s + _SWEEP_INTERVAL_S
             for variant in list(self._cold.values()):
-                variant.queue.take_out(dismiss)
-                if not variant.queue.tasks and not variant.running:
-                    self._end(variant)
+                contain("worker.sweep", variant.title, self._sweep, variant, dismiss)
         if not self._is_compiling:
             self._begin_compilation(now_s)
+
+    def _sweep(self, variant: ServedVersion, dismiss: Callable[[QueuedTask], bool]) -> None:
+        variant.queue.take_out(dismiss)
+        if not variant.queue.tasks and not variant.running:
+            self._end(variant)
 
     def take_outcomes(self) -> None:
         """Take what the threads have finished."""
@@ -207,11 +211,20 @@ class Shaping:
             self._cold.pop(made.variant.handle, None)
             if made.compiled is None:
                 self._give_up(made.variant, made.error or ModelLoadFailed("unknown reason"))
-            else:
-                _log.info("event=variant_compiled model=%r seconds=%.3f", made.variant.title, made.seconds)
-                made.variant.equip(made.compiled, UNKNOWN_RUN_TIME_S)
+            elif not contain("worker.equip", made.variant.title, self._equip, made, made.compiled):
+                self._give_up(
+                    made.variant, ModelLoadFailed("it was compiled and could not be taken into service")
+                )
         while self._examined:
-            self._judge(self._examined.popleft())
+            examined = self._examined.popleft()
+            queued = examined.run.queued
+            examined.run.version.running -= 1
+            if not contain("worker.judge", f"task {queued.task.task_id}", self._judge, examined):
+                self._answer(queued.peer, defect_answer(queued.task))
+
+    def _equip(self, made: _Made, compiled: CompiledVersion) -> None:
+        _log.info("event=variant_compiled model=%r seconds=%.3f", made.variant.title, made.seconds)
+        made.variant.equip(compiled, UNKNOWN_RUN_TIME_S)
 
     def examine(self, run: FinishedRun, answer: InferFailed, examiner: VariantMaker) -> None:
         """Find out whether a failed task's shapes were at fault, and answer it then."""
@@ -221,8 +234,8 @@ class Shaping:
         if error is not None:
             self._answer(run.queued.peer, failure(run.queued.task, error))
         else:
-            run.version.running += 1
             self._examiner.submit(self._examine, run, answer, examiner)
+            run.version.running += 1
 
     def _examine(self, run: FinishedRun, answer: InferFailed, examiner: VariantMaker) -> None:
         """Runs in the examining thread."""
@@ -246,7 +259,6 @@ class Shaping:
 
     def _judge(self, examined: _Examined) -> None:
         version, queued = examined.run.version, examined.run.queued
-        version.running -= 1
         if examined.error is None:
             self._try_again_or_fail(examined)
             return
@@ -301,7 +313,13 @@ class Shaping:
             turn.variant.running += 1
             self._is_compiling = True
             first = next(iter(turn.variant.queue.tasks), None)
-            self._compiler.submit(self._compile, family.maker, turn.variant, first)
+            try:
+                self._compiler.submit(self._compile, family.maker, turn.variant, first)
+            except Exception as error:
+                report("worker.compile", error, turn.variant.title)
+                failed = ModelLoadFailed("no thread could be started to compile it")
+                self._made.append(_Made(turn.variant, None, failed, 0.0))
+                self._wakeup.set()
             return
 
     def _compile(self, maker: VariantMaker, variant: ServedVersion, first: QueuedTask | None) -> None:

@@ -54,6 +54,8 @@ class Load:
 
     def __init__(self, port: int, rest_port: int, clients: int = 16) -> None:
         self.outcome = Outcome()
+        self.asked: Counter[int] = Counter()
+        """Requests that each client has begun."""
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._pending: dict[int, grpc.CallFuture[serving.PredictResponse]] = {}
@@ -124,6 +126,7 @@ class Load:
                 for size in values.shape:
                     tensor.tensor_shape.dim.add().size = size
                 tensor.tensor_content = values.tobytes()
+                self.asked[seed] += 1
                 start = time.monotonic()
                 pending = call.future(request, timeout=HUNG_AFTER_S, wait_for_ready=True)
                 with self._lock:
@@ -148,6 +151,7 @@ class Load:
         connection = http.client.HTTPConnection("127.0.0.1", self._rest_port, timeout=HUNG_AFTER_S)
         while not self._stopping.is_set():
             values = [int(value) for value in random.integers(-1000, 1000, 10)]
+            self.asked[seed] += 1
             start = time.monotonic()
             try:
                 connection.request("POST", "/v1/models/tiny:predict", json.dumps({"instances": [values]}))

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(ovms_mp.__file__).parent
-BASE = {"errors", "log", "model"}
+BASE = {"defects", "errors", "log", "model"}
 MAY_IMPORT = {
+    "defects": set[str](),
     "errors": set[str](),
     "log": set[str](),
     "model": {"errors"},

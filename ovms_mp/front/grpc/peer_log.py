@@ -12,6 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ovms_mp.front.grpc.http2.limits import Hit
+from ovms_mp.front.steps import Periodic
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,15 +28,16 @@ _RECORDS_PER_S = 10
 
 def report_hits(guard: Guard, loop: asyncio.AbstractEventLoop) -> None:
     """Log from now on which limits were hit, and how often, since the last such line; ends with the loop."""
-    _report_and_repeat(guard, Counter(), loop)
+    told = Counter[Hit]()
 
+    def report() -> None:
+        new = guard.counters - told
+        told.update(new)
+        if new:
+            counts = " ".join(f"{Hit(hit).name.lower()}={new[hit]}" for hit in sorted(new))
+            _log.warning("event=limits_hit %s", counts)
 
-def _report_and_repeat(guard: Guard, told: Counter[Hit], loop: asyncio.AbstractEventLoop) -> None:
-    new = guard.counters - told
-    if new:
-        counts = " ".join(f"{Hit(hit).name.lower()}={new[hit]}" for hit in sorted(new))
-        _log.warning("event=limits_hit %s", counts)
-    loop.call_later(_REPORT_INTERVAL_S, _report_and_repeat, guard, guard.counters.copy(), loop)
+    Periodic(loop, "grpc.report_hits", lambda: _REPORT_INTERVAL_S, report)
 
 
 class AtMost(logging.Filter):

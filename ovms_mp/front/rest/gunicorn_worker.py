@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from uvicorn_worker import UvicornWorker
 
+from ovms_mp.defects import contain
+
 if TYPE_CHECKING:
     from typing import Any, ClassVar
 
@@ -21,3 +23,7 @@ class RestWorker(UvicornWorker):
         "access_log": False,
         "server_header": False,
     }
+
+    async def callback_notify(self) -> None:
+        """Tell the arbiter that this worker lives; what that raises would else end uvicorn's loop."""
+        contain("rest.notify", "this sign of life", self.notify)

@@ -66,6 +66,10 @@ class PlayedWorker:
         self.tasks.clear()
         self._router.send(self._front, encode(answers))
 
+    def send(self, payload: bytes) -> None:
+        """Send whatever it is."""
+        self._router.send(self._front, payload)
+
     def close(self) -> None:
         """Die."""
         self._router.close()

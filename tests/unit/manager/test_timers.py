@@ -82,9 +82,42 @@ def test_a_call_that_raises_does_not_take_others_of_later_turns_with_it(clock: C
     timers, calls = Timers(), list[str]()
     timers.call_after(1.0, lambda: calls.append("later"))
     timers.call_after(0.0, lambda: [][0])
-    with pytest.raises(IndexError):
-        timers.run_due()
+    timers.call_after(0.0, lambda: calls.append("beside"))
+    timers.run_due()
+    assert calls == ["beside"]
     clock.now += 1.0
     timers.run_due()
 
-    assert calls == ["later"]
+    assert calls == ["beside", "later"]
+
+
+def test_a_call_that_raises_is_made_again_a_few_times(clock: Clock) -> None:
+    timers, calls = Timers(), list[float]()
+
+    def fail() -> None:
+        calls.append(clock.now)
+        raise ValueError("why")
+
+    timers.call_after(0.0, fail)
+    for _ in range(20):
+        timers.run_due()
+        clock.now += 0.5
+
+    assert calls == [1000.0, 1001.0, 1002.0, 1003.0, 1004.0]
+    assert timers.seconds_to_next() is None
+
+
+def test_a_periodic_call_goes_on_whether_or_not_it_raises(clock: Clock) -> None:
+    timers, calls = Timers(), list[float]()
+
+    def fail_each_second_time() -> None:
+        calls.append(clock.now)
+        if len(calls) % 2:
+            raise ValueError("why")
+
+    timers.call_every(1.0, fail_each_second_time)
+    for _ in range(6):
+        timers.run_due()
+        clock.now += 0.5
+
+    assert calls == [1000.0, 1001.0, 1002.0]

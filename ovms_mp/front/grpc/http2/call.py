@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any, Self
 
 from ovms_mp import errors
+from ovms_mp.defects import contain
 from ovms_mp.front.flow import current_flow
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.encodings import pack, too_large, unpack
@@ -131,10 +132,13 @@ class Call(Stream):
 
     def advance(self, nbytes: int) -> None:
         """Tell the sink."""
-        if self.sink is not None:
-            self.sink.advance(nbytes)
-            self.missing -= nbytes
-            self._take(memoryview(b""))
+        try:
+            if self.sink is not None:
+                self.sink.advance(nbytes)
+                self.missing -= nbytes
+                self._take(memoryview(b""))
+        except Exception as error:  # As above.
+            self._fail(error)
 
     def ended(self) -> None:
         """Begin the handler of a unary call; it has all it needs."""
@@ -203,6 +207,11 @@ class Call(Stream):
         except Exception as error:
             failure = error
         self._task = None  # What ends the call is not to be cancelled by its end.
+        if not contain("grpc.finish", f"call {self.id}", self._end, failure):
+            self._connection.reset(self.id, ErrorCode.INTERNAL_ERROR)
+            self._wake()
+
+    def _end(self, failure: Exception | None) -> None:
         if failure is None:
             self.finish(None, "")
         else:

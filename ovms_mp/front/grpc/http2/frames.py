@@ -20,7 +20,7 @@ parse_header = struct.Struct(">IBI").unpack_from  # (length << 8 | type, flags, 
 class ErrorCode(enum.IntEnum):
     """RFC 9113, section 7; those that we send."""
 
-    NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR = 0x0, 0x1, 0x3
+    NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR = range(4)
     STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM = 0x5, 0x6, 0x7
     COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 0x9, 0xB
 

@@ -11,8 +11,10 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec
 
+from ovms_mp.defects import contain, report
 from ovms_mp.errors import BootError, Code
 from ovms_mp.front.grpc.http2.call import Call
 from ovms_mp.front.grpc.http2.connection import Http2Connection
@@ -20,8 +22,11 @@ from ovms_mp.front.grpc.http2.frames import ErrorCode
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Guard, Hit
 from ovms_mp.front.grpc.http2.methods import Methods
 from ovms_mp.front.grpc.http2.output import Hook
+from ovms_mp.front.steps import Periodic
 
 _log = logging.getLogger(__name__)
+_Rest = ParamSpec("_Rest")
+_Step = Callable[Concatenate["Http2Protocol", _Rest], None]
 
 _TICK_S, _DRAIN_PING_S, _FEW_CONNECTIONS = 0.1, 1.0, 50
 _FAREWELL_S = 1.0  # For octets behind our last one; closing at once would reset what we wrote.
@@ -30,6 +35,19 @@ _LONE_TURN_NS = SECOND_NS // 250  # PERF: of the only connection; tasks and answ
 _TURN_NS = SECOND_NS // 4000  # After so long with what one connection sent it is the others' turn.
 _SUSPECTS_REST, _CALM_NS = 9, SECOND_NS // 50  # Times what they took; new connections', for each fault.
 _LARGE_BYTES = 64 << 10  # Octets from which a system call of their own is cheaper than a copy.
+
+
+def _alone(step: _Step[_Rest]) -> _Step[_Rest]:
+    """Let what a step of a connection raises end that connection only. Hot steps have a ``try`` of their own."""
+
+    @functools.wraps(step)
+    def guarded(protocol: "Http2Protocol", /, *rest: _Rest.args, **named: _Rest.kwargs) -> None:
+        try:
+            step(protocol, *rest, **named)
+        except Exception as error:
+            protocol.fail(error)
+
+    return guarded
 
 
 class Http2Protocol(asyncio.BufferedProtocol):
@@ -45,6 +63,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
         self._paused_ns = self._drained_ns = self._ended_ns = self._frames_seen = self._last_id_seen = 0
         self._age_factor = random.uniform(0.9, 1.1)  # noqa: S311  # connections shall not all leave at once
 
+    @_alone
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, if the client speaks HTTP/2 and there is room for it."""
         server, guard = self._server, self._server.guard
@@ -80,11 +99,14 @@ class Http2Protocol(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was received, or as much of it as its turn lasts."""
-        if self._is_direct:
-            self.connection.advance(nbytes, self._read_ns)
-        else:
-            self.connection.receive(self._server.scratch[:nbytes], self._read_ns, self._is_over)
-        self._end_read(has_more=nbytes == self._offered)
+        try:
+            if self._is_direct:
+                self.connection.advance(nbytes, self._read_ns)
+            else:
+                self.connection.receive(self._server.scratch[:nbytes], self._read_ns, self._is_over)
+            self._end_read(has_more=nbytes == self._offered)
+        except Exception as error:
+            self.fail(error)
 
     def _is_over(self) -> bool:
         took_ns = self._turn_ns + time.monotonic_ns() - self._read_ns
@@ -107,6 +129,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
             self._transport.pause_reading()
             self._loop.call_later(rest_ns / SECOND_NS, self._end_rest)
 
+    @_alone
     def _end_rest(self) -> None:
         self._read_ns = time.monotonic_ns()
         if self._transport.is_closing() or self.connection.fault:
@@ -122,17 +145,28 @@ class Http2Protocol(asyncio.BufferedProtocol):
         self._server.guard.counters[hit] += 1
         self._transport.abort()
 
+    def fail(self, error: Exception, *, is_cut: bool = False) -> None:
+        """End the connection for a defect of ours; the client is told so, unless what was written may be cut."""
+        report("grpc.connection", error, f"connection of {self._transport.get_extra_info('peername')}")
+        if is_cut or not contain("grpc.connection", "the same", self._say_goodbye):
+            self._transport.abort()
+
+    def _say_goodbye(self) -> None:
+        self.connection.close(ErrorCode.INTERNAL_ERROR, "")
+        self.wake()
+
     def connection_lost(self, _error: Exception | None) -> None:
         """End all calls."""
-        self.connection.close(ErrorCode.NO_ERROR, "")
-        self._release(self._unwritten + self.connection.output.take()[1])
         self._server.protocols.discard(self)
         self._server.changed.set()
+        contain("grpc.connection_lost", "this connection", self.connection.close, ErrorCode.NO_ERROR, "")
+        self._release(self._unwritten + self.connection.output.take()[1])
 
     def pause_writing(self) -> None:
         """Let output wait."""
         self._is_paused, self._paused_ns = True, self.connection.now_ns
 
+    @_alone
     def resume_writing(self) -> None:
         """Go on with what waits."""
         self._is_paused = False
@@ -145,6 +179,12 @@ class Http2Protocol(asyncio.BufferedProtocol):
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        try:
+            self._write()
+        except Exception as error:
+            self.fail(error, is_cut=True)
+
+    def _write(self) -> None:
         self._is_flush_due = False
         connection, output = self.connection, self.connection.output
         while not self._is_paused and not self._ended_ns and not self._transport.is_closing():
@@ -170,8 +210,12 @@ class Http2Protocol(asyncio.BufferedProtocol):
     def _release(self, releases: list[Hook]) -> None:
         self._unwritten = []
         for release in releases:
-            release()
+            try:
+                release()
+            except Exception as error:
+                report("grpc.release", error, "memory of an answer")
 
+    @_alone
     def drain(self) -> None:
         """Ask the client to leave."""
         if not self._drained_ns:
@@ -179,6 +223,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
             self.connection.drain()
             self.wake()
 
+    @_alone
     def stop(self) -> None:
         """End all calls with a status, then the connection; or close at once if that was done before."""
         if self.connection.is_closed:
@@ -188,13 +233,15 @@ class Http2Protocol(asyncio.BufferedProtocol):
         self.connection.close(ErrorCode.NO_ERROR, "")
         self.wake()
 
+    @_alone
     def tick(self) -> None:
         """Look at all deadlines of the connection and of its calls."""
         connection, limits = self.connection, self._server.guard.limits
         now_ns = connection.now_ns = time.monotonic_ns()
         connection.regrant()
         for stream in list(connection.streams.values()):
-            stream.tick(now_ns)
+            if not contain("grpc.call_tick", f"call {stream.id}", stream.tick, now_ns):
+                connection.reset(stream.id, ErrorCode.INTERNAL_ERROR)
         if connection.frames_received != self._frames_seen or not connection.is_mid_frame:
             self._frames_seen, self._progress_ns = connection.frames_received, now_ns
         if connection.streams or connection.last_id != self._last_id_seen:
@@ -235,7 +282,7 @@ class Http2Server:
         self.scratch, self.changed = memoryview(bytearray(_SCRATCH_BYTES)), asyncio.Event()
         self._listeners, self.ports, self._turn = list[asyncio.Server](), list[int](), 0
         self.calm_ns = 0  # Until then new connections are not read.
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Periodic | None = None
 
     async def start(self, addresses: Sequence[str]) -> None:
         """Listen on addresses ``host:port``, or raise BootError; port 0 is any, see ``ports``."""
@@ -252,16 +299,19 @@ class Http2Server:
                 raise BootError(text) from None
             self._listeners.append(listener)
             self.ports += [listening.getsockname()[1] for listening in listener.sockets]
-        self._tick(loop)
+        self._timer = Periodic(loop, "grpc.tick", lambda: _TICK_S / self._parts, self._tick)
 
-    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        protocols, self._turn = list(self.protocols), self._turn + 1
-        parts = 10 if len(protocols) > _FEW_CONNECTIONS else 1
+    @property
+    def _parts(self) -> int:
+        """In how many turns all connections are looked at."""
+        return 10 if len(self.protocols) > _FEW_CONNECTIONS else 1
+
+    def _tick(self) -> None:
+        protocols, self._turn, parts = list(self.protocols), self._turn + 1, self._parts
         for index, protocol in enumerate(protocols[self._turn % parts :: parts], self._turn // parts):
             connection = protocol.connection  # Of thousands, idle ones wait for each tenth turn.
             if index % 10 == 0 or connection.streams or connection.drain_phase or not connection.is_settled:
                 protocol.tick()
-        self._timer = loop.call_later(_TICK_S / parts, self._tick, loop)
 
     async def stop(self, grace_s: float) -> None:
         """Accept no connection and let calls end, within the grace period; those that go on are told UNAVAILABLE."""

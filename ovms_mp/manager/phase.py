@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the server as a whole is doing, in this order."""
+"""What the server as a whole is doing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import enum
 
 
 class Phase(enum.Enum):
-    """What the server as a whole is doing."""
+    """One after the other; a stop may come in each of the first three."""
 
     LOADING = enum.auto()
     STARTING_FRONTS = enum.auto()
@@ -17,4 +17,3 @@ class Phase(enum.Enum):
 
 
 STOPPING = (Phase.STOPPING_FRONTS, Phase.STOPPING_WORKERS)
-"""No child is started or replaced any more."""

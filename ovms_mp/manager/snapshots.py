@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routing snapshots as bytes. One that no front could receive is not sent: the model to blame is left out, loudly.
+
+What is longer than a channel's longest message would be dropped by the receiver, and every front would keep its old
+routes for good. Versions bring a megabyte of names and shapes at most (``worker.spec_records``), but a model may have
+many versions, and texts and names may have characters that cannot be sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ovms_mp.defects import report
+from ovms_mp.errors import Code
+from ovms_mp.model.status import State
+from ovms_mp.wire.channels import MAX_MESSAGE_BYTES
+from ovms_mp.wire.messages import ModelRecord, VersionRecord, encode
+
+if TYPE_CHECKING:
+    from ovms_mp.wire.messages import RoutingSnapshot
+
+_log = logging.getLogger(__name__)
+
+_MOST_BYTES = MAX_MESSAGE_BYTES - (64 << 10)
+_LARGEST_STUB_BYTES = 1 << 20
+
+
+class SnapshotEncoder:
+    """Remembers what it has told of which model. Owned by the manager's loop."""
+
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._told: dict[str, str] = {}
+
+    def payload(self, snapshot: RoutingSnapshot) -> bytes:
+        """The snapshot, or as much of it as fits: the largest models, one after another, become versions that failed.
+
+        Raises:
+            Exception: What is no model's cannot be encoded; a defect.
+        """
+        try:
+            payload = encode(snapshot)
+        except Exception as error:
+            report("manager.encode", error, "the model that it is about")
+        else:
+            if len(payload) <= self._most_bytes:
+                self._told.clear()
+                return payload
+        return encode(msgspec.structs.replace(snapshot, models=self._fitting(snapshot)))
+
+    def _fitting(self, snapshot: RoutingSnapshot) -> tuple[ModelRecord, ...]:
+        models = list(snapshot.models)
+        sizes = [_nbytes(model) for model in models]
+        reasons: dict[str, str] = {}
+        room = self._most_bytes - len(encode(msgspec.structs.replace(snapshot, models=())))
+        while models and (sum(sizes) > room or math.inf in sizes):
+            index = sizes.index(max(sizes))
+            model, nbytes = models[index], sizes[index]
+            if model.name in reasons:  # Its name, or the number of its versions.
+                del models[index], sizes[index]
+                continue
+            reasons[model.name] = reason = (
+                "its names or texts cannot be sent to the fronts"
+                if nbytes == math.inf
+                else f"its description takes {nbytes:.0f} bytes, more than fits into the {self._most_bytes} that can "
+                f"be sent to the fronts for all models; it needs fewer versions, or shorter names of tensors"
+            )
+            models[index] = _stub(model, reason)
+            stub_nbytes = _nbytes(models[index])
+            sizes[index] = stub_nbytes if stub_nbytes <= _LARGEST_STUB_BYTES else math.inf
+        for name, reason in reasons.items():
+            if self._told.get(name) is None:
+                _log.error("event=snapshot_too_large model=%.200r is not served: %s", name, reason)
+        self._told = reasons
+        return tuple(models)
+
+
+def _nbytes(model: ModelRecord) -> float:
+    """Its size in a snapshot; infinite if it cannot be encoded."""
+    try:
+        return len(encode(model))
+    except Exception:
+        # Which one it is, is all that is asked; the error has been reported.
+        return math.inf
+
+
+def _stub(model: ModelRecord, reason: str) -> ModelRecord:
+    """The model with versions that nobody can ask, and the reason."""
+    versions = tuple(
+        VersionRecord(
+            version=record.version,
+            state=State.LOADING if record.state != State.END else record.state,
+            error_code=Code.RESOURCE_EXHAUSTED.number,
+            error_message=reason,
+            handle=0,
+            endpoints=(),
+            nireq=0,
+            detail="",
+            inputs=(),
+            outputs=(),
+        )
+        for record in model.versions
+    )
+    return ModelRecord(model.name, model.default_version, versions)
