@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import enum
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import openvino as ov
@@ -23,9 +24,23 @@ if TYPE_CHECKING:
     from ovms_mp.wire.messages import InferTask
     from ovms_mp.worker.variants import Shapes
 
+_Layout: TypeAlias = tuple[tuple[tuple[int, int, tuple[int, ...]], ...], int]
+"""Offset, size in bytes and shape of each output; the size of all."""
+
 _TENSOR_CACHE_LIMIT = 512
 _LONG_RUN_S = 0.05
 """A first run that takes longer tells enough; what the second would save is noise beside it."""
+
+
+class OutputPath(enum.Enum):
+    """How outputs reach the place where a front reads them; the quickest first."""
+
+    BOUND = "bound"
+    """The engine writes them there."""
+    CLEARED = "cleared"
+    """The same; the place is set to zero before each run, as the engine does not write all of it."""
+    COPIED = "copied"
+    """The engine writes tensors of its own, which are copied."""
 
 
 class OutputsTooLarge(Exception):
@@ -51,6 +66,8 @@ class CompiledVersion:
     The tensors that a request is bound to are views of the fronts' arenas: an input is read where the front
     wrote it, and a static output is written where the front will read it. Views are cached, as leases come
     back to the same few places.
+
+    Outputs are copied until :mod:`ovms_mp.worker.proof` has shown that they can be bound.
     """
 
     def __init__(
@@ -76,6 +93,22 @@ class CompiledVersion:
         self._output_types = tuple(port.element_type for port in compiled.outputs)
         self._tensors: dict[tuple[int, int, tuple[int, ...], ov.Type], ov.Tensor] = {}
         self._static_outputs = _static_layout(self.outputs)
+        self._bound_outputs: _Layout | None = None
+        self._clears_outputs = False
+
+    @property
+    def can_bind(self) -> bool:
+        """Whether the shapes of all outputs are known before a run."""
+        return self._static_outputs is not None
+
+    def take(self, path: OutputPath) -> None:
+        """Have outputs take this path from the next task on; no infer request may have been bound yet."""
+        self._bound_outputs = None if path is OutputPath.COPIED else self._static_outputs
+        self._clears_outputs = path is OutputPath.CLEARED
+
+    def forget_places(self) -> None:
+        """Drop the cached views of arenas. No task may run."""
+        self._tensors.clear()
 
     def bind(self, slot: InferSlot, task: InferTask, arena: Arena, arena_index: int) -> None:
         """Bind an infer request to a task's places in its front's arena.
@@ -87,9 +120,9 @@ class CompiledVersion:
             ProtocolError: The task does not match this version's specs or its arena.
         """
         self._bind_inputs(slot, task, arena, arena_index)
-        if self._static_outputs is None:
+        if self._bound_outputs is None:
             return
-        layout, total = self._static_outputs
+        layout, total = self._bound_outputs
         if total > task.output_nbytes:
             raise OutputsTooLarge(total)
         for index, (offset, nbytes, shape) in enumerate(layout):
@@ -99,6 +132,9 @@ class CompiledVersion:
                 tensor = self._tensor(ref, self._output_types[index], arena, arena_index)
                 slot.request.set_output_tensor(index, tensor)
                 slot.bound_outputs[index] = key
+        if self._clears_outputs:
+            place = arena.view(TensorRef(task.output_offset_bytes, total, ()))
+            np.frombuffer(place, np.uint8).fill(0)
 
     def infer(self, slot: InferSlot, task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
         """Run what was bound, in the calling thread; the outputs' places in the task's output region.
@@ -116,42 +152,36 @@ class CompiledVersion:
             raise InferenceFailed(
                 f"Error occurred during inference execution: {engine_text(error)}"
             ) from None
-        if self._static_outputs is None:
+        if self._bound_outputs is None:
             return _copy_outputs(list(results.values()), task, arena)
         start = task.output_offset_bytes
-        layout, _ = self._static_outputs
+        layout, _ = self._bound_outputs
         return tuple([TensorRef(start + offset, nbytes, shape) for offset, nbytes, shape in layout])
 
-    def warm_up(self, shapes: Shapes | None = None) -> float | None:
-        """Run every infer request on zeros, quick ones twice; seconds of the fastest run.
+    def warm_up(self, shapes: Shapes | None = None) -> None:
+        """Run the infer requests but the first on zeros, quick ones twice. The proof's runs stand for the first one's.
 
-        Without ``shapes``, dynamic dimensions are as small as they may be. None when a model cannot take that, which
-        says nothing about real ones.
-
-        Raises:
-            ModelLoadFailed: A model with static shapes, or one that was given ``shapes``, cannot run.
+        Args:
+            shapes: What the model has been seen to run on; :attr:`least_shapes` by default.
         """
-        must_run = shapes is not None or self.is_static
-        if shapes is None:
-            shapes = tuple(tuple(max(low, 1) for low, _ in spec.bounds) for spec in self.inputs)
-        best = float("inf")
-        for slot in self.slots:
-            try:
-                for index, shape in enumerate(shapes):
-                    tensor = ov.Tensor(self._input_types[index], ov.Shape(shape))
-                    np.asarray(tensor.data).reshape(-1).view(np.uint8).fill(0)
-                    slot.request.set_input_tensor(index, tensor)
-                for _ in range(2):
-                    start = time.perf_counter()
-                    slot.request.infer(share_outputs=True)
-                    best = min(best, time.perf_counter() - start)
-                    if best > _LONG_RUN_S:
-                        break
-            except RuntimeError as error:
-                if must_run:
-                    raise ModelLoadFailed(f"trial inference failed: {engine_text(error)}") from None
-                return None
-        return best
+        shapes = shapes or self.least_shapes
+        for slot in self.slots[1:]:
+            for index, shape in enumerate(shapes):
+                tensor = ov.Tensor(self._input_types[index], ov.Shape(shape))
+                np.asarray(tensor.data).reshape(-1).view(np.uint8).fill(0)
+                slot.request.set_input_tensor(index, tensor)
+            for _ in range(2):
+                start = time.perf_counter()
+                slot.request.infer(share_outputs=True)
+                if time.perf_counter() - start > _LONG_RUN_S:
+                    break
+
+    @property
+    def least_shapes(self) -> Shapes:
+        """Shapes of the inputs with dynamic dimensions as small as they may be, and not 0."""
+        return tuple(
+            tuple(max(low, 1) if low != high else low for low, high in spec.bounds) for spec in self.inputs
+        )
 
     @property
     def is_static(self) -> bool:
@@ -271,9 +301,7 @@ def _copy_outputs(results: list[AnyArray], task: InferTask, arena: Arena) -> tup
     return tuple(refs)
 
 
-def _static_layout(
-    outputs: tuple[TensorSpec, ...],
-) -> tuple[tuple[tuple[int, int, tuple[int, ...]], ...], int] | None:
+def _static_layout(outputs: tuple[TensorSpec, ...]) -> _Layout | None:
     """(offset, nbytes, shape) of each output and the region's size; None when a shape is dynamic."""
     layout: list[tuple[int, int, tuple[int, ...]]] = []
     offset = 0
