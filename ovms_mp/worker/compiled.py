@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import enum
-import time
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -28,8 +27,6 @@ _Layout: TypeAlias = tuple[tuple[tuple[int, int, tuple[int, ...]], ...], int]
 """Offset, size in bytes and shape of each output; the size of all."""
 
 _TENSOR_CACHE_LIMIT = 512
-_LONG_RUN_S = 0.05
-"""A first run that takes longer tells enough; what the second would save is noise beside it."""
 
 
 class OutputPath(enum.Enum):
@@ -157,24 +154,6 @@ class CompiledVersion:
         start = task.output_offset_bytes
         layout, _ = self._bound_outputs
         return tuple([TensorRef(start + offset, nbytes, shape) for offset, nbytes, shape in layout])
-
-    def warm_up(self, shapes: Shapes | None = None) -> None:
-        """Run the infer requests but the first on zeros, quick ones twice. The proof's runs stand for the first one's.
-
-        Args:
-            shapes: What the model has been seen to run on; :attr:`least_shapes` by default.
-        """
-        shapes = shapes or self.least_shapes
-        for slot in self.slots[1:]:
-            for index, shape in enumerate(shapes):
-                tensor = ov.Tensor(self._input_types[index], ov.Shape(shape))
-                np.asarray(tensor.data).reshape(-1).view(np.uint8).fill(0)
-                slot.request.set_input_tensor(index, tensor)
-            for _ in range(2):
-                start = time.perf_counter()
-                slot.request.infer(share_outputs=True)
-                if time.perf_counter() - start > _LONG_RUN_S:
-                    break
 
     @property
     def least_shapes(self) -> Shapes:

@@ -17,7 +17,7 @@ from ovms_mp.worker.compiled import CompiledVersion, OutputPath, specs_of
 from ovms_mp.worker.device_names import engine_device
 from ovms_mp.worker.engine import explain_compile_failure
 from ovms_mp.worker.prepare import prepare_model
-from ovms_mp.worker.proof import ValuesRefused, prove
+from ovms_mp.worker.proof import Plan, PlanFailed, prove
 from ovms_mp.worker.properties import compile_properties
 from ovms_mp.worker.variants import MOST_VARIANTS
 
@@ -128,18 +128,20 @@ class VariantMaker:
                 must, or does not answer as the engine itself does.
             DeviceUnavailable: The device or a property does not exist here.
         """
-        compiled = self._compile(model, properties)
-        must_run = must_run and (shapes is not None or compiled.is_static)
-        try:
-            proof = prove(compiled, shapes, must_run=must_run)
-        except ValuesRefused as refusal:
-            _log.info("event=made_up_values_refused model=%r reason=%r", self._title, str(refusal))
-            compiled.close()
+        plan = Plan()
+        while True:
             compiled = self._compile(model, properties)
-            proof = prove(compiled, shapes, must_run=must_run, has_values=False)
-        if compiled.can_bind and proof.path is not OutputPath.BOUND:
-            _log.warning("event=outputs_not_bound model=%r %s", self._title, proof)
-        return compiled, proof
+            is_bound_to_run = must_run and (shapes is not None or compiled.is_static)
+            try:
+                proof = prove(compiled, plan, shapes, must_run=is_bound_to_run)
+            except PlanFailed as failure:
+                compiled.close()
+                plan = failure.next_plan
+                _log.info("event=compiling_again model=%r reason=%r", self._title, plan.remark)
+                continue
+            if compiled.can_bind and proof.path is not OutputPath.BOUND:
+                _log.warning("event=outputs_not_bound model=%r %s", self._title, proof)
+            return compiled, proof
 
     def _compile(self, model: ov.Model, properties: dict[str, object] | None = None) -> CompiledVersion:
         settings = self._settings
@@ -196,10 +198,7 @@ def _loaded(
     trial_shapes: Shapes | None = None,
     shapes: Shapes | None = None,
 ) -> LoadedVersion:
-    trial_shapes = trial_shapes or shapes
-    compiled, proof = maker.compile_and_prove(model, trial_shapes, must_run=True)
-    if proof.run_time_s is not None:
-        compiled.warm_up(trial_shapes)
+    compiled, proof = maker.compile_and_prove(model, trial_shapes or shapes, must_run=True)
     specs = compiled.inputs, compiled.outputs
     if shapes is not None:
         specs = (

@@ -17,15 +17,20 @@ each: a byte that a run did not write, or wrote where it should not, is a differ
 request then: requests are bound the same way, and operations that may leave a part of their output unwritten, as they
 find less than there is room for, find next to nothing in the proof's inputs.
 
+A compiled model on which something went wrong is not used any more: its nodes may keep pointing at places that it was
+bound to, even when another infer request runs (seen: a crash, when those places were gone), or stay broken after a run
+that failed. The next plan is for the next one.
+
 The probe proves what it compiles, so that a crash is its own; the worker proves it again, as its compiled model is
 another one: imported from the cache.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,12 +56,34 @@ if TYPE_CHECKING:
 _QUICK_RUN_S, _LONG_RUN_S, _VERY_LONG_RUN_S = 0.005, 0.05, 0.5
 _PATTERNS = (0xA5, 0x5A)
 """What the scratch arena is filled with, in turns; both, as an output may well consist of one of them."""
+_STATIC_PATHS = (OutputPath.BOUND, OutputPath.CLEARED, OutputPath.COPIED)
+_DYNAMIC_PATHS = (OutputPath.COPIED, OutputPath.COPIED)
+"""Twice, as only the second attempt finds out whether the model's answers differ from run to run."""
 _SCRATCH_ARENA = -1
 """The scratch arena's number; those of fronts begin at 0."""
 
 
-class ValuesRefused(Exception):
-    """The model cannot run on made-up values; what was compiled may be spoilt by the attempt."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to prove of a compiled model.
+
+    Attributes:
+        attempt: How many differences there were before; decides how outputs reach shared memory.
+        has_values: Whether to run it on made-up values, too, and not on zeros only.
+        remark: Why it is not the first plan.
+    """
+
+    attempt: int = 0
+    has_values: bool = True
+    remark: str = ""
+
+
+class PlanFailed(Exception):
+    """The plan did not hold, and what was compiled is spoilt; the next plan is for the model compiled again."""
+
+    def __init__(self, next_plan: Plan) -> None:
+        super().__init__(next_plan.remark)
+        self.next_plan = next_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,24 +124,23 @@ class Proof:
         return f"outputs={self.path.value}{remark} trial_s={self.trial_s:.3f}"
 
 
-def prove(
-    version: CompiledVersion, shapes: Shapes | None = None, *, must_run: bool, has_values: bool = True
-) -> Proof:
-    """Choose how a compiled model's outputs reach shared memory, by what a few runs show.
+def prove(version: CompiledVersion, plan: Plan, shapes: Shapes | None = None, *, must_run: bool) -> Proof:
+    """Find out whether a compiled model answers as the engine by itself does, and warm it up.
 
     Args:
-        version: Freshly compiled; nothing runs on it meanwhile.
+        version: Freshly compiled; nothing has run on it, and nothing runs on it meanwhile.
+        plan: What to prove.
         shapes: Of its inputs; without them, dynamic dimensions are as small as they may be.
         must_run: Whether a model that cannot run on zeros is broken.
-        has_values: Whether to run it on made-up values, too, and not on zeros only.
 
     Raises:
         ModelLoadFailed: It cannot run though it must, or it answers differently each way.
-        ValuesRefused: It cannot run on made-up values: compile it again, and have it proved on zeros.
+        PlanFailed: There is another plan.
     """
     start = time.perf_counter()
+    paths = _STATIC_PATHS if version.can_bind else _DYNAMIC_PATHS
     trial = _Trial(version, shapes or version.least_shapes)
-    remarks: list[str] = []
+    remarks = [plan.remark]
     try:
         trial.ask(0)
     except RuntimeError as error:
@@ -123,37 +149,36 @@ def prove(
         return Proof(
             OutputPath.COPIED, None, time.perf_counter() - start, "its smallest shapes cannot be run"
         )
-    if trial.best_s > _VERY_LONG_RUN_S or not has_values:
+    if trial.best_s > _VERY_LONG_RUN_S:
         remarks.append("tried on zeros only")
-    else:
+    elif plan.has_values:
         try:
             trial.ask(1)
-        except RuntimeError as error:
-            raise ValuesRefused(engine_text(error)) from None
-    path = _path(version, trial, remarks)
-    version.take(path)
-    return Proof(path, trial.best_s, time.perf_counter() - start, "; ".join(remarks))
-
-
-def _path(version: CompiledVersion, trial: _Trial, remarks: list[str]) -> OutputPath:
-    """The quickest path that changes nothing; why not a quicker one is added to the remarks."""
-    difference = ""
-    for path in tuple(OutputPath) if version.can_bind else (OutputPath.COPIED,):
-        difference = trial.difference(path)
-        if not difference:
-            return path
-        if not trial.is_repeatable():
-            remarks.append("its answers differ from run to run, so that they could not be compared")
-            return OutputPath.COPIED
-        if path is OutputPath.BOUND:
-            remarks.append(f"bound to shared memory, {difference}")
-    raise ModelLoadFailed(
-        f"its answers in shared memory differ from those in the engine's own tensors: {difference}"
-    )
+        except RuntimeError:
+            remark = "tried on zeros only, as it cannot run on made-up values"
+            raise PlanFailed(replace(plan, has_values=False, remark=remark)) from None
+    path = paths[plan.attempt]
+    if plan.attempt and not trial.is_repeatable():
+        # No comparison can tell; what is copied is at least what the engine wrote.
+        path, remarks = OutputPath.COPIED, ["its answers differ from run to run"]
+        version.take(path)
+    else:
+        version.take(path)
+        if difference := trial.difference():
+            if plan.attempt == len(paths) - 1:
+                raise ModelLoadFailed(
+                    f"its answers in shared memory differ from those in the engine's own tensors: {difference}"
+                )
+            if not plan.attempt:
+                remarks.append(f"{path.value}, {difference}")
+            remark = "; ".join(filter(None, remarks))
+            raise PlanFailed(replace(plan, attempt=plan.attempt + 1, remark=remark))
+    trial.warm_up()
+    return Proof(path, trial.best_s, time.perf_counter() - start, "; ".join(filter(None, remarks)))
 
 
 class _Trial:
-    """The runs of one proof, on infer requests that end with it."""
+    """The runs of one proof."""
 
     def __init__(self, version: CompiledVersion, shapes: Shapes) -> None:
         self.best_s = float("inf")
@@ -168,6 +193,10 @@ class _Trial:
         ]
         self._right: list[list[_Answer]] = []
         self._own = version.compiled.create_infer_request()
+
+    @functools.cached_property
+    def _scratch(self) -> _Scratch:
+        return _Scratch(self._given[0], self._right)
 
     def ask(self, values: int) -> None:
         """Have the engine answer with tensors of its own; what it says is right.
@@ -184,24 +213,33 @@ class _Trial:
         except RuntimeError:
             return False
 
-    def difference(self, path: OutputPath) -> str:
-        """What is different when outputs take this path; empty when nothing is."""
+    def difference(self) -> str:
+        """What is different from what is right on the task path; empty when nothing is."""
         version = self._version
-        version.take(path)
         slot = InferSlot(version.compiled, len(version.inputs), len(version.outputs))
-        scratch = _Scratch(self._given[0], self._right)
         moves: tuple[_Round, ...] = _QUICK_MOVES if self.best_s <= _QUICK_RUN_S else _MOVES
         if self.best_s > _LONG_RUN_S:
             moves = _MOVES[:2]
-        try:
-            for number, move in enumerate(moves):
-                if move.values < len(self._right):
-                    pattern = _PATTERNS[number % len(_PATTERNS)]
-                    if difference := self._difference(slot, scratch, move, pattern):
-                        return difference
-        finally:
-            version.forget_places()
+        for number, move in enumerate(moves):
+            if move.values < len(self._right):
+                pattern = _PATTERNS[number % len(_PATTERNS)]
+                if difference := self._difference(slot, move, pattern):
+                    return difference
+        version.forget_places()
         return ""
+
+    def warm_up(self) -> None:
+        """Run the infer requests but the first on zeros, quick ones twice; the proof's runs stand for the first.
+
+        On the task path, as all runs from now on.
+        """
+        version = self._version
+        for slot in version.slots[1:]:
+            for _ in range(2 if self.best_s <= _LONG_RUN_S else 1):
+                task = self._scratch.prepare(_MOVES[0], self._shapes, self._given[0], 0)
+                version.bind(slot, task, self._scratch.arena, _SCRATCH_ARENA)
+                version.infer(slot, task, self._scratch.arena)
+        version.forget_places()
 
     def _ask(self, values: int) -> list[_Answer]:
         request = self._own
@@ -221,7 +259,8 @@ class _Trial:
         tensors = [request.get_output_tensor(index) for index in range(len(self._version.outputs))]
         return [_Answer(tuple(tensor.shape), _bytes_of(tensor).tobytes()) for tensor in tensors]
 
-    def _difference(self, slot: InferSlot, scratch: _Scratch, move: _Round, pattern: int) -> str:
+    def _difference(self, slot: InferSlot, move: _Round, pattern: int) -> str:
+        scratch = self._scratch
         version, right = self._version, self._right[move.values]
         task = scratch.prepare(move, self._shapes, self._given[move.values], pattern)
         slot.request.reset_state()

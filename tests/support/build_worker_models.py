@@ -6,6 +6,7 @@ flat: ``x`` f32 [1,4,2] -> ``y`` f32 [1,3], rows of 8 elements.
 grouped: ``x`` f32 [-1,-1,-1,-1] -> ``y``, a convolution over 4 channels, each by itself; a run with other channels
 breaks the CPU device's node for good.
 heavy: ``x`` f32 [1,64] -> ``y``, with 100 MB of weights.
+patterns: ``x`` u8 [1] -> ``y`` u8 [262144], all of it ``x``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Build everything below the directory of the first argument."""
     root = Path(sys.argv[1])
-    for model in (_binary(), _flat(), _heavy(), _grouped()):
+    for model in (_binary(), _flat(), _heavy(), _grouped(), _patterns()):
         directory = root / model.get_friendly_name() / "1"
         directory.mkdir(parents=True)
         ov.save_model(model, directory / "model.xml", compress_to_fp16=False)
@@ -73,6 +74,14 @@ def _grouped() -> ov.Model:
     return _model(
         "grouped", [-1, -1, -1, -1], lambda x: ops.group_convolution(x, weights, ones, none, none, ones)
     )
+
+
+def _patterns() -> ov.Model:
+    node = ops.parameter(ov.PartialShape([1]), ov.Type.u8, name="x")
+    node.output(0).set_names({"x"})
+    result = ops.result(ops.broadcast(node, np.array([256 << 10])))
+    result.output(0).set_names({"y"})
+    return ov.Model([result], [node], "patterns")
 
 
 if __name__ == "__main__":
