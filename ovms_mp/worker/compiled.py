@@ -130,8 +130,8 @@ class CompiledVersion:
                 slot.request.set_output_tensor(index, tensor)
                 slot.bound_outputs[index] = key
         if self._clears_outputs:
-            place = arena.view(TensorRef(task.output_offset_bytes, total, ()))
-            np.frombuffer(place, np.uint8).fill(0)
+            for offset, nbytes, shape in layout:
+                arena.view(TensorRef(task.output_offset_bytes + offset, nbytes, shape))[:] = bytes(nbytes)
 
     def infer(self, slot: InferSlot, task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
         """Run what was bound, in the calling thread; the outputs' places in the task's output region.

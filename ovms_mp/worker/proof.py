@@ -357,7 +357,7 @@ def made_up(spec: TensorSpec, shape: tuple[int, ...], *, is_zero: bool) -> AnyAr
     if is_zero:
         return np.zeros(count * spec.dtype.itemsize, np.uint8)
     steps = np.arange(count)
-    values = (1 + steps % 61) / 64 if spec.dtype.kind is Kind.FLOAT else 1 - steps % 2
+    values = (1 + steps % 47) / 64 if spec.dtype.kind is Kind.FLOAT else 1 - steps % 2
     return values.astype(spec.dtype.numpy).view(np.uint8)
 
 
