@@ -170,7 +170,7 @@ def prove(version: CompiledVersion, plan: Plan, shapes: Shapes | None = None, *,
                     f"its answers in shared memory differ from those in the engine's own tensors: {difference}"
                 )
             if not plan.attempt:
-                remarks.append(f"{path.value}, {difference}")
+                remarks.append(f"when {path.value}, {difference}")
             remark = "; ".join(filter(None, remarks))
             raise PlanFailed(replace(plan, attempt=plan.attempt + 1, remark=remark))
     trial.warm_up()
