@@ -52,7 +52,7 @@ class _Sketch:
         self.random = np.random.default_rng(seed)
         self.story: list[str] = []
         self.is_dynamic = self.chance(0.3)
-        self.batch = 0
+        self.may_have_found_nothing = False
         self.inputs = [self._input(index) for index in range(self.random.integers(1, 4))]
         self.tensors: list[Node] = [node.output(0) for node in self.inputs]
 
@@ -221,6 +221,9 @@ def _slice(sketch: _Sketch, x: Any) -> Node:
 
 
 def _gather(sketch: _Sketch, x: Any) -> Node:
+    # Of a tensor without elements it ends the process (SIGFPE; OpenVINO 2026.4 on CPU), as which a trial reports it.
+    if 0 in _dims(x) or not _dims(x) or (-1 in _dims(x) and sketch.may_have_found_nothing):
+        raise _Misfit
     axes = [axis for axis, size in enumerate(_dims(x)) if size > 0]
     if not axes:
         raise _Misfit
@@ -260,9 +263,10 @@ def _shape_of(_sketch: _Sketch, x: Any) -> Node:
     return ops.shape_of(x, "i64")
 
 
-def _non_zero(_sketch: _Sketch, x: Any) -> Node:
+def _non_zero(sketch: _Sketch, x: Any) -> Node:
     if x.get_element_type() not in (ov.Type.f32, ov.Type.i32):
         raise _Misfit
+    sketch.may_have_found_nothing = True
     return ops.non_zero(x, "i64")
 
 
