@@ -30,7 +30,7 @@ _TENSOR_CACHE_LIMIT = 512
 
 
 class OutputPath(enum.Enum):
-    """How outputs reach the place where a front reads them; the quickest first."""
+    """How outputs reach the place where a front reads them; the quickest first. The values are for people."""
 
     BOUND = "bound"
     """The engine writes them there."""
@@ -38,6 +38,8 @@ class OutputPath(enum.Enum):
     """The same; the place is set to zero before each run, as the engine does not write all of it."""
     COPIED = "copied"
     """The engine writes tensors of its own, which are copied."""
+    BOTH_COPIED = "copied inputs=copied"
+    """The same, and it reads inputs from tensors of its own, too: shared memory is out of its reach."""
 
 
 class OutputsTooLarge(Exception):
@@ -64,7 +66,7 @@ class CompiledVersion:
     wrote it, and a static output is written where the front will read it. Views are cached, as leases come
     back to the same few places.
 
-    Outputs are copied until :mod:`ovms_mp.worker.proof` has shown that they can be bound.
+    Everything is copied until :mod:`ovms_mp.worker.proof` has shown that it can be bound.
     """
 
     def __init__(
@@ -90,8 +92,7 @@ class CompiledVersion:
         self._output_types = tuple(port.element_type for port in compiled.outputs)
         self._tensors: dict[tuple[int, int, tuple[int, ...], ov.Type], ov.Tensor] = {}
         self._static_outputs = _static_layout(self.outputs)
-        self._bound_outputs: _Layout | None = None
-        self._clears_outputs = False
+        self.take(OutputPath.BOTH_COPIED)
 
     @property
     def can_bind(self) -> bool:
@@ -100,8 +101,10 @@ class CompiledVersion:
 
     def take(self, path: OutputPath) -> None:
         """Have outputs take this path from the next task on; no infer request may have been bound yet."""
-        self._bound_outputs = None if path is OutputPath.COPIED else self._static_outputs
+        is_bound = path in (OutputPath.BOUND, OutputPath.CLEARED)
+        self._bound_outputs = self._static_outputs if is_bound else None
         self._clears_outputs = path is OutputPath.CLEARED
+        self._copies_inputs = path is OutputPath.BOTH_COPIED
 
     def forget_places(self) -> None:
         """Drop the cached views of arenas. No task may run."""
@@ -193,12 +196,27 @@ class CompiledVersion:
     def _bind_inputs(self, slot: InferSlot, task: InferTask, arena: Arena, arena_index: int) -> None:
         if len(task.inputs) != len(self.inputs):
             raise ProtocolError(f"task has {len(task.inputs)} inputs, the model {len(self.inputs)}")
+        if self._copies_inputs:
+            self._copy_inputs(slot, task, arena)
+            return
         for index, ref in enumerate(task.inputs):
             key = (arena_index, ref.offset_bytes, ref.shape)
             if slot.bound_inputs[index] != key:
                 tensor = self._tensor(ref, self._input_types[index], arena, arena_index)
                 slot.request.set_input_tensor(index, tensor)
                 slot.bound_inputs[index] = key
+
+    def _copy_inputs(self, slot: InferSlot, task: InferTask, arena: Arena) -> None:
+        for index, ref in enumerate(task.inputs):
+            tensor = slot.request.get_input_tensor(index)
+            if tuple(tensor.shape) != ref.shape:
+                tensor.shape = ref.shape
+            place = np.asarray(tensor.data).reshape(-1).view(np.uint8)
+            if place.nbytes != ref.nbytes:
+                raise ProtocolError(
+                    f"{ref.nbytes} bytes are no {tensor.element_type} tensor of shape {ref.shape}"
+                )
+            place[:] = np.frombuffer(arena.view(ref), np.uint8)
 
     def _tensor(self, ref: TensorRef, element_type: ov.Type, arena: Arena, arena_index: int) -> ov.Tensor:
         key = (arena_index, ref.offset_bytes, ref.shape, element_type)
@@ -251,7 +269,7 @@ def _spec_of(port: ov.ConstOutput, name: str, what: str) -> TensorSpec:
 
 
 def _copy_outputs(results: list[AnyArray], task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
-    """Place outputs whose shape only the run could tell; one copy more than a static output costs.
+    """Place outputs whose shape only the run could tell, or that cannot be bound; one copy more than binding costs.
 
     PERF: shapes are the arrays'. Going through an ``ov.Shape`` ends by an exception in C++, which takes 20 us.
 

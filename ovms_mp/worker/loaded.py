@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
 from ovms_mp.worker.compiled import CompiledVersion, OutputPath, specs_of
-from ovms_mp.worker.device_names import engine_device
+from ovms_mp.worker.device_names import engine_device, meta_device
 from ovms_mp.worker.engine import explain_compile_failure
 from ovms_mp.worker.prepare import prepare_model
 from ovms_mp.worker.proof import Plan, PlanFailed, prove
@@ -73,6 +73,9 @@ class VariantMaker:
         self._cache_directory = request.cache_directory
         self._properties = compile_properties(core, request.settings, cpu, request.cache_directory)
         self._nireq = nireq
+        self._has_several_devices = (
+            meta_device(request.settings.device) in ("AUTO", "MULTI") and len(core.available_devices) > 1
+        )
 
     def make(self, shapes: Shapes) -> CompiledVersion:
         """Compile the version for these shapes.
@@ -93,11 +96,7 @@ class VariantMaker:
         Raises:
             OvmsError: It cannot be compiled any more, e.g. for want of memory.
         """
-        model = self._prepared.model
-        compiled = self._compile(model)
-        if not compiled.can_bind:
-            return compiled  # As it was proved: copied.
-        return self.compile_and_prove(model, must_run=False)[0]
+        return self.compile_and_prove(self._prepared.model, self._prepared.own_shapes, must_run=False)[0]
 
     def refusal(self, shapes: Shapes) -> OvmsError | None:
         """Why the model cannot take these shapes; None when it can."""
@@ -133,13 +132,15 @@ class VariantMaker:
             compiled = self._compile(model, properties)
             is_bound_to_run = must_run and (shapes is not None or compiled.is_static)
             try:
-                proof = prove(compiled, plan, shapes, must_run=is_bound_to_run)
+                proof = prove(
+                    compiled, plan, shapes, must_run=is_bound_to_run, must_agree=not self._has_several_devices
+                )
             except PlanFailed as failure:
                 compiled.close()
                 plan = failure.next_plan
                 _log.info("event=compiling_again model=%r reason=%r", self._title, plan.remark)
                 continue
-            if compiled.can_bind and proof.path is not OutputPath.BOUND:
+            if proof.path is not (OutputPath.BOUND if compiled.can_bind else OutputPath.COPIED):
                 _log.warning("event=outputs_not_bound model=%r %s", self._title, proof)
             return compiled, proof
 
@@ -182,7 +183,7 @@ def load_version(core: ov.Core, request: LoadModel, cpu: CpuShare, nireq: int | 
     if not settings.inputs.is_auto:
         return _loaded(maker, prepared, prepared.model)
     try:
-        return _loaded(maker, prepared, prepared.model, "auto=dynamic", trial_shapes=prepared.own_shapes)
+        return _loaded(maker, prepared, prepared.model, "auto=dynamic")
     except DeviceUnavailable:
         raise
     except ModelLoadFailed as error:
@@ -194,11 +195,9 @@ def _loaded(
     prepared: Prepared,
     model: ov.Model,
     auto_text: str = "",
-    *,
-    trial_shapes: Shapes | None = None,
     shapes: Shapes | None = None,
 ) -> LoadedVersion:
-    compiled, proof = maker.compile_and_prove(model, trial_shapes or shapes, must_run=True)
+    compiled, proof = maker.compile_and_prove(model, prepared.own_shapes, must_run=True)
     specs = compiled.inputs, compiled.outputs
     if shapes is not None:
         specs = (
@@ -223,7 +222,7 @@ def _load_variants(maker: VariantMaker, prepared: Prepared, why: ModelLoadFailed
     if shapes is None:
         raise why
     text = f"auto=compiled for each shape, {MOST_VARIANTS} at most (as one dynamic model: {why.message})"
-    return _loaded(maker, prepared, prepared.reshaped(shapes), text, shapes=shapes)
+    return _loaded(maker, prepared, prepared.reshaped(shapes), text, shapes)
 
 
 def _optimal_nireq(compiled: ov.CompiledModel) -> int:

@@ -51,14 +51,18 @@ class Caller:
     def fill(self, place: int) -> None:
         """Have another model leave its answer where the next one's outputs go."""
         byte = np.array([0xA5 if self.count % 2 else 0x5A], np.uint8)
-        self._ask(PATTERNS, place, [((1,), byte.tobytes())])
+        self._send(PATTERNS, self._write(place, [((1,), byte.tobytes())]), (2 * place + 1) * REGION_BYTES)
 
     def difference(self, handle: int, call: Call) -> str:
         """How the served answer to a call differs from the engine's; empty if it does not."""
         self.count += 1
         place = self.count % PLACES
         self.fill(place)
-        answer = self._ask(handle, place, [(tensor.shape, tensor.content) for tensor in call.inputs])
+        outputs = (2 * place + 1) * REGION_BYTES
+        inputs = [(tensor.shape, tensor.content) for tensor in call.inputs]
+        refs = self._write(place, inputs)
+        before = self._outside(outputs)
+        answer = self._send(handle, refs, outputs)
         if isinstance(answer, InferFailed):
             return f"{answer.error_name}: {answer.error_message} {answer.needed_nbytes}"
         for index, (ref, right) in enumerate(zip(answer.outputs, call.outputs, strict=True)):
@@ -67,19 +71,24 @@ class Caller:
                 return (
                     f"output {index}: {ref.shape} {content[:32]!r}, not {right.shape} {right.content[:32]!r}"
                 )
-        return ""
+        return "" if self._outside(outputs) == before else "it wrote to others' places"
 
-    def _ask(
-        self, handle: int, place: int, inputs: list[tuple[tuple[int, ...], bytes]]
-    ) -> InferResult | InferFailed:
-        start = 2 * place * REGION_BYTES
-        offset, refs = start, []
+    def _outside(self, outputs: int) -> tuple[bytes, bytes]:
+        """All places but the one of these outputs."""
+        memory = self.worker.arena.memory
+        return bytes(memory[:outputs]), bytes(memory[outputs + REGION_BYTES : 2 * PLACES * REGION_BYTES])
+
+    def _write(self, place: int, inputs: list[tuple[tuple[int, ...], bytes]]) -> list[TensorRef]:
+        offset, refs = 2 * place * REGION_BYTES, list[TensorRef]()
         for shape, content in inputs:
             refs.append(TensorRef(offset, len(content), shape))
             self.worker.arena.view(refs[-1])[:] = content
             offset += aligned(len(content))
+        return refs
+
+    def _send(self, handle: int, inputs: list[TensorRef], outputs: int) -> InferResult | InferFailed:
         task_id = 1 + len(self.worker.answers)
-        task = InferTask(task_id, handle, tuple(refs), start + REGION_BYTES, REGION_BYTES, 0)
+        task = InferTask(task_id, handle, tuple(inputs), outputs, REGION_BYTES, 0)
         self.worker.data.send(encode([task]))
         return self.worker.answer(task_id)
 

@@ -54,6 +54,11 @@ def halves(seed: int) -> tuple[Arrays, Arrays]:
     return {"x": x}, {"x": x, "low": x[:, :2], "high": x[:, 2:]}
 
 
+def turned(seed: int) -> tuple[Arrays, Arrays]:
+    x = row(seed, 1 + seed % 3, 3).astype(np.int32)
+    return {"x": x}, {"same": x, "y": x[:, ::-1]}
+
+
 def through(*shape: int) -> Callable[[int], tuple[Arrays, Arrays]]:
     return lambda seed: ({"x": row(seed, *shape)}, {"x": row(seed, *shape)})
 
@@ -62,6 +67,7 @@ CASES: dict[str, Callable[[int], tuple[Arrays, Arrays]]] = {
     "e": through(1, 3),
     "loose": through(2, 3),
     "shape": lambda seed: ({"x": row(seed, 2, 3)}, {"y": row(seed, 2, 3).reshape(3, 2)}),
+    "turned": turned,
     "keyed_i64": keyed(np.int64),
     "keyed_i32": keyed(np.int32),
     "fork": fork,
@@ -153,8 +159,13 @@ def test_status_says_how_outputs_reach_shared_memory(server: Server) -> None:
 
     for name, detail in details.items():
         assert " trial_s=" in detail, name
-        path = "copied" if name in ("e", "keyed_i64", "keyed_i32", "fork", "halves", "loose") else "bound"
+        path = (
+            "copied"
+            if name in ("e", "keyed_i64", "keyed_i32", "fork", "halves", "loose", "turned")
+            else "bound"
+        )
         assert f"outputs={path}" in detail, name
+    assert "outputs=copied inputs=copied (when copied, it writes where" in details["turned"]
     assert "outputs=copied (when bound, output 'x' has other values)" in details["e"]
     assert "event=outputs_not_bound model='e version 1'" in server.log()
     assert "event=outputs_not_bound model='computed version 1'" not in server.log()

@@ -4,6 +4,7 @@
 Input and output have one name where an input passes through.
 
 e: ``x`` f32 [1,3] passes. loose: ``x`` f32 [-1,3] passes. shape: ``x`` f32 [2,3] -> ``y`` [3,2].
+turned: ``x`` i32 [-1,3] -> ``same``, by a conversion that is none, and ``y``, its columns backwards.
 keyed_i64, keyed_i32: ``x`` f32 [1,3] -> ``y`` = x + 1, and ``key`` [1,2] passes.
 fork: ``x`` f32 [1,3] passes -> ``same`` f32 [3] too, and ``y`` = 2x.
 constant: ``x`` f32 [1,3] -> ``y`` = x + 1, ``four`` i64 [1,4] = 0, 1, 2, 3.
@@ -39,6 +40,7 @@ def _models() -> dict[str, ov.Model]:
         "e": _model(row, lambda x: {"x": x}),
         "loose": _model(loose, lambda x: {"x": x}),
         "shape": _model(pair, lambda x: {"y": ops.reshape(x, np.array([3, 2]), False)}),
+        "turned": _turned(),
         "keyed_i64": _keyed(ov.Type.i64),
         "keyed_i32": _keyed(ov.Type.i32),
         "fork": _model(
@@ -80,6 +82,13 @@ def _model(shape: list[int], make: Any) -> ov.Model:
 def _keyed(dtype: ov.Type) -> ov.Model:
     x, key = _parameter("x", [1, 3]), _parameter("key", [1, 2], dtype)
     return ov.Model(_results({"y": ops.add(x, np.float32(1)), "key": key}), [x, key], "keyed")
+
+
+def _turned() -> ov.Model:
+    x = _parameter("x", [-1, 3], ov.Type.i32)
+    same = ops.convert(x, "i32")
+    turned = ops.gather(same, np.array([2, 1, 0]), np.array(1))
+    return ov.Model(_results({"y": turned, "same": same}), [x], "turned")
 
 
 def _halves(x: Node) -> dict[str, Node]:

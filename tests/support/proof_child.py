@@ -80,10 +80,11 @@ class Refusing(_Custom):
 
 
 class WearingCore:
-    """A core whose compiled models all begin with :class:`Wearing` unused."""
+    """A core whose compiled models all begin with :class:`Wearing` unused, and that lists the devices it is told."""
 
-    def __init__(self, core: ov.Core) -> None:
+    def __init__(self, core: ov.Core, devices: list[str]) -> None:
         self._core = core
+        self.available_devices = devices
 
     def compile_model(self, *arguments: Any) -> ov.CompiledModel:
         Wearing.runs = 0
@@ -115,6 +116,19 @@ def _one_input(shape: list[int], *make: Callable[[Node], Node]) -> ov.Model:
     return ov.Model([ops.result(function(x)) for function in make], [x], "m")
 
 
+def _passes_by_a_conversion() -> ov.Model:
+    """Found by the random graphs: the conversion is none."""
+    x = parameter("x", [-1, 3], ov.Type.i32)
+    same = ops.convert(x, "i32")
+    picked = ops.gather(same, np.array([1, 2, 0]), np.array(1))
+    return ov.Model([ops.result(picked), ops.result(same)], [x], "m")
+
+
+def _choosy_and_input() -> ov.Model:
+    x = parameter("x", [1, 4])
+    return ov.Model([ops.result(Choosy([x])), ops.result(x)], [x], "m")
+
+
 def _shared() -> ov.Model:
     x = parameter("x", [1, 3])
     node = ops.add(x, np.float32(1))
@@ -143,6 +157,8 @@ _MODELS: dict[str, Callable[[], ov.Model]] = {
     "random": lambda: _one_input([1, 8], lambda x: ops.add(x, _random(x))),
     "partial": lambda: _custom(Partial),
     "wearing": lambda: _custom(Wearing),
+    "dynamic, passes by a conversion": _passes_by_a_conversion,
+    "choosy, and passes": _choosy_and_input,
     "choosy": lambda: _custom(Choosy),
     "refusing": lambda: _custom(Refusing),
 }
@@ -158,12 +174,19 @@ def main() -> None:
     for number, (name, make) in enumerate(_MODELS.items()):
         file = directory / f"{number}.xml"
         ov.save_model(make(), file, compress_to_fp16=False)
-        request = LoadModel(number, name, 1, str(file), settings(nireq=2), "")
-        try:
-            outcomes[name] = load_version(WearingCore(core), request, CpuShare()).detail
-        except OvmsError as error:
-            outcomes[name] = f"{type(error).__name__}: {error.message}"
+        outcomes[name] = _load(core, file, ["CPU"], "CPU")
+        if name == "wearing":
+            outcomes[f"{name}, one device of several"] = _load(core, file, ["CPU", "GPU"], "CPU")
+            outcomes[f"{name}, several devices"] = _load(core, file, ["CPU", "GPU"], "AUTO")
     sys.stdout.write(json.dumps(outcomes))
+
+
+def _load(core: ov.Core, file: Path, devices: list[str], device: str) -> str:
+    request = LoadModel(1, "model", 1, str(file), settings(nireq=2, device=device), "")
+    try:
+        return load_version(WearingCore(core, devices), request, CpuShare()).detail
+    except OvmsError as error:
+        return f"{type(error).__name__}: {error.message}"
 
 
 if __name__ == "__main__":

@@ -39,9 +39,18 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("passes", "copied (when bound, output 'x' has other values)"),
         ("passes twice", "copied (when bound, output 'x' has other values)"),
         ("key beside sum", "copied (when bound, output 'key' has other values)"),
-        ("smallest shapes do not fit", "copied (its smallest shapes cannot be run)"),
-        ("random", "copied (its answers differ from run to run)"),
+        ("smallest shapes do not fit", "copied inputs=copied (the trial's shapes cannot be run)"),
+        ("random", "copied inputs=copied (its answers differ from run to run)"),
         ("partial", "cleared (when bound, output '"),
+        (
+            "dynamic, passes by a conversion",
+            "copied inputs=copied (when copied, it writes where no output is)",
+        ),
+        (
+            "choosy, and passes",
+            "copied (tried on zeros only, as it cannot run on made-up values; when bound, ",
+        ),
+        ("wearing, several devices", "copied inputs=copied (its answers may come from several devices)"),
         ("choosy", "bound (tried on zeros only, as it cannot run on made-up values)"),
     ],
 )
@@ -54,8 +63,11 @@ def test_outputs_are_bound_where_that_changes_nothing(
         assert "(" not in outcomes[model]
 
 
-def test_a_model_that_answers_differently_even_when_copied_is_not_served(outcomes: dict[str, str]) -> None:
-    assert outcomes["wearing"].startswith("ModelLoadFailed: its answers in shared memory differ from those")
+@pytest.mark.parametrize("model", ["wearing", "wearing, one device of several"])
+def test_a_model_that_answers_differently_even_when_copied_is_not_served(
+    outcomes: dict[str, str], model: str
+) -> None:
+    assert outcomes[model].startswith("ModelLoadFailed: it answers differently each time")
 
 
 def test_a_model_that_cannot_run_on_zeros_is_not_served(outcomes: dict[str, str]) -> None:
