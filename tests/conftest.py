@@ -119,3 +119,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fault-seconds", default="8", help="how long each fault test injects faults (full run: 60)"
     )
+    parser.addoption(
+        "--graphs",
+        type=int,
+        default=300,
+        help="how many random graphs are compared with the engine (full run: 10000)",
+    )

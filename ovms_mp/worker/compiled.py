@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+import enum
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import openvino as ov
@@ -23,11 +23,25 @@ if TYPE_CHECKING:
     from ovms_mp.wire.messages import InferTask
     from ovms_mp.worker.variants import Shapes
 
+_Layout: TypeAlias = tuple[tuple[tuple[int, int, tuple[int, ...]], ...], int]
+"""Offset, size in bytes and shape of each output; the size of all."""
+
 _TENSOR_CACHE_LIMIT = 512
 _OUTSIZE_BYTES = 256 << 20
 """Dynamic outputs beyond this are not worth keeping their memory for the next run."""
-_LONG_RUN_S = 0.05
-"""A first run that takes longer tells enough; what the second would save is noise beside it."""
+
+
+class OutputPath(enum.Enum):
+    """How outputs reach the place where a front reads them; the quickest first. The values are for people."""
+
+    BOUND = "bound"
+    """The engine writes them there."""
+    CLEARED = "cleared"
+    """The same; the place is set to zero before each run, as the engine does not write all of it."""
+    COPIED = "copied"
+    """The engine writes tensors of its own, which are copied."""
+    BOTH_COPIED = "copied inputs=copied"
+    """The same, and it reads inputs from tensors of its own, too: shared memory is out of its reach."""
 
 
 class OutputsTooLarge(Exception):
@@ -53,6 +67,8 @@ class CompiledVersion:
     The tensors that a request is bound to are views of the fronts' arenas: an input is read where the front
     wrote it, and a static output is written where the front will read it. Views are cached, as leases come
     back to the same few places.
+
+    Everything is copied until :mod:`ovms_mp.worker.proof` has shown that it can be bound.
     """
 
     def __init__(
@@ -78,6 +94,23 @@ class CompiledVersion:
         self._output_types = tuple(port.element_type for port in compiled.outputs)
         self._tensors: dict[tuple[int, int, tuple[int, ...], ov.Type], ov.Tensor] = {}
         self._static_outputs = _static_layout(self.outputs)
+        self.take(OutputPath.BOTH_COPIED)
+
+    @property
+    def can_bind(self) -> bool:
+        """Whether the shapes of all outputs are known before a run."""
+        return self._static_outputs is not None
+
+    def take(self, path: OutputPath) -> None:
+        """Have outputs take this path from the next task on; no infer request may have been bound yet."""
+        is_bound = path in (OutputPath.BOUND, OutputPath.CLEARED)
+        self._bound_outputs = self._static_outputs if is_bound else None
+        self._clears_outputs = path is OutputPath.CLEARED
+        self._copies_inputs = path is OutputPath.BOTH_COPIED
+
+    def forget_places(self) -> None:
+        """Drop the cached views of arenas. No task may run."""
+        self._tensors.clear()
 
     def bind(self, slot: InferSlot, task: InferTask, arena: Arena, arena_index: int) -> None:
         """Bind an infer request to a task's places in its front's arena.
@@ -89,9 +122,9 @@ class CompiledVersion:
             ProtocolError: The task does not match this version's specs or its arena.
         """
         self._bind_inputs(slot, task, arena, arena_index)
-        if self._static_outputs is None:
+        if self._bound_outputs is None:
             return
-        layout, total = self._static_outputs
+        layout, total = self._bound_outputs
         if total > task.output_nbytes:
             raise OutputsTooLarge(total)
         for index, (offset, nbytes, shape) in enumerate(layout):
@@ -101,6 +134,9 @@ class CompiledVersion:
                 tensor = self._tensor(ref, self._output_types[index], arena, arena_index)
                 slot.request.set_output_tensor(index, tensor)
                 slot.bound_outputs[index] = key
+        if self._clears_outputs:
+            for offset, nbytes, shape in layout:
+                arena.view(TensorRef(task.output_offset_bytes + offset, nbytes, shape))[:] = bytes(nbytes)
 
     def infer(self, slot: InferSlot, task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
         """Run what was bound, in the calling thread; the outputs' places in the task's output region.
@@ -118,7 +154,7 @@ class CompiledVersion:
             raise InferenceFailed(
                 f"Error occurred during inference execution: {engine_text(error)}"
             ) from None
-        if self._static_outputs is None:
+        if self._bound_outputs is None:
             arrays: list[AnyArray] = list(results.values())
             try:
                 return _copy_outputs(arrays, task, arena)
@@ -128,7 +164,7 @@ class CompiledVersion:
                     del results
                     self._give_back(slot)
         start = task.output_offset_bytes
-        layout, _ = self._static_outputs
+        layout, _ = self._bound_outputs
         return tuple([TensorRef(start + offset, nbytes, shape) for offset, nbytes, shape in layout])
 
     def _give_back(self, slot: InferSlot) -> None:
@@ -144,45 +180,20 @@ class CompiledVersion:
             fresh.bound_outputs,
         )
         try:
-            for index, spec in enumerate(self.inputs):
-                shape = ov.Shape([max(low, 1) for low, _ in spec.bounds])
-                tensor = ov.Tensor(self._input_types[index], shape)
+            for index, shape in enumerate(self.least_shapes):
+                tensor = ov.Tensor(self._input_types[index], ov.Shape(shape))
                 np.asarray(tensor.data).reshape(-1).view(np.uint8).fill(0)
                 slot.request.set_input_tensor(index, tensor)
             slot.request.infer(share_outputs=True)
         except RuntimeError:
             return  # Not every model takes zeros, or its smallest shapes; the next request does it then.
 
-    def warm_up(self, shapes: Shapes | None = None) -> float | None:
-        """Run every infer request on zeros, quick ones twice; seconds of the fastest run.
-
-        Without ``shapes``, dynamic dimensions are as small as they may be. None when a model cannot take that, which
-        says nothing about real ones.
-
-        Raises:
-            ModelLoadFailed: A model with static shapes, or one that was given ``shapes``, cannot run.
-        """
-        must_run = shapes is not None or self.is_static
-        if shapes is None:
-            shapes = tuple(tuple(max(low, 1) for low, _ in spec.bounds) for spec in self.inputs)
-        best = float("inf")
-        for slot in self.slots:
-            try:
-                for index, shape in enumerate(shapes):
-                    tensor = ov.Tensor(self._input_types[index], ov.Shape(shape))
-                    np.asarray(tensor.data).reshape(-1).view(np.uint8).fill(0)
-                    slot.request.set_input_tensor(index, tensor)
-                for _ in range(2):
-                    start = time.perf_counter()
-                    slot.request.infer(share_outputs=True)
-                    best = min(best, time.perf_counter() - start)
-                    if best > _LONG_RUN_S:
-                        break
-            except RuntimeError as error:
-                if must_run:
-                    raise ModelLoadFailed(f"trial inference failed: {engine_text(error)}") from None
-                return None
-        return best
+    @property
+    def least_shapes(self) -> Shapes:
+        """Shapes of the inputs with dynamic dimensions as small as they may be, and not 0."""
+        return tuple(
+            tuple(max(low, 1) if low != high else low for low, high in spec.bounds) for spec in self.inputs
+        )
 
     @property
     def is_static(self) -> bool:
@@ -215,12 +226,27 @@ class CompiledVersion:
     def _bind_inputs(self, slot: InferSlot, task: InferTask, arena: Arena, arena_index: int) -> None:
         if len(task.inputs) != len(self.inputs):
             raise ProtocolError(f"task has {len(task.inputs)} inputs, the model {len(self.inputs)}")
+        if self._copies_inputs:
+            self._copy_inputs(slot, task, arena)
+            return
         for index, ref in enumerate(task.inputs):
             key = (arena_index, ref.offset_bytes, ref.shape)
             if slot.bound_inputs[index] != key:
                 tensor = self._tensor(ref, self._input_types[index], arena, arena_index)
                 slot.request.set_input_tensor(index, tensor)
                 slot.bound_inputs[index] = key
+
+    def _copy_inputs(self, slot: InferSlot, task: InferTask, arena: Arena) -> None:
+        for index, ref in enumerate(task.inputs):
+            tensor = slot.request.get_input_tensor(index)
+            if tuple(tensor.shape) != ref.shape:
+                tensor.shape = ref.shape
+            place = np.asarray(tensor.data).reshape(-1).view(np.uint8)
+            if place.nbytes != ref.nbytes:
+                raise ProtocolError(
+                    f"{ref.nbytes} bytes are no {tensor.element_type} tensor of shape {ref.shape}"
+                )
+            place[:] = np.frombuffer(arena.view(ref), np.uint8)
 
     def _tensor(self, ref: TensorRef, element_type: ov.Type, arena: Arena, arena_index: int) -> ov.Tensor:
         key = (arena_index, ref.offset_bytes, ref.shape, element_type)
@@ -273,7 +299,7 @@ def _spec_of(port: ov.ConstOutput, name: str, what: str) -> TensorSpec:
 
 
 def _copy_outputs(results: list[AnyArray], task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
-    """Place outputs whose shape only the run could tell; one copy more than a static output costs.
+    """Place outputs whose shape only the run could tell, or that cannot be bound; one copy more than binding costs.
 
     PERF: shapes are the arrays'. Going through an ``ov.Shape`` ends by an exception in C++, which takes 20 us.
 
@@ -302,9 +328,7 @@ def _copy_outputs(results: list[AnyArray], task: InferTask, arena: Arena) -> tup
     return tuple(refs)
 
 
-def _static_layout(
-    outputs: tuple[TensorSpec, ...],
-) -> tuple[tuple[tuple[int, int, tuple[int, ...]], ...], int] | None:
+def _static_layout(outputs: tuple[TensorSpec, ...]) -> _Layout | None:
     """(offset, nbytes, shape) of each output and the region's size; None when a shape is dynamic."""
     layout: list[tuple[int, int, tuple[int, ...]]] = []
     offset = 0

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
-from ovms_mp.worker.compiled import CompiledVersion, specs_of
-from ovms_mp.worker.device_names import engine_device
+from ovms_mp.worker.compiled import CompiledVersion, OutputPath, specs_of
+from ovms_mp.worker.device_names import engine_device, meta_device
 from ovms_mp.worker.engine import explain_compile_failure
 from ovms_mp.worker.prepare import prepare_model
+from ovms_mp.worker.proof import Plan, PlanFailed, prove
 from ovms_mp.worker.properties import compile_properties
 from ovms_mp.worker.spec_records import check_size
 from ovms_mp.worker.variants import MOST_VARIANTS
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ovms_mp.wire.messages import LoadModel
     from ovms_mp.wire.specs import CpuShare
     from ovms_mp.worker.prepare import Prepared
+    from ovms_mp.worker.proof import Proof
     from ovms_mp.worker.variants import Shapes
 
 _log = logging.getLogger(__name__)
@@ -66,11 +68,15 @@ class VariantMaker:
     ) -> None:
         """Keep what compiling takes; see :func:`load_version`."""
         self._core = core
+        self._title = f"{request.name} version {request.version}"
         self._settings = request.settings
         self._prepared = prepared
         self._cache_directory = request.cache_directory
         self._properties = compile_properties(core, request.settings, cpu, request.cache_directory)
         self._nireq = nireq
+        self._has_several_devices = (
+            meta_device(request.settings.device) in ("AUTO", "MULTI") and len(core.available_devices) > 1
+        )
 
     def make(self, shapes: Shapes) -> CompiledVersion:
         """Compile the version for these shapes.
@@ -83,7 +89,7 @@ class VariantMaker:
         # What the probe filled is deleted after the load, and OpenVINO would make the directory again.
         if not os.path.isdir(self._cache_directory):
             properties.pop(_CACHE_KEY, None)
-        return self.compile(model, properties)
+        return self.compile_and_prove(model, shapes, must_run=False, properties=properties)[0]
 
     def make_dynamic(self) -> CompiledVersion:
         """Compile the version as it was loaded once more.
@@ -91,7 +97,7 @@ class VariantMaker:
         Raises:
             OvmsError: It cannot be compiled any more, e.g. for want of memory.
         """
-        return self.compile(self._prepared.model)
+        return self.compile_and_prove(self._prepared.model, self._prepared.own_shapes, must_run=False)[0]
 
     def refusal(self, shapes: Shapes) -> OvmsError | None:
         """Why the model cannot take these shapes; None when it can."""
@@ -101,13 +107,45 @@ class VariantMaker:
             return error
         return None
 
-    def compile(self, model: ov.Model, properties: dict[str, object] | None = None) -> CompiledVersion:
-        """Compile a model of this version.
+    def compile_and_prove(
+        self,
+        model: ov.Model,
+        shapes: Shapes | None = None,
+        *,
+        must_run: bool,
+        properties: dict[str, object] | None = None,
+    ) -> tuple[CompiledVersion, Proof]:
+        """Compile a model of this version and find out how its outputs may reach shared memory.
+
+        Args:
+            model: To be compiled.
+            shapes: To try it on; without them, dynamic dimensions are as small as they may be.
+            must_run: Whether a model that has one shape only, or was given ``shapes``, must run on zeros.
+            properties: In place of the version's.
 
         Raises:
-            ModelLoadFailed: It cannot be compiled, or has tensors that no protocol of ours can carry.
+            ModelLoadFailed: It cannot be compiled, has tensors that no protocol of ours can carry, cannot run though it
+                must, or does not answer as the engine itself does.
             DeviceUnavailable: The device or a property does not exist here.
         """
+        plan = Plan()
+        while True:
+            compiled = self._compile(model, properties)
+            is_bound_to_run = must_run and (shapes is not None or compiled.is_static)
+            try:
+                proof = prove(
+                    compiled, plan, shapes, must_run=is_bound_to_run, must_agree=not self._has_several_devices
+                )
+            except PlanFailed as failure:
+                compiled.close()
+                plan = failure.next_plan
+                _log.info("event=compiling_again model=%r reason=%r", self._title, plan.remark)
+                continue
+            if proof.path is not (OutputPath.BOUND if compiled.can_bind else OutputPath.COPIED):
+                _log.warning("event=outputs_not_bound model=%r %s", self._title, proof)
+            return compiled, proof
+
+    def _compile(self, model: ov.Model, properties: dict[str, object] | None = None) -> CompiledVersion:
         settings = self._settings
         try:
             compiled = self._core.compile_model(
@@ -144,11 +182,9 @@ def load_version(core: ov.Core, request: LoadModel, cpu: CpuShare, nireq: int | 
         _log.info("event=prepared model=%s version=%d notice=%r", request.name, request.version, notice)
     maker = VariantMaker(core, request, prepared, cpu, settings.nireq if nireq is None else nireq)
     if not settings.inputs.is_auto:
-        compiled = maker.compile(prepared.model)
-        return _loaded(maker, prepared, compiled, compiled.warm_up())
+        return _loaded(maker, prepared, prepared.model)
     try:
-        compiled = maker.compile(prepared.model)
-        return _loaded(maker, prepared, compiled, compiled.warm_up(prepared.own_shapes), "auto=dynamic")
+        return _loaded(maker, prepared, prepared.model, "auto=dynamic")
     except DeviceUnavailable:
         raise
     except ModelLoadFailed as error:
@@ -158,11 +194,11 @@ def load_version(core: ov.Core, request: LoadModel, cpu: CpuShare, nireq: int | 
 def _loaded(
     maker: VariantMaker,
     prepared: Prepared,
-    compiled: CompiledVersion,
-    run_time_s: float | None,
+    model: ov.Model,
     auto_text: str = "",
     shapes: Shapes | None = None,
 ) -> LoadedVersion:
+    compiled, proof = maker.compile_and_prove(model, prepared.own_shapes, must_run=True)
     specs = compiled.inputs, compiled.outputs
     if shapes is not None:
         specs = (
@@ -175,8 +211,8 @@ def _loaded(
         outputs=specs[1],
         compiled=compiled,
         shapes=shapes,
-        run_time_s=run_time_s,
-        detail=" ".join(filter(None, (compiled.describe(), auto_text))),
+        run_time_s=proof.run_time_s,
+        detail=" ".join(filter(None, (compiled.describe(), auto_text, str(proof)))),
         # It keeps the model in memory beside what was compiled from it.
         maker=None if compiled.is_static and shapes is None else maker,
     )
@@ -187,9 +223,8 @@ def _load_variants(maker: VariantMaker, prepared: Prepared, why: ModelLoadFailed
     shapes = prepared.own_shapes
     if shapes is None:
         raise why
-    compiled = maker.compile(prepared.reshaped(shapes))
     text = f"auto=compiled for each shape, {MOST_VARIANTS} at most (as one dynamic model: {why.message})"
-    return _loaded(maker, prepared, compiled, compiled.warm_up(shapes), text, shapes)
+    return _loaded(maker, prepared, prepared.reshaped(shapes), text, shapes)
 
 
 def _optimal_nireq(compiled: ov.CompiledModel) -> int:

@@ -2,10 +2,12 @@
 """Builds models whose shapes or sizes matter to the worker; a process of its own, as it imports openvino.
 
 binary: ``x`` f32 [1,8,8,8] -> ``y`` f32 [1,4,6,6], a convolution that the CPU device has for static shapes only.
+binary_and_input: the same, and ``x`` passes.
 flat: ``x`` f32 [1,4,2] -> ``y`` f32 [1,3], rows of 8 elements.
 grouped: ``x`` f32 [-1,-1,-1,-1] -> ``y``, a convolution over 4 channels, each by itself; a run with other channels
 breaks the CPU device's node for good.
 heavy: ``x`` f32 [1,64] -> ``y``, with 100 MB of weights.
+patterns: ``x`` u8 [1] -> ``y`` u8 [262144], all of it ``x``.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Build everything below the directory of the first argument."""
     root = Path(sys.argv[1])
-    for model in (_binary(), _flat(), _heavy(), _grouped()):
+    for model in (_binary(), _binary_and_input(), _flat(), _heavy(), _grouped(), _patterns()):
         directory = root / model.get_friendly_name() / "1"
         directory.mkdir(parents=True)
         ov.save_model(model, directory / "model.xml", compress_to_fp16=False)
@@ -40,14 +42,21 @@ def _model(name: str, shape: list[int], make: Callable[[ov.Node], ov.Node]) -> o
 
 
 def _binary() -> ov.Model:
+    return _model("binary", [1, 8, 8, 8], _binary_convolution)
+
+
+def _binary_and_input() -> ov.Model:
+    model = _binary()
+    model.set_friendly_name("binary_and_input")
+    model.add_results([ops.result(model.input(0))])
+    return model
+
+
+def _binary_convolution(x: ov.Node) -> ov.Node:
     bits = (np.arange(4 * 8 * 3 * 3) % 3 == 0).astype(np.uint8)
     weights = ov.op.Constant(ov.Type.u1, ov.Shape([4, 8, 3, 3]), bits.tolist())
     ones, none = [1, 1], [0, 0]
-    return _model(
-        "binary",
-        [1, 8, 8, 8],
-        lambda x: ops.binary_convolution(x, weights, ones, none, none, ones, "xnor-popcount", 0.0),
-    )
+    return ops.binary_convolution(x, weights, ones, none, none, ones, "xnor-popcount", 0.0)
 
 
 def _flat() -> ov.Model:
@@ -73,6 +82,14 @@ def _grouped() -> ov.Model:
     return _model(
         "grouped", [-1, -1, -1, -1], lambda x: ops.group_convolution(x, weights, ones, none, none, ones)
     )
+
+
+def _patterns() -> ov.Model:
+    node = ops.parameter(ov.PartialShape([1]), ov.Type.u8, name="x")
+    node.output(0).set_names({"x"})
+    result = ops.result(ops.broadcast(node, np.array([256 << 10])))
+    result.output(0).set_names({"y"})
+    return ov.Model([result], [node], "patterns")
 
 
 if __name__ == "__main__":

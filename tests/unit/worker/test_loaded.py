@@ -196,6 +196,20 @@ class TestVariants:
         assert all(worker.outputs(task) for task in first)
 
 
+def test_variants_are_proved_like_versions(worker: WorkerUnderTest, models: Path) -> None:
+    loaded = worker.load(13, model_file(models, "binary_and_input"), settings(inputs=AUTO))
+    assert "auto=compiled for each shape" in loaded.detail
+    assert "outputs=copied (when bound, output 'x' has other values)" in loaded.detail
+
+    random = np.random.default_rng(3)
+    for height in (8, 9, 10, 9, 8):
+        for _ in range(3):
+            x = random.standard_normal((1, 8, height, 8)).astype(np.float32)
+            assert np.array_equal(worker.infer(13, x)[1], x)
+    assert worker.log.count("event=outputs_not_bound model='model-13 version 1'") == 3
+    unload(worker, 13)
+
+
 def test_the_queue_s_bound_holds_for_all_variants_together(worker: WorkerUnderTest, models: Path) -> None:
     worker.load(11, model_file(models, "binary"), settings(inputs=AUTO, max_queue_tasks=4))
     tasks = [worker.send(11, image(height)) for height in range(100, 120)]
