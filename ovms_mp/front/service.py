@@ -23,9 +23,11 @@ from ovms_mp.errors import (
 )
 from ovms_mp.front.convert import write_tensor
 from ovms_mp.front.dispatch import OutputsDidNotFit, RouteWasStale, WorkerGone
+from ovms_mp.front.exactness import refuse_inexact
 from ovms_mp.front.flow import current_flow
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import RoutingTable, not_found_text
+from ovms_mp.front.sizes import refuse_impossible
 from ovms_mp.front.tensors import ResultTensor
 from ovms_mp.model.dtypes import element_count
 from ovms_mp.wire.allocator import aligned
@@ -216,6 +218,8 @@ class Service:
         offsets: list[int] = []
         placed: tuple[Lease, ...] = ()
         for tensor, spec in zip(tensors, route.inputs, strict=True):
+            if spec.static_nbytes is None:
+                refuse_impossible(spec, tensor.shape, len(self._dispatcher.memory))
             offsets.append(inputs_nbytes)
             if tensor.lease is not None and tensor.is_in_place_for(spec.dtype):
                 placed += (tensor.lease,)
@@ -255,6 +259,8 @@ class Service:
                 start = tensor.lease.offset_bytes
             elif nbytes:
                 write_tensor(tensor, spec, memory[start : start + nbytes])
+            if spec.exact is not None:
+                refuse_inexact(spec, tensor.shape, memory[start : start + nbytes])
             refs.append(TensorRef(start, nbytes, tensor.shape))
         return tuple(refs)
 
