@@ -34,8 +34,8 @@ def refuse_inexact(spec: TensorSpec, shape: tuple[int, ...], place: memoryview) 
         return
     low, high = spec.exact
     values = np.frombuffer(place, dtype=spec.dtype.numpy)
-    # A signalling NaN makes NumPy warn of every look at it. The extremes are compared as Python numbers, since int64 and
-    # uint64 have no common NumPy type with these limits.
+    # A signalling NaN makes NumPy warn of every look at it. The extremes are compared as Python numbers, since int64
+    # and uint64 have no common NumPy type with these limits.
     with np.errstate(invalid="ignore"):
         if low <= np.minimum.reduce(values).item() and np.maximum.reduce(values).item() <= high:
             return

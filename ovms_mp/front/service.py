@@ -27,7 +27,7 @@ from ovms_mp.front.exactness import refuse_inexact
 from ovms_mp.front.flow import current_flow
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import RoutingTable, not_found_text
-from ovms_mp.front.sizes import refuse_impossible
+from ovms_mp.front.sizes import refuse_impossible, refuse_results_of_nothing
 from ovms_mp.front.tensors import ResultTensor
 from ovms_mp.model.dtypes import element_count
 from ovms_mp.wire.allocator import aligned
@@ -298,6 +298,8 @@ class Service:
                     self._learn_output_nbytes(route, shapes, short.needed_nbytes)
                     task = _again(task, self._dispatcher.new_task_id(), output=output_lease)
                 else:
+                    if not task.inputs[0].nbytes:
+                        refuse_results_of_nothing(shapes, refs)
                     lease = leases[0] if output_lease is None else output_lease
                     return encode(route, self._results(route.outputs, refs, wanted, lease))
         finally:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shapes that fit a model's spec, and that no tensor can have: refused before anything is sized by them."""
+"""Shapes that fit a model's spec and cannot be served: of sizes that no tensor has, and of no elements at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from ovms_mp.errors import ShapeMismatch
 from ovms_mp.model.dtypes import element_count
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ovms_mp.model.tensors import TensorSpec
+    from ovms_mp.wire.messages import TensorRef
 
 _MOST_BYTES = 1 << 40
 """Of any tensor: the greatest --arena_size_mb."""
@@ -35,6 +38,23 @@ def refuse_impossible(spec: TensorSpec, shape: tuple[int, ...], arena_nbytes: in
     if nbytes > limit:
         text = "its dimensions other than 0 would take" if is_empty else "it would take"
         raise ShapeMismatch(
-            f"The input data is incorrect. Obtained shape {list(shape)}, which no tensor can have: {text} {nbytes} bytes "
-            f"as {spec.dtype.name}, the limit is {limit} (--arena_size_mb) (input {spec.name!r})"
+            f"The input data is incorrect. Obtained shape {list(shape)}, which no tensor can have: {text} "
+            f"{nbytes} bytes as {spec.dtype.name}, the limit is {limit} (--arena_size_mb) (input {spec.name!r})"
+        )
+
+
+def refuse_results_of_nothing(shapes: Sequence[tuple[int, ...]], results: Sequence[TensorRef]) -> None:
+    """Refuse an answer with elements to a request without any.
+
+    The engine's kernels do not count on that: with OpenVINO 2026.4 on CPU, TopK and GatherND of [3, 0] answer whatever
+    is in their memory, and ReduceMax the least number there is. A request of which only some inputs are empty, such as
+    the cache of a text generator before its first token, is what models are made for.
+
+    Raises:
+        ShapeMismatch: All inputs are empty, and an output is not.
+    """
+    if any(result.nbytes for result in results) and all(0 in shape for shape in shapes):
+        text = ", ".join(str(list(shape)) for shape in shapes)
+        raise ShapeMismatch(
+            f"The input data is incorrect. Obtained shape {text}, which has no elements to compute an output of"
         )

@@ -84,23 +84,23 @@ _RULES: Final = {
     **dict.fromkeys(
         (
             *("Concat", "Select", "Add", "Subtract", "Multiply", "Equal", "NotEqual"),
-            *("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "ReadValue", "Assign"),
+            *("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "CumSum", "ReadValue", "Assign"),
         ),
         _ALL,
     ),
     **dict.fromkeys(
         (
-            *("Abs", "Negative", "Sign", "Maximum", "Minimum", "CumSum"),
+            *("Abs", "Negative", "Sign", "Maximum", "Minimum"),
             *("Less", "LessEqual", "Greater", "GreaterEqual", "Range"),
         ),
         _SIGNED,
     ),
     **dict.fromkeys(("TopK", "Unique"), _Rule(frozenset({0}), has_sign=True)),
     "OneHot": _Rule(frozenset({2, 3})),
-    **dict.fromkeys(("NonZero", "Bucketize"), _INDEX),
-    "EmbeddingBagOffsetsSum": _INDEX,
-    "EmbeddingBagPackedSum": _INDEX,
-    "EmbeddingSegmentsSum": _INDEX,
+    "NonZero": _Rule(outputs=frozenset()),
+    **dict.fromkeys(
+        ("Bucketize", "EmbeddingBagOffsetsSum", "EmbeddingBagPackedSum", "EmbeddingSegmentsSum"), _INDEX
+    ),
 }
 
 
