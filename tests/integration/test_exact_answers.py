@@ -203,6 +203,18 @@ def test_every_request_begins_with_the_initial_states(ask: Protocol) -> None:
         assert ask.output("resized", x=np.array(rows, np.float32)) == rows
 
 
+def test_a_run_that_fails_halfway_leaves_no_state(ask: Protocol) -> None:
+    x = arrays(np.float32, 1, 2, 3)
+    for _ in range(3):
+        assert ask.predict("halfway", x=x, z=arrays(np.float32, 1, 2))[0] == "INVALID_ARGUMENT"
+        code, details, outputs = ask.predict("halfway", x=x, z=x)
+        assert code == "OK", details
+        assert {name: array.tolist() for name, array in outputs.items()} == {
+            "y": [1.0, 2.0, 3.0],
+            "sum": [2.0, 4.0, 6.0],
+        }
+
+
 def test_states_stay_apart_where_many_ask_at_once(server: Server, tfs: TfsClient) -> None:
     calls = [
         (number, tfs.start_predict(server.port, model, {"x": arrays(np.float32, [number, -number])}))

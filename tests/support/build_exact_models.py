@@ -10,6 +10,7 @@ beside: ``small`` f32 [2], ``keys`` i64 [2] -> ``sum`` f32 = small + (keys > 0).
 
 counter: ``x`` f32 [1,2] -> ``y`` = x + what y was before.
 resized: the same for [-1,2].
+halfway: the same as counter for [-1], beside ``sum`` = x + ``z``, which fails where their lengths differ.
 started: ``x`` f32 [1,2] -> ``y`` = 2x + what y was before, x at first.
 
 twice: ``x`` f32 [1,2] -> ``y`` = x + 1, twice.
@@ -49,6 +50,7 @@ def main() -> None:
         "beside": _beside(),
         "counter": _stateful([1, 2]),
         "resized": _stateful([-1, 2]),
+        "halfway": _halfway(),
         "started": _started(),
         "twice": _twice("y"),
         "mapped": _twice("y"),
@@ -107,6 +109,14 @@ def _stateful(shape: list[int]) -> ov.Model:
     before = ops.read_value(ops.multiply(x, _F32(0)), variable)
     y = _named(ops.add(x, before), "y")
     return ov.Model([ops.result(y)], [ops.assign(y, variable)], [x], "stateful")
+
+
+def _halfway() -> ov.Model:
+    x, z = _parameter("x", "f32", [-1]), _parameter("z", "f32", [-1])
+    variable = _variable("sum", [-1])
+    y = _named(ops.add(x, ops.read_value(ops.multiply(x, _F32(0)), variable)), "y")
+    total = _named(ops.add(y, z), "sum")
+    return ov.Model([ops.result(y), ops.result(total)], [ops.assign(y, variable)], [x, z], "halfway")
 
 
 def _started() -> ov.Model:
