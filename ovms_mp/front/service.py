@@ -217,14 +217,16 @@ class Service:
         inputs_nbytes = 0
         offsets: list[int] = []
         placed: tuple[Lease, ...] = ()
+        arena_nbytes = len(self._dispatcher.memory)
         for tensor, spec in zip(tensors, route.inputs, strict=True):
-            if spec.static_nbytes is None:
-                refuse_impossible(spec, tensor.shape, len(self._dispatcher.memory))
             offsets.append(inputs_nbytes)
             if tensor.lease is not None and tensor.is_in_place_for(spec.dtype):
                 placed += (tensor.lease,)
             else:
-                inputs_nbytes += aligned(element_count(tensor.shape) * spec.dtype.itemsize)
+                nbytes = element_count(tensor.shape) * spec.dtype.itemsize
+                if not 0 < nbytes <= arena_nbytes:
+                    refuse_impossible(spec, tensor.shape, arena_nbytes)
+                inputs_nbytes += aligned(nbytes)
         shapes = tuple([tensor.shape for tensor in tensors])
         outputs_nbytes = self._output_nbytes(route, shapes)
         lease = self._dispatcher.lease(inputs_nbytes + outputs_nbytes)
