@@ -271,7 +271,14 @@ class WorkerLoop:
                 spec_records(loaded.inputs),
                 spec_records(loaded.outputs),
                 loaded.compiled.nireq,
-                bounded_text(f"load_s={outcome.seconds:.3f} run_ms={run_time_s * 1000:.3f} {loaded.detail}"),
+                bounded_text(
+                    "\n".join(
+                        (
+                            f"load_s={outcome.seconds:.3f} run_ms={run_time_s * 1000:.3f} {loaded.detail}",
+                            *loaded.notices,
+                        )
+                    )
+                ),
             )
         )
 
