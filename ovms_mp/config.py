@@ -192,6 +192,26 @@ class LimitsConfig:
         1025,
         Setting("max_message_mb", "Longest accepted request in MiB, on both protocols.", low=1, high=2047),
     )
+    max_unpacked_mb: int = _setting(
+        0,
+        Setting(
+            "max_unpacked_mb",
+            "Longest request in MiB once it is unpacked, and longest JSON text; 0 is automatic: what the model's "
+            "inputs can need, or 64 times the packed bytes, at least 16 MiB, where they have no largest size.",
+            low=0,
+            high=2047,
+        ),
+    )
+    max_body_memory_mb: int = _setting(
+        0,
+        Setting(
+            "max_body_memory_mb",
+            "Memory in MiB for the requests that a front is receiving, unpacking and reading; 0 is automatic: a "
+            "quarter of the machine's or cgroup's memory, divided among the fronts.",
+            low=0,
+            high=1 << 24,
+        ),
+    )
     max_queue_tasks: int = _setting(
         4096,
         Setting(

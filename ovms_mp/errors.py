@@ -3,7 +3,7 @@
 
 The way of a request, with the failure that each arrow can raise::
 
-    bytes -> decode          MalformedPayload, UnsupportedOperation, RequestTooLarge
+    bytes -> decode          MalformedPayload, UnsupportedOperation, RequestTooLarge, BodyMemoryFull
           -> find version    ModelNotFound, VersionNotFound, ModelNotReady, Draining
           -> validate        InputNameMismatch, ShapeMismatch, DtypeMismatch, OutputNameMismatch
           -> lease           TensorTooLarge, NoFreeSlot
@@ -141,6 +141,12 @@ class TensorTooLarge(OvmsError):
 
 class NoFreeSlot(OvmsError):
     """The arena is full at this moment."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class BodyMemoryFull(OvmsError):
+    """The bodies that this front is receiving and reading hold all the memory that they may."""
 
     code = Code.RESOURCE_EXHAUSTED
 

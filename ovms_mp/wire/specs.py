@@ -54,11 +54,15 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         retry_window_s: How long a request waits for a worker's successor, or for a version that is being
             loaded.
         max_message_bytes: Longest accepted request.
+        max_unpacked_bytes: Longest accepted request once it is unpacked; 0 for what the model's inputs tell.
+        max_body_memory_bytes: Memory for all requests that the front is receiving and reading.
     """
 
     request_timeout_s: float
     retry_window_s: float
     max_message_bytes: int
+    max_unpacked_bytes: int
+    max_body_memory_bytes: int
 
 
 class ChildSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

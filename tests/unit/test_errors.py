@@ -37,6 +37,7 @@ FAILURES = {
     "RequestTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
     "TensorTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
     "NoFreeSlot": (Code.RESOURCE_EXHAUSTED, 429),
+    "BodyMemoryFull": (Code.RESOURCE_EXHAUSTED, 429),
     "QueueFull": (Code.RESOURCE_EXHAUSTED, 429),
     "ModelNotFound": (Code.NOT_FOUND, 404),
     "VersionNotFound": (Code.NOT_FOUND, 404),

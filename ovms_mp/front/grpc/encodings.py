@@ -31,12 +31,9 @@ async def unpack(message: bytes, encoding: str, limit_bytes: int) -> bytes:
         RequestTooLarge: It would be longer than the limit.
     """
     try:
-        plain = await asyncio.to_thread(inflate, message, WINDOW_BITS[encoding], limit_bytes)
+        return bytes(await inflate(message, WINDOW_BITS[encoding], limit_bytes, lambda _: None))
     except zlib.error as error:
         raise OvmsError(f"Decompression failed due to zlib error: {error}") from None
-    if plain is None:
-        raise too_large(limit_bytes + 1, limit_bytes)
-    return plain
 
 
 async def pack(message: bytes, encoding: str) -> bytes:

@@ -77,12 +77,12 @@ class TfsModels:
         spec = self._lifespan.spec
         # Looked up before the body is read: who asks for an unknown model should not have to upload 100 MB
         # first.
-        await self._service.routable(name, tfs_calls.version_number(name, version))
+        route = await self._service.routable(name, tfs_calls.version_number(name, version))
         deadline_ns = time.monotonic_ns() + int(spec.limits.request_timeout_s * 1e9)
-        body = await read_body(request, spec.limits.max_message_bytes, spec.limits.request_timeout_s)
-        _answer(
-            response, self._service, await tfs_calls.predict(self._service, name, version, body, deadline_ns)
-        )
+        with self._lifespan.bodies.share() as share:
+            body = await read_body(request, spec.limits, route.body_bound_bytes, share)
+            answer = await tfs_calls.predict(self._service, name, version, body, deadline_ns)
+        _answer(response, self._service, answer)
 
     async def on_get_label(self, request: Request, response: Response, name: str, label: str) -> None:
         """Labels are refused, not ignored."""

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import OvmsError
+from ovms_mp.front.budget import BodyBudget
 from ovms_mp.front.session import FrontSession
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Lifespan:
 
     def __init__(self, spec: RestSpec) -> None:
         self.spec = spec
+        self.bodies = BodyBudget(spec.limits.max_body_memory_bytes)
         self.session: FrontSession
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
 
-async def predict(service: Service, name: str, version: str, body: bytes, deadline_ns: int) -> bytes:
+async def predict(
+    service: Service, name: str, version: str, body: bytes | bytearray, deadline_ns: int
+) -> bytes:
     """Answer ``POST /v1/models/{name}[/versions/{version}]:predict``.
 
     Raises:
