@@ -26,7 +26,7 @@ _ELEMENT_BYTES = 64
 _ROW_BYTES = 16
 _ESCAPED_CHARACTER_BYTES = 6
 _UNPACKED_RATIO = 64
-_UNPACKED_FLOOR_BYTES = 16 * MEBIBYTE
+UNPACKED_FLOOR_BYTES = 16 * MEBIBYTE
 """Packed tensors of zeros are a thousandth of what they become, so a ratio alone would refuse short ones."""
 
 
@@ -127,5 +127,5 @@ def unpacked_limit(
     elif bound_bytes is not None:
         limit = bound_bytes
     else:
-        limit = max(_UNPACKED_FLOOR_BYTES, _UNPACKED_RATIO * packed_bytes)
+        limit = max(UNPACKED_FLOOR_BYTES, _UNPACKED_RATIO * packed_bytes)
     return min(limit, max_message_bytes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,10 +18,12 @@ from ovms_mp.errors import (
     InputNameMismatch,
     ModelNotReady,
     OutputNameMismatch,
+    RequestTooLarge,
     ShapeMismatch,
     VersionNotFound,
     WorkerLost,
 )
+from ovms_mp.front.budget import unpacked_limit
 from ovms_mp.front.convert import write_tensor
 from ovms_mp.front.dispatch import OutputsDidNotFit, RouteWasStale, WorkerGone
 from ovms_mp.front.flow import current_flow
@@ -58,6 +61,7 @@ class Service:
         request_timeout_s: float,
         retry_window_s: float,
         ask_reload: Callable[[int], Awaitable[ConfigReloaded]],
+        max_unpacked_bytes: int = 0,
     ) -> None:
         """Begin with no model.
 
@@ -66,9 +70,11 @@ class Service:
             request_timeout_s: Deadline of requests that bring none.
             retry_window_s: Longest wait for a version that is about to come.
             ask_reload: Has the manager reload, until a monotonic deadline in ns or 0.
+            max_unpacked_bytes: What a tensor in the compact form may be filled up to; 0 for what the model tells.
         """
         self._dispatcher = dispatcher
         self._ask_reload = ask_reload
+        self._max_unpacked_bytes = max_unpacked_bytes
         self._request_timeout_ns = int(request_timeout_s * 1e9)
         self._retry_window_s = retry_window_s
         self._table = RoutingTable(RoutingSnapshot(0, False, (), (), ()))
@@ -169,6 +175,19 @@ class Service:
             except TimeoutError:
                 raise route.unavailable() from None
 
+    def refuse_misfits(self, name: str, version: int, given: Mapping[str, GivenTensor]) -> None:
+        """Raise what ``predict`` would, if a request with inputs of these shapes cannot succeed; needs no values.
+
+        Raises:
+            ModelNotFound: No such model.
+            VersionNotFound: No such version.
+            InputNameMismatch: One is missing, or one too many.
+            ShapeMismatch: One has a shape that the model does not take.
+        """
+        route = self._table.find(name, version)
+        if route.outputs:
+            _match_inputs(route, given)
+
     async def predict(
         self,
         name: str,
@@ -220,7 +239,10 @@ class Service:
             if tensor.lease is not None and tensor.is_in_place_for(spec.dtype):
                 placed += (tensor.lease,)
             else:
-                inputs_nbytes += aligned(element_count(tensor.shape) * spec.dtype.itemsize)
+                nbytes = element_count(tensor.shape) * spec.dtype.itemsize
+                if spec.static_nbytes is None:
+                    _refuse_blown_up(tensor, spec, nbytes, self._max_unpacked_bytes)
+                inputs_nbytes += aligned(nbytes)
         shapes = tuple([tensor.shape for tensor in tensors])
         outputs_nbytes = self._output_nbytes(route, shapes)
         lease = self._dispatcher.lease(inputs_nbytes + outputs_nbytes)
@@ -412,6 +434,25 @@ def _shape_mismatch(spec: TensorSpec, shape: tuple[int, ...]) -> ShapeMismatch:
         f"The input data is incorrect. Obtained shape {list(shape)}, required shape {spec.shape_text()} "
         f"(input {spec.name!r})"
     )
+
+
+def _refuse_blown_up(tensor: GivenTensor, spec: TensorSpec, nbytes: int, max_unpacked_bytes: int) -> None:
+    """Hold what the compact form would become against what was sent, as for anything that comes packed.
+
+    Raises:
+        RequestTooLarge: A few values would fill far more memory than the client has sent.
+    """
+    values = tensor.values
+    if isinstance(values, memoryview) or len(values) == element_count(tensor.shape):
+        return
+    highest = [high for _, high in spec.bounds]
+    bound = None if -1 in highest else element_count(highest) * spec.dtype.itemsize
+    limit = unpacked_limit(values.nbytes, bound, max_unpacked_bytes, sys.maxsize)
+    if nbytes > limit:
+        raise RequestTooLarge(
+            f"input {spec.name!r}: {len(values)} values for shape {list(tensor.shape)} would be repeated to fill "
+            f"{nbytes} bytes, more than {limit}; send all values, or raise --max_unpacked_mb"
+        )
 
 
 def _match_filter(route: VersionRoute, output_filter: Sequence[str]) -> frozenset[str] | None:

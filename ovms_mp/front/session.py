@@ -65,6 +65,7 @@ class FrontSession:
             self._spec.limits.request_timeout_s,
             self._spec.limits.retry_window_s,
             self.reload_config,
+            self._spec.limits.max_unpacked_bytes,
         )
         self._heartbeat.start()
         self._tick()

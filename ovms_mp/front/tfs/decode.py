@@ -95,8 +95,8 @@ def decode_predict(body: bytes) -> PredictCall:
     return call
 
 
-async def decode_predict_in_turns(body: bytes, check: Check) -> PredictCall:
-    """The same; lets other tasks have their turn meanwhile, if it takes long.
+async def decode_predict_in_turns(body: bytes | bytearray, check: Check) -> PredictCall:
+    """The same for what :func:`scan_predict` has left; lets other tasks have their turn meanwhile, if it takes long.
 
     Args:
         body: The serialized message. The result borrows from it and keeps it alive.
@@ -105,11 +105,8 @@ async def decode_predict_in_turns(body: bytes, check: Check) -> PredictCall:
     Raises:
         OvmsError: As of :func:`decode_predict`, or of the check.
     """
-    call = scan_predict(body)
-    if call is not None:
-        return call
     if len(body) <= LONGEST_PARSED_BYTES:
-        return parse_predict(body)
+        return parse_predict(bytes(body))
     steps = _long_call(body, check)
     turn_ends_s = time.monotonic() + _TURN_S
     while True:
@@ -131,7 +128,7 @@ def scan_predict(body: bytes) -> PredictCall | None:
         return None
 
 
-def _long_call(body: bytes, check: Check | None) -> Generator[None, None, PredictCall]:
+def _long_call(body: bytes | bytearray, check: Check | None) -> Generator[None, None, PredictCall]:
     request = yield from read_long(body, check)
     return PredictCall(*_spec_of(request.spec), request.inputs, request.output_filter)
 
@@ -204,7 +201,7 @@ def _scan_request(body: bytes) -> PredictCall:
             raise _NotPlain
         if tag == _REQUEST_INPUTS:
             _scan_input(body, view, at, stop, inputs)
-        elif tag == _REQUEST_MODEL_SPEC and spec is None:
+        elif tag == _REQUEST_MODEL_SPEC and spec is None and size <= _LONGEST_PART_BYTES:
             part = body[at:stop]
             spec = _specs.get(part) or _remember_spec(part)
         elif tag == _REQUEST_OUTPUT_FILTER and size <= LONGEST_PART_BYTES:
@@ -248,7 +245,7 @@ def _scan_tensor(body: bytes, view: memoryview, at: int, end: int, name: str) ->
             continue
         if size > 127:
             size, at = _long_size(body, at - 1)
-        if tag == _TENSOR_SHAPE and shape is None:
+        if tag == _TENSOR_SHAPE and shape is None and size <= _LONGEST_PART_BYTES:
             part = body[at : at + size]
             shape = _shapes.get(part) or _remember_shape(part)
         elif not holder and (tag == _TENSOR_CONTENT or tag in _PACKED):
@@ -290,8 +287,6 @@ def _long_size(body: bytes, at: int) -> tuple[int, int]:
 
 
 def _remember_spec(part: bytes) -> Spec:
-    if len(part) > _LONGEST_PART_BYTES:
-        raise _NotPlain
     if len(_specs) >= _REMEMBERED_PARTS:
         _specs.clear()
     spec = _specs[part] = _spec_of(ModelSpec.FromString(part))
@@ -299,8 +294,6 @@ def _remember_spec(part: bytes) -> Spec:
 
 
 def _remember_shape(part: bytes) -> Shape:
-    if len(part) > _LONGEST_PART_BYTES:
-        raise _NotPlain
     if len(_shapes) >= _REMEMBERED_PARTS:
         _shapes.clear()
     dimensions = static_shape("", TensorShapeProto.FromString(part))

@@ -97,7 +97,7 @@ class _Tensor:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def read_long(body: bytes, check: Check | None = None) -> Generator[None, None, LongRequest]:
+def read_long(body: bytes | bytearray, check: Check | None = None) -> Generator[None, None, LongRequest]:
     """Read a request; yields every millisecond or so, and returns it.
 
     Args:

@@ -27,7 +27,7 @@ from ovms_mp.front.tfs.decode import (
     parse_predict,
 )
 from ovms_mp.front.tfs.decode_long import MOST_NAMES, read_long
-from ovms_mp.front.tfs.records import MOST_FIELDS
+from ovms_mp.front.tfs.records import MOST_FIELDS, FieldReader
 from tests.support.predict_messages import (
     BYTES,
     FIXED32,
@@ -202,9 +202,9 @@ def test_a_bomb_is_refused_within_its_own_size(what: str) -> None:
 @pytest.mark.parametrize("what", ["unknown fields in a tensor", "numbers one by one", "strings"])
 def test_fields_are_counted(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request is given up after so many fields, however many there are."""
-    read_fields = []
+    read_fields: list[FieldReader] = []
 
-    class Counting(decode_long.FieldReader):
+    class Counting(FieldReader):
         def __init__(self, body: bytes) -> None:
             super().__init__(body)
             read_fields.append(self)

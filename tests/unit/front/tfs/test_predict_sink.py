@@ -164,6 +164,11 @@ def undecoded(request: PlacedCall | bytes) -> bytes:
     return request
 
 
+def in_place(request: PlacedCall | bytes) -> PlacedCall:
+    assert isinstance(request, PlacedCall)
+    return request
+
+
 def test_the_threshold_is_what_the_transport_asks_for() -> None:
     """The tests lower it; nobody else does."""
     assert SHORTEST_LONG_BYTES == 32 << 10
@@ -245,7 +250,7 @@ def test_plain_messages_are_received_in_place(what: str, monkeypatch: pytest.Mon
         arena = ToyArena()
         sink = arena.sink(body)
         assert deliver(sink, body, cuts) == (len(body) - nbytes, nbytes)
-        placed = sink.finish()
+        placed = in_place(sink.finish())
         assert sum(lease.nbytes for lease in placed.leases) == nbytes
         assert plain(placed.call) == expected
         assert_in_place(placed, arena)
@@ -375,7 +380,7 @@ def test_leases_are_as_long_as_the_values_only(monkeypatch: pytest.MonkeyPatch) 
     body = SPEC + entry(LONG) + entry(record(1, VARINT, b"\x06") + record(4, BYTES, b"\x01"), b"s")
     sink = arena.sink(body)
     deliver(sink, body, [])
-    placed = sink.finish()
+    placed = in_place(sink.finish())
     assert [lease.nbytes for lease in arena.leases] == [8]
     assert placed.call.inputs["s"].lease is None
     placed.release()
@@ -417,7 +422,7 @@ def test_what_libraries_write_is_received_in_place(
     arena = ToyArena()
     sink = arena.sink(body)
     assert deliver(sink, body, cuts_of(body, places))[1] == expected
-    placed = sink.finish()
+    placed = in_place(sink.finish())
     assert plain(placed.call) == of_whole(body)
     assert sum(lease.nbytes for lease in placed.leases) == expected
     placed.release()
