@@ -132,10 +132,7 @@ class RestProtocol(HttpToolsProtocol):
         self.is_lingering = False
         self._unfed = b""
         self.pipeline.clear()
-        if self._task is not None and self._running is not None and not self._task.done():
-            self._running.disconnected = True
-            cast("dict[str, Any]", self._running.scope)[IS_GONE] = True
-            self._task.cancel()
+        self._cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -253,8 +250,29 @@ class RestProtocol(HttpToolsProtocol):
         """Answer behind what is being answered, then close."""
         self._group.counts[f"http_{status}"] += 1
         self._refusal = _answer(status, text)
+        if self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete:
+            self._drop_unfinished()
         if self.cycle is None or (self.cycle.response_complete and not self.pipeline):
             self._send_refusal()
+
+    def _drop_unfinished(self) -> None:
+        """The last request is the one that is refused, in its body; those before it are answered."""
+        if self._running is self.cycle:
+            self._cancel()
+            if self.cycle.response_started:
+                self._abort()
+            else:
+                self._send_refusal()
+        else:
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else cast("RequestResponseCycle", self._running)
+
+    def _cancel(self) -> None:
+        """End the handler that runs; it must not answer."""
+        if self._task is not None and self._running is not None and not self._task.done():
+            self._running.disconnected = True
+            cast("dict[str, Any]", self._running.scope)[IS_GONE] = True
+            self._task.cancel()
 
     def _send_refusal(self) -> None:
         if not self.transport.is_closing():
