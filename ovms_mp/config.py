@@ -207,7 +207,7 @@ class LimitsConfig:
         Setting(
             "max_unpacked_mb",
             "Longest request in MiB once it is unpacked, and longest JSON text; 0 is automatic: what the model's "
-            "inputs can need, or 64 times the packed bytes, at least 16 MiB, where they have no largest size.",
+            "inputs can need, or 16 times the packed bytes, at least 4 MiB, where they have no largest size.",
             low=0,
             high=2047,
         ),

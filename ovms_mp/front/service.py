@@ -436,6 +436,7 @@ def _match_filter(route: VersionRoute, output_filter: Sequence[str]) -> frozense
     for name in output_filter:
         if name not in names:
             raise OutputNameMismatch(
-                f"output tensor alias not found in signature: {shortened(name, _LONGEST_NAME)!r}. Outputs expected to be in the set {names}."
+                f"output tensor alias not found in signature: {shortened(name, _LONGEST_NAME)!r}. Outputs expected to "
+                f"be in the set {names}."
             )
     return frozenset(output_filter)

@@ -166,6 +166,8 @@ def _scan_words(
             continue
         values = np.array(tensor.values)
         for word, (_, stand_in, value) in _WORDS.items():
+            if not words[word]:
+                continue
             places = values == stand_in
             counts[word] += int(np.count_nonzero(places))
             values[places] = value
