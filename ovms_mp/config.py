@@ -173,6 +173,16 @@ class RestConfig:
             high=65535,
         ),
     )
+    client_timeout_s: float = _setting(
+        60.0,
+        Setting(
+            "rest_client_timeout_s",
+            "A REST client that sends nothing of the body it has begun, or reads nothing of its answer, for so many "
+            "seconds is disconnected; a request's head has 30 s at most.",
+            low=1,
+            high=86400,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +207,7 @@ class LimitsConfig:
         Setting(
             "max_unpacked_mb",
             "Longest request in MiB once it is unpacked, and longest JSON text; 0 is automatic: what the model's "
-            "inputs can need, or 64 times the packed bytes, at least 16 MiB, where they have no largest size.",
+            "inputs can need, or 16 times the packed bytes, at least 4 MiB, where they have no largest size.",
             low=0,
             high=2047,
         ),

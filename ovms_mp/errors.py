@@ -262,6 +262,16 @@ INTERNAL_ERROR_TEXT = "Internal server error; the server's log has the details"
 """What a client is told of a defect; the traceback stays in the log."""
 
 
+_LONGEST_TEXT = 2048
+
+
+def shortened(text: str, longest: int = _LONGEST_TEXT) -> str:
+    """A text of which so many characters are enough for anybody; its end, which often is the remedy, is kept."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest * 3 // 4]} ...({len(text)} characters)... {text[-(longest // 4) :]}"
+
+
 def error_classes() -> dict[str, type[OvmsError]]:
     """All failures by name, for records that cross processes and for the test that walks them."""
     found: dict[str, type[OvmsError]] = {}

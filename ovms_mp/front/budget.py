@@ -25,8 +25,8 @@ _ELEMENT_BYTES = 64
 """Text that an element may take: a float64 takes 24 characters at most; the rest is for white space and brackets."""
 _ROW_BYTES = 16
 _ESCAPED_CHARACTER_BYTES = 6
-_UNPACKED_RATIO = 64
-UNPACKED_FLOOR_BYTES = 16 * MEBIBYTE
+_UNPACKED_RATIO = 16
+UNPACKED_FLOOR_BYTES = 4 * MEBIBYTE
 """Packed tensors of zeros are a thousandth of what they become, so a ratio alone would refuse short ones."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import sys
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +23,7 @@ from ovms_mp.errors import (
     ShapeMismatch,
     VersionNotFound,
     WorkerLost,
+    shortened,
 )
 from ovms_mp.front.budget import unpacked_limit
 from ovms_mp.front.convert import write_tensor
@@ -35,7 +37,7 @@ from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.messages import InferTask, RoutingSnapshot, TensorRef
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from ovms_mp.front.dispatch import Dispatcher, Lease
     from ovms_mp.front.routing import VersionRoute
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 AnswerT = TypeVar("AnswerT")
 
 _MAX_HINTS = 1024
+_MOST_NAMES = 20
+_LONGEST_NAME = 256
 _MAX_ROUTES = 5
 _MAX_TRIES = 2
 """A request is sent once, and once more when its worker died: what kills two workers is likely the request."""
@@ -409,10 +413,16 @@ def _match_inputs(route: VersionRoute, given: Mapping[str, GivenTensor]) -> list
     return tensors
 
 
+def _names(given: Iterable[str]) -> list[str]:
+    """Names that a client gave, for a message."""
+    shown = [shortened(name, _LONGEST_NAME) for name in itertools.islice(given, _MOST_NAMES + 1)]
+    return shown if len(shown) <= _MOST_NAMES else [*shown[:-1], "..."]
+
+
 def _name_mismatch(route: VersionRoute, given: Mapping[str, GivenTensor]) -> InputNameMismatch:
     expected = [spec.name for spec in route.inputs]
     text = (
-        f"input tensor alias not found in signature: {list(given)}. Inputs expected to be in the set "
+        f"input tensor alias not found in signature: {_names(given)}. Inputs expected to be in the set "
         f"{{{expected}}}."
     )
     missing = [name for name in expected if name not in given]
@@ -467,6 +477,7 @@ def _match_filter(route: VersionRoute, output_filter: Sequence[str]) -> frozense
     for name in output_filter:
         if name not in names:
             raise OutputNameMismatch(
-                f"output tensor alias not found in signature: {name!r}. Outputs expected to be in the set {names}."
+                f"output tensor alias not found in signature: {shortened(name, _LONGEST_NAME)!r}. Outputs expected to "
+                f"be in the set {names}."
             )
     return frozenset(output_filter)

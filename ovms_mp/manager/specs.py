@@ -99,6 +99,7 @@ class SpecMaker:
             listen_descriptors=listen_descriptors,
             beat_descriptor=beat_descriptor,
             rest_workers=config.rest.workers,
+            client_timeout_s=config.rest.client_timeout_s,
             stop_grace_s=config.supervision.stop_grace_s,
             stuck_timeout_s=config.supervision.stuck_timeout_s,
         )

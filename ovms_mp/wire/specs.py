@@ -171,6 +171,7 @@ class RestSpec(FrontSpec, frozen=True, kw_only=True):
             arbiter's death.
         beat_descriptor: Pipe to the manager; a byte for every turn of the arbiter's loop.
         rest_workers: Number of REST fronts.
+        client_timeout_s: Time that a client may neither send what it has begun nor read its answer.
         stop_grace_s: Time to finish requests when stopped.
         stuck_timeout_s: An event loop that stands still for longer is killed.
     """
@@ -178,6 +179,7 @@ class RestSpec(FrontSpec, frozen=True, kw_only=True):
     listen_descriptors: tuple[int, ...]
     beat_descriptor: int
     rest_workers: int
+    client_timeout_s: float
     stop_grace_s: float
     stuck_timeout_s: float
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.budget import BodyBudget
+from ovms_mp.front.rest.connections import Connections
 from ovms_mp.front.session import FrontSession
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ class Lifespan:
             session.report_boot_failure(error)
             raise
         self.session = session
+        connections = Connections(self.bodies, self.spec.client_timeout_s)
+        connections.sweep_on(asyncio.get_running_loop())
+        scope["state"]["connections"] = connections
         session.report_ready()
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:

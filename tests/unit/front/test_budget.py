@@ -64,9 +64,9 @@ def test_a_body_is_as_long_as_the_largest_inputs_need() -> None:
         (1000, 5000, 0, 5000),
         (1000, 5000, MIB, MIB),
         (1000, 5000 * MIB, 0, 100 * MIB),
-        (1000, None, 0, 16 * MIB),
-        (MIB, None, 0, 64 * MIB),
-        (2 * MIB, None, 0, 100 * MIB),
+        (1000, None, 0, 4 * MIB),
+        (MIB, None, 0, 16 * MIB),
+        (7 * MIB, None, 0, 100 * MIB),
         (1000, None, MIB, MIB),
     ],
 )

@@ -83,6 +83,7 @@ SPECS: list[ChildSpec] = [
         listen_descriptors=(9, 10),
         beat_descriptor=11,
         rest_workers=2,
+        client_timeout_s=60.0,
         stop_grace_s=30.0,
         stuck_timeout_s=120.0,
     ),
