@@ -206,8 +206,9 @@ class LimitsConfig:
         0,
         Setting(
             "max_unpacked_mb",
-            "Longest request in MiB once it is unpacked, and longest JSON text; 0 is automatic: what the model's "
-            "inputs can need, or 16 times the packed bytes, at least 4 MiB, where they have no largest size.",
+            "Longest request in MiB once it is unpacked, longest JSON text, and longest tensor that fewer values than "
+            "elements are repeated to fill; 0 is automatic: what the model's inputs can need, or 16 times the packed "
+            "bytes, at least 4 MiB, where they have no largest size.",
             low=0,
             high=2047,
         ),

@@ -34,7 +34,7 @@ _READ_CHUNK_BYTES = 4 << 20
 
 
 _MOST_CONNECTIONS = 4096
-_IDLE_MS = 300_000
+_IDLE_MS = 60_000
 """grpcio cannot tell which connections are idle when more come than there may be, so those that stay idle must go.
 Clients connect again with their next call."""
 _HANDSHAKE_MS = 10_000
