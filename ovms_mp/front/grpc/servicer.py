@@ -67,7 +67,9 @@ class TfsServicer:
 
     async def predict(self, request: Octets, deadline_ns: int) -> bytes:
         """PredictRequest to PredictResponse."""
-        call = _at_once(request) or await self._read(request)
+        call = scan_predict(request) if isinstance(request, bytes) else None
+        if call is None:
+            call = await self._read(request)
         return await self._predict(call, deadline_ns, self._encode)
 
     async def predict_in_place(self, request: Octets | PlacedCall, deadline_ns: int) -> bytes | Gathered:
@@ -76,7 +78,9 @@ class TfsServicer:
         The request is released when it is answered, the outputs when they are sent.
         """
         if not isinstance(request, PlacedCall):
-            call = _at_once(request) or await self._read(request)
+            call = scan_predict(request) if isinstance(request, bytes) else None
+            if call is None:
+                call = await self._read(request)
             return await self._predict(call, deadline_ns, self._gather)
         try:
             return await self._predict(request.call, deadline_ns, self._gather)
@@ -140,11 +144,6 @@ class TfsServicer:
             )
         await self._service.reload(deadline_ns)
         return encode_reloaded().SerializeToString()
-
-
-def _at_once(request: Octets) -> PredictCall | None:
-    """The request, if it has the form that clients write. PERF: without a coroutine."""
-    return scan_predict(request) if isinstance(request, bytes) else None
 
 
 def _encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes:
