@@ -365,8 +365,7 @@ def test_a_connection_too_many_is_refused_while_all_are_busy() -> None:
         assert front.guard.counters[Hit.CONNECTIONS] == 1
 
 
-@pytest.mark.parametrize("greeting", [None, b""], ids=["settled", "without settings"])
-def test_the_connection_that_is_idle_for_longest_gives_way(greeting: bytes | None) -> None:
+def test_the_connection_that_is_idle_for_longest_gives_way() -> None:
     """It is told why, so that its client begins no call in vain; whoever has a call stays."""
     with Front(Limits(max_connections=2)) as front:
         with grpc.insecure_channel(f"127.0.0.1:{front.port}") as busy:
@@ -374,7 +373,7 @@ def test_the_connection_that_is_idle_for_longest_gives_way(greeting: bytes | Non
             call = untyped.unary_unary("/s/Wait").future(b"a", timeout=DEADLINE_S)
             eventually(lambda: front.started, within_s=DEADLINE_S, what="the call waits")
             heard: Counter[str] = Counter()
-            idle = Attacker(front.port, heard, greeting)
+            idle = Attacker(front.port, heard)
             eventually(lambda: len(front.server.protocols) == 2, within_s=DEADLINE_S, what="both are there")
             with Client(front.port) as third:
                 assert third.ask(b"c") == b"c"
