@@ -173,6 +173,16 @@ class RestConfig:
             high=65535,
         ),
     )
+    client_timeout_s: float = _setting(
+        60.0,
+        Setting(
+            "rest_client_timeout_s",
+            "A REST client that sends nothing of the body it has begun, or reads nothing of its answer, for so many "
+            "seconds is disconnected; a request's head has 30 s at most.",
+            low=1,
+            high=86400,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +205,27 @@ class LimitsConfig:
             "Longest accepted request in MiB, on both protocols, and longest answer of a size that requests choose.",
             low=1,
             high=2047,
+        ),
+    )
+    max_unpacked_mb: int = _setting(
+        0,
+        Setting(
+            "max_unpacked_mb",
+            "Longest request in MiB once it is unpacked, longest JSON text, and longest tensor that fewer values than "
+            "elements are repeated to fill; 0 is automatic: what the model's inputs can need, or 16 times the packed "
+            "bytes, at least 4 MiB, where they have no largest size.",
+            low=0,
+            high=2047,
+        ),
+    )
+    max_body_memory_mb: int = _setting(
+        0,
+        Setting(
+            "max_body_memory_mb",
+            "Memory in MiB for the requests that a front is receiving, unpacking and reading; 0 is automatic: a "
+            "quarter of the machine's or cgroup's memory, divided among the fronts.",
+            low=0,
+            high=1 << 24,
         ),
     )
     max_queue_tasks: int = _setting(

@@ -3,7 +3,7 @@
 
 The way of a request, with the failure that each arrow can raise::
 
-    bytes -> decode          MalformedPayload, UnsupportedOperation, RequestTooLarge
+    bytes -> decode          MalformedPayload, UnsupportedOperation, RequestTooLarge, BodyMemoryFull
           -> find version    ModelNotFound, VersionNotFound, ModelNotReady, Draining
           -> validate        InputNameMismatch, ShapeMismatch, DtypeMismatch, OutputNameMismatch
           -> lease           TensorTooLarge, NoFreeSlot
@@ -163,6 +163,12 @@ class NoFreeSlot(OvmsError):
     code = Code.RESOURCE_EXHAUSTED
 
 
+class BodyMemoryFull(OvmsError):
+    """The bodies that this front is receiving and reading hold all the memory that they may."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
 class QueueFull(OvmsError):
     """The model version's queue is at its bound."""
 
@@ -282,6 +288,16 @@ class BootError(OvmsError):
 
 INTERNAL_ERROR_TEXT = "Internal server error; the server's log has the details"
 """What a client is told of a defect; the traceback stays in the log."""
+
+
+_LONGEST_TEXT = 2048
+
+
+def shortened(text: str, longest: int = _LONGEST_TEXT) -> str:
+    """A text of which so many characters are enough for anybody; its end, which often is the remedy, is kept."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest * 3 // 4]} ...({len(text)} characters)... {text[-(longest // 4) :]}"
 
 
 def error_classes() -> dict[str, type[OvmsError]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import report
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, Code, ModelNotFound, ModelNotReady, OvmsError, VersionNotFound
+from ovms_mp.front.budget import body_bound
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State, VersionStatus
 from ovms_mp.model.tensors import TensorSpec
@@ -29,6 +30,7 @@ class VersionRoute:
         nireq: Number of its infer requests at each of them.
         detail: The plan it runs by, for people.
         static_output_nbytes: Size of the region for all outputs, or None when a shape is dynamic.
+        body_bound_bytes: The longest body that a request can need; None where an input has no largest size.
     """
 
     model_name: str
@@ -40,6 +42,7 @@ class VersionRoute:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     static_output_nbytes: int | None
+    body_bound_bytes: int | None = None
 
     @property
     def version(self) -> int:
@@ -152,6 +155,7 @@ def _version_route(model_name: str, record: VersionRecord) -> VersionRoute:
             static = None
             break
         nbytes += aligned(spec.static_nbytes)
+    inputs = tuple(_spec(entry) for entry in record.inputs)
     return VersionRoute(
         model_name=model_name,
         status=VersionStatus(record.version, State(record.state), record.error_code, record.error_message),
@@ -159,9 +163,10 @@ def _version_route(model_name: str, record: VersionRecord) -> VersionRoute:
         handle=record.handle,
         nireq=record.nireq,
         detail=record.detail,
-        inputs=tuple(_spec(entry) for entry in record.inputs),
+        inputs=inputs,
         outputs=outputs,
         static_output_nbytes=None if static is None else nbytes,
+        body_bound_bytes=body_bound(inputs),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import sys
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -20,11 +21,14 @@ from ovms_mp.errors import (
     InputNameMismatch,
     ModelNotReady,
     OutputNameMismatch,
+    RequestTooLarge,
     ShapeMismatch,
     VersionNotFound,
     WorkerCrashed,
     WorkerLost,
+    shortened,
 )
+from ovms_mp.front.budget import unpacked_limit
 from ovms_mp.front.convert import write_tensor
 from ovms_mp.front.convictions import Convictions, crashed_text
 from ovms_mp.front.dispatch import OutputsDidNotFit, RouteWasStale, WorkerGone
@@ -39,7 +43,7 @@ from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.messages import InferTask, RoutingSnapshot, TensorRef
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from ovms_mp.front.dispatch import Dispatcher, Lease, WorkerEnd
     from ovms_mp.front.routing import VersionRoute
@@ -54,6 +58,8 @@ _MAX_HINTS = 1024
 _MOST_GUESSED_BYTES = 64 << 20
 _LONGEST_TIMEOUT_NS = 86_400 * 10**9
 """As long as --request_timeout_s may be: a day."""
+_MOST_NAMES = 20
+_LONGEST_NAME = 256
 _MAX_ROUTES = 5
 _MAX_LOST_RUNS = 2
 """Workers that may end while they run one request, if nothing says that it was the request's fault."""
@@ -70,6 +76,7 @@ class Service:
         ask_reload: Callable[[int], Awaitable[ConfigReloaded]],
         announce: Callable[[Conviction], None] = lambda _: None,
         max_message_bytes: int = sys.maxsize,
+        max_unpacked_bytes: int = 0,
     ) -> None:
         """Begin with no model.
 
@@ -81,6 +88,7 @@ class Service:
             announce: Tells the manager of a request that crashes workers.
             max_message_bytes: Longest outputs of a model whose output shapes are dynamic; half of the arena if that is
                 less, so that two such requests do not shut others out.
+            max_unpacked_bytes: What a tensor in the compact form may be filled up to; 0 for what the model tells.
         """
         self._convictions = Convictions(dispatcher.memory, announce)
         dispatcher.judge = self._judge
@@ -88,6 +96,7 @@ class Service:
         self._ask_reload = ask_reload
         self.max_message_bytes = max_message_bytes
         self._max_output_nbytes = min(max_message_bytes, len(dispatcher.memory) // 2)
+        self._max_unpacked_bytes = max_unpacked_bytes
         self._request_timeout_ns = int(request_timeout_s * 1e9)
         self._retry_window_s = retry_window_s
         self._table = RoutingTable(RoutingSnapshot(0, False, (), (), ()))
@@ -189,6 +198,19 @@ class Service:
             except TimeoutError:
                 raise route.unavailable() from None
 
+    def refuse_misfits(self, name: str, version: int, given: Mapping[str, GivenTensor]) -> None:
+        """Raise what ``predict`` would, if a request with inputs of these shapes cannot succeed; needs no values.
+
+        Raises:
+            ModelNotFound: No such model.
+            VersionNotFound: No such version.
+            InputNameMismatch: One is missing, or one too many.
+            ShapeMismatch: One has a shape that the model does not take.
+        """
+        route = self._table.find(name, version)
+        if route.outputs:
+            _match_inputs(route, given)
+
     async def predict(
         self,
         name: str,
@@ -247,6 +269,8 @@ class Service:
                 nbytes = element_count(tensor.shape) * spec.dtype.itemsize
                 if not 0 < nbytes <= arena_nbytes:
                     refuse_impossible(spec, tensor.shape, arena_nbytes)
+                if spec.static_nbytes is None:
+                    _refuse_blown_up(tensor, spec, nbytes, self._max_unpacked_bytes)
                 inputs_nbytes += aligned(nbytes)
         shapes = tuple([tensor.shape for tensor in tensors])
         outputs_nbytes = self._output_nbytes(route, shapes)
@@ -473,10 +497,16 @@ def _match_inputs(route: VersionRoute, given: Mapping[str, GivenTensor]) -> list
     return tensors
 
 
+def _names(given: Iterable[str]) -> list[str]:
+    """Names that a client gave, for a message."""
+    shown = [shortened(name, _LONGEST_NAME) for name in itertools.islice(given, _MOST_NAMES + 1)]
+    return shown if len(shown) <= _MOST_NAMES else [*shown[:-1], "..."]
+
+
 def _name_mismatch(route: VersionRoute, given: Mapping[str, GivenTensor]) -> InputNameMismatch:
     expected = [spec.name for spec in route.inputs]
     text = (
-        f"input tensor alias not found in signature: {list(given)}. Inputs expected to be in the set "
+        f"input tensor alias not found in signature: {_names(given)}. Inputs expected to be in the set "
         f"{{{expected}}}."
     )
     missing = [name for name in expected if name not in given]
@@ -500,6 +530,25 @@ def _shape_mismatch(spec: TensorSpec, shape: tuple[int, ...]) -> ShapeMismatch:
     )
 
 
+def _refuse_blown_up(tensor: GivenTensor, spec: TensorSpec, nbytes: int, max_unpacked_bytes: int) -> None:
+    """Hold what the compact form would become against what was sent, as for anything that comes packed.
+
+    Raises:
+        RequestTooLarge: A few values would fill far more memory than the client has sent.
+    """
+    values = tensor.values
+    if isinstance(values, memoryview) or len(values) == element_count(tensor.shape):
+        return
+    highest = [high for _, high in spec.bounds]
+    bound = None if -1 in highest else element_count(highest) * spec.dtype.itemsize
+    limit = unpacked_limit(values.nbytes, bound, max_unpacked_bytes, sys.maxsize)
+    if nbytes > limit:
+        raise RequestTooLarge(
+            f"input {spec.name!r}: {len(values)} values for shape {list(tensor.shape)} would be repeated to fill "
+            f"{nbytes} bytes, more than {limit}; send all values, or raise --max_unpacked_mb"
+        )
+
+
 def _match_filter(route: VersionRoute, output_filter: Sequence[str]) -> frozenset[str] | None:
     """The wanted outputs; None for all.
 
@@ -512,6 +561,7 @@ def _match_filter(route: VersionRoute, output_filter: Sequence[str]) -> frozense
     for name in output_filter:
         if name not in names:
             raise OutputNameMismatch(
-                f"output tensor alias not found in signature: {name!r}. Outputs expected to be in the set {names}."
+                f"output tensor alias not found in signature: {shortened(name, _LONGEST_NAME)!r}. Outputs expected to "
+                f"be in the set {names}."
             )
     return frozenset(output_filter)

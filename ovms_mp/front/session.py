@@ -78,6 +78,7 @@ class FrontSession:
             self.reload_config,
             lambda conviction: self._send(RequestConvicted(conviction)),
             self._spec.limits.max_message_bytes,
+            self._spec.limits.max_unpacked_bytes,
         )
         self._heartbeat.start()
         beat_s = self._spec.common.heartbeat_interval_s

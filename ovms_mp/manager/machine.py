@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads what this process may use of the machine: affinity (with cpusets), NUMA nodes, physical cores, cgroup quota.
+"""Reads what this process may use of the machine: affinity (with cpusets), NUMA nodes, physical cores, memory, quotas.
 
 Sources: sched_getaffinity(2), which cpusets already narrow; ``/sys/devices/system``; the kernel's
-``cgroup-v2.rst`` (``cpu.max``) and ``sched-bwc.rst`` (v1's ``cpu.cfs_quota_us``). A quota of any ancestor holds, too,
-so the least one counts.
+``cgroup-v2.rst`` (``cpu.max``, ``memory.max``) and ``sched-bwc.rst`` (v1's
+``cpu.cfs_quota_us``). A limit of any ancestor holds, too, so the least one counts.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ovms_mp.manager.cpu_plan import Machine
+
+_UNKNOWN_MEMORY_BYTES = 8 << 30
 
 
 def read_machine(root: Path = Path("/")) -> Machine:
@@ -54,6 +57,25 @@ def read_quota(root: Path = Path("/")) -> float | None:
             limits += [_legacy_limit(place) for place in _with_parents(root / "sys/fs/cgroup/cpu", path)]
     least = min(limits, default=float("inf"))
     return None if least == float("inf") else least
+
+
+def read_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that the machine has, or the least that this process's cgroups allow."""
+    found = re.search(r"MemTotal:\s*(\d+) kB", _text(root / "proc/meminfo"))
+    limits = [int(found[1]) << 10] if found else []
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        hierarchy, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if hierarchy == "0" and not controllers:
+            places = _with_parents(root / "sys/fs/cgroup", path)
+            texts = [_text(place / "memory.max") for place in places]
+        elif "memory" in controllers.split(","):
+            places = _with_parents(root / "sys/fs/cgroup/memory", path)
+            texts = [_text(place / "memory.limit_in_bytes") for place in places]
+        else:
+            continue
+        limits += [int(text) for text in map(str.strip, texts) if text.isdecimal()]
+    return min(limits, default=_UNKNOWN_MEMORY_BYTES)
 
 
 def _with_parents(mount: Path, path: str) -> list[Path]:

@@ -22,7 +22,7 @@ from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.ending import Ending
 from ovms_mp.manager.fronts import Fronts
-from ovms_mp.manager.machine import read_machine
+from ovms_mp.manager.machine import read_machine, read_memory
 from ovms_mp.manager.mishaps import make_up_for
 from ovms_mp.manager.phase import STOPPING, Phase
 from ovms_mp.manager.planning import Planning
@@ -125,7 +125,9 @@ class Manager:
         self._fronts.open()
         self._trials.open()
         control_endpoint = new_endpoint()
-        self._specs = SpecMaker(self._config, self._run_id, control_endpoint, self._fronts.arena_handles)
+        self._specs = SpecMaker(
+            self._config, self._run_id, control_endpoint, self._fronts.arena_handles, read_memory()
+        )
         self._control = Router(control_endpoint)
         self._fronts.connect(self._specs, self._control)
         self._staff.connect(self._specs, self._control, self._fronts.arena_descriptors())

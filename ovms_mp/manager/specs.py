@@ -28,14 +28,23 @@ if TYPE_CHECKING:
     from ovms_mp.wire.specs import CpuShare
 
 
+_BODIES_PART = 4
+_LEAST_BODIES_BYTES = 64 * MEBIBYTE
+
+
 @dataclass(frozen=True, slots=True)
 class SpecMaker:
-    """What is the same for all children of one run."""
+    """What is the same for all children of one run.
+
+    Attributes:
+        memory_bytes: What the machine, or this process's cgroup, has.
+    """
 
     config: ServerConfig
     run_id: str
     control_endpoint: str
     arenas: tuple[ArenaHandle, ...]
+    memory_bytes: int
 
     def worker(self, child_id: str, device: str, share: CpuShare, run_page: int = -1) -> WorkerSpec:
         """An inference worker; its data endpoint is new for every process."""
@@ -91,6 +100,7 @@ class SpecMaker:
             listen_descriptors=listen_descriptors,
             beat_descriptor=beat_descriptor,
             rest_workers=config.rest.workers,
+            client_timeout_s=config.rest.client_timeout_s,
             stop_grace_s=config.supervision.stop_grace_s,
             stuck_timeout_s=config.supervision.stuck_timeout_s,
         )
@@ -117,7 +127,21 @@ class SpecMaker:
             request_timeout_s=supervision.request_timeout_s,
             retry_window_s=supervision.retry_window_s,
             max_message_bytes=self.config.limits.max_message_mb * MEBIBYTE,
+            max_unpacked_bytes=self.config.limits.max_unpacked_mb * MEBIBYTE,
+            max_body_memory_bytes=self._body_memory_bytes(),
         )
+
+    def _body_memory_bytes(self) -> int:
+        """A front's budget; an automatic one has room for a longest request while the machine has."""
+        config = self.config
+        if config.limits.max_body_memory_mb:
+            return config.limits.max_body_memory_mb * MEBIBYTE
+        fronts = (config.grpc.workers if config.grpc.port else 0) + (
+            config.rest.workers if config.rest.port else 0
+        )
+        share = self.memory_bytes // _BODIES_PART
+        longest = config.limits.max_message_mb * MEBIBYTE + _LEAST_BODIES_BYTES
+        return max(_LEAST_BODIES_BYTES, share // max(1, fronts), min(share, longest))
 
 
 def _bracketed(address: str) -> str:

@@ -54,11 +54,15 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         retry_window_s: How long a request waits for a worker's successor, or for a version that is being
             loaded.
         max_message_bytes: Longest accepted request; outputs whose size a request chooses may not be longer either.
+        max_unpacked_bytes: Longest accepted request once it is unpacked; 0 for what the model's inputs tell.
+        max_body_memory_bytes: Memory for all requests that the front is receiving and reading.
     """
 
     request_timeout_s: float
     retry_window_s: float
     max_message_bytes: int
+    max_unpacked_bytes: int
+    max_body_memory_bytes: int
 
 
 class ChildSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -169,6 +173,7 @@ class RestSpec(FrontSpec, frozen=True, kw_only=True):
             arbiter's death.
         beat_descriptor: Pipe to the manager; a byte for every turn of the arbiter's loop.
         rest_workers: Number of REST fronts.
+        client_timeout_s: Time that a client may neither send what it has begun nor read its answer.
         stop_grace_s: Time to finish requests when stopped.
         stuck_timeout_s: An event loop that stands still for longer is killed.
     """
@@ -176,6 +181,7 @@ class RestSpec(FrontSpec, frozen=True, kw_only=True):
     listen_descriptors: tuple[int, ...]
     beat_descriptor: int
     rest_workers: int
+    client_timeout_s: float
     stop_grace_s: float
     stuck_timeout_s: float
 

@@ -53,6 +53,7 @@ REACTIONS = {
     "long_header_lists": "status 8",
     "hpack_bomb": CALM,
     "table_churn": CALM,
+    "hpack_size_updates": "goaway COMPRESSION_ERROR",
 }
 """What the attacker must hear; those that are missing here may go on as long as they harm nobody."""
 MAY_BE_REFUSED = {"arena_hoarding": 50}

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import socket
 import ssl
 import subprocess
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -26,6 +28,7 @@ from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2.limits import Guard, Hit, Limits
 from ovms_mp.front.grpc.http2.methods import Streaming, Unary
 from ovms_mp.front.grpc.http2.server import Http2Server
+from tests.support.http2_peer import Attacker, Closed
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -124,10 +127,12 @@ class Front:
     def port(self) -> int:
         return self.server.ports[0]
 
-    async def echo(self, request: bytes, _deadline_ns: int) -> bytes:
-        return request
+    async def echo(self, request: bytes | bytearray, _deadline_ns: int) -> bytes:
+        return bytes(request)
 
-    async def sink(self, slot: Slot, _deadline_ns: int) -> Gathered:
+    async def sink(self, slot: Slot | bytes, _deadline_ns: int) -> Gathered:
+        if not isinstance(slot, Slot):  # It came packed.
+            return Gathered([slot])
         return Gathered([memoryview(slot.memory)], slot.abort)
 
     async def refuse(self, request: bytes, _deadline_ns: int) -> bytes:
@@ -347,18 +352,63 @@ def test_a_client_that_reads_nothing_is_dropped() -> None:
         assert front.guard.counters[Hit.STALLED_CONNECTION] == 1
 
 
-def test_too_many_connections() -> None:
-    with Front(Limits(max_connections=1)) as front, Client(front.port) as client:
-        assert client.ask(b"a") == b"a"
-        with socket.create_connection(("127.0.0.1", front.port), DEADLINE_S) as second:
-            second.settimeout(DEADLINE_S)
-            try:
-                assert second.recv(10) == b""
-            except ConnectionResetError:
-                pass
-
-        assert client.ask(b"b") == b"b"
+def test_a_connection_too_many_is_refused_while_all_are_busy() -> None:
+    with Front(Limits(max_connections=1)) as front:
+        with grpc.insecure_channel(f"127.0.0.1:{front.port}") as busy:
+            untyped: Any = busy
+            call = untyped.unary_unary("/s/Wait").future(b"a", timeout=DEADLINE_S)
+            eventually(lambda: front.started, within_s=DEADLINE_S, what="the call waits")
+            with socket.create_connection(("127.0.0.1", front.port), DEADLINE_S) as second:
+                assert is_closed(second)
+            front.open_gate()
+            assert call.result() == b"a"
         assert front.guard.counters[Hit.CONNECTIONS] == 1
+
+
+def test_the_connection_that_is_idle_for_longest_gives_way() -> None:
+    """It is told why, so that its client begins no call in vain; whoever has a call stays."""
+    with Front(Limits(max_connections=2)) as front:
+        with grpc.insecure_channel(f"127.0.0.1:{front.port}") as busy:
+            untyped: Any = busy
+            call = untyped.unary_unary("/s/Wait").future(b"a", timeout=DEADLINE_S)
+            eventually(lambda: front.started, within_s=DEADLINE_S, what="the call waits")
+            heard: Counter[str] = Counter()
+            idle = Attacker(front.port, heard)
+            eventually(lambda: len(front.server.protocols) == 2, within_s=DEADLINE_S, what="both are there")
+            with Client(front.port) as third:
+                assert third.ask(b"c") == b"c"
+                with pytest.raises(Closed):
+                    idle.listen(DEADLINE_S)
+                assert heard == {"goaway NO_ERROR": 1, "closed": 1}
+                idle.close()
+                assert third.ask(b"d") == b"d"
+            front.open_gate()
+            assert call.result() == b"a"
+        assert front.guard.counters[Hit.CONNECTIONS] == 0
+
+
+def test_many_idle_connections_keep_nobody_out() -> None:
+    """Neither those that are settled, nor those that say nothing, however they react to their end."""
+    with Front(Limits(max_connections=20)) as front, contextlib.ExitStack() as stack:
+        heard: Counter[str] = Counter()
+        for number in range(60):
+            if number % 2:
+                stack.enter_context(socket.create_connection(("127.0.0.1", front.port), DEADLINE_S))
+            else:
+                stack.callback(Attacker(front.port, heard).close)
+            if number % 10 == 9:
+                with Client(front.port) as client:
+                    assert client.ask(b"a") == b"a"
+            assert len(front.server.protocols) <= 20 + 2
+        assert front.guard.counters[Hit.CONNECTIONS] == 0
+
+
+def is_closed(connection: socket.socket) -> bool:
+    connection.settimeout(DEADLINE_S)
+    try:
+        return connection.recv(10) == b""
+    except ConnectionResetError:
+        return True
 
 
 def test_what_is_no_http_2_is_answered_and_closed(front: Front) -> None:

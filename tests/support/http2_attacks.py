@@ -347,6 +347,25 @@ def patient_hpack_bomb(run: Run) -> None:
     )
 
 
+def hpack_size_updates(run: Run) -> None:
+    """Blocks of nothing but table size updates, an octet each, in front of a request."""
+    block = b"\x20" * 60_000 + wire.REQUEST_BLOCK
+    parts = [block[at : at + 16_384] for at in range(0, len(block), 16_384)]
+    run.flood_streams(
+        lambda stream: b"".join(
+            wire.frame(9 if index else 1, 4 * (part is parts[-1]) + (not index), stream, part)
+            for index, part in enumerate(parts)
+        )
+    )
+
+
+def few_size_updates(run: Run) -> None:
+    """As many size updates as there may be, in each block, so that nothing can be remembered."""
+    run.flood_streams(
+        lambda stream: wire.opening(stream, end=True, fields=b"\x20\x3f\xe1\x1f" + wire.REQUEST_BLOCK)
+    )
+
+
 def table_churn(run: Run) -> None:
     """Blocks that differ each time and fill the dynamic table anew, so nothing can be remembered."""
     run.flood_streams(
@@ -366,6 +385,7 @@ ATTACKS: dict[str, Callable[[Run], None]] = {
         ping_flood, unread_pings, empty_data, padded_data, nameless_headers, window_update_flood, priority_churn,
         unknown_frames, data_dribble, zero_window, internal_buffering, slow_headers, slow_body, arena_hoarding,
         many_connections, connection_churn, long_header_lists, hpack_bomb, patient_hpack_bomb, table_churn,
+        hpack_size_updates, few_size_updates,
     )
 }  # fmt: skip
 

@@ -50,6 +50,7 @@ class Server:
         arguments: Command and flags without ports.
         log_path: Where its stderr goes.
         start_within_s: How long its models may take to be served.
+        descriptor_limit: Soft and hard limit of open files; 0 leaves them alone.
     """
 
     arguments: Sequence[str]
@@ -60,6 +61,7 @@ class Server:
     port: int = 0
     rest_port: int = 0
     start_within_s: float = START_WITHIN_S
+    descriptor_limit: int = 0
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __enter__(self) -> Self:
@@ -76,7 +78,9 @@ class Server:
         """Start without waiting."""
         if not self.port:
             self.port, self.rest_port = free_ports(2)
+        limit = ["prlimit", f"--nofile={self.descriptor_limit}"] if self.descriptor_limit else []
         command = [
+            *limit,
             sys.executable,
             "-m",
             "ovms_mp",

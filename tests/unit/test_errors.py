@@ -39,6 +39,7 @@ FAILURES = {
     "TensorTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
     "AnswerTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
     "NoFreeSlot": (Code.RESOURCE_EXHAUSTED, 429),
+    "BodyMemoryFull": (Code.RESOURCE_EXHAUSTED, 429),
     "QueueFull": (Code.RESOURCE_EXHAUSTED, 429),
     "ModelNotFound": (Code.NOT_FOUND, 404),
     "VersionNotFound": (Code.NOT_FOUND, 404),

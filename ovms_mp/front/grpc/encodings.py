@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from typing import TYPE_CHECKING
 
-from ovms_mp.errors import OvmsError, RequestTooLarge
+from ovms_mp.errors import MalformedPayload, RequestTooLarge
 from ovms_mp.front.inflate import GZIP_WINDOW, inflate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WINDOW_BITS = {"gzip": GZIP_WINDOW, "deflate": zlib.MAX_WBITS}
 """zlib's names for the encodings that there are besides ``identity``."""
 _FASTEST = 1
+_LONGEST_COPIED_BYTES = 256 << 10
+_GZIP_START, _DEFLATE_START = b"\x1f\x8b", 0x78
+_DEFLATE_CHECK = 31
 
 
 def too_large(nbytes: int, limit_bytes: int) -> RequestTooLarge:
@@ -23,20 +30,38 @@ def too_large(nbytes: int, limit_bytes: int) -> RequestTooLarge:
     return RequestTooLarge(text)
 
 
-async def unpack(message: bytes, encoding: str, limit_bytes: int) -> bytes:
-    """What a client packed.
+async def unpack(
+    message: bytes | bytearray, encoding: str, limit_bytes: int, grow: Callable[[int], None]
+) -> bytes | bytearray:
+    """What a client packed; bytes if it is not long, which others would have to wait for.
+
+    Args:
+        message: All of it.
+        encoding: One of :data:`WINDOW_BITS`.
+        limit_bytes: For what comes out.
+        grow: Told of all memory that comes to be held; what it raises ends the work.
 
     Raises:
-        OvmsError: It is not packed as ``encoding`` says.
+        MalformedPayload: It is not packed as ``encoding`` says.
         RequestTooLarge: It would be longer than the limit.
     """
     try:
-        plain = await asyncio.to_thread(inflate, message, WINDOW_BITS[encoding], limit_bytes)
+        plain = await inflate(message, WINDOW_BITS[encoding], limit_bytes, grow)
     except zlib.error as error:
-        raise OvmsError(f"Decompression failed due to zlib error: {error}") from None
-    if plain is None:
-        raise too_large(limit_bytes + 1, limit_bytes)
-    return plain
+        raise MalformedPayload(f"the message is not packed as {encoding}: {error}") from None
+    return plain if len(plain) > _LONGEST_COPIED_BYTES else bytes(plain)
+
+
+def recognised_encoding(message: bytes | bytearray) -> str:
+    """How a request of TensorFlow Serving's methods is packed, where its call does not say so.
+
+    A request that is not packed begins with the tag of a field: gzip's first byte is none, and zlib's would be that of
+    a field 15, which none of these messages has, with a value that happens to be zlib's check.
+    """
+    if message.startswith(_GZIP_START):
+        return "gzip"
+    is_deflate = message[:1] == bytes([_DEFLATE_START]) and not int.from_bytes(message[:2]) % _DEFLATE_CHECK
+    return "deflate" if is_deflate else "identity"
 
 
 async def pack(message: bytes, encoding: str) -> bytes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import uvloop
 
 from ovms_mp.errors import ExitCode, OvmsError
+from ovms_mp.front.grpc.bodies import UnpackedLimits
 from ovms_mp.front.grpc.servicer import TfsServicer
 from ovms_mp.front.session import FrontSession
 from ovms_mp.wire.process import run_child
@@ -40,14 +41,17 @@ class Server(Protocol):
 
 
 async def _start_server(spec: GrpcFrontSpec, session: FrontSession, servicer: TfsServicer) -> Server:
+    unpacked = UnpackedLimits(lambda: session.service.table, spec.limits)
     # Either transport is imported only where it carries the calls: grpcio costs 20 MB and some threads.
     if spec.is_wire:
         from ovms_mp.front.grpc.wire import start_wire_server
 
-        return await start_wire_server(servicer, session.dispatcher, spec.bind_addresses, spec.limits)
+        return await start_wire_server(
+            servicer, session.dispatcher, spec.bind_addresses, spec.limits, unpacked
+        )
     from ovms_mp.front.grpc.server import create_server
 
-    server = create_server(servicer.methods(), spec.bind_addresses, spec.limits.max_message_bytes)
+    server = create_server(servicer.methods(), spec.bind_addresses, spec.limits, unpacked)
     await server.start()
     return server
 

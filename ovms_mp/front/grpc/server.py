@@ -11,11 +11,17 @@ import grpc
 import grpc.aio
 
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, BootError, Code, OvmsError
+from ovms_mp.front.budget import BodyBudget
+from ovms_mp.front.grpc.bodies import with_unpacking
+from ovms_mp.front.grpc.descriptors import most_connections
+from ovms_mp.front.grpc.servicer import LONGEST_SMALL_REQUEST_BYTES, PREDICT_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from ovms_mp.front.grpc.bodies import UnpackedLimits
     from ovms_mp.front.grpc.servicer import Method
+    from ovms_mp.wire.specs import FrontLimits
 
 _log = logging.getLogger(__name__)
 
@@ -27,31 +33,62 @@ _READ_CHUNK_BYTES = 4 << 20
 """Bytes that HTTP/2 reads ahead and the largest frame. PERF: 602 kB messages at concurrency 16: 760/s to 1000/s."""
 
 
+_MOST_CONNECTIONS = 4096
+_IDLE_MS = 60_000
+"""grpcio cannot tell which connections are idle when more come than there may be, so those that stay idle must go.
+Clients connect again with their next call."""
+_HANDSHAKE_MS = 10_000
+"""For the preface and SETTINGS; grpcio's own two minutes keep descriptors for nothing."""
+
+
 def create_server(
-    methods: Mapping[str, Method], bind_addresses: Sequence[str], max_message_bytes: int
+    methods: Mapping[str, Method],
+    bind_addresses: Sequence[str],
+    limits: FrontLimits,
+    unpacked: UnpackedLimits,
 ) -> grpc.aio.Server:
     """A server that shares its port with the other gRPC fronts; not started yet.
+
+    Args:
+        methods: Handlers by path.
+        bind_addresses: Each ``host:port``.
+        limits: What clients are held to.
+        unpacked: The same for packed requests.
 
     Raises:
         BootError: An address cannot be bound.
     """
+    budget = BodyBudget(limits.max_body_memory_bytes)
     server = grpc.aio.server(
         options=(
             ("grpc.so_reuseport", 1),
-            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_receive_message_length", limits.max_message_bytes),
+            # grpcio would unpack a message in one go, whatever it becomes, before it looks at its length.
+            ("grpc.per_message_decompression", 0),
+            ("grpc.max_allowed_incoming_connections", most_connections(_MOST_CONNECTIONS)),
+            ("grpc.max_connection_idle_ms", _IDLE_MS),
+            ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
             # What a model answers is bounded by the arena; a second limit could only cut off good answers.
             ("grpc.max_send_message_length", -1),
             ("grpc.http2.lookahead_bytes", _READ_CHUNK_BYTES),
             ("grpc.http2.max_frame_size", _READ_CHUNK_BYTES),
         )
     )
-    server.add_generic_rpc_handlers((_MethodTable(methods),))
+    bounded = {
+        path: with_unpacking(method, unpacked.of_predict if path == PREDICT_PATH else _small_request, budget)
+        for path, method in methods.items()
+    }
+    server.add_generic_rpc_handlers((_MethodTable(bounded),))
     for address in bind_addresses:
         try:
             server.add_insecure_port(address)
         except RuntimeError as error:
             raise BootError(f"Failed to start gRPC server - at {address} - port is busy: {error}") from None
     return server
+
+
+def _small_request(_packed_bytes: int) -> int:
+    return LONGEST_SMALL_REQUEST_BYTES
 
 
 if TYPE_CHECKING:

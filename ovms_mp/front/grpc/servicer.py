@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from ovms_mp.errors import MalformedPayload, UnsupportedOperation
+from ovms_mp.errors import MalformedPayload, RequestTooLarge, UnsupportedOperation
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
-from ovms_mp.front.tfs.decode import decode_predict
+from ovms_mp.front.tfs.decode import decode_predict_in_turns, scan_predict
 from ovms_mp.front.tfs.encode import encode_predict, predict_pieces
 from ovms_mp.front.tfs.encode_typed import encode_predict_typed
 from ovms_mp.front.tfs.metadata import encode_metadata, encode_reloaded, encode_status
@@ -36,11 +36,14 @@ AnswerT = TypeVar("AnswerT")
 
 PREDICT_PATH = "/tensorflow.serving.PredictionService/Predict"
 
+LONGEST_SMALL_REQUEST_BYTES = 64 << 10
+"""Of all methods but Predict. The generated classes make a hundred times as much of some messages."""
 _SHORTEST_GATHERED_BYTES = 16 << 10
 """Outputs from which sending them out of the arena pays; below it a copy is cheaper than the bookkeeping."""
 
-Method: TypeAlias = Callable[[bytes, int], Awaitable[bytes]]
-"""(request, monotonic deadline in ns or 0) -> response."""
+Octets: TypeAlias = bytes | bytearray
+Method: TypeAlias = Callable[[Octets, int], Awaitable[bytes]]
+"""(request, monotonic deadline in ns or 0) -> response. A request that was long and packed is a bytearray."""
 
 
 class TfsServicer:
@@ -62,21 +65,30 @@ class TfsServicer:
             f"{model}/HandleReloadConfigRequest": self.handle_reload_config_request,
         }
 
-    async def predict(self, request: bytes, deadline_ns: int) -> bytes:
+    async def predict(self, request: Octets, deadline_ns: int) -> bytes:
         """PredictRequest to PredictResponse."""
-        return await self._predict(decode_predict(request), deadline_ns, self._encode)
+        call = scan_predict(request) if isinstance(request, bytes) else None
+        if call is None:
+            call = await self._read(request)
+        return await self._predict(call, deadline_ns, self._encode)
 
-    async def predict_in_place(self, request: bytes | PlacedCall, deadline_ns: int) -> bytes | Gathered:
+    async def predict_in_place(self, request: Octets | PlacedCall, deadline_ns: int) -> bytes | Gathered:
         """The same without a copy: long inputs may be in the arena already, and long outputs are sent from there.
 
         The request is released when it is answered, the outputs when they are sent.
         """
         if not isinstance(request, PlacedCall):
-            return await self._predict(decode_predict(request), deadline_ns, self._gather)
+            call = scan_predict(request) if isinstance(request, bytes) else None
+            if call is None:
+                call = await self._read(request)
+            return await self._predict(call, deadline_ns, self._gather)
         try:
             return await self._predict(request.call, deadline_ns, self._gather)
         finally:
             request.release()
+
+    async def _read(self, request: Octets) -> PredictCall:
+        return await decode_predict_in_turns(request, self._service.refuse_misfits)
 
     async def _predict(
         self,
@@ -98,7 +110,7 @@ class TfsServicer:
         pieces = predict_pieces(route.model_name, route.version, outputs)
         return Gathered(pieces, self._service.hold(lease))
 
-    async def get_model_metadata(self, request: bytes, deadline_ns: int) -> bytes:
+    async def get_model_metadata(self, request: Octets, deadline_ns: int) -> bytes:
         """GetModelMetadataRequest to GetModelMetadataResponse; answers at once."""
         message = _parse(request, serving.GetModelMetadataRequest)
         fields = list(message.metadata_field)
@@ -111,13 +123,13 @@ class TfsServicer:
         response = encode_metadata(route.model_name, route.version, route.inputs, route.outputs)
         return response.SerializeToString()
 
-    async def get_model_status(self, request: bytes, deadline_ns: int) -> bytes:
+    async def get_model_status(self, request: Octets, deadline_ns: int) -> bytes:
         """GetModelStatusRequest to GetModelStatusResponse; answers at once."""
         spec = _parse(request, serving.GetModelStatusRequest).model_spec
         _refuse_label(spec.version_label)
         return encode_status(self._service.statuses(spec.name, spec.version.value)).SerializeToString()
 
-    async def handle_reload_config_request(self, request: bytes, deadline_ns: int) -> bytes:
+    async def handle_reload_config_request(self, request: Octets, deadline_ns: int) -> bytes:
         """ReloadConfigRequest to ReloadConfigResponse: what ``POST /v1/config/reload`` does.
 
         TensorFlow Serving replaces its models by those in the request. Here they come from the server's own file, and
@@ -142,9 +154,13 @@ def _encode_typed(route: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes
     return encode_predict_typed(route.model_name, route.version, outputs)
 
 
-def _parse(request: bytes, kind: type[MessageT]) -> MessageT:
+def _parse(request: Octets, kind: type[MessageT]) -> MessageT:
+    if len(request) > LONGEST_SMALL_REQUEST_BYTES:
+        raise RequestTooLarge(
+            f"a {kind.DESCRIPTOR.name} of {len(request)} bytes; at most {LONGEST_SMALL_REQUEST_BYTES} are read"
+        )
     try:
-        return kind.FromString(request)
+        return kind.FromString(bytes(request))
     except DecodeError as error:
         raise MalformedPayload(f"request is no {kind.DESCRIPTOR.name}: {error}") from None
 

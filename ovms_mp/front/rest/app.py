@@ -17,6 +17,7 @@ from ovms_mp.errors import (
     DeadlineExceeded,
     OvmsError,
     RequestTooLarge,
+    shortened,
 )
 from ovms_mp.front.rest import server_calls, tfs_calls
 from ovms_mp.front.rest.body import read_body
@@ -77,12 +78,12 @@ class TfsModels:
         spec = self._lifespan.spec
         # Looked up before the body is read: who asks for an unknown model should not have to upload 100 MB
         # first.
-        await self._service.routable(name, tfs_calls.version_number(name, version))
+        route = await self._service.routable(name, tfs_calls.version_number(name, version))
         deadline_ns = time.monotonic_ns() + int(spec.limits.request_timeout_s * 1e9)
-        body = await read_body(request, spec.limits.max_message_bytes, spec.limits.request_timeout_s)
-        _answer(
-            response, self._service, await tfs_calls.predict(self._service, name, version, body, deadline_ns)
-        )
+        with self._lifespan.bodies.share() as share:
+            body = await read_body(request, spec.limits, route.body_bound_bytes, share)
+            answer = await tfs_calls.predict(self._service, name, version, body, share, deadline_ns)
+        _answer(response, self._service, answer)
 
     async def on_get_label(self, request: Request, response: Response, name: str, label: str) -> None:
         """Labels are refused, not ignored."""
@@ -139,7 +140,7 @@ def _close_if_body_is_held_back(request: Request, response: Response) -> None:
 
 def _write_error(response: Response, status: int, message: str) -> None:
     response.status = status
-    response.data = msgspec.json.encode({"error": message})
+    response.data = msgspec.json.encode({"error": shortened(message)})
     response.content_type = "application/json"
 
 

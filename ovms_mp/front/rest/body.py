@@ -10,22 +10,30 @@ from typing import TYPE_CHECKING
 import falcon
 
 from ovms_mp.errors import DeadlineExceeded, MalformedPayload, RequestTooLarge
+from ovms_mp.front.budget import unpacked_limit
 from ovms_mp.front.inflate import GZIP_WINDOW, inflate
 
 if TYPE_CHECKING:
     from falcon.asgi import Request
 
+    from ovms_mp.front.budget import BodyShare
+    from ovms_mp.wire.specs import FrontLimits
 
-async def read_body(request: Request, limit_bytes: int, timeout_s: float) -> bytes:
+
+async def read_body(
+    request: Request, limits: FrontLimits, bound_bytes: int | None, share: BodyShare
+) -> bytes | bytearray:
     """The whole body.
 
     Args:
         request: Its body has not been read yet.
-        limit_bytes: For the body as it is sent, and for what it becomes unpacked.
-        timeout_s: For its arrival.
+        limits: For its length and for the time of its arrival.
+        bound_bytes: The longest text that the model's inputs can need; None without an end.
+        share: Grows by what is held, and goes on holding it.
 
     Raises:
-        RequestTooLarge: It is longer than the limit.
+        RequestTooLarge: It is longer than the limit, as it is sent or unpacked.
+        BodyMemoryFull: There is no memory for it at this moment.
         DeadlineExceeded: It did not arrive in time.
         MalformedPayload: It is not compressed as it says.
         falcon.HTTPUnsupportedMediaType: It is compressed in another way than with gzip.
@@ -37,26 +45,51 @@ async def read_body(request: Request, limit_bytes: int, timeout_s: float) -> byt
             description=f"Content-Encoding {coding!r} is not supported; accepted: gzip, or none",
             headers={"Accept-Encoding": "gzip"},
         )
+    is_packed = coding != "identity"
+    # What is longer unpacked than packed is refused when it is; nobody's packing adds more than a few bytes.
+    limit_bytes = (
+        limits.max_message_bytes
+        if bound_bytes is None
+        else unpacked_limit(0, bound_bytes, limits.max_unpacked_bytes, limits.max_message_bytes)
+    )
     length = request.content_length
     if length is not None and length > limit_bytes:
-        raise _too_large(f"{length} bytes", limit_bytes)
+        raise _too_large(f"{length} bytes", limit_bytes, limits)
     try:
-        async with asyncio.timeout(timeout_s):
-            # One byte more than allowed tells a chunked body that is too long from one that just fits.
-            body = await request.stream.read(limit_bytes + 1)
+        async with asyncio.timeout(limits.request_timeout_s):
+            body = await _received(request, limit_bytes, limits, share)
     except TimeoutError:
         raise DeadlineExceeded(
-            f"the request's body did not arrive within {timeout_s:g} s (--request_timeout_s)"
+            f"the request's body did not arrive within {limits.request_timeout_s:g} s (--request_timeout_s)"
         ) from None
-    if len(body) > limit_bytes:
-        raise _too_large(f"more than {limit_bytes} bytes", limit_bytes)
-    if coding == "identity":
+    if not is_packed:
         return body
-    # In a thread, as a megabyte takes some milliseconds, in which zlib lets others run.
-    return await asyncio.to_thread(unpack_gzip, body, limit_bytes)
+    limit_bytes = unpacked_limit(len(body), bound_bytes, limits.max_unpacked_bytes, limits.max_message_bytes)
+    plain = await unpack_gzip(body, limit_bytes, share)
+    share.shrink(len(body))
+    return plain
 
 
-def unpack_gzip(packed: bytes, limit_bytes: int) -> bytes:
+async def _received(
+    request: Request, limit_bytes: int, limits: FrontLimits, share: BodyShare
+) -> bytes | bytearray:
+    """The body as it was sent. PERF: one that comes in one piece is not copied."""
+    body: bytes | bytearray = b""
+    async for piece in request.stream:
+        share.grow(len(piece))
+        if not body:
+            body = piece
+        elif isinstance(body, bytearray):
+            body += piece
+        else:
+            body = bytearray(body)
+            body += piece
+        if len(body) > limit_bytes:
+            raise _too_large(f"more than {limit_bytes} bytes", limit_bytes, limits)
+    return body
+
+
+async def unpack_gzip(packed: bytes | bytearray, limit_bytes: int, share: BodyShare) -> bytearray:
     """What was packed.
 
     Raises:
@@ -64,13 +97,14 @@ def unpack_gzip(packed: bytes, limit_bytes: int) -> bytes:
         MalformedPayload: It is not gzip, or ends too early.
     """
     try:
-        plain = inflate(packed, GZIP_WINDOW, limit_bytes)
+        return await inflate(packed, GZIP_WINDOW, limit_bytes, share.grow)
     except zlib.error as error:
         raise MalformedPayload(f"the body is not what Content-Encoding gzip says: {error}") from None
-    if plain is None:
-        raise _too_large(f"more than {limit_bytes} bytes once unpacked", limit_bytes)
-    return plain
 
 
-def _too_large(length: str, limit: int) -> RequestTooLarge:
-    return RequestTooLarge(f"body of {length} is longer than the limit of {limit} (--max_message_mb)")
+def _too_large(length: str, limit_bytes: int, limits: FrontLimits) -> RequestTooLarge:
+    if limit_bytes < limits.max_message_bytes:
+        setting = "--max_unpacked_mb; automatic: what the model's inputs can need"
+    else:
+        setting = "--max_message_mb"
+    return RequestTooLarge(f"body of {length} is longer than the limit of {limit_bytes} ({setting})")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lets the application answer before the first byte of a body has come.
+"""Lets the application answer before the first byte of a body has come, and end when its client has gone.
 
 Falcon waits for a request's first event before it looks at the path, so a client that holds its body back until it
 knows that it is wanted (``Expect: 100-continue``) or that is slow would wait for a 404 or 413 in vain. ASGI allows an
@@ -10,6 +10,7 @@ https://asgi.readthedocs.io/en/latest/specs/www.html#request-receive-event
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     AsgiApp: TypeAlias = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 
+IS_GONE = "ovms_mp.is_gone"
+"""In the scope of a request whose client has closed its connection; its task is cancelled then."""
+
+
 def answering_early(app: AsgiApp) -> AsgiApp:
     """The same application, called with an empty first event where a body is to come."""
 
@@ -28,7 +33,12 @@ def answering_early(app: AsgiApp) -> AsgiApp:
         # PERF: 0.6 us a request.
         if scope["type"] == "http" and scope["method"] in ("POST", "PUT", "PATCH", "DELETE"):
             receive = _after_an_empty_event(receive)
-        await app(scope, receive, send)
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            # Nobody is left who could be told; uvicorn would log a defect.
+            if IS_GONE not in scope:
+                raise
 
     return call
 

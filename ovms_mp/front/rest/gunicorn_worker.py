@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from uvicorn_worker import UvicornWorker
 
 from ovms_mp.defects import contain
+from ovms_mp.front.rest.http_protocol import RestProtocol
 
 if TYPE_CHECKING:
     from typing import Any, ClassVar
@@ -18,7 +19,7 @@ class RestWorker(UvicornWorker):
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": RestProtocol,
         "lifespan": "on",
         "access_log": False,
         "server_header": False,

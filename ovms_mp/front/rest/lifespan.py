@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import OvmsError
+from ovms_mp.front.budget import BodyBudget
+from ovms_mp.front.rest.connections import Connections
 from ovms_mp.front.session import FrontSession
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ class Lifespan:
 
     def __init__(self, spec: RestSpec) -> None:
         self.spec = spec
+        self.bodies = BodyBudget(spec.limits.max_body_memory_bytes)
         self.session: FrontSession
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
@@ -36,6 +40,9 @@ class Lifespan:
             session.report_boot_failure(error)
             raise
         self.session = session
+        connections = Connections(self.bodies, self.spec.client_timeout_s)
+        connections.sweep_on(asyncio.get_running_loop())
+        scope["state"]["connections"] = connections
         session.report_ready()
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:

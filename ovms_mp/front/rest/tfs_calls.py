@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ModelNotFound, UnsupportedOperation, VersionNotFound
 from ovms_mp.front.rest.tfs_json import decode_predict, encode_predict
+from ovms_mp.front.rest.tfs_json_long import LONG_BYTES, decode_long
 from ovms_mp.front.routing import not_found_text
 from ovms_mp.front.tfs.metadata import metadata_json, status_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ovms_mp.front.budget import BodyShare
     from ovms_mp.front.rest.tfs_json import JsonFormat
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.service import Service
@@ -25,7 +27,9 @@ _LARGE_BYTES = 1 << 20
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
 
-async def predict(service: Service, name: str, version: str, body: bytes, deadline_ns: int) -> bytes:
+async def predict(
+    service: Service, name: str, version: str, body: bytes | bytearray, share: BodyShare, deadline_ns: int
+) -> bytes:
     """Answer ``POST /v1/models/{name}[/versions/{version}]:predict``.
 
     Raises:
@@ -35,7 +39,10 @@ async def predict(service: Service, name: str, version: str, body: bytes, deadli
     number = version_number(name, version)
     # Looked up again: the version may have changed hands while the body was on its way.
     route = await service.routable(name, number)
-    form, given = decode_predict(body, route.inputs)
+    if len(body) < LONG_BYTES:
+        form, given = decode_predict(body, route.inputs)
+    else:
+        form, given = await decode_long(body, route.inputs, share)
 
     def encode(_: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes | asyncio.Future[bytes]:
         if sum([output.data.nbytes for output in outputs]) > _LARGE_BYTES:

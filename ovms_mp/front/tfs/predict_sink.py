@@ -4,7 +4,7 @@
 The sink reads along just far enough to know where the values of a long tensor begin; from there to their end it names
 leased arena memory as the place for the next bytes, so the kernel's copy is the only one. Everything else is small and
 collected. At the end the collected rest is decoded as if the long tensors had never been there, and they are put back
-in. Wherever a message is not of the plain form that protobuf libraries write, all pieces are joined and decoded as a
+in. Wherever a message is not of the plain form that protobuf libraries write, all pieces are joined, to be decoded as a
 whole: that costs a copy and is right for every message, so this module only has to be right about what it accepts.
 
 Wire format: https://protobuf.dev/programming-guides/encoding/
@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from ovms_mp.errors import NoFreeSlot, OvmsError
 from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
-from ovms_mp.front.tfs.decode import PredictCall, decode_predict
+from ovms_mp.front.tfs.decode import PredictCall, scan_predict
 from ovms_mp.front.tfs.values import static_shape
 from ovms_mp.model.dtypes import DType, dtype_of_tf, element_count
 
@@ -155,19 +155,20 @@ class PredictSink:
             self._at = 0
         return taken
 
-    def finish(self) -> PlacedCall:
-        """The whole message is here.
+    def finish(self) -> PlacedCall | bytes:
+        """The whole message is here: the request, or the message as it came where that is not plain.
 
         Raises:
-            OvmsError: It is malformed, or there was no room for it.
+            OvmsError: It was given up.
         """
         try:
             self._refuse_if_given_up()
             self._scan()
             call = self._assemble() if self._is_plain else None
             if call is None:
-                call = decode_predict(b"".join([*self._pieces, self._tail]))
+                body = b"".join([*self._pieces, self._tail])
                 self.abort()
+                return body
         except OvmsError:
             self.abort()
             raise
@@ -289,8 +290,10 @@ class PredictSink:
         """The request, if what was collected is all of it and in order; else None."""
         if self._entry is not None or self._at != len(self._tail):
             return None
+        call = scan_predict(b"".join(self._others))
+        if call is None:
+            return None
         try:
-            call = decode_predict(b"".join(self._others))
             for entry in self._long:
                 name, tensor = entry.key.decode(), _tensor_of(entry)
                 if tensor is None or name in call.inputs:

@@ -19,6 +19,8 @@ from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import DataType
 from ovms_mp.model.dtypes import DType, dtype_of_tf, element_count
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto, TensorShapeProto
     from ovms_mp.model.dtypes import AnyArray
 
@@ -43,6 +45,8 @@ VALUE_FIELD = {
 }
 """The field of ``tensorflow.TensorProto`` that holds a dtype's values one by one."""
 _VALUE_FIELDS = sorted({*VALUE_FIELD.values(), "string_val", "scomplex_val", "dcomplex_val"})
+_MOST_DIMENSIONS = 64
+"""No model has so many; the product of many large ones takes time, and Python refuses to print it."""
 _FIRST_REF_TYPE = 100
 """TensorFlow's reference types are numbered 100 above the type that they refer to."""
 
@@ -58,31 +62,42 @@ def given_tensor(name: str, proto: TensorProto) -> GivenTensor:
         DtypeMismatch: No numeric tensor has this dtype.
         MalformedPayload: The shape is not static, or the values are not the dtype's or do not fit the shape.
     """
-    dtype = dtype_of_tf(proto.dtype)
-    if dtype is None:
-        supported = ", ".join(known.tf_name for known in DType)
-        raise DtypeMismatch(f"Input {name!r} is {type_name(proto.dtype)}; supported: {supported}")
+    dtype = numeric_dtype(name, proto.dtype)
     shape = static_shape(name, proto.tensor_shape)
     count = element_count(shape)
     content = proto.tensor_content
     if not content:
         return GivenTensor(dtype, shape, _typed_values(name, proto, dtype, count))
     if len(content) != count * dtype.itemsize:
-        raise MalformedPayload(
-            f"Input {name!r}: tensor_content has {len(content)} bytes, "
-            f"but shape {list(shape)} of {dtype.tf_name} takes {count * dtype.itemsize}"
-        )
+        raise wrong_content(name, len(content), shape, dtype)
     return GivenTensor(dtype, shape, memoryview(content))
+
+
+def numeric_dtype(name: str, number: int) -> DType:
+    """The dtype of a number in TensorFlow's enumeration.
+
+    Raises:
+        DtypeMismatch: No numeric tensor has this dtype.
+    """
+    dtype = dtype_of_tf(number)
+    if dtype is None:
+        supported = ", ".join(known.tf_name for known in DType)
+        raise DtypeMismatch(f"Input {name!r} is {type_name(number)}; supported: {supported}")
+    return dtype
 
 
 def static_shape(name: str, proto: TensorShapeProto) -> tuple[int, ...]:
     """The shape of a tensor that has values; a message without dimensions is a scalar's.
 
     Raises:
-        MalformedPayload: The rank is unknown or a dimension is negative.
+        MalformedPayload: The rank is unknown or absurd, or a dimension is negative.
     """
     if proto.unknown_rank:
         raise MalformedPayload(f"Input {name!r}: a tensor of unknown rank has no values")
+    if len(proto.dim) > _MOST_DIMENSIONS:
+        raise MalformedPayload(
+            f"Input {name!r}: a shape of {len(proto.dim)} dimensions; at most {_MOST_DIMENSIONS} are read"
+        )
     return checked_shape([dimension.size for dimension in proto.dim], f"Input {name!r}")
 
 
@@ -99,27 +114,26 @@ def _typed_values(name: str, proto: TensorProto, dtype: DType, count: int) -> An
     field = VALUE_FIELD[dtype]
     given = getattr(proto, field)
     if len(given) > count:
-        raise MalformedPayload(f"Input {name!r}: {field} has {len(given)} values for {count} elements")
+        raise too_many_values(name, field, len(given), count)
     if not given:
         strangers = [other for other in _VALUE_FIELDS if count and getattr(proto, other)]
         if strangers:
-            raise MalformedPayload(
-                f"Input {name!r}: the values of {dtype.tf_name} belong in tensor_content or {field}, "
-                f"not in {', '.join(strangers)}"
-            )
+            raise misplaced_values(name, dtype, strangers)
         return np.empty(0, dtype.numpy)
     if field == "float8_val":
         return np.frombuffer(given, dtype.numpy)
     if field == "half_val":
         bits = np.dtype(np.uint16)
-        return _narrowed(name, field, np.fromiter(given, _INT32, len(given)), bits).view(dtype.numpy)
+        return narrowed(name, field, np.fromiter(given, _INT32, len(given)), bits).view(dtype.numpy)
     if field == "int_val":
-        return _narrowed(name, field, np.fromiter(given, _INT32, len(given)), dtype.numpy)
+        return narrowed(name, field, np.fromiter(given, _INT32, len(given)), dtype.numpy)
     return np.fromiter(given, dtype.numpy, len(given))
 
 
-def _narrowed(name: str, field: str, values: AnyArray, numpy: np.dtype[np.generic]) -> AnyArray:
-    """The values as a narrower integer type.
+def narrowed(
+    name: str, field: str, values: AnyArray, numpy: np.dtype[np.generic], first_index: int = 0
+) -> AnyArray:
+    """The values as a narrower integer type; ``first_index`` is the place of the first one in its field.
 
     Raises:
         MalformedPayload: A value does not fit.
@@ -129,6 +143,27 @@ def _narrowed(name: str, field: str, values: AnyArray, numpy: np.dtype[np.generi
     if misfits.size:
         first = int(misfits[0])
         raise MalformedPayload(
-            f"Input {name!r}: {field}[{first}] is {values[first]}, which does not fit {numpy}"
+            f"Input {name!r}: {field}[{first_index + first}] is {values[first]}, which does not fit {numpy}"
         )
     return narrow
+
+
+def wrong_content(name: str, nbytes: int, shape: tuple[int, ...], dtype: DType) -> MalformedPayload:
+    """Raw bytes that are not the shape's."""
+    return MalformedPayload(
+        f"Input {name!r}: tensor_content has {nbytes} bytes, "
+        f"but shape {list(shape)} of {dtype.tf_name} takes {element_count(shape) * dtype.itemsize}"
+    )
+
+
+def too_many_values(name: str, field: str, given: int, count: int) -> MalformedPayload:
+    """More values than the shape has elements."""
+    return MalformedPayload(f"Input {name!r}: {field} has {given} values for {count} elements")
+
+
+def misplaced_values(name: str, dtype: DType, strangers: Sequence[str]) -> MalformedPayload:
+    """Values in fields that belong to other dtypes."""
+    return MalformedPayload(
+        f"Input {name!r}: the values of {dtype.tf_name} belong in tensor_content or {VALUE_FIELD[dtype]}, "
+        f"not in {', '.join(strangers)}"
+    )

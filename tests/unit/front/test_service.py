@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from ovms_mp.errors import (
     ModelNotReady,
     OutputNameMismatch,
     OvmsError,
+    RequestTooLarge,
     ShapeMismatch,
     TensorTooLarge,
     VersionNotFound,
@@ -117,8 +118,11 @@ def never(route: VersionRoute, results: Sequence[ResultTensor]) -> None:
     raise AssertionError("there is nothing to encode")
 
 
+RunAtDesk: TypeAlias = "Callable[[Callable[[Desk], Awaitable[None]]], None]"
+
+
 @pytest.fixture
-def run() -> Iterator[Callable[[Callable[[Desk], Awaitable[None]]], None]]:
+def run() -> Iterator[RunAtDesk]:
     """Runs a test's coroutine at a desk."""
     descriptor = create_arena_file(0, MIB)
 
@@ -463,5 +467,61 @@ def test_nobody_waits_for_what_has_failed(run: Any) -> None:
         await asyncio.sleep(0)
         assert waiting.done()
         assert isinstance(waiting.exception(), ModelNotReady)
+
+    run(body)
+
+
+DYNAMIC = (TensorSpecRecord("a", "FP32", ((0, -1), (10, 10))),)
+BOUNDED = (TensorSpecRecord("a", "FP32", ((1, 2_000_000), (10, 10))),)
+ROWS = 10_000_000
+
+
+@pytest.mark.parametrize("dtype", [DType.FP32, DType.FP16, DType.INT64, DType.BOOL], ids=lambda d: d.name)
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_a_few_values_do_not_fill_an_arena(run: RunAtDesk, dtype: DType, count: int) -> None:
+    """The compact form is held against what was sent, before anything is leased."""
+
+    async def body(desk: Desk) -> None:
+        few = {"a": GivenTensor(dtype, (ROWS, 10), np.zeros(count, dtype.numpy))}
+        error = await desk.refusal(few, inputs=DYNAMIC)
+        assert isinstance(error, RequestTooLarge)
+        assert "--max_unpacked_mb" in error.message
+        assert str(ROWS * 40) in error.message
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "shape", "count"),
+    [(BOUNDED, (2_000_000, 10), 1), (DYNAMIC, (200_000, 10), 2_000_000), (DYNAMIC, (99_000, 10), 1)],
+    ids=["as large as the model's input can be", "all values", "not much"],
+)
+def test_what_may_be_filled(
+    run: RunAtDesk, inputs: tuple[TensorSpecRecord, ...], shape: tuple[int, ...], count: int
+) -> None:
+    """Here only the arena is too small for it."""
+
+    async def body(desk: Desk) -> None:
+        tensor = GivenTensor(DType.FP32, shape, np.zeros(count, np.float32))
+        assert isinstance(await desk.refusal({"a": tensor}, inputs=inputs), TensorTooLarge)
+
+    run(body)
+
+
+def test_misfits_are_known_without_values(run: RunAtDesk) -> None:
+    async def body(desk: Desk) -> None:
+        service = desk.service
+        service.replace_table(table(version(1, State.AVAILABLE), default=1))
+        none = np.empty(0, np.float32)
+        fitting = {"a": GivenTensor(DType.FP32, (2, 3), none), "b": GivenTensor(DType.INT64, (2, 3), none)}
+        service.refuse_misfits("m", 0, fitting)
+        with pytest.raises(ShapeMismatch):
+            service.refuse_misfits("m", 0, fitting | {"b": GivenTensor(DType.INT64, (2, 4), none)})
+        with pytest.raises(InputNameMismatch):
+            service.refuse_misfits("m", 0, {"a": fitting["a"]})
+        with pytest.raises(ModelNotFound):
+            service.refuse_misfits("other", 0, fitting)
+        with pytest.raises(VersionNotFound):
+            service.refuse_misfits("m", 7, fitting)
 
     run(body)

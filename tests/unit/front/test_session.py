@@ -95,7 +95,13 @@ def run() -> Iterator[Callable[[Callable[[FrontSession, PlayedManager], Awaitabl
         boot_timeout_s=WITHIN_S,
         arenas=(ArenaHandle(descriptor, MIB),),
     )
-    limits = FrontLimits(request_timeout_s=WITHIN_S, retry_window_s=1.0, max_message_bytes=MIB)
+    limits = FrontLimits(
+        request_timeout_s=WITHIN_S,
+        retry_window_s=1.0,
+        max_message_bytes=MIB,
+        max_unpacked_bytes=0,
+        max_body_memory_bytes=64 * MIB,
+    )
     spec = FrontSpec(child_id="grpc-1", kind="grpc", common=common, limits=limits)
 
     def runner(body: Callable[[FrontSession, PlayedManager], Awaitable[None]]) -> None:

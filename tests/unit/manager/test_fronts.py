@@ -56,7 +56,7 @@ class Scene:
         self.supervisor = Supervisor(config.supervision, self.timers, self.poller, self)
         self.fronts = Fronts(config, self.supervisor, self.poller)
         self.fronts.open()
-        specs = SpecMaker(config, "run", "ipc://@control", self.fronts.arena_handles)
+        specs = SpecMaker(config, "run", "ipc://@control", self.fronts.arena_handles, 8 << 30)
         self.specs = specs
         self.fronts.connect(specs, self)  # type: ignore[arg-type]  # only sends
         self.sent: list[tuple[str, object]] = []

@@ -28,7 +28,7 @@ CONFIG = ServerConfig(
     models=(),
     grpc=GrpcConfig(port=9001, bind_address="[::], 127.0.0.1"),
     rest=RestConfig(port=8001, workers=2),
-    limits=LimitsConfig(max_message_mb=3),
+    limits=LimitsConfig(max_message_mb=3, max_unpacked_mb=2, max_body_memory_mb=5),
     supervision=SupervisionConfig(
         boot_timeout_s=7.0,
         heartbeat_interval_s=0.25,
@@ -43,12 +43,18 @@ CONFIG = ServerConfig(
 ARENAS = (ArenaHandle(5, 1 << 20), ArenaHandle(6, 1 << 20))
 SHARE = CpuShare((2, 3), 1, is_pinning_safe=False)
 ENGINE = EngineSpec("/ext.so", "/plugins.xml")
-LIMITS = FrontLimits(request_timeout_s=11.0, retry_window_s=0.5, max_message_bytes=3 << 20)
+LIMITS = FrontLimits(
+    request_timeout_s=11.0,
+    retry_window_s=0.5,
+    max_message_bytes=3 << 20,
+    max_unpacked_bytes=2 << 20,
+    max_body_memory_bytes=5 << 20,
+)
 
 
 @pytest.fixture
 def maker() -> SpecMaker:
-    return SpecMaker(CONFIG, "run7", "ipc://@control", ARENAS)
+    return SpecMaker(CONFIG, "run7", "ipc://@control", ARENAS, 8 << 30)
 
 
 def test_what_all_children_are_told(maker: SpecMaker) -> None:

@@ -61,7 +61,7 @@ class Scene:
         self.supervisor = Supervisor(config.supervision, self.timers, self.poller, self)
         self.workers = Workers(lambda _child, _message: None, self.timers, 600.0)
         self.staff = Staff(config, MACHINE, self.supervisor, self.workers, self.timers)
-        specs = SpecMaker(config, "run", "ipc://@control", ())
+        specs = SpecMaker(config, "run", "ipc://@control", (), 8 << 30)
         self.staff.connect(specs, self.control, (5,))  # type: ignore[arg-type]  # only sends
         self.complete: set[str] = set()
         self.memory: dict[int, int] = {}

@@ -42,7 +42,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.timers = Timers()
-        self.specs = SpecMaker(ServerConfig(models=()), "run", "ipc://@control", ())
+        self.specs = SpecMaker(ServerConfig(models=()), "run", "ipc://@control", (), 8 << 30)
         self.workers = Workers(self.send, self.timers, LIMIT_S)
         self.workers.watch = self
 

@@ -34,7 +34,13 @@ COMMON = CommonSpec(
     boot_timeout_s=60.0,
     arenas=(ArenaHandle(5, 1 << 30), ArenaHandle(6, 1 << 30)),
 )
-LIMITS = FrontLimits(request_timeout_s=300.0, retry_window_s=0.9, max_message_bytes=1 << 30)
+LIMITS = FrontLimits(
+    request_timeout_s=300.0,
+    retry_window_s=0.9,
+    max_message_bytes=1 << 30,
+    max_unpacked_bytes=0,
+    max_body_memory_bytes=2 << 30,
+)
 SPECS: list[ChildSpec] = [
     WorkerSpec(
         child_id="worker-0.1",
@@ -77,6 +83,7 @@ SPECS: list[ChildSpec] = [
         listen_descriptors=(9, 10),
         beat_descriptor=11,
         rest_workers=2,
+        client_timeout_s=60.0,
         stop_grace_s=30.0,
         stuck_timeout_s=120.0,
     ),

@@ -8,6 +8,7 @@ UNIMPLEMENTED for an unknown encoding and for a unary request without exactly on
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Self
 
 from ovms_mp import errors
@@ -26,6 +27,10 @@ from ovms_mp.front.sinks import fill
 _log = logging.getLogger(__name__)
 
 _PREFIX_SIZE, _SLOWEST_BYTES_PER_S = 5, 1 << 20
+_FAIR_BYTES_PER_S, _MUCH_BYTES = (
+    16 << 20,
+    64 << 10,
+)  # Who is slower may not keep so much when memory is short.
 _PIECE_BYTES = 64  # What a piece costs besides its octets, or a peer could hold much by frames of little.
 _LONGEST_TEXT = 1000  # Percent-encoded up to twelve times as long; clients refuse metadata above 16 KiB.
 _JOINED_BYTES = 16 << 10  # Replies up to here are copied into one piece, and their memory released at once.
@@ -33,6 +38,7 @@ _GRPC = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 _ENCODINGS = (b"grpc-accept-encoding", b"identity,deflate,gzip")
 _HEADERS = {"identity": encode_block(_GRPC)}
 _HEADERS |= {name: encode_block([*_GRPC, (b"grpc-encoding", name.encode())]) for name in ("gzip", "deflate")}
+_NO_MEMORY = "no memory for the message (--max_body_memory_mb, --arena_size_mb); try again later"
 _NOTHING = Gathered(()).release
 _OK = encode_block([(b"grpc-status", b"0")])
 
@@ -51,6 +57,7 @@ class Call(Stream):
         timeout_ns = self.head.timeout_ns
         self.deadline_ns = connection.now_ns + timeout_ns if timeout_ns else 0  # Monotonic; 0 for never.
         self._connection, self._wake = connection, wake
+        self._begun_ns = connection.now_ns
         self._receive_by_ns = connection.now_ns + int(limits.message_timeout_s * SECOND_NS)
         self._prefix = b""
         self._is_compressed = self._is_over = self._has_headers = self._is_parked = False
@@ -95,14 +102,18 @@ class Call(Stream):
 
     def _begin(self, flags: int, length: int) -> None:
         limits, method = self._connection.limits, self.head.method
-        if length > limits.max_message_bytes:
+        limit_bytes = limits.max_message_bytes
+        if isinstance(method, Unary) and 0 < method.max_bytes < limit_bytes:
+            limit_bytes = method.max_bytes
+        if length > limit_bytes:
             self._connection.guard.counters[Hit.MESSAGE_SIZE] += 1
-            raise too_large(length, limits.max_message_bytes)
+            raise too_large(length, limit_bytes)
         if flags and (flags > 1 or self.head.encoding == "identity"):
             raise errors.OvmsError("Compression bit set but no encoding configured")
         if self._received and isinstance(method, Unary):
             raise errors.UnsupportedOperation("more than one message in a unary call")
         timeout_s = limits.message_timeout_s + length / _SLOWEST_BYTES_PER_S
+        self._begun_ns = self._connection.now_ns
         self._receive_by_ns = self._connection.now_ns + int(timeout_s * SECOND_NS)
         self._prefix, self.missing, self._is_compressed = b"", length, bool(flags)
         if isinstance(method, Unary) and method.make_sink is not None and not flags:
@@ -111,10 +122,10 @@ class Call(Stream):
     def _take(self, piece: memoryview) -> None:
         self.missing -= len(piece)
         if self.sink is not None:
-            self._hold(fill(self.sink, piece))
+            self._grow(fill(self.sink, piece))
         else:
             self._body.append(bytes(piece))
-            self._hold(len(piece) + _PIECE_BYTES)
+            self._grow(len(piece) + _PIECE_BYTES)
         if not self.missing:
             self.missing = -1
             self._received += 1
@@ -129,6 +140,17 @@ class Call(Stream):
     def _hold(self, nbytes: int) -> None:
         self._held_bytes += nbytes
         self._connection.hold(nbytes)
+
+    def _grow(self, nbytes: int) -> None:
+        """Hold more of a request, if there is memory for it."""
+        self._hold(nbytes)
+        guard = self._connection.guard
+        if guard.held_bytes > guard.limits.process_limit_bytes:
+            guard.counters[Hit.BUDGET] += 1
+            text = f"{guard.held_bytes} bytes, more than the {guard.limits.process_limit_bytes} that this front has"
+            raise errors.BodyMemoryFull(
+                f"requests and answers on their way hold {text} for them (--max_body_memory_mb); try again later"
+            )
 
     def advance(self, nbytes: int) -> None:
         """Tell the sink."""
@@ -183,8 +205,11 @@ class Call(Stream):
         if 0 < self._receive_by_ns < now_ns:
             is_slow = connection.may_grant()
             connection.guard.counters[Hit.SLOW_MESSAGE if is_slow else Hit.BUDGET] += 1
-            text = "the message took too long" if is_slow else "no memory for the message"
+            text = "the message took too long" if is_slow else _NO_MEMORY
             self.finish(errors.Code.RESOURCE_EXHAUSTED, text)
+        elif self._lags(now_ns):
+            connection.guard.counters[Hit.BUDGET] += 1
+            self.finish(errors.Code.RESOURCE_EXHAUSTED, _NO_MEMORY)
         elif 0 < self.deadline_ns < now_ns:
             self.finish(errors.Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
         is_stalled = self._is_parked or bool(self.outbox)
@@ -192,6 +217,12 @@ class Call(Stream):
         if is_stalled and now_ns - self.stalled_since_ns > connection.limits.send_timeout_s * SECOND_NS:
             connection.guard.counters[Hit.STALLED_STREAM] += 1
             connection.reset(self.id, ErrorCode.ENHANCE_YOUR_CALM)
+
+    def _lags(self, now_ns: int) -> bool:
+        """Whether a message that is still due keeps memory from others, of which there is no more."""
+        if not self._receive_by_ns or self._held_bytes < _MUCH_BYTES or self._connection.guard.is_open:
+            return False
+        return now_ns - self._begun_ns > SECOND_NS * (1 + self._held_bytes / _FAIR_BYTES_PER_S)
 
     async def _run(self) -> None:
         """Run the handler. The one place where failures become statuses."""
@@ -216,21 +247,24 @@ class Call(Stream):
             self.finish(None, "")
         else:
             self._fail(failure)
+            # An error refers to this frame by its traceback, and with it to the request: a circle, if it stayed here.
+            del failure
 
     async def _request(self, method: Unary) -> Any:  # Any: each method has its own type of request.
         if self.sink is None:
-            plain = await self._plain(*self._messages.popleft())
-            if method.make_sink is not None:
-                self.sink = method.make_sink(len(plain))
-            if self.sink is None:
-                return plain
-            fill(self.sink, memoryview(plain))
+            return await self._plain(*self._messages.popleft(), method.unpacked_limit)
         request, self.sink = self.sink.finish(), None
         return request
 
-    async def _plain(self, message: bytes, is_packed: bool) -> bytes:
+    async def _plain(
+        self, message: bytes, is_packed: bool, unpacked_limit: Callable[[int], int] | None = None
+    ) -> bytes | bytearray:
+        if not is_packed:
+            return message
         limit_bytes = self._connection.limits.max_message_bytes
-        return await unpack(message, self.head.encoding, limit_bytes) if is_packed else message
+        if unpacked_limit is not None:
+            limit_bytes = min(limit_bytes, unpacked_limit(len(message)))
+        return await unpack(message, self.head.encoding, limit_bytes, self._grow)
 
     async def send(self, reply: bytes | Gathered) -> None:
         """Send a message of a streaming call; returns when the client has room for another one."""
@@ -277,7 +311,7 @@ class Call(Stream):
         self.is_reading = not self._messages
         self._connection.grant_stream(self)
         self._wake()
-        return await self._plain(message, is_compressed)
+        return bytes(await self._plain(message, is_compressed))
 
     async def _wait(self) -> None:
         self._changed = asyncio.get_running_loop().create_future()

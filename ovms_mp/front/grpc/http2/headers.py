@@ -15,6 +15,7 @@ from ovms_mp.front.grpc.http2.limits import Hit
 
 Fields = Sequence[tuple[bytes, bytes]]
 _CACHED_BLOCKS, _LONGEST_CACHED_BLOCK, _LONGEST_LENGTH = 64, 4096, 18
+_MOST_SIZE_UPDATES = 2  # In a block: the least size since the last one, then the final one (RFC 7541, 4.2).
 _PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
 _HTTP_1 = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 _is_name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
@@ -88,6 +89,9 @@ class BlockDecoder:
         known = self._known.get(block)
         if known is not None:
             return known
+        is_resized = _is_size_update(block, 0)
+        if is_resized:
+            _check_size_updates(block)
         newest = self._table[0] if self._table else None
         try:
             decoded = RequestHead(list(self._decoder.decode(block, raw=True)))
@@ -95,15 +99,35 @@ class BlockDecoder:
             is_large = isinstance(error, OversizedHeaderListError)
             code = ErrorCode.ENHANCE_YOUR_CALM if is_large else ErrorCode.COMPRESSION_ERROR
             raise Fault(code, "undecodable headers", Hit.HEADER_LIST if is_large else Hit.PROTOCOL) from None
-        # An insertion puts a new tuple first or clears the table; a size update, 001xxxxx, which may evict, is
-        # possible only at the start of a block (RFC 7541, 2.3.2, 4.2 and 4.4).
-        is_resized = b"\x20" <= block[:1] < b"\x40"
+        # An insertion puts a new tuple first or clears the table; a size update, which may evict, is possible only at
+        # the start of a block: the library refuses it elsewhere (RFC 7541, 2.3.2, 4.2 and 4.4).
         has_changed = is_resized or (self._table[0] if self._table else None) is not newest
         if has_changed or len(self._known) >= _CACHED_BLOCKS:
             self._known.clear()
         if not has_changed and len(block) <= _LONGEST_CACHED_BLOCK:
             self._known[block] = decoded
         return decoded
+
+
+def _is_size_update(block: bytes, position: int) -> bool:
+    """Whether the octet begins a dynamic table size update, 001xxxxx (RFC 7541, 6.3)."""
+    return block[position : position + 1] >= b"\x20" and block[position] < 0x40
+
+
+def _check_size_updates(block: bytes) -> None:
+    """Refuse a block with more size updates than any encoder needs. The library takes a block full of them."""
+    position = count = 0
+    while _is_size_update(block, position):
+        count += 1
+        is_allowed = count <= _MOST_SIZE_UPDATES
+        require(is_allowed, ErrorCode.COMPRESSION_ERROR, "too many table size updates in a header block")
+        is_long = block[position] & 0x1F == 0x1F
+        position += 1
+        while is_long and position < len(
+            block
+        ):  # Further octets of the number: all but the last have the top bit.
+            is_long = block[position] >= 0x80
+            position += 1
 
 
 def encode_block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -43,6 +43,9 @@ class Limits:
     connection_window_bytes: int = 16 << 20  # Granted in advance, so held beyond the budget at worst.
     connection_buffer_bytes: int = 2 << 30  # Held for one connection; beyond it no window is granted.
     process_buffer_bytes: int = 4 << 30  # Held for all; beyond it answers without window are refused, too.
+    process_limit_bytes: int = (
+        5 << 30
+    )  # Held for all; beyond it messages are refused, also those on their way.
     arena_reserve_bytes: int = 0  # With less than this left in the arena no window is granted.
     max_header_list_bytes: int = 16 << 10  # Announced; a call with more is refused.
     max_header_block_bytes: int = 64 << 10  # Compressed or not, more ends the connection.

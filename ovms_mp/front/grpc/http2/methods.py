@@ -27,6 +27,8 @@ class Unary(NamedTuple):
 
     handler: Callable[[Any, int], Awaitable[bytes | Gathered]]  # Monotonic ns or 0. Any: as of ``finish``.
     make_sink: Callable[[int], MessageSink | None] | None = None  # By length; None if octets are as good.
+    max_bytes: int = 0  # Of a message, if that is less than what the server takes; 0 if not.
+    unpacked_limit: Callable[[int], int] | None = None  # How long so many packed octets may become.
 
 
 class Streaming(NamedTuple):

@@ -7,6 +7,7 @@ all is in the kernel (or encrypted), and that is when memory behind replies is r
 
 import asyncio
 import functools
+import heapq
 import logging
 import random
 import ssl
@@ -34,6 +35,8 @@ _START_BYTES, _SCRATCH_BYTES, _UNTAKEN_BYTES = 2 << 10, 512 << 10, 16 << 20  # U
 _LONE_TURN_NS = SECOND_NS // 250  # PERF: of the only connection; tasks and answers go in larger groups.
 _TURN_NS = SECOND_NS // 4000  # After so long with what one connection sent it is the others' turn.
 _SUSPECTS_REST, _CALM_NS = 9, SECOND_NS // 50  # Times what they took; new connections', for each fault.
+_PARTED_PART, _LEAVING_PART = 32, 16  # Of all connections: parted with at once; told to go and still there.
+_FULL_NS = SECOND_NS // 20
 _LARGE_BYTES = 64 << 10  # Octets from which a system call of their own is cheaper than a copy.
 
 
@@ -73,7 +76,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
         tls = transport.get_extra_info("ssl_object")
         # NOTE: TLS transports pause at the mark, plain ones above it; behind a handshake this may pause us at once.
         self._transport.set_write_buffer_limits(high=0 if tls is None else 1)
-        has_room = len(server.protocols) < guard.limits.max_connections
+        has_room = server.has_room(self._opened_ns)
         guard.counters[Hit.CONNECTIONS] += not has_room
         server.protocols.add(self)
         server.changed.set()
@@ -158,6 +161,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
     def connection_lost(self, _error: Exception | None) -> None:
         """End all calls."""
         self._server.protocols.discard(self)
+        self._server.leaving.pop(self, None)
         self._server.changed.set()
         contain("grpc.connection_lost", "this connection", self.connection.close, ErrorCode.NO_ERROR, "")
         self._release(self._unwritten + self.connection.output.take()[1])
@@ -233,6 +237,25 @@ class Http2Protocol(asyncio.BufferedProtocol):
         self.connection.close(ErrorCode.NO_ERROR, "")
         self.wake()
 
+    def idle_rank(self, now_ns: int) -> tuple[bool, int] | None:
+        """Whom to part with first: who has not even greeted for a while, then who is idle for longest; None: busy."""
+        connection = self.connection
+        if connection.streams or connection.is_closed:
+            return None
+        since_ns = self._active_ns if connection.last_id == self._last_id_seen else now_ns
+        has_greeted = connection.is_settled or now_ns - self._opened_ns < SECOND_NS
+        return has_greeted, since_ns
+
+    @_alone
+    def leave(self) -> None:
+        """End a connection that has no calls. Its client knows that a call it may just begin was not processed."""
+        self.connection.close(ErrorCode.NO_ERROR, "")
+        self.wake()
+
+    def abort(self) -> None:
+        """Give the descriptor back now."""
+        self._transport.abort()
+
     @_alone
     def tick(self) -> None:
         """Look at all deadlines of the connection and of its calls."""
@@ -281,7 +304,9 @@ class Http2Server:
         self.protocols: set[Http2Protocol] = set()
         self.scratch, self.changed = memoryview(bytearray(_SCRATCH_BYTES)), asyncio.Event()
         self._listeners, self.ports, self._turn = list[asyncio.Server](), list[int](), 0
+        self.leaving: dict[Http2Protocol, None] = {}  # Idle ones that were told to go, the first one first.
         self.calm_ns = 0  # Until then new connections are not read.
+        self._full_until_ns = 0  # Until then all connections are taken for busy.
         self._timer: Periodic | None = None
 
     async def start(self, addresses: Sequence[str]) -> None:
@@ -305,6 +330,30 @@ class Http2Server:
     def _parts(self) -> int:
         """In how many turns all connections are looked at."""
         return 10 if len(self.protocols) > _FEW_CONNECTIONS else 1
+
+    def has_room(self, now_ns: int) -> bool:
+        """Whether there may be one more connection; if not, those that are idle for longest go."""
+        most = self.guard.limits.max_connections
+        if len(self.protocols) - len(self.leaving) < most:
+            return True
+        if now_ns < self._full_until_ns:
+            return False
+        ranked = [(rank, id(p), p) for p in self.protocols if (rank := p.idle_rank(now_ns)) is not None]
+        # Several at once, as it takes a look at all of them.
+        gone = [protocol for _, _, protocol in heapq.nsmallest(max(1, most // _PARTED_PART), ranked)]
+        for protocol in gone:
+            self.leaving[protocol] = None
+            protocol.leave()
+        while len(self.leaving) > max(1, most // _LEAVING_PART):
+            first = next(iter(self.leaving))
+            del self.leaving[first]
+            self.protocols.discard(first)
+            first.abort()
+        if not gone:
+            self._full_until_ns = now_ns + _FULL_NS
+        form = "event=connection_limit most=%d closed_idle=%d (raise the limit of open files, or close idle channels)"
+        _log.warning(form, most, len(gone))
+        return bool(gone)
 
     def _tick(self) -> None:
         protocols, self._turn, parts = list(self.protocols), self._turn + 1, self._parts

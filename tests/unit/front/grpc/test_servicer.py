@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from ovms_mp.errors import ConfigRejected, MalformedPayload, OvmsError, UnsupportedOperation
+from ovms_mp.errors import ConfigRejected, MalformedPayload, OvmsError, RequestTooLarge, UnsupportedOperation
 from ovms_mp.front.grpc.servicer import TfsServicer
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 
@@ -65,6 +65,11 @@ def test_a_configuration_in_the_request_is_refused_and_not_ignored() -> None:
         call(service, CONFIG_WITH_A_MODEL)
 
     assert service.deadlines == []
+
+
+def test_a_request_that_would_become_many_objects_is_not_read() -> None:
+    with pytest.raises(RequestTooLarge, match="100000 bytes"):
+        call(PlayedService(True), b"\x0a\x00" * 50_000)
 
 
 def test_bytes_that_are_no_message() -> None:

@@ -20,6 +20,7 @@ from ovms_mp.front.rest.lifespan import Lifespan
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.status import State
 from ovms_mp.wire.messages import ModelRecord, RoutingSnapshot, TensorSpecRecord, VersionRecord, WorkerRecord
+from ovms_mp.wire.specs import FrontLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -143,7 +144,13 @@ def ask(
             reply.body += event.get("body", b"")
 
     async def call() -> None:
-        limits = SimpleNamespace(request_timeout_s=300.0, max_message_bytes=LIMIT)
+        limits = FrontLimits(
+            request_timeout_s=300.0,
+            retry_window_s=1.0,
+            max_message_bytes=LIMIT,
+            max_unpacked_bytes=0,
+            max_body_memory_bytes=64 << 20,
+        )
         lifespan = Lifespan(cast("RestSpec", SimpleNamespace(limits=limits)))
         lifespan.session = cast("FrontSession", SimpleNamespace(service=service))
         app = answering_early(create_app(lifespan))
@@ -320,7 +327,7 @@ def test_a_small_body_that_becomes_a_large_one(service: PlayedService) -> None:
     reply = ask(service, "POST", PREDICT, packed, {"Content-Encoding": "gzip"})
 
     assert (reply.status, reply.headers["connection"]) == (413, "close")
-    assert f"more than {LIMIT} bytes once unpacked" in reply.json()["error"]
+    assert f"once it is unpacked (more than {LIMIT} bytes)" in reply.json()["error"]
 
 
 # Answers before the body.

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import gzip
 import logging
+import weakref
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +123,7 @@ class Handlers:
         self.gate = asyncio.Event()
         self.released = 0
         self.was_cancelled = False
+        self.unpacked_limit = 0
 
     def methods(self) -> dict[str, Unary | Streaming]:
         return {
@@ -131,6 +134,8 @@ class Handlers:
             "/s/Break": Unary(self.fail),
             "/s/Cancel": Unary(self.cancel),
             "/s/Sink": Unary(self.echo, Sink),
+            "/s/Small": Unary(self.echo, None, 4, lambda _: 100),
+            "/s/Unpacked": Unary(self.echo, None, 0, lambda _: self.unpacked_limit),
             "/s/Bidi": Streaming(self.bidi),
             "/s/Many": Streaming(self.many),
             "/s/Late": Streaming(self.late),
@@ -138,9 +143,9 @@ class Handlers:
             "/s/Stubborn": Unary(self.stubborn),
         }
 
-    async def echo(self, request: bytes, deadline_ns: int) -> bytes:
-        self.seen.append((request, deadline_ns))
-        return request
+    async def echo(self, request: bytes | bytearray, deadline_ns: int) -> bytes:
+        self.seen.append((bytes(request), deadline_ns))
+        return bytes(request)
 
     async def gather(self, request: bytes, _deadline_ns: int) -> Gathered:
         return Gathered([b"<", memoryview(request), b">"], self.release)
@@ -192,13 +197,24 @@ class Handlers:
         raise OvmsError("too late")
 
 
+class CountingGuard(Guard):
+    """Remembers the most that was held."""
+
+    peak_bytes = 0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "held_bytes":
+            self.peak_bytes = max(self.peak_bytes, value)
+
+
 class Client:
     """A client's octets into calls, and what came back."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         Sink.made = []
         self.handlers = Handlers()
-        self.guard = Guard(limits if limits is not None else Limits())
+        self.guard = CountingGuard(limits if limits is not None else Limits())
         self.now_ns = SECOND
         self.wakes = 0
         new_call: Callable[..., Call] = functools.partial(Call, self.handlers.methods(), self.wake)
@@ -254,10 +270,11 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
 
 
 def one_call(
-    path: str, body: bytes, *more: tuple[str, str], limits: Limits | None = None
+    path: str, body: bytes, *more: tuple[str, str], limits: Limits | None = None, limit: int = 0
 ) -> tuple[Client, Fields, bytes, Fields]:
     async def go() -> tuple[Client, Fields, bytes, Fields]:
         client = Client(limits)
+        client.handlers.unpacked_limit = limit
         return (client, *await client.call(path, body, *more))
 
     return asyncio.run(go())
@@ -455,11 +472,23 @@ def test_a_long_text_is_cut() -> None:
          (13, "Compression bit set but no encoding configured")),
         ("/s/Echo", message(b"a", 1), (), (13, "Compression bit set but no encoding configured")),
         ("/s/Echo", message(b"abc", 1), (("grpc-encoding", "gzip"),),
-         (13, "Decompression failed due to zlib error: Error -3 while decompressing data: incorrect header check")),
+         (3, "the message is not packed as gzip: Error -3 while decompressing data: incorrect header check")),
         ("/s/Echo", message(gzip.compress(b"abc")[:-1], 1), (("grpc-encoding", "gzip"),),
-         (13, "Decompression failed due to zlib error: it ends too early")),
+         (3, "the message is not packed as gzip: it ends too early")),
         ("/s/Echo", message(gzip.compress(b"abc") + b"x", 1), (("grpc-encoding", "gzip"),),
-         (13, "Decompression failed due to zlib error: it ends too early")),
+         (3, "the message is not packed as gzip: it ends too early")),
+        ("/s/Echo", message(b"", 1), (("grpc-encoding", "gzip"),),
+         (3, "the message is not packed as gzip: it ends too early")),
+        ("/s/Echo", message(gzip.compress(b"abc")[:-8] + bytes(8), 1), (("grpc-encoding", "gzip"),),
+         (3, "the message is not packed as gzip: Error -3 while decompressing data: incorrect data check")),
+        ("/s/Echo", message(gzip.compress(b"") * 2000, 1), (("grpc-encoding", "gzip"),),
+         (3, "the message is not packed as gzip: it has more than 1024 members")),
+        ("/s/Echo", message(gzip.compress(b"abc"), 1), (("grpc-encoding", "deflate"),),
+         (3, "the message is not packed as deflate: Error -3 while decompressing data: incorrect header check")),
+        ("/s/Small", message(b"12345"), (),
+         (8, "Received message larger than max (5 vs. 4); --max_message_mb sets it")),
+        ("/s/Small", message(gzip.compress(bytes(101)), 1), (("grpc-encoding", "gzip"),),
+         (8, "Received message larger than max (24 vs. 4); --max_message_mb sets it")),
         ("/s/Echo", message(b"a"), (("grpc-encoding", "snappy"),), (12, "grpc-encoding 'snappy' is not supported")),
         ("/s/Echo", message(b"a"), (("grpc-timeout", "12x"),), (13, "Error parsing 'grpc-timeout' metadata")),
         ("/s/Echo", message(b"a"), (("grpc-timeout", "0S"),), (4, "Deadline Exceeded")),
@@ -751,8 +780,91 @@ async def test_a_message_without_memory_is_refused_in_time() -> None:
 
     client.connection.streams[1].tick(client.now_ns + 11 * SECOND)
 
-    assert status(parse_block(client.frames()[0][3])) == (8, "no memory for the message")
+    assert status(parse_block(client.frames()[0][3])) == (
+        8,
+        "no memory for the message (--max_body_memory_mb, --arena_size_mb); try again later",
+    )
     assert client.guard.counters[Hit.BUDGET] == 1
+
+
+@run
+async def test_a_message_beyond_the_budget_is_refused_as_it_arrives() -> None:
+    """What windows promised before the budget was used up is not kept, whoever sends it."""
+    client = Client(Limits(process_limit_bytes=3000))
+    client.send(headers(1, call_fields(), end=False) + data(message(b"x" * 4000)[:2000]))
+    client.send(headers(3, call_fields(), end=False) + data(message(b"x" * 4000)[:2000], stream=3))
+
+    code, text = status(client.answer(3)[2])
+    assert code == 8
+    assert "--max_body_memory_mb" in text
+    assert 2000 <= client.guard.held_bytes < 3000
+    assert client.guard.counters[Hit.BUDGET] == 1
+    client.send(data(message(b"x" * 4000)[2000:2500]))
+    client.send(reset(1))
+    assert client.guard.held_bytes == 0
+
+
+@run
+async def test_whoever_lags_gives_way_when_memory_is_short() -> None:
+    client = Client(Limits(process_buffer_bytes=150_000, stream_window_bytes=1 << 20))
+    client.send(headers(1, call_fields(), end=False))
+    for _ in range(5):
+        client.send(data(b"\0\0\2\0\0" + b"x" * 16_000 if not client.guard.held_bytes else b"x" * 16_000))
+    held = client.guard.held_bytes
+    stream = client.connection.streams[1]
+    stream.tick(client.now_ns + 5 * SECOND)
+    assert client.guard.held_bytes == held, "there is memory enough"
+
+    client.guard.held_bytes += 100_000  # Others.
+    stream.tick(client.now_ns + SECOND // 2)
+    assert client.guard.held_bytes == held + 100_000, "it is on its way"
+    stream.tick(client.now_ns + 5 * SECOND)
+    assert client.guard.held_bytes == 100_000
+    assert status(client.answer()[2])[0] == 8
+
+
+@pytest.mark.parametrize("limit", [100, 101])
+def test_what_comes_of_a_packed_message_has_a_limit_of_its_own(limit: int) -> None:
+    body = message(gzip.compress(bytes(101)), 1)
+    client, _, answered, trailers = one_call("/s/Unpacked", body, ("grpc-encoding", "gzip"), limit=limit)
+
+    assert client.guard.held_bytes == 0
+    if limit == 101:
+        assert (answered, status(trailers)) == (message(bytes(101)), (0, ""))
+    else:
+        assert status(trailers)[0] == 8
+        assert "--max_unpacked_mb" in status(trailers)[1]
+
+
+@pytest.mark.parametrize("pieces", [1, 50])
+def test_what_comes_of_a_packed_message_counts(pieces: int) -> None:
+    """All that is unpacked is held in the budget, until the call's end."""
+    body = message(gzip.compress(bytes(1 << 20)) * pieces, 1)
+    limits = Limits(process_limit_bytes=(4 << 20))
+    client, _, _, trailers = one_call("/s/Refuse", body, ("grpc-encoding", "gzip"), limits=limits)
+
+    if pieces == 1:
+        assert status(trailers)[0] == 5
+        assert (1 << 20) <= client.guard.peak_bytes < (4 << 20)
+    else:
+        assert status(trailers)[0] == 8
+        assert client.guard.peak_bytes < (6 << 20)
+
+
+@run
+async def test_a_failed_call_keeps_nothing_alive() -> None:
+    """An error's traceback refers to the request: no circle may keep it until somebody collects garbage."""
+    client = Client()
+    gc.collect()
+    gc.disable()
+    try:
+        client.send(headers(1, call_fields("/s/Refuse"), end=False) + data(message(b"x"), end=True))
+        call = weakref.ref(client.connection.streams[1])
+        await client.finish()
+        await client.settle()
+        assert call() is None
+    finally:
+        gc.enable()
 
 
 @run

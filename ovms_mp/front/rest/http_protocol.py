@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: Apache-2.0
+"""uvicorn's HTTP/1.1 protocol with bounds: of heads, of what is read ahead, and of a silent client's patience.
+
+Where uvicorn's reads all that a client sends and waits for ever, here
+
+- a head longer than 64 KiB, or with more than 256 fields, is answered with 431 (414 for the URL), and the version of
+  the protocol is looked at (505);
+- few requests of a connection are parsed before those ahead of them are answered; the rest is not read;
+- a client that sends a request's head or body, or reads its answer, without progress is cut off;
+- a client that closes its connection cancels what it asked for;
+- an answer that comes before the request's end is not lost: the connection goes on reading for a moment.
+
+Refusals have one JSON document and no traceback, and are counted rather than logged one by one.
+"""
+
+from __future__ import annotations
+
+import http
+import json
+from typing import TYPE_CHECKING, cast
+
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ovms_mp.errors import OvmsError
+from ovms_mp.front.rest.connections import SWEEP_INTERVAL_S
+from ovms_mp.front.rest.early import IS_GONE
+
+if TYPE_CHECKING:
+    import asyncio
+    from typing import Any
+
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+    from ovms_mp.front.rest.connections import Connections
+
+MOST_HEAD_BYTES = 64 << 10
+MOST_FIELDS = 256
+MOST_PIPELINED = 8
+"""Requests behind the one that is answered; a piece may hold some more."""
+_PIECE_BYTES = 1 << 10
+"""What is parsed at once where requests may begin: fifty of the shortest."""
+_BODY_PIECE_BYTES = 16 << 10
+"""The same where a chunked body goes on."""
+_HEAD_TIMEOUT_S = 30.0
+_IDLE_TIMEOUT_S = 75.0
+_LINGER_S = 5.0
+"""How long a connection that is closed before its request's end is still read from: a close with octets unread would
+reset it, and the client might lose the answer (RFC 9112, 9.6)."""
+
+
+class _Refused(Exception):
+    """A head that is not answered by the application."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+class _GatedFlow(FlowControl):
+    """Reading goes on only when nothing is left of what was read before."""
+
+    is_held = False
+
+    def resume_reading(self) -> None:
+        """Read on, unless something is left."""
+        if not self.is_held:
+            super().resume_reading()
+
+
+class _LingeringTransport:
+    """The connection's transport, but that it lets the protocol decide how it closes."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: RestProtocol) -> None:
+        self._protocol = protocol
+        self.inner = transport
+        self.write = transport.write
+
+    def close(self) -> None:
+        """Close now, or when the client has read the answer."""
+        self._protocol.close()
+
+    def is_closing(self) -> bool:
+        """Whether nothing more will be written."""
+        return self._protocol.is_lingering or self.inner.is_closing()
+
+    def __getattr__(self, name: str) -> Any:  # Any: whatever the attribute is.
+        return getattr(self.inner, name)
+
+
+class RestProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._group: Connections = self.app_state["connections"]
+        self._unread = self._group.bodies.share()
+        self._task: asyncio.Task[None] | None = None
+        self._running: RequestResponseCycle | None = None
+        self._unfed = b""
+        """What was read and may not be parsed yet."""
+        self._body_left = 0
+        """Octets that certainly belong to the body which is being received."""
+        self._head_bytes = 0
+        """Octets since the parser last got anywhere."""
+        self._has_progress = False
+        self._refusal = b""
+        """The last answer, behind those to the requests before it."""
+        self.is_lingering = False
+        self._is_fresh = False
+        self._is_between = True
+        """Whether no head has been received since the last answer."""
+        self._unread_bytes = 0
+        self._waited = 0
+        self._waits_for = ""
+        """What the connection had been doing for so many sweeps."""
+
+    # The transport's side.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
+        """A client has connected."""
+        super().connection_made(_LingeringTransport(transport, self))  # type: ignore[arg-type]
+        self.flow = _GatedFlow(transport)
+        self._group.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is closed, by whomever; nobody waits for an answer any more."""
+        self._group.remove(self)
+        self._unread.release()
+        self.is_lingering = False
+        self._unfed = b""
+        self.pipeline.clear()
+        self._cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Octets of requests."""
+        self._unset_keepalive_if_required()
+        self._is_fresh = True
+        if self._unfed:
+            self._unfed += data  # Reading has been paused, so this comes once.
+        elif not self._refusal and not self.is_lingering:
+            self._feed(data)
+
+    def resume_writing(self) -> None:
+        """The client has read most of its answers."""
+        self._unread.release()
+        super().resume_writing()
+
+    def close(self) -> None:
+        """Close the connection; the application has answered or uvicorn ends it."""
+        inner: asyncio.Transport = self.transport.inner  # type: ignore[attr-defined]
+        is_whole = self.cycle is None or not self.cycle.more_body
+        if (is_whole and not self._refusal) or inner.is_closing() or self.is_lingering:
+            inner.close()
+            return
+        self.is_lingering = True
+        self._group.remove(self)
+        self._unfed = b""
+        self.flow.is_held = False  # type: ignore[attr-defined]
+        self.flow.resume_reading()
+        if inner.can_write_eof():
+            inner.write_eof()
+        self.loop.call_later(_LINGER_S, inner.abort)
+
+    # Parsing.
+
+    def _feed(self, data: bytes) -> None:
+        """Parse what may be parsed, and keep the rest."""
+        if len(data) <= _PIECE_BYTES and len(self.pipeline) < MOST_PIPELINED:
+            self._feed_piece(data)
+            return
+        rest = memoryview(data)
+        while rest and not self._refusal and not self.is_lingering:
+            if len(self.pipeline) >= MOST_PIPELINED:
+                self._unfed = bytes(rest)
+                self.flow.pause_reading()
+                self.flow.is_held = True  # type: ignore[attr-defined]
+                return
+            is_in_body = self.cycle is not None and self.cycle.more_body
+            size = min(len(rest), self._body_left or (_BODY_PIECE_BYTES if is_in_body else _PIECE_BYTES))
+            self._feed_piece(rest[:size])
+            rest = rest[size:]
+
+    def _feed_piece(self, piece: bytes | memoryview) -> None:
+        self._has_progress = False
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            pass  # No other protocol is spoken here, so the request is answered as what it is (RFC 9110, 7.8).
+        except httptools.HttpParserError as error:
+            refused = error.__context__
+            if isinstance(refused, _Refused):
+                self._refuse(refused.status, refused.text)
+            else:
+                self._refuse(400, f"Invalid HTTP request received: {error}")
+            return
+        if self._has_progress:
+            self._head_bytes = 0
+        else:
+            self._head_bytes += len(piece)
+            if self._head_bytes > MOST_HEAD_BYTES:
+                refused = _too_long(len(self.url))
+                self._refuse(refused.status, refused.text)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head, or behind a chunked body."""
+        if len(self.headers) >= MOST_FIELDS:
+            raise _Refused(431, f"the request has more than {MOST_FIELDS} header fields")
+        name = name.lower()
+        if name == b"content-length":
+            self._body_left = int(value)
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """A head is here."""
+        self._has_progress = True
+        if self.parser.get_http_version() not in ("1.1", "1.0"):
+            raise _Refused(505, f"HTTP/{self.parser.get_http_version()} is not supported; speak HTTP/1.1")
+        if len(self.url) > MOST_HEAD_BYTES or (
+            self._head_bytes and sum(len(n) + len(v) for n, v in self.headers) > MOST_HEAD_BYTES
+        ):
+            raise _too_long(len(self.url))
+        try:
+            super().on_headers_complete()
+        except httptools.HttpParserError:
+            raise _Refused(400, "the request's target is no URL") from None
+        except UnicodeError:
+            raise _Refused(400, "the request's target is not ASCII") from None
+        self._is_between = False
+        self._group.is_busy(self)
+
+    def on_body(self, body: bytes) -> None:
+        """Octets of a body."""
+        self._has_progress = True
+        self._body_left = max(0, self._body_left - len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is here."""
+        self._has_progress = True
+        self._body_left = 0
+        super().on_message_complete()
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer behind what is being answered, then close."""
+        self._group.counts[f"http_{status}"] += 1
+        self._refusal = _answer(status, text)
+        if self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete:
+            self._drop_unfinished()
+        if self.cycle is None or (self.cycle.response_complete and not self.pipeline):
+            self._send_refusal()
+
+    def _drop_unfinished(self) -> None:
+        """The last request is the one that is refused, in its body; those before it are answered."""
+        if self._running is self.cycle:
+            self._cancel()
+            if self.cycle.response_started:
+                self._abort()
+            else:
+                self._send_refusal()
+        else:
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else cast("RequestResponseCycle", self._running)
+
+    def _cancel(self) -> None:
+        """End the handler that runs; it must not answer."""
+        if self._task is not None and self._running is not None and not self._task.done():
+            self._running.disconnected = True
+            cast("dict[str, Any]", self._running.scope)[IS_GONE] = True
+            self._task.cancel()
+
+    def _send_refusal(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(self._refusal)
+            self.transport.close()
+
+    # Requests.
+
+    def _start_asgi_task(
+        self, cycle: RequestResponseCycle, app: Any
+    ) -> None:  # Any: uvicorn's own name of it.
+        task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+        self._task, self._running = task, cycle
+
+    def on_response_complete(self) -> None:
+        """An answer has been handed to the transport."""
+        super().on_response_complete()
+        if self.flow.write_paused:
+            try:
+                self._unread.grow(self.transport.get_write_buffer_size() - self._unread.nbytes)
+            except OvmsError:
+                self._group.counts["answer_memory"] += 1
+                self._abort()
+                return
+        if self._unfed and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            data, self._unfed = self._unfed, b""
+            self.flow.is_held = False  # type: ignore[attr-defined]
+            self._feed(data)
+            if not self._unfed:
+                self.flow.resume_reading()
+        if self.cycle.response_complete and not self.pipeline:
+            self._is_between = True
+            self._waited = 0
+            self._group.is_idle(self)
+            if self._refusal:
+                self._send_refusal()
+
+    # The group's side.
+
+    def check(self) -> str:
+        """See :class:`~ovms_mp.front.rest.connections.Connection`."""
+        is_fresh, self._is_fresh = self._is_fresh, False
+        unread, self._unread_bytes = self._unread_bytes, self.transport.get_write_buffer_size()
+        timeout_s = self._group.client_timeout_s
+        if self._unread_bytes:
+            name, is_waiting = "answer_unread", self._unread_bytes >= unread > 0
+        elif self._is_between:
+            # From its first octet on a head has to be here in time, however it dribbles.
+            has_begun = self._head_bytes > 0
+            timeout_s = min(_HEAD_TIMEOUT_S, timeout_s) if has_begun else _IDLE_TIMEOUT_S
+            name, is_waiting = ("head_late" if has_begun else "idle"), True
+        else:
+            name, is_waiting = (
+                "body_late",
+                self.cycle.more_body and not is_fresh and not self.flow.read_paused,
+            )
+        self._waited = self._waited + 1 if is_waiting and name == self._waits_for else 0
+        self._waits_for = name
+        if self._waited * SWEEP_INTERVAL_S < timeout_s:
+            return ""
+        if name == "head_late":
+            self._refuse(408, "the request's head did not arrive in time")
+        else:
+            self._abort()
+        return name
+
+    def evict(self) -> None:
+        """See :class:`~ovms_mp.front.rest.connections.Connection`."""
+        self._abort()
+
+    def turn_away(self) -> None:
+        """See :class:`~ovms_mp.front.rest.connections.Connection`."""
+        self.transport.write(_answer(503, "the server has no room for another connection; try again later"))
+        self.transport.inner.close()  # type: ignore[attr-defined]  # without waiting for what it may send
+
+    def _abort(self) -> None:
+        self.transport.inner.abort()  # type: ignore[attr-defined]  # of _LingeringTransport
+
+
+def _answer(status: int, text: str) -> bytes:
+    body = json.dumps({"error": text}).encode()
+    head = (
+        f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _too_long(url_bytes: int) -> _Refused:
+    if url_bytes > MOST_HEAD_BYTES // 2:
+        return _Refused(414, f"the request's URL is longer than {MOST_HEAD_BYTES} bytes")
+    return _Refused(431, f"the request's header fields are longer than {MOST_HEAD_BYTES} bytes together")

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a hostile or careless REST client sends, and the client beside it that wants nothing but answers."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import http.client
+import json
+import math
+import os
+import re
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from typing import Self
+
+MIB = 1 << 20
+TIMEOUT_S = 30.0
+_PACE_S = 0.002
+
+
+def bodies(packed_mib: int = 48) -> dict[str, tuple[bytes, bool]]:
+    """Bodies that take much more than they look, by name, and whether they are packed."""
+
+    def of(element: bytes, last: bytes, nbytes: int) -> bytes:
+        return b'{"instances": [' + element * (nbytes // len(element)) + last + b"]}"
+
+    def packed(element: bytes, last: bytes) -> tuple[bytes, bool]:
+        return gzip.compress(of(element, last, packed_mib * MIB), 6), True
+
+    member = gzip.compress(b"")
+    return {
+        "packed empty objects": packed(b"{},", b"NaN"),
+        "packed empty lists": packed(b"[],", b"NaN"),
+        "packed integers": packed(b"1,", b"NaN"),
+        "packed nested empties": packed(b"[[[[]]]],", b"NaN"),
+        "packed white space": packed(b"    ", b"1"),
+        "packed strings": packed(b'"",', b"1"),
+        "empty members": (member * (4 * MIB // len(member)), True),
+        "members of one octet": (gzip.compress(b" ") * 50_000, True),
+        "empty objects": (of(b"{},", b"NaN", 3 * MIB), False),
+        "empty lists": (of(b"[],", b"NaN", 3 * MIB), False),
+        "nulls": (of(b"null,", b"1", 3 * MIB), False),
+        "brackets": (b'{"instances": ' + b"[" * (3 * MIB), False),
+        "a long key": (b'{"inputs": {"' + b"k" * 3 * MIB + b'": [1]}}', False),
+        "many keys": (
+            b'{"inputs": {' + b",".join(b'"k%d": [1]' % n for n in range(200_000)) + b"}}",
+            False,
+        ),
+    }
+
+
+def exchange(port: int, octets: bytes, timeout_s: float = TIMEOUT_S) -> bytes:
+    """Send octets as far as the server takes them; all that it answers until it closes the connection."""
+    heard = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(octets)
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(MIB):
+                heard += part
+    return heard
+
+
+def status_of(answer: bytes) -> int:
+    """The status of the first answer; 0 if there is none."""
+    found = re.match(rb"HTTP/1\.1 (\d+)", answer)
+    return int(found[1]) if found else 0
+
+
+class Client:
+    """Asks ``tiny`` all the time on one connection, and notes how long each request took."""
+
+    def __init__(self, port: int) -> None:
+        self.failures: list[str] = []
+        self._port = port
+        self._took_ms: list[float] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(2 * TIMEOUT_S)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        body = json.dumps({"instances": [list(range(10))]})
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
+        while not self._stopping.wait(_PACE_S):
+            started = time.perf_counter()
+            try:
+                connection.request("POST", "/v1/models/tiny:predict", body)
+                response = connection.getresponse()
+                answer = response.read()
+                if response.status != 200:
+                    self.failures.append(f"{response.status}: {answer[:200]!r}")
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+                connection.close()
+            self._took_ms.append((time.perf_counter() - started) * 1e3)
+        connection.close()
+
+    @property
+    def answers(self) -> int:
+        """So many so far."""
+        return len(self._took_ms)
+
+    def p99_ms(self) -> float:
+        """Of all requests, also failed ones."""
+        return float(np.percentile(self._took_ms, 99)) if self._took_ms else math.inf
+
+
+class Watch:
+    """The most private memory that a process has while this is open, in MiB, and its processor time then in seconds."""
+
+    def __init__(self, pid: int) -> None:
+        self.before_mib = self.peak_mib = 0
+        self.processor_s = 0.0
+        self._pid = pid
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self.before_mib = self.peak_mib = self.now_mib()
+        self.processor_s = -self._processor_s()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self.processor_s += self._processor_s()
+
+    @property
+    def growth_mib(self) -> int:
+        """How much more it has had than at the beginning."""
+        return self.peak_mib - self.before_mib
+
+    def now_mib(self) -> int:
+        """Its private memory at this moment."""
+        found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{self._pid}/status").read_text())
+        assert found is not None
+        return int(found[1]) >> 10
+
+    def _run(self) -> None:
+        while not self._stopping.wait(0.01):
+            self.peak_mib = max(self.peak_mib, self.now_mib())
+
+    def _processor_s(self) -> float:
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
