@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from ovms_mp import errors
-from ovms_mp.errors import Code, ExitCode, OvmsError, error_classes, error_from_record
+from ovms_mp.errors import Code, ExitCode, OvmsError, error_classes, error_from_record, shortened
 
 HTTP = {
     # TF Serving's http_server.cc, with style.md 2.8's words for the two that it lacks.
@@ -124,3 +124,11 @@ def test_exit_codes() -> None:
         "BOOT_FAILED": 3,
         "INTERNAL": 70,
     }
+
+
+def test_a_long_text_is_shortened_and_keeps_its_end() -> None:
+    assert shortened("x" * 2048) == "x" * 2048
+    text = shortened("a" * 1_000_000 + "; raise --some_flag")
+    assert len(text) < 2100
+    assert "(1000019 characters)" in text
+    assert text.endswith("raise --some_flag")

@@ -16,7 +16,7 @@ import numpy as np
 
 from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.rest.tfs_json import decode_predict
-from ovms_mp.front.rest.tfs_json_decode import EXACT_FLOAT, JsonFormat
+from ovms_mp.front.rest.tfs_json_decode import JsonFormat
 from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.model.dtypes import DType, Kind
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ovms_mp.front.budget import BodyShare
+    from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
 
 LONG_BYTES = 256 << 10
@@ -35,9 +36,11 @@ _VALUE_BYTES = 24
 _HEAD = re.compile(
     rb'\s*\{\s*(?:"signature_name"\s*:\s*"[^"\\]{0,999}"\s*,\s*)?"instances"\s*:\s*\[\s*(?=\{)'
 )
-_TAIL = re.compile(rb'\s*\]\s*(?:,\s*"signature_name"\s*:\s*"[^"\\]{0,999}"\s*)?\}\s*')
+_TAIL = re.compile(rb'\s*\]\s*(?:,\s*"signature_name"\s*:\s*"[^"\\]{0,999}"\s*)?\}\s*\Z')
 _BETWEEN = re.compile(rb"\s*,\s*(?=\{)")
 _ROW_INDEX = re.compile(r"instances\[(\d+)\]")
+_BEYOND_INT64 = 1 << 63
+_LONGEST_TAIL = 1100
 _MARKS = frozenset('{}[]"\\')
 
 
@@ -56,12 +59,12 @@ async def decode_long(
         OvmsError: There is no memory to read it.
     """
     share.grow(_VALUE_BYTES * count_values(body))
-    head, end = _HEAD.match(body), body.rfind(b"]")
-    if not head or not _TAIL.fullmatch(body, max(0, end)) or any(_MARKS & set(spec.name) for spec in inputs):
+    head, tail = _HEAD.match(body), _TAIL.search(body, len(body) - _LONGEST_TAIL)
+    if not head or not tail or any(_MARKS & set(spec.name) for spec in inputs):
         return decode_predict(body, inputs)
     parts: dict[str, list[GivenTensor]] = {spec.name: [] for spec in inputs}
     rows = 0
-    for piece in _pieces(body, head.end(), end):
+    for piece in _pieces(body, head.end(), tail.start()):
         given = _rows_of(piece, rows, inputs)
         for spec in inputs:
             parts[spec.name].append(given[spec.name])
@@ -122,21 +125,22 @@ def _joined(tensors: list[GivenTensor], spec: TensorSpec) -> GivenTensor:
     dtypes = {tensor.dtype for tensor in tensors}
     if len(dtypes) == 1:
         dtype = tensors[0].dtype
-    elif DType.FP64 not in dtypes and DType.UINT64 not in dtypes:
-        dtype = DType.INT64
-    elif spec.dtype.kind is Kind.FLOAT or not any(map(_has_long_integers, tensors)):
+    elif spec.dtype.kind is Kind.FLOAT or not all(map(_is_whole, arrays)):
+        # Rounded where the model rounds anyway, or where a fraction will be refused.
         dtype = DType.FP64
+    elif not any((array >= _BEYOND_INT64).any() for array in arrays):
+        dtype = DType.INT64
+    elif not any((array < 0).any() for array in arrays):
+        dtype = DType.UINT64
     else:
         raise MalformedPayload(
-            f"Invalid inputs in request body: input {spec.name!r}: 'instances' mixes integers of more than 53 bits "
-            f"with other numbers; send it in the column format ('inputs')"
+            f"Invalid inputs in request body: input {spec.name!r} ({spec.dtype.name}): 'instances' has negative "
+            f"numbers and others beyond {_BEYOND_INT64 - 1}, which is out of range"
         )
     values = np.concatenate([array.astype(dtype.numpy, copy=False) for array in arrays])
     return GivenTensor(dtype, (rows, *shape), values)
 
 
-def _has_long_integers(tensor: GivenTensor) -> bool:
-    values = np.asarray(tensor.values)
-    return tensor.dtype in (DType.INT64, DType.UINT64) and bool(
-        (np.abs(values.astype(np.float64)) >= EXACT_FLOAT).any()
-    )
+def _is_whole(values: AnyArray) -> bool:
+    """Whether an integer array holds the values exactly; floats of such a model that do are below 2**53."""
+    return values.dtype.kind != "f" or bool((np.trunc(values) == values).all())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.manager.machine import parse_core_list, read_machine, read_quota
+from ovms_mp.manager.machine import parse_core_list, read_machine, read_memory, read_quota
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -209,3 +209,34 @@ def test_this_machine() -> None:
     assert {core for node in machine.nodes for core in node} == set(machine.cores)
     assert all(core in machine.siblings[core] for core in machine.cores)
     assert machine.quota_cores is None or machine.quota_cores > 0
+
+
+# Memory.
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, 2 << 30),
+        ({"/user.slice": "max\n"}, 2 << 30),
+        ({"/user.slice/app.service": "1073741824\n", "": "max\n"}, 1 << 30),
+        ({"/user.slice/app.service": "max\n", "/user.slice": "536870912\n"}, 512 << 20),
+        ({"/user.slice": "9223372036854771712\n"}, 2 << 30),
+    ],
+)
+def test_memory_of_the_machine_or_the_group(tmp_path: Path, limits: dict[str, str], expected: int) -> None:
+    unified(tmp_path, {})
+    write(tmp_path, "proc/meminfo", "MemTotal:        2097152 kB\nMemFree: 1 kB\n")
+    for place, text in limits.items():
+        write(tmp_path, f"sys/fs/cgroup{place}/memory.max", text)
+
+    assert read_memory(tmp_path) == expected
+
+
+def test_memory_of_a_legacy_group(tmp_path: Path) -> None:
+    legacy(tmp_path, {})
+    write(tmp_path, "proc/meminfo", "MemTotal: 2097152 kB\n")
+    write(tmp_path, "sys/fs/cgroup/memory/docker/memory.limit_in_bytes", "1048576\n")
+
+    assert read_memory(tmp_path) == 1 << 20
+    assert read_memory(tmp_path / "nothing") > 0

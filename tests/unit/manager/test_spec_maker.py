@@ -112,3 +112,27 @@ def test_the_arbiter(maker: SpecMaker) -> None:
     assert (spec.kind, spec.limits) == ("rest", LIMITS)
     assert (spec.listen_descriptors, spec.beat_descriptor, spec.rest_workers) == ((9, 10), 11, 2)
     assert (spec.stop_grace_s, spec.stuck_timeout_s) == (13.0, 17.0)
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "message_mb", "workers", "expected_mib"),
+    [
+        (32_768, 1025, 1, 4096),
+        (32_768, 1025, 8, 1089),
+        (2048, 1025, 1, 512),
+        (256, 100, 1, 64),
+        (128, 100, 1, 64),
+    ],
+)
+def test_the_automatic_budget_of_bodies(
+    memory_mib: int, message_mb: int, workers: int, expected_mib: int
+) -> None:
+    config = ServerConfig(
+        models=(),
+        grpc=GrpcConfig(workers=workers),
+        rest=RestConfig(port=8001, workers=workers),
+        limits=LimitsConfig(max_message_mb=message_mb),
+    )
+    maker = SpecMaker(config, "run", "ipc://@control", ARENAS, memory_mib << 20)
+
+    assert maker.grpc_front("g").limits.max_body_memory_bytes == expected_mib << 20
