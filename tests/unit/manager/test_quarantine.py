@@ -62,7 +62,7 @@ class Scene:
             lambda child, message: self.sent.append((child.child_id, message)), self.timers, 600.0
         )
         self.staff = Staff(config, MACHINE, self.supervisor, self.workers, self.timers)
-        self.staff.connect(SpecMaker(config, "run", "ipc://@control", ()), self, (5,))  # type: ignore[arg-type]
+        self.staff.connect(SpecMaker(config, "run", "ipc://@control", (), 8 << 30), self, (5,))  # type: ignore[arg-type]
         self.catalogue = Catalogue(models, LimitsConfig(), self.workers, self.trials)
         self.books = self.catalogue.deployments
         self.quarantine = Quarantine(self.catalogue, self.staff)
