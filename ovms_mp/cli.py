@@ -30,6 +30,7 @@ from ovms_mp.config import (
 )
 from ovms_mp.engine_flags import checked_engine, make_cache_dir
 from ovms_mp.errors import ConfigError, ExitCode
+from ovms_mp.log import keep_standard_descriptors, say
 from ovms_mp.model_flags import add_file_flag, add_model_flags, read_models
 
 if TYPE_CHECKING:
@@ -68,12 +69,12 @@ _IGNORED_VARIABLES = ("PLUGIN_DIR", "ENGINE_REQUESTS_QUEUE_SIZE", "ENGINE_REQUES
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    keep_standard_descriptors()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(given, MappingProxyType(dict(os.environ)))
     except ConfigError as error:
-        for line in error.message.splitlines():
-            sys.stderr.write(f"ovms_mp: error: {line}\n")
+        say("\n".join(f"ovms_mp: error: {line}" for line in error.message.split("\n")))
         return ExitCode.USAGE
     except _EarlyExit as done:
         return done.code

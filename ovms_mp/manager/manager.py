@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import DeviceUnavailable, ExitCode, ProtocolError
+from ovms_mp.log import reopen_logs
 from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.fronts import Fronts
@@ -29,6 +30,7 @@ from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.trials import Trials
 from ovms_mp.manager.workers import Workers
 from ovms_mp.wire.channels import Poller, Router, new_endpoint
+from ovms_mp.wire.lifetime import LOG_SIGNALS, release_log_signals
 from ovms_mp.wire.messages import (
     PROTOCOL_VERSION,
     ArenaReleased,
@@ -147,9 +149,10 @@ class Manager:
         self._signal_read, self._signal_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poller.register(self._signal_read)
         signal.set_wakeup_fd(self._signal_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, *LOG_SIGNALS):
             # The wake-up descriptor carries the signal's number; the handler has nothing to do.
             signal.signal(number, _ignore)
+        release_log_signals()
         return self
 
     def __exit__(
@@ -441,6 +444,9 @@ class Manager:
         if self._signal_read not in readable:
             return
         for number in os.read(self._signal_read, 256):
+            if number in (signal.SIGHUP, signal.SIGUSR1):
+                reopen_logs()
+                self._supervisor.reopen_logs()
             if number == signal.SIGHUP:
                 _log.info("event=reload reason=SIGHUP")
                 self._look_now()

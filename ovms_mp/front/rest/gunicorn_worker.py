@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from uvicorn_worker import UvicornWorker
 
+from ovms_mp.wire.lifetime import holding_log_signals, take_log_signals
+
 if TYPE_CHECKING:
     from typing import Any, ClassVar
 
@@ -21,3 +23,9 @@ class RestWorker(UvicornWorker):
         "access_log": False,
         "server_header": False,
     }
+
+    def init_signals(self) -> None:
+        """Have no signal end this process that is not meant to; for a moment gunicorn lets all of them."""
+        with holding_log_signals():
+            super().init_signals()
+            take_log_signals()
