@@ -116,7 +116,7 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: st
         if given["config_path"] is not None:
             raise ConfigError("--check FILE and --config_path FILE: name the file once")
         given["config_path"] = check
-    effective = _effective_config(given, environment, command)
+    effective = _effective_config(given, environment, command, is_check=check is not None)
     config = effective.config
     if check is not None and config.config_path is not None:
         from ovms_mp.config_check import explain
@@ -147,7 +147,7 @@ def effective_config(arguments: Sequence[str], environment: Mapping[str, str], c
 
 
 def _effective_config(
-    given: Mapping[str, str | None], environment: Mapping[str, str], command: str
+    given: Mapping[str, str | None], environment: Mapping[str, str], command: str, *, is_check: bool = False
 ) -> Effective:
     notices = [
         f"{name} is set and has no effect: its subject does not exist here"
@@ -170,9 +170,15 @@ def _effective_config(
     supervision: SupervisionConfig = others["supervision"]
     _check_supervision(supervision)
     repository: RepositoryConfig = others["repository"]
-    models, config_path = read_models(given, command, notices, is_strict=repository.is_strict)
+    named = read_models(given, command, notices, is_strict=repository.is_strict, is_check=is_check)
     config = ServerConfig(
-        models=models, config_path=config_path, grpc=grpc, rest=rest, engine=engine, **others
+        models=named.models,
+        refused=named.refused,
+        config_path=named.config_path,
+        grpc=grpc,
+        rest=rest,
+        engine=engine,
+        **others,
     )
     return Effective(config, tuple(notices))
 

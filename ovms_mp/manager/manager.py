@@ -105,14 +105,13 @@ class Manager:
             cache_dir=config.engine.cache_dir,
         )
         self._catalogue = Catalogue(config.models, config.limits, self._workers, self._trials)
+        self._catalogue.refuse(config.refused)
         self._catalogue.on_outdated = self._ask_plan
         self._workers.watch = self._catalogue.deployments
         self._repository = Repository(
             config.repository.settle_s, is_watching=config.repository.poll_wait_s > 0
         )
-        self._config_file = (
-            ConfigFile(config.config_path, is_strict=config.is_strict) if config.config_path else None
-        )
+        self._config_file = ConfigFile.of(config)
         self._reloads = ReloadRequests()
         self._phase = Phase.LOADING
         self._started_at = time.monotonic()
@@ -213,9 +212,9 @@ class Manager:
         self._repository.arm(self._catalogue.configs, self._config.config_path)
         may_read = is_asked or self._config.repository.poll_wait_s > 0
         if self._config_file is not None and (may_read or self._config_file.is_being_read):
-            models, again_at = self._config_file.read_if_changed(is_asked=is_asked)
-            if models is not None:
-                self._catalogue.reconfigure(models)
+            document, again_at = self._config_file.read_if_changed(is_asked=is_asked)
+            if document is not None:
+                self._catalogue.reconfigure(document.models, document.refused)
                 self._repository.arm(self._catalogue.configs, self._config.config_path)
             if again_at is not None:
                 self._timers.call_at(again_at, self._ask_plan)

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(ovms_mp.__file__).parent
-BASE = {"errors", "log", "model"}
+BASE = {"errors", "log", "files", "model"}
 MAY_IMPORT = {
     "errors": set[str](),
-    "log": set[str](),
+    "files": set[str](),
+    "log": {"log_sinks"},
+    "log_sinks": set[str](),
     "model": {"errors"},
     "config": BASE,
     "model_keys": {"model"},
