@@ -30,7 +30,7 @@ from ovms_mp.config import (
 )
 from ovms_mp.engine_flags import checked_engine, make_cache_dir
 from ovms_mp.errors import ConfigError, ExitCode
-from ovms_mp.log import keep_standard_descriptors, say
+from ovms_mp.log import keep_standard_descriptors, printable, say
 from ovms_mp.model_flags import add_file_flag, add_model_flags, read_models
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: st
     if check is not None and config.config_path is not None:
         from ovms_mp.config_check import explain
 
-        sys.stdout.write(explain(config.models, config.config_path, effective.notices) + "\n")
+        text = explain(config.models, config.config_path, effective.notices)
+        sys.stdout.write("".join(f"{printable(line)}\n" for line in text.split("\n")))
         return ExitCode.CLEAN
     make_cache_dir(config.engine.cache_dir)
     # Imported late: `--help` and usage errors need none of it.

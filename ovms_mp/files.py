@@ -30,10 +30,13 @@ def read_regular(path: Path | str, most_bytes: int) -> bytes:
     """
     # Non-blocking, as opening a FIFO would wait for a writer; no terminal becomes this process's own.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with open(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
-        content = file.read(most_bytes + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(most_bytes + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > most_bytes:
         raise OSError(errno.EFBIG, f"it is too long; at most {_size(most_bytes)} are read")
     return content

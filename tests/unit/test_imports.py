@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "config_check": BASE | {"config", "storage"},
     "engine_flags": {"errors", "config"},
     "model_flags": BASE | {"config", "config_file", "json_document", "model_keys", "model_settings"},
-    "status_command": {"errors"},
+    "status_command": {"errors", "log"},
     "wire": BASE,
     "storage": BASE | {"config", "wire"},
     "worker": BASE | {"config", "wire"},
