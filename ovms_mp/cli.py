@@ -30,6 +30,7 @@ from ovms_mp.config import (
 )
 from ovms_mp.engine_flags import checked_engine, make_cache_dir
 from ovms_mp.errors import ConfigError, ExitCode
+from ovms_mp.log import keep_standard_descriptors, printable, say
 from ovms_mp.model_flags import add_file_flag, add_model_flags, read_models
 
 if TYPE_CHECKING:
@@ -68,12 +69,12 @@ _IGNORED_VARIABLES = ("PLUGIN_DIR", "ENGINE_REQUESTS_QUEUE_SIZE", "ENGINE_REQUES
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    keep_standard_descriptors()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(given, MappingProxyType(dict(os.environ)))
     except ConfigError as error:
-        for line in error.message.splitlines():
-            sys.stderr.write(f"ovms_mp: error: {line}\n")
+        say("\n".join(f"ovms_mp: error: {line}" for line in error.message.split("\n")))
         return ExitCode.USAGE
     except _EarlyExit as done:
         return done.code
@@ -115,12 +116,13 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: st
         if given["config_path"] is not None:
             raise ConfigError("--check FILE and --config_path FILE: name the file once")
         given["config_path"] = check
-    effective = _effective_config(given, environment, command)
+    effective = _effective_config(given, environment, command, is_check=check is not None)
     config = effective.config
     if check is not None and config.config_path is not None:
         from ovms_mp.config_check import explain
 
-        sys.stdout.write(explain(config.models, config.config_path, effective.notices) + "\n")
+        text = explain(config.models, config.config_path, effective.notices)
+        sys.stdout.write("".join(f"{printable(line)}\n" for line in text.split("\n")))
         return ExitCode.CLEAN
     make_cache_dir(config.engine.cache_dir)
     # Imported late: `--help` and usage errors need none of it.
@@ -146,7 +148,7 @@ def effective_config(arguments: Sequence[str], environment: Mapping[str, str], c
 
 
 def _effective_config(
-    given: Mapping[str, str | None], environment: Mapping[str, str], command: str
+    given: Mapping[str, str | None], environment: Mapping[str, str], command: str, *, is_check: bool = False
 ) -> Effective:
     notices = [
         f"{name} is set and has no effect: its subject does not exist here"
@@ -169,9 +171,15 @@ def _effective_config(
     supervision: SupervisionConfig = others["supervision"]
     _check_supervision(supervision)
     repository: RepositoryConfig = others["repository"]
-    models, config_path = read_models(given, command, notices, is_strict=repository.is_strict)
+    named = read_models(given, command, notices, is_strict=repository.is_strict, is_check=is_check)
     config = ServerConfig(
-        models=models, config_path=config_path, grpc=grpc, rest=rest, engine=engine, **others
+        models=named.models,
+        refused=named.refused,
+        config_path=named.config_path,
+        grpc=grpc,
+        rest=rest,
+        engine=engine,
+        **others,
     )
     return Effective(config, tuple(notices))
 

@@ -349,7 +349,8 @@ class RepositoryConfig:
         False,
         Setting(
             "strict_config",
-            "Unknown keys of the configuration file are errors instead of notices.",
+            "Whatever is wrong with the configuration file is an error: unknown keys, which else are notices, and "
+            "models that cannot be served, whose status else says why while the others are served.",
             choices=SWITCH,
         ),
     )
@@ -437,17 +438,34 @@ class ModelConfig:
     allow_cache: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedModel:
+    """An entry of the configuration file that cannot be served; the others are.
+
+    Attributes:
+        name: The model's; empty where the entry has none.
+        reasons: What is wrong with it, for the log, one line each.
+        client_text: The same for the model's status, without what the file holds.
+    """
+
+    name: str
+    reasons: tuple[str, ...]
+    client_text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """Everything the server is told.
 
     Attributes:
+        refused: Entries of the configuration file that cannot be served.
         config_path: The configuration file that the models came from, to be read again when it changes; None when
             there is one model, given by flags: a device or property that does not exist then stops the start instead
             of becoming that model's status.
     """
 
     models: tuple[ModelConfig, ...]
+    refused: tuple[RefusedModel, ...] = ()
     config_path: Path | None = None
     grpc: GrpcConfig = GrpcConfig()
     rest: RestConfig = RestConfig()

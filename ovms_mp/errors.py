@@ -258,9 +258,17 @@ class ProtocolError(OvmsError):
 
 
 class ConfigError(OvmsError):
-    """The command line, the environment or a configuration file is wrong: exit code 2."""
+    """The command line, the environment or a configuration file is wrong: exit code 2.
+
+    Attributes:
+        client_message: The same for clients that ask for a reload, without what the file holds and where it lies.
+    """
 
     code = Code.INVALID_ARGUMENT
+
+    def __init__(self, message: str, client_message: str = "") -> None:
+        super().__init__(message)
+        self.client_message = client_message or message
 
 
 class ConfigUnreadable(ConfigError):

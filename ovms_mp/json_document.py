@@ -14,21 +14,25 @@ import json
 import math
 import re
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 MAX_DEPTH = 32
 """Levels of a document; OVMS's has seven."""
 _MOST_ERRORS = 20
+_MOST_TOLD = 5
+"""Faults that a client is told of."""
 _LONGEST_VALUE = 120
 _LONGEST_EXCERPT = 60
 _ACCEPTED = "JSON in UTF-8 with double quotes, without comments and without a comma after the last member"
 _MOST_DIGITS = 300
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLAIN_PLACE = re.compile(r"[$-]*(?:\.?[A-Za-z_][A-Za-z0-9_]*|\[[0-9]+\])*")
 
 
 class _Object(dict[str, object]):
@@ -54,18 +58,46 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + " ..."
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong.
+
+    Attributes:
+        text: For whoever wrote the document: the place, the value and what is accepted.
+        client_text: For clients, who are not shown what the document holds.
+    """
+
+    text: str
+    client_text: str
+
+    @classmethod
+    def at(cls, place: str, text: str, reason: str = "", accepted: str = "") -> Fault:
+        """A fault whose reason is told to clients as well, unless it quotes the document; what is accepted else."""
+        # Keys of the user's own choice are quoted, too.
+        where = _PLAIN_PLACE.match(place)
+        has_reason = reason and "'" not in reason and '"' not in reason
+        told = reason if has_reason else f"not valid{accepted and '; accepted: '}{accepted}"
+        return cls(text, f"{where[0] if where else place}: {told}")
+
+
 class Findings:
     """What is wrong with a configuration, and what its author should know; collected while it is read."""
 
     def __init__(self, *, is_strict: bool = False) -> None:
         self._is_strict = is_strict
-        self.errors: list[str] = []
+        self.faults: list[Fault] = []
         self.notices: list[str] = []
+
+    @property
+    def errors(self) -> list[str]:
+        """The faults' texts."""
+        return [fault.text for fault in self.faults]
 
     def refuse(self, place: str, value: object, accepted: str, reason: str = "") -> None:
         """Note a value that is not accepted."""
         because = f": {reason}" if reason else ""
-        self.errors.append(f"{place}: {shown(value)} is not valid{because}; accepted: {accepted}")
+        text = f"{place}: {shown(value)} is not valid{because}; accepted: {accepted}"
+        self.faults.append(Fault.at(place, text, reason, accepted))
 
     @contextlib.contextmanager
     def refusing(self, place: str, value: object, accepted: str) -> Iterator[None]:
@@ -82,7 +114,8 @@ class Findings:
         hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names)}"
         where = child_place(place, key)
         if self._is_strict:
-            self.errors.append(f"{where} is unknown, which --strict_config refuses; {hint}")
+            text = f"{where} is unknown, which --strict_config refuses; {hint}"
+            self.faults.append(Fault.at(where, text, "an unknown key"))
         else:
             self.notices.append(f"{where} is unknown and has no effect; {hint}")
 
@@ -94,17 +127,33 @@ class Findings:
             place: Where it stands.
             accepted: What it should hold, where it is a value of something larger.
         """
+        document = self.load(text, place, accepted)
+        return document if self.look_over(document, place) else None
+
+    def load(self, text: bytes | str, place: str, accepted: str = "") -> object:
+        """Decode a document; None when it is none. It must be looked over before it is read."""
         try:
-            document = _decode(text)
+            return _decode(text)
         except ConfigError as error:
             if accepted:
                 self.refuse(place, text, accepted, error.message)
             else:
-                self.errors.append(f"{place}: {error.message}; accepted: {_ACCEPTED}")
+                told = f"{place}: {error.client_message}"
+                self.faults.append(Fault(f"{place}: {error.message}; accepted: {_ACCEPTED}", told))
             return None
-        count = len(self.errors)
-        self.errors.extend(_flaws(document, place))
-        return document if count == len(self.errors) else None
+
+    def look_over(self, document: object, place: str, *, but: object = None, level: int = 1) -> bool:
+        """Note what no document may have, wherever it is; whether there is nothing of it.
+
+        Args:
+            document: What was decoded.
+            place: Where it stands.
+            but: A part of it that is left out.
+            level: How deep it lies in the whole.
+        """
+        flaws = list(_flaws(document, place, but, level))
+        self.faults.extend(flaws)
+        return not flaws
 
     def finish(self) -> None:
         """End the reading.
@@ -112,11 +161,22 @@ class Findings:
         Raises:
             ConfigError: There are errors; its message has one line for each.
         """
-        if len(self.errors) > _MOST_ERRORS:
-            rest = len(self.errors) - _MOST_ERRORS
-            raise ConfigError("\n".join([*self.errors[:_MOST_ERRORS], f"and {rest} more errors"]))
-        if self.errors:
-            raise ConfigError("\n".join(self.errors))
+        if self.faults:
+            raise config_error(self.faults)
+
+
+def config_error(faults: Sequence[Fault]) -> ConfigError:
+    """All faults in one error, with one line for each."""
+    texts = [fault.text for fault in faults[:_MOST_ERRORS]]
+    if len(faults) > _MOST_ERRORS:
+        texts.append(f"and {len(faults) - _MOST_ERRORS} more errors")
+    return ConfigError("\n".join(texts), client_text(faults))
+
+
+def client_text(faults: Sequence[Fault]) -> str:
+    """The faults for clients, in one line."""
+    told = [fault.client_text for fault in faults[:_MOST_TOLD]]
+    return "; ".join([*told, *(["and more"] if len(faults) > _MOST_TOLD else [])])
 
 
 def _decode(text: bytes | str) -> object:
@@ -134,9 +194,8 @@ def _decode(text: bytes | str) -> object:
         )
     except json.JSONDecodeError as error:
         near = shown(text[max(0, error.pos - _LONGEST_EXCERPT // 2) : error.pos + _LONGEST_EXCERPT // 2])
-        raise ConfigError(
-            f"it is not JSON: {error.msg} in line {error.lineno}, column {error.colno}, near {near}"
-        ) from None
+        where = f"it is not JSON: {error.msg} in line {error.lineno}, column {error.colno}"
+        raise ConfigError(f"{where}, near {near}", where) from None
     except RecursionError:
         raise ConfigError(f"it has more than {MAX_DEPTH} levels") from None
     return document
@@ -155,29 +214,40 @@ def _object(pairs: list[tuple[str, object]]) -> _Object:
     return decoded
 
 
-def _flaws(document: object, place: str) -> Iterator[str]:
+def _flaws(document: object, place: str, but: object, level: int) -> Iterator[Fault]:
     """What no document may have, wherever it is. Not recursive: the document may be deep."""
-    waiting: list[tuple[str, object, int]] = [(place, document, 1)]
+    waiting: list[tuple[str, object, int]] = [(place, document, level)]
     while waiting:
         where, value, depth = waiting.pop()
         if depth > MAX_DEPTH:
-            yield f"{where[:_LONGEST_VALUE]}: it has more than {MAX_DEPTH} levels; accepted: fewer"
+            reason = f"it has more than {MAX_DEPTH} levels"
+            yield Fault.at(where, f"{where[:_LONGEST_VALUE]}: {reason}; accepted: fewer", reason)
             return
         if isinstance(value, dict):
             repeated = value.repeated if isinstance(value, _Object) else ()
             for key in repeated:
-                yield f"{child_place(where, key)}: is there more than once in one object; keep one of them"
+                reason = "is there more than once in one object"
+                child = child_place(where, key)
+                yield Fault.at(child, f"{child}: {reason}; keep one of them", reason)
             waiting.extend((child_place(where, key), entry, depth + 1) for key, entry in value.items())
-            yield from (f"{where}: the key {shown(key)} is no text" for key in value if not _is_text(key))
+            yield from (
+                Fault.at(where, f"{where}: the key {shown(key)} is no text", "a key is no text")
+                for key in value
+                if not is_text(key)
+            )
         elif isinstance(value, list):
-            waiting.extend((child_place(where, index), entry, depth + 1) for index, entry in enumerate(value))
+            entries = () if value is but else enumerate(value)
+            waiting.extend((child_place(where, index), entry, depth + 1) for index, entry in entries)
         elif isinstance(value, float) and not math.isfinite(value):
-            yield f"{where}: {shown(value)} is no number of JSON; accepted: a finite number, up to 1.7e308"
-        elif isinstance(value, str) and not _is_text(value):
-            yield f"{where}: {shown(value)} is no text: half of a UTF-16 pair; save the file as UTF-8"
+            text = f"{where}: {shown(value)} is no number of JSON; accepted: a finite number, up to 1.7e308"
+            yield Fault.at(where, text, "it is no number of JSON")
+        elif isinstance(value, str) and not is_text(value):
+            text = f"{where}: {shown(value)} is no text: half of a UTF-16 pair; save the file as UTF-8"
+            yield Fault.at(where, text, "it is no text")
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
+    """Whether it can be written as UTF-8: JSON can hold half of a UTF-16 pair."""
     try:
         value.encode()
     except UnicodeEncodeError:

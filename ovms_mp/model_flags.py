@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovms_mp.config_file import parse_config_file
+from ovms_mp.config_file import read_config_file
 from ovms_mp.errors import ConfigError, ConfigUnreadable
 from ovms_mp.json_document import Findings
 from ovms_mp.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS
@@ -17,7 +18,7 @@ from ovms_mp.model_settings import read_model
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ovms_mp.config import ModelConfig
+    from ovms_mp.config import ModelConfig, RefusedModel
 
 _FLAGS: Mapping[str, str] = {key: declared.flag or key for key, declared in MODEL_KEYS.items()}
 _SWITCHES = frozenset({"allow_cache", *UNSUPPORTED_MODEL_KEYS})
@@ -51,19 +52,37 @@ def add_file_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class NamedModels:
+    """What the flags name.
+
+    Attributes:
+        models: To be served.
+        refused: Entries of the file that cannot be.
+        config_path: The file that they came from, or None.
+    """
+
+    models: tuple[ModelConfig, ...]
+    refused: tuple[RefusedModel, ...] = ()
+    config_path: Path | None = None
+
+
 def read_models(
-    given: Mapping[str, str | None], command: str, notices: list[str], *, is_strict: bool
-) -> tuple[tuple[ModelConfig, ...], Path | None]:
+    given: Mapping[str, str | None],
+    command: str,
+    notices: list[str],
+    *,
+    is_strict: bool,
+    is_check: bool = False,
+) -> NamedModels:
     """Read what the flags name.
 
     Args:
         given: Values of the flags; None for those that were not given.
         command: ``model``, ``config``, or empty for the flat form.
         notices: Gets what the user should know.
-        is_strict: Unknown keys of the file are errors.
-
-    Returns:
-        The models, and the file that they came from, or None.
+        is_strict: Unknown keys of the file are errors, and entries that cannot be served.
+        is_check: Only the latter are.
 
     Raises:
         ConfigError: Naming the flag or JSON path, the value and what is accepted.
@@ -79,20 +98,22 @@ def read_models(
     if path is not None:
         absolute = Path(path).absolute()
         try:
-            models, warnings = parse_config_file(absolute, is_strict=is_strict)
+            document = read_config_file(absolute, is_strict=is_strict)
+            if document.refused and (is_check or not document.models):
+                raise document.error()
         except ConfigUnreadable:
             raise  # It names the file.
         except ConfigError as error:
             raise ConfigError(f"{path} is wrong:\n{error.message}") from None
-        notices.extend(warnings)
-        return models, absolute
+        notices.extend(document.notices)
+        return NamedModels(document.models, document.refused, absolute)
     missing = [name for name in ("model_name", "model_path") if not given.get(name)]
     if missing:
         if command == "config":
             raise ConfigError("--config_path is missing; give the JSON file with model_config_list")
         alternative = "" if command == "model" else ", or --config_path FILE"
         raise ConfigError(f"--{missing[0]} is missing; give --model_name and --model_path{alternative}")
-    return (_single_model(given, notices),), None
+    return NamedModels((_single_model(given, notices),))
 
 
 def _single_model(given: Mapping[str, str | None], notices: list[str]) -> ModelConfig:

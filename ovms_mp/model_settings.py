@@ -63,7 +63,7 @@ def read_model(
     """
     given = {key: value for key, value in body.items() if value is not None}
     refuse_unsupported(given, UNSUPPORTED_MODEL_KEYS, findings, place_of)
-    count = len(findings.errors)
+    count = len(findings.faults)
     reader = _Reader(given, findings, place_of)
     name = reader.text("name")
     base_path = reader.base_path(may_climb)
@@ -81,7 +81,7 @@ def read_model(
         inputs=reader.inputs(),
         allow_cache=reader.allow_cache(),
     )
-    return model if count == len(findings.errors) else None
+    return model if count == len(findings.faults) else None
 
 
 def refuse_unsupported(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ovms_mp.errors import ExitCode
+from ovms_mp.log import printable, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,7 @@ def run_status(host: str, port: int) -> int:
     try:
         with opener.open(url, timeout=_DEADLINE_S) as answer:
             document = answer.read(_MAX_BYTES)
-        text = status_text(document)
+        text = "\n".join(printable(line) for line in status_text(document).split("\n"))
     except urllib.error.HTTPError as error:
         error.close()
         return _failed(f"{url} answers {error.code}: no ovms_mp of this release listens there")
@@ -135,6 +136,5 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _failed(message: str) -> int:
-    text = "".join(char if char.isprintable() else "?" for char in message)
-    sys.stderr.write(f"ovms_mp: error: {text}\n")
+    say(printable(f"ovms_mp: error: {message}"))
     return ExitCode.BOOT_FAILED

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import BootError
+from ovms_mp.front.descriptors import DescriptorWatch
 from ovms_mp.front.dispatch import Dispatcher
 from ovms_mp.front.reload import Reloads
 from ovms_mp.front.routing import RoutingTable
@@ -47,6 +48,7 @@ class FrontSession:
         self._loop = asyncio.get_running_loop()
         self._control = ControlLink(spec, child_id)
         self._ticks = 0
+        self._descriptors = DescriptorWatch()
         self._has_table = asyncio.Event()
         self._reloads = Reloads(self._send, spec.limits.request_timeout_s)
         self._heartbeat = HeartbeatThread(
@@ -174,3 +176,4 @@ class FrontSession:
     def _tick(self) -> None:
         """Progress of this front is that its loop turns."""
         self._ticks += 1
+        self._descriptors.look()

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
 from ovms_mp.errors import Code, DeviceUnavailable, ModelLoadFailed, WorkerLost
+from ovms_mp.manager.client_text import without_paths
 from ovms_mp.manager.deployments import Deployments, Phase, endpoints_of, first_line, settings_of
 from ovms_mp.manager.planner import Known, plan
+from ovms_mp.manager.refusals import Refusals
 from ovms_mp.model.status import State, VersionStatus
 from ovms_mp.model.versions import desired_versions
 from ovms_mp.wire.messages import ErrorRecord, ModelRecord, VersionRecord
@@ -24,7 +26,7 @@ from ovms_mp.wire.messages import ErrorRecord, ModelRecord, VersionRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from ovms_mp.config import LimitsConfig, ModelConfig
+    from ovms_mp.config import LimitsConfig, ModelConfig, RefusedModel
     from ovms_mp.manager.deployments import Deployment, TrialGate
     from ovms_mp.manager.repository import Look, Repository
     from ovms_mp.manager.workers import Workers
@@ -110,6 +112,7 @@ class Catalogue:
         self, models: Sequence[ModelConfig], limits: LimitsConfig, workers: Workers, trials: TrialGate
     ) -> None:
         self._models = {config.name: _Model(config) for config in models}
+        self._refusals = Refusals()
         self._limits = limits
         self._workers = workers
         self.deployments = Deployments(workers, trials, self)
@@ -153,11 +156,21 @@ class Catalogue:
         """Whether the same holds, and nothing that clients may wait for is still arriving."""
         return self.is_idle() and not self._is_arriving
 
-    def reconfigure(self, models: Sequence[ModelConfig]) -> None:
-        """Want these models from now on; the next :meth:`rescan` carries it out, model by model."""
+    def refuse(self, refused: Sequence[RefusedModel]) -> None:
+        """Show from now on that these entries, and no others, of the configuration file are not followed."""
+        if self._refusals.replace(refused):
+            self._note_change()
+
+    def reconfigure(self, models: Sequence[ModelConfig], refused: Sequence[RefusedModel] = ()) -> None:
+        """Want these models from now on; the next :meth:`rescan` carries it out, model by model.
+
+        Those that are refused stay as they are. A file of which nothing can be followed ends no model.
+        """
+        self.refuse(refused)
         wanted = {config.name: config for config in models}
+        is_lost = bool(refused) and not models
         for name, model in self._models.items():
-            if name not in wanted and model.is_configured:
+            if name not in wanted and not is_lost and name not in self._refusals and model.is_configured:
                 _log.info("event=model_removed model=%s", name)
                 model.is_configured = False
                 self._note_change()
@@ -383,7 +396,8 @@ class Catalogue:
         entry = self._entry_of(deployment)
         if entry is None:
             return
-        error = ErrorRecord(error_name or ModelLoadFailed.__name__, f"{deployment.title}: {reason}")
+        shown = without_paths(reason, deployment.files.model_file.parent, deployment.cache_directory)
+        error = ErrorRecord(error_name or ModelLoadFailed.__name__, f"{deployment.title}: {shown}")
         if entry.coming is deployment:
             entry.coming = None
         elif entry.serving is deployment:
@@ -398,9 +412,9 @@ class Catalogue:
         entry.retry_at = time.monotonic() + delay_s
         entry.failed_files = deployment.files.fingerprint
         if entry.serving is None and entry.coming is None:
-            entry.status = entry.status.failed(reason)
+            entry.status = entry.status.failed(shown)
         elif entry.serving is not None:
-            entry.note = f"loading it anew failed, what was loaded before goes on serving: {reason}"
+            entry.note = f"loading it anew failed, what was loaded before goes on serving: {shown}"
         self.last_failure = error
         _log.error("event=load_failed %s retry_in_s=%g reason=%s", deployment.title, delay_s, reason)
         self._note_change()
@@ -448,16 +462,18 @@ class Catalogue:
 
     def records(self) -> tuple[ModelRecord, ...]:
         """The routing table's models."""
-        return tuple(
+        records = [
             ModelRecord(
                 name,
                 model.default_version(),
-                tuple(self._record(entry) for _, entry in sorted(model.versions.items())),
+                tuple(self._record(name, entry) for _, entry in sorted(model.versions.items())),
             )
             for name, model in self._models.items()
-        )
+            if model.versions or name not in self._refusals
+        ]
+        return (*records, *self._refusals.records({record.name for record in records}))
 
-    def _record(self, entry: _Version) -> VersionRecord:
+    def _record(self, name: str, entry: _Version) -> VersionRecord:
         status, serving = entry.status, entry.serving
         endpoints: tuple[str, ...] = ()
         if serving is not None and status.state is State.AVAILABLE:
@@ -469,7 +485,7 @@ class Catalogue:
             state=status.state,
             # Nobody waits for what will not come within a moment.
             error_code=status.error_code or (Code.UNAVAILABLE.number if is_paused else 0),
-            error_message=status.error_message or isolation or entry.note,
+            error_message=self._refusals.added_to(status.error_message or isolation or entry.note, name),
             handle=serving.handle if serving else 0,
             endpoints=endpoints,
             nireq=serving.nireq if serving else 0,

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from ovms_mp import __version__
 from ovms_mp.errors import BootError, ExitCode
-from ovms_mp.log import configure_logging
+from ovms_mp.log import check_log_path, configure_logging
+from ovms_mp.manager.descriptor_limit import raise_descriptor_limit
 from ovms_mp.manager.manager import Manager
+from ovms_mp.wire.lifetime import holding_log_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,16 +31,20 @@ def run_server(config: ServerConfig, notices: Sequence[str]) -> int:
     """
     run_id = secrets.token_hex(4)
     try:
-        configure_logging(config.log.level, config.log.path, "manager", run_id)
-    except OSError as error:
+        check_log_path(config.log.path)
+    except (OSError, ValueError) as error:
         configure_logging(config.log.level, "", "manager", run_id)
-        _log.error("event=boot_failed --log_path %s: %s", config.log.path, error.strerror)
+        reason = getattr(error, "strerror", None) or error
+        _log.error("event=boot_failed --log_path %s: %s", config.log.path, reason)
         return ExitCode.USAGE
+    configure_logging(config.log.level, config.log.path, "manager", run_id)
     _log.info("event=starting version=%s", __version__)
     for notice in notices:
         _log.warning("event=configuration %s", notice)
+    raise_descriptor_limit()
     try:
-        with Manager(config, run_id) as manager:
+        # The manager takes them once it can.
+        with holding_log_signals(), Manager(config, run_id) as manager:
             return manager.run()
     except BootError as error:
         _log.error("event=boot_failed could not start: %s", error)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import Steps, contain
 from ovms_mp.errors import DeviceUnavailable, ExitCode
+from ovms_mp.log import reopen_logs
 from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.ending import Ending
@@ -35,6 +36,7 @@ from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.trials import Trials
 from ovms_mp.manager.workers import Workers
 from ovms_mp.wire.channels import Poller, Router, new_endpoint
+from ovms_mp.wire.lifetime import LOG_SIGNALS, release_log_signals
 from ovms_mp.wire.messages import (
     PROTOCOL_VERSION,
     ArenaReleased,
@@ -98,6 +100,7 @@ class Manager:
             cache_dir=config.engine.cache_dir,
         )
         self._catalogue = Catalogue(config.models, config.limits, self._workers, self._trials)
+        self._catalogue.refuse(config.refused)
         self._planning = Planning(config, self._catalogue, self._staff, self._timers)
         self._catalogue.on_outdated = self._planning.ask
         self._workers.watch = self._catalogue.deployments
@@ -136,9 +139,10 @@ class Manager:
         self._signal_read, self._signal_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poller.register(self._signal_read)
         signal.set_wakeup_fd(self._signal_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, *LOG_SIGNALS):
             # The wake-up descriptor carries the signal's number; the handler has nothing to do.
             signal.signal(number, _ignore)
+        release_log_signals()
         return self
 
     def __exit__(
@@ -423,6 +427,9 @@ class Manager:
         if self._signal_read not in self._readable:
             return
         for number in os.read(self._signal_read, 256):
+            if number in (signal.SIGHUP, signal.SIGUSR1):
+                reopen_logs()
+                self._supervisor.reopen_logs()
             if number == signal.SIGHUP:
                 _log.info("event=reload reason=SIGHUP")
                 self._planning.look_now()

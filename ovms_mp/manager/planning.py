@@ -36,9 +36,7 @@ class Planning:
         self._repository = Repository(
             config.repository.settle_s, is_watching=config.repository.poll_wait_s > 0
         )
-        self._config_file = (
-            ConfigFile(config.config_path, is_strict=config.is_strict) if config.config_path else None
-        )
+        self._config_file = ConfigFile.of(config)
         self._hint_descriptor: int | None = None
         self._is_hint_timed = False
         self._is_asked = False
@@ -114,9 +112,9 @@ class Planning:
     def _read_config(self, is_asked: bool) -> None:
         may_read = is_asked or self._config.repository.poll_wait_s > 0
         if self._config_file is not None and (may_read or self._config_file.is_being_read):
-            models, again_at = self._config_file.read_if_changed(is_asked=is_asked)
-            if models is not None:
-                self._catalogue.reconfigure(models)
+            document, again_at = self._config_file.read_if_changed(is_asked=is_asked)
+            if document is not None:
+                self._catalogue.reconfigure(document.models, document.refused)
                 self._arm()
             if again_at is not None:
                 self._timers.call_at(again_at, self.ask)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The configuration file over time, and the clients that wait for a reload.
 
-A changed file is taken as a whole or not at all: whatever is wrong with it leaves everything as it was. A file
-that does not parse is read again a few times, as it may be half written.
+A changed file is taken entry by entry: one that cannot be served leaves that model as it was. A file that is no
+configuration leaves everything as it was; it is read again a few times, as it may be half written.
 """
 
 from __future__ import annotations
@@ -13,40 +13,58 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ovms_mp.config_file import parse_config_file
+from ovms_mp.config_file import MAX_BYTES, read_config_file
 from ovms_mp.defects import report
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, ConfigError
+from ovms_mp.files import read_regular
 from ovms_mp.wire.messages import ConfigReloaded, ErrorRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import Self
 
-    from ovms_mp.config import ModelConfig
+    from ovms_mp.config import RefusedModel, ServerConfig
+    from ovms_mp.config_file import ConfigDocument
 
 _log = logging.getLogger(__name__)
 
 _TRIES = 4
 _TRY_AGAIN_S = 0.1
+_MOST_TOLD = 10
 
 
 class ConfigFile:
     """The file that the models came from. Owned by the manager's loop."""
 
-    def __init__(self, path: Path, *, is_strict: bool) -> None:
+    def __init__(self, path: Path, *, is_strict: bool, refused: Sequence[RefusedModel] = ()) -> None:
+        """Take the file as read.
+
+        Args:
+            path: The file.
+            is_strict: Any error is one of the whole file.
+            refused: What could not be served when it was read at the start.
+        """
         self.path = path
         self._is_strict = is_strict
         self._digest = self._look()
         self._tries = 0
         self._again_at = 0.0
-        self.error: ErrorRecord | None = None
-        """What is wrong with the file as it is now; None when it is what is being served."""
+        self.error: ErrorRecord | None = _entries_error(refused)
+        """What is wrong with the file as it is now, for clients; None when it is what is being served."""
 
-    def read_if_changed(self, *, is_asked: bool) -> tuple[tuple[ModelConfig, ...] | None, float | None]:
+    @classmethod
+    def of(cls, config: ServerConfig) -> Self | None:
+        """The file that a server was started with; None where its model was given by flags."""
+        if config.config_path is None:
+            return None
+        return cls(config.config_path, is_strict=config.is_strict, refused=config.refused)
+
+    def read_if_changed(self, *, is_asked: bool) -> tuple[ConfigDocument | None, float | None]:
         """Read the file if it is another than before, or the last one was refused and somebody asks.
 
         Returns:
-            The models, or None when there is nothing to do; and when to call again, in monotonic seconds, or None.
+            What it says, or None when there is nothing to do; and when to call again, in monotonic seconds, or None.
         """
         digest = self._look()
         if digest == self._digest and not (self._tries or (is_asked and self.error is not None)):
@@ -57,31 +75,32 @@ class ConfigFile:
         elif self._tries and time.monotonic() < self._again_at:
             return None, self._again_at
         try:
-            models, notices = self._parse()
+            document = self._read()
         except ConfigError as error:
             self._tries += 1
             if self._tries < _TRIES:
                 self._again_at = time.monotonic() + _TRY_AGAIN_S
                 return None, self._again_at
             self._tries = 0
-            self.error = ErrorRecord.of(error)
-            _log.error("event=config_refused everything stays as it was: %s", error)
+            self.error = ErrorRecord(type(error).__name__, error.client_message)
+            for line in error.message.split("\n"):
+                _log.error("event=config_refused everything stays as it was: %s", line)
             return None, None
         self._tries = 0
-        self.error = None
-        for notice in notices:
+        self.error = _entries_error(document.refused)
+        for notice in document.notices:
             _log.warning("event=configuration %s", notice)
-        _log.info("event=config_read path=%s models=%d", self.path, len(models))
-        return models, None
+        _log.info("event=config_read path=%s models=%d", self.path, len(document.models))
+        return document, None
 
-    def _parse(self) -> tuple[tuple[ModelConfig, ...], Sequence[str]]:
+    def _read(self) -> ConfigDocument:
         """Read the file.
 
         Raises:
             ConfigError: It is wrong, or reading it raised what nobody has foreseen.
         """
         try:
-            return parse_config_file(self.path, is_strict=self._is_strict)
+            return read_config_file(self.path, is_strict=self._is_strict)
         except ConfigError:
             raise
         except Exception as error:
@@ -96,9 +115,17 @@ class ConfigFile:
     def _look(self) -> bytes:
         """A digest of the file; empty while it cannot be read."""
         try:
-            return hashlib.sha256(self.path.read_bytes()).digest()
+            return hashlib.sha256(read_regular(self.path, MAX_BYTES)).digest()
         except OSError:
             return b""
+
+
+def _entries_error(refused: Sequence[RefusedModel]) -> ErrorRecord | None:
+    if not refused:
+        return None
+    told = "; ".join(entry.client_text for entry in refused[:_MOST_TOLD])
+    more = "; and more" if len(refused) > _MOST_TOLD else ""
+    return ErrorRecord(ConfigError.__name__, f"the rest of the file is followed; refused is {told}{more}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,8 @@ class Staff:
         if missing:
             everything = [*devices, *sorted(in_use - set(devices))]
             self._plan = make_plan(self._machine, everything, self._config.engine.cpu_workers)
-            _log.info("event=plan\n  %s", "\n  ".join(self._plan.lines))
+            for line in self._plan.lines:
+                _log.info("event=plan %s", line)
             self._rebalance()
         for device in missing:
             for share in self._plan.shares[device]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.defects import contain, report
 from ovms_mp.manager.children import Child, ChildState, Kind, exit_text
+from ovms_mp.wire.lifetime import holding_log_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,13 +163,14 @@ class Supervisor:
 
     def _start(self, name: str, kind: Kind, spec: ChildSpec, descriptors: tuple[int, ...]) -> Child:
         # A process group of its own: what a terminal sends to the group is for the manager to decide about.
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _MODULES[kind], spec.to_argument()],
-            stdin=subprocess.DEVNULL,
-            pass_fds=descriptors,
-            env=_child_environment(kind),
-            process_group=0,
-        )
+        with holding_log_signals():
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", _MODULES[kind], spec.to_argument()],
+                stdin=subprocess.DEVNULL,
+                pass_fds=descriptors,
+                env=_child_environment(kind),
+                process_group=0,
+            )
         try:
             pidfd = os.pidfd_open(process.pid)
         except OSError:
@@ -365,6 +367,11 @@ class Supervisor:
             _log.error("event=role_failed role=%s reason=%s", role.name, reason)
             self.end_role(role.name)
             self._observer.role_failed(role.name, reason)
+
+    def reopen_logs(self) -> None:
+        """Have every child take its log files by their names again; the arbiter tells the REST fronts."""
+        for child in self.living(Kind.WORKER, Kind.PROBE, Kind.GRPC, Kind.ARBITER):
+            child.signal(signal.SIGUSR1)
 
     def stop_replacing(self, name: str = "") -> None:
         """From now on a death is final, for one role or for all."""

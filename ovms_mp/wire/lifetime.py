@@ -1,15 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A child's tie to its parent. Imports no zmq: gunicorn's arbiter, which forks, uses it too."""
+"""A child's tie to its parent, and the signals that must not end it.
+
+Imports no zmq: gunicorn's arbiter, which forks, uses it too.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+from typing import TYPE_CHECKING
 
 from ovms_mp.errors import BootError
+from ovms_mp.log import reopen_logs
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOG_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""What log rotation and people send to all processes of a name; by default each of them ends a process."""
 _PR_SET_PDEATHSIG = 1
+
+
+@contextlib.contextmanager
+def holding_log_signals() -> Iterator[None]:
+    """Let these signals wait. Processes that are started meanwhile begin with them held, until they can take them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, LOG_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def take_log_signals() -> None:
+    """Have all of them reopen this process's log files from now on."""
+    for number in LOG_SIGNALS:
+        signal.signal(number, lambda *_: reopen_logs())
+        # System calls of the engine's and gRPC's own threads go on as if nothing had come.
+        signal.siginterrupt(number, False)
+    release_log_signals()
+
+
+def release_log_signals() -> None:
+    """Let those come that waited, and all further ones."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LOG_SIGNALS)
 
 
 def die_with_parent(parent_pid: int) -> None:

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import BootError, ExitCode, OvmsError
-from ovms_mp.log import configure_logging
+from ovms_mp.log import configure_logging, say
 from ovms_mp.wire.channels import close_all
 from ovms_mp.wire.control import ControlLink
-from ovms_mp.wire.lifetime import die_with_parent
+from ovms_mp.wire.lifetime import die_with_parent, take_log_signals
 from ovms_mp.wire.specs import spec_from_argument
 
 if TYPE_CHECKING:
@@ -50,12 +49,13 @@ def run_child(
         spec = spec_from_argument(arguments[0] if arguments else "", spec_type)
         die_with_parent(spec.common.parent_pid)
     except BootError as error:
-        sys.stderr.write(f"{error}\n")
+        say(str(error))
         return ExitCode.BOOT_FAILED
     # Ctrl-C reaches the whole process group, but when a child stops is the manager's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     configure_logging(spec.common.log_level, spec.common.log_path, title(spec), spec.common.run_id)
+    take_log_signals()
     try:
         return body(spec)
     except Exception:

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from ovms_mp.errors import DeviceUnavailable
+from ovms_mp.worker.cache_directory import odd_entry
 from ovms_mp.worker.device_names import (
     engine_device,
     may_use_cpu,
@@ -171,7 +172,11 @@ def compile_properties(
     if may_use_cpu(settings.device):
         merged = _cpu_defaults(properties, cpu) | merged
     if cache_directory and (settings.allow_cache or not settings.inputs.is_auto):
-        merged.setdefault("CACHE_DIR", cache_directory)
+        odd = odd_entry(cache_directory)
+        if odd:
+            _log.warning("event=cache_not_used directory=%s: %s in it is no file", cache_directory, odd)
+        else:
+            merged.setdefault("CACHE_DIR", cache_directory)
     return merged
 
 

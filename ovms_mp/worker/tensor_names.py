@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ModelLoadFailed
+from ovms_mp.files import read_regular
 from ovms_mp.model.mapping import (
     MAPPING_FILE_LIMIT_BYTES,
     MAPPING_FILE_NAME,
@@ -85,8 +86,7 @@ def read_mapping(model_file: str) -> tuple[NameMapping, tuple[str, ...]]:
     path = Path(model_file)
     path = (path if path.is_dir() else path.parent) / MAPPING_FILE_NAME
     try:
-        with path.open("rb") as file:
-            return parse_mapping(file.read(MAPPING_FILE_LIMIT_BYTES + 1)), ()
+        return parse_mapping(read_regular(path, MAPPING_FILE_LIMIT_BYTES)), ()
     except FileNotFoundError:
         return NameMapping(), ()
     except (OSError, ModelLoadFailed) as error:

@@ -40,7 +40,7 @@ PLACES = {
     "front.steps._again.retry": A_STEP,
     "front.steps.Periodic._turn": A_STEP,
     "manager.main.run_server": ENDS_A_PROCESS,
-    "manager.reload.ConfigFile._parse": "the file is refused as it is",
+    "manager.reload.ConfigFile._read": "the file is refused as it is",
     "manager.snapshots.SnapshotEncoder.payload": ONE_ITEM,
     "manager.snapshots._nbytes": ONE_ITEM,
     "manager.supervisor.Supervisor.spawn_once": ONE_ITEM,

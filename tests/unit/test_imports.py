@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(ovms_mp.__file__).parent
-BASE = {"defects", "errors", "log", "model"}
+BASE = {"defects", "errors", "log", "files", "model"}
 MAY_IMPORT = {
     "defects": set[str](),
     "errors": set[str](),
-    "log": set[str](),
+    "files": set[str](),
+    "log": {"log_sinks"},
+    "log_sinks": set[str](),
     "model": {"errors"},
     "config": BASE,
     "model_keys": {"model"},
@@ -35,7 +37,7 @@ MAY_IMPORT = {
     "config_check": BASE | {"config", "storage"},
     "engine_flags": {"errors", "config"},
     "model_flags": BASE | {"config", "config_file", "json_document", "model_keys", "model_settings"},
-    "status_command": {"errors"},
+    "status_command": {"errors", "log"},
     "wire": BASE,
     "storage": BASE | {"config", "wire"},
     "worker": BASE | {"config", "wire"},

@@ -7,7 +7,7 @@ import sys
 
 from ovms_mp.errors import BootError, ExitCode
 from ovms_mp.front.rest.arbiter import RestApplication
-from ovms_mp.log import configure_logging
+from ovms_mp.log import configure_logging, say
 from ovms_mp.wire.lifetime import die_with_parent
 from ovms_mp.wire.specs import RestSpec, spec_from_argument
 
@@ -18,7 +18,7 @@ def main() -> int:
         spec = spec_from_argument(sys.argv[1] if len(sys.argv) > 1 else "", RestSpec)
         die_with_parent(spec.common.parent_pid)
     except BootError as error:
-        sys.stderr.write(f"{error}\n")
+        say(str(error))
         return ExitCode.BOOT_FAILED
     configure_logging(spec.common.log_level, spec.common.log_path, "arbiter", spec.common.run_id)
     RestApplication(spec).run()

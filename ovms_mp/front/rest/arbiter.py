@@ -5,11 +5,13 @@ Runs in the arbiter and is inherited by what it forks.
 
 Nothing heavy is imported before the fork and nothing with threads or descriptors of its own: no zmq, no
 numpy, no application. gunicorn's control socket, ``max_requests`` and SIGHUP are not used: the first makes a
-file in the home directory, the others drop requests.
+file in the home directory, the others drop requests. Of gunicorn's signals only those that stop it, and SIGUSR1 for
+the log, keep their meaning: how many workers there are, and of which program, is for the manager to say.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -18,8 +20,8 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from ovms_mp.defects import contain
-from ovms_mp.log import configure_logging
-from ovms_mp.wire.lifetime import die_with_parent
+from ovms_mp.log import configure_logging, reopen_logs
+from ovms_mp.wire.lifetime import die_with_parent, release_log_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +53,25 @@ class RestArbiter(Arbiter):
     def _beat(self) -> None:
         os.write(self.beat_descriptor, b".")
 
+    def init_signals(self) -> None:
+        """Take signals from now on, also those that came while this process was starting."""
+        super().init_signals()
+        release_log_signals()
+
+    def handle_hup(self) -> None:
+        """Reopen the log; gunicorn would replace all workers."""
+        self.handle_usr1()
+
+    def handle_usr2(self) -> None:
+        """Reopen the log; gunicorn would start a second arbiter beside this one."""
+        self.handle_usr1()
+
+    def handle_ttin(self) -> None:
+        """Nothing; gunicorn would start a worker more."""
+
+    def handle_ttou(self) -> None:
+        """Nothing; gunicorn would end a worker."""
+
 
 class ServerLogger(Logger):
     """gunicorn's log lines in our form: handed to the root logger, no handlers of their own."""
@@ -63,7 +84,8 @@ class ServerLogger(Logger):
             log.propagate = True
 
     def reopen_files(self) -> None:
-        """There are none."""
+        """Take our log files by their names again; arbiter and workers are asked by SIGUSR1."""
+        reopen_logs()
 
     def close_on_exec(self) -> None:
         """Nothing of ours survives an exec."""
@@ -117,5 +139,10 @@ def _post_fork(spec: RestSpec) -> Callable[[Arbiter, Worker], None]:
     def post_fork(arbiter: Arbiter, worker: Worker) -> None:
         die_with_parent(arbiter.pid)
         configure_logging(spec.common.log_level, spec.common.log_path, "rest", spec.common.run_id)
+        for name in ("uvicorn", "uvicorn.error"):
+            # uvicorn's worker class takes the handlers of gunicorn's log, which has none: lines without form.
+            log = logging.getLogger(name)
+            log.handlers.clear()
+            log.propagate = True
 
     return post_fork

@@ -9,6 +9,7 @@ from uvicorn_worker import UvicornWorker
 
 from ovms_mp.defects import contain
 from ovms_mp.front.rest.http_protocol import RestProtocol
+from ovms_mp.wire.lifetime import holding_log_signals, take_log_signals
 
 if TYPE_CHECKING:
     from typing import Any, ClassVar
@@ -24,6 +25,12 @@ class RestWorker(UvicornWorker):
         "access_log": False,
         "server_header": False,
     }
+
+    def init_signals(self) -> None:
+        """Have no signal end this process that is not meant to; for a moment gunicorn lets all of them."""
+        with holding_log_signals():
+            super().init_signals()
+            take_log_signals()
 
     async def callback_notify(self) -> None:
         """Tell the arbiter that this worker lives; what that raises would else end uvicorn's loop."""

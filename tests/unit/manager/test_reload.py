@@ -37,17 +37,17 @@ class Scene:
 
     def read(self, *, is_asked: bool = False) -> list[str] | None:
         """Names of the models, None when there is nothing to do; without what comes later."""
-        models, _ = self.file.read_if_changed(is_asked=is_asked)
-        return None if models is None else [model.name for model in models]
+        document, _ = self.file.read_if_changed(is_asked=is_asked)
+        return None if document is None else [model.name for model in document.models]
 
     def read_out(self, *, is_asked: bool = False) -> list[str] | None:
         """Read as often as it asks to be."""
         for _ in range(20):
-            models, again_at = self.file.read_if_changed(is_asked=is_asked)
+            document, again_at = self.file.read_if_changed(is_asked=is_asked)
             is_asked = False
             if again_at is None:
-                return None if models is None else [model.name for model in models]
-            assert models is None
+                return None if document is None else [model.name for model in document.models]
+            assert document is None
             assert self.file.is_being_read
             assert self.clock.now < again_at <= self.clock.now + 1
             self.clock.now = again_at
