@@ -9,8 +9,9 @@ No model says so; it is found by shape inference on copies, in three steps.
 2. A model that infers a shape does not always mean it, so its outputs are looked at. They must keep their number of
    dimensions. A batch must come out as what it is: as a dimension of its size, or as a factor of the first one; a
    constant ``[1, -1]`` or ``[3, -1]`` in a Reshape glues samples together or mixes them. (Lists of detections grow as
-   they like: each of theirs names its sample.) Where only twice the size passes, as in a U-Net, the dimension must be
-   recognizable in the outputs: a Reshape to ``[3, -1]`` takes any multiple of 3.
+   they like, since each detection names its sample: the outputs of models with an operation that makes such lists, and
+   those of OpenVINO's form for them, ``[1, 1, N, 7]``, whatever has made them.) Where only twice the size passes, as in
+   a U-Net, the dimension must be recognizable in the outputs: a Reshape to ``[3, -1]`` takes any multiple of 3.
 3. All that passed become dynamic together; if the model refuses that, the last ones stay as they are.
 
 OpenVINO's ``reshape`` mends constants in the model where it can (SmartReshape). For a batch that is welcome: it frees
@@ -45,6 +46,7 @@ _COUNTS_DETECTIONS = frozenset(
         "ExperimentalDetectronDetectionOutput",
         "MatrixNms",
         "MulticlassNms",
+        "NMSRotated",
         "NonMaxSuppression",
         "Proposal",
     }
@@ -195,22 +197,27 @@ class _Trials:
 
     def _keep_samples_apart(self, outputs: list[ov.PartialShape], size: int) -> bool:
         return self._is_detector or all(
-            axis == 0 or before == size for _, axis, before in self._grown(outputs)
+            axis == 0 or own[axis] == size or _is_detection_list(own, axis)
+            for own, axis in self._grown(outputs)
         )
 
     def _keep_axis(self, outputs: list[ov.PartialShape], place: int, axis: int) -> bool:
         rank, size = len(self.sizes[place]), self.sizes[place][axis]
         return all(
-            before == size or (grown == axis and output_rank == rank)
-            for output_rank, grown, before in self._grown(outputs)
+            own[grown] == size or (grown == axis and len(own) == rank) for own, grown in self._grown(outputs)
         )
 
-    def _grown(self, outputs: list[ov.PartialShape]) -> Iterator[tuple[int, int, int]]:
-        """Dimensions of outputs that have changed: rank, axis and size before."""
+    def _grown(self, outputs: list[ov.PartialShape]) -> Iterator[tuple[tuple[int, ...], int]]:
+        """Dimensions of outputs that have changed: the output's shape before, and the axis."""
         for own, new in zip(map(_sizes, self._own_outputs), map(_sizes, outputs), strict=True):
             for axis, (before, after) in enumerate(zip(own, new, strict=False)):
                 if before != after:
-                    yield len(own), axis, before
+                    yield own, axis
+
+
+def _is_detection_list(own: tuple[int, ...], axis: int) -> bool:
+    """Whether a dimension of an output counts detections of (sample, label, confidence and four coordinates)."""
+    return axis == 2 and len(own) == 4 and own[:2] == (1, 1) and own[3] == 7
 
 
 def _sizes(shape: ov.PartialShape) -> tuple[int, ...]:

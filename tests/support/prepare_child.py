@@ -218,6 +218,21 @@ def _detections() -> ov.Model:
     return _model([boxes, scores], found=ops.detection_output(boxes, scores, priors, attributes))
 
 
+def _listed_pair() -> ov.Model:
+    """A list of detections that an operation for them has not made; one input is a factor for each sample."""
+    image, factor = _parameter("image", [1, 4, 5, 7]), _parameter("factor", [1, 1])
+    scaled = ops.multiply(image, ops.reshape(factor, np.array([0, 1, 1, 1]), True))
+    return _model([image, factor], found=ops.reshape(scaled, np.array([1, 1, -1, 7]), False))
+
+
+def _suppressed() -> ov.Model:
+    boxes, scores = _parameter("boxes", [1, 20, 4]), _parameter("scores", [1, 2, 20])
+    most, overlap, least = ops.constant(np.int64(5)), ops.constant(_F32(0.5)), ops.constant(_F32(0.1))
+    kept = ops.non_max_suppression(boxes, scores, most, overlap, least)
+    found = ops.reshape(ops.convert(kept.output(1), "f32"), np.array([1, 1, -1, 3]), False)
+    return _model([boxes, scores], found=found)
+
+
 def _two_outputs() -> ov.Model:
     x = _parameter("x", [1, 3, 4, 5])
     return _model([x], y=ops.multiply(x, _F32(2)), z=ops.add(x, _F32(1)))
@@ -247,6 +262,10 @@ _MODELS: dict[str, Callable[[], ov.Model]] = {
     "squeezed": _through([1, 4], lambda x: ops.relu(ops.squeeze(x, np.array([], np.int64)))),
     "unet": _through([1, 3, 8, 8], _unet),
     "detections": _detections,
+    "listed": _through([1, 4, 5, 7], lambda x: ops.reshape(ops.relu(x), np.array([1, 1, -1, 7]), False)),
+    "listed_pair": _listed_pair,
+    "listed_six": _through([1, 4, 5, 6], lambda x: ops.reshape(ops.relu(x), np.array([1, 1, -1, 6]), False)),
+    "suppressed": _suppressed,
     # Compiles for the CPU with static shapes only: "Cannot fallback on ngraph reference implementation".
     # The batch is baked in; OpenVINO's reshape mends that.
     "baked_batch": _through(

@@ -56,6 +56,17 @@ OPENED: dict[str, tuple[Case, dict[str, str]]] = {
         Case(model="detections", settings=BATCH),
         {"boxes": "f32 [?,20]", "scores": "f32 [?,10]"},
     ),
+    "a list of detections": (Case(model="listed", settings=BATCH), {"x": "f32 [?,4,5,7]"}),
+    "a list of detections, any shape": (Case(model="listed", settings=SHAPE), {"x": "f32 [?,?,?,7]"}),
+    "a list of detections from two inputs": (
+        Case(model="listed_pair", settings=BATCH),
+        {"image": "f32 [?,4,5,7]", "factor": "f32 [?,1]"},
+    ),
+    "no list of detections": (Case(model="listed_six", settings=BATCH), {"x": "f32 [1,4,5,6]"}),
+    "detections after suppression": (
+        Case(model="suppressed", settings=BATCH),
+        {"boxes": "f32 [?,20,4]", "scores": "f32 [?,2,20]"},
+    ),
     "scalar": (Case(model="scalar", settings=SHAPE), {"x": "f32 []"}),
     "one tensor in and out": (Case(model="identity", settings=BATCH), {"x": "f32 [?,3,4,5]"}),
     "clients' layout": (
