@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,28 +96,57 @@ def read_mapping(model_file: str) -> tuple[NameMapping, tuple[str, ...]]:
 def tensor_names(
     ports: Sequence[ov.Output], aliases: Mapping[str, str], what: str
 ) -> tuple[TensorNames, tuple[str, ...]]:
-    """The names of a model's inputs or outputs.
+    """The names of a model's inputs or outputs: each its own, also where the model gives two of them the same.
 
     Returns:
         The names, and notices for the log.
 
     Raises:
-        ModelLoadFailed: Two tensors would have one name.
+        ModelLoadFailed: An alias is the name of another tensor.
     """
     originals = tuple(frozenset(port.get_names()) or frozenset({port.node.friendly_name}) for port in ports)
     # Of several names upstream shows the one that OpenVINO gives first.
     firsts = [port.any_name if port.get_names() else port.node.friendly_name for port in ports]
-    by_first = {
-        first: aliases[name]
-        for first, names in zip(firsts, originals, strict=True)
-        for name in sorted(names)
-        if name in aliases
-    }
-    clients = client_names(by_first, firsts)
-    known = frozenset().union(*originals)
-    notices = tuple(
+    uniques = unique_names(firsts, originals)
+    by_unique: dict[str, str] = {}
+    for unique, names in zip(uniques, originals, strict=True):
+        for name in (*sorted(names), unique):
+            # Of several tensors with the name that an alias is for, the first one has it.
+            if name in aliases and aliases[name] not in by_unique.values():
+                by_unique[unique] = aliases[name]
+    clients = client_names(by_unique, uniques)
+    known = frozenset(uniques).union(*originals)
+    notices = [
         f"{MAPPING_FILE_NAME}: {what}s[{name!r}] names no {what} of the model and does nothing"
         for name in aliases
         if name not in known
-    )
-    return TensorNames(what, tuple(clients[first] for first in firsts), originals), notices
+    ]
+    notices += [
+        f"{what} {place} has the name {first!r} as another one has; clients call it {clients[unique]!r}"
+        for place, (first, unique) in enumerate(zip(firsts, uniques, strict=True))
+        if first != unique
+    ]
+    return TensorNames(what, tuple(clients[unique] for unique in uniques), originals), tuple(notices)
+
+
+def unique_names(firsts: Sequence[str], others: Sequence[frozenset[str]]) -> list[str]:
+    """A name for each tensor, the same ones in every process.
+
+    The first tensor of a name keeps it. A later one gets another of its own names that no tensor has, or else the name
+    with the first free number: ``y``, ``y_1``, ``y_2``.
+
+    Args:
+        firsts: Each tensor's name, of which some may be equal: two results of one operation have its name, and nothing
+            keeps a model from giving one name twice.
+        others: All names of each.
+    """
+    taken = set(firsts)
+    found: list[str] = []
+    for first, names in zip(firsts, others, strict=True):
+        name = first
+        if first in found:
+            numbered = (f"{first}_{number}" for number in itertools.count(1))
+            name = next(entry for entry in itertools.chain(sorted(names), numbered) if entry not in taken)
+            taken.add(name)
+        found.append(name)
+    return found
