@@ -136,6 +136,10 @@ class Shaping:
         if variant is not None:
             variant.queue.push(queued)
             return
+        if all(0 in shape for shape in shapes):
+            raise ShapeMismatch(
+                f"no model is compiled for shapes without elements: {list(map(list, shapes))}"
+            )
         now_s = time.monotonic()
         refusal = parent.refusals.find(shapes, now_s) if parent.refusals else None
         if refusal is not None:
