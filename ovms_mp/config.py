@@ -177,7 +177,7 @@ class RestConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
-    """Bounds of memory and queues."""
+    """Bounds of memory, of queues and of the values that models take."""
 
     arena_size_mb: int = _setting(
         4096,
@@ -208,6 +208,15 @@ class LimitsConfig:
             "Input tensors that may wait for an infer request in MiB, per model version.",
             low=1,
             high=1 << 20,
+        ),
+    )
+    lossy_integers: str = _setting(
+        "refuse",
+        Setting(
+            "lossy_integers",
+            "Values of a request that the engine would take for others, as it computes INT64 in 32 bits and FP64 as "
+            "FP32: refuse the request, or allow a wrong result.",
+            choices=("refuse", "allow"),
         ),
     )
 

@@ -7,6 +7,7 @@ The way of a request, with the failure that each arrow can raise::
           -> find version    ModelNotFound, VersionNotFound, ModelNotReady, Draining
           -> validate        InputNameMismatch, ShapeMismatch, DtypeMismatch, OutputNameMismatch
           -> lease           TensorTooLarge, NoFreeSlot
+          -> write           DtypeMismatch, ValueNotExact
           -> worker queue    QueueFull, DeadlineExceeded, CallCancelled, WorkerLost
           -> inference       InferenceFailed
 
@@ -113,6 +114,12 @@ class ShapeMismatch(OvmsError):
 
 class DtypeMismatch(OvmsError):
     """A tensor's values cannot become the model's dtype without losing what they say."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class ValueNotExact(OvmsError):
+    """A value is the model's dtype, but the engine computes in fewer bits and would take it for another one."""
 
     code = Code.INVALID_ARGUMENT
 

@@ -148,4 +148,4 @@ def _version_route(model_name: str, record: VersionRecord) -> VersionRoute:
 
 
 def _spec(record: TensorSpecRecord) -> TensorSpec:
-    return TensorSpec.of(record.name, DType[record.dtype], record.bounds)
+    return TensorSpec.of(record.name, DType[record.dtype], record.bounds, record.exact)

@@ -23,9 +23,11 @@ from ovms_mp.errors import (
 )
 from ovms_mp.front.convert import write_tensor
 from ovms_mp.front.dispatch import OutputsDidNotFit, RouteWasStale, WorkerGone
+from ovms_mp.front.exactness import refuse_inexact
 from ovms_mp.front.flow import current_flow
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import RoutingTable, not_found_text
+from ovms_mp.front.sizes import refuse_impossible, refuse_results_of_nothing
 from ovms_mp.front.tensors import ResultTensor
 from ovms_mp.model.dtypes import element_count
 from ovms_mp.wire.allocator import aligned
@@ -215,12 +217,16 @@ class Service:
         inputs_nbytes = 0
         offsets: list[int] = []
         placed: tuple[Lease, ...] = ()
+        arena_nbytes = len(self._dispatcher.memory)
         for tensor, spec in zip(tensors, route.inputs, strict=True):
             offsets.append(inputs_nbytes)
             if tensor.lease is not None and tensor.is_in_place_for(spec.dtype):
                 placed += (tensor.lease,)
             else:
-                inputs_nbytes += aligned(element_count(tensor.shape) * spec.dtype.itemsize)
+                nbytes = element_count(tensor.shape) * spec.dtype.itemsize
+                if not 0 < nbytes <= arena_nbytes:
+                    refuse_impossible(spec, tensor.shape, arena_nbytes)
+                inputs_nbytes += aligned(nbytes)
         shapes = tuple([tensor.shape for tensor in tensors])
         outputs_nbytes = self._output_nbytes(route, shapes)
         lease = self._dispatcher.lease(inputs_nbytes + outputs_nbytes)
@@ -255,6 +261,8 @@ class Service:
                 start = tensor.lease.offset_bytes
             elif nbytes:
                 write_tensor(tensor, spec, memory[start : start + nbytes])
+            if spec.exact is not None:
+                refuse_inexact(spec, tensor.shape, memory[start : start + nbytes])
             refs.append(TensorRef(start, nbytes, tensor.shape))
         return tuple(refs)
 
@@ -292,6 +300,8 @@ class Service:
                     self._learn_output_nbytes(route, shapes, short.needed_nbytes)
                     task = _again(task, self._dispatcher.new_task_id(), output=output_lease)
                 else:
+                    if not task.inputs[0].nbytes:
+                        refuse_results_of_nothing(shapes, refs)
                     lease = leases[0] if output_lease is None else output_lease
                     return encode(route, self._results(route.outputs, refs, wanted, lease))
         finally:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, WorkerLost
-from ovms_mp.manager.deployments import Deployments, Phase, endpoints_of, settings_of
+from ovms_mp.manager.deployments import Deployments, Phase, endpoints_of, first_line, settings_of
 from ovms_mp.manager.planner import Known, plan
 from ovms_mp.model.status import State, VersionStatus
 from ovms_mp.model.versions import desired_versions
@@ -350,7 +350,12 @@ class Catalogue:
         entry.inputs, entry.outputs = deployment.inputs, deployment.outputs
         if entry.status.state is not State.AVAILABLE:
             self._to(entry, State.AVAILABLE)
-        _log.info("event=available %s handle=%d %s", deployment.title, deployment.handle, deployment.detail)
+        _log.info(
+            "event=available %s handle=%d %s",
+            deployment.title,
+            deployment.handle,
+            first_line(deployment.detail),
+        )
         self._note_change()
         self.on_outdated()
 

@@ -104,7 +104,13 @@ def settings_of(config: ModelConfig, limits: LimitsConfig) -> ModelSettings:
         allow_cache=config.allow_cache,
         max_queue_tasks=limits.max_queue_tasks,
         max_queue_bytes=limits.max_queue_mb << 20,
+        refuses_lossy=limits.lossy_integers == "refuse",
     )
+
+
+def first_line(detail: str) -> str:
+    """The plan in a version's detail, without the notices below it, which its worker has logged."""
+    return detail.partition("\n")[0]
 
 
 class WorkerGate(Protocol):
@@ -290,7 +296,7 @@ class Deployments:
         deployment.deaths_in_load = 0
         deployment.inputs, deployment.outputs = message.inputs, message.outputs
         deployment.nireq, deployment.detail = message.nireq, message.detail
-        _log.info("event=loaded %s worker=%s %s", deployment.title, worker, message.detail)
+        _log.info("event=loaded %s worker=%s %s", deployment.title, worker, first_line(message.detail))
         if deployment.phase is Phase.RETIRING:
             if not deployment.unload_epoch:
                 self._workers.send(worker, UnloadModel(deployment.handle))

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from ovms_mp.model.dtypes import element_count
+from ovms_mp.model.dtypes import Kind, element_count
 
 if TYPE_CHECKING:
     from ovms_mp.model.dtypes import DType
     from ovms_mp.model.input_settings import Bound
+
+ExactRange: TypeAlias = tuple[float, float]
+"""Least and greatest value; both are integers below 2^53 for integer dtypes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class TensorSpec:
         bounds: One entry a dimension; a static dimension has least == greatest.
         dims: Metadata's view of ``bounds``: the size, or -1 where it may vary.
         static_nbytes: Size of the tensor in bytes, or None when a dimension may vary.
+        exact: The values of an input that the engine keeps; None where those are all.
     """
 
     name: str
@@ -30,13 +34,16 @@ class TensorSpec:
     bounds: tuple[Bound, ...]
     dims: tuple[int, ...]
     static_nbytes: int | None
+    exact: ExactRange | None = None
 
     @classmethod
-    def of(cls, name: str, dtype: DType, bounds: tuple[Bound, ...]) -> TensorSpec:
+    def of(
+        cls, name: str, dtype: DType, bounds: tuple[Bound, ...], exact: ExactRange | None = None
+    ) -> TensorSpec:
         """Build a spec from its bounds."""
         dims = tuple(low if low == high else -1 for low, high in bounds)
         static = None if -1 in dims else element_count(dims) * dtype.itemsize
-        return cls(name, dtype, bounds, dims, static)
+        return cls(name, dtype, bounds, dims, static, exact)
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this static shape fits."""
@@ -59,3 +66,11 @@ def _bound_text(bound: Bound) -> str:
     if high == -1:
         return "-1" if low == 0 else f"{low}.."
     return f"{low}..{high}"
+
+
+def exact_text(spec: TensorSpec) -> str:
+    """The exact range for messages, e.g. ``-2147483648 to 2147483647``; empty where all values are exact."""
+    if spec.exact is None:
+        return ""
+    low, high = spec.exact
+    return f"{low} to {high}" if spec.dtype.kind is Kind.FLOAT else f"{int(low)} to {int(high)}"

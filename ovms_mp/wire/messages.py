@@ -57,6 +57,7 @@ class TensorSpecRecord(Record, frozen=True, array_like=True):
     name: str
     dtype: str
     bounds: tuple[tuple[int, int], ...]
+    exact: tuple[float, float] | None = None
 
 
 class TensorRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -78,6 +79,7 @@ class ModelSettings(Record, frozen=True):
         allow_cache: Use the compile cache also where shapes are ``auto``.
         max_queue_tasks: Bound of the version's queue, in tasks.
         max_queue_bytes: Bound of the version's queue, in bytes of input tensors.
+        refuses_lossy: Refuse values that the engine would not keep (:mod:`ovms_mp.worker.exactness`).
     """
 
     device: str
@@ -87,6 +89,7 @@ class ModelSettings(Record, frozen=True):
     allow_cache: bool
     max_queue_tasks: int
     max_queue_bytes: int
+    refuses_lossy: bool = True
 
 
 class VersionRecord(Record, frozen=True):

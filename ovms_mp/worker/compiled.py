@@ -15,6 +15,7 @@ from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.messages import TensorRef
 from ovms_mp.worker.engine import engine_text
+from ovms_mp.worker.states import has_states
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +73,7 @@ class CompiledVersion:
         self.compiled = compiled
         self.nireq = nireq
         self.slots = [InferSlot(compiled, len(self.inputs), len(self.outputs)) for _ in range(nireq)]
+        self.has_states = has_states(self.slots[0].request)
         self._input_types = tuple(port.element_type for port in compiled.inputs)
         self._output_types = tuple(port.element_type for port in compiled.outputs)
         self._tensors: dict[tuple[int, int, tuple[int, ...], ov.Type], ov.Tensor] = {}
@@ -108,6 +110,8 @@ class CompiledVersion:
             OutputsTooLarge: The outputs need a larger region.
         """
         try:
+            if self.has_states:
+                slot.request.reset_state()
             results = slot.request.infer(share_outputs=True)
         except RuntimeError as error:
             # What the request was bound to may be half-set now.

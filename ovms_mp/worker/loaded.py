@@ -16,8 +16,10 @@ from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
 from ovms_mp.worker.compiled import CompiledVersion, specs_of
 from ovms_mp.worker.device_names import engine_device
 from ovms_mp.worker.engine import explain_compile_failure
+from ovms_mp.worker.exactness import exactness_notices, with_exact_ranges
 from ovms_mp.worker.prepare import prepare_model
 from ovms_mp.worker.properties import compile_properties
+from ovms_mp.worker.states import state_notices
 from ovms_mp.worker.variants import MOST_VARIANTS
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class LoadedVersion:
         shapes: What ``compiled`` was compiled for, where the version has variants; else None.
         run_time_s: Of the trial inference; None when there could be none.
         detail: The plan it runs by, for people.
+        notices: What people should know of its answers.
         maker: Compiles further variants, and tells which shapes the model can take; None where the specs say that.
     """
 
@@ -54,6 +57,7 @@ class LoadedVersion:
     shapes: Shapes | None
     run_time_s: float | None
     detail: str
+    notices: tuple[str, ...]
     maker: VariantMaker | None
 
 
@@ -64,6 +68,7 @@ class VariantMaker:
         self, core: ov.Core, request: LoadModel, prepared: Prepared, cpu: CpuShare, nireq: int
     ) -> None:
         """Keep what compiling takes; see :func:`load_version`."""
+        self.request = request
         self._core = core
         self._settings = request.settings
         self._prepared = prepared
@@ -168,13 +173,23 @@ def _loaded(
             specs_of(prepared.model.inputs, prepared.inputs, "input"),
             specs_of(prepared.model.outputs, prepared.outputs, "output"),
         )
+    request = maker.request
+    refuses_lossy = request.settings.refuses_lossy
+    inputs = with_exact_ranges(specs[0], prepared.model)
+    notices = (
+        *exactness_notices(inputs, specs[1], prepared.model, is_refused=refuses_lossy),
+        *state_notices(compiled),
+    )
+    for notice in notices:
+        _log.warning("event=notice model=%s version=%d notice=%r", request.name, request.version, notice)
     return LoadedVersion(
-        inputs=specs[0],
+        inputs=inputs if refuses_lossy else specs[0],
         outputs=specs[1],
         compiled=compiled,
         shapes=shapes,
         run_time_s=run_time_s,
         detail=" ".join(filter(None, (compiled.describe(), auto_text))),
+        notices=notices,
         # It keeps the model in memory beside what was compiled from it.
         maker=None if compiled.is_static and shapes is None else maker,
     )

@@ -210,7 +210,12 @@ class WorkerLoop:
                     _spec_records(loaded.inputs),
                     _spec_records(loaded.outputs),
                     loaded.compiled.nireq,
-                    f"{loaded.detail} load_s={outcome.seconds:.3f} run_ms={run_time_s * 1000:.3f}",
+                    "\n".join(
+                        (
+                            f"{loaded.detail} load_s={outcome.seconds:.3f} run_ms={run_time_s * 1000:.3f}",
+                            *loaded.notices,
+                        )
+                    ),
                 )
             )
 
@@ -394,4 +399,4 @@ class WorkerLoop:
 
 
 def _spec_records(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpecRecord, ...]:
-    return tuple(TensorSpecRecord(spec.name, spec.dtype.name, spec.bounds) for spec in specs)
+    return tuple(TensorSpecRecord(spec.name, spec.dtype.name, spec.bounds, spec.exact) for spec in specs)

@@ -34,6 +34,7 @@ FAILURES = {
     "OutputNameMismatch": (Code.INVALID_ARGUMENT, 400),
     "ShapeMismatch": (Code.INVALID_ARGUMENT, 400),
     "DtypeMismatch": (Code.INVALID_ARGUMENT, 400),
+    "ValueNotExact": (Code.INVALID_ARGUMENT, 400),
     "RequestTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
     "TensorTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
     "NoFreeSlot": (Code.RESOURCE_EXHAUSTED, 429),
