@@ -10,40 +10,34 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import sys
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 from ovms_mp.errors import (
-    AnswerTooLarge,
     Draining,
-    InputNameMismatch,
     ModelNotReady,
-    OutputNameMismatch,
-    RequestTooLarge,
-    ShapeMismatch,
     VersionNotFound,
     WorkerCrashed,
     WorkerLost,
-    shortened,
 )
-from ovms_mp.front.budget import unpacked_limit
 from ovms_mp.front.convert import write_tensor
 from ovms_mp.front.convictions import Convictions, crashed_text
 from ovms_mp.front.dispatch import OutputsDidNotFit, RouteWasStale, WorkerGone
 from ovms_mp.front.exactness import refuse_inexact
 from ovms_mp.front.flow import current_flow
+from ovms_mp.front.output_room import OutputRoom
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import RoutingTable, not_found_text
 from ovms_mp.front.sizes import refuse_impossible, refuse_results_of_nothing
 from ovms_mp.front.tensors import ResultTensor
+from ovms_mp.front.validation import match_filter, match_inputs, refuse_blown_up
 from ovms_mp.model.dtypes import element_count
 from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.messages import InferTask, RoutingSnapshot, TensorRef
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from ovms_mp.front.dispatch import Dispatcher, Lease, WorkerEnd
     from ovms_mp.front.routing import VersionRoute
@@ -54,12 +48,8 @@ if TYPE_CHECKING:
 
 AnswerT = TypeVar("AnswerT")
 
-_MAX_HINTS = 1024
-_MOST_GUESSED_BYTES = 64 << 20
 _LONGEST_TIMEOUT_NS = 86_400 * 10**9
 """As long as --request_timeout_s may be: a day."""
-_MOST_NAMES = 20
-_LONGEST_NAME = 256
 _MAX_ROUTES = 5
 _MAX_LOST_RUNS = 2
 """Workers that may end while they run one request, if nothing says that it was the request's fault."""
@@ -95,13 +85,12 @@ class Service:
         self._dispatcher = dispatcher
         self._ask_reload = ask_reload
         self.max_message_bytes = max_message_bytes
-        self._max_output_nbytes = min(max_message_bytes, len(dispatcher.memory) // 2)
+        self._room = OutputRoom(min(max_message_bytes, len(dispatcher.memory) // 2))
         self._max_unpacked_bytes = max_unpacked_bytes
         self._request_timeout_ns = int(request_timeout_s * 1e9)
         self._retry_window_s = retry_window_s
         self._table = RoutingTable(RoutingSnapshot(0, False, (), (), ()))
         self._table_changed = asyncio.Event()
-        self._output_hints: dict[tuple[int, tuple[tuple[int, ...], ...]], int] = {}
 
     def replace_table(self, table: RoutingTable) -> None:
         """Take a new snapshot; whoever waits for a version looks again."""
@@ -209,7 +198,7 @@ class Service:
         """
         route = self._table.find(name, version)
         if route.outputs:
-            _match_inputs(route, given)
+            match_inputs(route, given)
 
     async def predict(
         self,
@@ -255,8 +244,8 @@ class Service:
         deadline_ns: int,
         encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
     ) -> AnswerT:
-        tensors = _match_inputs(route, given)
-        wanted = _match_filter(route, output_filter)
+        tensors = match_inputs(route, given)
+        wanted = match_filter(route, output_filter)
         inputs_nbytes = 0
         offsets: list[int] = []
         placed: tuple[Lease, ...] = ()
@@ -270,10 +259,10 @@ class Service:
                 if not 0 < nbytes <= arena_nbytes:
                     refuse_impossible(spec, tensor.shape, arena_nbytes)
                 if spec.static_nbytes is None:
-                    _refuse_blown_up(tensor, spec, nbytes, self._max_unpacked_bytes)
+                    refuse_blown_up(tensor, spec, nbytes, self._max_unpacked_bytes)
                 inputs_nbytes += aligned(nbytes)
         shapes = tuple([tensor.shape for tensor in tensors])
-        outputs_nbytes = self._output_nbytes(route, shapes)
+        outputs_nbytes = self._room.nbytes(route, shapes)
         lease = self._dispatcher.lease(inputs_nbytes + outputs_nbytes)
         try:
             refs = self._write_inputs(route.inputs, tensors, offsets, lease)
@@ -355,17 +344,13 @@ class Service:
                     if output_lease is not None:
                         self._dispatcher.release(output_lease)
                     output_lease = None
-                    if route.static_output_nbytes is None and short.needed_nbytes > self._max_output_nbytes:
-                        raise AnswerTooLarge(
-                            f"{route.title}: the outputs of this request have {short.needed_nbytes} bytes, the limit "
-                            f"is {self._max_output_nbytes}, the lower of --max_message_mb and half of --arena_size_mb"
-                        ) from None
+                    self._room.check(route, short.needed_nbytes)
                     output_lease = self._dispatcher.lease(short.needed_nbytes)
                     # Only what fits is worth remembering.
-                    self._learn_output_nbytes(route, shapes, short.needed_nbytes)
+                    self._room.learn(route, shapes, short.needed_nbytes)
                     task = _again(task, self._dispatcher.new_task_id(), output=output_lease)
                 else:
-                    if not task.inputs[0].nbytes:
+                    if task.inputs and not task.inputs[0].nbytes:
                         refuse_results_of_nothing(shapes, refs)
                     lease = leases[0] if output_lease is None else output_lease
                     return encode(route, self._results(route.outputs, refs, wanted, lease))
@@ -427,34 +412,6 @@ class Service:
             if wanted is None or spec.name in wanted
         ]
 
-    def _output_nbytes(self, route: VersionRoute, shapes: tuple[tuple[int, ...], ...]) -> int:
-        """Room for the outputs: exact for static shapes, what was learned for dynamic ones, else a guess."""
-        if route.static_output_nbytes is not None:
-            return route.static_output_nbytes
-        hint = self._output_hints.get((route.handle, shapes))
-        if hint is not None:
-            return hint
-        # The first dimension of an output mostly is the batch, as is the first input's.
-        batch = shapes[0][0] if shapes and shapes[0] else 1
-        guess = sum(
-            aligned(
-                element_count(
-                    size if size >= 0 else (batch if axis == 0 else 1) for axis, size in enumerate(spec.dims)
-                )
-                * spec.dtype.itemsize
-            )
-            for spec in route.outputs
-        )
-        # A batch costs nothing where another dimension is 0.
-        return min(guess, _MOST_GUESSED_BYTES)
-
-    def _learn_output_nbytes(
-        self, route: VersionRoute, shapes: tuple[tuple[int, ...], ...], needed_nbytes: int
-    ) -> None:
-        if len(self._output_hints) >= _MAX_HINTS:
-            self._output_hints.clear()
-        self._output_hints[(route.handle, shapes)] = needed_nbytes
-
 
 def _again(
     task: InferTask,
@@ -475,93 +432,3 @@ def _again(
         task.flow,
         task.is_suspect if is_suspect is None else is_suspect,
     )
-
-
-def _match_inputs(route: VersionRoute, given: Mapping[str, GivenTensor]) -> list[GivenTensor]:
-    """The given tensors in the model's order.
-
-    Raises:
-        InputNameMismatch: One is missing, or one too many.
-        ShapeMismatch: One has a shape that the model does not take.
-    """
-    tensors: list[GivenTensor] = []
-    for spec in route.inputs:
-        tensor = given.get(spec.name)
-        if tensor is None or len(given) != len(route.inputs):
-            raise _name_mismatch(route, given)
-        if tensor.shape != spec.dims and not spec.accepts(tensor.shape):
-            raise _shape_mismatch(spec, tensor.shape)
-        tensors.append(tensor)
-    if len(given) != len(tensors):
-        raise _name_mismatch(route, given)
-    return tensors
-
-
-def _names(given: Iterable[str]) -> list[str]:
-    """Names that a client gave, for a message."""
-    shown = [shortened(name, _LONGEST_NAME) for name in itertools.islice(given, _MOST_NAMES + 1)]
-    return shown if len(shown) <= _MOST_NAMES else [*shown[:-1], "..."]
-
-
-def _name_mismatch(route: VersionRoute, given: Mapping[str, GivenTensor]) -> InputNameMismatch:
-    expected = [spec.name for spec in route.inputs]
-    text = (
-        f"input tensor alias not found in signature: {_names(given)}. Inputs expected to be in the set "
-        f"{{{expected}}}."
-    )
-    missing = [name for name in expected if name not in given]
-    if missing:
-        text += f" Missing input: {missing}."
-    return InputNameMismatch(text)
-
-
-def _shape_mismatch(spec: TensorSpec, shape: tuple[int, ...]) -> ShapeMismatch:
-    """The legacy server's words, then which input it was."""
-    if shape and spec.bounds and spec.accepts((spec.bounds[0][0], *shape[1:])):
-        low, high = spec.bounds[0]
-        required = str(low) if low == high else f"{low}..{high}"
-        return ShapeMismatch(
-            f"Input batch size is incorrect. Obtained batch size {shape[0]}, required batch size {required} "
-            f"(input {spec.name!r})"
-        )
-    return ShapeMismatch(
-        f"The input data is incorrect. Obtained shape {list(shape)}, required shape {spec.shape_text()} "
-        f"(input {spec.name!r})"
-    )
-
-
-def _refuse_blown_up(tensor: GivenTensor, spec: TensorSpec, nbytes: int, max_unpacked_bytes: int) -> None:
-    """Hold what the compact form would become against what was sent, as for anything that comes packed.
-
-    Raises:
-        RequestTooLarge: A few values would fill far more memory than the client has sent.
-    """
-    values = tensor.values
-    if isinstance(values, memoryview) or len(values) == element_count(tensor.shape):
-        return
-    highest = [high for _, high in spec.bounds]
-    bound = None if -1 in highest else element_count(highest) * spec.dtype.itemsize
-    limit = unpacked_limit(values.nbytes, bound, max_unpacked_bytes, sys.maxsize)
-    if nbytes > limit:
-        raise RequestTooLarge(
-            f"input {spec.name!r}: {len(values)} values for shape {list(tensor.shape)} would be repeated to fill "
-            f"{nbytes} bytes, more than {limit}; send all values, or raise --max_unpacked_mb"
-        )
-
-
-def _match_filter(route: VersionRoute, output_filter: Sequence[str]) -> frozenset[str] | None:
-    """The wanted outputs; None for all.
-
-    Raises:
-        OutputNameMismatch: The filter names an output that the model lacks.
-    """
-    if not output_filter:
-        return None
-    names = [spec.name for spec in route.outputs]
-    for name in output_filter:
-        if name not in names:
-            raise OutputNameMismatch(
-                f"output tensor alias not found in signature: {shortened(name, _LONGEST_NAME)!r}. Outputs expected to "
-                f"be in the set {names}."
-            )
-    return frozenset(output_filter)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
 from ovms_mp.errors import Code, DeviceUnavailable, ModelLoadFailed, WorkerLost
 from ovms_mp.manager.client_text import without_paths
 from ovms_mp.manager.deployments import Deployments, Phase, endpoints_of, first_line, settings_of
+from ovms_mp.manager.known import KnownModel, KnownVersion
 from ovms_mp.manager.planner import Known, plan
 from ovms_mp.manager.refusals import Refusals
 from ovms_mp.model.status import State, VersionStatus
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from ovms_mp.manager.repository import Look, Repository
     from ovms_mp.manager.workers import Workers
     from ovms_mp.storage.local import VersionFiles
-    from ovms_mp.wire.messages import TensorSpecRecord
 
 _log = logging.getLogger(__name__)
 
@@ -48,70 +47,13 @@ _CHANGED_ON_DISK = (
 )
 
 
-@dataclass(slots=True)
-class _Version:
-    """One version that was ever seen.
-
-    Attributes:
-        serving: What requests are routed to, as far as workers live.
-        coming: What is to take that place.
-        retiring: How many deployments are still being unloaded.
-        note: What is worth knowing of a version that serves; shown as its error message.
-        is_asked: A client asked for the files to be read again.
-        failed_files: Fingerprint of files that did not load.
-    """
-
-    status: VersionStatus
-    serving: Deployment | None = None
-    coming: Deployment | None = None
-    retiring: int = 0
-    note: str = ""
-    is_asked: bool = False
-    failures: int = 0
-    retry_at: float = 0.0
-    failed_files: object = None
-    inputs: tuple[TensorSpecRecord, ...] = ()
-    outputs: tuple[TensorSpecRecord, ...] = ()
-
-    @property
-    def has_failed(self) -> bool:
-        return self.status.state is State.LOADING and self.status.error_code != 0
-
-    @property
-    def is_coming(self) -> bool:
-        return self.status.state in (State.START, State.LOADING) and not self.has_failed
-
-
-@dataclass(slots=True)
-class _Model:
-    """One model that was ever configured."""
-
-    config: ModelConfig
-    versions: dict[int, _Version] = field(default_factory=dict)
-    is_configured: bool = True
-    met_at: float = 0.0
-
-    def default_version(self) -> int:
-        """Highest AVAILABLE version; else the highest that is coming back or coming; else the highest that failed."""
-        versions = self.versions.items()
-        for wanted in (
-            [number for number, entry in versions if entry.status.state is State.AVAILABLE],
-            [number for number, entry in versions if entry.serving and entry.is_coming],
-            [number for number, entry in versions if entry.is_coming],
-            [number for number, entry in versions if entry.has_failed],
-        ):
-            if wanted:
-                return max(wanted)
-        return 0
-
-
 class Catalogue:
     """All models and their versions. Owned by the manager's loop."""
 
     def __init__(
         self, models: Sequence[ModelConfig], limits: LimitsConfig, workers: Workers, trials: TrialGate
     ) -> None:
-        self._models = {config.name: _Model(config) for config in models}
+        self._models = {config.name: KnownModel(config) for config in models}
         self._refusals = Refusals()
         self._limits = limits
         self._workers = workers
@@ -178,7 +120,7 @@ class Catalogue:
             known = self._models.get(name)
             if known is None:
                 _log.info("event=model_added model=%s base_path=%s", name, config.base_path)
-                self._models[name] = _Model(config)
+                self._models[name] = KnownModel(config)
                 self._note_change()
             elif known.config != config or not known.is_configured:
                 _log.info("event=model_changed model=%s", name)
@@ -220,7 +162,7 @@ class Catalogue:
                 self.last_failure = ErrorRecord(ModelLoadFailed.__name__, text)
         return min(moments, default=None)
 
-    def _forget(self, model: _Model, repository: Repository) -> None:
+    def _forget(self, model: KnownModel, repository: Repository) -> None:
         """End a model that is not configured any more."""
         repository.forget(model.config.name)
         for number in list(model.versions):
@@ -230,7 +172,7 @@ class Catalogue:
             self._note_change()
 
     def _rescan_model(
-        self, model: _Model, repository: Repository, is_asked: bool, moments: list[float]
+        self, model: KnownModel, repository: Repository, is_asked: bool, moments: list[float]
     ) -> None:
         loaded: dict[int, Sequence[object]] = {}
         for number, entry in model.versions.items():
@@ -261,14 +203,14 @@ class Catalogue:
         if decided.next_retry_at is not None:
             moments.append(decided.next_retry_at)
 
-    def _is_new(self, model: _Model) -> bool:
+    def _is_new(self, model: KnownModel) -> bool:
         """Whether a model was met a moment ago, and nothing of it was ever begun."""
         now = time.monotonic()
         model.met_at = model.met_at or now
         has_begun = any(entry.status.state is not State.START for entry in model.versions.values())
         return not has_begun and now - model.met_at < _FIRST_PATIENCE_S
 
-    def _note_arriving(self, model: _Model, look: Look) -> None:
+    def _note_arriving(self, model: KnownModel, look: Look) -> None:
         """Show versions that are being copied, and will be wanted, as START."""
         wanted = desired_versions({*look.settled, *look.arriving}, model.config.version_policy)
         for number in look.arriving:
@@ -276,7 +218,7 @@ class Catalogue:
             if entry is None:
                 if number not in wanted:
                     continue
-                entry = model.versions[number] = _Version(VersionStatus(number))
+                entry = model.versions[number] = KnownVersion(VersionStatus(number))
                 self._note_change()
             # Its files have changed since it was begun; whatever comes of it may be half of both.
             self._drop_coming(entry)
@@ -284,7 +226,7 @@ class Catalogue:
             if entry.serving is None and entry.status.state is State.END and number in wanted:
                 self._to(entry, State.START)
 
-    def _known(self, model: _Model, number: int, entry: _Version, look: Look) -> Known:
+    def _known(self, model: KnownModel, number: int, entry: KnownVersion, look: Look) -> Known:
         files = look.settled.get(number)
         if files is not None and entry.has_failed and entry.failed_files != files.fingerprint:
             entry.retry_at = 0.0
@@ -312,7 +254,7 @@ class Catalogue:
             state = State.START  # Nothing is on its way for it, whatever the reason was.
         return Known(state, entry.has_failed and coming is None, is_outdated, entry.retry_at)
 
-    def _note_files(self, model: _Model, entry: _Version, *, is_other: bool) -> None:
+    def _note_files(self, model: KnownModel, entry: KnownVersion, *, is_other: bool) -> None:
         """Tell once that files changed under a version that serves, and when that is over."""
         if is_other and not entry.note:
             entry.note = _CHANGED_ON_DISK
@@ -328,10 +270,10 @@ class Catalogue:
             return
         self._note_change()
 
-    def _begin(self, model: _Model, number: int, files: VersionFiles) -> None:
+    def _begin(self, model: KnownModel, number: int, files: VersionFiles) -> None:
         entry = model.versions.get(number)
         if entry is None:
-            entry = model.versions[number] = _Version(VersionStatus(number))
+            entry = model.versions[number] = KnownVersion(VersionStatus(number))
         if entry.serving is None and not entry.has_failed:
             # One that has failed keeps its reason until it serves.
             if entry.status.state is not State.START:
@@ -341,7 +283,7 @@ class Catalogue:
         entry.coming = self.deployments.begin(model.config.name, number, settings, files)
         self._note_change()
 
-    def _end(self, model: _Model, number: int) -> None:
+    def _end(self, model: KnownModel, number: int) -> None:
         """Take a version out of service, or off its way."""
         entry = model.versions[number]
         self._drop_coming(entry)
@@ -359,12 +301,12 @@ class Catalogue:
             self._to(entry, State.END)
         entry.note = ""
 
-    def _drop_coming(self, entry: _Version) -> None:
+    def _drop_coming(self, entry: KnownVersion) -> None:
         if entry.coming is not None:
             self._retire(entry, entry.coming)
             entry.coming = None
 
-    def _retire(self, entry: _Version, deployment: Deployment) -> None:
+    def _retire(self, entry: KnownVersion, deployment: Deployment) -> None:
         entry.retiring += 1
         # The snapshot without this route has the next epoch; fronts must have applied that one.
         self.deployments.retire(deployment, self.epoch + 1)
@@ -473,7 +415,7 @@ class Catalogue:
         ]
         return (*records, *self._refusals.records({record.name for record in records}))
 
-    def _record(self, name: str, entry: _Version) -> VersionRecord:
+    def _record(self, name: str, entry: KnownVersion) -> VersionRecord:
         status, serving = entry.status, entry.serving
         endpoints: tuple[str, ...] = ()
         if serving is not None and status.state is State.AVAILABLE:
@@ -494,7 +436,7 @@ class Catalogue:
             outputs=entry.outputs,
         )
 
-    def _to(self, entry: _Version, state: State) -> None:
+    def _to(self, entry: KnownVersion, state: State) -> None:
         entry.status = entry.status.to(state)
         self._note_change()
 
@@ -502,11 +444,11 @@ class Catalogue:
         self.is_changed = True
         self.changes += 1
 
-    def _entry_of(self, deployment: Deployment) -> _Version | None:
+    def _entry_of(self, deployment: Deployment) -> KnownVersion | None:
         model = self._models.get(deployment.model_name)
         return None if model is None else model.versions.get(deployment.version)
 
-    def _entries(self) -> Iterator[tuple[_Model, _Version]]:
+    def _entries(self) -> Iterator[tuple[KnownModel, KnownVersion]]:
         for model in self._models.values():
             for entry in model.versions.values():
                 yield model, entry

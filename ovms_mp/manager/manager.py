@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.config import ServerConfig
     from ovms_mp.manager.deployments import Deployment
-    from ovms_mp.wire.messages import ToChild
+    from ovms_mp.wire.messages import ErrorRecord, ToChild
 
 _log = logging.getLogger(__name__)
 
@@ -308,8 +308,6 @@ class Manager:
         child = self._supervisor.find(name)
         if isinstance(message, Hello):
             is_followed = contain("manager.message", name, self._greet, message)
-        elif isinstance(message, Heartbeat):
-            is_followed = child is None or contain("manager.message", name, self._beat, child, message)
         else:
             is_followed = child is None or contain(
                 "manager.message", name, self._take_message, child, message
@@ -321,17 +319,14 @@ class Manager:
         elif isinstance(message, Hello):  # Of a REST front, which its arbiter has started.
             self._timers.call_after(_GREET_AGAIN_S, partial(self._greet, message))
 
-    def _beat(self, child: Child, message: Heartbeat) -> None:
-        self._supervisor.beat(child, message.progress, message.in_flight, message.oldest_run_s)
-
     def _take_message(self, child: Child, message: object) -> None:
         match message:
+            case Heartbeat():
+                self._supervisor.beat(child, message.progress, message.in_flight, message.oldest_run_s)
             case Ready(detail=detail):
                 self._child_ready(child, detail)
-            case BootFailed(error=error) if child.kind is Kind.PROBE:
-                self._trials.failed(child, error)
             case BootFailed(error=error):
-                self._supervisor.report_boot_failure(child, error.message)
+                self._boot_failed(child, error)
             case SnapshotApplied(epoch=epoch):
                 child.applied_epoch = epoch
                 self._carry_on()
@@ -340,6 +335,17 @@ class Manager:
             case ProbeDone():
                 self._trials.done(child, message)
                 self._send(child, Drain(0))  # Heard; it may end.
+            case _:
+                self._take_front_message(child, message)
+
+    def _boot_failed(self, child: Child, error: ErrorRecord) -> None:
+        if child.kind is Kind.PROBE:
+            self._trials.failed(child, error)
+        else:
+            self._supervisor.report_boot_failure(child, error.message)
+
+    def _take_front_message(self, child: Child, message: object) -> None:
+        match message:
             case ReloadConfig():
                 self._reload(child, message)
             case RequestConvicted(conviction=conviction):

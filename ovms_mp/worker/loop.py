@@ -26,9 +26,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import Steps, contain, report
-from ovms_mp.errors import ModelLoadFailed, OvmsError, ProtocolError, VersionNotFound
+from ovms_mp.errors import ModelLoadFailed, OvmsError, VersionNotFound
 from ovms_mp.model.status import State
-from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.channels import Poller, Wakeup
 from ovms_mp.wire.messages import (
     ArenaReleased,
@@ -50,8 +49,9 @@ from ovms_mp.wire.messages import (
 )
 from ovms_mp.worker.loader import Loader
 from ovms_mp.worker.outbox import Outbox
+from ovms_mp.worker.peers import Peers
 from ovms_mp.worker.pool import Runs, defect_answer, failure
-from ovms_mp.worker.queues import Peer, QueuedTask, VersionQueue
+from ovms_mp.worker.queues import QueuedTask, VersionQueue
 from ovms_mp.worker.served import UNKNOWN_RUN_TIME_S, ServedVersion
 from ovms_mp.worker.shaping import Shaping
 from ovms_mp.worker.spec_records import spec_records
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from ovms_mp.wire.specs import ArenaHandle, CpuShare
     from ovms_mp.worker.loader import LoadOutcome
     from ovms_mp.worker.pool import FinishedRun, InferPool
+    from ovms_mp.worker.queues import Peer
 
 _log = logging.getLogger(__name__)
 
@@ -87,14 +88,6 @@ class _Counters:
 
     accepted: int = 0
     answered: int = 0
-
-
-@dataclass(slots=True)
-class _Retirement:
-    """An arena epoch that the manager wants back."""
-
-    arena: int
-    epoch: int
 
 
 @dataclass(slots=True)
@@ -120,12 +113,7 @@ class WorkerLoop:
     ) -> None:
         self._control = control
         self._data = data
-        self._arena_handles = arenas
-        self._arenas: dict[int, Arena] = {}
-        self._peers: dict[bytes, Peer] = {}
-        self._retired_epochs: dict[int, int] = {}
-        self._retirements: list[_Retirement] = []
-        self._running_by_arena: dict[tuple[int, int], int] = {}
+        self._peers = Peers(arenas)
         self._versions: dict[int, ServedVersion] = {}
         self._outbox = Outbox(data)
         self._wakeup = Wakeup()
@@ -228,9 +216,8 @@ class WorkerLoop:
                         ModelStateChanged(handle, State.END, None, (), (), 0, "was not loaded")
                     )
             case ArenaRetired(arena=arena, epoch=epoch):
-                self._retired_epochs[arena] = max(epoch, self._retired_epochs.get(arena, 0))
                 self._forget_tasks_ahead(arena, epoch)
-                self._retirements.append(_Retirement(arena, epoch))
+                self._peers.retire(arena, epoch)
             case Drain(deadline_ns=deadline_ns):
                 self._drain_deadline_ns = deadline_ns
             case _:
@@ -303,21 +290,8 @@ class WorkerLoop:
             self._loader.release(version.pool.compiled)
 
     def _release_arenas(self) -> None:
-        if not self._retirements:
-            return
-        waiting: list[_Retirement] = []
-        for retirement in self._retirements:
-            if self._running_by_arena.get((retirement.arena, retirement.epoch)):
-                waiting.append(retirement)
-            else:
-                for identity in [
-                    identity
-                    for identity, peer in self._peers.items()
-                    if peer.arena_index == retirement.arena and peer.arena_epoch <= retirement.epoch
-                ]:
-                    del self._peers[identity]
-                self._control.send(ArenaReleased(retirement.arena, retirement.epoch))
-        self._retirements = waiting
+        for arena, epoch in self._peers.released():
+            self._control.send(ArenaReleased(arena, epoch))
 
     def _is_drained(self) -> bool:
         return (
@@ -330,7 +304,7 @@ class WorkerLoop:
             identity, payload = received
             batch = self._decode(identity, payload)
             try:
-                peer = self._peers.get(identity) or self._meet(identity)
+                peer = self._peers.get(identity)
             except Exception as error:
                 # No front of ours, or there is no memory to map its arena.
                 report("worker.meet", error, f"{len(batch)} tasks of {identity!r}")
@@ -338,7 +312,7 @@ class WorkerLoop:
                     if isinstance(item, InferTask):
                         self._outbox.add(identity, defect_answer(item))
                 continue
-            if peer.arena_epoch <= self._retired_epochs.get(peer.arena_index, 0):
+            if self._peers.is_dead(peer):
                 continue  # The front is dead; nobody waits.
             for item in batch:
                 if isinstance(item, CancelTask):
@@ -360,19 +334,6 @@ class WorkerLoop:
         for failed in failures:
             self._outbox.add(identity, failed)
         return batch
-
-    def _meet(self, identity: bytes) -> Peer:
-        """Learn a front from its address, ``b"<arena>:<epoch>"``."""
-        index_text, _, epoch_text = identity.partition(b":")
-        try:
-            index, epoch = int(index_text), int(epoch_text)
-            arena = self._arenas.get(index) or Arena(self._arena_handles[index])
-        except (ValueError, IndexError):
-            raise ProtocolError(f"peer {identity!r} is no front") from None
-        self._arenas[index] = arena
-        peer = Peer(identity, index, epoch, arena)
-        self._peers[identity] = peer
-        return peer
 
     def _accept(self, peer: Peer, task: InferTask) -> None:
         version = self._versions.get(task.handle)
@@ -439,7 +400,7 @@ class WorkerLoop:
 
     def _run_lone(self, lone: _Lone) -> bool:
         """Carry on with a task under suspicion; whether it is done with, so that others may start."""
-        if lone.has_begun or self._running_by_arena:
+        if lone.has_begun or self._peers.are_running:
             return False
         lone.has_begun = True
         version, queued = lone.version, lone.queued
@@ -470,7 +431,7 @@ class WorkerLoop:
     def _dismiss(self, queued: QueuedTask) -> bool:
         """Answer a task that nobody wants any more; whether it was one."""
         peer, task = queued.peer, queued.task
-        if peer.arena_epoch <= self._retired_epochs.get(peer.arena_index, 0):
+        if self._peers.is_dead(peer):
             self._counters.answered += 1  # To nobody: its front is dead.
         elif (error := queued.refusal()) is not None:
             self._answer(peer, failure(task, error))
@@ -482,21 +443,16 @@ class WorkerLoop:
         # The loop alone takes note of ends, so it is early enough to count when the hand-over has gone well.
         pool.hand_over(version, queued, self._runs)
         version.running += 1
-        self._running_by_arena[queued.peer.arena_key] = (
-            self._running_by_arena.get(queued.peer.arena_key, 0) + 1
-        )
+        self._peers.begun(queued.peer)
 
     def _take_finished(self) -> None:
         while self._runs.ended:
             run = self._runs.ended.popleft()
-            arena_key = run.queued.peer.arena_key
             if self._lone is not None and run.queued is self._lone.queued:
                 self._lone = None
             run.pool.handed_over -= 1
             run.version.running -= 1
-            self._running_by_arena[arena_key] -= 1
-            if not self._running_by_arena[arena_key]:
-                del self._running_by_arena[arena_key]
+            self._peers.ended(run.queued.peer)
             try:
                 self._note_run(run, time.monotonic() + run.version.patience_s())
             except Exception as error:
