@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, NoReturn
 from ovms_mp import __version__
 from ovms_mp.config import (
     SECTIONS,
-    SWITCH,
     EngineConfig,
     GrpcConfig,
     RepositoryConfig,
@@ -32,6 +31,7 @@ from ovms_mp.engine_flags import checked_engine, make_cache_dir
 from ovms_mp.errors import ConfigError, ExitCode
 from ovms_mp.log import keep_standard_descriptors, printable, say
 from ovms_mp.model_flags import add_file_flag, add_model_flags, read_models
+from ovms_mp.setting import SWITCH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import WorkerCrashed
-from ovms_mp.wire.messages import Conviction
+from ovms_mp.wire.records import Conviction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.wire.arena import Arena
-    from ovms_mp.wire.messages import DeathRecord, TensorRef
+    from ovms_mp.wire.records import DeathRecord, TensorRef
 
 _log = logging.getLogger(__name__)
 

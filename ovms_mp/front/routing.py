@@ -17,7 +17,8 @@ from ovms_mp.wire.allocator import aligned
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ovms_mp.wire.messages import RoutingSnapshot, TensorSpecRecord, VersionRecord
+    from ovms_mp.wire.messages import RoutingSnapshot
+    from ovms_mp.wire.records import TensorSpecRecord, VersionRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ from ovms_mp.front.tensors import ResultTensor
 from ovms_mp.front.validation import match_filter, match_inputs, refuse_blown_up
 from ovms_mp.model.dtypes import element_count
 from ovms_mp.wire.allocator import aligned
-from ovms_mp.wire.messages import InferTask, RoutingSnapshot, TensorRef
+from ovms_mp.wire.messages import InferTask, RoutingSnapshot
+from ovms_mp.wire.records import TensorRef
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
     from ovms_mp.front.tensors import GivenTensor
     from ovms_mp.model.status import VersionStatus
     from ovms_mp.model.tensors import TensorSpec
-    from ovms_mp.wire.messages import ConfigReloaded, Conviction
+    from ovms_mp.wire.messages import ConfigReloaded
+    from ovms_mp.wire.records import Conviction
 
 AnswerT = TypeVar("AnswerT")
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ovms_mp.model.tensors import TensorSpec
-    from ovms_mp.wire.messages import TensorRef
+    from ovms_mp.wire.records import TensorRef
 
 _MOST_BYTES = 1 << 40
 """Of any tensor: the greatest --arena_size_mb."""

@@ -21,7 +21,7 @@ from ovms_mp.manager.planner import Known, plan
 from ovms_mp.manager.refusals import Refusals
 from ovms_mp.model.status import State, VersionStatus
 from ovms_mp.model.versions import desired_versions
-from ovms_mp.wire.messages import ErrorRecord, ModelRecord, VersionRecord
+from ovms_mp.wire.records import ErrorRecord, ModelRecord, VersionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

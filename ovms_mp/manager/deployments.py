@@ -23,14 +23,16 @@ from typing import TYPE_CHECKING, Protocol
 from ovms_mp.defects import contain
 from ovms_mp.errors import WorkerLost
 from ovms_mp.model.status import State
-from ovms_mp.wire.messages import LoadModel, ModelSettings, TensorSpecRecord, UnloadModel
+from ovms_mp.wire.messages import LoadModel, UnloadModel
+from ovms_mp.wire.records import ModelSettings, TensorSpecRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ovms_mp.config import LimitsConfig, ModelConfig
     from ovms_mp.storage.local import VersionFiles
-    from ovms_mp.wire.messages import ErrorRecord, ModelStateChanged
+    from ovms_mp.wire.messages import ModelStateChanged
+    from ovms_mp.wire.records import ErrorRecord
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ovms_mp.config import ModelConfig
     from ovms_mp.manager.deployments import Deployment
     from ovms_mp.model.status import VersionStatus
-    from ovms_mp.wire.messages import TensorSpecRecord
+    from ovms_mp.wire.records import TensorSpecRecord
 
 
 @dataclass(slots=True)

@@ -63,7 +63,8 @@ if TYPE_CHECKING:
 
     from ovms_mp.config import ServerConfig
     from ovms_mp.manager.deployments import Deployment
-    from ovms_mp.wire.messages import ErrorRecord, ToChild
+    from ovms_mp.wire.messages import ToChild
+    from ovms_mp.wire.records import ErrorRecord
 
 _log = logging.getLogger(__name__)
 

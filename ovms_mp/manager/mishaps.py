@@ -10,7 +10,6 @@ from ovms_mp.errors import INTERNAL_ERROR_TEXT, OvmsError
 from ovms_mp.wire.messages import (
     ConfigReloaded,
     Drained,
-    ErrorRecord,
     Heartbeat,
     ModelStateChanged,
     ProbeDone,
@@ -18,6 +17,7 @@ from ovms_mp.wire.messages import (
     RequestConvicted,
     SnapshotApplied,
 )
+from ovms_mp.wire.records import ErrorRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.staff import Staff
     from ovms_mp.manager.timers import Timers
     from ovms_mp.wire.channels import Poller
-    from ovms_mp.wire.messages import ErrorRecord
+    from ovms_mp.wire.records import ErrorRecord
 
 _DEBOUNCE_S = 0.05
 """A copy makes many events; one look after the first of them sees what they say together."""

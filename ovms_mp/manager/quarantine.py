@@ -18,7 +18,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ovms_mp.wire.messages import Conviction, DeathRecord
+from ovms_mp.wire.records import Conviction, DeathRecord
 from ovms_mp.wire.run_page import NOT_A_TASK
 
 if TYPE_CHECKING:

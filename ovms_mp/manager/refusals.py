@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ovms_mp.model.status import VersionStatus
-from ovms_mp.wire.messages import ModelRecord, VersionRecord
+from ovms_mp.wire.records import ModelRecord, VersionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

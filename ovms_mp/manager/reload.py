@@ -17,7 +17,8 @@ from ovms_mp.config_file import MAX_BYTES, read_config_file
 from ovms_mp.defects import report
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, ConfigError
 from ovms_mp.files import read_regular
-from ovms_mp.wire.messages import ConfigReloaded, ErrorRecord
+from ovms_mp.wire.messages import ConfigReloaded
+from ovms_mp.wire.records import ErrorRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,8 @@ from ovms_mp.defects import report
 from ovms_mp.errors import Code
 from ovms_mp.model.status import State
 from ovms_mp.wire.channels import MAX_MESSAGE_BYTES
-from ovms_mp.wire.messages import ModelRecord, VersionRecord, encode
+from ovms_mp.wire.messages import encode
+from ovms_mp.wire.records import ModelRecord, VersionRecord
 
 if TYPE_CHECKING:
     from ovms_mp.wire.messages import RoutingSnapshot

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ovms_mp.manager.children import Child
     from ovms_mp.manager.deployments import Deployment
     from ovms_mp.manager.timers import Timers
-    from ovms_mp.wire.messages import ErrorRecord, ProbeDone
+    from ovms_mp.wire.messages import ProbeDone
+    from ovms_mp.wire.records import ErrorRecord
 
 _log = logging.getLogger(__name__)
 

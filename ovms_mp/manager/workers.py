@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.manager.children import Child, ChildState
-from ovms_mp.wire.messages import LoadModel, UnloadModel, WorkerRecord
+from ovms_mp.wire.messages import LoadModel, UnloadModel
+from ovms_mp.wire.records import WorkerRecord
 from ovms_mp.wire.run_page import RunPage, create_run_page
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from ovms_mp.errors import ProtocolError
 from ovms_mp.wire.allocator import ALIGNMENT_BYTES
 
 if TYPE_CHECKING:
-    from ovms_mp.wire.messages import TensorRef
+    from ovms_mp.wire.records import TensorRef
     from ovms_mp.wire.specs import ArenaHandle
 
 

@@ -16,7 +16,7 @@ import mmap
 import os
 from collections import deque
 
-from ovms_mp.wire.messages import RunMark
+from ovms_mp.wire.records import RunMark
 
 _ENTRIES = 1024
 _ENTRY_WORDS = 4

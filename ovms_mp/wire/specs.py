@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from ovms_mp.errors import BootError
-from ovms_mp.wire.messages import ModelSettings
+from ovms_mp.wire.records import ModelSettings
 
 SpecT = TypeVar("SpecT", bound="ChildSpec")
 

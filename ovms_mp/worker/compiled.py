@@ -13,7 +13,7 @@ from ovms_mp.errors import InferenceFailed, ModelLoadFailed, ProtocolError
 from ovms_mp.model.dtypes import AnyArray, dtype_of_openvino, element_count
 from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.wire.allocator import aligned
-from ovms_mp.wire.messages import TensorRef
+from ovms_mp.wire.records import TensorRef
 from ovms_mp.worker.engine import engine_text
 from ovms_mp.worker.states import has_states
 

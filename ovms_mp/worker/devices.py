@@ -18,7 +18,7 @@ import openvino.opset13 as ops
 
 from ovms_mp.errors import ConfigError, ExitCode, OvmsError
 from ovms_mp.model.input_settings import InputSettings
-from ovms_mp.wire.messages import ModelSettings
+from ovms_mp.wire.records import ModelSettings
 from ovms_mp.wire.specs import CpuShare, EngineSpec
 from ovms_mp.worker.device_names import advice_on, engine_device, family_of
 from ovms_mp.worker.engine import create_core, engine_text, explain_compile_failure

@@ -35,18 +35,17 @@ from ovms_mp.wire.messages import (
     CancelTask,
     Drain,
     Drained,
-    ErrorRecord,
     InferFailed,
     InferResult,
     InferTask,
     LoadModel,
     ModelStateChanged,
     UnloadModel,
-    bounded_text,
     decode_to_child,
     decode_to_worker,
     salvage_to_worker,
 )
+from ovms_mp.wire.records import ErrorRecord, bounded_text
 from ovms_mp.worker.loader import Loader
 from ovms_mp.worker.outbox import Outbox
 from ovms_mp.worker.peers import Peers

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import report
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, InferenceFailed, OvmsError
-from ovms_mp.wire.messages import InferFailed, InferResult, bounded_text
+from ovms_mp.wire.messages import InferFailed, InferResult
+from ovms_mp.wire.records import bounded_text
 from ovms_mp.worker.compiled import OutputsTooLarge
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from ovms_mp.worker.tensor_names import TensorNames, read_mapping, tensor_names
 if TYPE_CHECKING:
     import openvino as ov
 
-    from ovms_mp.wire.messages import ModelSettings
+    from ovms_mp.wire.records import ModelSettings
     from ovms_mp.worker.reshape import Place
 
 

@@ -21,8 +21,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ModelLoadFailed, OvmsError
-from ovms_mp.wire.messages import ErrorRecord, LoadModel, ProbeDone, bounded_text
+from ovms_mp.wire.messages import LoadModel, ProbeDone
 from ovms_mp.wire.process import run_child, with_control_link
+from ovms_mp.wire.records import ErrorRecord, bounded_text
 from ovms_mp.wire.specs import ProbeSpec
 from ovms_mp.worker.affinity import take_share
 

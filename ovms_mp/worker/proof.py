@@ -43,7 +43,8 @@ from ovms_mp.errors import InferenceFailed, ModelLoadFailed, ProtocolError
 from ovms_mp.model.dtypes import Kind, element_count
 from ovms_mp.wire.allocator import ALIGNMENT_BYTES, aligned
 from ovms_mp.wire.arena import Arena, create_arena_file
-from ovms_mp.wire.messages import InferTask, TensorRef
+from ovms_mp.wire.messages import InferTask
+from ovms_mp.wire.records import TensorRef
 from ovms_mp.wire.specs import ArenaHandle
 from ovms_mp.worker.compiled import CompiledVersion, InferSlot, OutputPath, OutputsTooLarge
 from ovms_mp.worker.engine import engine_text

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import openvino as ov
 
     from ovms_mp.config import PropertyValue
-    from ovms_mp.wire.messages import ModelSettings
+    from ovms_mp.wire.records import ModelSettings
     from ovms_mp.wire.specs import CpuShare
 
 _log = logging.getLogger(__name__)

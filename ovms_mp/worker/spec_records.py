@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ModelLoadFailed
-from ovms_mp.wire.messages import TensorSpecRecord, encode
+from ovms_mp.wire.messages import encode
+from ovms_mp.wire.records import TensorSpecRecord
 
 if TYPE_CHECKING:
     from ovms_mp.model.tensors import TensorSpec

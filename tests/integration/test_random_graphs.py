@@ -19,10 +19,10 @@ from ovms_mp.wire.messages import (
     InferTask,
     LoadModel,
     ModelStateChanged,
-    TensorRef,
     UnloadModel,
     encode,
 )
+from ovms_mp.wire.records import TensorRef
 from tests.support.models import run_builder
 from tests.support.random_graphs import build_random_graphs
 from tests.support.worker import WorkerUnderTest, settings

@@ -18,7 +18,7 @@ import openvino as ov
 import openvino.opset13 as ops
 
 from ovms_mp.errors import OvmsError
-from ovms_mp.wire.messages import ModelSettings
+from ovms_mp.wire.records import ModelSettings
 from ovms_mp.wire.specs import CpuShare, EngineSpec
 from ovms_mp.worker.engine import create_core, explain_compile_failure
 from ovms_mp.worker.prepare import Prepared, prepare_model

@@ -28,15 +28,14 @@ from ovms_mp.wire.messages import (
     InferResult,
     InferTask,
     LoadModel,
-    ModelSettings,
     ModelStateChanged,
     Ready,
-    TensorRef,
     Welcome,
     decode_to_front,
     decode_to_manager,
     encode,
 )
+from ovms_mp.wire.records import ModelSettings, TensorRef
 from ovms_mp.wire.specs import ArenaHandle, CommonSpec, CpuShare, EngineSpec, ProbeSpec, WorkerSpec
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 
 from ovms_mp.config import (
+from ovms_mp.setting import SWITCH, Setting
     SECTIONS,
     SWITCH,
     DeclaredSetting,

@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "log": {"log_sinks"},
     "log_sinks": set[str](),
     "model": {"errors"},
-    "config": BASE,
+    "setting": {"errors"},
+    "config": BASE | {"setting"},
     "model_keys": {"model"},
     "json_document": {"errors"},
     "model_settings": BASE | {"config", "json_document", "model_keys"},
@@ -45,7 +46,16 @@ MAY_IMPORT = {
     "manager": BASE | {"config", "config_file", "wire", "storage"},
     "demo": BASE | {"front.tfs"},
     "cli": BASE
-    | {"config", "config_check", "engine_flags", "model_flags", "status_command", "manager", "demo"},
+    | {
+        "config",
+        "config_check",
+        "engine_flags",
+        "model_flags",
+        "setting",
+        "status_command",
+        "manager",
+        "demo",
+    },
     "__main__": {"cli"},
     "": set[str](),
 }

@@ -35,16 +35,13 @@ from ovms_mp.wire.channels import Router, new_endpoint
 from ovms_mp.wire.messages import (
     InferTask,
     LoadModel,
-    ModelRecord,
-    ModelSettings,
     RoutingSnapshot,
-    VersionRecord,
-    WorkerRecord,
     decode_to_child,
     decode_to_front,
     decode_to_manager,
     decode_to_worker,
 )
+from ovms_mp.wire.records import ModelRecord, ModelSettings, VersionRecord, WorkerRecord
 from ovms_mp.wire.specs import ArenaHandle, WorkerSpec, spec_from_argument
 
 DECODERS = [decode_to_manager, decode_to_child, decode_to_worker, decode_to_front]

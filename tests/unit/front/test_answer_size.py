@@ -15,7 +15,8 @@ from ovms_mp.front.service import Service
 from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.model.dtypes import DType
 from ovms_mp.wire.arena import Arena, create_arena_file
-from ovms_mp.wire.messages import ConfigReloaded, TensorSpecRecord
+from ovms_mp.wire.messages import ConfigReloaded
+from ovms_mp.wire.records import TensorSpecRecord
 from ovms_mp.wire.specs import ArenaHandle
 from tests.unit.front.workers import PlayedWorker, table, tasks_come
 
@@ -128,7 +129,7 @@ def test_what_was_refused_is_not_leased_the_next_time(run: Callable[..., None]) 
 def test_a_batch_of_nothing_leases_no_more_than_another_request(
     run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ovms_mp.front.service._MOST_GUESSED_BYTES", MIB)
+    monkeypatch.setattr("ovms_mp.front.output_room._MOST_GUESSED_BYTES", MIB)
 
     async def body(office: Office) -> None:
         request = office.predict(10**9, 0)

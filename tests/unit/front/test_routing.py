@@ -10,7 +10,8 @@ from ovms_mp.errors import ModelNotFound, ModelNotReady, VersionNotFound
 from ovms_mp.front.routing import RoutingTable, not_found_text
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State, VersionStatus
-from ovms_mp.wire.messages import ModelRecord, RoutingSnapshot, TensorSpecRecord, VersionRecord, WorkerRecord
+from ovms_mp.wire.messages import RoutingSnapshot
+from ovms_mp.wire.records import ModelRecord, TensorSpecRecord, VersionRecord, WorkerRecord
 
 Y = TensorSpecRecord("y", "FP32", ((1, 1), (10, 10)))
 Z = TensorSpecRecord("z", "UINT8", ((3, 3),))

@@ -30,11 +30,10 @@ from ovms_mp.front.tensors import GivenTensor, ResultTensor
 from ovms_mp.model.dtypes import DType, element_count
 from ovms_mp.model.status import State
 from ovms_mp.wire.arena import Arena, create_arena_file
-from ovms_mp.wire.messages import (
-    ConfigReloaded,
+from ovms_mp.wire.messages import ConfigReloaded, RoutingSnapshot
+from ovms_mp.wire.records import (
     ErrorRecord,
     ModelRecord,
-    RoutingSnapshot,
     TensorSpecRecord,
     VersionRecord,
     WorkerRecord,

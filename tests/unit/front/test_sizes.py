@@ -9,7 +9,7 @@ from ovms_mp.errors import ShapeMismatch
 from ovms_mp.front.sizes import refuse_impossible, refuse_results_of_nothing
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.tensors import TensorSpec
-from ovms_mp.wire.messages import TensorRef
+from ovms_mp.wire.records import TensorRef
 
 ARENA = 1 << 20
 FULL, EMPTY = TensorRef(0, 8, (2,)), TensorRef(0, 0, (0, 2))

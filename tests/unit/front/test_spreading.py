@@ -15,7 +15,8 @@ from ovms_mp.front.service import Service
 from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.model.dtypes import DType
 from ovms_mp.wire.arena import Arena, create_arena_file
-from ovms_mp.wire.messages import ConfigReloaded, InferTask, TensorSpecRecord
+from ovms_mp.wire.messages import ConfigReloaded, InferTask
+from ovms_mp.wire.records import TensorSpecRecord
 from ovms_mp.wire.specs import ArenaHandle
 from tests.unit.front.workers import PlayedWorker, eventually, table, tasks_come
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.tensors import ResultTensor
-    from ovms_mp.wire.messages import TensorRef
+    from ovms_mp.wire.records import TensorRef
 
 MIB = 1 << 20
 INPUTS = (TensorSpecRecord("x", "FP32", ((1, 1),)),)

@@ -15,18 +15,16 @@ from ovms_mp.wire.messages import (
     InferFailed,
     InferResult,
     InferTask,
-    ModelRecord,
     RoutingSnapshot,
-    VersionRecord,
-    WorkerRecord,
     decode_to_worker,
     encode,
 )
+from ovms_mp.wire.records import ModelRecord, VersionRecord, WorkerRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ovms_mp.wire.messages import Conviction, DeathRecord, TensorSpecRecord
+    from ovms_mp.wire.records import Conviction, DeathRecord, TensorSpecRecord
 
 WITHIN_S = 10.0
 

@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.model.status import State
 from ovms_mp.storage.local import VersionFiles
-from ovms_mp.wire.messages import (
-    ErrorRecord,
-    LoadModel,
-    ModelStateChanged,
-    TensorSpecRecord,
-    UnloadModel,
-)
+from ovms_mp.wire.messages import LoadModel, ModelStateChanged, UnloadModel
+from ovms_mp.wire.records import ErrorRecord, TensorSpecRecord
 
 if TYPE_CHECKING:
     from ovms_mp.manager.deployments import Deployment

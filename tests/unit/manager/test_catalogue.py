@@ -10,7 +10,7 @@ import pytest
 
 from ovms_mp.model.status import State
 from ovms_mp.model.versions import All
-from ovms_mp.wire.messages import ErrorRecord, VersionRecord
+from ovms_mp.wire.records import ErrorRecord, VersionRecord
 
 from .fakes import INPUTS, OUTPUTS, Clock, load_failed
 from .world import World, installed_clock, model, put, remove

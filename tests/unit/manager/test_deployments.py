@@ -13,7 +13,8 @@ from ovms_mp.config import LimitsConfig, ModelConfig
 from ovms_mp.manager.deployments import Deployment, Deployments, Phase, endpoints_of, settings_of
 from ovms_mp.model.input_settings import BatchSize, InputSettings
 from ovms_mp.model.status import State
-from ovms_mp.wire.messages import ErrorRecord, LoadModel, ModelStateChanged
+from ovms_mp.wire.messages import LoadModel, ModelStateChanged
+from ovms_mp.wire.records import ErrorRecord
 
 from .fakes import INPUTS, OUTPUTS, FakeTrials, FakeWorkers, Told, files, load_failed, loaded, unloaded
 

@@ -36,7 +36,6 @@ from ovms_mp.storage.watch import RepositoryWatch
 from ovms_mp.wire.messages import (
     ConfigReloaded,
     Drain,
-    ErrorRecord,
     Hello,
     LoadModel,
     ProbeDone,
@@ -49,6 +48,7 @@ from ovms_mp.wire.messages import (
     decode_to_child,
     encode,
 )
+from ovms_mp.wire.records import ErrorRecord
 from ovms_mp.wire.specs import ProbeSpec, spec_from_argument
 
 from .fakes import loaded, unloaded

@@ -29,7 +29,8 @@ from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.workers import Seat, Workers
 from ovms_mp.model.status import State
 from ovms_mp.wire.channels import Poller
-from ovms_mp.wire.messages import Conviction, LoadModel, RunMark, UnloadModel, VersionRecord
+from ovms_mp.wire.messages import LoadModel, UnloadModel
+from ovms_mp.wire.records import Conviction, RunMark, VersionRecord
 from ovms_mp.wire.run_page import NOT_A_TASK, RunPage
 
 from .fakes import FakeTrials, loaded, unloaded

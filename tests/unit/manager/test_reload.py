@@ -10,7 +10,8 @@ import pytest
 
 from ovms_mp.manager import reload as reload_module
 from ovms_mp.manager.reload import ConfigFile, ReloadRequests
-from ovms_mp.wire.messages import ConfigReloaded, ErrorRecord
+from ovms_mp.wire.messages import ConfigReloaded
+from ovms_mp.wire.records import ErrorRecord
 
 from .fakes import Clock
 

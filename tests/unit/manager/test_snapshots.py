@@ -11,14 +11,8 @@ import pytest
 from ovms_mp.manager.snapshots import SnapshotEncoder
 from ovms_mp.model.status import State
 from ovms_mp.wire.channels import MAX_MESSAGE_BYTES, Router, new_endpoint
-from ovms_mp.wire.messages import (
-    ModelRecord,
-    RoutingSnapshot,
-    TensorSpecRecord,
-    VersionRecord,
-    decode_to_child,
-    encode,
-)
+from ovms_mp.wire.messages import RoutingSnapshot, decode_to_child, encode
+from ovms_mp.wire.records import ModelRecord, TensorSpecRecord, VersionRecord
 
 
 def version(number: int, name: str = "x", detail: str = "") -> VersionRecord:

@@ -20,7 +20,8 @@ from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.deployments import Deployment, settings_of
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.trials import Trials
-from ovms_mp.wire.messages import ErrorRecord, ProbeDone
+from ovms_mp.wire.messages import ProbeDone
+from ovms_mp.wire.records import ErrorRecord
 
 from .fakes import Clock, files
 

@@ -16,7 +16,8 @@ from ovms_mp.manager.deployments import Deployment, settings_of
 from ovms_mp.manager.specs import SpecMaker
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.workers import Seat, Workers
-from ovms_mp.wire.messages import UnloadModel, WorkerRecord
+from ovms_mp.wire.messages import UnloadModel
+from ovms_mp.wire.records import WorkerRecord
 from ovms_mp.wire.specs import CpuShare
 
 from .fakes import Clock, files

@@ -18,7 +18,8 @@ from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.repository import Repository
 from ovms_mp.model.status import State
 from ovms_mp.model.versions import Latest, VersionPolicy
-from ovms_mp.wire.messages import LoadModel, ModelRecord, VersionRecord
+from ovms_mp.wire.messages import LoadModel
+from ovms_mp.wire.records import ModelRecord, VersionRecord
 
 from .fakes import Clock, FakeTrials, FakeWorkers, loaded, unloaded
 

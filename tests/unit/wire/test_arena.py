@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ovms_mp.errors import ProtocolError
 from ovms_mp.wire.arena import Arena, create_arena_file, discard_pages
-from ovms_mp.wire.messages import TensorRef
+from ovms_mp.wire.records import TensorRef
 from ovms_mp.wire.specs import ArenaHandle
 
 if TYPE_CHECKING:

@@ -19,19 +19,17 @@ from ovms_mp.model.input_settings import InputSettings
 from ovms_mp.wire import messages
 from ovms_mp.wire.messages import (
     CancelTask,
-    ErrorRecord,
     InferFailed,
     InferResult,
     InferTask,
     LoadModel,
-    ModelSettings,
-    TensorRef,
     decode_to_child,
     decode_to_front,
     decode_to_manager,
     decode_to_worker,
     encode,
 )
+from ovms_mp.wire.records import ErrorRecord, ModelSettings, TensorRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable

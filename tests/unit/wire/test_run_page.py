@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.wire.messages import RunMark
+from ovms_mp.wire.records import RunMark
 from ovms_mp.wire.run_page import NOT_A_TASK, RunPage, create_run_page
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 
 from ovms_mp.errors import BootError
 from ovms_mp.model.input_settings import InputSettings, InputShape
-from ovms_mp.wire.messages import ModelSettings
+from ovms_mp.wire.records import ModelSettings
 from ovms_mp.wire.specs import (
     ArenaHandle,
     ChildSpec,

@@ -203,7 +203,7 @@ import os, pathlib, sys
 import numpy as np, openvino as ov, openvino.opset13 as ops
 from ovms_mp.wire.specs import CpuShare, EngineSpec
 from ovms_mp.model.input_settings import InputSettings
-from ovms_mp.wire.messages import ModelSettings
+from ovms_mp.wire.records import ModelSettings
 from ovms_mp.worker.engine import create_core
 from ovms_mp.worker.prepare import prepare_model
 from ovms_mp.worker.properties import compile_properties

@@ -11,7 +11,7 @@ import pytest
 
 from ovms_mp.errors import DeviceUnavailable
 from ovms_mp.model.input_settings import BatchSize, InputSettings, InputShape
-from ovms_mp.wire.messages import ModelSettings
+from ovms_mp.wire.records import ModelSettings
 from ovms_mp.wire.specs import CpuShare
 from ovms_mp.worker.device_names import (
     advice_on,

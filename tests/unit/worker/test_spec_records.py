@@ -8,7 +8,8 @@ import pytest
 from ovms_mp.errors import ModelLoadFailed
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.tensors import TensorSpec
-from ovms_mp.wire.messages import LONGEST_TEXT, ErrorRecord, InferTask
+from ovms_mp.wire.messages import InferTask
+from ovms_mp.wire.records import LONGEST_TEXT, ErrorRecord
 from ovms_mp.worker.pool import failure
 from ovms_mp.worker.spec_records import MOST_BYTES, check_size
 

@@ -241,14 +241,14 @@ class Call(Stream):
         if not contain("grpc.finish", f"call {self.id}", self._end, failure):
             self._connection.reset(self.id, ErrorCode.INTERNAL_ERROR)
             self._wake()
+        # An error refers to this frame by its traceback, and with it to the request: a circle, if it stayed here.
+        del failure
 
     def _end(self, failure: Exception | None) -> None:
         if failure is None:
             self.finish(None, "")
         else:
             self._fail(failure)
-            # An error refers to this frame by its traceback, and with it to the request: a circle, if it stayed here.
-            del failure
 
     async def _request(self, method: Unary) -> Any:  # Any: each method has its own type of request.
         if self.sink is None:

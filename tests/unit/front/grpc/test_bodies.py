@@ -15,7 +15,8 @@ from ovms_mp.front.grpc.bodies import UnpackedLimits, with_unpacking
 from ovms_mp.front.grpc.encodings import recognised_encoding
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.status import State
-from ovms_mp.wire.messages import ModelRecord, RoutingSnapshot, TensorSpecRecord, VersionRecord
+from ovms_mp.wire.messages import RoutingSnapshot
+from ovms_mp.wire.records import ModelRecord, TensorSpecRecord, VersionRecord
 from ovms_mp.wire.specs import FrontLimits
 from tests.support.predict_messages import request, tensor
 

@@ -19,7 +19,8 @@ from ovms_mp.front.rest.early import answering_early
 from ovms_mp.front.rest.lifespan import Lifespan
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.status import State
-from ovms_mp.wire.messages import ModelRecord, RoutingSnapshot, TensorSpecRecord, VersionRecord, WorkerRecord
+from ovms_mp.wire.messages import RoutingSnapshot
+from ovms_mp.wire.records import ModelRecord, TensorSpecRecord, VersionRecord, WorkerRecord
 from ovms_mp.wire.specs import FrontLimits
 
 if TYPE_CHECKING:

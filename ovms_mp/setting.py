@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The declaration of one setting: its flag, meaning and bounds, and how a value is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ovms_mp.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The declaration behind one field.
+
+    Attributes:
+        flag: Command-line flag, without the dashes.
+        meaning: One sentence for people, with the unit.
+        environment: Variable that gives the value when the flag does not; empty for none.
+        low: Least accepted number.
+        high: Greatest accepted number.
+        choices: Accepted words, for text; :data:`SWITCH` for a flag that may stand alone.
+    """
+
+    flag: str
+    meaning: str
+    environment: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def accepted(self) -> str:
+        """What a value may be, for messages."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.low is not None and self.high is not None:
+            return f"{_plain(self.low)} to {_plain(self.high)}"
+        if self.low is not None:
+            return f"at least {_plain(self.low)}"
+        return "any text"
+
+    def parse(self, text: str, kind: type, source: str) -> bool | int | float | str:
+        """Read a value that was given as text.
+
+        Raises:
+            ConfigError: Naming the source, the value and what is accepted.
+        """
+        value: int | float | str
+        if kind in (int, float):
+            try:
+                value = int(text) if kind is int else float(text)
+            except ValueError:
+                noun = "an integer" if kind is int else "a number"
+                raise ConfigError(f"{source}: {text!r} is not {noun}; accepted: {self.accepted()}") from None
+            if (
+                value != value
+                or (self.low is not None and value < self.low)
+                or (self.high is not None and value > self.high)
+            ):
+                raise ConfigError(f"{source}: {text} is out of range; accepted: {self.accepted()}")
+            return value
+        value = text
+        if self.choices:
+            words = {choice.upper(): choice for choice in self.choices}
+            if text.upper() not in words:
+                raise ConfigError(f"{source}: {text!r} is unknown; accepted: {self.accepted()}")
+            value = words[text.upper()]
+        return value == "true" if kind is bool else value
+
+
+SWITCH = ("true", "false")
+"""Choices of a boolean setting."""
+
+
+def _plain(number: float) -> str:
+    """A number without an exponent."""
+    return str(int(number)) if number == int(number) else f"{number:g}"
