@@ -8,17 +8,15 @@ import dataclasses
 import pytest
 
 from ovms_mp.config import (
-from ovms_mp.setting import SWITCH, Setting
     SECTIONS,
-    SWITCH,
     DeclaredSetting,
     RepositoryConfig,
     ServerConfig,
-    Setting,
     declared_settings,
     settings_table,
 )
 from ovms_mp.errors import ConfigError
+from ovms_mp.setting import SWITCH, Setting
 
 DECLARED = list(declared_settings())
 NUMBERS = [entry for entry in DECLARED if entry.kind in (int, float)]
