@@ -283,7 +283,7 @@ def test_usage_errors(arguments: tuple[str, ...], text: str) -> None:
             "config.nireq",
         ),
         (
-            '{"model_config_list": [{"config": {"name": "m", "base_path": "/m"}}, '
+            '{"model_config_list": [{"config": {"name": "m", "base_path": "/m", "nireq": -1}}, '
             '{"config": {"name": "m", "base_path": "/n"}}]}',
             "$.model_config_list[1].config.name",
         ),

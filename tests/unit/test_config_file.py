@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ovms_mp.config import ModelConfig
-from ovms_mp.config_file import parse_config_file
+from ovms_mp.config_file import parse_config_file, read_config_file
 from ovms_mp.errors import ConfigError, ConfigUnreadable
 from ovms_mp.model.input_settings import (
     BatchSize,
@@ -364,3 +364,97 @@ def test_plugin_config_is_read_only(tmp_path: Path) -> None:
 
     with pytest.raises(TypeError):
         model.plugin_config["A"] = 2  # type: ignore[index]  # that is the point
+
+
+def read_entries(path: Path, *entries: object) -> tuple[list[str], list[tuple[str, str]]]:
+    """Names of the models, and name and reason for clients of what is refused."""
+    document = read_config_file(write(path, {"model_config_list": list(entries)}))
+    return [model.name for model in document.models], [
+        (entry.name, entry.client_text) for entry in document.refused
+    ]
+
+
+FIRST = "$.model_config_list[0].config"
+REFUSED: dict[str, tuple[dict[str, object], str]] = {
+    "retired device": (
+        {"target_device": "HDDL"},
+        f"{FIRST}.target_device: HDDL is gone since OpenVINO 2023.0",
+    ),
+    "among others": ({"target_device": "MULTI:MYRIAD,CPU"}, f"{FIRST}.target_device: MYRIAD is gone"),
+    "object store": (
+        {"base_path": "s3://secret@b/m"},
+        f"{FIRST}.base_path: cloud storage is not supported yet",
+    ),
+    "shape": ({"shape": "(secret)"}, f"{FIRST}.shape: not valid; accepted: "),
+    "named shape": ({"shape": {"secret name": "x"}}, f"{FIRST}.shape: sizes stand in one pair of"),
+    "layout": ({"layout": "secret"}, f"{FIRST}.layout: not valid; accepted: "),
+    "JSON in a text": ({"plugin_config": '{"secret": '}, f"{FIRST}.plugin_config: not valid; accepted: "),
+    "no number": ({"mean": float("inf")}, f"{FIRST}.mean: it is no number of JSON"),
+    "half a pair": ({"target_device": "\ud800secret"}, f"{FIRST}.target_device: it is no text"),
+    "too deep": ({"plugin_config": json.loads("[" * 50 + "]" * 50)}, ": it has more than 32 levels"),
+}
+
+
+@pytest.mark.parametrize(("settings", "reason"), REFUSED.values(), ids=REFUSED)
+def test_an_entry_that_cannot_be_served_is_refused_alone(
+    tmp_path: Path, settings: dict[str, object], reason: str
+) -> None:
+    models, ((name, text),) = read_entries(
+        tmp_path, {"config": GOOD | settings}, {"config": GOOD | {"name": "other"}}
+    )
+
+    assert (models, name) == (["other"], "m")
+    assert reason in text
+    assert "secret" not in text
+    with pytest.raises(ConfigError):
+        parse_config_file(tmp_path / "config.json")
+    with pytest.raises(ConfigError):
+        read_config_file(tmp_path / "config.json", is_strict=True)
+
+
+def test_of_two_entries_with_one_name_the_first_counts(tmp_path: Path) -> None:
+    document = read_config_file(
+        write(tmp_path, listed(GOOD, GOOD | {"base_path": "/c"}, GOOD | {"name": "n"}))
+    )
+
+    assert [(model.name, str(model.base_path)) for model in document.models] == [("m", "/b"), ("n", "/b")]
+    assert [entry.name for entry in document.refused] == ["m"]
+    assert "it is the name of $.model_config_list[0].config too" in document.refused[0].client_text
+
+
+@pytest.mark.parametrize("entry", ["m", None, {}, {"config": []}, {"config": {"base_path": "/b"}}], ids=repr)
+def test_an_entry_without_a_name_is_refused_alone(tmp_path: Path, entry: object) -> None:
+    models, ((name, _),) = read_entries(tmp_path, entry, {"config": GOOD})
+
+    assert (models, name) == (["m"], "")
+
+
+@pytest.mark.parametrize("name", ["\ud800", "x" * 1000])
+def test_a_name_that_cannot_be_shown_is_none(tmp_path: Path, name: str) -> None:
+    _, ((shown, _),) = read_entries(tmp_path, {"config": GOOD | {"name": name, "nireq": -1}})
+
+    assert shown == ""
+
+
+def test_what_is_no_list_of_models_is_an_error_of_the_file(tmp_path: Path) -> None:
+    documents: list[object] = [
+        [],
+        {},
+        {"model_config_list": {}},
+        {"model_config_list": [], "x": float("nan")},
+    ]
+    for document in documents:
+        with pytest.raises(ConfigError):
+            read_config_file(write(tmp_path, document))
+
+
+def test_clients_are_told_neither_paths_nor_excerpts(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"secret": ]')
+    with pytest.raises(ConfigError) as caught:
+        read_config_file(path)
+    assert caught.value.client_message == "$: it is not JSON: Expecting value in line 1, column 12"
+    with pytest.raises(ConfigError) as caught:
+        read_config_file(tmp_path)
+    assert str(tmp_path.parent) not in caught.value.client_message
+    assert str(tmp_path) in caught.value.message

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ovms_mp.config import RefusedModel
 from ovms_mp.model.status import State
 from ovms_mp.model.versions import All, Specific
 
@@ -452,3 +453,49 @@ def test_a_failure_to_look_at_one_model_does_not_keep_others(
 
     assert world.states()[2] is State.AVAILABLE
     assert world.states("a") == {}
+
+
+# Entries that are refused.
+
+
+def refused(name: str, text: str = "it is wrong") -> RefusedModel:
+    return RefusedModel(name, ("in full",), text)
+
+
+def test_a_refused_entry_leaves_its_model_as_it_was(world: World) -> None:
+    world.catalogue.reconfigure((), [refused("m"), refused("n")])
+    world.turn()
+    record = world.versions()[1]
+    assert (record.state, record.error_code) == (State.AVAILABLE, 0)
+    assert record.error_message == "its entry in the configuration file is refused: it is wrong"
+    m, n = world.catalogue.records()
+    assert (m.name, n.name, n.default_version) == ("m", "n", 1)
+    assert (n.versions[0].state, n.versions[0].error_code) == (State.LOADING, 2)
+    assert n.versions[0].error_message == "its entry in the configuration file is refused: it is wrong"
+
+
+def test_a_model_that_the_file_does_not_name_goes_unless_the_whole_file_is_refused(
+    world: World, base: Path
+) -> None:
+    world.catalogue.reconfigure((), [refused("n")])
+    world.turn()
+    assert world.states() == {1: State.AVAILABLE}
+    other = model(base.with_name("o"), name="o")
+    world.catalogue.reconfigure([other], [refused("n")])
+    assert [config.name for config in world.catalogue.configs] == ["o"]
+
+
+def test_a_mended_entry_is_a_model_like_any_other(world: World, base: Path) -> None:
+    world.catalogue.reconfigure([model(base)], [refused("n")])
+    assert [record.name for record in world.catalogue.records()] == ["m", "n"]
+    changes = world.catalogue.changes
+    world.catalogue.reconfigure([model(base)], [])
+    assert [record.name for record in world.catalogue.records()] == ["m"]
+    assert world.catalogue.changes > changes
+
+
+def test_the_same_refusal_again_is_no_change(world: World, base: Path) -> None:
+    world.catalogue.reconfigure([model(base)], [refused("n")])
+    changes = world.catalogue.changes
+    world.catalogue.reconfigure([model(base)], [refused("n")])
+    assert world.catalogue.changes == changes
