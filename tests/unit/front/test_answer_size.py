@@ -132,7 +132,7 @@ def test_a_batch_of_nothing_leases_no_more_than_another_request(
     monkeypatch.setattr("ovms_mp.front.output_room._MOST_GUESSED_BYTES", MIB)
 
     async def body(office: Office) -> None:
-        request = office.predict(10**9, 0)
+        request = office.predict(2 * MIB, 0)
         await tasks_come((office.worker, 1))
         assert office.worker.tasks[0].output_nbytes == MIB
         office.worker.answer(error_name="InferenceFailed", error_message="no")
