@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
 from ovms_mp.worker.compiled import CompiledVersion, specs_of
-from ovms_mp.worker.device_names import engine_device
-from ovms_mp.worker.engine import explain_compile_failure
+from ovms_mp.worker.engine import compile_for
 from ovms_mp.worker.prepare import prepare_model
 from ovms_mp.worker.properties import compile_properties
 from ovms_mp.worker.variants import MOST_VARIANTS
@@ -108,16 +107,13 @@ class VariantMaker:
             DeviceUnavailable: The device or a property does not exist here.
         """
         settings = self._settings
-        try:
-            compiled = self._core.compile_model(
-                model,
-                engine_device(settings.device),
-                self._properties if properties is None else properties,
-            )
-        except RuntimeError as error:
-            raise explain_compile_failure(
-                self._core, settings.device, settings.plugin_config, error
-            ) from None
+        compiled = compile_for(
+            self._core,
+            model,
+            settings.device,
+            settings.plugin_config,
+            self._properties if properties is None else properties,
+        )
         return CompiledVersion(
             compiled, self._prepared.inputs, self._prepared.outputs, self._nireq or _optimal_nireq(compiled)
         )
