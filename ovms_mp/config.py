@@ -18,6 +18,7 @@ from ovms_mp.errors import ConfigError
 from ovms_mp.log import LEVELS
 from ovms_mp.model.input_settings import InputSettings
 from ovms_mp.model.versions import Latest, VersionPolicy
+from ovms_mp.places import absolute_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,6 +43,7 @@ class Setting:
         low: Least accepted number.
         high: Greatest accepted number.
         choices: Accepted words, for text; :data:`SWITCH` for a flag that may stand alone.
+        is_path: It names a file or directory, and is made absolute; an empty text is none.
     """
 
     flag: str
@@ -50,6 +52,7 @@ class Setting:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    is_path: bool = False
 
     def accepted(self) -> str:
         """What a value may be, for messages."""
@@ -81,7 +84,7 @@ class Setting:
             ):
                 raise ConfigError(f"{source}: {text} is out of range; accepted: {self.accepted()}")
             return value
-        value = text
+        value = str(absolute_path(text, source)) if self.is_path and text else text
         if self.choices:
             words = {choice.upper(): choice for choice in self.choices}
             if text.upper() not in words:
@@ -340,6 +343,7 @@ class EngineConfig:
             "cache_dir",
             "Directory where compiled models are kept over restarts, made if it is missing; it never shrinks. "
             "/opt/cache is taken where it exists; without one they are kept only from a version's trial to its load.",
+            is_path=True,
         ),
     )
     plugins_xml: str = _setting(
@@ -347,12 +351,16 @@ class EngineConfig:
         Setting(
             "plugins_xml",
             "OpenVINO's plugins.xml that registers further devices, e.g. a contributed NVIDIA one.",
+            is_path=True,
         ),
     )
     cpu_extension: str = _setting(
         "",
         Setting(
-            "cpu_extension", "Shared library with custom operations for the CPU.", environment="CPU_EXTENSION"
+            "cpu_extension",
+            "Shared library with custom operations for the CPU.",
+            environment="CPU_EXTENSION",
+            is_path=True,
         ),
     )
 
@@ -364,7 +372,9 @@ class LogConfig:
     level: str = _setting(
         "INFO", Setting("log_level", "Least severe line to log.", environment="LOG_LEVEL", choices=LEVELS)
     )
-    path: str = _setting("", Setting("log_path", "File to log to, besides stderr.", environment="LOG_PATH"))
+    path: str = _setting(
+        "", Setting("log_path", "File to log to, besides stderr.", environment="LOG_PATH", is_path=True)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

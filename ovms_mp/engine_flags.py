@@ -20,10 +20,10 @@ _USUAL_CACHE = "/opt/cache"
 
 
 def checked_engine(engine: EngineConfig, given: Mapping[str, str | None], notices: list[str]) -> EngineConfig:
-    """Hold the paths of the engine's settings against the file system, and make them absolute.
+    """Hold the paths of the engine's settings against the file system.
 
     Args:
-        engine: The settings as given.
+        engine: The settings as given; its paths are absolute.
         given: Values of the flags; None for those that were not given.
         notices: Gets what the user should know.
 
@@ -48,17 +48,8 @@ def checked_engine(engine: EngineConfig, given: Mapping[str, str | None], notice
         else:
             notices.append(f"{_USUAL_CACHE} exists and is not used: this user may not write there")
     if cache_dir:
-        _check_cache_dir(Path(cache_dir).absolute())
-    return replace(
-        engine,
-        cpu_extension=_absolute(engine.cpu_extension),
-        plugins_xml=_absolute(engine.plugins_xml),
-        cache_dir=_absolute(cache_dir),
-    )
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).absolute()) if path else ""
+        _check_cache_dir(Path(cache_dir))
+    return replace(engine, cache_dir=cache_dir)
 
 
 def _check_cache_dir(path: Path) -> None:

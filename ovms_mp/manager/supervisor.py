@@ -15,13 +15,13 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.manager.children import Child, ChildState, Kind, exit_text
+from ovms_mp.places import module_command, module_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -149,8 +149,9 @@ class Supervisor:
     def _start(self, name: str, kind: Kind, spec: ChildSpec, descriptors: tuple[int, ...]) -> Child:
         # A process group of its own: what a terminal sends to the group is for the manager to decide about.
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _MODULES[kind], spec.to_argument()],
+            module_command(_MODULES[kind], spec.to_argument()),
             stdin=subprocess.DEVNULL,
+            cwd="/",
             pass_fds=descriptors,
             env=_child_environment(kind),
             process_group=0,
@@ -382,7 +383,7 @@ class Supervisor:
 
 def _child_environment(kind: Kind) -> dict[str, str]:
     """The manager's environment with what our processes need to stay small."""
-    environment = dict(os.environ)
+    environment = module_environment(os.environ)
     # Fronts and workers do no linear algebra in NumPy; OpenBLAS would start a thread and 30 MB for every
     # core.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -392,8 +393,4 @@ def _child_environment(kind: Kind) -> dict[str, str]:
         # on its heap, where they leave holes: 200 loads of 100 MB ended at 1.29 times the memory, so at 1.01.
         environment.setdefault("MALLOC_MMAP_THRESHOLD_", _WORKER_MMAP_THRESHOLD)
         environment.setdefault("MALLOC_TRIM_THRESHOLD_", _WORKER_MMAP_THRESHOLD)
-    package_root = str(Path(__file__).resolve().parents[2])
-    # "-P" keeps the working directory off the path; a checkout that is not installed needs its root on it.
-    paths = [package_root, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
-    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     return environment

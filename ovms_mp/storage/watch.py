@@ -286,7 +286,7 @@ class RepositoryWatch:
             _LimitReached: Not all of the way is watched.
         """
         here = "/"
-        names = _parts(os.path.join(os.getcwd(), path))
+        names = _parts(str(path.absolute()))
         links = 0
         while names:
             name = names.pop()

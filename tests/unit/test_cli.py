@@ -152,9 +152,9 @@ def test_every_flag_reaches_its_field(declared: object, tmp_path: Path) -> None:
     value = {int: "1", float: "2.0", str: "text", bool: "true"}[entry.kind]
     if setting.choices and entry.kind is str:
         value = next(choice for choice in setting.choices if choice != entry.default)
-    if entry.section == "engine" and entry.kind is str:
+    if setting.is_path:
         value = str(tmp_path / "file")
-        if setting.flag != "cache_dir":
+        if setting.flag in ("plugins_xml", "cpu_extension"):
             Path(value).touch()
     config = effective(*MODEL, f"--{setting.flag}", value).config
 
@@ -391,14 +391,17 @@ def test_strict_config_refuses_unknown_keys(config_file: str) -> None:
 def test_devices_passes_its_flags_on(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
 
-    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        command: list[str], check: bool, cwd: str, env: dict[str, str]
+    ) -> subprocess.CompletedProcess[bytes]:
         commands.append(command)
         return subprocess.CompletedProcess(command, 5)
 
     monkeypatch.setattr(subprocess, "run", run)
     assert main(["devices", "--model", "m.xml", "--target_device", "", "--plugins_xml=p"]) == 5
     assert commands[0][1:] == [
-        "-m", "ovms_mp.worker.devices", "--model", "m.xml", "--target_device", "", "--plugins_xml", "p",
+        "-P", "-m", "ovms_mp.worker.devices", "--model", str(Path("m.xml").absolute()), "--target_device", "",
+        "--plugins_xml", str(Path("p").absolute()),
     ]  # fmt: skip
 
 

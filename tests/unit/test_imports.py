@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(ovms_mp.__file__).parent
-BASE = {"errors", "log", "model"}
+BASE = {"errors", "log", "model", "places"}
 MAY_IMPORT = {
     "errors": set[str](),
     "log": set[str](),
+    "places": {"errors"},
     "model": {"errors"},
     "config": BASE,
     "model_keys": {"model"},
