@@ -31,7 +31,7 @@ from ovms_mp.config import (
 from ovms_mp.engine_flags import checked_engine, make_cache_dir
 from ovms_mp.errors import ConfigError, ExitCode
 from ovms_mp.model_flags import add_file_flag, add_model_flags, read_models
-from ovms_mp.places import absolute_path, module_command, module_environment
+from ovms_mp.places import absolute_path, module_command, module_environment, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -161,7 +161,7 @@ def _effective_config(
     if not command and given["port"] is None:
         grpc = replace(grpc, port=0)
     _check_ports(grpc.port, rest.port)
-    cores = len(os.sched_getaffinity(0))
+    cores = len(usable_cores())
     grpc = replace(grpc, workers=_capped("grpc_workers", grpc.workers, cores, notices))
     rest = replace(rest, workers=_capped("rest_workers", rest.workers, cores, notices))
     engine = replace(engine, cpu_workers=_capped("cpu_workers", engine.cpu_workers, cores, notices))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths that the user gives, and where the package itself lies.
+"""Where this process is: the paths that its user gives, its cores, and the package itself.
 
 All processes of the server work in ``/``: whatever happens to the directory that it was started in is not their
 business. So relative paths are resolved once, where they are read.
@@ -55,6 +55,14 @@ def start_of(path: str, source: str) -> Path:
             f"{source}: {path} is relative, and the working directory cannot be told: {error.strerror}; give an "
             "absolute path, or start in another directory"
         ) from None
+
+
+def usable_cores() -> frozenset[int]:
+    """Cores that this process may run on; those that are online where a sandbox does not let it ask."""
+    try:
+        return frozenset(os.sched_getaffinity(0))
+    except OSError:
+        return frozenset(range(os.cpu_count() or 1))
 
 
 def module_command(module: str, *arguments: str) -> list[str]:

@@ -8,15 +8,15 @@ so the least one counts.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from ovms_mp.manager.cpu_plan import Machine
+from ovms_mp.places import usable_cores
 
 
 def read_machine(root: Path = Path("/")) -> Machine:
     """Look once; whatever cannot be read is taken for absent."""
-    cores = tuple(sorted(os.sched_getaffinity(0)))
+    cores = tuple(sorted(usable_cores()))
     system = root / "sys/devices/system"
     usable = set(cores)
     nodes = [

@@ -36,13 +36,15 @@ def give_some_time(pid: int) -> None:
 def _for_each_thread(pid: int, change: Callable[[int], None]) -> None:
     try:
         names = os.listdir(f"/proc/{pid}/task")
-    except FileNotFoundError:
+    except OSError:
         return  # It has ended, or it is a zombie that nobody has reaped.
     for name in names:
         try:
             change(int(name))
-        except (ProcessLookupError, PermissionError):
-            continue  # This thread has ended, or runs like all others where the system wants it so.
+        except OSError:
+            # This thread has ended, or runs like all others where the system wants it so; a sandbox may refuse with
+            # any error.
+            continue
 
 
 def _to_idle(thread_id: int) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.manager.children import Child, ChildState, Kind, exit_text
+from ovms_mp.manager.processes import watch_process
 from ovms_mp.places import module_command, module_environment
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Supervisor:
     def adopt(self, child_id: str, kind: Kind, pid: int) -> Child | None:
         """Watch a process that a child of ours started; None when it is gone already."""
         try:
-            pidfd = os.pidfd_open(pid)
+            pidfd = watch_process(pid)
         except ProcessLookupError:
             return None
         now = time.monotonic()
@@ -157,7 +158,7 @@ class Supervisor:
             process_group=0,
         )
         now = time.monotonic()
-        child = Child(name, spec.child_id, kind, process.pid, os.pidfd_open(process.pid), process, now, now)
+        child = Child(name, spec.child_id, kind, process.pid, watch_process(process.pid), process, now, now)
         self._watch(child)
         _log.info("event=spawned child=%s pid=%d", spec.child_id, process.pid)
         return child
