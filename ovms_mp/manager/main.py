@@ -11,6 +11,7 @@ from ovms_mp import __version__
 from ovms_mp.errors import BootError, ExitCode
 from ovms_mp.log import configure_logging
 from ovms_mp.manager.manager import Manager
+from ovms_mp.manager.sandbox import allow_thread_scheduling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,7 @@ def run_server(config: ServerConfig, notices: Sequence[str]) -> int:
     for notice in notices:
         _log.warning("event=configuration %s", notice)
     try:
+        allow_thread_scheduling()
         with Manager(config, run_id) as manager:
             return manager.run()
     except BootError as error:

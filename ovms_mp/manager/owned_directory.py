@@ -17,7 +17,7 @@ from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
-_PREFIX = "ovms_mp-cache-"
+_PREFIX = "ovms_mp-compiled-"
 _TRIES = 10
 
 
@@ -31,7 +31,7 @@ class OwnedDirectory:
             OSError: There is no temporary directory, or it takes none.
         """
         for _ in range(_TRIES):
-            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
             # A server that starts now may have found it unlocked and be removing it; then this is not ours.
             descriptor = _lock(self.path)
             if descriptor is not None:

@@ -50,6 +50,7 @@ class Server:
         arguments: Command and flags without ports.
         log_path: Where its stderr goes.
         start_within_s: How long its models may take to be served.
+        place: Options of :mod:`tests.support.place`, for a place that it is to run in.
     """
 
     arguments: Sequence[str]
@@ -60,6 +61,7 @@ class Server:
     port: int = 0
     rest_port: int = 0
     start_within_s: float = START_WITHIN_S
+    place: Sequence[str] = ()
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __enter__(self) -> Self:
@@ -77,6 +79,7 @@ class Server:
         if not self.port:
             self.port, self.rest_port = free_ports(2)
         command = [
+            *((sys.executable, "-m", "tests.support.place", *self.place, "--") if self.place else ()),
             sys.executable,
             "-m",
             "ovms_mp",

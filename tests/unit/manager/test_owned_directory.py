@@ -35,14 +35,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_killed_servers_left_is_removed_and_nothing_else(root: Path) -> None:
     subprocess.run([sys.executable, "-c", LEFT_BEHIND, str(root)], check=False, timeout=60)
     (left,) = root.iterdir()
-    # Of the process that lives for ever in a container, as an earlier release named it.
-    (root / "ovms_mp-cache-1-abc").mkdir()
     living = OwnedDirectory()
     (living.path / "model.blob").write_bytes(b"x")
     foreign, target = root / "other-1-abc", root / "target"
     foreign.mkdir()
     target.mkdir()
-    link, file = root / "ovms_mp-cache-link", root / "ovms_mp-cache-file"
+    link, file = root / "ovms_mp-compiled-link", root / "ovms_mp-compiled-file"
     link.symlink_to(target)
     file.touch()
     sweep()
@@ -55,12 +53,12 @@ def test_what_killed_servers_left_is_removed_and_nothing_else(root: Path) -> Non
 
 
 def test_directories_of_other_users_stay(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (root / "ovms_mp-cache-abc").mkdir()
+    (root / "ovms_mp-compiled-abc").mkdir()
     other = os.getuid() + 1
     monkeypatch.setattr(os, "getuid", lambda: other)
     sweep()
 
-    assert (root / "ovms_mp-cache-abc").exists()
+    assert (root / "ovms_mp-compiled-abc").exists()
 
 
 def test_one_that_is_swept_while_it_is_made_is_made_again(
