@@ -49,6 +49,7 @@ def lock_ports(addresses: tuple[str, ...], port: int, protocol: str) -> tuple[so
                 lock.bind(name)
                 lock.listen()  # From now on a peer is told whose it is.
             except OSError:
+                lock.close()
                 if _owner_of(name) == os.geteuid():
                     raise _taken(
                         protocol, f"{address}:{port}", "port is busy: another ovms_mp has it"

@@ -192,7 +192,7 @@ class Manager:
     def _take_hints(self, readable: set[int]) -> None:
         if self._hint_descriptor in readable and self._repository.has_hint() and not self._is_hint_timed:
             self._is_hint_timed = True
-            self._timers.call_after(_DEBOUNCE_S, self._follow_hint)
+            self._timers.call_after(max(_DEBOUNCE_S, self._repository.took_s), self._follow_hint)
 
     def _follow_hint(self) -> None:
         self._is_hint_timed = False
@@ -225,7 +225,8 @@ class Manager:
 
     def _poll_repositories(self) -> None:
         self._ask_plan()
-        self._timers.call_after(self._config.repository.poll_wait_s, self._poll_repositories)
+        pause_s = self._repository.pause_s(self._config.repository.poll_wait_s)
+        self._timers.call_after(pause_s, self._poll_repositories)
 
     def _advance(self) -> None:
         """Step to the next phase when this one has done its work."""
