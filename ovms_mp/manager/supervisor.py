@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.manager.children import Child, ChildState, Kind, exit_text
+from ovms_mp.manager.priority import let_go_earlier
 from ovms_mp.manager.processes import watch_process
 from ovms_mp.places import module_command, module_environment
 
@@ -50,6 +51,8 @@ _MODULES = {
     Kind.GRPC: "ovms_mp.front.grpc",
     Kind.ARBITER: "ovms_mp.front.rest",
 }
+_MEMORY_POINTS = {Kind.PROBE: 1000, Kind.WORKER: 200, Kind.GRPC: 100, Kind.ARBITER: 100}
+"""When memory runs out: a trial loses nobody's work, a worker is replaced, and the manager goes last."""
 
 
 class Observer(Protocol):
@@ -159,6 +162,7 @@ class Supervisor:
         )
         now = time.monotonic()
         child = Child(name, spec.child_id, kind, process.pid, watch_process(process.pid), process, now, now)
+        let_go_earlier(process.pid, _MEMORY_POINTS[kind])
         self._watch(child)
         _log.info("event=spawned child=%s pid=%d", spec.child_id, process.pid)
         return child

@@ -155,12 +155,9 @@ def _look_at_base(base_path: Path) -> Listing:
             listing.problems[shown(entry.name)] = _NO_VERSION
     looks = _Looks()
     # The newest first: should there be too much to look at, that is what most policies want.
-    is_certain = all(
-        [
-            _look_at_number(number, numbered[number], listing, looks)
-            for number in sorted(numbered, reverse=True)
-        ]
-    )
+    is_certain = True
+    for number in sorted(numbered, reverse=True):
+        is_certain &= _look_at_number(number, numbered[number], listing, looks)
     if looks.left <= 0:
         listing.problems[shown(base_path.name)] = (
             f"holds more than {_MAX_LOOKS} files; of its versions only the newest are looked at"

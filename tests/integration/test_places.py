@@ -165,6 +165,40 @@ def test_system_calls_that_are_refused(
     assert "Traceback" not in log
 
 
+# --- limits ---
+
+
+@pytest.mark.parametrize(
+    ("limit", "text"),
+    [
+        ("NOFILE:32", "(RLIMIT_NOFILE, ulimit -Hn) is 32; at least 80 are needed"),
+        ("NOFILE:64", "(RLIMIT_NOFILE, ulimit -Hn) is 64; at least 80 are needed"),
+        ("AS:2000000000", "4 arenas of --arena_size_mb 4096 MiB and OpenVINO; --arena_size_mb 220 would fit"),
+        (
+            "AS:8000000000",
+            "4 arenas of --arena_size_mb 4096 MiB and OpenVINO; --arena_size_mb 1651 would fit",
+        ),
+    ],
+)
+def test_limits_that_cannot_be_enough(limit: str, text: str, zoo: ModelZoo) -> None:
+    done = run_in(["--limit", limit], *tiny(zoo))
+    assert (done.returncode, text in done.stderr) == (3, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_limits_that_are_just_enough(zoo: ModelZoo, log_path: Path) -> None:
+    """And of all processes the kernel ends the manager last when memory runs out, the worker before the fronts."""
+    place = ["--limit", "NOFILE:80", "--limit", "AS:8000000000"]
+    with Server([*tiny(zoo), "--arena_size_mb", "1651"], log_path, place=place) as server:
+        assert_serves(server)
+        points = {
+            kind: int(Path(f"/proc/{server.pids(kind)[0]}/oom_score_adj").read_text())
+            for kind in ("worker", "grpc", "arbiter", "rest")
+        }
+        manager = int(Path(f"/proc/{server.process.pid}/oom_score_adj").read_text())
+    assert manager < points["grpc"] == points["rest"] == points["arbiter"] < points["worker"] < 1000
+
+
 # --- addresses ---
 
 

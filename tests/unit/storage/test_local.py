@@ -618,12 +618,15 @@ def test_openvino_model_is_preferred(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("others", ["{:05d}.txt", "a/{:05d}.txt", "a/a/{:05d}", ".{:05d}.swp"])
-def test_a_model_behind_twelve_thousand_other_files(others: str, tmp_path: Path) -> None:
-    fill(tmp_path / "1", *ir("model"), *(others.format(number) for number in range(12_000)))
+def test_a_model_behind_a_crowd_of_other_files(
+    others: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_MAX_FILES", 100)
+    fill(tmp_path / "1", *ir("model"), *(others.format(number) for number in range(120)))
     listing = list_versions(tmp_path)
 
     assert listing.model_files == {1: tmp_path / "1" / "model.xml"}
-    assert "holds more than 10000 files" in listing.problems["1"]
+    assert "holds more than 100 files" in listing.problems["1"]
 
 
 @pytest.mark.parametrize(
