@@ -31,6 +31,7 @@ from ovms_mp.engine_flags import checked_engine, make_cache_dir
 from ovms_mp.errors import ConfigError, ExitCode
 from ovms_mp.log import keep_standard_descriptors, printable, say
 from ovms_mp.model_flags import add_file_flag, add_model_flags, read_models
+from ovms_mp.places import absolute_path, module_command, module_environment, usable_cores
 from ovms_mp.setting import SWITCH
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _effective_config(
     if not command and given["port"] is None:
         grpc = replace(grpc, port=0)
     _check_ports(grpc.port, rest.port)
-    cores = len(os.sched_getaffinity(0))
+    cores = len(usable_cores())
     grpc = replace(grpc, workers=_capped("grpc_workers", grpc.workers, cores, notices))
     rest = replace(rest, workers=_capped("rest_workers", rest.workers, cores, notices))
     engine = replace(engine, cpu_workers=_capped("cpu_workers", engine.cpu_workers, cores, notices))
@@ -250,10 +251,13 @@ def _devices(arguments: Sequence[str]) -> int:
     for flag, text in flags.items():
         parser.add_argument(f"--{flag}", help=text, metavar=flag.rpartition("_")[2].upper())
     given = vars(parser.parse_args(list(arguments)))
+    for flag in ("model", "plugins_xml", "cpu_extension"):
+        if given[flag]:
+            given[flag] = str(absolute_path(given[flag], f"--{flag}"))
     passed_on = [word for flag in flags if given[flag] is not None for word in (f"--{flag}", given[flag])]
     # A process of its own: only the worker package may import openvino.
-    command = [sys.executable, "-m", "ovms_mp.worker.devices", *passed_on]
-    return subprocess.run(command, check=False).returncode
+    command = module_command("ovms_mp.worker.devices", *passed_on)
+    return subprocess.run(command, check=False, cwd="/", env=module_environment(os.environ)).returncode
 
 
 def _status(arguments: Sequence[str]) -> int:
@@ -290,6 +294,7 @@ def _demo(arguments: Sequence[str]) -> int:
         int(ports["rest_port"].parse(known.rest_port, int, "--rest_port")),
         known.once,
         others,
+        module_environment(os.environ),
     )
 
 

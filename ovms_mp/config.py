@@ -318,6 +318,7 @@ class EngineConfig:
             "cache_dir",
             "Directory where compiled models are kept over restarts, made if it is missing; it never shrinks. "
             "/opt/cache is taken where it exists; without one they are kept only from a version's trial to its load.",
+            is_path=True,
         ),
     )
     plugins_xml: str = _setting(
@@ -325,12 +326,16 @@ class EngineConfig:
         Setting(
             "plugins_xml",
             "OpenVINO's plugins.xml that registers further devices, e.g. a contributed NVIDIA one.",
+            is_path=True,
         ),
     )
     cpu_extension: str = _setting(
         "",
         Setting(
-            "cpu_extension", "Shared library with custom operations for the CPU.", environment="CPU_EXTENSION"
+            "cpu_extension",
+            "Shared library with custom operations for the CPU.",
+            environment="CPU_EXTENSION",
+            is_path=True,
         ),
     )
 
@@ -342,7 +347,9 @@ class LogConfig:
     level: str = _setting(
         "INFO", Setting("log_level", "Least severe line to log.", environment="LOG_LEVEL", choices=LEVELS)
     )
-    path: str = _setting("", Setting("log_path", "File to log to, besides stderr.", environment="LOG_PATH"))
+    path: str = _setting(
+        "", Setting("log_path", "File to log to, besides stderr.", environment="LOG_PATH", is_path=True)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +21,10 @@ _USUAL_CACHE = "/opt/cache"
 
 
 def checked_engine(engine: EngineConfig, given: Mapping[str, str | None], notices: list[str]) -> EngineConfig:
-    """Hold the paths of the engine's settings against the file system, and make them absolute.
+    """Hold the paths of the engine's settings against the file system.
 
     Args:
-        engine: The settings as given.
+        engine: The settings as given; its paths are absolute.
         given: Values of the flags; None for those that were not given.
         notices: Gets what the user should know.
 
@@ -43,22 +44,15 @@ def checked_engine(engine: EngineConfig, given: Mapping[str, str | None], notice
         )
     cache_dir = engine.cache_dir
     if not cache_dir and given.get("cache_dir") is None and os.path.isdir(_USUAL_CACHE):
-        if os.access(_USUAL_CACHE, os.W_OK | os.X_OK):
-            cache_dir = _USUAL_CACHE
-        else:
+        if not os.access(_USUAL_CACHE, os.W_OK | os.X_OK):
             notices.append(f"{_USUAL_CACHE} exists and is not used: this user may not write there")
+        elif danger := _danger_of(_USUAL_CACHE):
+            notices.append(f"{_USUAL_CACHE} exists and is not used: {danger}")
+        else:
+            cache_dir = _USUAL_CACHE
     if cache_dir:
-        _check_cache_dir(Path(cache_dir).absolute())
-    return replace(
-        engine,
-        cpu_extension=_absolute(engine.cpu_extension),
-        plugins_xml=_absolute(engine.plugins_xml),
-        cache_dir=_absolute(cache_dir),
-    )
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).absolute()) if path else ""
+        _check_cache_dir(Path(cache_dir))
+    return replace(engine, cache_dir=cache_dir)
 
 
 def _check_cache_dir(path: Path) -> None:
@@ -72,6 +66,18 @@ def _check_cache_dir(path: Path) -> None:
         )
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ConfigError(f"--cache_dir {path}: this user may not write to {nearest}; give another directory")
+    if nearest == path and (danger := _danger_of(str(path))):
+        raise ConfigError(f"--cache_dir {path}: {danger}; give a directory of this user's")
+
+
+def _danger_of(path: str) -> str:
+    """Why what lies in a directory cannot be trusted: whoever can write a compiled model decides what is computed."""
+    state = os.stat(path)
+    if state.st_uid not in (os.geteuid(), 0):
+        return f"it belongs to user {state.st_uid}, who could replace the compiled models in it"
+    if state.st_mode & stat.S_IWOTH:
+        return "every user may write there, and could replace the compiled models in it (chmod o-w)"
+    return ""
 
 
 def make_cache_dir(path: str) -> None:
@@ -83,7 +89,7 @@ def make_cache_dir(path: str) -> None:
     if not path:
         return
     try:
-        os.makedirs(path, exist_ok=True)
+        os.makedirs(path, mode=0o755, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"--cache_dir {path}: {error.strerror or error}; give a directory that can be made"

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovms_mp.config_file import read_config_file
@@ -14,9 +13,11 @@ from ovms_mp.errors import ConfigError, ConfigUnreadable
 from ovms_mp.json_document import Findings
 from ovms_mp.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS
 from ovms_mp.model_settings import read_model
+from ovms_mp.places import absolute_path, start_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from ovms_mp.config import ModelConfig, RefusedModel
 
@@ -96,7 +97,7 @@ def read_models(
             f"Model parameters in CLI are exclusive with the config file; --{single_flags[0]} belongs into {path}"
         )
     if path is not None:
-        absolute = Path(path).absolute()
+        absolute = absolute_path(path, "--config_path")
         try:
             document = read_config_file(absolute, is_strict=is_strict)
             if document.refused and (is_check or not document.models):
@@ -123,8 +124,11 @@ def _single_model(given: Mapping[str, str | None], notices: list[str]) -> ModelC
         # Scripts pass empty variables on; only to a device they mean something.
         if text or (text is not None and key == "target_device"):
             body[key] = _as_json_has_it(key, text)
+    path = given.get("model_path") or "/"
+    absolute_path(path, "--model_path")
     findings = Findings()
-    model = read_model(body, findings, Path.cwd(), lambda key: f"--{_FLAGS.get(key, key)}", may_climb=True)
+    directory = start_of(path, "--model_path")
+    model = read_model(body, findings, directory, lambda key: f"--{_FLAGS.get(key, key)}", may_climb=True)
     notices.extend(findings.notices)
     findings.finish()
     if model is None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 ValueT = TypeVar("ValueT")
 
 _MAX_INTEGER = (1 << 63) - 1
+_PATH_PROPERTIES = frozenset({"CACHE_DIR", "WEIGHTS_PATH"})
+"""OpenVINO's properties that name a file or directory; a relative one starts where the model's path does."""
 _CLOUD_SCHEMES = ("s3", "gs", "az", "azfs", "azure")
 
 
@@ -64,7 +66,7 @@ def read_model(
     given = {key: value for key, value in body.items() if value is not None}
     refuse_unsupported(given, UNSUPPORTED_MODEL_KEYS, findings, place_of)
     count = len(findings.faults)
-    reader = _Reader(given, findings, place_of)
+    reader = _Reader(given, findings, directory, place_of)
     name = reader.text("name")
     base_path = reader.base_path(may_climb)
     policy: VersionPolicy = Latest()
@@ -100,10 +102,15 @@ class _Reader:
     """Reads the keys of one model, each into its value or, after noting an error, into something harmless."""
 
     def __init__(
-        self, given: Mapping[str, object], findings: Findings, place_of: Callable[[str], str]
+        self,
+        given: Mapping[str, object],
+        findings: Findings,
+        directory: Path,
+        place_of: Callable[[str], str],
     ) -> None:
         self._given = given
         self._findings = findings
+        self._directory = directory
         self._place_of = place_of
 
     def _refuse(self, key: str, reason: str = "") -> None:
@@ -200,7 +207,8 @@ class _Reader:
         for name, value in document.items():
             reason = _property_reason(name, value)
             if reason is None and isinstance(value, (str, int, float)):
-                checked[name] = value
+                is_path = name in _PATH_PROPERTIES and isinstance(value, str) and value
+                checked[name] = str(self._directory / str(value)) if is_path else value
             else:
                 place = child_place(self._place_of("plugin_config"), name)
                 self._findings.refuse(place, value, "a text, a number, true or false", reason or "")

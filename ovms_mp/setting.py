@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ovms_mp.errors import ConfigError
+from ovms_mp.places import absolute_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Setting:
         low: Least accepted number.
         high: Greatest accepted number.
         choices: Accepted words, for text; :data:`SWITCH` for a flag that may stand alone.
+        is_path: It names a file or directory, and is made absolute; an empty text is none.
     """
 
     flag: str
@@ -27,6 +29,7 @@ class Setting:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    is_path: bool = False
 
     def accepted(self) -> str:
         """What a value may be, for messages."""
@@ -58,7 +61,7 @@ class Setting:
             ):
                 raise ConfigError(f"{source}: {text} is out of range; accepted: {self.accepted()}")
             return value
-        value = text
+        value = str(absolute_path(text, source)) if self.is_path and text else text
         if self.choices:
             words = {choice.upper(): choice for choice in self.choices}
             if text.upper() not in words:

@@ -22,9 +22,10 @@ import numpy as np
 
 from ovms_mp.demo import check, digits
 from ovms_mp.errors import ExitCode
+from ovms_mp.places import module_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import FrameType, TracebackType
     from typing import Self
 
@@ -51,7 +52,13 @@ _STOP_SIGNALS = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 SURE_DIGIT = 0
 
 
-def run(port: int, rest_port: int, once: bool, server_args: Sequence[str]) -> int:
+def run(
+    port: int,
+    rest_port: int,
+    once: bool,
+    server_args: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+) -> int:
     """Start the server with the demo's model, ask it for a digit through gRPC and REST, and show the answers.
 
     Must run in the main thread, as it handles SIGINT, SIGTERM and SIGHUP while it lasts.
@@ -61,6 +68,7 @@ def run(port: int, rest_port: int, once: bool, server_args: Sequence[str]) -> in
         rest_port: REST port; 0 takes a free one.
         once: Stop after the answers, instead of serving until a signal.
         server_args: More arguments for the server's command line.
+        environment: The server's; None for this process's.
 
     Returns:
         With ``once``: 0 if both answers are the label and the server stopped cleanly, else 1. Otherwise the
@@ -77,7 +85,7 @@ def run(port: int, rest_port: int, once: bool, server_args: Sequence[str]) -> in
     image, label = images[index], int(labels[index])
 
     _say(f"Starting the server: gRPC on {check.HOST}:{port}, REST on {check.HOST}:{rest_port} ...")
-    with _Signals() as signals, _Server(port, rest_port, server_args, signals) as server:
+    with _Signals() as signals, _Server(port, rest_port, server_args, signals, environment) as server:
         answers = _first_answers(server, image)
         if answers is None:
             return _give_up(server)
@@ -197,21 +205,29 @@ class _Signals:
 class _Server:
     """The server as our child. Owner of the process: it does not outlive the ``with`` block."""
 
-    def __init__(self, port: int, rest_port: int, server_args: Sequence[str], signals: _Signals) -> None:
+    def __init__(
+        self,
+        port: int,
+        rest_port: int,
+        server_args: Sequence[str],
+        signals: _Signals,
+        environment: Mapping[str, str] | None,
+    ) -> None:
         self.port = port
         self.rest_port = rest_port
         self.stop_signal: int | None = None
         """The first signal that asked this process to stop."""
         self._signals = signals
+        self._environment = environment
         self._command = [
-            *(sys.executable, "-m", "ovms_mp", "model"),
+            *module_command("ovms_mp", "model"),
             *("--model_name", digits.MODEL_NAME, "--model_path", str(digits.model_directory())),
             *("--port", str(port), "--rest_port", str(rest_port)),
             *server_args,
         ]
 
     def __enter__(self) -> Self:
-        self._child = subprocess.Popen(self._command)
+        self._child = subprocess.Popen(self._command, env=self._environment)
         return self
 
     def __exit__(

@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 
 from ovms_mp.errors import ExitCode
+from ovms_mp.manager.processes import send_signal
 
 
 class ChildState(enum.Enum):
@@ -78,7 +79,7 @@ class Child:
         child_id: Unique for this process.
         process: The handle of a process that the manager started itself.
         pidfd: Descriptor that becomes readable when the process has ended; also the race-free way to signal
-            it.
+            it, where the kernel gives one (:mod:`ovms_mp.manager.processes`).
         status: Once it has ended, its exit code, or minus the signal; None if unknown.
     """
 
@@ -124,8 +125,10 @@ class Child:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens when the process has ended."""
+        if self.state is ChildState.EXITED:
+            return
         try:
-            signal.pidfd_send_signal(self.pidfd, number)
+            send_signal(self.pidfd, self.pid, number)
         except ProcessLookupError:
             return
 

@@ -9,10 +9,10 @@ disjoint cores, and where a share overlaps with another or a quota cuts it, Open
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ovms_mp.model.device_text import may_use_cpu
 from ovms_mp.wire.specs import CpuShare
 
 if TYPE_CHECKING:
@@ -44,16 +44,6 @@ class CpuPlan:
     lines: tuple[str, ...]
 
 
-def uses_cpu(device: str) -> bool:
-    """Whether a device string may run inference on the CPU: ``CPU`` itself, or a combination with it."""
-    names = re.split(r"[:,]", re.sub(r"\([^)]*\)", "", device.upper()))
-    named = {name.strip() for name in names if name.strip()}
-    # "AUTO:-GPU": all devices but this one.
-    excluded = {name.removeprefix("-") for name in named if name.startswith("-")}
-    chosen = {name for name in named if not name.startswith("-")}
-    return "CPU" in chosen or (chosen <= {"AUTO"} and "CPU" not in excluded)
-
-
 def make_plan(machine: Machine, devices: Sequence[str], cpu_workers: int) -> CpuPlan:
     """Divide the machine.
 
@@ -62,7 +52,7 @@ def make_plan(machine: Machine, devices: Sequence[str], cpu_workers: int) -> Cpu
         devices: Device strings with a worker each; ``CPU`` has ``cpu_workers`` of them.
         cpu_workers: Wanted workers for ``CPU``, lowered to the number of cores.
     """
-    on_cpu = [device for device in devices if uses_cpu(device)]
+    on_cpu = [device for device in devices if may_use_cpu(device)]
     is_shared = len(on_cpu) > 1
     is_cut = machine.quota_cores is not None and machine.quota_cores < len(machine.cores)
     shares: dict[str, tuple[CpuShare, ...]] = {}

@@ -14,6 +14,7 @@ from ovms_mp.errors import BootError
 from ovms_mp.manager.arenas import ArenaPool
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.listeners import bind_rest, hold_grpc_port, lock_ports, split_addresses
+from ovms_mp.manager.process_limits import check_process_limits
 from ovms_mp.manager.snapshots import SnapshotEncoder
 from ovms_mp.wire.messages import ArenaRetired, Drain, Welcome, encode
 
@@ -51,6 +52,10 @@ class Fronts:
             BootError: A port is taken, or the memory is refused.
         """
         config = self._config
+        count = (config.grpc.workers if config.grpc.port else 0) + (
+            config.rest.workers if config.rest.port else 0
+        )
+        check_process_limits(count, config.limits.arena_size_mb)
         if config.grpc.port:
             addresses = split_addresses(config.grpc.bind_address)
             self._held_sockets = lock_ports(addresses, config.grpc.port, "gRPC")
@@ -59,9 +64,6 @@ class Fronts:
             addresses = split_addresses(config.rest.bind_address)
             self._held_sockets += lock_ports(addresses, config.rest.port, "REST")
             self._rest_sockets = bind_rest(addresses, config.rest.port)
-        count = (config.grpc.workers if config.grpc.port else 0) + (
-            config.rest.workers if config.rest.port else 0
-        )
         try:
             self._arenas = ArenaPool(2 * count, config.limits.arena_size_mb * MEBIBYTE)
         except OSError as error:

@@ -9,10 +9,15 @@ is noticed at start.
 
 from __future__ import annotations
 
+import logging
+import os
 import socket
+import struct
 from contextlib import ExitStack
 
 from ovms_mp.errors import BootError
+
+_log = logging.getLogger(__name__)
 
 _EVERYWHERE = ("0.0.0.0", "::", "[::]")
 """Spellings of all addresses; a server on one of them is in the way of one on another."""
@@ -24,26 +29,48 @@ def split_addresses(text: str) -> tuple[str, ...]:
 
 
 def lock_ports(addresses: tuple[str, ...], port: int, protocol: str) -> tuple[socket.socket, ...]:
-    """Abstract Unix sockets that only one server can have for an address and port; the caller owns them.
+    """Abstract Unix sockets that only one server of this user has for an address and port; the caller owns them.
 
     The port itself is no lock: with SO_REUSEADDR, which a quick restart needs, two sockets may be bound to it as
-    long as none listens.
+    long as none listens. Anybody can take an abstract name, so one that another user has says nothing and is done
+    without; a server of that user is noticed when it listens.
 
     Raises:
-        BootError: Another ovms_mp has one of them.
+        BootError: Another ovms_mp of this user has one of them.
     """
+    # All addresses are one name, whatever their spelling.
+    names = {"*" if address in _EVERYWHERE else address: address for address in addresses}
     with ExitStack() as stack:
         locks: list[socket.socket] = []
-        for address in addresses:
+        for where, address in names.items():
             lock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            name = f"\0ovms_mp-port-{os.geteuid()}-{where}-{port}"
             try:
-                where = "*" if address in _EVERYWHERE else address
-                lock.bind(f"\0ovms_mp-port-{where}-{port}")
+                lock.bind(name)
+                lock.listen()  # From now on a peer is told whose it is.
             except OSError:
-                raise _taken(protocol, f"{address}:{port}", "port is busy: another ovms_mp has it") from None
+                lock.close()
+                if _owner_of(name) == os.geteuid():
+                    raise _taken(
+                        protocol, f"{address}:{port}", "port is busy: another ovms_mp has it"
+                    ) from None
+                _log.warning("event=no_port_lock name=@%s another user has it; starting without", name[1:])
+                continue
             locks.append(lock)
         stack.pop_all()
         return tuple(locks)
+
+
+def _owner_of(name: str) -> int | None:
+    """The user who listens on an abstract name; None when nobody does, or does not say. unix(7), SO_PEERCRED."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)  # A full backlog would hold a start up for ever.
+        try:
+            client.connect(name)
+            _, user, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        except OSError:
+            return None
+    return int(user)
 
 
 def bind_rest(addresses: tuple[str, ...], port: int) -> tuple[socket.socket, ...]:
@@ -70,11 +97,30 @@ def hold_grpc_port(addresses: tuple[str, ...], port: int) -> tuple[socket.socket
 def _bind_all(
     addresses: tuple[str, ...], port: int, protocol: str, *, reuse_port: bool
 ) -> tuple[socket.socket, ...]:
+    places = {address: _resolved(address, port, protocol) for address in addresses}
+    families = {family for family, _ in places.values()}
     with ExitStack() as stack:
-        bound = [
-            stack.enter_context(_bind(address, port, protocol, reuse_port=reuse_port))
-            for address in addresses
-        ]
+        bound: list[socket.socket] = []
+        seen: set[tuple[object, ...]] = set()
+        for address, (family, target) in places.items():
+            if target[:2] in seen:
+                continue  # Another spelling of one that is there already.
+            seen.add(target[:2])
+            listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            try:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if reuse_port:
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if family == socket.AF_INET6:
+                    # "[::]" alone means both families, as in grpcio and the legacy server; beside an address of IPv4
+                    # it would be in that one's way.
+                    listener.setsockopt(
+                        socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(socket.AF_INET in families)
+                    )
+                listener.bind(target)
+            except OSError as error:
+                raise _taken(protocol, f"{address}:{port}", error.strerror or str(error)) from None
+            bound.append(listener)
         stack.pop_all()
         return tuple(bound)
 
@@ -87,28 +133,20 @@ def _taken(protocol: str, where: str, why: str) -> BootError:
     )
 
 
-def _bind(address: str, port: int, protocol: str, *, reuse_port: bool) -> socket.socket:
+def _resolved(address: str, port: int, protocol: str) -> tuple[socket.AddressFamily, tuple[object, ...]]:
+    """Where to bind.
+
+    Raises:
+        BootError: The address is none.
+    """
     host = address.removeprefix("[").removesuffix("]")
-    setting = f"{protocol.lower()}_bind_address"
     if host == "::" and not socket.has_dualstack_ipv6():
         host = "0.0.0.0"  # A machine without IPv6; grpcio falls back in the same way.
     try:
-        family, kind, number, _, target = socket.getaddrinfo(
+        family, _, _, _, target = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise BootError(f"--{setting} {address!r}: {reason}") from None
-    listener = socket.socket(family, kind, number)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            # "[::]" means both families, as in grpcio and the legacy server.
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind(target)
-    except OSError as error:
-        listener.close()
-        raise _taken(protocol, f"{address}:{port}", error.strerror or str(error)) from None
-    return listener
+        raise BootError(f"--{protocol.lower()}_bind_address {address!r}: {reason}") from None
+    return family, target

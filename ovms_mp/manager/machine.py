@@ -8,18 +8,18 @@ Sources: sched_getaffinity(2), which cpusets already narrow; ``/sys/devices/syst
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from ovms_mp.manager.cpu_plan import Machine
+from ovms_mp.places import usable_cores
 
 _UNKNOWN_MEMORY_BYTES = 8 << 30
 
 
 def read_machine(root: Path = Path("/")) -> Machine:
     """Look once; whatever cannot be read is taken for absent."""
-    cores = tuple(sorted(os.sched_getaffinity(0)))
+    cores = tuple(sorted(usable_cores()))
     system = root / "sys/devices/system"
     usable = set(cores)
     nodes = [

@@ -12,6 +12,7 @@ from ovms_mp.errors import BootError, ExitCode
 from ovms_mp.log import check_log_path, configure_logging
 from ovms_mp.manager.descriptor_limit import raise_descriptor_limit
 from ovms_mp.manager.manager import Manager
+from ovms_mp.manager.sandbox import allow_thread_scheduling
 from ovms_mp.wire.lifetime import holding_log_signals
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def run_server(config: ServerConfig, notices: Sequence[str]) -> int:
         _log.warning("event=configuration %s", notice)
     raise_descriptor_limit()
     try:
+        allow_thread_scheduling()
         # The manager takes them once it can.
         with holding_log_signals(), Manager(config, run_id) as manager:
             return manager.run()

@@ -71,9 +71,14 @@ class Planning:
         self._is_asked = self.is_due = True
 
     def poll(self) -> None:
-        """From now on look every so often, if the settings want that."""
+        """From now on look every so often, if the settings want that; less often where a look takes long."""
         if self._config.repository.poll_wait_s > 0:
-            self._timers.call_every(self._config.repository.poll_wait_s, self.ask)
+            self._poll()
+
+    def _poll(self) -> None:
+        pause_s = self._repository.pause_s(self._config.repository.poll_wait_s)
+        self._timers.call_after(pause_s, self._poll)
+        self.ask()
 
     def take_hints(self, readable: set[int]) -> None:
         """Follow what inotify says a moment later."""
@@ -81,7 +86,7 @@ class Planning:
             return
         if self._repository.has_hint():
             self._is_hint_timed = True
-            self._timers.call_after(_DEBOUNCE_S, self._follow_hint)
+            self._timers.call_after(max(_DEBOUNCE_S, self._repository.took_s), self._follow_hint)
 
     def _follow_hint(self) -> None:
         self._is_hint_timed = False

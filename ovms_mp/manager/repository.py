@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_LOOK_PAUSE = 20
+"""Between two periodic looks are so many times what the last one took: thousands of versions are seen less often."""
+_LONGEST_PAUSE_S = 60.0
+
 
 @dataclass(slots=True)
 class _Arrival:
@@ -67,6 +71,12 @@ class Repository:
         self._last: dict[str, tuple[Path, Look]] = {}
         self._told: dict[str, frozenset[str]] = {}
         self._told_polled: frozenset[str] = frozenset()
+        self.took_s = 0.0
+        """What watching and looking have taken since the last :meth:`arm`."""
+
+    def pause_s(self, at_least_s: float) -> float:
+        """Time to leave between two periodic looks; the more there is to look at, the longer."""
+        return max(at_least_s, min(_LOOK_PAUSE * self.took_s, _LONGEST_PAUSE_S))
 
     def fileno(self) -> int | None:
         """Descriptor that is readable when something may have changed; None without watching."""
@@ -78,13 +88,16 @@ class Repository:
 
     def arm(self, models: Iterable[ModelConfig], config_path: Path | None) -> None:
         """Watch these; called before each look, so that nothing falls between."""
+        self.took_s = 0.0
         if self._watch is None:
             return
+        began_at = time.monotonic()
         self._watch.arm([model.base_path for model in models], [config_path] if config_path else [])
         polled = frozenset(f"{path}: {reason}" for path, reason in self._watch.polled.items())
         for text in sorted(polled - self._told_polled):
             _log.warning("event=polling %s; changes are seen at the periodic look only", text)
         self._told_polled = polled
+        self.took_s += time.monotonic() - began_at
 
     def look(self, config: ModelConfig, loaded: Mapping[int, Sequence[object]], *, is_asked: bool) -> Look:
         """Look at a model's base path; without watching only at first, while something arrives, and when asked.
@@ -99,7 +112,9 @@ class Repository:
         is_open = bool(last.arriving) or not last.is_certain
         if base_path == config.base_path and not (self._watch or is_asked or is_open):
             return last
+        began_at = time.monotonic()
         look = self._look(config, loaded)
+        self.took_s += time.monotonic() - began_at
         self._last[config.name] = (config.base_path, look)
         return look
 

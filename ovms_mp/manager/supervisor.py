@@ -15,7 +15,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.defects import contain, report
 from ovms_mp.manager.children import Child, ChildState, Kind, exit_text
+from ovms_mp.manager.priority import let_go_earlier
+from ovms_mp.manager.processes import watch_process
+from ovms_mp.places import module_command, module_environment
 from ovms_mp.wire.lifetime import holding_log_signals
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ _MODULES = {
     Kind.GRPC: "ovms_mp.front.grpc",
     Kind.ARBITER: "ovms_mp.front.rest",
 }
+_MEMORY_POINTS = {Kind.PROBE: 1000, Kind.WORKER: 200, Kind.GRPC: 100, Kind.ARBITER: 100}
+"""When memory runs out: a trial loses nobody's work, a worker is replaced, and the manager goes last."""
 
 
 class Observer(Protocol):
@@ -141,7 +145,7 @@ class Supervisor:
     def adopt(self, child_id: str, kind: Kind, pid: int) -> Child | None:
         """Watch a process that a child of ours started; None when it is gone already."""
         try:
-            pidfd = os.pidfd_open(pid)
+            pidfd = watch_process(pid)
         except ProcessLookupError:
             return None
         now = time.monotonic()
@@ -165,18 +169,20 @@ class Supervisor:
         # A process group of its own: what a terminal sends to the group is for the manager to decide about.
         with holding_log_signals():
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _MODULES[kind], spec.to_argument()],
+                module_command(_MODULES[kind], spec.to_argument()),
                 stdin=subprocess.DEVNULL,
+                cwd="/",
                 pass_fds=descriptors,
                 env=_child_environment(kind),
                 process_group=0,
             )
         try:
-            pidfd = os.pidfd_open(process.pid)
+            pidfd = watch_process(process.pid)
         except OSError:
             process.kill()  # Nobody could watch it.
             process.wait(timeout=_KILL_LIMIT_S)
             raise
+        let_go_earlier(process.pid, _MEMORY_POINTS[kind])
         now = time.monotonic()
         child = Child(name, spec.child_id, kind, process.pid, pidfd, process, now, now)
         self._watch(child)
@@ -419,7 +425,7 @@ class Supervisor:
 
 def _child_environment(kind: Kind) -> dict[str, str]:
     """The manager's environment with what our processes need to stay small."""
-    environment = dict(os.environ)
+    environment = module_environment(os.environ)
     # Fronts and workers do no linear algebra in NumPy; OpenBLAS would start a thread and 30 MB for every
     # core.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -429,8 +435,4 @@ def _child_environment(kind: Kind) -> dict[str, str]:
         # on its heap, where they leave holes: 200 loads of 100 MB ended at 1.29 times the memory, so at 1.01.
         environment.setdefault("MALLOC_MMAP_THRESHOLD_", _WORKER_MMAP_THRESHOLD)
         environment.setdefault("MALLOC_TRIM_THRESHOLD_", _WORKER_MMAP_THRESHOLD)
-    package_root = str(Path(__file__).resolve().parents[2])
-    # "-P" keeps the working directory off the path; a checkout that is not installed needs its root on it.
-    paths = [package_root, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
-    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     return environment

@@ -8,17 +8,15 @@ leaves what it compiled in a cache directory, so that the workers need not compi
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import signal
-import tempfile
 from collections import deque
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.defects import contain, report
 from ovms_mp.manager.children import ChildState
+from ovms_mp.manager.owned_directory import OwnedDirectory, sweep
 from ovms_mp.manager.priority import give_some_time, give_spare_time
 
 if TYPE_CHECKING:
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_PREFIX = "ovms_mp-cache-"
 _PATIENCE_S = 2.0
 """So long a trial has the processor only where nobody else wants it; on a full machine it would not end that way."""
 _SLOW_S = 10.0
@@ -78,7 +75,8 @@ class Trials:
         self._time_limit_s = time_limit_s
         self._most_at_once = most_at_once
         self._cache_dir = cache_dir
-        self._private_root: Path | None = None
+        self._private: OwnedDirectory | None = None
+        self._has_told = False
         self._waiting: deque[Deployment] = deque()
         self._running: dict[str, tuple[Child, Deployment]] = {}
         self._late: set[str] = set()
@@ -87,13 +85,7 @@ class Trials:
 
     def open(self) -> None:
         """Remove what killed servers of this user left in the temporary directory."""
-        for stale in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-            pid_text = stale.name.removeprefix(_PREFIX).partition("-")[0]
-            if not pid_text.isdecimal() or Path(f"/proc/{pid_text}").exists():
-                continue
-            if stale.is_dir() and not stale.is_symlink() and stale.stat().st_uid == os.getuid():
-                _log.info("event=swept directory=%s left by process %s", stale, pid_text)
-                shutil.rmtree(stale, ignore_errors=True)
+        sweep()
 
     def submit(self, deployment: Deployment) -> None:
         """Try a deployment as soon as there is room; the outcome is never reported from within this call."""
@@ -114,13 +106,10 @@ class Trials:
 
     def forget_cache(self, deployment: Deployment) -> None:
         """Remove a private cache directory."""
-        if self._private_root is not None and not self._cache_dir:
-            shutil.rmtree(self._private_root / str(deployment.handle), ignore_errors=True)
-            try:
-                self._private_root.rmdir()
-            except OSError:
-                return  # Others are in it.
-            self._private_root = None
+        if self._private is not None and not self._cache_dir:
+            shutil.rmtree(self._private.path / str(deployment.handle), ignore_errors=True)
+            if self._private.close_if_empty():
+                self._private = None
 
     def run_waiting(self) -> None:
         """Start trials while there is room."""
@@ -187,9 +176,9 @@ class Trials:
     def close(self) -> None:
         """Remove the private directories; the supervisor has ended the processes."""
         self._waiting.clear()
-        if self._private_root is not None:
-            shutil.rmtree(self._private_root, ignore_errors=True)
-            self._private_root = None
+        if self._private is not None:
+            self._private.close()
+            self._private = None
 
     def _hurry(self, child: Child) -> None:
         if child.state is not ChildState.EXITED:  # Else the number may be another process's by now.
@@ -209,11 +198,17 @@ class Trials:
     def _private_directory(self, handle: int) -> str:
         """A fresh directory, or none where the temporary directory takes none: compiling twice is slower, not wrong."""
         try:
-            if self._private_root is None:
-                self._private_root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-            directory = self._private_root / str(handle)
+            if self._private is None:
+                self._private = OwnedDirectory()
+            directory = self._private.path / str(handle)
             directory.mkdir()
         except OSError as error:
-            _log.warning("event=no_cache no directory for compiled models: %s", error)
+            if not self._has_told:
+                _log.warning(
+                    "event=no_cache models are compiled twice, for their trial and to be served, as there is no "
+                    "directory for what was compiled: %s; set TMPDIR or --cache_dir to one that can be written to",
+                    error,
+                )
+            self._has_told = True
             return ""
         return str(directory)

@@ -8,16 +8,21 @@ the other is a copy that is still going on.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 SAVED_MODEL = "saved_model.pb"
 """Makes the directory that holds it a model; OpenVINO is given the directory."""
 
 _COMPANIONS = {".xml": ".bin", ".pdmodel": ".pdiparams"}
 _SUFFIXES = (".xml", ".onnx", ".pdmodel", ".pb", ".tflite")
+_TOKENIZERS = frozenset({"openvino_tokenizer.xml", "openvino_detokenizer.xml"})
+"""Lie beside the model whose text they make and read; models themselves, but not the one that is meant."""
+_PREFERRED = "openvino_model.xml"
+"""As optimum-cli and OpenVINO's own tools name the model."""
 _PARTS_OF_SAVED_MODEL = frozenset({"fingerprint.pb", "keras_metadata.pb"})
 """Lie beside a ``saved_model.pb`` and may be copied before it; no models themselves."""
 
@@ -42,16 +47,29 @@ def models_among(names: Iterable[str]) -> list[str]:
     found: list[str] = []
     for suffix in _SUFFIXES:
         found += sorted(
-            name for name in there if name.endswith(suffix) and there.issuperset(companions(name))
+            (name for name in there if name.endswith(suffix) and there.issuperset(companions(name))),
+            key=lambda name: (name != _PREFERRED, name),
         )
     if SAVED_MODEL in there:
         # The other .pb files beside it are its parts, or what it was made from.
         found = [name for name in found if not name.endswith(".pb") or name == SAVED_MODEL]
-    return [name for name in found if name not in _PARTS_OF_SAVED_MODEL]
+    found = [name for name in found if name not in _PARTS_OF_SAVED_MODEL]
+    return [name for name in found if name not in _TOKENIZERS] or found
 
 
-def unfinished_text(names: list[str]) -> str:
-    """Why a version directory with these files, but no model, is no version (yet)."""
+def may_be_of_model(name: str) -> bool:
+    """Whether a file of this name may be a model or a part that it needs, so that it must not be overlooked."""
+    return name.endswith((*_SUFFIXES, *_COMPANIONS.values()))
+
+
+def unfinished_text(files: Collection[str]) -> str:
+    """Why a version directory with these files, by relative name, but no model, is no version (yet)."""
+    names = sorted(shown(file) for file in files if "/" not in file)
+    if found := _model_below(files):
+        directory, model = found
+        return f"holds no model itself, but {directory}/{model}; move what is in {directory}/ one level up"
+    if unusable := [name for name in names if "\\x" in name]:
+        return f"holds no model whose name is UTF-8, only {unusable[0]}; rename it"
     if not names:
         return "holds no model: there is no file in it (yet)"
     for suffix, needed in _COMPANIONS.items():
@@ -60,6 +78,24 @@ def unfinished_text(names: list[str]) -> str:
                 if name.endswith(have) and name.removesuffix(have) + missing not in names:
                     return f"holds no model: {name} is without {name.removesuffix(have)}{missing} (yet)"
     return f"holds no model: expected is {FORMATS_TEXT}"
+
+
+def _model_below(files: Iterable[str]) -> tuple[str, str] | None:
+    """A model in a directory directly below: (directory, model)."""
+    below: dict[str, list[str]] = {}
+    for file in sorted(files):
+        directory, _, name = file.partition("/")
+        if name and "/" not in name:
+            below.setdefault(directory, []).append(name)
+    for directory, inside in below.items():
+        if models := models_among(inside):
+            return shown(directory), models[0]
+    return None
+
+
+def shown(name: str) -> str:
+    r"""A file name as text that can be logged and sent; bytes that are no UTF-8 as ``\xff``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _is_usable(name: str) -> bool:

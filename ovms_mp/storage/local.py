@@ -17,7 +17,15 @@ from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from ovms_mp.model.mapping import MAPPING_FILE_NAME
-from ovms_mp.storage.formats import FORMATS_TEXT, SAVED_MODEL, companions, models_among, unfinished_text
+from ovms_mp.storage.formats import (
+    FORMATS_TEXT,
+    SAVED_MODEL,
+    companions,
+    may_be_of_model,
+    models_among,
+    shown,
+    unfinished_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +38,9 @@ _MAX_FILES = 10_000
 _MAX_DIRECTORIES = 1_000
 """Files and directories of a version that are looked at; a SavedModel has a few dozen."""
 _TRIES = 3
-_VERSION_NAME = re.compile(r"[1-9][0-9]{0,18}")
+_MAX_LOOKS = 100_000
+"""The same of all versions of a base path."""
+_VERSION_NAME = re.compile(r"0*([1-9][0-9]{0,18})")
 _MAX_VERSION = (1 << 63) - 1
 
 _IS_NOTHING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -38,7 +48,7 @@ _IS_NOTHING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _IS_NOT_FOR_US = _IS_NOTHING | {errno.EACCES, errno.EPERM}
 """The same below a version, where e.g. a volume's ``lost+found`` is nobody's business."""
 
-_NO_VERSION = "is no version: names of version directories are positive integers without leading zeros"
+_NO_VERSION = "is no version: names of version directories are positive integers"
 
 Fingerprint: TypeAlias = tuple[tuple[str, int, int, int], ...]
 """Relative name, size in bytes, time of the last change of content in ns, and inode of each file, ordered by name."""
@@ -81,9 +91,11 @@ class Listing:
         return {number: files.model_file for number, files in self.versions.items()}
 
 
-def is_version_name(name: str) -> bool:
-    """Whether a directory of this name below a base path is a version: a positive integer without leading zeros."""
-    return _VERSION_NAME.fullmatch(name) is not None and int(name) <= _MAX_VERSION
+def version_number(name: str) -> int | None:
+    """The version that a directory of this name below a base path is: ``1`` and ``01`` are 1, as in TF Serving."""
+    match = _VERSION_NAME.fullmatch(name)
+    number = int(match[1]) if match else 0
+    return number if 0 < number <= _MAX_VERSION else None
 
 
 def list_versions(base_path: Path) -> Listing:
@@ -98,7 +110,7 @@ def list_versions(base_path: Path) -> Listing:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return Listing(exists=False)
         return Listing(
-            problems={_shown(str(base_path)): f"cannot be listed: {error.strerror}"}, is_certain=False
+            problems={shown(str(base_path)): f"cannot be listed: {error.strerror}"}, is_certain=False
         )
     return listing if is_steady else replace(listing, is_certain=False)
 
@@ -130,50 +142,88 @@ def _look_at_base(base_path: Path) -> Listing:
     if S_ISREG(mode):
         return _look_at_model_file(base_path)
     if not S_ISDIR(mode):
-        return Listing(problems={_shown(base_path.name): "is neither a directory nor a file"})
+        return Listing(problems={shown(base_path.name): "is neither a directory nor a file"})
     with os.scandir(base_path) as iterator:
         entries = sorted(iterator, key=lambda entry: entry.name)
-    listing = Listing()
-    is_certain = True
+    numbered: dict[int, list[os.DirEntry[str]]] = {}
     for entry in entries:
-        try:
-            _look_at_entry(entry, listing)
-        except OSError as error:
-            listing.problems[_shown(entry.name)] = f"cannot be listed: {error.strerror}"
-            is_certain = False
-    has_version_names = any(is_version_name(entry.name) for entry in entries)
-    if not has_version_names:
+        if not entry.name.startswith("."):
+            numbered.setdefault(version_number(entry.name) or 0, []).append(entry)
+    listing = Listing()
+    for entry in numbered.pop(0, []):
+        if _is_directory(entry):
+            listing.problems[shown(entry.name)] = _NO_VERSION
+    looks = _Looks()
+    # The newest first: should there be too much to look at, that is what most policies want.
+    is_certain = True
+    for number in sorted(numbered, reverse=True):
+        is_certain &= _look_at_number(number, numbered[number], listing, looks)
+    if looks.left <= 0:
+        listing.problems[shown(base_path.name)] = (
+            f"holds more than {_MAX_LOOKS} files; of its versions only the newest are looked at"
+        )
+    if not numbered:
         _look_for_flat_model(base_path, [entry.name for entry in entries], listing)
     return replace(listing, versions=dict(sorted(listing.versions.items())), is_certain=is_certain)
 
 
-def _look_at_entry(entry: os.DirEntry[str], listing: Listing) -> None:
-    """Note the version that an entry is, or why it is none; nothing where nobody would expect one.
+@dataclass(slots=True)
+class _Looks:
+    """Files and directories that may still be looked at."""
+
+    left: int = _MAX_LOOKS
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return S_ISDIR(entry.stat().st_mode)
+    except OSError:
+        return False  # Gone, or nothing that could be looked at.
+
+
+def _look_at_number(number: int, entries: list[os.DirEntry[str]], listing: Listing, looks: _Looks) -> bool:
+    """Note the version of this number, or why there is none; False when something could not be looked at."""
+    # "1" before "01".
+    for entry in sorted(entries, key=lambda entry: (entry.name != str(number), entry.name)):
+        try:
+            _look_at_entry(entry, number, listing, looks)
+        except OSError as error:
+            listing.problems[shown(entry.name)] = f"cannot be listed: {error.strerror}"
+            return False
+    return True
+
+
+def _look_at_entry(entry: os.DirEntry[str], number: int, listing: Listing, looks: _Looks) -> None:
+    """Note the version that an entry with a version's name is, or why it is none.
 
     Raises:
         OSError: It cannot be looked at, and may be a version.
     """
+    if looks.left <= 0:
+        return
     try:
-        if entry.name.startswith(".") or not S_ISDIR(entry.stat().st_mode):
-            return
-        if not is_version_name(entry.name):
-            listing.problems[_shown(entry.name)] = _NO_VERSION
+        if not S_ISDIR(entry.stat().st_mode):
             return
         directory = Path(entry.path)
-        (files, problem), is_steady = _steadily(directory, lambda: _look_at_version(directory))
+        (files, problem), is_steady = _steadily(directory, lambda: _look_at_version(directory, looks))
     except OSError as error:
-        if error.errno in _IS_NOTHING or not is_version_name(entry.name):
+        if error.errno in _IS_NOTHING:
             return
         raise
-    if files is not None:
-        listing.versions[int(entry.name)] = files
-    elif not is_steady:
+    name = shown(entry.name)
+    if files is None and not is_steady:
         raise OSError(errno.EAGAIN, "it is being changed")
+    if files is not None and number in listing.versions:
+        taken = listing.versions[number].model_file
+        listing.problems[name] = f"is version {number}, too; {taken} is taken, and this is not served"
+        return
+    if files is not None:
+        listing.versions[number] = files
     if problem:
-        listing.problems[_shown(entry.name)] = problem
+        listing.problems[name] = problem
 
 
-def _look_at_version(directory: Path) -> tuple[VersionFiles | None, str]:
+def _look_at_version(directory: Path, looks: _Looks | None = None) -> tuple[VersionFiles | None, str]:
     """The files of a version directory, None without a model; and what is odd about it, or empty.
 
     Raises:
@@ -181,10 +231,12 @@ def _look_at_version(directory: Path) -> tuple[VersionFiles | None, str]:
     """
     tree = _Tree()
     tree.walk(str(directory), "")
+    if looks is not None:
+        looks.left -= tree.count
     top = sorted(name for name in tree.files if "/" not in name)
     models = models_among(top)
     if not models:
-        return None, unfinished_text([_shown(name) for name in top])
+        return None, unfinished_text(tree.files)
     chosen = models[0]
     problem = ""
     if tree.has_more:
@@ -232,7 +284,7 @@ def _look_at_model_file(path: Path) -> Listing:
     if path.name not in models_among(list(tree.files)):
         missing = [name for name in companions(path.name) if name not in tree.files]
         text = f"needs {missing[0]} beside it" if missing else f"is no model: expected is {FORMATS_TEXT}"
-        return Listing(problems={_shown(path.name): text})
+        return Listing(problems={shown(path.name): text})
     return Listing({1: tree.files_of(path)})
 
 
@@ -247,6 +299,7 @@ class _Tree:
     def __init__(self) -> None:
         self.files: dict[str, os.stat_result] = {}
         self.has_more = False
+        self.count = 0
         self._seen: set[tuple[int, int]] = set()
 
     def walk(self, directory: str, prefix: str, depth: int = 0) -> None:
@@ -256,7 +309,10 @@ class _Tree:
             OSError: Something could not be looked at.
         """
         with os.scandir(directory) as iterator:
-            entries = sorted(iterator, key=lambda entry: entry.name)
+            # What may be the model first, so that nothing beside it can use up what is looked at.
+            entries = sorted(
+                iterator, key=lambda entry: (depth > 0 or not may_be_of_model(entry.name), entry.name)
+            )
         for entry in entries:
             # Of what is hidden only files count, which a copy may write to before it renames them. Hidden directories
             # and links are where visible links lead (Kubernetes' ``..data``), or not the model's (``.git``).
@@ -285,6 +341,7 @@ class _Tree:
 
     def add(self, name: str, entry: os.DirEntry[str] | str) -> os.stat_result | None:
         """Note an entry if it is a regular file; its state, None when there is nothing."""
+        self.count += 1
         try:
             state = os.stat(entry) if isinstance(entry, str) else entry.stat()
         except OSError as error:
@@ -301,13 +358,8 @@ class _Tree:
     def files_of(self, model_file: Path) -> VersionFiles:
         """What was found, as the version of this model file."""
         fingerprint = tuple(
-            (_shown(name), state.st_size, state.st_mtime_ns, state.st_ino)
+            (shown(name), state.st_size, state.st_mtime_ns, state.st_ino)
             for name, state in sorted(self.files.items())
         )
         changed_at = max(state.st_ctime for state in self.files.values())
         return VersionFiles(model_file, fingerprint, changed_at)
-
-
-def _shown(name: str) -> str:
-    r"""A file name as text that can be logged and sent; bytes that are no UTF-8 as ``\xff``."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]  # it has no types
 
 from ovms_mp.storage.formats import SAVED_MODEL, models_among
-from ovms_mp.storage.local import MAX_DEPTH, is_part_of, is_version_name
+from ovms_mp.storage.local import MAX_DEPTH, is_part_of, version_number
 from ovms_mp.storage.mounts import Mounts
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ class RepositoryWatch:
         names = sorted(name for name in entries if not name.startswith("."))
         if not is_base:
             return names
-        versions = [name for name in names if is_version_name(name)]
+        versions = [name for name in names if version_number(name) is not None]
         return versions or (names if models_among(names) else [])
 
     @staticmethod
@@ -288,7 +288,7 @@ class RepositoryWatch:
             _LimitReached: Not all of the way is watched.
         """
         here = "/"
-        names = _parts(os.path.join(os.getcwd(), path))
+        names = _parts(str(path.absolute()))
         links = 0
         while names:
             name = names.pop()

@@ -11,14 +11,14 @@ def is_permitted(change: Callable[[int], None]) -> bool:
     """Whether a thread may do this to itself; tried by one that ends at once, so nothing stays changed.
 
     Args:
-        change: Is given the thread's id (see gettid(2)). A PermissionError of it means no.
+        change: Is given the thread's id (see gettid(2)). An OSError of it means no: EPERM, or whatever a sandbox says.
     """
     answers: list[bool] = []
 
     def try_it() -> None:
         try:
             change(threading.get_native_id())
-        except PermissionError:
+        except OSError:
             answers.append(False)
         else:
             answers.append(True)

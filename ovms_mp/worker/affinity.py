@@ -9,6 +9,7 @@ differences": on Linux the nice value belongs to the thread).
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -18,11 +19,10 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.errors import BootError
 from ovms_mp.wire.permission import is_permitted
+from ovms_mp.wire.specs import CpuShare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from ovms_mp.wire.specs import CpuShare
 
 _log = logging.getLogger(__name__)
 
@@ -30,26 +30,40 @@ _LOADING_NICENESS = 10
 """About a tenth of the processor time of a thread that serves; all of it where nobody serves."""
 
 
-def take_share(cpu: CpuShare) -> None:
+def take_share(cpu: CpuShare) -> CpuShare:
     """Confine this process to its cores: threads that exist (numpy's, ZeroMQ's), and those that they will make.
 
+    Returns:
+        The share that it has. Where a sandbox refuses to confine, that is as many threads as there are cores in the
+        share, on whatever cores the kernel gives them; OpenVINO must not tie them to cores then.
+
     Raises:
-        BootError: The kernel refuses, e.g. as a cpuset no longer has these cores.
+        BootError: The cores are not there, e.g. as a cpuset no longer has them.
     """
     if not cpu.cores:
-        return
+        return cpu
     try:
         os.sched_setaffinity(0, cpu.cores)
     except OSError as error:
-        available = cores_text(os.sched_getaffinity(0))
-        raise BootError(
-            f"cannot run on cores {cores_text(frozenset(cpu.cores))}: {error.strerror}; available: {available}"
-        ) from None
+        cores = cores_text(frozenset(cpu.cores))
+        if error.errno == errno.EINVAL:
+            available = cores_text(os.sched_getaffinity(0))
+            raise BootError(
+                f"cannot run on cores {cores}: {error.strerror}; available: {available}"
+            ) from None
+        _log.warning(
+            "event=not_confined cores=%s the system refuses to confine this process to them: %s; inference may run "
+            "slower, as workers share cores",
+            cores,
+            error.strerror,
+        )
+        return CpuShare((), cpu.threads or len(cpu.cores), is_pinning_safe=False)
     for thread_id in strays(cpu):
         try:
             os.sched_setaffinity(thread_id, cpu.cores)
         except ProcessLookupError:
             continue  # It has ended.
+    return cpu
 
 
 def strays(cpu: CpuShare) -> dict[int, frozenset[int]]:
@@ -95,7 +109,10 @@ def low_priority() -> Iterator[None]:
     PERF: while ResNet-50 loads from the cache, p99 of another model, 35 us a run, is 1.3 ms; at low priority 0.1 ms,
     and the load takes 0.6 s instead of 0.2.
     """
-    niceness = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        niceness = os.getpriority(os.PRIO_PROCESS, 0)
+    except OSError:
+        niceness = _LOADING_NICENESS  # Refused by a sandbox.
     if niceness >= _LOADING_NICENESS or not _can_return_to(niceness):
         yield
         return

@@ -1,32 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Device strings: what a ``target_device`` names, and what is said of devices that are not there. Pure.
+"""Device strings held against the devices of this machine: what is taken, and what is said of what is missing. Pure.
 
-``CPU``, ``GPU.1``, ``AUTO``, ``AUTO:GPU,CPU``, ``AUTO:-GPU``, ``MULTI:a,b``, ``HETERO:a,b``, ``BATCH:d(n)`` and names
-of contributed plugins; empty is AUTO's choice, as in today's OVMS.
+What a device string means is :mod:`ovms_mp.model.device_text`'s business.
 """
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ovms_mp.errors import DeviceUnavailable
+from ovms_mp.model.device_text import (
+    RETIRED_DEVICES,
+    engine_device,
+    excluded_devices,
+    family_of,
+    meta_device,
+    named_devices,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-META_DEVICES = frozenset({"AUTO", "MULTI", "HETERO", "BATCH"})
-"""They have no hardware of their own."""
-
-_GONE_AT_2023_0 = "OpenVINO dropped it in 2023.0; use NPU, GPU, CPU or AUTO instead"
-RETIRED_DEVICES: Mapping[str, str] = MappingProxyType(
-    {
-        "MYRIAD": _GONE_AT_2023_0,
-        "HDDL": _GONE_AT_2023_0,
-        "GNA": "OpenVINO dropped it after 2023.2; use NPU or CPU instead",
-        "FPGA": "OpenVINO dropped it after 2020.3; use GPU, CPU or AUTO instead",
-    }
-)
-"""Names that old configurations still have, and what replaced them."""
 
 _DRIVERS: Mapping[str, str] = MappingProxyType(
     {
@@ -46,27 +41,6 @@ _CONTRIBUTED = (
 )
 
 
-def engine_device(device: str) -> str:
-    """The device string to give to OpenVINO, which does not know the empty one."""
-    return device.strip() or "AUTO"
-
-
-def named_devices(device: str) -> tuple[str, ...]:
-    """The plain devices that a device string asks for: ``AUTO:GPU.1,CPU`` GPU.1 and CPU, ``BATCH:CPU(4)`` CPU."""
-    return tuple(part for part in _parts(device) if part not in META_DEVICES and not part.startswith("-"))
-
-
-def meta_device(device: str) -> str:
-    """The leading AUTO, MULTI, HETERO or BATCH; empty for a plain device."""
-    first = engine_device(device).partition(":")[0]
-    return first if first in META_DEVICES else ""
-
-
-def family_of(name: str) -> str:
-    """``GPU`` of ``GPU.1``."""
-    return name.partition(".")[0]
-
-
 def is_present(name: str, existing: tuple[str, ...]) -> bool:
     """Whether a plain device is among those that OpenVINO lists.
 
@@ -80,13 +54,45 @@ def is_present(name: str, existing: tuple[str, ...]) -> bool:
     return name == f"{family_of(name)}.0" != "CPU.0" and family_of(name) in existing
 
 
-def may_use_cpu(device: str) -> bool:
-    """Whether models on this device may be computed by the CPU."""
-    parts = _parts(engine_device(device))
-    if "-CPU" in parts:
-        return False
-    named = named_devices(device)
-    return "CPU" in {family_of(name) for name in named} or not named
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What to give to OpenVINO for a device string.
+
+    Attributes:
+        devices: Device strings; the first one is meant, each of the others is to be tried when those before it fail.
+        notice: What was left out and why, for people; empty for nothing.
+    """
+
+    devices: tuple[str, ...]
+    notice: str = ""
+
+
+def candidates(device: str, existing: tuple[str, ...]) -> Candidates:
+    """Hold a device string against the devices that OpenVINO lists.
+
+    AUTO's list is one of candidates: those that exist are taken, in its order. OpenVINO leaves out a name that it does
+    not know, but fails where the plugin is there and its driver is not. MULTI and HETERO are told to use all of theirs;
+    a missing one there would turn a misspelt name into half the throughput.
+
+    Raises:
+        DeviceUnavailable: None of AUTO's candidates exists, or one that MULTI or HETERO name does not.
+    """
+    meta, named = meta_device(device), named_devices(device)
+    if meta not in {"AUTO", "MULTI", "HETERO"} or not named:
+        return Candidates((engine_device(device),))
+    missing = [name for name in named if not is_present(name, existing)]
+    present = [name for name in named if name not in missing]
+    if missing and (meta != "AUTO" or not present):
+        raise DeviceUnavailable(missing_device_text(device, existing))
+    if meta != "AUTO":
+        return Candidates((engine_device(device),))
+    excluded = [f"-{name}" for name in excluded_devices(device)]
+    alone = [[name] for name in present] if len(present) > 1 else []
+    devices = tuple(f"AUTO:{','.join([*names, *excluded])}" for names in (present, *alone))
+    if not missing:
+        return Candidates(devices)
+    text = missing_device_text(device, existing)
+    return Candidates(devices, f"{text}; AUTO goes without {', '.join(missing)} and takes {devices[0]}")
 
 
 def missing_device_text(device: str, existing: tuple[str, ...]) -> str:
@@ -103,9 +109,6 @@ def missing_device_text(device: str, existing: tuple[str, ...]) -> str:
 def advice_on(name: str) -> str:
     """What a plain device that is not there would need, or what replaced it."""
     family = family_of(name)
-    return RETIRED_DEVICES.get(family) or _DRIVERS.get(family) or _CONTRIBUTED
-
-
-def _parts(device: str) -> list[str]:
-    parts = re.sub(r"\([^)]*\)", "", device).replace(":", ",").split(",")
-    return [part.strip() for part in parts if part.strip()]
+    if family in RETIRED_DEVICES:
+        return f"{family} is {RETIRED_DEVICES[family]}"
+    return _DRIVERS.get(family) or _CONTRIBUTED

@@ -17,11 +17,12 @@ import openvino as ov
 import openvino.opset13 as ops
 
 from ovms_mp.errors import ConfigError, ExitCode, OvmsError
+from ovms_mp.model.device_text import engine_device, family_of
 from ovms_mp.model.input_settings import InputSettings
 from ovms_mp.wire.records import ModelSettings
 from ovms_mp.wire.specs import CpuShare, EngineSpec
-from ovms_mp.worker.device_names import advice_on, engine_device, family_of
-from ovms_mp.worker.engine import create_core, engine_text, explain_compile_failure
+from ovms_mp.worker.device_names import advice_on
+from ovms_mp.worker.engine import compile_for, create_core, engine_text
 from ovms_mp.worker.prepare import prepare_model
 from ovms_mp.worker.properties import compile_properties
 
@@ -118,10 +119,7 @@ def _plan(core: ov.Core, model: ov.Model, device: str) -> Iterator[str]:
     if engine_device(device).startswith("AUTO"):
         # Else AUTO may say CPU only because the GPU is still compiling.
         properties["ENABLE_STARTUP_FALLBACK"] = False
-    try:
-        compiled = core.compile_model(model, engine_device(device), properties)
-    except RuntimeError as error:
-        raise explain_compile_failure(core, device, {}, error) from None
+    compiled = compile_for(core, model, device, {}, properties)
     yield f"  computes on: {_text(compiled.get_property('EXECUTION_DEVICES'))}"
     nireq = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     yield f"  OPTIMAL_NUMBER_OF_INFER_REQUESTS (nireq): {nireq}, with the default PERFORMANCE_HINT LATENCY"

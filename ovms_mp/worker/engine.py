@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import openvino as ov
 
 from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
-from ovms_mp.worker.device_names import engine_device, meta_device, missing_device_text, named_devices
+from ovms_mp.model.device_text import engine_device, meta_device, named_devices
+from ovms_mp.worker.device_names import candidates, missing_device_text
 from ovms_mp.worker.properties import refuse_unsupported, supported_properties
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     from ovms_mp.config import PropertyValue
     from ovms_mp.wire.specs import EngineSpec
+
+_log = logging.getLogger(__name__)
 
 _ENGINE_TEXT_LIMIT = 600
 _SOURCE_LINE = re.compile(r"^(Exception from |Check '.*' failed at )src/[^ ]+:\d+:?$")
@@ -55,6 +59,44 @@ def engine_text(error: BaseException) -> str:
     return text if len(text) <= _ENGINE_TEXT_LIMIT else text[: _ENGINE_TEXT_LIMIT - 3] + "..."
 
 
+def compile_for(
+    core: ov.Core,
+    model: ov.Model,
+    device: str,
+    plugin_config: Mapping[str, PropertyValue],
+    properties: Mapping[str, object],
+) -> ov.CompiledModel:
+    """Compile a model for a device string; of AUTO's list for the first one that exists and can.
+
+    Args:
+        core: The process's core.
+        model: What to compile; it stays as it is.
+        device: As the user wrote it.
+        plugin_config: The same, for explanations.
+        properties: What to compile with.
+
+    Raises:
+        DeviceUnavailable: A device or property does not exist here.
+        ModelLoadFailed: It cannot be compiled.
+    """
+    chosen = candidates(device, tuple(core.available_devices))
+    if chosen.notice:
+        _log.warning("event=device_missing notice=%r", chosen.notice)
+    first_failure: RuntimeError | None = None
+    for candidate in chosen.devices:
+        try:
+            compiled = core.compile_model(model, candidate, dict(properties))
+        except RuntimeError as error:
+            first_failure = first_failure or error
+            if candidate != chosen.devices[-1]:
+                _log.warning("event=device_failed device=%s reason=%s", candidate, engine_text(error))
+            continue
+        if first_failure is not None:
+            _log.warning("event=device_taken device=%s instead of %s", candidate, chosen.devices[0])
+        return compiled
+    raise explain_compile_failure(core, device, plugin_config, first_failure or RuntimeError()) from None
+
+
 def explain_compile_failure(
     core: ov.Core, device: str, plugin_config: Mapping[str, PropertyValue], error: RuntimeError
 ) -> OvmsError:
@@ -66,7 +108,8 @@ def explain_compile_failure(
             f"target_device {device!r} names no devices; write e.g. {meta}:{existing[0] if existing else 'GPU'}: "
             f"{engine_text(error)}"
         )
-    if missing := missing_device_text(device, existing):
+    # Of AUTO's list what is missing was left out, so that is not the reason.
+    if meta != "AUTO" and (missing := missing_device_text(device, existing)):
         return DeviceUnavailable(f"{missing}: {engine_text(error)}")
     supported = supported_properties(core, device)
     try:

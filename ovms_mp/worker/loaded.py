@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
+from ovms_mp.model.device_text import meta_device
 from ovms_mp.worker.compiled import CompiledVersion, OutputPath, specs_of
-from ovms_mp.worker.device_names import engine_device, meta_device
-from ovms_mp.worker.engine import explain_compile_failure
+from ovms_mp.worker.engine import compile_for
 from ovms_mp.worker.exactness import exactness_notices, with_exact_ranges
 from ovms_mp.worker.prepare import prepare_model
 from ovms_mp.worker.proof import Plan, PlanFailed, prove
@@ -152,16 +152,13 @@ class VariantMaker:
 
     def _compile(self, model: ov.Model, properties: dict[str, object] | None = None) -> CompiledVersion:
         settings = self._settings
-        try:
-            compiled = self._core.compile_model(
-                model,
-                engine_device(settings.device),
-                self._properties if properties is None else properties,
-            )
-        except RuntimeError as error:
-            raise explain_compile_failure(
-                self._core, settings.device, settings.plugin_config, error
-            ) from None
+        compiled = compile_for(
+            self._core,
+            model,
+            settings.device,
+            settings.plugin_config,
+            self._properties if properties is None else properties,
+        )
         return CompiledVersion(
             compiled, self._prepared.inputs, self._prepared.outputs, self._nireq or _optimal_nireq(compiled)
         )

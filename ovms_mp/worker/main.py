@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _serve(spec: WorkerSpec, control: ControlLink) -> None:
-    take_share(spec.cpu)
+    cpu = take_share(spec.cpu)
     control.say_hello()
     # Imported after the hello, so that the manager knows this process while the engine's libraries are being
     # read; and after the cores were taken, as those libraries make threads and count cores.
@@ -43,16 +43,14 @@ def _serve(spec: WorkerSpec, control: ControlLink) -> None:
     gc.freeze()
     with Router(spec.data_endpoint) as data:
         page = RunPage(spec.run_page)
-        loop = WorkerLoop(core, control, data, spec.common.arenas, spec.cpu, page)
+        loop = WorkerLoop(core, control, data, spec.common.arenas, cpu, page)
         heartbeat = HeartbeatThread(
             spec.common.control_endpoint, spec.child_id, spec.common.heartbeat_interval_s, loop.measure
         )
         heartbeat.start()
-        cores = cores_text(frozenset(spec.cpu.cores)) or "all"
+        cores = cores_text(frozenset(cpu.cores)) or "all"
         control.send(
-            Ready(
-                f"device={spec.device or 'automatic'} cores={cores} threads={spec.cpu.threads or 'automatic'}"
-            )
+            Ready(f"device={spec.device or 'automatic'} cores={cores} threads={cpu.threads or 'automatic'}")
         )
         try:
             loop.run()

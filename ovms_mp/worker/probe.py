@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ovms_mp.wire.control import ControlLink
+    from ovms_mp.wire.specs import CpuShare
 
 _log = logging.getLogger(__name__)
 
@@ -49,14 +50,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _probe(spec: ProbeSpec, control: ControlLink) -> None:
-    take_share(spec.cpu)
+    cpu = take_share(spec.cpu)
     control.say_hello()
-    control.send(_try_version(spec))
+    control.send(_try_version(spec, cpu))
     # The manager's Drain says that it has the outcome; its end before that would look like a crash.
     control.dealer.wait(_HEARD_WITHIN_S)
 
 
-def _try_version(spec: ProbeSpec) -> ProbeDone:
+def _try_version(spec: ProbeSpec, cpu: CpuShare) -> ProbeDone:
     from ovms_mp.worker.engine import create_core
     from ovms_mp.worker.loaded import load_version
 
@@ -64,7 +65,7 @@ def _try_version(spec: ProbeSpec) -> ProbeDone:
         spec.handle, spec.name, spec.version, spec.model_file, spec.settings, spec.cache_directory
     )
     try:
-        loaded = load_version(create_core(spec.engine), request, spec.cpu, nireq=1)
+        loaded = load_version(create_core(spec.engine), request, cpu, nireq=1)
     except OvmsError as error:
         return ProbeDone(spec.handle, ErrorRecord.of(error), "")
     except Exception as error:

@@ -19,14 +19,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from ovms_mp.errors import DeviceUnavailable
+from ovms_mp.model.device_text import engine_device, may_use_cpu, meta_device, named_devices
 from ovms_mp.worker.cache_directory import odd_entry
-from ovms_mp.worker.device_names import (
-    engine_device,
-    may_use_cpu,
-    meta_device,
-    missing_device_text,
-    named_devices,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -157,11 +151,10 @@ def compile_properties(
             settings allow it.
 
     Raises:
-        DeviceUnavailable: The device has no such property, a value does not fit, two keys contradict each other, or
-            MULTI or HETERO name a device that is not there.
+        DeviceUnavailable: The device has no such property, a value does not fit, or two keys contradict each other.
     """
     properties, notices = translate(settings.plugin_config, settings.device)
-    for notice in (*notices, *_absent_notices(core, settings.device)):
+    for notice in notices:
         _log.info("event=compile_properties notice=%r", notice)
     supported = supported_properties(core, settings.device)
     if supported:
@@ -223,26 +216,6 @@ def refuse_unsupported(
         f"plugin_config: Plugin config contains unsupported keys: {', '.join(unsupported)} is not supported by "
         f"{engine_device(device)}; {' '.join([*nearest, 'supported:'])} {', '.join(sorted(supported))}"
     )
-
-
-def _absent_notices(core: ov.Core, device: str) -> tuple[str, ...]:
-    """Notices about devices that a list names and the machine lacks.
-
-    AUTO's list is one to choose from. MULTI and HETERO are told to use all of theirs, but OpenVINO leaves out unknown
-    ones without a word there too, which turns a misspelt name into half the throughput.
-
-    Raises:
-        DeviceUnavailable: MULTI or HETERO name one.
-    """
-    meta = meta_device(device)
-    if meta not in {"AUTO", "MULTI", "HETERO"} or not named_devices(device):
-        return ()
-    missing = missing_device_text(device, tuple(core.available_devices))
-    if not missing:
-        return ()
-    if meta != "AUTO":
-        raise DeviceUnavailable(missing)
-    return (f"{missing}; AUTO goes without it",)
 
 
 def _cpu_defaults(properties: Properties, cpu: CpuShare) -> dict[str, object]:

@@ -209,7 +209,7 @@ def place(
         yield Place(server, root, good, rankless, tfs)
         tfs.forget(server.port)
     assert_nothing_left(before)
-    assert not list(Path("/tmp").glob(f"ovms_mp-cache-{server.process.pid}-*"))  # noqa: S108  # looked at, not used
+    assert not list(Path("/tmp").glob(f"ovms_mp-compiled-{server.process.pid}-*"))  # noqa: S108  # looked at, not used
 
 
 def compile_library(directory: Path) -> Path:

@@ -142,6 +142,7 @@ def test_devices_built_from_the_cpu_answer(
     """And with a configuration file, a device that does not exist is that model's status, not the server's end."""
     devices = {
         "auto": "AUTO",
+        "auto_gpu": "AUTO:GPU,CPU",
         "multi": "MULTI:CPU",
         "hetero": "HETERO:CPU",
         "batch": "BATCH:CPU(4)",
@@ -154,7 +155,7 @@ def test_devices_built_from_the_cpu_answer(
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"model_config_list": [{"config": entry} for entry in entries]}))
     with Server(["config", "--config_path", str(config)], log_path) as server:
-        for name in ("auto", "multi", "hetero", "batch"):
+        for name in ("auto", "auto_gpu", "multi", "hetero", "batch"):
             reply = tfs.predict(server.port, name, {"x": X})
             assert reply.code == "OK", (name, reply.details)
             assert reply.outputs()["y"].tolist() == (X + 1).tolist()
@@ -162,6 +163,13 @@ def test_devices_built_from_the_cpu_answer(
         assert failed.code == "UNAVAILABLE"
         assert "GPU is not available on this machine (available: CPU" in failed.details
         tfs.forget(server.port)
+    assert "AUTO goes without GPU and takes AUTO:CPU" in server.log()
+
+
+def test_autos_list_of_a_single_model_may_name_a_missing_device(zoo: ModelZoo, log_path: Path) -> None:
+    arguments = ["model", *tiny_arguments(zoo), "--target_device", "AUTO:CPU,GPU"]
+    with Server(arguments, log_path) as server:
+        assert rest_client.predict(server.rest_port, "tiny", {"inputs": X.tolist()}).status == 200
 
 
 # --- refusing to start ---
@@ -199,7 +207,7 @@ def test_second_instance_on_the_same_ports(zoo: ModelZoo, shared_server: Server)
     assert shared_server.process.poll() is None
 
 
-@pytest.mark.parametrize("device", ["GPU", "XYZ", "HETERO:GPU,CPU"])
+@pytest.mark.parametrize("device", ["GPU", "XYZ", "HETERO:GPU,CPU", "AUTO:GPU"])
 def test_missing_device_of_a_single_model(device: str, zoo: ModelZoo) -> None:
     """The text names the device and those that there are."""
     ports = free_ports(2)

@@ -17,10 +17,10 @@ import numpy as np
 import openvino as ov
 import openvino.opset13 as ops
 
-from ovms_mp.errors import OvmsError
+from ovms_mp.errors import DeviceUnavailable, OvmsError
 from ovms_mp.wire.records import ModelSettings
 from ovms_mp.wire.specs import CpuShare, EngineSpec
-from ovms_mp.worker.engine import create_core, explain_compile_failure
+from ovms_mp.worker.engine import compile_for, create_core
 from ovms_mp.worker.prepare import Prepared, prepare_model
 from ovms_mp.worker.properties import compile_properties
 from tests.support.prepared import Case, Outcome, Run
@@ -60,13 +60,12 @@ def _outcome(core: ov.Core, directory: Path, case: Case) -> Outcome:
     if case.is_compiled:
         try:
             properties = compile_properties(core, settings, CpuShare(), "")
-            compiled = core.compile_model(prepared.model, case.device or "AUTO", properties)
+            compiled = compile_for(core, prepared.model, case.device, case.plugin_config, properties)
             outcome.runs = [_run(compiled, prepared, shapes) for shapes in case.runs]
+        except DeviceUnavailable as error:
+            outcome.compile_error = f"{type(error).__name__}: {error}"
         except OvmsError as error:
             outcome.compile_error = f"{type(error).__name__}: {error}"
-        except RuntimeError as error:
-            told = explain_compile_failure(core, case.device, case.plugin_config, error)
-            outcome.compile_error = f"{type(told).__name__}: {told}"
             outcome.runs = [_run_reshaped(core, prepared, shapes) for shapes in case.runs]
     return outcome
 

@@ -51,6 +51,7 @@ class Server:
         log_path: Where its stderr goes.
         start_within_s: How long its models may take to be served.
         descriptor_limit: Soft and hard limit of open files; 0 leaves them alone.
+        place: Options of :mod:`tests.support.place`, for a place that it is to run in.
     """
 
     arguments: Sequence[str]
@@ -62,6 +63,7 @@ class Server:
     rest_port: int = 0
     start_within_s: float = START_WITHIN_S
     descriptor_limit: int = 0
+    place: Sequence[str] = ()
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __enter__(self) -> Self:
@@ -81,6 +83,7 @@ class Server:
         limit = ["prlimit", f"--nofile={self.descriptor_limit}"] if self.descriptor_limit else []
         command = [
             *limit,
+            *((sys.executable, "-m", "tests.support.place", *self.place, "--") if self.place else ()),
             sys.executable,
             "-m",
             "ovms_mp",

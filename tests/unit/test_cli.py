@@ -15,6 +15,7 @@ import pytest
 from ovms_mp import __version__
 from ovms_mp.cli import Effective, effective_config, main
 from ovms_mp.config import ServerConfig, declared_settings
+from ovms_mp.engine_flags import make_cache_dir
 from ovms_mp.errors import ConfigError
 from ovms_mp.model.input_settings import (
     BatchSize,
@@ -152,9 +153,9 @@ def test_every_flag_reaches_its_field(declared: object, tmp_path: Path) -> None:
     value = {int: "1", float: "2.0", str: "text", bool: "true"}[entry.kind]
     if setting.choices and entry.kind is str:
         value = next(choice for choice in setting.choices if choice != entry.default)
-    if entry.section == "engine" and entry.kind is str:
+    if setting.is_path:
         value = str(tmp_path / "file")
-        if setting.flag != "cache_dir":
+        if setting.flag in ("plugins_xml", "cpu_extension"):
             Path(value).touch()
     config = effective(*MODEL, f"--{setting.flag}", value).config
 
@@ -368,6 +369,82 @@ def test_the_usual_cache_is_taken_where_it_exists(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
+    ("mode", "owner", "reason"),
+    [
+        (0o777, 0, "every user may write there"),
+        (0o1777, 0, "every user may write there"),
+        (0o702, 0, "every user may write there"),
+        (0o755, 65534, "it belongs to user 65534"),
+        (0o700, 65534, "it belongs to user 65534"),
+    ],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a directory away")
+def test_a_cache_that_others_can_write_to_is_refused(
+    mode: int, owner: int, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    os.chown(cache, owner, 0)
+    cache.chmod(mode)
+
+    assert refused(*MODEL, "--cache_dir", str(cache)).startswith(f"--cache_dir {cache}: {reason}")
+    monkeypatch.setattr("ovms_mp.engine_flags._USUAL_CACHE", str(cache))
+    answer = effective(*MODEL)
+    assert answer.config.engine.cache_dir == ""
+    assert answer.notices[0].startswith(f"{cache} exists and is not used: {reason}")
+
+
+def test_a_cache_of_this_users_group_is_taken(tmp_path: Path) -> None:
+    tmp_path.chmod(0o775)
+
+    assert effective(*MODEL, "--cache_dir", str(tmp_path)).config.engine.cache_dir == str(tmp_path)
+
+
+def test_a_cache_that_is_made_is_not_for_everybody(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        make_cache_dir(str(tmp_path / "cache"))
+    finally:
+        os.umask(before)
+
+    assert effective(*MODEL, "--cache_dir", str(tmp_path / "cache")).config.engine.cache_dir
+
+
+@pytest.mark.parametrize(
+    "flag", ["--model_path", "--log_path", "--cache_dir", "--plugins_xml", "--cpu_extension"]
+)
+@pytest.mark.parametrize("path", ["/models/\udcff", "m\udce9l"])
+def test_a_path_that_is_not_utf_8_is_explained(flag: str, path: str) -> None:
+    shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    message = refused(*MODEL, flag, path)
+
+    assert message.startswith(f"{flag}: ")
+    assert f"{shown} is not UTF-8, as all paths must be; rename it" in message
+
+
+def test_a_configuration_file_whose_path_is_not_utf_8_is_explained(tmp_path: Path) -> None:
+    message = refused("--config_path", f"{tmp_path}/\udcff.json", command="config")
+
+    assert message == (
+        f"--config_path: {tmp_path}/\\xff.json is not UTF-8, as all paths must be; rename it, or give a symbolic link "
+        "to it"
+    )
+
+
+@pytest.mark.parametrize("key", ["CACHE_DIR", "WEIGHTS_PATH"])
+def test_relative_paths_of_properties_start_where_the_models_does(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    entry = {"name": "m", "base_path": "m", "plugin_config": {key: "below", "DEVICE_ID": "0"}}
+    path.write_text(json.dumps({"model_config_list": [{"config": entry}]}))
+
+    (model,) = effective("--config_path", str(path), command="config").config.models
+    assert (model.base_path, model.plugin_config) == (
+        tmp_path / "m",
+        {key: str(tmp_path / "below"), "DEVICE_ID": "0"},
+    )
+
+
+@pytest.mark.parametrize(
     ("words", "is_strict"), [((), False), (("",), True), (("true",), True), (("False",), False)]
 )
 def test_strict_config_may_stand_alone(words: tuple[str, ...], is_strict: bool, tmp_path: Path) -> None:
@@ -391,14 +468,17 @@ def test_strict_config_refuses_unknown_keys(config_file: str) -> None:
 def test_devices_passes_its_flags_on(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
 
-    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        command: list[str], check: bool, cwd: str, env: dict[str, str]
+    ) -> subprocess.CompletedProcess[bytes]:
         commands.append(command)
         return subprocess.CompletedProcess(command, 5)
 
     monkeypatch.setattr(subprocess, "run", run)
     assert main(["devices", "--model", "m.xml", "--target_device", "", "--plugins_xml=p"]) == 5
     assert commands[0][1:] == [
-        "-m", "ovms_mp.worker.devices", "--model", "m.xml", "--target_device", "", "--plugins_xml", "p",
+        "-P", "-m", "ovms_mp.worker.devices", "--model", str(Path("m.xml").absolute()), "--target_device", "",
+        "--plugins_xml", str(Path("p").absolute()),
     ]  # fmt: skip
 
 

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(ovms_mp.__file__).parent
-BASE = {"defects", "errors", "log", "files", "model"}
+BASE = {"defects", "errors", "log", "files", "model", "places"}
 MAY_IMPORT = {
     "defects": set[str](),
     "errors": set[str](),
     "files": set[str](),
     "log": {"log_sinks"},
     "log_sinks": set[str](),
+    "places": {"errors"},
     "model": {"errors"},
     "setting": {"errors"},
     "config": BASE | {"setting"},

@@ -15,9 +15,11 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+import gunicorn.workers.base
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
+from gunicorn.workers.workertmp import WorkerTmp
 
 from ovms_mp.defects import contain
 from ovms_mp.log import configure_logging, reopen_logs
@@ -71,6 +73,16 @@ class RestArbiter(Arbiter):
 
     def handle_ttou(self) -> None:
         """Nothing; gunicorn would end a worker."""
+
+
+class BeatFile(WorkerTmp):
+    """The file by whose time stamp a REST front shows gunicorn that it lives: in memory.
+
+    gunicorn's own is in the temporary directory, of which there may be none.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        self._tmp = os.fdopen(os.memfd_create("ovms_mp-beat"), "w+b", 0)
 
 
 class ServerLogger(Logger):
@@ -130,6 +142,8 @@ class RestApplication(BaseApplication):
 
     def run(self) -> None:
         """Run the arbiter; ends the process."""
+        # gunicorn has no setting for it.
+        gunicorn.workers.base.WorkerTmp = BeatFile
         RestArbiter.beat_descriptor = self._spec.beat_descriptor
         RestArbiter.beat_interval_s = self._spec.common.heartbeat_interval_s
         RestArbiter(self).run()

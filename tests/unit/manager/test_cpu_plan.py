@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ovms_mp.manager.cpu_plan import Machine, core_text, divide_cores, make_plan, uses_cpu
+from ovms_mp.manager.cpu_plan import Machine, core_text, divide_cores, make_plan
 from ovms_mp.manager.machine import parse_core_list
 from ovms_mp.wire.specs import CpuShare
 
@@ -227,31 +227,32 @@ def test_whatever_is_asked_the_plan_is_possible(
 
 
 @pytest.mark.parametrize(
-    ("device", "expected"),
+    "device",
     [
-        ("CPU", True),
-        ("cpu", True),
-        ("GPU", False),
-        ("GPU.1", False),
-        ("NPU", False),
-        ("NVIDIA", False),
-        ("AUTO", True),
-        ("", True),
-        ("AUTO:GPU,CPU", True),
-        ("AUTO:GPU.1,NPU", False),
-        ("AUTO:GPU, CPU", True),
-        ("MULTI:CPU,GPU", True),
-        ("MULTI:GPU,NPU", False),
-        ("HETERO:GPU,CPU", True),
-        ("BATCH:CPU(4)", True),
-        ("BATCH:GPU(4)", False),
-        ("AUTO:-CPU", False),
-        ("AUTO:-GPU", True),
-        ("MULTI:CPU(4),GPU(2)", True),
+        "CPU",
+        "CPU.0",
+        "AUTO",
+        "",
+        "AUTO:GPU,CPU",
+        "AUTO:CPU.0",
+        "MULTI:CPU.0,GPU",
+        "HETERO:GPU,CPU.0",
+        "AUTO:-GPU",
     ],
 )
-def test_which_devices_compute_on_the_cpu(device: str, expected: bool) -> None:
-    assert uses_cpu(device) is expected
+def test_whatever_computes_on_the_cpu_has_a_share_of_the_cores(device: str) -> None:
+    plan = make_plan(machine(physical=2), ["CPU", device], 1)
+
+    assert plan.shares[device] == (CpuShare((0, 1), 0, is_pinning_safe=False),)
+
+
+@pytest.mark.parametrize(
+    "device", ["GPU", "NPU", "NVIDIA", "AUTO:GPU.1,NPU", "BATCH:GPU(4)", "AUTO:-CPU", "CPUX"]
+)
+def test_what_computes_elsewhere_has_none(device: str) -> None:
+    assert make_plan(machine(physical=2), [device], 1).shares[device] == (
+        CpuShare((), 0, is_pinning_safe=False),
+    )
 
 
 # Core numbers as text.

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ovms_mp.errors import BootError
-from ovms_mp.manager.listeners import bind_rest, hold_grpc_port, split_addresses
+from ovms_mp.manager.listeners import bind_rest, hold_grpc_port, lock_ports, split_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,3 +152,75 @@ def test_an_address_of_another_machine() -> None:
         BootError, match=r"REST server - at 192\.0\.2\.1:8000 - Cannot assign requested address"
     ):
         bind_rest(("192.0.2.1",), 8000)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "expected"),
+    [
+        (("0.0.0.0", "::"), ["0.0.0.0", "::"]),
+        (("[::]", "127.0.0.1"), ["::", HOME]),
+        (("0.0.0.0", "[::]", "::", "0.0.0.0"), ["0.0.0.0", "::"]),
+        ((HOME, "localhost"), [HOME]),
+    ],
+)
+@pytest.mark.parametrize("bind", [bind_rest, hold_grpc_port])
+def test_addresses_of_both_families_and_other_spellings(
+    bind: type, addresses: tuple[str, ...], expected: list[str], stack: ExitStack, free_port: int
+) -> None:
+    for lock in lock_ports(addresses, free_port, "REST"):
+        stack.enter_context(lock)
+    listeners = [stack.enter_context(made) for made in bind(addresses, free_port)]
+    for listener in listeners:
+        listener.listen()
+
+    assert [made.getsockname()[0] for made in listeners] == expected
+
+
+@pytest.fixture
+def free_port(stack: ExitStack) -> int:
+    with socket.socket() as one:
+        one.bind((HOME, 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "pair", [("0.0.0.0", "0.0.0.0"), ("0.0.0.0", "::"), ("[::]", "0.0.0.0"), (HOME, HOME)]
+)
+def test_a_server_that_does_not_listen_yet_is_noticed(
+    pair: tuple[str, str], stack: ExitStack, free_port: int
+) -> None:
+    for lock in lock_ports((pair[0],), free_port, "REST"):
+        stack.enter_context(lock)
+
+    with pytest.raises(BootError, match=r"port is busy: another ovms_mp has it; choose another --rest_port"):
+        lock_ports((pair[1],), free_port, "REST")
+
+
+SQUATS = """
+import os, socket, sys
+name, is_listening = sys.argv[1].encode().decode("unicode_escape"), sys.argv[2] == "listens"
+with socket.socket(socket.AF_UNIX) as squatter:
+    squatter.bind(name)
+    os.setuid(65534)
+    if is_listening:
+        squatter.listen(0)
+    print("squats", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be another user")
+@pytest.mark.parametrize("kind", ["listens", "is only bound"])
+def test_a_lock_that_another_user_took_is_done_without(
+    kind: str, free_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"\\0ovms_mp-port-0-*-{free_port}"
+    with subprocess.Popen(
+        [sys.executable, "-c", SQUATS, name, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as squatter:
+        assert squatter.stdout is not None
+        assert squatter.stdout.readline() == "squats\n"
+        for _ in range(3):  # As often as it likes: nothing of it is filled up.
+            assert lock_ports(("0.0.0.0",), free_port, "gRPC") == ()
+        squatter.communicate("", timeout=10)
+    assert f"name=@ovms_mp-port-0-*-{free_port} another user has it" in caplog.text

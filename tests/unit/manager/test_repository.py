@@ -317,3 +317,16 @@ def test_without_watching_nothing_is_armed(unwatched: Scene) -> None:
 
     assert not unwatched.repository.has_hint()
     unwatched.repository.close()
+
+
+@pytest.mark.parametrize(
+    ("took_s", "interval_s", "pause_s"),
+    [(0.0, 1.0, 1.0), (0.01, 1.0, 1.0), (0.7, 1.0, 14.0), (0.7, 30.0, 30.0), (100.0, 1.0, 60.0)],
+)
+def test_the_more_there_is_to_look_at_the_longer_the_pause(
+    took_s: float, interval_s: float, pause_s: float
+) -> None:
+    repository = Repository(0.5, is_watching=False)
+    repository.took_s = took_s
+
+    assert repository.pause_s(interval_s) == pytest.approx(pause_s)

@@ -358,28 +358,21 @@ def test_no_room_for_caches_is_no_failure(
     scene.trials.close()
 
 
-def test_what_killed_servers_left_is_removed_and_nothing_else(scene: Scene, root: Path) -> None:
-    dead = root / f"ovms_mp-cache-{NO_PID}-abc"
-    living = root / f"ovms_mp-cache-{os.getpid()}-abc"
-    others = [
-        living,
-        root / "ovms_mp-cache-x-abc",
-        root / f"ovms_mp-cache-{NO_PID}",
-        root / f"other-{NO_PID}-a",
-    ]
-    for directory in (dead, *others):
-        directory.mkdir()
-        (directory / "model.blob").write_bytes(b"x")
-    target = root / "target"
-    target.mkdir()
-    link = root / f"ovms_mp-cache-{NO_PID}-link"
-    link.symlink_to(target)
-    file = root / f"ovms_mp-cache-{NO_PID}-file"
-    file.write_text("")
-    scene.trials.open()
+def test_want_of_room_is_told_once(
+    root: Path, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_directory() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
 
-    assert sorted(root.iterdir()) == sorted([*others, target, link, file])
-    assert (living / "model.blob").exists()
+    monkeypatch.setattr(tempfile, "gettempdir", no_directory)
+    scene = Scene(root, clock)
+    scene.trials.open()
+    deployments = [scene.submit() for _ in range(3)]
+    scene.trials.close()
+
+    assert [deployment.cache_directory for deployment in deployments] == ["", "", ""]
+    assert caplog.text.count("event=no_cache") == 1
+    assert "--cache_dir" in caplog.text
 
 
 def test_trials_that_take_long_hold_up_only_so_many_others(scene: Scene) -> None:

@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovms_mp.errors import ConfigError
-from ovms_mp.model.device_text import RETIRED_DEVICES, parse_device
+from ovms_mp.model.device_text import (
+    RETIRED_DEVICES,
+    engine_device,
+    may_use_cpu,
+    meta_device,
+    named_devices,
+    parse_device,
+)
 from ovms_mp.model.input_settings import BatchSize
 from ovms_mp.model.layout_text import parse_layout
 from ovms_mp.model.preprocessing_text import (
@@ -263,3 +270,35 @@ def test_retired_devices_are_refused_wherever_they_stand(name: str, pattern: str
 def test_what_is_no_device(value: object) -> None:
     with pytest.raises(ConfigError):
         parse_device(value)
+
+
+@pytest.mark.parametrize(
+    ("device", "named", "meta", "uses_cpu"),
+    [
+        ("CPU", ("CPU",), "", True),
+        ("", (), "AUTO", True),
+        ("AUTO", (), "AUTO", True),
+        ("AUTO:GPU.1,CPU", ("GPU.1", "CPU"), "AUTO", True),
+        ("AUTO:-GPU", (), "AUTO", True),
+        ("AUTO:-CPU", (), "AUTO", False),
+        ("GPU.0", ("GPU.0",), "", False),
+        ("BATCH:GPU.1(16)", ("GPU.1",), "BATCH", False),
+        ("HETERO:GPU,CPU", ("GPU", "CPU"), "HETERO", True),
+        ("MULTI:BATCH:GPU(4),CPU", ("GPU", "CPU"), "MULTI", True),
+        ("CPU.0", ("CPU.0",), "", True),
+        ("MULTI:CPU.0,GPU", ("CPU.0", "GPU"), "MULTI", True),
+        ("HETERO:GPU,CPU.0", ("GPU", "CPU.0"), "HETERO", True),
+        ("BATCH:CPU.0(4)", ("CPU.0",), "BATCH", True),
+        ("AUTO:-CPU.0", (), "AUTO", False),
+        ("AUTO:GPU,-CPU", ("GPU",), "AUTO", False),
+        ("cpu", ("cpu",), "", True),
+        ("auto: gpu, cpu", ("gpu", "cpu"), "AUTO", True),
+        ("CPUX", ("CPUX",), "", False),
+    ],
+)
+def test_device_strings(device: str, named: tuple[str, ...], meta: str, uses_cpu: bool) -> None:
+    assert (named_devices(device), meta_device(device), may_use_cpu(device)) == (named, meta, uses_cpu)
+
+
+def test_the_empty_device_is_autos_choice() -> None:
+    assert (engine_device(""), engine_device(" "), engine_device("GPU.1")) == ("AUTO", "AUTO", "GPU.1")

@@ -69,7 +69,10 @@ def test_the_file_to_read(tmp_path: Path, names: list[str], chosen: str | None) 
         (str(2**63), None),
         ("9" * 40, None),
         ("0", None),
-        ("01", None),
+        ("01", 1),
+        ("007", 7),
+        ("0" * 50 + "12", 12),
+        ("00", None),
         ("3abc", None),
         ("-1", None),
         ("+1", None),
@@ -538,3 +541,127 @@ def test_a_version_that_changes_all_the_time_is_not_taken_for_no_version(
     assert listing.is_certain is has_model
     assert set(listing.versions) == ({1} if has_model else set())
     assert listing.problems == ({} if has_model else {"1": "cannot be listed: it is being changed"})
+
+
+# Names that others use.
+
+
+@pytest.mark.parametrize(
+    ("directories", "taken", "problems"),
+    [
+        (("01",), {1: "01"}, {}),
+        (
+            ("01", "1"),
+            {1: "1"},
+            {"01": "is version 1, too; {root}/1/model.onnx is taken, and this is not served"},
+        ),
+        (
+            ("001", "01"),
+            {1: "001"},
+            {"01": "is version 1, too; {root}/001/model.onnx is taken, and this is not served"},
+        ),
+        (("2", "010", "9"), {2: "2", 9: "9", 10: "010"}, {}),
+    ],
+)
+def test_leading_zeros(
+    directories: tuple[str, ...], taken: dict[int, str], problems: dict[str, str], tmp_path: Path
+) -> None:
+    for name in directories:
+        fill(tmp_path / name, "model.onnx")
+    listing = list_versions(tmp_path)
+
+    assert listing.model_files == {number: tmp_path / name / "model.onnx" for number, name in taken.items()}
+    assert listing.problems == {name: text.format(root=tmp_path) for name, text in problems.items()}
+
+
+def test_of_two_names_of_a_version_the_one_with_a_model_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    fill(tmp_path / "01", "model.onnx")
+    listing = list_versions(tmp_path)
+
+    assert listing.model_files == {1: tmp_path / "01" / "model.onnx"}
+    assert list(listing.problems) == ["1"]
+
+
+def ir(*names: str) -> list[str]:
+    return [f"{name}.{suffix}" for name in names for suffix in ("xml", "bin")]
+
+
+TOKENIZERS = ir("openvino_tokenizer", "openvino_detokenizer")
+
+
+@pytest.mark.parametrize("place", ["1", "."])
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        ([*TOKENIZERS, *ir("openvino_model")], "openvino_model.xml"),
+        ([*TOKENIZERS, *ir("model")], "model.xml"),
+        ([*TOKENIZERS, *ir("zebra")], "zebra.xml"),
+        ([*TOKENIZERS, "model.onnx"], "model.onnx"),
+        (ir("openvino_tokenizer"), "openvino_tokenizer.xml"),
+    ],
+)
+def test_a_tokenizer_is_not_the_model(place: str, names: list[str], taken: str, tmp_path: Path) -> None:
+    fill(tmp_path / place, *names)
+    listing = list_versions(tmp_path)
+
+    assert listing.model_files == {1: tmp_path / place / taken}
+    assert not any("several models" in text for text in listing.problems.values())
+
+
+def test_openvino_model_is_preferred(tmp_path: Path) -> None:
+    fill(tmp_path / "1", *ir("model", "openvino_model"))
+    listing = list_versions(tmp_path)
+
+    assert listing.model_files == {1: tmp_path / "1" / "openvino_model.xml"}
+    assert listing.problems == {"1": "holds several models; openvino_model.xml is taken, not model.xml"}
+
+
+@pytest.mark.parametrize("others", ["{:05d}.txt", "a/{:05d}.txt", "a/a/{:05d}", ".{:05d}.swp"])
+def test_a_model_behind_a_crowd_of_other_files(
+    others: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_MAX_FILES", 100)
+    fill(tmp_path / "1", *ir("model"), *(others.format(number) for number in range(120)))
+    listing = list_versions(tmp_path)
+
+    assert listing.model_files == {1: tmp_path / "1" / "model.xml"}
+    assert "holds more than 100 files" in listing.problems["1"]
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        (
+            ["model.savedmodel/saved_model.pb", "model.savedmodel/variables/x"],
+            "holds no model itself, but model.savedmodel/saved_model.pb; move what is in model.savedmodel/ one",
+        ),
+        (
+            ["1/model.xml", "1/model.bin"],
+            "holds no model itself, but 1/model.xml; move what is in 1/ one level up",
+        ),
+        (["onnx/model.onnx", "README.md"], "holds no model itself, but onnx/model.onnx"),
+        (["mod\udcff.onnx"], "holds no model whose name is UTF-8, only mod\\xff.onnx; rename it"),
+        (["a/b/model.onnx"], "holds no model: there is no file in it (yet)"),
+    ],
+)
+def test_a_version_without_a_model_says_where_one_is(files: list[str], text: str, tmp_path: Path) -> None:
+    fill(tmp_path / "1", *files)
+    listing = list_versions(tmp_path)
+
+    assert listing.model_files == {}
+    assert listing.problems["1"].startswith(text)
+
+
+def test_the_newest_of_too_many_versions_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ovms_mp.storage.local._MAX_LOOKS", 20)
+    monkeypatch.setattr(local._Looks.__init__, "__defaults__", (20,))
+    for number in range(1, 101):
+        fill(tmp_path / str(number), "model.onnx")
+    listing = list_versions(tmp_path)
+
+    assert sorted(listing.versions) == list(range(81, 101))
+    assert listing.problems[tmp_path.name].startswith("holds more than 20 files")
+    assert listing.is_certain

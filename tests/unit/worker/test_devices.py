@@ -24,6 +24,9 @@ WORKING = (
     "AUTO:CPU",
     "AUTO:-GPU",
     "AUTO:XYZ,CPU",
+    "AUTO:GPU,CPU",
+    "AUTO:CPU,GPU",
+    "AUTO:NPU,CPU.0,CPU",
     "MULTI:CPU",
     "HETERO:CPU",
     "BATCH:CPU",
@@ -36,9 +39,11 @@ MISSING = {
     "NPU": ["NPU is not available on this machine", "driver"],
     "NVIDIA": ["--plugins_xml", "is not registered"],
     "XYZ": ["XYZ is not available", "is not registered"],
-    "MYRIAD": ["dropped it in 2023.0", "NPU"],
+    "MYRIAD": ["MYRIAD is gone since OpenVINO 2023.0", "NPU"],
     "CPU.1": ["the only CPU device is called CPU", "device id"],
-    "AUTO:GPU,CPU": ["GPU is not available"],
+    "CPU.0": ["the only CPU device is called CPU"],
+    "AUTO:GPU": ["GPU is not available"],
+    "AUTO:XYZ,NPU": ["XYZ is not available"],
     "MULTI:GPU,CPU": ["GPU is not available"],
     "HETERO:CPU,XYZ": ["XYZ is not available"],
     "MULTI:CPU,XYZ": ["XYZ is not available"],
@@ -251,3 +256,52 @@ def test_the_cache_is_filled_for_the_next_process_and_no_file_is_mapped(device: 
 def test_weights_that_are_cut_short_while_they_are_served_do_no_harm(tmp_path: Path) -> None:
     """A mapped file would kill the process here, with SIGBUS."""
     assert load_a_megabyte(tmp_path, "CPU", "truncate") == ["False", "False", "True"]
+
+
+FALLS_BACK = """
+import logging, sys
+import numpy as np, openvino as ov, openvino.opset13 as ops
+from ovms_mp.errors import OvmsError
+from ovms_mp.worker.engine import compile_for
+
+class CoreThatListsAGpu:
+    '''The real engine, which is told of a GPU that it then cannot load.'''
+    available_devices = ["CPU", "GPU"]
+    real = ov.Core()
+    def compile_model(self, *arguments):
+        return self.real.compile_model(*arguments)
+    def get_property(self, *arguments):
+        return self.real.get_property(*arguments)
+
+logging.basicConfig(stream=sys.stdout)
+x = ops.parameter([1], np.float32)
+model = ov.Model([ops.result(ops.add(x, np.float32(1)))], [x], "add_one")
+try:
+    print(compile_for(CoreThatListsAGpu(), model, sys.argv[1], {}, {})([np.float32([2])])[0])
+except OvmsError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        (
+            "AUTO:GPU,CPU",
+            ["device=AUTO:GPU,CPU reason=", "device=AUTO:GPU reason=", "device=AUTO:CPU instead of", "[3.]"],
+        ),
+        ("AUTO:CPU,GPU", ["device=AUTO:CPU,GPU reason=", "device=AUTO:CPU instead of AUTO:CPU,GPU", "[3.]"]),
+        (
+            "AUTO:GPU,XYZ",
+            ["goes without XYZ and takes AUTO:GPU", "ModelLoadFailed cannot compile for AUTO:GPU,XYZ"],
+        ),
+        ("HETERO:GPU,CPU", ["ModelLoadFailed cannot compile for HETERO:GPU,CPU"]),
+    ],
+)
+def test_autos_next_candidate_is_taken_when_loading_on_one_fails(device: str, expected: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FALLS_BACK, device], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.stderr == ""
+    assert [text for text in expected if text not in done.stdout] == [], done.stdout

@@ -13,14 +13,7 @@ from ovms_mp.errors import DeviceUnavailable
 from ovms_mp.model.input_settings import BatchSize, InputSettings, InputShape
 from ovms_mp.wire.records import ModelSettings
 from ovms_mp.wire.specs import CpuShare
-from ovms_mp.worker.device_names import (
-    advice_on,
-    engine_device,
-    is_present,
-    may_use_cpu,
-    meta_device,
-    named_devices,
-)
+from ovms_mp.worker.device_names import advice_on, candidates, is_present
 from ovms_mp.worker.properties import compile_properties, supported_properties, translate
 
 Value = str | int | float | bool
@@ -308,17 +301,44 @@ def test_cache(inputs: InputSettings, allow_cache: bool, is_cached: bool) -> Non
     assert given == LATENCY | ({"CACHE_DIR": "/var/cache/models"} if is_cached else {})
 
 
-@pytest.mark.parametrize("device", ["MULTI:CPU,XYZ", "HETERO:XYZ,CPU"])
-def test_a_missing_device_among_several_is_refused(device: str) -> None:
-    with pytest.raises(DeviceUnavailable, match="XYZ is not available on this machine"):
-        properties(device)
+@pytest.mark.parametrize(
+    "device", ["MULTI:CPU,XYZ", "HETERO:XYZ,CPU", "MULTI:CPU.0,CPU", "AUTO:XYZ", "AUTO:XYZ,NPU"]
+)
+def test_a_missing_device_that_cannot_be_done_without_is_refused(device: str) -> None:
+    with pytest.raises(DeviceUnavailable, match=r"(XYZ|CPU\.0) is not available on this machine"):
+        candidates(device, ("CPU", "GPU"))
 
 
-def test_autos_list_may_name_what_is_missing(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        assert properties("AUTO:XYZ,CPU") == LATENCY
+@pytest.mark.parametrize(
+    ("device", "existing", "taken", "missing"),
+    [
+        ("AUTO:GPU,CPU", ("CPU",), ("AUTO:CPU",), ["GPU"]),
+        ("AUTO:CPU,GPU", ("CPU",), ("AUTO:CPU",), ["GPU"]),
+        ("AUTO:GPU,CPU", ("CPU", "GPU"), ("AUTO:GPU,CPU", "AUTO:GPU", "AUTO:CPU"), []),
+        ("AUTO:CPU,GPU", ("CPU", "GPU"), ("AUTO:CPU,GPU", "AUTO:CPU", "AUTO:GPU"), []),
+        (
+            "AUTO:XYZ,GPU.1,NPU,CPU",
+            ("CPU", "GPU.0", "GPU.1"),
+            ("AUTO:GPU.1,CPU", "AUTO:GPU.1", "AUTO:CPU"),
+            ["XYZ", "NPU"],
+        ),
+        ("AUTO:CPU.0,CPU", ("CPU",), ("AUTO:CPU",), ["CPU.0"]),
+        ("AUTO:GPU,CPU,-NPU", ("CPU",), ("AUTO:CPU,-NPU",), ["GPU"]),
+        ("AUTO:-GPU", ("CPU",), ("AUTO:-GPU",), []),
+        ("AUTO", ("CPU",), ("AUTO",), []),
+        ("", ("CPU",), ("AUTO",), []),
+        ("MULTI:GPU,CPU", ("CPU", "GPU"), ("MULTI:GPU,CPU",), []),
+        ("GPU", ("CPU",), ("GPU",), []),
+        ("BATCH:GPU(4)", ("CPU",), ("BATCH:GPU(4)",), []),
+    ],
+)
+def test_autos_list_is_one_of_candidates(
+    device: str, existing: tuple[str, ...], taken: tuple[str, ...], missing: list[str]
+) -> None:
+    chosen = candidates(device, existing)
 
-    assert "AUTO goes without it" in caplog.text
+    assert chosen.devices == taken
+    assert (f"goes without {', '.join(missing)} and takes {taken[0]}" in chosen.notice) == bool(missing)
 
 
 def test_no_cache_without_a_directory() -> None:
@@ -333,29 +353,6 @@ def test_supported_is_unknown_where_a_device_is_missing() -> None:
     assert supported_properties(CORE, "XYZ") == frozenset()
     assert supported_properties(CORE, "MULTI:CPU,XYZ") == frozenset()
     assert "NUM_STREAMS" in supported_properties(CORE, "AUTO:XYZ,CPU")
-
-
-@pytest.mark.parametrize(
-    ("device", "named", "meta", "uses_cpu"),
-    [
-        ("CPU", ("CPU",), "", True),
-        ("", (), "AUTO", True),
-        ("AUTO", (), "AUTO", True),
-        ("AUTO:GPU.1,CPU", ("GPU.1", "CPU"), "AUTO", True),
-        ("AUTO:-GPU", (), "AUTO", True),
-        ("AUTO:-CPU", (), "AUTO", False),
-        ("GPU.0", ("GPU.0",), "", False),
-        ("BATCH:GPU.1(16)", ("GPU.1",), "BATCH", False),
-        ("HETERO:GPU,CPU", ("GPU", "CPU"), "HETERO", True),
-        ("MULTI:BATCH:GPU(4),CPU", ("GPU", "CPU"), "MULTI", True),
-    ],
-)
-def test_device_strings(device: str, named: tuple[str, ...], meta: str, uses_cpu: bool) -> None:
-    assert (named_devices(device), meta_device(device), may_use_cpu(device)) == (named, meta, uses_cpu)
-
-
-def test_the_empty_device_is_autos_choice() -> None:
-    assert (engine_device(""), engine_device(" "), engine_device("GPU.1")) == ("AUTO", "AUTO", "GPU.1")
 
 
 @pytest.mark.parametrize(
@@ -381,10 +378,11 @@ def test_present_devices(name: str, existing: tuple[str, ...], expected: bool) -
     [
         ("GPU.1", "libOpenCL.so.1"),
         ("NPU", "intel-level-zero-npu"),
-        ("MYRIAD", "dropped it in 2023.0; use NPU"),
-        ("HDDL", "dropped it in 2023.0; use NPU"),
-        ("GNA", "dropped it after 2023.2"),
-        ("FPGA", "dropped it"),
+        ("MYRIAD", "MYRIAD is gone since OpenVINO 2023.0; take CPU, GPU"),
+        ("HDDL", "HDDL is gone since OpenVINO 2023.0"),
+        ("GNA", "GNA is gone since OpenVINO 2024.0"),
+        ("FPGA", "take CPU or GPU"),
+        ("VPUX", "VPUX is called NPU now"),
         ("NVIDIA", "--plugins_xml"),
     ],
 )
