@@ -338,7 +338,8 @@ class Catalogue:
         entry = self._entry_of(deployment)
         if entry is None:
             return
-        shown = without_paths(reason, deployment.files.model_file.parent, deployment.cache_directory)
+        base_path = self._models[deployment.model_name].config.base_path
+        shown = without_paths(reason, base_path, deployment.cache_directory)
         error = ErrorRecord(error_name or ModelLoadFailed.__name__, f"{deployment.title}: {shown}")
         if entry.coming is deployment:
             entry.coming = None

@@ -94,7 +94,7 @@ BAD = {
     "onnx_noise": Bad(one_file("model.onnx", NOISE), ("model.onnx",)),
     "onnx_empty": Bad(one_file("model.onnx", b""), ("model.onnx",)),
     "pb_noise": Bad(one_file("model.pb", NOISE), ("model.pb",)),
-    "saved_model_noise": Bad(one_file("saved_model.pb", NOISE), ("saved_model_noise/2",)),
+    "saved_model_noise": Bad(one_file("saved_model.pb", NOISE), ("cannot read 2: ",)),
     "tflite_noise": Bad(one_file("model.tflite", NOISE), ("model.tflite",)),
     "paddle_noise": Bad(lambda good: {"m.pdmodel": NOISE, "m.pdiparams": NOISE}, ("m.pdmodel",)),
 }

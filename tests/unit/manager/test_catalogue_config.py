@@ -499,3 +499,15 @@ def test_the_same_refusal_again_is_no_change(world: World, base: Path) -> None:
     changes = world.catalogue.changes
     world.catalogue.reconfigure([model(base)], [refused("n")])
     assert world.catalogue.changes == changes
+
+
+def test_a_reason_has_paths_from_the_base_path_on_and_the_log_has_all(
+    world: World, base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(base, 2)
+    world.turn()
+    (deployment,) = world.trials.waiting
+    reason = f"cannot read {deployment.files.model_file}: see {base.parent}/x/lib.so"
+    world.books.trial_ended(deployment.handle, "ModelLoadFailed", reason, "")
+    assert world.versions()[2].error_message == "cannot read 2/model.onnx: see lib.so"
+    assert reason in caplog.text
