@@ -34,6 +34,9 @@ MAY_IMPORT = {
     "config_check": BASE | {"config", "storage"},
     "engine_flags": {"errors", "config"},
     "model_flags": BASE | {"config", "config_file", "json_document", "model_keys", "model_settings"},
+    "argument_parser": {"errors"},
+    "ovms_flags": {"errors"},
+    "server_flags": {"argument_parser", "config", "model_flags", "model_keys", "ovms_flags"},
     "status_command": {"errors"},
     "wire": BASE,
     "storage": BASE | {"config", "wire"},
@@ -42,7 +45,16 @@ MAY_IMPORT = {
     "manager": BASE | {"config", "config_file", "wire", "storage"},
     "demo": BASE | {"front.tfs"},
     "cli": BASE
-    | {"config", "config_check", "engine_flags", "model_flags", "status_command", "manager", "demo"},
+    | {
+        "argument_parser",
+        "config",
+        "config_check",
+        "engine_flags",
+        "model_flags",
+        "ovms_flags",
+        "server_flags",
+    }
+    | {"status_command", "manager", "demo"},
     "__main__": {"cli"},
     "": set[str](),
 }
