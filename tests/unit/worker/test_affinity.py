@@ -26,6 +26,8 @@ from ovms_mp.wire.specs import CpuShare
 from ovms_mp.worker.affinity import *
 logging.basicConfig(level="INFO", stream=sys.stderr)
 cores = sorted(os.sched_getaffinity(0))
+if os.geteuid() == 0:
+    os.setpriority(os.PRIO_PROCESS, 0, 0)  # The tests may run at another one.
 stop = threading.Event()
 
 def in_thread(deed):
@@ -115,7 +117,6 @@ def test_nothing_is_said_where_all_threads_stay() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a priority again")
 def test_threads_that_a_load_makes_do_not_keep_its_priority() -> None:
     said, _ = run("""
-os.setpriority(os.PRIO_PROCESS, 0, 0)  # The tests may run at another one.
 before = in_thread(lambda: None)
 def load():
     with low_priority():
