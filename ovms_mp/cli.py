@@ -234,15 +234,22 @@ def _devices(arguments: Sequence[str]) -> int:
 def _status(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="ovms_mp status",
-        description="Show what a running server says of its workers, models and versions.",
+        description="Show what a running server says of its workers, models and versions. A server of yours on this "
+        "machine is found by itself.",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="where it runs (default 127.0.0.1)")
-    parser.add_argument("--rest_port", default="8000", help="its REST port (default 8000)")
+    parser.add_argument("--host", help="where it runs, if not on this machine; needs its REST port")
+    parser.add_argument("--port", help="its gRPC port, to choose among several on this machine")
+    parser.add_argument("--rest_port", help="its REST port (default with --host: 8000)")
+    parser.add_argument("--json", action="store_true", help="print the document for programs")
     given = parser.read(arguments)
     settings = {entry.setting.flag: entry.setting for entry in declared_settings()}
+    ports = {
+        flag: None if given[flag] is None else int(settings[flag].parse(given[flag], int, f"--{flag}"))
+        for flag in ("port", "rest_port")
+    }
     from ovms_mp.status_command import run_status
 
-    return run_status(given["host"], int(settings["rest_port"].parse(given["rest_port"], int, "--rest_port")))
+    return run_status(given["host"], ports["port"], ports["rest_port"], as_json=given["json"])
 
 
 def _demo(arguments: Sequence[str]) -> int:

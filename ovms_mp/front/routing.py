@@ -73,8 +73,7 @@ class RoutingTable:
     def __init__(self, snapshot: RoutingSnapshot) -> None:
         self.epoch = snapshot.epoch
         self.is_draining = snapshot.is_draining
-        self.workers = snapshot.workers
-        self.plan = snapshot.plan
+        self.snapshot = snapshot
         self.endpoints = frozenset(worker.endpoint for worker in snapshot.workers)
         """Of all living workers; a version is served at some of them."""
         self._models = {

@@ -24,6 +24,7 @@ from ovms_mp.manager.reload import ConfigFile, ReloadRequests
 from ovms_mp.manager.repository import Repository
 from ovms_mp.manager.specs import SpecMaker
 from ovms_mp.manager.staff import Staff
+from ovms_mp.manager.status_socket import StatusSocket
 from ovms_mp.manager.supervisor import Supervisor
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.trials import Trials
@@ -47,6 +48,7 @@ from ovms_mp.wire.messages import (
     decode_to_manager,
     encode,
 )
+from ovms_mp.wire.status_document import status_document
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -112,6 +114,7 @@ class Manager:
             ConfigFile(config.config_path, is_strict=config.is_strict) if config.config_path else None
         )
         self._reloads = ReloadRequests()
+        self._status = StatusSocket(self._poller, self._timers, lambda: status_document(self._snapshot()))
         self._phase = Phase.LOADING
         self._started_at = time.monotonic()
         self._exit_code: int | None = None
@@ -141,6 +144,10 @@ class Manager:
         self._fronts.connect(self._specs, self._control)
         self._staff.connect(self._specs, self._control, self._fronts.arena_descriptors())
         self._poller.register(self._control)
+        try:
+            self._status.open(self._config.grpc.port, self._config.rest.port)
+        except OSError as error:
+            _log.warning("event=no_status_socket `ovms_mp status` needs --rest_port here: %s", error)
         self._hint_descriptor = self._repository.fileno()
         if self._hint_descriptor is not None:
             self._poller.register(self._hint_descriptor)
@@ -162,6 +169,7 @@ class Manager:
         self._fronts.close()
         self._repository.close()
         self._trials.close()
+        self._status.close()
         signal.set_wakeup_fd(-1)
         for descriptor in (self._signal_read, self._signal_write):
             os.close(descriptor)
@@ -175,6 +183,7 @@ class Manager:
             self._take_signals(readable)
             self._fronts.take_beats(readable)
             self._take_hints(readable)
+            self._status.take(readable)
             self._take_messages()
             self._supervisor.collect(readable)
             self._timers.run_due()

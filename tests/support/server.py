@@ -50,6 +50,7 @@ class Server:
         arguments: Command and flags without ports.
         log_path: Where its stderr goes.
         start_within_s: How long its models may take to be served.
+        has_rest: Whether it has a REST port.
     """
 
     arguments: Sequence[str]
@@ -60,6 +61,7 @@ class Server:
     port: int = 0
     rest_port: int = 0
     start_within_s: float = START_WITHIN_S
+    has_rest: bool = True
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __enter__(self) -> Self:
@@ -76,6 +78,7 @@ class Server:
         """Start without waiting."""
         if not self.port:
             self.port, self.rest_port = free_ports(2)
+            self.rest_port *= self.has_rest
         command = [
             sys.executable,
             "-m",
@@ -101,7 +104,9 @@ class Server:
             if self.process.poll() is not None:
                 raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log()}")
             text = self.log()
-            return "gRPC server listens on port" in text and "REST server listens on port" in text
+            return "gRPC server listens on port" in text and (
+                not self.has_rest or "REST server listens on port" in text
+            )
 
         eventually(is_ready, self.start_within_s, "server ready")
 

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "argument_parser": {"errors"},
     "ovms_flags": {"errors"},
     "server_flags": {"argument_parser", "config", "model_flags", "model_keys", "ovms_flags"},
-    "status_command": {"errors"},
+    "status_command": {"errors", "wire.status_document"},
     "wire": BASE,
     "storage": BASE | {"config", "wire"},
     "worker": BASE | {"config", "wire"},
