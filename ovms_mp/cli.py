@@ -8,15 +8,14 @@ those of the modern one (a protocol without a port is off). The only place that 
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from ovms_mp import __version__
+from ovms_mp.argument_parser import EarlyExit, Parser
 from ovms_mp.config import (
     SECTIONS,
     EngineConfig,
@@ -30,31 +29,13 @@ from ovms_mp.config import (
 from ovms_mp.engine_flags import checked_engine, make_cache_dir
 from ovms_mp.errors import ConfigError, ExitCode
 from ovms_mp.log import keep_standard_descriptors, printable, say
-from ovms_mp.model_flags import add_file_flag, add_model_flags, read_models
+from ovms_mp.model_flags import read_models
+from ovms_mp.ovms_flags import take_ovms_flags
 from ovms_mp.places import absolute_path, module_command, module_environment, usable_cores
-from ovms_mp.setting import SWITCH
+from ovms_mp.server_flags import server_parser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-_DESCRIPTION = """\
-Serve OpenVINO models over the TensorFlow Serving API, gRPC and REST.
-
-commands:
-  ovms_mp demo                               serve a handwritten-digits model and ask it something
-  ovms_mp model --model_name N --model_path DIR [--port 9000] [--rest_port 8000] ...
-  ovms_mp config --config_path FILE [--port 9000] [--rest_port 8000] ...
-  ovms_mp config --check FILE                say what is wrong with a file, or what it means; serve nothing
-  ovms_mp status [--rest_port 8000]          what a running server says of its models and workers
-  ovms_mp devices [--model FILE]             what OpenVINO sees on this machine
-  ovms_mp --model_name N --model_path DIR --port 9000 --rest_port 8000 ...    (flat form: as `model`)
-  ovms_mp --config_path FILE --port 9000 ...                                  (flat form: as `config`)
-
-A model lives in DIR/1/model.xml and DIR/1/model.bin, or as ONNX, TensorFlow, TensorFlow Lite or PaddlePaddle in DIR/1;
-the highest version is served.
-Flags go before environment variables, those before the defaults.
-exit codes: 0 clean stop, 2 usage or configuration, 3 could not start, 70 internal; 128+N a second signal N.
-"""
 
 _LEGACY_WORDS: Mapping[str, str] = MappingProxyType(
     {
@@ -77,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         say("\n".join(f"ovms_mp: error: {line}" for line in error.message.split("\n")))
         return ExitCode.USAGE
-    except _EarlyExit as done:
+    except EarlyExit as done:
         return done.code
 
 
@@ -86,7 +67,7 @@ def _run(arguments: list[str], environment: Mapping[str, str]) -> int:
     match command:
         case "":
             if not arguments:
-                sys.stderr.write(_server_parser("").format_help())
+                sys.stderr.write(server_parser("").usual)
                 return ExitCode.USAGE
             return _serve(arguments, environment, "")
         case "model" | "config":
@@ -111,7 +92,7 @@ class Effective:
 
 
 def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: str) -> int:
-    given = vars(_server_parser(command).parse_args(list(arguments)))
+    given = server_parser(command).read(arguments)
     check = given.pop("check", None)
     if check:
         if given["config_path"] is not None:
@@ -143,7 +124,7 @@ def effective_config(arguments: Sequence[str], environment: Mapping[str, str], c
     Raises:
         ConfigError: Naming the flag or variable, the value and what is accepted.
     """
-    given = vars(_server_parser(command).parse_args(list(arguments)))
+    given = server_parser(command).read(arguments)
     given.pop("check", None)
     return _effective_config(given, environment, command)
 
@@ -151,7 +132,9 @@ def effective_config(arguments: Sequence[str], environment: Mapping[str, str], c
 def _effective_config(
     given: Mapping[str, str | None], environment: Mapping[str, str], command: str, *, is_check: bool = False
 ) -> Effective:
-    notices = [
+    notices: list[str] = []
+    take_ovms_flags(given, notices)
+    notices += [
         f"{name} is set and has no effect: its subject does not exist here"
         for name in _IGNORED_VARIABLES
         if environment.get(name)
@@ -238,7 +221,7 @@ def _capped(flag: str, workers: int, cores: int, notices: list[str]) -> int:
 
 
 def _devices(arguments: Sequence[str]) -> int:
-    parser = _Parser(
+    parser = Parser(
         prog="ovms_mp devices",
         description="Show the devices that OpenVINO sees on this machine, and AUTO's choice.",
     )
@@ -250,7 +233,7 @@ def _devices(arguments: Sequence[str]) -> int:
     }
     for flag, text in flags.items():
         parser.add_argument(f"--{flag}", help=text, metavar=flag.rpartition("_")[2].upper())
-    given = vars(parser.parse_args(list(arguments)))
+    given = parser.read(arguments)
     for flag in ("model", "plugins_xml", "cpu_extension"):
         if given[flag]:
             given[flag] = str(absolute_path(given[flag], f"--{flag}"))
@@ -261,21 +244,28 @@ def _devices(arguments: Sequence[str]) -> int:
 
 
 def _status(arguments: Sequence[str]) -> int:
-    parser = _Parser(
+    parser = Parser(
         prog="ovms_mp status",
-        description="Show what a running server says of its workers, models and versions.",
+        description="Show what a running server says of its workers, models and versions. A server of yours on this "
+        "machine is found by itself.",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="where it runs (default 127.0.0.1)")
-    parser.add_argument("--rest_port", default="8000", help="its REST port (default 8000)")
-    given = parser.parse_args(list(arguments))
+    parser.add_argument("--host", help="where it runs, if not on this machine; needs its REST port")
+    parser.add_argument("--port", help="its gRPC port, to choose among several on this machine")
+    parser.add_argument("--rest_port", help="its REST port (default with --host: 8000)")
+    parser.add_argument("--json", action="store_true", help="print the document for programs")
+    given = parser.read(arguments)
     settings = {entry.setting.flag: entry.setting for entry in declared_settings()}
+    ports = {
+        flag: None if given[flag] is None else int(settings[flag].parse(given[flag], int, f"--{flag}"))
+        for flag in ("port", "rest_port")
+    }
     from ovms_mp.status_command import run_status
 
-    return run_status(given.host, int(settings["rest_port"].parse(given.rest_port, int, "--rest_port")))
+    return run_status(given["host"], ports["port"], ports["rest_port"], as_json=given["json"])
 
 
 def _demo(arguments: Sequence[str]) -> int:
-    parser = _Parser(
+    parser = Parser(
         prog="ovms_mp demo",
         description="Serve the packaged handwritten-digits model and send it a digit over both protocols. "
         "Flags that are not listed here go to the server, e.g. --log_level DEBUG.",
@@ -285,93 +275,14 @@ def _demo(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--once", action="store_true", help="stop after the check; exit 0 only if both answers are right"
     )
-    known, others = parser.parse_known_args(list(arguments))
+    known, others = parser.read_known(arguments)
     ports = {entry.setting.flag: entry.setting for entry in declared_settings()}
     from ovms_mp.demo.command import run
 
     return run(
-        int(ports["port"].parse(known.port, int, "--port")),
-        int(ports["rest_port"].parse(known.rest_port, int, "--rest_port")),
-        known.once,
+        int(ports["port"].parse(known["port"], int, "--port")),
+        int(ports["rest_port"].parse(known["rest_port"], int, "--rest_port")),
+        known["once"],
         others,
         module_environment(os.environ),
     )
-
-
-class _EarlyExit(Exception):
-    """``--help`` or ``--version`` was answered."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are ours, and which never ends the process itself."""
-
-    def error(self, message: str) -> NoReturn:
-        """Report a usage error."""
-        raise ConfigError(f"{message}; see {self.prog} --help")
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """Leave after ``--help`` or ``--version``."""
-        if message:
-            sys.stderr.write(message)
-        raise _EarlyExit(status)
-
-
-def _server_parser(command: str) -> _Parser:
-    parser = _Parser(
-        prog=f"ovms_mp {command}".strip(),
-        description=_DESCRIPTION
-        if not command
-        else f"See ovms_mp --help for the commands. Serve by `{command}`.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--version", action="version", version=f"ovms_mp {__version__} (OpenVINO {_openvino_version()})"
-    )
-    if command == "config":
-        parser.add_argument(
-            "--check",
-            metavar="FILE",
-            nargs="?",
-            const="",
-            help="Only say what is wrong with the file (exit code 2), or what it means and what would be served (0).",
-        )
-    if command != "model":
-        add_file_flag(parser)
-    if command != "config":
-        add_model_flags(parser)
-    _add_settings(parser, command)
-    return parser
-
-
-def _add_settings(parser: argparse.ArgumentParser, command: str) -> None:
-    group = parser.add_argument_group("server")
-    for declared in declared_settings():
-        setting = declared.setting
-        default = "0" if setting.flag == "port" and not command else declared.default_text
-        facts = f"default {default or 'none'}"
-        if setting.choices or setting.low is not None:
-            facts += f"; accepted {setting.accepted()}"
-        if setting.environment:
-            facts += f"; variable {setting.environment}"
-        is_switch = setting.choices == SWITCH
-        group.add_argument(
-            f"--{setting.flag}",
-            help=f"{setting.meaning} ({facts})".replace("%", "%%"),
-            metavar=declared.kind.__name__.upper(),
-            nargs="?" if is_switch else None,
-            const="true" if is_switch else None,
-        )
-
-
-def _openvino_version() -> str:
-    """Version of the installed package, without importing it."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("openvino")
-    except PackageNotFoundError:
-        return "not installed"

@@ -28,6 +28,11 @@ _METAVARS = {"plugin_config": "JSON", "model_version_policy": "JSON"}
 _LONGEST_NUMBER = 18
 
 
+def flag_of(key: str) -> str:
+    """The flag of a model's key in the configuration file, without the dashes."""
+    return _FLAGS[key]
+
+
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of a single model."""
     group = parser.add_argument_group("one model")

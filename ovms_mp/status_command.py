@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``ovms_mp status``: what a running server says of itself (``GET /v1/status``), for people.
+"""``ovms_mp status``: what a running server says of itself, for people.
+
+On the same machine the manager is asked by its status socket (:mod:`ovms_mp.manager.status_socket`), so neither a REST
+port nor a loaded model is needed; elsewhere a REST front is asked (``GET /v1/status``).
 
 Fields that this release does not know are skipped, and those that are missing are left empty, so that it reads
 the status of an older or newer server as well.
@@ -8,21 +11,28 @@ the status of an older or newer server as well.
 from __future__ import annotations
 
 import http.client
+import os
+import socket
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ovms_mp.errors import ExitCode
 from ovms_mp.log import printable, say
+from ovms_mp.wire.status_document import ADDRESS_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DEADLINE_S = 5.0
 _MAX_BYTES = 64 << 20
+_DEFAULT_REST_PORT = 8000
+_NUMBERS_IN_ADDRESS = 3
+"""pid, gRPC port, REST port."""
 
 
 class _Worker(msgspec.Struct, frozen=True):
@@ -52,26 +62,140 @@ class _Status(msgspec.Struct, frozen=True):
     models: dict[str, _Model] = {}
 
 
-def run_status(host: str, port: int) -> int:
-    """Ask the server and print what it says; the exit code."""
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1/status"
+def run_status(host: str | None, port: int | None, rest_port: int | None, *, as_json: bool) -> int:
+    """Ask a server and print what it says; the exit code.
+
+    Args:
+        host: Where it runs; None for this machine, where it needs no REST port.
+        port: Its gRPC port, to choose among several on this machine.
+        rest_port: Its REST port, which a server on another machine must have.
+        as_json: Print the document as it is.
+    """
+    try:
+        document = _ask(host, port, rest_port)
+        text = document.decode() if as_json else status_text(document)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return _failed(f"the answer is not a status document: {error}")
+    except _NoStatus as error:
+        return _failed(str(error))
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in text.rstrip("\n").split("\n")))
+    return ExitCode.CLEAN
+
+
+class _NoStatus(Exception):
+    """Why there is nothing to show."""
+
+
+def _ask(host: str | None, port: int | None, rest_port: int | None) -> bytes:
+    if host is None:
+        found = [
+            server
+            for server in local_servers()
+            if port in (None, server.port) and rest_port in (None, server.rest_port)
+        ]
+        if len(found) == 1:
+            return _ask_local(found[0])
+        if found:
+            listed = "; ".join(server.text() for server in found)
+            raise _NoStatus(f"several servers run here; choose one by --port or --rest_port: {listed}")
+        if rest_port is None:
+            raise _NoStatus(
+                "no ovms_mp of this user runs on this machine"
+                + (f" with --port {port}" if port is not None else "")
+                + "; for one elsewhere give --host and --rest_port"
+            )
+    return _ask_over_http(host or "127.0.0.1", _DEFAULT_REST_PORT if rest_port is None else rest_port)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalServer:
+    """A server on this machine, as the name of its status socket tells."""
+
+    address: str
+    pid: int
+    port: int
+    rest_port: int
+
+    def text(self) -> str:
+        """For messages."""
+        ports = [f"{name} {port}" for name, port in (("gRPC", self.port), ("REST", self.rest_port)) if port]
+        return f"pid {self.pid} ({', '.join(ports)})"
+
+
+def local_servers(table: str = "/proc/net/unix") -> list[LocalServer]:
+    """The servers on this machine that listen for ``ovms_mp status``, whoever owns them.
+
+    Source: proc_pid_net(5); an abstract name is shown with a leading ``@``.
+    """
+    try:
+        with open(table, errors="replace") as file:
+            names = [line.split()[-1] for line in file if f"@{ADDRESS_PREFIX}-" in line]
+    except OSError:
+        return []
+    found: dict[str, LocalServer] = {}
+    for name in names:
+        numbers = name.removeprefix(f"@{ADDRESS_PREFIX}-").split("-")
+        if len(numbers) == _NUMBERS_IN_ADDRESS and all(number.isdecimal() for number in numbers):
+            pid, port, rest_port = map(int, numbers)
+            found[name] = LocalServer("\0" + name[1:], pid, port, rest_port)
+    return sorted(found.values(), key=lambda server: server.pid)
+
+
+def _ask_local(server: LocalServer) -> bytes:
+    """The document of a server on this machine.
+
+    Raises:
+        _NoStatus: It gives none.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_DEADLINE_S)
+        try:
+            connection.connect(server.address)
+            _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+        except OSError as error:
+            raise _NoStatus(f"the server {server.text()} does not answer ({error})") from None
+    if not descriptors:
+        raise _NoStatus(
+            f"the server {server.text()} tells only its own user and root; run this as one of them"
+        )
+    try:
+        # Not read(): the descriptor shares its position with the server's.
+        return os.pread(descriptors[0], _MAX_BYTES, 0)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _ask_over_http(host: str, rest_port: int) -> bytes:
+    """The document of a server that has a REST port.
+
+    Raises:
+        _NoStatus: None comes from there.
+    """
+    url = f"http://{_in_url(host)}:{rest_port}/v1/status"
     # A proxy that the environment names is for the world outside.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=_DEADLINE_S) as answer:
-            document = answer.read(_MAX_BYTES)
-        text = "\n".join(printable(line) for line in status_text(document).split("\n"))
+            document: bytes = answer.read(_MAX_BYTES)
+            return document
     except urllib.error.HTTPError as error:
         error.close()
-        return _failed(f"{url} answers {error.code}: no ovms_mp of this release listens there")
-    except msgspec.MsgspecError as error:
-        return _failed(f"{url} answers something else than a status: {error}")
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        # URLError and a deadline are OSErrors; a host that makes no URL, or no HTTP in the answer, are the others.
+        raise _NoStatus(f"{url} answers {error.code}: no ovms_mp of this release listens there") from None
+    except (OSError, ValueError, http.client.InvalidURL) as error:
+        # URLError and a deadline are OSErrors; a host that makes no URL is one of the others.
         reason = getattr(error, "reason", error)
-        return _failed(f"nothing answers at {url} ({reason}); give the server's --rest_port and --host")
-    sys.stdout.write(text + "\n")
-    return ExitCode.CLEAN
+        raise _NoStatus(
+            f"nothing answers at {url} ({reason}); give the server's --rest_port and --host"
+        ) from None
+    except http.client.HTTPException:
+        raise _NoStatus(
+            f"what listens at {url} does not speak HTTP; give the server's --rest_port (not its gRPC port)"
+        ) from None
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def status_text(document: bytes) -> str:

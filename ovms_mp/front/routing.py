@@ -83,8 +83,7 @@ class RoutingTable:
     def __init__(self, snapshot: RoutingSnapshot) -> None:
         self.epoch = snapshot.epoch
         self.is_draining = snapshot.is_draining
-        self.workers = snapshot.workers
-        self.plan = snapshot.plan
+        self.snapshot = snapshot
         self.deaths = snapshot.deaths
         self.convictions = snapshot.convictions
         self.endpoints = frozenset(worker.endpoint for worker in snapshot.workers)

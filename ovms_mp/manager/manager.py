@@ -31,6 +31,7 @@ from ovms_mp.manager.quarantine import Quarantine
 from ovms_mp.manager.reload import ReloadRequests
 from ovms_mp.manager.specs import SpecMaker
 from ovms_mp.manager.staff import Staff
+from ovms_mp.manager.status_socket import StatusSocket
 from ovms_mp.manager.supervisor import Supervisor
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.trials import Trials
@@ -56,6 +57,7 @@ from ovms_mp.wire.messages import (
     decode_to_manager,
     encode,
 )
+from ovms_mp.wire.status_document import status_document
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -107,6 +109,7 @@ class Manager:
         self._workers.watch = self._catalogue.deployments
         self._quarantine = Quarantine(self._catalogue, self._staff)
         self._reloads = ReloadRequests()
+        self._status = StatusSocket(self._poller, self._timers, lambda: status_document(self._snapshot()))
         self._phase = Phase.LOADING
         self._started_at = time.monotonic()
         self._exit_code: int | None = None
@@ -137,6 +140,10 @@ class Manager:
         self._staff.connect(self._specs, self._control, self._fronts.arena_descriptors())
         self._poller.register(self._control)
         self._planning.open(self._poller)
+        try:
+            self._status.open(self._config.grpc.port, self._config.rest.port)
+        except OSError as error:
+            _log.warning("event=no_status_socket `ovms_mp status` needs --rest_port here: %s", error)
         self._signal_read, self._signal_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poller.register(self._signal_read)
         signal.set_wakeup_fd(self._signal_write, warn_on_full_buffer=False)
@@ -157,6 +164,7 @@ class Manager:
         self._planning.close()
         self._trials.close()
         self._workers.close()
+        self._status.close()
         signal.set_wakeup_fd(-1)
         for descriptor in (self._signal_read, self._signal_write):
             os.close(descriptor)
@@ -171,6 +179,7 @@ class Manager:
             self._take_signals,
             self._take_beats,
             self._take_hints,
+            self._tell_status,
             self._take_messages,
             self._collect,
             self._timers.run_due,
@@ -193,6 +202,9 @@ class Manager:
 
     def _take_beats(self) -> None:
         self._fronts.take_beats(self._readable)
+
+    def _tell_status(self) -> None:
+        self._status.take(self._readable)
 
     def _collect(self) -> None:
         self._supervisor.collect(self._readable)

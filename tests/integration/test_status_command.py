@@ -5,17 +5,29 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
+from ovms_mp import __version__
 from ovms_mp.cli import main
+from ovms_mp.status_command import local_servers
+from tests.support.server import Server
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.models import ModelZoo
 
 
 @contextlib.contextmanager
@@ -54,7 +66,10 @@ def test_a_status_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: py
 
 @pytest.mark.parametrize(
     ("status", "body", "text"),
-    [(404, b"", "answers 404: no ovms_mp of this release"), (200, b"hello", "something else than a status")],
+    [
+        (404, b"", "answers 404: no ovms_mp of this release"),
+        (200, b"hello", "the answer is not a status document"),
+    ],
 )
 def test_something_else_answers(
     status: int, body: bytes, text: str, capsys: pytest.CaptureFixture[str]
@@ -64,7 +79,7 @@ def test_something_else_answers(
 
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"ovms_mp: error: http://127.0.0.1:{port}/v1/status ")
+    assert err.startswith("ovms_mp: error: ")
     assert text in err
 
 
@@ -98,4 +113,136 @@ def test_what_answers_is_no_http(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["status", "--rest_port", str(listener.getsockname()[1])]) == 3
         thread.join(10)
 
-    assert "nothing answers at" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "does not speak HTTP" in err
+    assert "--rest_port" in err
+    assert err.isprintable() or err.count("\n") == 1
+
+
+# A server on this machine, asked by its status socket.
+
+
+@pytest.fixture(scope="module")
+def grpc_only(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server without a REST port, whose second model does not exist."""
+    directory = tmp_path_factory.mktemp("grpc_only")
+    config = directory / "config.json"
+    entries = [
+        {"name": "tiny", "base_path": str(zoo.base_path("tiny"))},
+        {"name": "typo", "base_path": "/typo"},
+    ]
+    config.write_text(json.dumps({"model_config_list": [{"config": entry} for entry in entries]}))
+    server = Server(["config", "--config_path", str(config)], directory / "log", has_rest=False)
+    with server:
+        yield server
+
+
+def status(*arguments: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ovms_mp", "status", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        user=user,
+        cwd="/",
+    )
+
+
+def test_a_server_without_rest_tells_its_status(grpc_only: Server) -> None:
+    done = status("--port", str(grpc_only.port))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tiny: default version 1" in done.stdout
+    assert "AVAILABLE" in done.stdout
+    assert "typo: no default version" in done.stdout
+
+
+def test_the_document_is_for_programs(grpc_only: Server) -> None:
+    done = status("--json", "--port", str(grpc_only.port))
+
+    document = json.loads(done.stdout)
+    assert document["server"] == {"version": __version__, "is_draining": False}
+    assert document["models"]["tiny"]["versions"][0]["state"] == "AVAILABLE"
+
+
+def test_it_answers_before_anything_is_loaded(zoo: ModelZoo, tmp_path: Path) -> None:
+    server = Server(
+        ["model", "--model_name", "slow", "--model_path", str(zoo.base_path("tiny"))], tmp_path / "log"
+    )
+    server.launch()
+    try:
+        eventually(lambda: f"-{server.port}-" in Path("/proc/net/unix").read_text(), 10, "status socket")
+        done = status("--port", str(server.port))
+        assert done.returncode == 0, done.stderr
+        assert "slow: " in done.stdout
+        server.wait_ready()
+    finally:
+        server.stop()
+
+
+def test_several_servers_are_told_apart_by_their_ports(grpc_only: Server, shared_server: Server) -> None:
+    done = status()
+
+    assert done.returncode == 3
+    assert f"gRPC {grpc_only.port}" in done.stderr
+    assert f"REST {shared_server.rest_port}" in done.stderr
+    assert status("--rest_port", str(shared_server.rest_port)).stdout.count("resnet50: ") == 1
+    assert "resnet50" not in status("--port", str(grpc_only.port)).stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_another_user_is_told_nothing(grpc_only: Server) -> None:
+    # Not by running the command: that user may not be able to read this checkout.
+    (found,) = [server for server in local_servers() if server.port == grpc_only.port]
+    script = (
+        "import os, socket, sys; os.setresuid(65534, 65534, 65534); s = socket.socket(socket.AF_UNIX); "
+        "s.connect(sys.argv[1].replace('@', chr(0))); print(socket.recv_fds(s, 1, 1)[:2])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, found.address.replace("\0", "@")],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+
+    assert done.stdout == "(b'', [])\n"
+
+
+def test_who_asks_in_a_loop_costs_the_manager_little(grpc_only: Server) -> None:
+    (found,) = [server for server in local_servers() if server.port == grpc_only.port]
+    before = psutil.Process(grpc_only.process.pid).cpu_times()
+    count, ends_at = 0, time.monotonic() + 1.0
+    while time.monotonic() < ends_at:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5.0)
+            connection.connect(found.address)
+            _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+            os.close(descriptors[0])
+            count += 1
+    after = psutil.Process(grpc_only.process.pid).cpu_times()
+
+    assert 2 <= count <= 100
+    assert after.user + after.system - before.user - before.system < 0.5
+
+
+def test_names_of_others_in_the_kernel_s_table_are_passed_over(tmp_path: Path) -> None:
+    table = tmp_path / "unix"
+    row = "0000000000000000: 00000002 00000000 00010000 0001 01 14715 "
+    names = [
+        "@ovms_mp-status-12-9000-0",
+        "@ovms_mp-status-x-1-2",
+        "@ovms_mp-status-1-2",
+        "/run/ovms_mp-status-1-2-3",
+    ]
+    table.write_text(
+        "Num RefCount Protocol Flags Type St Inode Path\n" + "".join(f"{row}{name}\n" for name in names)
+    )
+
+    (found,) = local_servers(str(table))
+
+    assert (found.pid, found.port, found.rest_port) == (12, 9000, 0)
+    assert found.address == "\0ovms_mp-status-12-9000-0"
+    assert found.text() == "pid 12 (gRPC 9000)"
+    assert local_servers(str(tmp_path / "missing")) == []

@@ -52,6 +52,7 @@ class Server:
         start_within_s: How long its models may take to be served.
         descriptor_limit: Soft and hard limit of open files; 0 leaves them alone.
         place: Options of :mod:`tests.support.place`, for a place that it is to run in.
+        has_rest: Whether it has a REST port.
     """
 
     arguments: Sequence[str]
@@ -64,6 +65,7 @@ class Server:
     start_within_s: float = START_WITHIN_S
     descriptor_limit: int = 0
     place: Sequence[str] = ()
+    has_rest: bool = True
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __enter__(self) -> Self:
@@ -80,6 +82,7 @@ class Server:
         """Start without waiting."""
         if not self.port:
             self.port, self.rest_port = free_ports(2)
+            self.rest_port *= self.has_rest
         limit = ["prlimit", f"--nofile={self.descriptor_limit}"] if self.descriptor_limit else []
         command = [
             *limit,
@@ -108,7 +111,9 @@ class Server:
             if self.process.poll() is not None:
                 raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log()}")
             text = self.log()
-            return "gRPC server listens on port" in text and "REST server listens on port" in text
+            return "gRPC server listens on port" in text and (
+                not self.has_rest or "REST server listens on port" in text
+            )
 
         eventually(is_ready, self.start_within_s, "server ready")
 

@@ -27,6 +27,8 @@ from ovms_mp.model.input_settings import (
 )
 from ovms_mp.model.versions import All, Latest, Specific
 from ovms_mp.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS
+from ovms_mp.ovms_flags import IGNORED_FLAGS, REFUSED_FLAGS
+from ovms_mp.server_flags import server_parser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,11 +138,56 @@ def test_a_relative_model_path_starts_here() -> None:
     assert model.base_path == Path.cwd() / "models" / "m"
 
 
-def test_legacy_spelling_of_options() -> None:
-    # argparse took unique prefixes and "=", so deployments may have them.
-    config = effective("--model_name=m", "--model_path=/m", "--rest_p=8001", "--grpc_w", "1").config
+def test_spellings_of_flags() -> None:
+    config = effective(
+        "--model-name=m", "--model_path=/a-b", "--rest-port=8001", "--grpc-workers", "1"
+    ).config
 
+    assert config.models[0].base_path == Path("/a-b")
     assert config.rest.port == 8001
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--rest_p=1", "--rest_port"),  # As the legacy server's argparse took it.
+        ("--rest-prot", "--rest_port"),
+        ("--modelname", "--model_name"),
+        ("--log_levle=INFO", "--log_level"),
+        ("--nireqs", "--nireq"),
+    ],
+)
+@pytest.mark.parametrize("command", ["", "model"])
+def test_a_flag_is_never_guessed_but_the_nearest_is_named(given: str, meant: str, command: str) -> None:
+    message = refused(*MODEL, given, command=command)
+
+    assert message.startswith(
+        f"{given.partition('=')[0].replace('-', '_').replace('__', '--', 1)} is unknown; "
+    )
+    assert f"did you mean {meant}?" in message
+
+
+@pytest.mark.parametrize("flag", IGNORED_FLAGS)
+@pytest.mark.parametrize("command", ["", "model", "config"])
+def test_flags_of_ovms_that_change_no_answer_are_taken_with_a_notice(
+    flag: str, command: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "config.json"
+    file.write_text('{"model_config_list": []}')
+    models = ("--config_path", str(file)) if command == "config" else MODEL
+    for value in (("x",), ("7",), ("a=1,b=2",), ()):
+        notices = effective(*models, "--port", "1", f"--{flag}", *value, command=command).notices
+
+        (notice,) = [text for text in notices if f"--{flag} " in text]
+        assert "has no effect: " in notice
+
+
+@pytest.mark.parametrize("flag", REFUSED_FLAGS)
+@pytest.mark.parametrize("command", ["", "model"])
+def test_flags_of_ovms_that_ask_for_another_server_are_refused(flag: str, command: str) -> None:
+    assert refused(*MODEL, f"--{flag}", "x", command=command).startswith(f"--{flag} is not supported: ")
+    # Scripts pass empty variables on.
+    assert effective(*MODEL, f"--{flag}", "", "--port", "1", command=command).config.models
 
 
 # Every declared setting.
@@ -649,7 +696,7 @@ def test_help_lists_every_setting(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "10000")
 
-    assert main([*command, "--help"]) == 0
+    assert main([*command, "--help", "all"]) == 0
 
     out, err = capsys.readouterr()
     assert err == ""
@@ -684,15 +731,36 @@ def test_help_names_the_commands_and_exit_codes(capsys: pytest.CaptureFixture[st
 
     out = capsys.readouterr().out
     for piece in (
-        "ovms_mp demo",
-        "ovms_mp model",
-        "ovms_mp config",
-        "ovms_mp config --check FILE",
-        "ovms_mp status",
-        "ovms_mp devices",
+        "  demo ",
+        "  model ",
+        "  config ",
+        "--check FILE",
+        "  status ",
+        "  devices ",
         "exit codes: 0 clean stop, 2",
+        "ovms_mp --help all",
     ):
         assert piece in out
+
+
+@pytest.mark.parametrize("command", [[], ["model"], ["config"]], ids=["flat", "model", "config"])
+def test_help_fits_a_terminal(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--help"]) == 0
+
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert len(out.splitlines()) <= 30
+    assert max(map(len, out.splitlines())) <= 110
+    for flag in re.findall(r"^  --(\w+)", out, flags=re.MULTILINE):
+        effective_flags = server_parser(command[0] if command else "").flags()
+        assert f"--{flag}" in effective_flags
+    assert (" 9000 " in out) == bool(command)
+
+
+def test_help_knows_one_topic(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help", "everything"]) == 2
+
+    assert "accepted: --help, --help all" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [[], ["model"], ["config"]], ids=["flat", "model", "config"])

@@ -6,14 +6,12 @@ Knows nothing of falcon. ``/v1/config`` is OVMS's document, to which nothing may
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from ovms_mp.front.tfs.metadata import config_json
+from ovms_mp.wire.status_document import status_document
 
 if TYPE_CHECKING:
-    from ovms_mp.front.routing import ModelRoute, VersionRoute
     from ovms_mp.front.service import Service
 
 NOTHING_CHANGED = 200
@@ -37,29 +35,4 @@ async def reload(service: Service, deadline_ns: int) -> tuple[int, bytes]:
 
 def status(service: Service) -> bytes:
     """Answer ``GET /v1/status``, for ``ovms_mp status`` and for people."""
-    table = service.table
-    document = {
-        "plan": table.plan,
-        "workers": [
-            {"name": worker.name, "device": worker.device, "pid": worker.pid, "cores": worker.cores}
-            for worker in table.workers
-        ],
-        "models": {model.name: _model(model) for model in table.models()},
-    }
-    return msgspec.json.format(msgspec.json.encode(document), indent=1)
-
-
-def _model(model: ModelRoute) -> dict[str, Any]:
-    versions = [_version(route) for _, route in sorted(model.versions.items())]
-    return {"default_version": model.default_version, "versions": versions}
-
-
-def _version(route: VersionRoute) -> dict[str, Any]:
-    return {
-        "version": route.version,
-        "state": route.status.state.name,
-        "error_message": route.status.error_message,
-        "nireq": route.nireq,
-        "workers": len(route.endpoints),
-        "detail": route.detail,
-    }
+    return status_document(service.table.snapshot)

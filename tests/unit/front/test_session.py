@@ -132,7 +132,7 @@ def test_a_reload_is_answered_after_the_snapshot_that_shows_it(run: Callable[...
         manager.send(RoutingSnapshot(2, False, (), ("a new plan",), ()))
         manager.send(ConfigReloaded(question.request_id, True, None))
         assert await call is True
-        assert session.service.table.plan == ("a new plan",)
+        assert session.service.table.snapshot.plan == ("a new plan",)
 
     run(body)
 

@@ -26,6 +26,8 @@ from ovms_mp.wire.specs import CpuShare
 from ovms_mp.worker.affinity import *
 logging.basicConfig(level="INFO", stream=sys.stderr)
 cores = sorted(os.sched_getaffinity(0))
+if os.geteuid() == 0:
+    os.setpriority(os.PRIO_PROCESS, 0, 0)  # The tests may run at another one.
 stop = threading.Event()
 
 def in_thread(deed):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from ovms_mp import __version__
 from ovms_mp.errors import ConfigError, ConfigUnreadable, Draining, ModelLoadFailed
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.rest.app import create_app
@@ -243,6 +244,7 @@ def test_status_shows_the_plan_the_workers_and_the_models(service: PlayedService
 
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
     assert reply.json() == {
+        "server": {"version": __version__, "is_draining": False},
         "plan": ["2 cores", "2 workers"],
         "workers": [
             {"name": "worker-0", "device": "CPU", "pid": 4711, "cores": [0]},

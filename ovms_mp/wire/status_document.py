@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The status document: what ``GET /v1/status`` and ``ovms_mp status`` show, made from a routing snapshot.
+
+Fields are only ever added, so that the command reads the status of an older or newer server as well.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ovms_mp import __version__
+from ovms_mp.model.status import State
+
+if TYPE_CHECKING:
+    from ovms_mp.wire.messages import RoutingSnapshot
+    from ovms_mp.wire.records import ModelRecord, VersionRecord
+
+ADDRESS_PREFIX = "ovms_mp-status"
+
+
+def status_address(pid: int, port: int, rest_port: int) -> str:
+    """Where the manager answers on this machine, as an abstract Unix address."""
+    return f"\0{ADDRESS_PREFIX}-{pid}-{port}-{rest_port}"
+
+
+def status_document(snapshot: RoutingSnapshot) -> bytes:
+    """The document of one moment, as indented JSON."""
+    document = {
+        "server": {"version": __version__, "is_draining": snapshot.is_draining},
+        "plan": snapshot.plan,
+        "workers": [
+            {"name": worker.name, "device": worker.device, "pid": worker.pid, "cores": worker.cores}
+            for worker in snapshot.workers
+        ],
+        "models": {model.name: _model(model) for model in snapshot.models},
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=1)
+
+
+def _model(model: ModelRecord) -> dict[str, Any]:
+    versions = sorted(model.versions, key=lambda version: version.version)
+    return {"default_version": model.default_version, "versions": [_version(version) for version in versions]}
+
+
+def _version(record: VersionRecord) -> dict[str, Any]:
+    return {
+        "version": record.version,
+        "state": State(record.state).name,
+        "error_message": record.error_message,
+        "nireq": record.nireq,
+        "workers": len(record.endpoints),
+        "detail": record.detail,
+    }
