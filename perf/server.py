@@ -114,13 +114,16 @@ def config_entry(files: ModelFiles, plugin_config: Mapping[str, str | int | floa
 
 
 @contextlib.contextmanager
-def running_config(models: Sequence[Entry], scratch: Path, *flags: str) -> Iterator[RunningServer]:
+def running_config(
+    models: Sequence[Entry], scratch: Path, *flags: str, python: str = ""
+) -> Iterator[RunningServer]:
     """Run the server on a configuration file for the length of a block.
 
     Args:
         models: What the file says at first.
         scratch: Directory for the file and the server's output.
         flags: Further ones of ``ovms_mp config``.
+        python: Interpreter that has another version installed; empty for this checkout.
 
     Raises:
         ChildFailed: It did not become ready; or SIGTERM did not end it in time, with exit code 0.
@@ -130,6 +133,9 @@ def running_config(models: Sequence[Entry], scratch: Path, *flags: str) -> Itera
     write_entries(models, config_path)
     grpc_port, rest_port = free_port(), free_port()
     argv = module_argv("ovms_mp", "config", "--config_path", str(config_path))
+    if python:
+        # Not from the working directory, which is this checkout.
+        argv = [python, "-P", *argv[1:]]
     argv += ["--port", str(grpc_port), "--rest_port", str(rest_port), *flags]
     timeouts = {"start_s": _START_TIMEOUT_S, "stop_s": _STOP_TIMEOUT_S}
     with running_child(argv, _READY_TEXTS, log_path, **timeouts) as child:
