@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from ovms_mp.log import LEVELS
+from ovms_mp.log import FORMATS, LEVELS
 from ovms_mp.model.input_settings import InputSettings
 from ovms_mp.model.versions import Latest, VersionPolicy
 from ovms_mp.setting import SWITCH, Setting
@@ -346,6 +346,14 @@ class LogConfig:
 
     level: str = _setting(
         "INFO", Setting("log_level", "Least severe line to log.", environment="LOG_LEVEL", choices=LEVELS)
+    )
+    form: str = _setting(
+        "AUTO",
+        Setting(
+            "log_format",
+            "Form of the log on stderr: events, or a short one for people; automatic is short on a terminal.",
+            choices=FORMATS,
+        ),
     )
     path: str = _setting(
         "", Setting("log_path", "File to log to, besides stderr.", environment="LOG_PATH", is_path=True)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR")
 
+FORMATS = ("AUTO", "EVENTS", "SHORT")
+"""Of stderr: short on a terminal, else events; always one of them."""
+
+_AUDIENCE, _PEOPLE, _EVERYBODY = "audience", "people", "everybody"
 LONGEST_MESSAGE = 4096
 """Characters of a record's text, without its traceback."""
 LONGEST_TRACEBACK = 16384
@@ -67,11 +71,9 @@ class LineFormatter(logging.Formatter):
             message = record.getMessage()
         except Exception as error:  # Arguments that do not fit, or whose own text fails: any kind.
             message = f"event=unreadable_record {record.msg!r}: {type(error).__name__}"
-        time = f"{self.formatTime(record, _TIME)},{int(record.msecs):03d}"
-        process = f"[{self._kind} pid={os.getpid()} run={self._run_id}]"
         # Cut twice: a character may become ten, and escaping all of a long text would take long.
         message = bounded(printable(bounded(message)), 2 * LONGEST_MESSAGE)
-        text = printable(f"{time} - {record.name} - {record.levelname} - {process} ") + message
+        text = printable(self.prefix(record)) + message
         for more in (self._traceback(record), record.stack_info or ""):
             if more:
                 # The end says most; what is cut is the beginning.
@@ -79,22 +81,66 @@ class LineFormatter(logging.Formatter):
                 text += "".join(f"\n  {printable(line)}" for line in kept.split("\n"))
         return text
 
+    def prefix(self, record: logging.LogRecord) -> str:
+        """What stands before a record's text."""
+        time = f"{self.formatTime(record, _TIME)},{int(record.msecs):03d}"
+        process = f"[{self._kind} pid={os.getpid()} run={self._run_id}]"
+        return f"{time} - {record.name} - {record.levelname} - {process} "
+
     def _traceback(self, record: logging.LogRecord) -> str:
         return self.formatException(record.exc_info) if record.exc_info else (record.exc_text or "")
+
+
+class ShortFormatter(LineFormatter):
+    """For a terminal: the time of day and the text, with the level where that is not the usual one."""
+
+    def prefix(self, record: logging.LogRecord) -> str:
+        """What stands before a record's text."""
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return f"{self.formatTime(record, '%H:%M:%S')} {level}"
+
+
+def tell_people(log: logging.Logger, form: str, *arguments: object) -> None:
+    """Log a line that a terminal shows; where the log has events, one of them says the same."""
+    log.info(form, *arguments, extra={_AUDIENCE: _PEOPLE})
+
+
+def tell_everybody(log: logging.Logger, level: int, form: str, *arguments: object) -> None:
+    """Log a line that stands in the log in either form."""
+    log.log(level, form, *arguments, extra={_AUDIENCE: _EVERYBODY})
 
 
 class ServerLog(logging.Handler):
     """Hands each line to every sink; what one of them loses is told to the others, and to itself once it can write."""
 
-    def __init__(self, sinks: Sequence[Sink], formatter: LineFormatter) -> None:
+    def __init__(
+        self, sinks: Sequence[Sink], formatter: LineFormatter, terminal: LineFormatter | None = None
+    ) -> None:
+        """Own the sinks.
+
+        Args:
+            sinks: Where lines go.
+            formatter: Makes lines with the event of each record.
+            terminal: Makes those of the first sink, which gets only what people want to see; None for all of it.
+        """
         super().__init__()
         self._sinks = sinks
+        self._terminal = terminal
         self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record. Raises nothing that a sink could cause."""
-        line = self._encoded(record)
-        for sink in self._sinks:
+        audience = getattr(record, _AUDIENCE, "")
+        line = b"" if audience == _PEOPLE else self._encoded(record)
+        for index, sink in enumerate(self._sinks):
+            if index == 0 and self._terminal is not None:
+                is_wanted = bool(audience) or record.levelno >= logging.WARNING
+                self._write(sink, _encode(self._terminal.format(record)) if is_wanted else b"")
+            else:
+                self._write(sink, line)
+
+    def _write(self, sink: Sink, line: bytes) -> None:
+        if line:
             was_failing = sink.lost > 0
             # First what is missing before this line.
             if was_failing and sink.write(self._lost_line(sink.lost)):
@@ -117,7 +163,7 @@ class ServerLog(logging.Handler):
         return self._encoded(_log.makeRecord(_log.name, level, "", 0, text, (), None))
 
     def _encoded(self, record: logging.LogRecord) -> bytes:
-        return (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+        return _encode(self.format(record))
 
     def reopen(self) -> None:
         """Take files by their names again. Callable from a signal handler: it neither logs nor waits for a lock."""
@@ -131,8 +177,29 @@ class ServerLog(logging.Handler):
         super().close()
 
 
-def configure_logging(level: str, log_path: str, kind: str, run_id: str) -> None:
+def _encode(text: str) -> bytes:
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def is_short(form: str, level: str) -> bool:
+    """Whether stderr gets the short form: where that is wanted, or left to us and a person may be reading."""
+    if form != FORMATS[0]:
+        return form == FORMATS[-1]
+    try:
+        return os.isatty(2) and level.upper() not in ("TRACE", "DEBUG")
+    except OSError:
+        return False
+
+
+def configure_logging(level: str, log_path: str, kind: str, run_id: str, form: str = "EVENTS") -> None:
     """Send this process's log to stderr, and to ``log_path`` when it is not empty.
+
+    Args:
+        level: Least severe one.
+        log_path: A file, which always has the events.
+        kind: What this process is.
+        run_id: Of the server that it belongs to.
+        form: One of :data:`FORMATS`, for stderr.
 
     A ``log_path`` that cannot be opened loses its lines until it can be; see :func:`check_log_path`.
     """
@@ -141,12 +208,16 @@ def configure_logging(level: str, log_path: str, kind: str, run_id: str) -> None
         sinks.append(FileSink(log_path))
     # TRACE is the modern server's word; the standard library's lowest named level is the nearest.
     threshold = "DEBUG" if level.upper() == "TRACE" else level.upper()
-    handler = ServerLog(sinks, LineFormatter(kind, run_id))
+    terminal = ShortFormatter(kind, run_id) if is_short(form, level) else None
+    handler = ServerLog(sinks, LineFormatter(kind, run_id), terminal)
     logging.basicConfig(level=threshold, handlers=[handler], force=True)
     # grpc.aio logs every cancelled call at DEBUG through asyncio; nothing of ours.
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     # At DEBUG it prints every header, those with credentials among them.
     logging.getLogger("hpack").setLevel(logging.WARNING)
+    # Each start and stop of a process is an event of ours already.
+    for name in ("gunicorn.error", "uvicorn.error"):
+        logging.getLogger(name).setLevel("WARNING" if threshold == "INFO" else threshold)
     sys.unraisablehook = _log_unraisable
     threading.excepthook = _log_thread_end
 

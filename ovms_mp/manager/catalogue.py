@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
 from ovms_mp.errors import Code, DeviceUnavailable, ModelLoadFailed, WorkerLost
+from ovms_mp.log import tell_people
 from ovms_mp.manager.client_text import without_paths
 from ovms_mp.manager.deployments import Deployments, Phase, endpoints_of, first_line, settings_of
 from ovms_mp.manager.known import KnownModel, KnownVersion
@@ -324,6 +325,9 @@ class Catalogue:
         entry.inputs, entry.outputs = deployment.inputs, deployment.outputs
         if entry.status.state is not State.AVAILABLE:
             self._to(entry, State.AVAILABLE)
+        tell_people(
+            _log, "Loaded %s/%d: %s", deployment.model_name, deployment.version, first_line(deployment.detail)
+        )
         _log.info(
             "event=available %s handle=%d %s",
             deployment.title,

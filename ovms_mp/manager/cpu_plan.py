@@ -43,6 +43,14 @@ class CpuPlan:
     shares: Mapping[str, tuple[CpuShare, ...]]
     lines: tuple[str, ...]
 
+    def summary(self) -> str:
+        """The plan on one line: ``2 cores: CPU on 0-1`` or ``4 cores: CPU on 0-1 and 2-3, GPU``."""
+        devices: list[str] = []
+        for device, shares in self.shares.items():
+            cores = " and ".join(core_text(share.cores) for share in shares if share.cores)
+            devices.append(f"{device} on {cores}" if cores else device)
+        return f"{self.lines[0].removeprefix('machine: ')}: {', '.join(devices)}"
+
 
 def make_plan(machine: Machine, devices: Sequence[str], cpu_workers: int) -> CpuPlan:
     """Divide the machine.

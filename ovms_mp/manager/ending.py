@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
+from ovms_mp.log import tell_people
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.wire.messages import Drain
 
@@ -44,6 +45,7 @@ class Ending:
     def begin(self, reason: str, fronts: Fronts, trials: Trials) -> None:
         """Ask gRPC fronts to finish, and REST fronts a moment later."""
         _log.info("event=stopping reason=%s grace_s=%g", reason, self._grace_s)
+        tell_people(_log, "Stopping (%s); requests in flight have %g s to end", reason, self._grace_s)
         # First of all, so that nothing that fails below can keep the server from ending.
         self._timers.call_after(self._grace_s, self._give_up)
         self._deadline_ns = time.monotonic_ns() + int(self._grace_s * 1e9)

@@ -120,15 +120,6 @@ class Fronts:
             not config.rest.port or ready[Kind.REST] >= config.rest.workers
         )
 
-    def announce(self, names: list[str]) -> None:
-        """Scripts of legacy users wait for these lines."""
-        text = ", ".join(repr(name) for name in names)
-        for protocol, port in (("gRPC", self._config.grpc.port), ("REST", self._config.rest.port)):
-            if port:
-                _log.info(
-                    "%s server listens on port %d and will be serving models: [%s]", protocol, port, text
-                )
-
     def greeted(self, child: Child, snapshot: RoutingSnapshot) -> None:
         """A front said hello; it is welcomed as soon as there is an arena for it."""
         self._waiting.append(child.child_id)

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import logging
 import secrets
+from dataclasses import replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ovms_mp import __version__
 from ovms_mp.errors import BootError, ExitCode
-from ovms_mp.log import check_log_path, configure_logging
+from ovms_mp.log import check_log_path, configure_logging, is_short, tell_people
 from ovms_mp.manager.descriptor_limit import raise_descriptor_limit
 from ovms_mp.manager.manager import Manager
 from ovms_mp.manager.sandbox import allow_thread_scheduling
@@ -31,15 +33,18 @@ def run_server(config: ServerConfig, notices: Sequence[str]) -> int:
         notices: What the user should know about the configuration; logged as warnings.
     """
     run_id = secrets.token_hex(4)
+    form = "SHORT" if is_short(config.log.form, config.log.level) else "EVENTS"
+    config = replace(config, log=replace(config.log, form=form))
     try:
         check_log_path(config.log.path)
     except (OSError, ValueError) as error:
-        configure_logging(config.log.level, "", "manager", run_id)
+        configure_logging(config.log.level, "", "manager", run_id, form)
         reason = getattr(error, "strerror", None) or error
         _log.error("event=boot_failed --log_path %s: %s", config.log.path, reason)
         return ExitCode.USAGE
-    configure_logging(config.log.level, config.log.path, "manager", run_id)
+    configure_logging(config.log.level, config.log.path, "manager", run_id, form)
     _log.info("event=starting version=%s", __version__)
+    tell_people(_log, "ovms_mp %s (OpenVINO %s)", __version__, version("openvino"))
     for notice in notices:
         _log.warning("event=configuration %s", notice)
     raise_descriptor_limit()

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import Steps, contain
 from ovms_mp.errors import DeviceUnavailable, ExitCode
-from ovms_mp.log import reopen_logs
+from ovms_mp.log import reopen_logs, tell_people
+from ovms_mp.manager.announcement import Announcement
 from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.ending import Ending
@@ -109,6 +110,7 @@ class Manager:
         self._workers.watch = self._catalogue.deployments
         self._quarantine = Quarantine(self._catalogue, self._staff)
         self._reloads = ReloadRequests()
+        self._announcement = Announcement(config)
         self._status = StatusSocket(self._poller, self._timers, lambda: status_document(self._snapshot()))
         self._phase = Phase.LOADING
         self._started_at = time.monotonic()
@@ -236,7 +238,7 @@ class Manager:
                     self.cannot_boot(reason)
             case Phase.STARTING_FRONTS if self._fronts.are_ready():
                 self._phase = Phase.SERVING
-                self._fronts.announce([config.name for config in self._catalogue.configs])
+                self._is_snapshot_due = True  # And with it what is served is told.
                 self._planning.poll()
             case Phase.STOPPING_FRONTS if not any(
                 self._supervisor.living(Kind.GRPC, Kind.REST, Kind.ARBITER)
@@ -245,6 +247,7 @@ class Manager:
                 self._ending.drain(Kind.WORKER)
             case Phase.STOPPING_WORKERS if not any(self._supervisor.living()):
                 _log.info("event=stopped")
+                tell_people(_log, "Stopped")
                 self._exit_code = self._final_code
             case _:
                 pass
@@ -263,6 +266,8 @@ class Manager:
             self._catalogue.epoch = self._epoch
             self._is_snapshot_due = True  # Again, should this raise.
             self._is_snapshot_due = not self._fronts.publish(self._snapshot())
+            if self._phase is Phase.SERVING:
+                self._announcement.tell(self._catalogue.records(), self._planning.notes())
         self._carry_on()
 
     def _carry_on(self) -> None:

@@ -57,6 +57,10 @@ class Planning:
         """Whether the configuration file may be half written and will be read again in a moment."""
         return self._config_file is not None and self._config_file.is_being_read
 
+    def notes(self) -> dict[str, list[str]]:
+        """What is odd about models' base paths, for people."""
+        return self._repository.notes()
+
     @property
     def config_error(self) -> ErrorRecord | None:
         """What is wrong with the configuration file as it is now."""

@@ -70,6 +70,7 @@ class Repository:
         self._arrivals: dict[tuple[str, int], _Arrival] = {}
         self._last: dict[str, tuple[Path, Look]] = {}
         self._told: dict[str, frozenset[str]] = {}
+        self._told_of: dict[str, Path] = {}
         self._told_polled: frozenset[str] = frozenset()
         self.took_s = 0.0
         """What watching and looking have taken since the last :meth:`arm`."""
@@ -154,6 +155,13 @@ class Repository:
         settled_at = arrival.seen_at + self._settle_s
         return None if settled_at <= now else settled_at
 
+    def notes(self) -> dict[str, list[str]]:
+        """What is odd about the base path of each model that was looked at, for people."""
+        return {
+            name: [f"{self._told_of[name]}: {text}" for text in sorted(texts)]
+            for name, texts in self._told.items()
+        }
+
     def forget(self, name: str) -> None:
         """A model is not configured any more."""
         self._told.pop(name, None)
@@ -176,3 +184,4 @@ class Repository:
         for text in sorted(texts - self._told.get(config.name, frozenset())):
             _log.warning("event=repository model=%s base_path=%s %s", config.name, config.base_path, text)
         self._told[config.name] = frozenset(texts)
+        self._told_of[config.name] = config.base_path

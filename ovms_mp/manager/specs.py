@@ -113,6 +113,7 @@ class SpecMaker:
             control_endpoint=self.control_endpoint,
             log_level=self.config.log.level,
             log_path=self.config.log.path,
+            log_format=self.config.log.form,
             heartbeat_interval_s=supervision.heartbeat_interval_s,
             boot_timeout_s=supervision.boot_timeout_s,
             arenas=self.arenas,

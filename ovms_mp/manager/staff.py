@@ -17,6 +17,7 @@ from msgspec import structs
 
 from ovms_mp.config import MEBIBYTE
 from ovms_mp.defects import contain
+from ovms_mp.log import tell_people
 from ovms_mp.manager.children import ChildState, Kind
 from ovms_mp.manager.cpu_plan import CpuPlan, make_plan
 from ovms_mp.wire.messages import Drain, encode
@@ -116,6 +117,7 @@ class Staff:
             self._plan = make_plan(self._machine, everything, self._config.engine.cpu_workers)
             for line in self._plan.lines:
                 _log.info("event=plan %s", line)
+            tell_people(_log, "%s", self._plan.summary())
             self._rebalance()
         for device in missing:
             for share in self._plan.shares[device]:

@@ -54,7 +54,9 @@ def run_child(
     # Ctrl-C reaches the whole process group, but when a child stops is the manager's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    configure_logging(spec.common.log_level, spec.common.log_path, title(spec), spec.common.run_id)
+    configure_logging(
+        spec.common.log_level, spec.common.log_path, title(spec), spec.common.run_id, spec.common.log_format
+    )
     take_log_signals()
     try:
         return body(spec)

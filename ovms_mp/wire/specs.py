@@ -41,6 +41,7 @@ class CommonSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     control_endpoint: str
     log_level: str
     log_path: str
+    log_format: str
     heartbeat_interval_s: float
     boot_timeout_s: float
     arenas: tuple[ArenaHandle, ...]

@@ -20,7 +20,9 @@ def main() -> int:
     except BootError as error:
         say(str(error))
         return ExitCode.BOOT_FAILED
-    configure_logging(spec.common.log_level, spec.common.log_path, "arbiter", spec.common.run_id)
+    configure_logging(
+        spec.common.log_level, spec.common.log_path, "arbiter", spec.common.run_id, spec.common.log_format
+    )
     RestApplication(spec).run()
     return ExitCode.CLEAN
 

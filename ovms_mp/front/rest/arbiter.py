@@ -152,7 +152,9 @@ class RestApplication(BaseApplication):
 def _post_fork(spec: RestSpec) -> Callable[[Arbiter, Worker], None]:
     def post_fork(arbiter: Arbiter, worker: Worker) -> None:
         die_with_parent(arbiter.pid)
-        configure_logging(spec.common.log_level, spec.common.log_path, "rest", spec.common.run_id)
+        configure_logging(
+            spec.common.log_level, spec.common.log_path, "rest", spec.common.run_id, spec.common.log_format
+        )
         for name in ("uvicorn", "uvicorn.error"):
             # uvicorn's worker class takes the handlers of gunicorn's log, which has none: lines without form.
             log = logging.getLogger(name)

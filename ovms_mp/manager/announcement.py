@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the log says when the doors open, and when it changes whether anything is served at all.
+
+Two forms: the line that scripts of OVMS users wait for, which names only models that are served or on their way; and
+one for people, which says what is served, what is not and why, and where to ask.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ovms_mp.log import tell_everybody, tell_people
+from ovms_mp.model.status import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ovms_mp.config import ServerConfig
+    from ovms_mp.wire.records import ModelRecord, VersionRecord
+
+_log = logging.getLogger(__name__)
+
+_MOST_NAMED = 10
+_COMING = (State.START, State.LOADING)
+
+
+class Announcement:
+    """Tells once, and again when the server begins or ceases to serve anything."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Prepare; nothing has been told."""
+        self._config = config
+        self._was_serving: bool | None = None
+        self._has_told_scripts = False
+
+    def tell(self, models: Sequence[ModelRecord], notes: Mapping[str, Sequence[str]]) -> None:
+        """Log what is served, if that is news.
+
+        Args:
+            models: As clients see them.
+            notes: What is odd about the base paths of models, by name.
+        """
+        names = [model.name for model in models if any(map(_is_promising, model.versions))]
+        if names and not self._has_told_scripts:
+            self._has_told_scripts = True
+            self._tell_scripts(names)
+        serving = _serving(models)
+        if self._was_serving is bool(serving):
+            return
+        self._was_serving = bool(serving)
+        missing = _missing(models, notes)
+        if serving:
+            without = f"; not serving {_some(missing)}" if missing else ""
+            text = f"Ready: {self._addresses()}  serving {_some(serving)}{without}"
+            tell_everybody(_log, logging.INFO, "%s", text)
+            tell_people(_log, "%s", self._example(serving[0].rpartition("/")[0]))
+        else:
+            text = f"Listening, but serving nothing: {_some(missing) or 'no models'}  {self._addresses()}"
+            tell_everybody(_log, logging.WARNING, "%s", text)
+
+    def _tell_scripts(self, names: Sequence[str]) -> None:
+        text = ", ".join(repr(name) for name in names)
+        for protocol, port in (("gRPC", self._config.grpc.port), ("REST", self._config.rest.port)):
+            if port:
+                _log.info(
+                    "%s server listens on port %d and will be serving models: [%s]", protocol, port, text
+                )
+
+    def _example(self, model: str) -> str:
+        """How to ask what just became ready."""
+        if not self._config.rest.port:
+            return "Ask: ovms_mp status"
+        return f"Ask: curl http://127.0.0.1:{self._config.rest.port}/v1/models/{model}/metadata  or: ovms_mp status"
+
+    def _addresses(self) -> str:
+        rest, grpc = self._config.rest, self._config.grpc
+        parts = []
+        if rest.port:
+            parts.append(f"REST http://{rest.bind_address.partition(',')[0].strip()}:{rest.port}")
+        if grpc.port:
+            parts.append(f"gRPC {grpc.bind_address.partition(',')[0].strip()}:{grpc.port}")
+        return "  ".join(parts)
+
+
+def _is_promising(version: VersionRecord) -> bool:
+    """Whether it is served, or may be in a moment."""
+    state = State(version.state)
+    return state is State.AVAILABLE or (state in _COMING and not version.error_code)
+
+
+def _serving(models: Sequence[ModelRecord]) -> list[str]:
+    return [
+        f"{model.name}/{version.version}"
+        for model in models
+        for version in model.versions
+        if version.state == State.AVAILABLE
+    ]
+
+
+def _missing(models: Sequence[ModelRecord], notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is not served, each with its reason."""
+    found: list[str] = []
+    for model in models:
+        failed = [version for version in model.versions if version.error_code]
+        found += [f"{model.name}/{version.version} ({version.error_message})" for version in failed]
+        loading = [version for version in model.versions if _is_promising(version)]
+        if not failed and not any(version.state == State.AVAILABLE for version in loading):
+            if loading:
+                found.append(f"{model.name} (still loading)")
+            else:
+                found.append(f"{model.name} ({'; '.join(notes.get(model.name, ())) or 'it has no version'})")
+    return found
+
+
+def _some(texts: Sequence[str]) -> str:
+    named = ", ".join(texts[:_MOST_NAMED])
+    return f"{named} and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else named
