@@ -34,7 +34,7 @@ LARGE = bytes(range(256)) * 8192
 
 
 async def echo(request: bytes, _deadline_ns: int) -> bytes:
-    return request
+    return bytes(request)
 
 
 async def count(call: Call) -> None:

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "log_sinks": set[str](),
     "places": {"errors"},
     "model": {"errors"},
-    "setting": {"errors"},
+    "setting": {"errors", "places"},
     "config": BASE | {"setting"},
     "model_keys": {"model"},
     "json_document": {"errors"},
