@@ -47,6 +47,9 @@ def arguments(zoo: ModelZoo, log: Path) -> list[str]:
         str(zoo.base_path("tiny")),
         "--log_path",
         str(log),
+        # gunicorn tells the signals that it takes at this level only.
+        "--log_level",
+        "DEBUG",
     ]
 
 

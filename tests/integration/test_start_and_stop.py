@@ -115,7 +115,14 @@ def test_missing_base_path_is_waited_for(
             "the new version serves",
         )
         tfs.forget(server.port)
-    assert server.log().count("does not exist; waiting for it") == 1
+    text = server.log()
+    assert (
+        len([line for line in text.splitlines() if "event=repository" in line and "waiting for it" in line])
+        == 1
+    )
+    assert text.count("Listening, but serving nothing: tiny (") == 1
+    # Scripts of OVMS users are not told that something is served before it is.
+    assert text.index("event=available") < text.index("gRPC server listens on port")
 
 
 def test_poll_interval_0_looks_only_when_asked(zoo: ModelZoo, tmp_path: Path, log_path: Path) -> None:

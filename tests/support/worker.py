@@ -87,6 +87,7 @@ class ChildUnderTest:
             control_endpoint=self.endpoint,
             log_level="INFO",
             log_path="",
+            log_format="EVENTS",
             heartbeat_interval_s=0.1,
             boot_timeout_s=60.0,
             arenas=arenas,

@@ -19,8 +19,12 @@ from ovms_mp.log import (
     LONGEST_TRACEBACK,
     LineFormatter,
     ServerLog,
+    ShortFormatter,
     check_log_path,
+    is_short,
     printable,
+    tell_everybody,
+    tell_people,
 )
 from ovms_mp.log_sinks import FileSink, Sink
 
@@ -157,6 +161,53 @@ def test_lost_lines_are_counted_and_reported_once() -> None:
     assert disk.messages() == ["1", "event=log_lines_lost count=3", "5", "6"]
     said = "event=log_write_failed to=disk reason=No space left on device; lines are lost until that is over"
     assert stderr.messages() == ["1", "2", said, "3", "4", "5", "6"]
+
+
+def test_a_terminal_gets_what_people_want_to_see_and_the_file_every_event() -> None:
+    terminal, file = Disk("terminal"), Disk("file")
+    log = logging.getLogger("test_a_terminal")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    handler = ServerLog([terminal, file], LineFormatter("kind", "r"), ShortFormatter("kind", "r"))
+    log.addHandler(handler)
+    try:
+        log.info("event=spawned")
+        log.warning("event=odd")
+        tell_people(log, "Loaded %s", "lin/1")
+        tell_everybody(log, logging.INFO, "Ready: %s", "here\x1b")
+    finally:
+        log.removeHandler(handler)
+
+    assert [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in terminal.lines] == [
+        "warning: event=odd\n",
+        "Loaded lin/1\n",
+        "Ready: here\\x1b\n",
+    ]
+    assert [PREFIX.sub("", line) for line in file.lines] == [
+        "event=spawned\n",
+        "event=odd\n",
+        "Ready: here\\x1b\n",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("form", "level", "is_terminal", "expected"),
+    [
+        ("AUTO", "INFO", True, True),
+        ("AUTO", "INFO", False, False),
+        ("AUTO", "DEBUG", True, False),
+        ("AUTO", "TRACE", True, False),
+        ("EVENTS", "INFO", True, False),
+        ("SHORT", "INFO", False, True),
+        ("SHORT", "DEBUG", False, True),
+    ],
+)
+def test_when_the_form_is_short(
+    form: str, level: str, is_terminal: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "isatty", lambda _: is_terminal)
+
+    assert is_short(form, level) is expected
 
 
 def test_nothing_is_told_where_nothing_can_be_written() -> None:

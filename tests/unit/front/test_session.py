@@ -91,6 +91,7 @@ def run() -> Iterator[Callable[[Callable[[FrontSession, PlayedManager], Awaitabl
         control_endpoint=endpoint,
         log_level="INFO",
         log_path="",
+        log_format="EVENTS",
         heartbeat_interval_s=0.01,
         boot_timeout_s=WITHIN_S,
         arenas=(ArenaHandle(descriptor, MIB),),

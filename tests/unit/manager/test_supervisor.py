@@ -104,6 +104,7 @@ def make_spec(child_id: str) -> ChildSpec:
         control_endpoint="e",
         log_level="INFO",
         log_path="",
+        log_format="EVENTS",
         heartbeat_interval_s=0.5,
         boot_timeout_s=60.0,
         arenas=(),

@@ -59,6 +59,7 @@ def run(endpoint: str, deed: str, parent_pid: int = 0) -> subprocess.CompletedPr
         control_endpoint=endpoint,
         log_level="INFO",
         log_path="",
+        log_format="EVENTS",
         heartbeat_interval_s=1.0,
         boot_timeout_s=1.0,
         arenas=(),

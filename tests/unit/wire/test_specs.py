@@ -30,6 +30,7 @@ COMMON = CommonSpec(
     control_endpoint="ipc://@x",
     log_level="INFO",
     log_path="",
+    log_format="EVENTS",
     heartbeat_interval_s=0.5,
     boot_timeout_s=60.0,
     arenas=(ArenaHandle(5, 1 << 30), ArenaHandle(6, 1 << 30)),

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the log says when the doors open: for scripts, and for people."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ovms_mp.config import GrpcConfig, RestConfig, ServerConfig
+from ovms_mp.manager.announcement import Announcement
+from ovms_mp.model.status import State
+from ovms_mp.wire.records import ModelRecord, VersionRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BOTH = ServerConfig(models=(), grpc=GrpcConfig(port=9000), rest=RestConfig(port=8000))
+
+
+def version(number: int, state: State, error: str = "") -> VersionRecord:
+    return VersionRecord(number, state, 2 if error else 0, error, 0, (), 0, "", (), ())
+
+
+def model(name: str, *versions: VersionRecord) -> ModelRecord:
+    return ModelRecord(name, 0, versions)
+
+
+SERVED = model("lin", version(1, State.AVAILABLE))
+LOADING = model("big", version(1, State.LOADING))
+FAILED = model("bad", version(3, State.LOADING, "no such layer"))
+EMPTY = model("typo")
+NOTES = {"typo": ["/typo: does not exist; waiting for it"]}
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    caplog.set_level(logging.INFO)
+    return lambda: caplog.messages
+
+
+def tell(*told: tuple[ModelRecord, ...], config: ServerConfig = BOTH) -> None:
+    announcement = Announcement(config)
+    for models in told:
+        announcement.tell(models, NOTES)
+
+
+def test_what_is_served_and_where(said: Callable[[], list[str]]) -> None:
+    tell((SERVED,))
+
+    assert said() == [
+        "gRPC server listens on port 9000 and will be serving models: ['lin']",
+        "REST server listens on port 8000 and will be serving models: ['lin']",
+        "Ready: REST http://0.0.0.0:8000  gRPC [::]:9000  serving lin/1",
+        "Ask: curl http://127.0.0.1:8000/v1/models/lin/metadata  or: ovms_mp status",
+    ]
+
+
+def test_what_is_not_served_and_why(said: Callable[[], list[str]]) -> None:
+    tell((SERVED, FAILED, EMPTY, LOADING, model("new")))
+
+    (line,) = [text for text in said() if text.startswith("Ready: ")]
+    assert line.endswith(
+        "serving lin/1; not serving bad/3 (no such layer), typo (/typo: does not exist; waiting for it), "
+        "big (still loading), new (it has no version)"
+    )
+
+
+@pytest.mark.parametrize(
+    "models", [(EMPTY,), (FAILED,), (EMPTY, FAILED), (model("old", version(1, State.END)),), ()]
+)
+def test_scripts_are_not_told_that_nothing_is_served(
+    models: tuple[ModelRecord, ...], said: Callable[[], list[str]]
+) -> None:
+    tell(models)
+
+    (line,) = said()
+    assert line.startswith("Listening, but serving nothing: ")
+    assert "REST http://0.0.0.0:8000" in line
+
+
+def test_what_is_still_loading_is_promised_to_scripts(said: Callable[[], list[str]]) -> None:
+    tell((LOADING, EMPTY))
+
+    assert said()[0].endswith("will be serving models: ['big']")
+    assert said()[2].startswith("Listening, but serving nothing: big (still loading), typo (")
+
+
+def test_only_news_is_told(said: Callable[[], list[str]]) -> None:
+    tell((EMPTY,), (EMPTY,), (EMPTY, SERVED), (EMPTY, SERVED, FAILED), (EMPTY,), (EMPTY,), (SERVED,))
+
+    people = [text.partition(":")[0] for text in said() if not text.startswith(("gRPC", "REST", "Ask"))]
+    assert people == ["Listening, but serving nothing", "Ready", "Listening, but serving nothing", "Ready"]
+    assert sum(text.startswith("gRPC server listens") for text in said()) == 1
+
+
+def test_one_protocol(said: Callable[[], list[str]]) -> None:
+    tell((SERVED,), config=ServerConfig(models=(), grpc=GrpcConfig(port=9000), rest=RestConfig(port=0)))
+
+    assert said() == [
+        "gRPC server listens on port 9000 and will be serving models: ['lin']",
+        "Ready: gRPC [::]:9000  serving lin/1",
+        "Ask: ovms_mp status",
+    ]
+
+
+def test_many_are_counted(said: Callable[[], list[str]]) -> None:
+    tell(tuple(model(f"m{number}", version(1, State.AVAILABLE)) for number in range(13)))
+
+    (line,) = [text for text in said() if text.startswith("Ready: ")]
+    assert line.endswith("m9/1 and 3 more")
