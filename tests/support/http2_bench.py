@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ovms_mp.errors import NoFreeSlot
+from ovms_mp.front import inflate
 from ovms_mp.front.dispatch import Lease
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2.call import Call
@@ -126,6 +127,7 @@ async def replay(bench: Bench, steps: Sequence[tuple[bytes, int]]) -> bytes:
         AssertionError: Something is left when the connection has ended, or the output is no whole frames.
     """
     asyncio.get_running_loop().set_default_executor(InlineExecutor())
+    inflate._unpacking = InlineExecutor()
     now_ns = time.monotonic_ns()
     connection = bench.connect(now_ns)
     output = bytearray()
