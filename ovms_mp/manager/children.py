@@ -81,6 +81,7 @@ class Child:
         pidfd: Descriptor that becomes readable when the process has ended; also the race-free way to signal
             it, where the kernel gives one (:mod:`ovms_mp.manager.processes`).
         status: Once it has ended, its exit code, or minus the signal; None if unknown.
+        killed_for: Why the supervisor ended it; empty where it did not.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Child:
     is_waiting: bool = False
     ready_at: float = 0.0
     status: int | None = None
+    killed_for: str = ""
 
     @property
     def was_ready(self) -> bool:

@@ -326,6 +326,8 @@ class Manager:
         child = self._supervisor.find(name)
         if isinstance(message, Hello):
             is_followed = contain("manager.message", name, self._greet, message)
+        elif isinstance(message, Heartbeat):
+            is_followed = child is None or contain("manager.message", name, self._beat, child, message)
         else:
             is_followed = child is None or contain(
                 "manager.message", name, self._take_message, child, message
@@ -337,10 +339,11 @@ class Manager:
         elif isinstance(message, Hello):  # Of a REST front, which its arbiter has started.
             self._timers.call_after(_GREET_AGAIN_S, partial(self._greet, message))
 
+    def _beat(self, child: Child, message: Heartbeat) -> None:
+        self._supervisor.beat(child, message.progress, message.in_flight, message.oldest_run_s)
+
     def _take_message(self, child: Child, message: object) -> None:
         match message:
-            case Heartbeat():
-                self._supervisor.beat(child, message.progress, message.in_flight, message.oldest_run_s)
             case Ready(detail=detail):
                 self._child_ready(child, detail)
             case BootFailed(error=error):

@@ -268,6 +268,7 @@ class Supervisor:
                 child.pid,
                 limit,
             )
+            child.killed_for = f"no heartbeat within {limit}"
             child.signal(signal.SIGKILL)
         elif standstill > self._settings.stuck_timeout_s:
             limit = f"{self._settings.stuck_timeout_s:g} s (--stuck_timeout_s)"
@@ -277,6 +278,7 @@ class Supervisor:
                 child.pid,
                 limit,
             )
+            child.killed_for = f"no progress within {limit}"
             child.signal(signal.SIGKILL)
 
     def collect(self, readable: set[int]) -> None:
@@ -297,7 +299,7 @@ class Supervisor:
         child.to(ChildState.EXITED)
         if child.kind is Kind.REST:
             self._orphans.add(child.pid)
-        reason = exit_text(status)
+        reason = f"ended for {child.killed_for}" if child.killed_for else exit_text(status)
         if previous is ChildState.DRAINING or (child.kind is Kind.PROBE and status == 0):
             _log.info("event=exited child=%s pid=%d %s", child.child_id, child.pid, reason)
         else:

@@ -164,9 +164,10 @@ def _sized(*sizes: int) -> dict[str, object]:
 
 
 BAD_TENSORS = (
-    _bad("long content, shape too small", "'x'", f"{COUNT * 4} bytes", "40", tensorShape=_sized(1, 10)),
+    _bad("long content, shape too small", "'x'", f"{COUNT * 4} bytes", "40", tensorShape=_sized(10)),
+    _bad("long content, too many dimensions", "'x'", "[1, 10]", tensorShape=_sized(1, 10)),
     _bad("long content, shape too large", f"{COUNT * 4} bytes", tensorShape=_sized(COUNT + 1)),
-    _bad("long content of a scalar", f"{COUNT * 4} bytes", tensorShape={}),
+    _bad("long content of a scalar", "'x'", "[]", tensorShape={}),
     _bad("long content of no rank", "unknown rank", tensorShape={"unknownRank": True}),
     _bad("long content, negative dimension", "negative", tensorShape=_sized(-1, COUNT)),
     _bad("long string tensor", "'x'", "DT_STRING", dtype="DT_STRING"),

@@ -131,7 +131,7 @@ MANAGER = [
     Fault("manager.staff:Staff.adjust"),
     Fault("manager.staff:Staff.advance"),
     Fault("manager.repository:list_versions"),
-    Fault("manager.reload:parse_config_file", action="config"),
+    Fault("manager.reload:read_config_file", action="config"),
     Fault("manager.planning:ConfigFile.read_if_changed"),
     Fault("manager.deployments:Deployments.state_changed", action="version"),
     Fault("manager.deployments:Deployments._unload", action="version"),

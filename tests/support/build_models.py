@@ -25,6 +25,7 @@ def main() -> None:
         "nonzero": _nonzero(),
         "scalar": _scalar(),
         "slow": _slow(),
+        "steps": _steps(),
         "plus_two": _plus_two(),
         "sum": _sum(),
         **{f"id_{dtype}": _identity(dtype) for dtype in DTYPES},
@@ -108,6 +109,20 @@ def _slow() -> ov.Model:
         node = ops.matmul(node, matrix, False, False)
     mean = ops.reduce_mean(node, np.array([0, 1]), False)
     return ov.Model([_result("y", ops.unsqueeze(mean, np.array(0)))], [x], "slow")
+
+
+def _steps() -> ov.Model:
+    """Adds 1 as often as the request says, one after the other."""
+    count = _parameter("count", [1], ov.Type.i32)
+    before = ops.parameter([1], np.float32)
+    after = ops.add(before, np.float32(1))
+    goes_on = ops.constant(np.array([True]))
+    loop = ops.loop(ops.squeeze(count, np.array(0)), ops.constant(np.array(True)))
+    loop.set_function(ov.Model([ops.result(goes_on), ops.result(after)], [before]))
+    loop.set_special_body_ports([-1, 0])
+    loop.set_merged_input(before, ops.constant(np.zeros(1, np.float32)).output(0), after.output(0))
+    total = loop.get_iter_value(after.output(0), -1)
+    return ov.Model([_result("y", ops.add(total, np.float32(0)))], [count], "steps")
 
 
 def _onnx_tiny(directory: Path) -> None:

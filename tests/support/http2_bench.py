@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ovms_mp.errors import NoFreeSlot
+from ovms_mp.front import inflate
 from ovms_mp.front.dispatch import Lease
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2.call import Call
@@ -17,6 +18,7 @@ from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.frames import ErrorCode
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
 from ovms_mp.front.grpc.http2.methods import Streaming, Unary
+from ovms_mp.front.tfs.decode import decode_predict
 from ovms_mp.front.tfs.predict_sink import PlacedCall, PredictSink
 from ovms_mp.wire.allocator import ArenaAllocator
 from tests.support.http2_peer import PREDICT, STATUS
@@ -76,11 +78,12 @@ class Bench:
         self._allocator.release(lease.offset_bytes)
 
     async def _predict(self, request: Any, _deadline_ns: int) -> Gathered:  # Any: as Unary's handler
-        placed: PlacedCall = request
+        call = request.call if isinstance(request, PlacedCall) else decode_predict(bytes(request))
         try:
-            octets = b"".join(bytes(tensor.values) for tensor in placed.call.inputs.values())
+            octets = b"".join(bytes(tensor.values) for tensor in call.inputs.values())
         finally:
-            placed.release()
+            if isinstance(request, PlacedCall):
+                request.release()
         self.unreleased += 1
         return Gathered([octets[: 1 << 16], memoryview(octets)], self._released)
 
@@ -124,6 +127,7 @@ async def replay(bench: Bench, steps: Sequence[tuple[bytes, int]]) -> bytes:
         AssertionError: Something is left when the connection has ended, or the output is no whole frames.
     """
     asyncio.get_running_loop().set_default_executor(InlineExecutor())
+    inflate._unpacking = InlineExecutor()
     now_ns = time.monotonic_ns()
     connection = bench.connect(now_ns)
     output = bytearray()

@@ -93,8 +93,8 @@ DEVICES = (
     _device("gpu", "GPU", OnDevice("GPU", PLUS_ONE, _missing("GPU"))),
     _device("gpu_1", "GPU.1", OnDevice("GPU.1", PLUS_ONE, _missing("GPU.1"))),
     _device("npu", "NPU", OnDevice("NPU", PLUS_ONE, _missing("NPU"))),
-    # OpenVINO 2026.4 does not fall back where the GPU plugin cannot be loaded at all, so neither do we.
-    _device("auto_gpu_cpu", "AUTO:GPU,CPU", OnDevice("GPU", PLUS_ONE, _missing("GPU"))),
+    # Where there is no GPU, the candidate that exists is taken.
+    _device("auto_gpu_cpu", "AUTO:GPU,CPU", PLUS_ONE),
     _device("hetero_gpu_cpu", "HETERO:GPU,CPU", OnDevice("GPU", PLUS_ONE, _missing("GPU"))),
     _device("multi_gpu_cpu", "MULTI:GPU,CPU", OnDevice("GPU", PLUS_ONE, _missing("GPU"))),
     _device("nvidia", "NVIDIA", OnDevice("NVIDIA", PLUS_ONE, _missing("NVIDIA"))),

@@ -30,27 +30,36 @@ def file_name(target: str) -> str:
     return target.replace(":", "-")
 
 
+_left: dict[str, int] = {}
+"""Calls of this process that are still to raise."""
+
+
 def fire(target: str) -> None:
-    """Raise if the target is armed; each arming raises in so many calls, whichever processes make them."""
+    """Raise if the target is armed; each arming raises in so many calls of the process that comes first."""
+    left = _left.pop(target, 0) or claim(target)
+    if not left:
+        return
+    if left > 1:
+        _left[target] = left - 1
+    with open(os.path.join(FIRED, file_name(target)), "a") as file:
+        file.write(f"{os.getpid()}\n")
+    raise InjectedFault(target)
+
+
+def claim(target: str) -> int:
+    """How many calls are to raise, if the target is armed and no other process was quicker; else 0."""
     armed = os.path.join(ARMED, file_name(target))
     if not os.path.exists(armed):
-        return
+        return 0
     claimed = f"{armed}.{os.getpid()}.{threading.get_ident()}"
     try:
         os.rename(armed, claimed)
     except FileNotFoundError:
-        return  # Another process was quicker.
+        return 0
     with open(claimed) as file:
-        left = int(file.read()) - 1
-    if left:
-        with open(claimed, "w") as file:
-            file.write(str(left))
-        os.rename(claimed, armed)
-    else:
-        os.unlink(claimed)
-    with open(os.path.join(FIRED, file_name(target)), "a") as file:
-        file.write(f"{os.getpid()}\n")
-    raise InjectedFault(target)
+        count = int(file.read())
+    os.unlink(claimed)
+    return count
 
 
 def wrap(function: Callable[..., Any], target: str) -> Callable[..., Any]:
