@@ -121,8 +121,8 @@ def test_missing_base_path_is_waited_for(
         == 1
     )
     assert text.count("Listening, but serving nothing: tiny (") == 1
-    # Scripts of OVMS users are not told that something is served before it is.
-    assert text.index("event=available") < text.index("gRPC server listens on port")
+    # Scripts of OVMS users are told when something is on its way, not before.
+    assert text.index("event=trying") < text.index("gRPC server listens on port")
 
 
 def test_poll_interval_0_looks_only_when_asked(zoo: ModelZoo, tmp_path: Path, log_path: Path) -> None:
