@@ -122,7 +122,10 @@ def test_missing_base_path_is_waited_for(
     )
     assert text.count("Listening, but serving nothing: tiny (") == 1
     # Scripts of OVMS users are told when something is on its way, not before.
-    assert text.index("event=trying") < text.index("gRPC server listens on port")
+    nothing, promise, ready = (
+        text.index(line) for line in ("Listening, but", "gRPC server listens on", "Ready: ")
+    )
+    assert nothing < promise < ready
 
 
 def test_poll_interval_0_looks_only_when_asked(zoo: ModelZoo, tmp_path: Path, log_path: Path) -> None:
