@@ -12,6 +12,7 @@ import falcon
 from ovms_mp.errors import DeadlineExceeded, MalformedPayload, RequestTooLarge
 from ovms_mp.front.budget import unpacked_limit
 from ovms_mp.front.inflate import GZIP_WINDOW, inflate
+from ovms_mp.front.rest.early import CYCLE
 
 if TYPE_CHECKING:
     from falcon.asgi import Request
@@ -55,19 +56,30 @@ async def read_body(
     length = request.content_length
     if length is not None and length > limit_bytes:
         raise _too_large(f"{length} bytes", limit_bytes, limits)
-    try:
-        async with asyncio.timeout(limits.request_timeout_s):
-            body = await _received(request, limit_bytes, limits, share)
-    except TimeoutError:
-        raise DeadlineExceeded(
-            f"the request's body did not arrive within {limits.request_timeout_s:g} s (--request_timeout_s)"
-        ) from None
+    cycle = request.scope.get(CYCLE)
+    if cycle is not None and not cycle.more_body:
+        # PERF: a timeout costs 4 us, a twentieth of a small request; nothing has to be waited for here.
+        body = await _received(request, limit_bytes, limits, share)
+    else:
+        body = await _received_in_time(request, limit_bytes, limits, share)
     if not is_packed:
         return body
     limit_bytes = unpacked_limit(len(body), bound_bytes, limits.max_unpacked_bytes, limits.max_message_bytes)
     plain = await unpack_gzip(body, limit_bytes, share)
     share.shrink(len(body))
     return plain
+
+
+async def _received_in_time(
+    request: Request, limit_bytes: int, limits: FrontLimits, share: BodyShare
+) -> bytes | bytearray:
+    try:
+        async with asyncio.timeout(limits.request_timeout_s):
+            return await _received(request, limit_bytes, limits, share)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"the request's body did not arrive within {limits.request_timeout_s:g} s (--request_timeout_s)"
+        ) from None
 
 
 async def _received(

@@ -25,7 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.rest.connections import SWEEP_INTERVAL_S
-from ovms_mp.front.rest.early import IS_GONE
+from ovms_mp.front.rest.early import CYCLE, IS_GONE
 
 if TYPE_CHECKING:
     import asyncio
@@ -284,6 +284,7 @@ class RestProtocol(HttpToolsProtocol):
     def _start_asgi_task(
         self, cycle: RequestResponseCycle, app: Any
     ) -> None:  # Any: uvicorn's own name of it.
+        cast("dict[str, Any]", cycle.scope)[CYCLE] = cycle
         task = self.loop.create_task(cycle.run_asgi(app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from ovms_mp import errors
-from ovms_mp.defects import contain
+from ovms_mp.defects import report
 from ovms_mp.front.flow import current_flow
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.encodings import pack, too_large, unpack
@@ -238,17 +238,17 @@ class Call(Stream):
         except Exception as error:
             failure = error
         self._task = None  # What ends the call is not to be cancelled by its end.
-        if not contain("grpc.finish", f"call {self.id}", self._end, failure):
+        try:
+            if failure is None:
+                self.finish(None, "")
+            else:
+                self._fail(failure)
+        except Exception as error:
+            report("grpc.finish", error, f"call {self.id}")
             self._connection.reset(self.id, ErrorCode.INTERNAL_ERROR)
             self._wake()
         # An error refers to this frame by its traceback, and with it to the request: a circle, if it stayed here.
         del failure
-
-    def _end(self, failure: Exception | None) -> None:
-        if failure is None:
-            self.finish(None, "")
-        else:
-            self._fail(failure)
 
     async def _request(self, method: Unary) -> Any:  # Any: each method has its own type of request.
         if self.sink is None:
