@@ -57,9 +57,14 @@ async def read_body(
     if length is not None and length > limit_bytes:
         raise _too_large(f"{length} bytes", limit_bytes, limits)
     cycle = request.scope.get(CYCLE)
+    body: bytes | bytearray
     if cycle is not None and not cycle.more_body:
-        # PERF: a timeout costs 4 us, a twentieth of a small request; nothing has to be waited for here.
-        body = await _received(request, limit_bytes, limits, share)
+        # PERF: nothing is waited for here. A timeout costs 4 us and taking it piece by piece 3, of the 90 of a small
+        # request.
+        body = await request.stream.read(limit_bytes + 1)
+        share.grow(len(body))
+        if len(body) > limit_bytes:
+            raise _too_large(f"more than {limit_bytes} bytes", limit_bytes, limits)
     else:
         body = await _received_in_time(request, limit_bytes, limits, share)
     if not is_packed:
