@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -60,7 +61,7 @@ def compare(scenario: Scenario, root: Path, other: str, rounds: int) -> dict[str
 
 def say_result(scenario: Scenario, found: dict[str, list[Measurement]]) -> int:
     """Print what both did; how many requests failed."""
-    rows = [("server", "req/s", "p50 ms", "p99 ms", "failed")]
+    rows = [("server", "req/s", "p50 ms", "p99 ms", "failed", "processor time a request, us")]
     for name, figures in found.items():
         rows.append(
             (
@@ -69,6 +70,10 @@ def say_result(scenario: Scenario, found: dict[str, list[Measurement]]) -> int:
                 spread([figure.p50_ms for figure in figures if figure.p50_ms is not None], ".3f"),
                 spread([figure.p99_ms for figure in figures if figure.p99_ms is not None], ".2f"),
                 str(sum(figure.unsuccessful for figure in figures)),
+                ", ".join(
+                    f"{kind} {statistics.median(figure.cpu_us[kind] for figure in figures):.1f}"
+                    for kind in figures[0].cpu_us
+                ),
             )
         )
     pairs = list(zip(found[_THIS], found[_OTHER], strict=True))

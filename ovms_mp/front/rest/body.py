@@ -56,7 +56,7 @@ async def read_body(
     length = request.content_length
     if length is not None and length > limit_bytes:
         raise _too_large(f"{length} bytes", limit_bytes, limits)
-    cycle = request.scope.get(CYCLE)
+    cycle = request.scope.pop(CYCLE, None)  # It refers to the scope: a circle, if it stayed there.
     body: bytes | bytearray
     if cycle is not None and not cycle.more_body:
         # PERF: nothing is waited for here. A timeout costs 4 us and taking it piece by piece 3, of the 90 of a small

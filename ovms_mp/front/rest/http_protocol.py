@@ -284,7 +284,9 @@ class RestProtocol(HttpToolsProtocol):
     def _start_asgi_task(
         self, cycle: RequestResponseCycle, app: Any
     ) -> None:  # Any: uvicorn's own name of it.
-        cast("dict[str, Any]", cycle.scope)[CYCLE] = cycle
+        scope = cast("dict[str, Any]", cycle.scope)
+        if scope["method"] == "POST":
+            scope[CYCLE] = cycle
         task = self.loop.create_task(cycle.run_asgi(app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
