@@ -260,26 +260,22 @@ class Supervisor:
         standstill = now - max(child.progress_at, child.spawned_at) if child.in_flight else 0.0
         # One run that never ends is stuck, too, whatever is answered beside it.
         standstill = max(standstill, child.oldest_run_s)
-        if silence > self._settings.heartbeat_timeout_s:
-            limit = f"{self._settings.heartbeat_timeout_s:g} s (--heartbeat_timeout_s)"
-            _log.error(
-                "event=silent child=%s pid=%d no heartbeat within %s; killing",
-                child.child_id,
-                child.pid,
-                limit,
+        settings = self._settings
+        if silence > settings.heartbeat_timeout_s:
+            self._kill(
+                child,
+                "silent",
+                f"no heartbeat within {settings.heartbeat_timeout_s:g} s (--heartbeat_timeout_s)",
             )
-            child.killed_for = f"no heartbeat within {limit}"
-            child.signal(signal.SIGKILL)
-        elif standstill > self._settings.stuck_timeout_s:
-            limit = f"{self._settings.stuck_timeout_s:g} s (--stuck_timeout_s)"
-            _log.error(
-                "event=stuck child=%s pid=%d no progress within %s; killing",
-                child.child_id,
-                child.pid,
-                limit,
+        elif standstill > settings.stuck_timeout_s:
+            self._kill(
+                child, "stuck", f"no progress within {settings.stuck_timeout_s:g} s (--stuck_timeout_s)"
             )
-            child.killed_for = f"no progress within {limit}"
-            child.signal(signal.SIGKILL)
+
+    def _kill(self, child: Child, event: str, reason: str) -> None:
+        _log.error("event=%s child=%s pid=%d %s; killing", event, child.child_id, child.pid, reason)
+        child.killed_for = reason
+        child.signal(signal.SIGKILL)
 
     def collect(self, readable: set[int]) -> None:
         """Reap every child whose pidfd is readable; tell the observer; respawn."""
