@@ -15,12 +15,13 @@ import pytest
 
 from ovms_mp.demo import digits
 from tests.support.ledger import MARK, Ledger, assert_nothing_left
-from tests.support.models import ModelZoo, build_resnet50, run_builder
+from tests.support.models import ModelCache, ModelZoo
 from tests.support.server import Server
 from tests.support.tfs_client import TfsClient
+from tests.support.turns import turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
 os.environ[MARK[0]] = MARK[1]
@@ -28,27 +29,35 @@ PROCESS_TESTS = ("integration", "fault", "conformance")
 
 
 @pytest.fixture(scope="session")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> ModelZoo:
-    """Small real models, built once by a process of its own."""
-    return ModelZoo.build(tmp_path_factory.mktemp("zoo"))
+def model_cache(pytestconfig: pytest.Config) -> ModelCache:
+    """Models that are built once, by processes of their own."""
+    cache = pytestconfig.cache
+    assert cache is not None
+    return ModelCache(cache.mkdir("models"))
 
 
 @pytest.fixture(scope="session")
-def resnet50(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Base path of the ResNet-50 topology with fixed random weights."""
-    return build_resnet50(tmp_path_factory.mktemp("resnet50"))
+def zoo(model_cache: ModelCache) -> ModelZoo:
+    """Small real models."""
+    return ModelZoo(model_cache.get("tests.support.build_models"))
 
 
 @pytest.fixture(scope="session")
-def formats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def resnet50(model_cache: ModelCache) -> Path:
+    """Base path of the ResNet-50 topology with fixed random weights. Input ``image`` f32 [1,3,224,224]."""
+    return model_cache.get("perf.model_builder", "resnet50", "--root") / "models" / "resnet50"
+
+
+@pytest.fixture(scope="session")
+def formats(model_cache: ModelCache) -> Path:
     """Base paths of one model in formats that are not OpenVINO's; TensorFlow takes half a minute for them."""
-    return run_builder("tests.support.build_formats", tmp_path_factory.mktemp("formats"))
+    return model_cache.get("tests.support.build_formats")
 
 
 @pytest.fixture(scope="session")
-def settings_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def settings_models(model_cache: ModelCache) -> Path:
     """Base paths of the models that only the settings need."""
-    return run_builder("tests.support.build_settings_models", tmp_path_factory.mktemp("settings_models"))
+    return model_cache.get("tests.support.build_settings_models")
 
 
 @pytest.fixture(scope="session")
@@ -105,13 +114,58 @@ def log_path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a process test that leaves a process, a socket, shared memory or a descriptor behind."""
-    path = str(request.path)
-    if not any(f"/tests/{kind}/" in path for kind in PROCESS_TESTS):
+    if not _is_process_test(request.node):
         yield
         return
     before = Ledger.take()
     yield
     assert_nothing_left(before, count_descriptors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes long comes first and what wants quiet last; tests that share a server stay in one process.
+
+    After pytest-randomly, whose order remains otherwise.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=_rank)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes share the tests: one more than cores, as most tests wait most of their time."""
+    return min(len(os.sched_getaffinity(0)) + 1, 8)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Wait for the test's turn; its time-out begins after that."""
+    cache = item.config.cache
+    if cache is None or not hasattr(item.config, "workerinput"):
+        return (yield)
+    with turn(cache.mkdir("turns"), alone=item.get_closest_marker("quiet") is not None):
+        return (yield)
+
+
+def _group(item: pytest.Item) -> str:
+    """Tests of one group run in one process, one after the other."""
+    if not _is_process_test(item):
+        return str(item.path)
+    assert isinstance(item, pytest.Function)
+    fixtures = item._fixtureinfo.name2fixturedefs
+    if "shared_server" in fixtures:
+        return "shared_server"
+    if any(definitions[-1].scope == "module" for definitions in fixtures.values()):
+        return str(item.path)
+    return item.nodeid
+
+
+def _rank(item: pytest.Item) -> tuple[bool, bool]:
+    return item.get_closest_marker("quiet") is not None, not _is_process_test(item)
+
+
+def _is_process_test(item: pytest.Item) -> bool:
+    return any(f"/tests/{kind}/" in str(item.path) for kind in PROCESS_TESTS)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

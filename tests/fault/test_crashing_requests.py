@@ -21,7 +21,6 @@ from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 from tests.support import rest_client
 from tests.support.ledger import Ledger, assert_nothing_left
 from tests.support.load import PREDICT, Load
-from tests.support.models import run_builder
 from tests.support.server import Server
 from tests.support.waiting import eventually
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.models import ModelZoo
+    from tests.support.models import ModelCache, ModelZoo
 
 MIB = 1 << 20
 FAR_OUT = 10**9
@@ -97,8 +96,8 @@ def is_served(server: Server, model: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def models(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = run_builder("tests.support.build_crash_models", tmp_path_factory.mktemp("crash_models"))
+def models(zoo: ModelZoo, model_cache: ModelCache) -> dict[str, Path]:
+    root = model_cache.get("tests.support.build_crash_models")
     return {
         "tiny": zoo.base_path("tiny"),
         "slow": zoo.base_path("slow"),

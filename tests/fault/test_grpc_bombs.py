@@ -122,6 +122,7 @@ class Beside:
         return float(np.percentile(self.took_ms[attacked], 99))
 
 
+@pytest.mark.quiet
 @pytest.mark.timeout(600)
 def test_bombs_are_refused_and_others_do_not_notice(
     server: Server, bomber: Bomber, fault_seconds: float

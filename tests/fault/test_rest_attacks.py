@@ -72,6 +72,7 @@ def time_to_ask(client: Client, count: int = 100) -> None:
 # Bodies.
 
 
+@pytest.mark.quiet
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("model", ["tiny", "id_f32"])
 @pytest.mark.parametrize("name", BODIES)

@@ -37,6 +37,7 @@ def test_heartbeat_survives_a_long_inference(zoo: ModelZoo, log_path: Path) -> N
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.quiet
 def test_work_without_progress_is_stuck(zoo: ModelZoo, log_path: Path, tfs: TfsClient) -> None:
     """A run that does not end, on the worker and on its successor, is answered with the reason; so is its like."""
     flags = ("--stuck_timeout_s", "0.7", "--heartbeat_interval_s", "0.1", "--retry_window_s", "10")

@@ -14,7 +14,6 @@ import pytest
 
 from tests.support import rest_client
 from tests.support.ledger import Ledger, assert_nothing_left
-from tests.support.models import run_builder
 from tests.support.server import Server
 from tests.support.tensors import content, typed
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ovms_mp.model.dtypes import AnyArray
+    from tests.support.models import ModelCache
     from tests.support.tensors import Document
     from tests.support.tfs_client import TfsClient
 
@@ -41,8 +41,8 @@ HUGE = 1 << 62
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_builder("tests.support.build_exact_models", tmp_path_factory.mktemp("exact_models"))
+def models(model_cache: ModelCache) -> Path:
+    return model_cache.get("tests.support.build_exact_models")
 
 
 def config_file(models: Path, directory: Path, names: list[str]) -> Path:

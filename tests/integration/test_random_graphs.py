@@ -23,7 +23,6 @@ from ovms_mp.wire.messages import (
     encode,
 )
 from ovms_mp.wire.records import TensorRef
-from tests.support.models import run_builder
 from tests.support.random_graphs import build_random_graphs
 from tests.support.worker import WorkerUnderTest, settings
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.models import ModelCache
     from tests.support.random_graphs import Call, Graph
 
 CHUNK = 300
@@ -118,8 +118,8 @@ def differences(worker: WorkerUnderTest, graphs: list[Graph], caller: Caller) ->
 
 
 @pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerUnderTest]:
-    models = run_builder("tests.support.build_worker_models", tmp_path_factory.mktemp("worker_models"))
+def worker(model_cache: ModelCache, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerUnderTest]:
+    models = model_cache.get("tests.support.build_worker_models")
     with WorkerUnderTest(tmp_path_factory.mktemp("worker") / "log") as worker:
         assert worker.load(PATTERNS, models / "patterns" / "1" / "model.xml", settings()).error is None
         yield worker

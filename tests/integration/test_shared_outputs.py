@@ -15,7 +15,6 @@ import pytest
 
 from tests.support import rest_client
 from tests.support.ledger import Ledger, assert_nothing_left
-from tests.support.models import run_builder
 from tests.support.server import Server
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ovms_mp.model.dtypes import AnyArray
+    from tests.support.models import ModelCache
     from tests.support.tfs_client import TfsClient
 
 Arrays: TypeAlias = "dict[str, AnyArray]"
@@ -79,8 +79,8 @@ CASES: dict[str, Callable[[int], tuple[Arrays, Arrays]]] = {
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_builder("tests.support.build_shared_models", tmp_path_factory.mktemp("shared_models"))
+def models(model_cache: ModelCache) -> Path:
+    return model_cache.get("tests.support.build_shared_models")
 
 
 @pytest.fixture(scope="module", params=["wire", "grpcio"])

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ovms_mp.model.dtypes import AnyArray
+
+_CHECKOUT = Path(__file__).parents[2]
 
 DTYPES = (
     "boolean", "u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64",
@@ -40,11 +45,6 @@ class ModelZoo:
     """
 
     root: Path
-
-    @classmethod
-    def build(cls, root: Path) -> ModelZoo:
-        """Build all models below ``root``."""
-        return cls(run_builder("tests.support.build_models", root))
 
     def base_path(self, name: str) -> Path:
         """The directory that holds ``1/``."""
@@ -84,12 +84,39 @@ def infer_directly(model_file: Path, inputs: Mapping[str, AnyArray], directory: 
         return {key: archive[key] for key in archive.files}
 
 
-def build_resnet50(root: Path) -> Path:
-    """Build the ResNet-50 topology with fixed random weights; its base path. Input ``image`` f32 [1,3,224,224]."""
-    return run_builder("perf.model_builder", root, "resnet50", "--root") / "models" / "resnet50"
+class ModelCache:
+    """Directories of models by what made them, for all test processes of a checkout and for later runs.
 
+    Args:
+        root: Where they are. ``pytest --cache-clear`` empties it.
+    """
 
-def run_builder(module: str, root: Path, *options: str) -> Path:
-    """Build models below ``root``, the module's last argument, in a process of its own; returns ``root``."""
-    subprocess.run([sys.executable, "-m", module, *options, str(root)], check=True, timeout=300)
-    return root
+    _SOURCES = ("tests/support/build_*.py", "tests/support/random_graphs.py", "perf/model_builder.py")
+    _LIBRARIES = ("numpy", "onnx", "openvino", "tensorflow")
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def get(self, module: str, *options: str) -> Path:
+        """The directory that ``module`` fills, given as its last argument; nobody may change what is in it."""
+        found = self._root / f"{module.rpartition('.')[2]}-{self._key(module, *options)}"
+        with found.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not found.exists():
+                half_done = found.with_suffix(".part")
+                shutil.rmtree(half_done, ignore_errors=True)
+                half_done.mkdir()
+                command = [sys.executable, "-m", module, *options, str(half_done)]
+                subprocess.run(command, check=True, timeout=300)
+                half_done.rename(found)
+        return found
+
+    @classmethod
+    def _key(cls, *names: str) -> str:
+        digest = hashlib.sha256("\0".join(names).encode())
+        for pattern in cls._SOURCES:
+            for path in sorted(_CHECKOUT.glob(pattern)):
+                digest.update(path.read_bytes())
+        for library in cls._LIBRARIES:
+            digest.update(importlib.metadata.version(library).encode())
+        return digest.hexdigest()[:16]

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,10 +16,11 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from tests.support import rest_client
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -31,15 +34,31 @@ KINDS = {
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for candidate in sockets:
-            candidate.bind(("127.0.0.1", 0))
-        return [int(candidate.getsockname()[1]) for candidate in sockets]
-    finally:
-        for candidate in sockets:
-            candidate.close()
+    """Ports that were free a moment ago, all different.
+
+    From below the range that connections get theirs from, and each test process has its own thousand, so that nobody
+    takes one before its server does.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as candidate:
+            try:
+                candidate.bind(("127.0.0.1", next(_PORTS)))
+            except OSError:
+                continue
+            found.append(int(candidate.getsockname()[1]))
+    return found
+
+
+def _ports() -> Iterator[int]:
+    lane = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 10_000 + 1_000 * lane
+    return itertools.chain.from_iterable(
+        random.sample(range(first, first + 1_000), 1_000) for _ in itertools.count()
+    )
+
+
+_PORTS = _ports()
 
 
 @dataclass
@@ -53,6 +72,7 @@ class Server:
         descriptor_limit: Soft and hard limit of open files; 0 leaves them alone.
         place: Options of :mod:`tests.support.place`, for a place that it is to run in.
         has_rest: Whether it has a REST port.
+        is_patient: Whether to wait for all models; the server itself opens its doors when some take long.
     """
 
     arguments: Sequence[str]
@@ -66,6 +86,7 @@ class Server:
     descriptor_limit: int = 0
     place: Sequence[str] = ()
     has_rest: bool = True
+    is_patient: bool = True
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __enter__(self) -> Self:
@@ -73,6 +94,8 @@ class Server:
         self.launch()
         try:
             self.wait_ready()
+            if self.is_patient and self.has_rest:
+                eventually(self._has_loaded, self.start_within_s, "every version is served or has failed")
         except BaseException:
             self.destroy()
             raise
@@ -114,6 +137,13 @@ class Server:
             return "Ready: " in text or "Listening, but serving nothing: " in text
 
         eventually(is_ready, self.start_within_s, "server ready")
+
+    def _has_loaded(self) -> bool:
+        models = rest_client.request(self.rest_port, "GET", "/v1/status").json()["models"].values()
+        versions = [version for model in models for version in model["versions"]]
+        return not any(
+            version["state"] in ("START", "LOADING") and not version["error_message"] for version in versions
+        )
 
     def log(self) -> str:
         """Everything it has logged."""
