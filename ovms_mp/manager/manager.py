@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import select
 import signal
 import time
 from functools import partial
@@ -28,12 +27,14 @@ from ovms_mp.manager.machine import read_machine, read_memory
 from ovms_mp.manager.mishaps import make_up_for
 from ovms_mp.manager.phase import STOPPING, Phase
 from ovms_mp.manager.planning import Planning
+from ovms_mp.manager.processes import wait_readable
 from ovms_mp.manager.quarantine import Quarantine
-from ovms_mp.manager.reload import ReloadRequests
+from ovms_mp.manager.reload import BY_SIGNAL, ReloadRequests, tell_outcome
 from ovms_mp.manager.specs import SpecMaker
 from ovms_mp.manager.staff import Staff
 from ovms_mp.manager.status_socket import StatusSocket
 from ovms_mp.manager.supervisor import Supervisor
+from ovms_mp.manager.terminal import Terminal
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.trials import Trials
 from ovms_mp.manager.workers import Workers
@@ -77,6 +78,8 @@ _AGAIN_S = 0.05
 _GREET_AGAIN_S = 1.0
 _MOST_FAILURES_AT_START = 20
 """Turns in a row in which a step may raise while nothing is served yet; then the server ends with its reason."""
+_TERMINAL_LOOK_S = 1.0
+_TERMINAL_CLOSED = "its terminal was closed (SIGHUP); start it with nohup to have it go on"
 _START_PATIENCE_S = 30.0
 """What is not loaded by then is loaded while the rest serves."""
 
@@ -110,6 +113,7 @@ class Manager:
         self._workers.watch = self._catalogue.deployments
         self._quarantine = Quarantine(self._catalogue, self._staff)
         self._reloads = ReloadRequests()
+        self._terminal = Terminal()
         self._announcement = Announcement(config)
         self._status = StatusSocket(self._poller, self._timers, lambda: status_document(self._snapshot()))
         self._phase = Phase.LOADING
@@ -177,6 +181,8 @@ class Manager:
         self._timers.call_every(
             self._config.supervision.heartbeat_interval_s, self._supervisor.check_liveness
         )
+        if self._terminal.is_awaited:
+            self._timers.call_every(_TERMINAL_LOOK_S, self._look_at_terminal)
         turn = (
             self._take_signals,
             self._take_beats,
@@ -196,7 +202,7 @@ class Manager:
                 steps.most_failures = 0
             if steps.have_failed:
                 # Not at once, as what made a descriptor readable may not have been taken.
-                select.select([self._signal_read], [], [], _AGAIN_S)
+                wait_readable(self._signal_read, _AGAIN_S)
                 self._timers.call_after(0.0, _ignore)
             self._readable = self._poller.wait(self._timers.seconds_to_next())
             steps.do(turn)
@@ -296,13 +302,15 @@ class Manager:
         error = planning.config_error or self._catalogue.last_failure
         for child_id, answer in self._reloads.answers(self._catalogue.changes, error):
             front = self._supervisor.find(child_id)
-            if front is not None:
+            if child_id == BY_SIGNAL:
+                tell_outcome(answer)
+            elif front is not None:
                 contain("manager.answer", child_id, self._send, front, answer)
 
-    def _reload(self, front: Child, request: ReloadConfig) -> None:
+    def _reload(self, child_id: str, request_id: int) -> None:
         if not self._reloads:
             self._catalogue.last_failure = None
-        self._reloads.add(front.child_id, request.request_id, self._catalogue.changes)
+        self._reloads.add(child_id, request_id, self._catalogue.changes)
         self._planning.look_now()
 
     def _launch_probe(self, child_id: str, deployment: Deployment) -> Child | None:
@@ -367,8 +375,8 @@ class Manager:
 
     def _take_front_message(self, child: Child, message: object) -> None:
         match message:
-            case ReloadConfig():
-                self._reload(child, message)
+            case ReloadConfig(request_id=request_id):
+                self._reload(child.child_id, request_id)
             case RequestConvicted(conviction=conviction):
                 self._quarantine.convicted(conviction)
             case ArenaReleased(arena=arena, epoch=epoch):
@@ -458,8 +466,7 @@ class Manager:
                 reopen_logs()
                 self._supervisor.reopen_logs()
             if number == signal.SIGHUP:
-                _log.info("event=reload reason=SIGHUP")
-                self._planning.look_now()
+                self._hang_up()
             elif number in (signal.SIGTERM, signal.SIGINT):
                 self._stop_signals += 1
                 name = signal.Signals(number).name
@@ -468,6 +475,18 @@ class Manager:
                 else:
                     _log.warning("event=stop_now reason=second %s", name)
                     self._exit_code = 128 + number
+
+    def _hang_up(self) -> None:
+        """Stop if the terminal was closed; else it is the signal for a reload."""
+        if self._terminal.hang_up():
+            self._stop(_TERMINAL_CLOSED)
+        elif self._phase not in STOPPING:
+            _log.info("event=reload reason=SIGHUP")
+            self._reload(BY_SIGNAL, 0)
+
+    def _look_at_terminal(self) -> None:
+        if self._terminal.is_closed():
+            self._stop(_TERMINAL_CLOSED)
 
     def _stop(self, reason: str) -> None:
         """Begin the orderly stop; :meth:`_advance` carries it on."""
