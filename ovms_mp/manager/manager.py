@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import signal
 import time
 from functools import partial
@@ -27,9 +26,9 @@ from ovms_mp.manager.machine import read_machine, read_memory
 from ovms_mp.manager.mishaps import make_up_for
 from ovms_mp.manager.phase import STOPPING, Phase
 from ovms_mp.manager.planning import Planning
-from ovms_mp.manager.processes import wait_readable
 from ovms_mp.manager.quarantine import Quarantine
 from ovms_mp.manager.reload import BY_SIGNAL, ReloadRequests, tell_outcome
+from ovms_mp.manager.signal_pipe import SignalPipe
 from ovms_mp.manager.specs import SpecMaker
 from ovms_mp.manager.staff import Staff
 from ovms_mp.manager.status_socket import StatusSocket
@@ -39,7 +38,6 @@ from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.trials import Trials
 from ovms_mp.manager.workers import Workers
 from ovms_mp.wire.channels import Poller, Router, new_endpoint
-from ovms_mp.wire.lifetime import LOG_SIGNALS, release_log_signals
 from ovms_mp.wire.messages import (
     PROTOCOL_VERSION,
     ArenaReleased,
@@ -150,13 +148,7 @@ class Manager:
             self._status.open(self._config.grpc.port, self._config.rest.port)
         except OSError as error:
             _log.warning("event=no_status_socket `ovms_mp status` needs --rest_port here: %s", error)
-        self._signal_read, self._signal_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._poller.register(self._signal_read)
-        signal.set_wakeup_fd(self._signal_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, *LOG_SIGNALS):
-            # The wake-up descriptor carries the signal's number; the handler has nothing to do.
-            signal.signal(number, _ignore)
-        release_log_signals()
+        self._signals = SignalPipe(self._poller)
         return self
 
     def __exit__(
@@ -171,9 +163,7 @@ class Manager:
         self._trials.close()
         self._workers.close()
         self._status.close()
-        signal.set_wakeup_fd(-1)
-        for descriptor in (self._signal_read, self._signal_write):
-            os.close(descriptor)
+        self._signals.close()
 
     def run(self) -> int:
         """Serve until stopped; the exit code."""
@@ -202,7 +192,7 @@ class Manager:
                 steps.most_failures = 0
             if steps.have_failed:
                 # Not at once, as what made a descriptor readable may not have been taken.
-                wait_readable(self._signal_read, _AGAIN_S)
+                self._signals.wait(_AGAIN_S)
                 self._timers.call_after(0.0, _ignore)
             self._readable = self._poller.wait(self._timers.seconds_to_next())
             steps.do(turn)
@@ -459,9 +449,7 @@ class Manager:
             self._exit_code = ExitCode.BOOT_FAILED
 
     def _take_signals(self) -> None:
-        if self._signal_read not in self._readable:
-            return
-        for number in os.read(self._signal_read, 256):
+        for number in self._signals.take(self._readable):
             if number in (signal.SIGHUP, signal.SIGUSR1):
                 reopen_logs()
                 self._supervisor.reopen_logs()

@@ -234,7 +234,6 @@ def test_the_path_of_a_saved_model_file_is_its_directory(tmp_path: Path) -> None
         (["b.onnx", "a.onnx"], None, "a.onnx, b.onnx"),
         (["m.onnx", "1/m.onnx"], "1/m.onnx", None),
         (["m.onnx", "1/"], None, "1"),
-        (["m.bin"], None, None),
     ],
 )
 def test_a_model_in_the_base_path_itself_is_version_1_when_it_is_alone(
@@ -657,7 +656,7 @@ def test_the_newest_of_too_many_versions_are_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ovms_mp.storage.local._MAX_LOOKS", 20)
-    monkeypatch.setattr(local._Looks.__init__, "__defaults__", (20,))
+    monkeypatch.setattr(local._Looks.__init__, "__defaults__", (20, True))
     for number in range(1, 101):
         fill(tmp_path / str(number), "model.onnx")
     listing = list_versions(tmp_path)
