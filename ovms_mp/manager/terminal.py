@@ -23,8 +23,8 @@ _TOGETHER_S = 2.5
 _STAT = Path("/proc/self/stat")
 
 
-def has_terminal(stat: Path = _STAT) -> bool:
-    """Whether this process has a controlling terminal now; see proc_pid_stat(5), tty_nr."""
+def has_terminal(stat: Path) -> bool:
+    """Whether a process has a controlling terminal now, by its file of proc_pid_stat(5): tty_nr."""
     try:
         return stat.read_bytes().rpartition(b")")[2].split()[4] != b"0"
     except (OSError, IndexError):
@@ -38,9 +38,14 @@ class Terminal:
         is_awaited: Whether there is one whose end is to be the server's, too.
     """
 
-    def __init__(self) -> None:
-        """Look; before SIGHUP is handled, as how it is handled until then is what ``nohup`` sets."""
-        self.is_awaited = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and has_terminal()
+    def __init__(self, stat: Path = _STAT) -> None:
+        """Look; before SIGHUP is handled, as how it is handled until then is what ``nohup`` sets.
+
+        Args:
+            stat: Where the kernel tells of this process.
+        """
+        self._stat = stat
+        self.is_awaited = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and has_terminal(stat)
         self._hung_up_at: float | None = None
         self._lost_at: float | None = None
 
@@ -54,7 +59,7 @@ class Terminal:
         if not self.is_awaited:
             return False
         now = time.monotonic()
-        if self._lost_at is None and not has_terminal():
+        if self._lost_at is None and not has_terminal(self._stat):
             self._lost_at = now
         if self._lost_at is None:
             return False
