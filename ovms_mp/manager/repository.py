@@ -109,8 +109,8 @@ def _ground(base_path: Path) -> Ground | None:
 
 def _lost_mount(footing: _Footing, listing: Listing) -> str:
     """The directory that something missing was mounted on; empty where nothing is missing, or was removed."""
-    if not listing.versions and footing.ground is not None:
-        return footing.ground.lost_mount()
+    if not listing.versions and footing.ground is not None and (lost := footing.ground.lost_mount()):
+        return lost
     for number, files in footing.versions.items():
         if number not in listing.versions and _device(files.directory) not in (-1, files.device):
             return str(files.directory)
