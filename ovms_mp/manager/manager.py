@@ -29,6 +29,7 @@ from ovms_mp.manager.planning import Planning
 from ovms_mp.manager.quarantine import Quarantine
 from ovms_mp.manager.reload import BY_SIGNAL, ReloadRequests, tell_outcome
 from ovms_mp.manager.signal_pipe import SignalPipe
+from ovms_mp.manager.socket_directory import SocketDirectory
 from ovms_mp.manager.specs import SpecMaker
 from ovms_mp.manager.staff import Staff
 from ovms_mp.manager.status_socket import StatusSocket
@@ -37,7 +38,7 @@ from ovms_mp.manager.terminal import Terminal
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.trials import Trials
 from ovms_mp.manager.workers import Workers
-from ovms_mp.wire.channels import Poller, Router, new_endpoint
+from ovms_mp.wire.channels import Poller, Router
 from ovms_mp.wire.messages import (
     PROTOCOL_VERSION,
     ArenaReleased,
@@ -135,9 +136,15 @@ class Manager:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._fronts.open()
         self._trials.open()
-        control_endpoint = new_endpoint()
+        self._sockets = SocketDirectory()
+        control_endpoint = self._sockets.new_endpoint()
         self._specs = SpecMaker(
-            self._config, self._run_id, control_endpoint, self._fronts.arena_handles, read_memory()
+            self._config,
+            self._run_id,
+            control_endpoint,
+            self._fronts.arena_handles,
+            read_memory(),
+            self._sockets.new_endpoint,
         )
         self._control = Router(control_endpoint)
         self._fronts.connect(self._specs, self._control)
@@ -157,6 +164,7 @@ class Manager:
         """Whatever happened, leave no process, file or port behind."""
         self._supervisor.kill_all()
         self._control.close()
+        self._sockets.close()
         self._poller.close()
         self._fronts.close()
         self._planning.close()
