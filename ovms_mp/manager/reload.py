@@ -134,12 +134,12 @@ def _entries_error(refused: Sequence[RefusedModel]) -> ErrorRecord | None:
 
 def tell_outcome(outcome: ConfigReloaded) -> None:
     """Log what came of a reload that was asked for by SIGHUP."""
-    changed = "what has changed is served" if outcome.is_changed else "nothing has changed"
+    text = "something changed" if outcome.is_changed else "nothing changed"
+    level = logging.INFO
     if outcome.error is not None:
-        form = "Reload by SIGHUP: %s; not everything could be followed: %s"
-        tell_everybody(_log, logging.WARNING, form, changed, outcome.error.message)
-    else:
-        tell_everybody(_log, logging.INFO, "Reload by SIGHUP: %s", changed)
+        level = logging.WARNING
+        text += f"; {outcome.error.message}"
+    tell_everybody(_log, level, "event=reloaded reason=SIGHUP %s", text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.support.models import ModelZoo
 
 NOTICED_S = 15.0
-UNCHANGED = "Reload by SIGHUP: nothing has changed"
+UNCHANGED = "event=reloaded reason=SIGHUP nothing changed"
 
 
 class Terminal:

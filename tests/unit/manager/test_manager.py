@@ -521,7 +521,7 @@ def test_hangup_is_a_reload(scene: Scene) -> None:
 
 def outcomes(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the log said since the last call of what came of SIGHUP."""
-    found = [text for text in caplog.messages if text.startswith("Reload by SIGHUP: ")]
+    found = [text for text in caplog.messages if text.startswith("event=reloaded reason=SIGHUP ")]
     caplog.clear()
     return found
 
@@ -533,7 +533,7 @@ def test_hangup_tells_its_outcome(scene: Scene, caplog: pytest.LogCaptureFixture
         yield from scene.boot()
         scene.signal(signal.SIGHUP)
         yield
-        assert outcomes(caplog) == ["Reload by SIGHUP: nothing has changed"]
+        assert outcomes(caplog) == ["event=reloaded reason=SIGHUP nothing changed"]
         scene.put(2)
         scene.pass_time(5)
         scene.signal(signal.SIGHUP)
@@ -547,7 +547,7 @@ def test_hangup_tells_its_outcome(scene: Scene, caplog: pytest.LogCaptureFixture
         for handle in handles:
             scene.say("worker-0.1", unloaded(handle))
         yield
-        assert outcomes(caplog) == ["Reload by SIGHUP: what has changed is served"]
+        assert outcomes(caplog) == ["event=reloaded reason=SIGHUP something changed"]
         scene.config_path.write_text("{")
         scene.signal(signal.SIGHUP)
         yield
@@ -555,7 +555,7 @@ def test_hangup_tells_its_outcome(scene: Scene, caplog: pytest.LogCaptureFixture
             scene.pass_time(0.11)
             yield
         (text,) = outcomes(caplog)
-        assert text.startswith("Reload by SIGHUP: nothing has changed; not everything could be followed: ")
+        assert text.startswith("event=reloaded reason=SIGHUP nothing changed; ")
         assert "JSON" in text
 
     scene.run(story, poll_wait_s=0.0)
