@@ -84,7 +84,10 @@ class RestConfig:
 
     port: int = _setting(0, Setting("rest_port", "REST port; 0 starts no REST server.", low=0, high=65535))
     bind_address: str = _setting(
-        "0.0.0.0", Setting("rest_bind_address", "Addresses for REST, separated by commas.")
+        "[::]",
+        Setting(
+            "rest_bind_address", "Addresses for REST, separated by commas; [::] is all of IPv4 and IPv6."
+        ),
     )
     workers: int = _setting(
         1,

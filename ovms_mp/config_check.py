@@ -63,6 +63,10 @@ def _source_sentence(base_path: Path, policy: VersionPolicy) -> str:
         return f"Serves nothing yet: {base_path} does not exist. It is served as soon as it appears."
     found = listing.model_files.keys()
     if not found:
+        if listing.problems:
+            name, problem = next(iter(listing.problems.items()))
+            where = base_path if name in (base_path.name, str(base_path)) else base_path / name
+            return f"Serves nothing yet: {where} {problem}."
         return f"Serves nothing yet: {base_path} holds no version with a model, such as 1/model.xml with 1/model.bin."
     served = desired_versions(found, policy)
     others = sorted(set(found) - set(served))

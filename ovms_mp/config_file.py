@@ -15,7 +15,7 @@ from ovms_mp.config import RefusedModel
 from ovms_mp.errors import ConfigError, ConfigUnreadable
 from ovms_mp.files import read_regular
 from ovms_mp.json_document import Fault, Findings, child_place, client_text, config_error, is_text
-from ovms_mp.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS, UNSUPPORTED_ROOT_KEYS
+from ovms_mp.model_keys import MAX_NAME_BYTES, MODEL_KEYS, UNSUPPORTED_MODEL_KEYS, UNSUPPORTED_ROOT_KEYS
 from ovms_mp.model_settings import read_model, refuse_unsupported
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from ovms_mp.config import ModelConfig
 
 MAX_BYTES = 16 << 20
-_LONGEST_NAME = 256
-"""Of a model that is refused: it is shown to clients all the same."""
 _LIST = '"model_config_list": [{"config": {"name": "m", "base_path": "/models/m"}}]'
 _ENTRY = '{"config": {"name": "m", "base_path": "/models/m"}}'
 
@@ -176,7 +174,7 @@ class _FileReader:
                 places[name] = f"{where}.config"
             self._findings.notices += findings.notices
             if findings.faults:
-                has_name = isinstance(name, str) and is_text(name) and len(name) <= _LONGEST_NAME
+                has_name = isinstance(name, str) and is_text(name) and len(name.encode()) <= MAX_NAME_BYTES
                 self._refuse(str(name) if has_name else "", findings.faults)
             elif model is not None:
                 models.append(model)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_NIREQ = 100_000
+MAX_NAME_BYTES = 1024
+"""Of a model's name in UTF-8: it is in every snapshot and status, and a part of URLs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,12 @@ class ModelKey:
 
 MODEL_KEYS: Mapping[str, ModelKey] = MappingProxyType(
     {
-        "name": ModelKey("a text, not empty", "", "Name that clients use.", flag="model_name"),
+        "name": ModelKey(
+            f"a non-empty string of at most {MAX_NAME_BYTES} bytes in UTF-8",
+            "",
+            "Name that clients use.",
+            flag="model_name",
+        ),
         "base_path": ModelKey(
             "a path on this machine",
             "",

@@ -21,6 +21,7 @@ from ovms_mp.model.preprocessing_text import parse_color_format, parse_mean, par
 from ovms_mp.model.shape_text import parse_batch_size, parse_shape
 from ovms_mp.model.versions import Latest, VersionPolicy, parse_policy
 from ovms_mp.model_keys import (
+    MAX_NAME_BYTES,
     MAX_NIREQ,
     MODEL_KEYS,
     UNSUPPORTED_MODEL_KEYS,
@@ -67,7 +68,7 @@ def read_model(
     refuse_unsupported(given, UNSUPPORTED_MODEL_KEYS, findings, place_of)
     count = len(findings.faults)
     reader = _Reader(given, findings, directory, place_of)
-    name = reader.text("name")
+    name = reader.name()
     base_path = reader.base_path(may_climb)
     policy: VersionPolicy = Latest()
     document = reader.json("model_version_policy")
@@ -122,6 +123,13 @@ class _Reader:
             return value
         self._refuse(key, "" if key in self._given else "it must be given")
         return ""
+
+    def name(self) -> str:
+        name = self.text("name")
+        size = len(name.encode(errors="surrogatepass"))
+        if size > MAX_NAME_BYTES:
+            self._refuse("name", f"it has {size} bytes")
+        return name
 
     def base_path(self, may_climb: bool) -> str:
         path = self.text("base_path")

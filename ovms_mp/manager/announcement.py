@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ovms_mp.log import tell_everybody, tell_people
+from ovms_mp.manager.listeners import ALL_ADDRESSES, split_addresses
 from ovms_mp.model.status import State
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MOST_NAMED = 10
+_SHOWN_FOR_ALL = "0.0.0.0"
+"""Every address, as people and links know it; those of IPv6 are meant, too, where the machine has it."""
 _COMING = (State.START, State.LOADING)
 
 
@@ -71,16 +74,29 @@ class Announcement:
         """How to ask what just became ready."""
         if not self._config.rest.port:
             return "Ask: ovms_mp status"
-        return f"Ask: curl http://127.0.0.1:{self._config.rest.port}/v1/models/{model}/metadata  or: ovms_mp status"
+        host = _shown_address(self._config.rest.bind_address)
+        host = "127.0.0.1" if host == _SHOWN_FOR_ALL else host
+        url = f"http://{host}:{self._config.rest.port}/v1/models/{model}/metadata"
+        return f"Ask: curl {url}  or: ovms_mp status"
 
     def _addresses(self) -> str:
         rest, grpc = self._config.rest, self._config.grpc
         parts = []
         if rest.port:
-            parts.append(f"REST http://{rest.bind_address.partition(',')[0].strip()}:{rest.port}")
+            parts.append(f"REST http://{_shown_address(rest.bind_address)}:{rest.port}")
         if grpc.port:
-            parts.append(f"gRPC {grpc.bind_address.partition(',')[0].strip()}:{grpc.port}")
+            parts.append(f"gRPC {_shown_address(grpc.bind_address)}:{grpc.port}")
         return "  ".join(parts)
+
+
+def _shown_address(bind_address: str) -> str:
+    """The first of these addresses, as a URL has it."""
+    addresses = split_addresses(bind_address)
+    # Beside an address of IPv4, all of IPv6 is just that.
+    if "0.0.0.0" in addresses or (addresses and set(addresses) <= set(ALL_ADDRESSES)):
+        return _SHOWN_FOR_ALL
+    first = addresses[0] if addresses else ""
+    return f"[{first}]" if ":" in first and not first.startswith("[") else first
 
 
 def _is_promising(version: VersionRecord) -> bool:

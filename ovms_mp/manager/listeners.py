@@ -9,18 +9,23 @@ is noticed at start.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
 import struct
 from contextlib import ExitStack
+from pathlib import Path
 
 from ovms_mp.errors import BootError
 
 _log = logging.getLogger(__name__)
 
-_EVERYWHERE = ("0.0.0.0", "::", "[::]")
+ALL_ADDRESSES = ("0.0.0.0", "::", "[::]")
 """Spellings of all addresses; a server on one of them is in the way of one on another."""
+_NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+"""How a machine without IPv6 answers a bind to ``::``."""
+_FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
 def split_addresses(text: str) -> tuple[str, ...]:
@@ -39,7 +44,7 @@ def lock_ports(addresses: tuple[str, ...], port: int, protocol: str) -> tuple[so
         BootError: Another ovms_mp of this user has one of them.
     """
     # All addresses are one name, whatever their spelling.
-    names = {"*" if address in _EVERYWHERE else address: address for address in addresses}
+    names = {"*" if address in ALL_ADDRESSES else address: address for address in addresses}
     with ExitStack() as stack:
         locks: list[socket.socket] = []
         for where, address in names.items():
@@ -99,6 +104,9 @@ def _bind_all(
 ) -> tuple[socket.socket, ...]:
     places = {address: _resolved(address, port, protocol) for address in addresses}
     families = {family for family, _ in places.values()}
+    # "[::]" alone means both families, as in grpcio and the legacy server; beside an address of IPv4 it would be in
+    # that one's way.
+    is_ipv6_only = socket.AF_INET in families
     with ExitStack() as stack:
         bound: list[socket.socket] = []
         seen: set[tuple[object, ...]] = set()
@@ -106,31 +114,63 @@ def _bind_all(
             if target[:2] in seen:
                 continue  # Another spelling of one that is there already.
             seen.add(target[:2])
-            listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
             try:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if reuse_port:
-                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                if family == socket.AF_INET6:
-                    # "[::]" alone means both families, as in grpcio and the legacy server; beside an address of IPv4
-                    # it would be in that one's way.
-                    listener.setsockopt(
-                        socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(socket.AF_INET in families)
-                    )
-                listener.bind(target)
+                listener = _bound(family, target, is_ipv6_only=is_ipv6_only, reuse_port=reuse_port)
             except OSError as error:
-                raise _taken(protocol, f"{address}:{port}", error.strerror or str(error)) from None
-            bound.append(listener)
+                raise _taken(protocol, f"{address}:{port}", _reason(error, port)) from None
+            bound.append(stack.enter_context(listener))
         stack.pop_all()
         return tuple(bound)
 
 
+def _bound(
+    family: socket.AddressFamily, target: tuple[object, ...], *, is_ipv6_only: bool, reuse_port: bool
+) -> socket.socket:
+    """A bound socket; for all of IPv6 one of IPv4 where the machine turns out to have none.
+
+    Raises:
+        OSError: It cannot be bound.
+    """
+    try:
+        with ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(is_ipv6_only))
+            listener.bind(target)
+            stack.pop_all()
+            return listener
+    except OSError as error:
+        if target[0] != "::" or error.errno not in _NO_IPV6 or is_ipv6_only:
+            raise
+        fallback = ("0.0.0.0", target[1])
+        return _bound(socket.AF_INET, fallback, is_ipv6_only=False, reuse_port=reuse_port)
+
+
+def _reason(error: OSError, port: int) -> str:
+    """Why a port cannot be bound, with what a low one needs."""
+    reason = error.strerror or str(error)
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        return reason
+    try:
+        first = int(_FIRST_FREE_PORT.read_text())
+    except (OSError, ValueError):
+        first = 1024
+    if port >= first:
+        return reason
+    return (
+        f"{reason}: ports below {first} (net.ipv4.ip_unprivileged_port_start) need CAP_NET_BIND_SERVICE, e.g. "
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE in a systemd unit"
+    )
+
+
 def _taken(protocol: str, where: str, why: str) -> BootError:
     flag = "port" if protocol == "gRPC" else "rest_port"
-    return BootError(
-        f"Failed to start {protocol} server - at {where} - {why}; "
-        f"choose another --{flag} or stop what uses it"
-    )
+    is_refused = "CAP_NET_BIND_SERVICE" in why
+    remedy = f"or choose a higher --{flag}" if is_refused else f"choose another --{flag} or stop what uses it"
+    return BootError(f"Failed to start {protocol} server - at {where} - {why}; {remedy}")
 
 
 def _resolved(address: str, port: int, protocol: str) -> tuple[socket.AddressFamily, tuple[object, ...]]:
@@ -141,7 +181,7 @@ def _resolved(address: str, port: int, protocol: str) -> tuple[socket.AddressFam
     """
     host = address.removeprefix("[").removesuffix("]")
     if host == "::" and not socket.has_dualstack_ipv6():
-        host = "0.0.0.0"  # A machine without IPv6; grpcio falls back in the same way.
+        host = "0.0.0.0"  # Most machines without IPv6; grpcio falls back in the same way.
     try:
         family, _, _, _, target = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

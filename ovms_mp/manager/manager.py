@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
-import select
 import signal
 import time
 from functools import partial
@@ -29,16 +27,18 @@ from ovms_mp.manager.mishaps import make_up_for
 from ovms_mp.manager.phase import STOPPING, Phase
 from ovms_mp.manager.planning import Planning
 from ovms_mp.manager.quarantine import Quarantine
-from ovms_mp.manager.reload import ReloadRequests
+from ovms_mp.manager.reload import BY_SIGNAL, ReloadRequests, tell_outcome
+from ovms_mp.manager.signal_pipe import SignalPipe
+from ovms_mp.manager.socket_directory import SocketDirectory
 from ovms_mp.manager.specs import SpecMaker
 from ovms_mp.manager.staff import Staff
 from ovms_mp.manager.status_socket import StatusSocket
 from ovms_mp.manager.supervisor import Supervisor
+from ovms_mp.manager.terminal import Terminal
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.trials import Trials
 from ovms_mp.manager.workers import Workers
-from ovms_mp.wire.channels import Poller, Router, new_endpoint
-from ovms_mp.wire.lifetime import LOG_SIGNALS, release_log_signals
+from ovms_mp.wire.channels import Poller, Router
 from ovms_mp.wire.messages import (
     PROTOCOL_VERSION,
     ArenaReleased,
@@ -77,6 +77,8 @@ _AGAIN_S = 0.05
 _GREET_AGAIN_S = 1.0
 _MOST_FAILURES_AT_START = 20
 """Turns in a row in which a step may raise while nothing is served yet; then the server ends with its reason."""
+_TERMINAL_LOOK_S = 1.0
+_TERMINAL_CLOSED = "its terminal was closed (SIGHUP); start it with nohup to have it go on"
 _START_PATIENCE_S = 30.0
 """What is not loaded by then is loaded while the rest serves."""
 
@@ -110,6 +112,7 @@ class Manager:
         self._workers.watch = self._catalogue.deployments
         self._quarantine = Quarantine(self._catalogue, self._staff)
         self._reloads = ReloadRequests()
+        self._terminal = Terminal()
         self._announcement = Announcement(config)
         self._status = StatusSocket(self._poller, self._timers, lambda: status_document(self._snapshot()))
         self._phase = Phase.LOADING
@@ -133,9 +136,15 @@ class Manager:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._fronts.open()
         self._trials.open()
-        control_endpoint = new_endpoint()
+        self._sockets = SocketDirectory()
+        control_endpoint = self._sockets.new_endpoint()
         self._specs = SpecMaker(
-            self._config, self._run_id, control_endpoint, self._fronts.arena_handles, read_memory()
+            self._config,
+            self._run_id,
+            control_endpoint,
+            self._fronts.arena_handles,
+            read_memory(),
+            self._sockets.new_endpoint,
         )
         self._control = Router(control_endpoint)
         self._fronts.connect(self._specs, self._control)
@@ -146,13 +155,7 @@ class Manager:
             self._status.open(self._config.grpc.port, self._config.rest.port)
         except OSError as error:
             _log.warning("event=no_status_socket `ovms_mp status` needs --rest_port here: %s", error)
-        self._signal_read, self._signal_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._poller.register(self._signal_read)
-        signal.set_wakeup_fd(self._signal_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, *LOG_SIGNALS):
-            # The wake-up descriptor carries the signal's number; the handler has nothing to do.
-            signal.signal(number, _ignore)
-        release_log_signals()
+        self._signals = SignalPipe(self._poller)
         return self
 
     def __exit__(
@@ -161,15 +164,14 @@ class Manager:
         """Whatever happened, leave no process, file or port behind."""
         self._supervisor.kill_all()
         self._control.close()
+        self._sockets.close()
         self._poller.close()
         self._fronts.close()
         self._planning.close()
         self._trials.close()
         self._workers.close()
         self._status.close()
-        signal.set_wakeup_fd(-1)
-        for descriptor in (self._signal_read, self._signal_write):
-            os.close(descriptor)
+        self._signals.close()
 
     def run(self) -> int:
         """Serve until stopped; the exit code."""
@@ -177,6 +179,8 @@ class Manager:
         self._timers.call_every(
             self._config.supervision.heartbeat_interval_s, self._supervisor.check_liveness
         )
+        if self._terminal.is_awaited:
+            self._timers.call_every(_TERMINAL_LOOK_S, self._look_at_terminal)
         turn = (
             self._take_signals,
             self._take_beats,
@@ -196,7 +200,7 @@ class Manager:
                 steps.most_failures = 0
             if steps.have_failed:
                 # Not at once, as what made a descriptor readable may not have been taken.
-                select.select([self._signal_read], [], [], _AGAIN_S)
+                self._signals.wait(_AGAIN_S)
                 self._timers.call_after(0.0, _ignore)
             self._readable = self._poller.wait(self._timers.seconds_to_next())
             steps.do(turn)
@@ -296,13 +300,15 @@ class Manager:
         error = planning.config_error or self._catalogue.last_failure
         for child_id, answer in self._reloads.answers(self._catalogue.changes, error):
             front = self._supervisor.find(child_id)
-            if front is not None:
+            if child_id == BY_SIGNAL:
+                tell_outcome(answer)
+            elif front is not None:
                 contain("manager.answer", child_id, self._send, front, answer)
 
-    def _reload(self, front: Child, request: ReloadConfig) -> None:
+    def _reload(self, child_id: str, request_id: int) -> None:
         if not self._reloads:
             self._catalogue.last_failure = None
-        self._reloads.add(front.child_id, request.request_id, self._catalogue.changes)
+        self._reloads.add(child_id, request_id, self._catalogue.changes)
         self._planning.look_now()
 
     def _launch_probe(self, child_id: str, deployment: Deployment) -> Child | None:
@@ -367,8 +373,8 @@ class Manager:
 
     def _take_front_message(self, child: Child, message: object) -> None:
         match message:
-            case ReloadConfig():
-                self._reload(child, message)
+            case ReloadConfig(request_id=request_id):
+                self._reload(child.child_id, request_id)
             case RequestConvicted(conviction=conviction):
                 self._quarantine.convicted(conviction)
             case ArenaReleased(arena=arena, epoch=epoch):
@@ -451,15 +457,12 @@ class Manager:
             self._exit_code = ExitCode.BOOT_FAILED
 
     def _take_signals(self) -> None:
-        if self._signal_read not in self._readable:
-            return
-        for number in os.read(self._signal_read, 256):
+        for number in self._signals.take(self._readable):
             if number in (signal.SIGHUP, signal.SIGUSR1):
                 reopen_logs()
                 self._supervisor.reopen_logs()
             if number == signal.SIGHUP:
-                _log.info("event=reload reason=SIGHUP")
-                self._planning.look_now()
+                self._hang_up()
             elif number in (signal.SIGTERM, signal.SIGINT):
                 self._stop_signals += 1
                 name = signal.Signals(number).name
@@ -468,6 +471,18 @@ class Manager:
                 else:
                     _log.warning("event=stop_now reason=second %s", name)
                     self._exit_code = 128 + number
+
+    def _hang_up(self) -> None:
+        """Stop if the terminal was closed; else it is the signal for a reload."""
+        if self._terminal.hang_up():
+            self._stop(_TERMINAL_CLOSED)
+        elif self._phase not in STOPPING:
+            _log.info("event=reload reason=SIGHUP")
+            self._reload(BY_SIGNAL, 0)
+
+    def _look_at_terminal(self) -> None:
+        if self._terminal.is_closed():
+            self._stop(_TERMINAL_CLOSED)
 
     def _stop(self, reason: str) -> None:
         """Begin the orderly stop; :meth:`_advance` carries it on."""

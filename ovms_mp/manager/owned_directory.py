@@ -17,21 +17,24 @@ from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
-_PREFIX = "ovms_mp-compiled-"
+_PURPOSES = ("compiled", "sockets")
 _TRIES = 10
 
 
 class OwnedDirectory:
     """A directory that exists until :meth:`close`, or until its process has ended and another one sweeps."""
 
-    def __init__(self) -> None:
+    def __init__(self, purpose: str = _PURPOSES[0]) -> None:
         """Make it.
+
+        Args:
+            purpose: One that :func:`sweep` knows; a part of its name.
 
         Raises:
             OSError: There is no temporary directory, or it takes none.
         """
         for _ in range(_TRIES):
-            self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+            self.path = Path(tempfile.mkdtemp(prefix=f"ovms_mp-{purpose}-{os.getpid()}-"))
             # A server that starts now may have found it unlocked and be removing it; then this is not ours.
             descriptor = _lock(self.path)
             if descriptor is not None:
@@ -58,7 +61,8 @@ class OwnedDirectory:
 def sweep() -> None:
     """Remove the directories of processes of this user that have ended."""
     try:
-        found = list(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"))
+        root = Path(tempfile.gettempdir())
+        found = [path for purpose in _PURPOSES for path in root.glob(f"ovms_mp-{purpose}-*")]
     except OSError:
         return  # Nothing is writable, so nothing was left.
     for path in found:

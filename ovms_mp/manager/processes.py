@@ -9,7 +9,9 @@ reap it. For a REST front, which the arbiter reaps, the moment between its end a
 from __future__ import annotations
 
 import errno
+import math
 import os
+import select
 import signal
 import threading
 from pathlib import Path
@@ -36,6 +38,16 @@ def watch_process(pid: int) -> int:
     other = os.dup(descriptor)
     threading.Thread(target=_tell, args=(pid, other), name=f"watch-{pid}", daemon=True).start()
     return descriptor
+
+
+def wait_readable(descriptor: int, timeout_s: float) -> bool:
+    """Wait until a descriptor is readable, or its other end is gone; False after the timeout.
+
+    By poll(2), as select(2) fails with descriptors from 1024.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(math.ceil(timeout_s * 1000)))
 
 
 def send_signal(descriptor: int, pid: int, number: signal.Signals) -> None:

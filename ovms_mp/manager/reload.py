@@ -17,6 +17,7 @@ from ovms_mp.config_file import MAX_BYTES, read_config_file
 from ovms_mp.defects import report
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, ConfigError
 from ovms_mp.files import read_regular
+from ovms_mp.log import tell_everybody
 from ovms_mp.wire.messages import ConfigReloaded
 from ovms_mp.wire.records import ErrorRecord
 
@@ -33,6 +34,8 @@ _log = logging.getLogger(__name__)
 _TRIES = 4
 _TRY_AGAIN_S = 0.1
 _MOST_TOLD = 10
+BY_SIGNAL = ""
+"""In place of the front that asks for a reload: the log is answered."""
 
 
 class ConfigFile:
@@ -127,6 +130,16 @@ def _entries_error(refused: Sequence[RefusedModel]) -> ErrorRecord | None:
     told = "; ".join(entry.client_text for entry in refused[:_MOST_TOLD])
     more = "; and more" if len(refused) > _MOST_TOLD else ""
     return ErrorRecord(ConfigError.__name__, f"the rest of the file is followed; refused is {told}{more}")
+
+
+def tell_outcome(outcome: ConfigReloaded) -> None:
+    """Log what came of a reload that was asked for by SIGHUP."""
+    text = "something changed" if outcome.is_changed else "nothing changed"
+    level = logging.INFO
+    if outcome.error is not None:
+        level = logging.WARNING
+        text += f"; {outcome.error.message}"
+    tell_everybody(_log, level, "event=reloaded reason=SIGHUP %s", text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,15 @@ A version whose files were changed a moment ago is still arriving: it is left al
 from __future__ import annotations
 
 import logging
+import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from ovms_mp.log import tell_everybody
+from ovms_mp.storage.formats import shown
 from ovms_mp.storage.local import list_versions
+from ovms_mp.storage.mounts import Ground
 from ovms_mp.storage.watch import RepositoryWatch
 
 if TYPE_CHECKING:
@@ -55,6 +59,72 @@ class Look:
     look_again_at: float | None = None
 
 
+@dataclass(slots=True)
+class _Footing:
+    """Where a base path and its versions were when they could last be looked at."""
+
+    base_path: Path
+    ground: Ground | None = None
+    versions: dict[int, VersionFiles] = field(default_factory=dict)
+    is_reachable: bool = True
+
+
+class Reach:
+    """Tells what cannot be reached any more from what was removed."""
+
+    def __init__(self) -> None:
+        """Nothing was looked at yet."""
+        self._footings: dict[str, _Footing] = {}
+
+    def checked(self, config: ModelConfig, listing: Listing) -> Listing:
+        """A listing, uncertain if what is missing in it was on a file system that is not mounted any more."""
+        footing = self._footings.get(config.name)
+        if footing is None or footing.base_path != config.base_path:
+            footing = self._footings[config.name] = _Footing(config.base_path)
+        lost = _lost_mount(footing, listing) if listing.is_certain else ""
+        if lost:
+            problem = "is not there, as the file system is not mounted any more"
+            problems = {**listing.problems, shown(lost): problem}
+            listing = replace(listing, problems=problems, exists=True, is_certain=False, is_reachable=False)
+        if listing.is_reachable and not footing.is_reachable:
+            form = "event=reachable model=%s base_path=%s can be looked at again"
+            tell_everybody(_log, logging.INFO, form, config.name, config.base_path)
+        footing.is_reachable = listing.is_reachable
+        if listing.is_certain:
+            footing.versions = listing.versions
+            footing.ground = _ground(config.base_path) if listing.versions else None
+        return listing
+
+    def forget(self, name: str) -> None:
+        """A model is not configured any more."""
+        self._footings.pop(name, None)
+
+
+def _ground(base_path: Path) -> Ground | None:
+    try:
+        return Ground.of(base_path)
+    except OSError:
+        return None  # Gone meanwhile; the next look says more.
+
+
+def _lost_mount(footing: _Footing, listing: Listing) -> str:
+    """The directory that something missing was mounted on; empty where nothing is missing, or was removed."""
+    if not listing.versions and footing.ground is not None and (lost := footing.ground.lost_mount()):
+        return lost
+    for number, files in footing.versions.items():
+        if number not in listing.versions and _device(files.directory) not in (-1, files.device):
+            return str(files.directory)
+    return ""
+
+
+def _device(directory: Path) -> int:
+    """The device that a directory is on; -1 where there is none."""
+    try:
+        return os.stat(directory).st_dev
+    except OSError:
+        return -1
+
+
 class Repository:
     """Looks at base paths. Owned by the manager's loop."""
 
@@ -69,6 +139,7 @@ class Repository:
         self._watch = RepositoryWatch() if is_watching else None
         self._arrivals: dict[tuple[str, int], _Arrival] = {}
         self._last: dict[str, tuple[Path, Look]] = {}
+        self._reach = Reach()
         self._told: dict[str, frozenset[str]] = {}
         self._told_of: dict[str, Path] = {}
         self._told_polled: frozenset[str] = frozenset()
@@ -120,7 +191,7 @@ class Repository:
         return look
 
     def _look(self, config: ModelConfig, loaded: Mapping[int, Sequence[object]]) -> Look:
-        listing = list_versions(config.base_path)
+        listing = self._reach.checked(config, list_versions(config.base_path))
         self._tell(config, listing)
         look = Look(is_certain=listing.is_certain)
         moments: list[float] = []
@@ -164,6 +235,7 @@ class Repository:
 
     def forget(self, name: str) -> None:
         """A model is not configured any more."""
+        self._reach.forget(name)
         self._told.pop(name, None)
         self._last.pop(name, None)
         for key in [key for key in self._arrivals if key[0] == name]:
@@ -179,9 +251,17 @@ class Repository:
         texts = {f"{name}: {problem}" for name, problem in listing.problems.items()}
         if not listing.exists:
             texts = {"does not exist; waiting for it"}
-        elif not listing.versions:
+        elif (
+            not listing.versions
+            and listing.is_reachable
+            and shown(config.base_path.name) not in listing.problems
+        ):
             texts.add("holds no version to serve; waiting for one, e.g. 1/model.xml with 1/model.bin")
-        for text in sorted(texts - self._told.get(config.name, frozenset())):
-            _log.warning("event=repository model=%s base_path=%s %s", config.name, config.base_path, text)
+        former = self._told.get(config.name, frozenset())
+        kept = "" if listing.is_reachable else "; what is loaded goes on serving"
+        for text in sorted(texts - former):
+            _log.warning(
+                "event=repository model=%s base_path=%s %s%s", config.name, config.base_path, text, kept
+            )
         self._told[config.name] = frozenset(texts)
         self._told_of[config.name] = config.base_path

@@ -23,6 +23,8 @@ from ovms_mp.wire.specs import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ovms_mp.config import ServerConfig
     from ovms_mp.manager.deployments import Deployment
     from ovms_mp.wire.specs import CpuShare
@@ -38,6 +40,7 @@ class SpecMaker:
 
     Attributes:
         memory_bytes: What the machine, or this process's cgroup, has.
+        make_endpoint: Makes a new address for a worker's socket.
     """
 
     config: ServerConfig
@@ -45,6 +48,7 @@ class SpecMaker:
     control_endpoint: str
     arenas: tuple[ArenaHandle, ...]
     memory_bytes: int
+    make_endpoint: Callable[[], str] = new_endpoint
 
     def worker(self, child_id: str, device: str, share: CpuShare, run_page: int = -1) -> WorkerSpec:
         """An inference worker; its data endpoint is new for every process."""
@@ -53,7 +57,7 @@ class SpecMaker:
             kind=Kind.WORKER.value,
             common=self._common(),
             device=device,
-            data_endpoint=new_endpoint(),
+            data_endpoint=self.make_endpoint(),
             engine=self._engine(),
             cpu=share,
             run_page=run_page,

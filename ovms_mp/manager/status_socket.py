@@ -67,19 +67,22 @@ class StatusSocket:
         self._poller.register(listener.fileno())
 
     def take(self, readable: set[int]) -> None:
-        """Answer one connection, if there is one."""
+        """Answer one connection, if there is one; those of other users before it are closed."""
         listener = self._listener
         if listener is None or listener.fileno() not in readable:
             return
         self._poller.unregister(listener.fileno())
         self._timers.call_after(_PAUSE_S, self._go_on)
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return  # It went away, or there is no descriptor left for it.
-        with connection:
-            if _is_trusted(connection):
-                _send(connection, self._document())
+        # As many as can have come before it, so that strangers keep nobody out.
+        for _ in range(_BACKLOG + 1):
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return  # Nobody is left, or there is no descriptor for it.
+            with connection:
+                if _is_trusted(connection):
+                    _send(connection, self._document())
+                    return
 
     def close(self) -> None:
         """Stop listening; may be called twice."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
 import subprocess
 import time
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from ovms_mp.defects import contain, report
 from ovms_mp.manager.children import Child, ChildState, Kind, exit_text
 from ovms_mp.manager.priority import let_go_earlier
-from ovms_mp.manager.processes import watch_process
+from ovms_mp.manager.processes import wait_readable, watch_process
 from ovms_mp.places import module_command, module_environment
 from ovms_mp.wire.lifetime import holding_log_signals
 
@@ -404,7 +403,7 @@ class Supervisor:
             contain("manager.kill", child.child_id, child.signal, signal.SIGKILL)
         for child in self.living():
             # SIGKILL cannot be refused; only a process in an uninterruptible system call takes longer.
-            select.select([child.pidfd], [], [], _KILL_LIMIT_S)
+            wait_readable(child.pidfd, _KILL_LIMIT_S)
             if child.process is not None:
                 child.process.wait(timeout=_KILL_LIMIT_S)
             self._poller.unregister(child.pidfd)

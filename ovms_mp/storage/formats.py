@@ -9,6 +9,7 @@ the other is a copy that is still going on.
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 SAVED_MODEL = "saved_model.pb"
 """Makes the directory that holds it a model; OpenVINO is given the directory."""
 
+_VERSION_NAME = re.compile(r"0*([1-9][0-9]{0,18})")
+_MAX_VERSION = (1 << 63) - 1
 _COMPANIONS = {".xml": ".bin", ".pdmodel": ".pdiparams"}
 _SUFFIXES = (".xml", ".onnx", ".pdmodel", ".pb", ".tflite")
 _TOKENIZERS = frozenset({"openvino_tokenizer.xml", "openvino_detokenizer.xml"})
@@ -29,6 +32,13 @@ _PARTS_OF_SAVED_MODEL = frozenset({"fingerprint.pb", "keras_metadata.pb"})
 FORMATS_TEXT = (
     "NAME.xml with NAME.bin, NAME.onnx, NAME.pdmodel with NAME.pdiparams, saved_model.pb, *.pb or *.tflite"
 )
+
+
+def version_number(name: str) -> int | None:
+    """The version that a directory of this name below a base path is: ``1`` and ``01`` are 1, as in TF Serving."""
+    match = _VERSION_NAME.fullmatch(name)
+    number = int(match[1]) if match else 0
+    return number if 0 < number <= _MAX_VERSION else None
 
 
 def companions(name: str) -> list[str]:

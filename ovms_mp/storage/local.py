@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from ovms_mp.files import refusal
 from ovms_mp.model.mapping import MAPPING_FILE_NAME
 from ovms_mp.storage.formats import (
     FORMATS_TEXT,
@@ -25,7 +25,9 @@ from ovms_mp.storage.formats import (
     models_among,
     shown,
     unfinished_text,
+    version_number,
 )
+from ovms_mp.storage.misplaced import directory_of_models_text, models_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +42,6 @@ _MAX_DIRECTORIES = 1_000
 _TRIES = 3
 _MAX_LOOKS = 100_000
 """The same of all versions of a base path."""
-_VERSION_NAME = re.compile(r"0*([1-9][0-9]{0,18})")
-_MAX_VERSION = (1 << 63) - 1
 
 _IS_NOTHING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Gone meanwhile, or a link that leads nowhere."""
@@ -62,11 +62,15 @@ class VersionFiles:
         model_file: What OpenVINO is to read: a file, or the directory that holds a ``saved_model.pb``.
         fingerprint: Changes with any change of its files that the file system tells of.
         changed_at: When its files were last changed in any way, in seconds of the wall clock of whoever keeps them.
+        directory: Where they lie.
+        device: Of the file system that ``directory`` is on; -1 where that is not known.
     """
 
     model_file: Path
     fingerprint: Fingerprint
     changed_at: float
+    directory: Path = Path()
+    device: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +82,19 @@ class Listing:
         problems: Why something there is no version, or what is odd about one, by its name; for the log.
         exists: Whether there is anything at all.
         is_certain: False when something could not be looked at, so that what is missing here may still be there.
+        is_reachable: False when that is because the system refused to; True when it only changed all the time.
     """
 
     versions: dict[int, VersionFiles] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     exists: bool = True
     is_certain: bool = True
+    is_reachable: bool = True
 
     @property
     def model_files(self) -> dict[int, Path]:
         """What OpenVINO is to read, by version."""
         return {number: files.model_file for number, files in self.versions.items()}
-
-
-def version_number(name: str) -> int | None:
-    """The version that a directory of this name below a base path is: ``1`` and ``01`` are 1, as in TF Serving."""
-    match = _VERSION_NAME.fullmatch(name)
-    number = int(match[1]) if match else 0
-    return number if 0 < number <= _MAX_VERSION else None
 
 
 def list_versions(base_path: Path) -> Listing:
@@ -109,9 +108,8 @@ def list_versions(base_path: Path) -> Listing:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return Listing(exists=False)
-        return Listing(
-            problems={shown(str(base_path)): f"cannot be listed: {error.strerror}"}, is_certain=False
-        )
+        problem = f"cannot be listed: {refusal(base_path, error)}"
+        return Listing(problems={shown(str(base_path)): problem}, is_certain=False, is_reachable=False)
     return listing if is_steady else replace(listing, is_certain=False)
 
 
@@ -164,14 +162,20 @@ def _look_at_base(base_path: Path) -> Listing:
         )
     if not numbered:
         _look_for_flat_model(base_path, [entry.name for entry in entries], listing)
-    return replace(listing, versions=dict(sorted(listing.versions.items())), is_certain=is_certain)
+    return replace(
+        listing,
+        versions=dict(sorted(listing.versions.items())),
+        is_certain=is_certain,
+        is_reachable=looks.is_reachable,
+    )
 
 
 @dataclass(slots=True)
 class _Looks:
-    """Files and directories that may still be looked at."""
+    """Files and directories that may still be looked at, and whether the system has refused none so far."""
 
     left: int = _MAX_LOOKS
+    is_reachable: bool = True
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
@@ -188,7 +192,8 @@ def _look_at_number(number: int, entries: list[os.DirEntry[str]], listing: Listi
         try:
             _look_at_entry(entry, number, listing, looks)
         except OSError as error:
-            listing.problems[shown(entry.name)] = f"cannot be listed: {error.strerror}"
+            listing.problems[shown(entry.name)] = f"cannot be listed: {refusal(entry.path, error)}"
+            looks.is_reachable &= error.errno == errno.EAGAIN
             return False
     return True
 
@@ -229,7 +234,7 @@ def _look_at_version(directory: Path, looks: _Looks | None = None) -> tuple[Vers
     Raises:
         OSError: It cannot be looked at.
     """
-    tree = _Tree()
+    tree = _Tree(directory)
     tree.walk(str(directory), "")
     if looks is not None:
         looks.left -= tree.count
@@ -266,6 +271,12 @@ def _look_for_flat_model(base_path: Path, names: list[str], listing: Listing) ->
             "lie in the base path itself; give the path of one of them, or put each into a version directory of its "
             f"own base path, e.g. 1/{models[0]}"
         )
+    elif any(map(may_be_of_model, regular)):
+        listing.problems[shown(base_path.name)] = unfinished_text(regular)
+    elif below := models_below(base_path, [name for name in names if name not in regular]):
+        for directory in below:
+            listing.problems.pop(shown(directory), None)
+        listing.problems[shown(base_path.name)] = directory_of_models_text(base_path, below)
 
 
 def _look_at_model_file(path: Path) -> Listing:
@@ -278,7 +289,7 @@ def _look_at_model_file(path: Path) -> Listing:
     except PermissionError:
         # The file may be readable where its directory is not.
         names = [path.name, *companions(path.name)]
-    tree = _Tree()
+    tree = _Tree(path.parent)
     for name in sorted(names):
         tree.add(name, str(path.parent / name))
     if path.name not in models_among(list(tree.files)):
@@ -296,7 +307,9 @@ def is_part_of(model_name: str, name: str) -> bool:
 class _Tree:
     """The regular files of a version, by relative name."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._device = os.stat(directory).st_dev
         self.files: dict[str, os.stat_result] = {}
         self.has_more = False
         self.count = 0
@@ -318,7 +331,9 @@ class _Tree:
             # and links are where visible links lead (Kubernetes' ``..data``), or not the model's (``.git``).
             if entry.name.startswith(".") and not entry.is_file(follow_symlinks=False):
                 continue
-            state = self.add(prefix + entry.name, entry)
+            # What may be the model must not be overlooked, whoever may not look.
+            is_needed = depth == 0 and may_be_of_model(entry.name)
+            state = self.add(prefix + entry.name, entry, is_needed=is_needed)
             if state is None or not S_ISDIR(state.st_mode):
                 continue
             if depth >= MAX_DEPTH or not self._is_new(state):
@@ -339,13 +354,19 @@ class _Tree:
         self._seen.add(identity)
         return True
 
-    def add(self, name: str, entry: os.DirEntry[str] | str) -> os.stat_result | None:
-        """Note an entry if it is a regular file; its state, None when there is nothing."""
+    def add(
+        self, name: str, entry: os.DirEntry[str] | str, *, is_needed: bool = False
+    ) -> os.stat_result | None:
+        """Note an entry if it is a regular file; its state, None when there is nothing.
+
+        Raises:
+            OSError: It cannot be looked at, and is needed or the file system's trouble is not a matter of permission.
+        """
         self.count += 1
         try:
             state = os.stat(entry) if isinstance(entry, str) else entry.stat()
         except OSError as error:
-            if error.errno in _IS_NOT_FOR_US:
+            if error.errno in (_IS_NOTHING if is_needed else _IS_NOT_FOR_US):
                 return None
             raise
         if S_ISREG(state.st_mode):
@@ -362,4 +383,4 @@ class _Tree:
             for name, state in sorted(self.files.items())
         )
         changed_at = max(state.st_ctime for state in self.files.values())
-        return VersionFiles(model_file, fingerprint, changed_at)
+        return VersionFiles(model_file, fingerprint, changed_at, self._directory, self._device)

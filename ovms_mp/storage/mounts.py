@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types of the mounted file systems, for the question whether inotify sees everything that changes there."""
+"""Mounted file systems: whether inotify sees everything that changes there, and whether one is gone."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 _REMOTE_TYPES = frozenset(
     {
@@ -18,6 +18,38 @@ _REMOTE_TYPES = frozenset(
     }
 )  # fmt: skip
 """Other machines, or the host of a virtual one, can write there, and the kernel of this one is not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The directories that lead to a path, with the device that each is on: tells an unmount from a removal.
+
+    Where a file system was mounted, another one shows once it is unmounted, mostly with an empty directory.
+
+    Attributes:
+        devices: By directory without links, the path's own first.
+    """
+
+    devices: Mapping[str, int]
+
+    @classmethod
+    def of(cls, path: Path) -> Ground:
+        """As it is now.
+
+        Raises:
+            OSError: It is not there, or cannot be looked at.
+        """
+        real = Path(os.path.realpath(path, strict=True))
+        return cls({str(place): os.stat(place).st_dev for place in (real, *real.parents)})
+
+    def lost_mount(self) -> str:
+        """The directory on which another file system was mounted when this was noted; empty where that is unchanged."""
+        for place, device in self.devices.items():
+            try:
+                return place if os.stat(place).st_dev != device else ""
+            except OSError:
+                continue  # Whoever holds it tells more.
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """ZeroMQ sockets, and the only module that imports zmq.
 
-All channels are ``ipc://`` in Linux's abstract socket namespace: there is no file, so no crash of any process
-can leave one behind. What a 0700 directory would guard is guarded by the peer's credentials instead: a bound
-socket takes connections of its own user only (SO_PEERCRED, ZMQ_IPC_FILTER_UID), and names carry 128 random
-bits. http://api.zeromq.org/4-3:zmq-ipc
+All channels are ``ipc://``, in a directory that only this user may enter. Where there is none they are in Linux's
+abstract socket namespace, which has no permissions; so a bound socket takes connections of its own user only, in either
+case (SO_PEERCRED, ZMQ_IPC_FILTER_UID), and names carry 128 random bits. http://api.zeromq.org/4-3:zmq-ipc
 
 No high-water marks: every queue that could grow is bounded where its items are made (arena space in the
 fronts, the queue bounds in the worker), and a dropped message would be a lost answer.
@@ -22,6 +21,7 @@ import zmq
 from ovms_mp.errors import ProtocolError
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -38,9 +38,12 @@ _POLLIN = int(zmq.POLLIN)
 _IPC_FILTER_UID = 59
 
 
-def new_endpoint() -> str:
-    """A fresh abstract address that nobody can guess or has used before."""
-    return f"ipc://@ovms_mp-{secrets.token_hex(16)}"
+def new_endpoint(directory: Path | None = None) -> str:
+    """A fresh address that nobody can guess or has used before, in a directory or an abstract one."""
+    if directory is None:
+        return f"ipc://@ovms_mp-{secrets.token_hex(16)}"
+    # Shorter, as a socket's path has 107 bytes at most.
+    return f"ipc://{directory}/{secrets.token_hex(8)}"
 
 
 def close_all(linger_ms: int) -> None:

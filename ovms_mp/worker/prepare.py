@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ModelLoadFailed
+from ovms_mp.files import refused_part
 from ovms_mp.worker.auto_shapes import auto_candidates, variable_places, with_open_places
 from ovms_mp.worker.engine import engine_text
 from ovms_mp.worker.preprocess import preprocess
@@ -82,7 +83,8 @@ def prepare_model(core: ov.Core, model_file: str, settings: ModelSettings) -> Pr
     try:
         model = core.read_model(model_file)
     except RuntimeError as error:
-        raise ModelLoadFailed(f"cannot read {model_file}: {engine_text(error)}") from None
+        reason = refused_part(model_file) or engine_text(error)
+        raise ModelLoadFailed(f"cannot read {model_file}: {reason}") from None
     mapping, notices = read_mapping(model_file)
     for ports, what in ((model.inputs, "inputs"), (model.outputs, "outputs")):
         if not ports:

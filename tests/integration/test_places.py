@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,8 @@ from tests.support.server import Server, free_ports
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.models import ModelZoo
     from tests.support.tfs_client import TfsClient
 
@@ -112,19 +117,62 @@ def test_it_serves_where_nothing_is_writable(zoo: ModelZoo, log_path: Path) -> N
     assert "Traceback" not in log
 
 
-def test_directories_of_killed_servers_are_swept(zoo: ModelZoo, tmp_path: Path, log_path: Path) -> None:
-    """Killed while a trial runs, so that there is one; also of one that was process 1, which lives for ever."""
-    environment = {"TMPDIR": str(tmp_path / "tmp")}
-    (tmp_path / "tmp").mkdir()
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A directory whose path leaves room for a socket's name."""
+    directory = Path(tempfile.mkdtemp())
+    yield directory
+    shutil.rmtree(directory)
+
+
+def test_directories_of_killed_servers_are_swept(zoo: ModelZoo, temporary: Path, log_path: Path) -> None:
+    """Killed while a trial runs, so that there are all; also of one that was process 1, which lives for ever."""
+    environment = {"TMPDIR": str(temporary)}
     server = Server(tiny(zoo), log_path, environment)
     server.launch()
-    (left,) = eventually(lambda: list((tmp_path / "tmp").iterdir()), NOTICED_S, "a cache directory")
-    server.destroy()
-    left = left.rename(left.with_name(left.name.replace(str(server.process.pid), "1", 1)))
+    try:
+        eventually(lambda: len(list(temporary.iterdir())) == 2, NOTICED_S, "one for caches, one for sockets")
+    finally:
+        server.destroy()
+    left = [
+        path.rename(path.with_name(path.name.replace(str(server.process.pid), "1", 1)))
+        for path in temporary.iterdir()
+    ]
     with Server(tiny(zoo), log_path, environment) as server:
         assert_serves(server)
-        assert not left.exists()
-    assert list((tmp_path / "tmp").iterdir()) == []
+        assert len(left) == 2
+        assert not any(path.exists() for path in left)
+    assert list(temporary.iterdir()) == []
+
+
+def connect_as_nobody(path: Path) -> int:
+    """The system's answer to another user who connects to a socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        os.seteuid(65534)
+        try:
+            return client.connect_ex(str(path))
+        finally:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("length", [20, 200])
+def test_sockets_are_files_in_a_private_directory_where_their_paths_are_short_enough(
+    length: int, zoo: ModelZoo, temporary: Path, log_path: Path
+) -> None:
+    directory = temporary / ("d" * length)
+    directory.mkdir()
+    with Server(tiny(zoo), log_path, {"TMPDIR": str(directory)}) as server:
+        assert_serves(server)
+        private = list(directory.glob("ovms_mp-sockets-*"))
+        assert [path.stat().st_mode & 0o777 for path in private] == ([0o700] if length == 20 else [])
+        for path in private if os.geteuid() == 0 else ():
+            temporary.chmod(0o755)
+            assert {connect_as_nobody(name) for name in path.iterdir()} == {errno.EACCES}
+        os.kill(server.pids("worker")[0], signal.SIGKILL)
+        eventually(lambda: server.log().count("event=loaded") == 2, NOTICED_S, "a successor")
+        assert_serves(server)
+    assert ("event=abstract_sockets" in server.log()) is (length == 200)
+    assert list(directory.iterdir()) == []
 
 
 # --- sandboxes and old kernels ---

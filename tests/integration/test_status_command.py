@@ -246,3 +246,29 @@ def test_names_of_others_in_the_kernel_s_table_are_passed_over(tmp_path: Path) -
     assert found.address == "\0ovms_mp-status-12-9000-0"
     assert found.text() == "pid 12 (gRPC 9000)"
     assert local_servers(str(tmp_path / "missing")) == []
+
+
+STRANGER = """
+import os, socket, sys
+os.setuid(65534)
+held = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) for _ in range(200)]
+for each in held:
+    each.connect_ex("\\0" + sys.argv[1])
+print("connected", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be another user")
+def test_strangers_keep_nobody_from_the_status(
+    shared_server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"ovms_mp-status-{shared_server.process.pid}-{shared_server.port}-{shared_server.rest_port}"
+    with subprocess.Popen(
+        [sys.executable, "-c", STRANGER, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as stranger:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == "connected\n"
+        assert main(["status", "--port", str(shared_server.port)]) == 0
+        stranger.communicate("", timeout=10)
+    assert "tiny: default version 1" in capsys.readouterr().out

@@ -72,7 +72,7 @@ def test_model_has_the_legacy_defaults() -> None:
     assert (config.grpc.port, config.rest.port) == (9000, 0)
     assert (config.grpc.workers, config.rest.workers) == (1, 1)
     assert config.grpc.bind_address == "[::]"
-    assert config.rest.bind_address == ".".join("0000")
+    assert config.rest.bind_address == "[::]"
     assert (config.repository.poll_wait_s, config.log.level, config.log.path) == (1.0, "INFO", "")
     assert config.limits.max_message_mb >= 1024
 

@@ -99,6 +99,36 @@ def test_relative_base_paths_start_at_the_file(tmp_path: Path) -> None:
     assert models[0].base_path == tmp_path / "models" / "m"
 
 
+@pytest.mark.parametrize("name", ["n" * 1024, "\u00e9" * 512, "\U0001f600" * 256])
+def test_the_longest_names(tmp_path: Path, name: str) -> None:
+    models, _ = read(tmp_path, listed({"name": name, "base_path": "/b"}))
+
+    assert [model.name for model in models] == [name]
+
+
+@pytest.mark.parametrize("name", ["n" * 1025, "\u00e9" * 513, "\U0001f600" * 257, "n" * 5_000_000])
+def test_a_longer_name_is_refused_alone(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(listed({"name": name, "base_path": "/b"}, {"name": "m", "base_path": "/b"})))
+    document = read_config_file(path)
+
+    assert [model.name for model in document.models] == ["m"]
+    (refused,) = document.refused
+    assert refused.name == ""
+    assert (
+        f"it has {len(name.encode())} bytes; accepted: a non-empty string of at most 1024 bytes"
+        in refused.reasons[0]
+    )
+    assert len(refused.reasons[0]) + len(refused.client_text) < 1000
+
+
+def test_a_long_name_that_is_refused_for_something_else_is_known_by_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(listed({"name": "n" * 1024, "base_path": "/b", "nireq": -1})))
+
+    assert [entry.name for entry in read_config_file(path).refused] == ["n" * 1024]
+
+
 HARMLESS: list[object] = [None, False, 0, "", [], {}]
 
 
@@ -429,7 +459,7 @@ def test_an_entry_without_a_name_is_refused_alone(tmp_path: Path, entry: object)
     assert (models, name) == (["m"], "")
 
 
-@pytest.mark.parametrize("name", ["\ud800", "x" * 1000])
+@pytest.mark.parametrize("name", ["\ud800", "x" * 1025])
 def test_a_name_that_cannot_be_shown_is_none(tmp_path: Path, name: str) -> None:
     _, ((shown, _),) = read_entries(tmp_path, {"config": GOOD | {"name": name, "nireq": -1}})
 

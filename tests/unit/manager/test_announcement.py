@@ -52,7 +52,7 @@ def test_what_is_served_and_where(said: Callable[[], list[str]]) -> None:
     assert said() == [
         "gRPC server listens on port 9000 and will be serving models: ['lin']",
         "REST server listens on port 8000 and will be serving models: ['lin']",
-        "Ready: REST http://0.0.0.0:8000  gRPC [::]:9000  serving lin/1",
+        "Ready: REST http://0.0.0.0:8000  gRPC 0.0.0.0:9000  serving lin/1",
         "Ask: curl http://127.0.0.1:8000/v1/models/lin/metadata  or: ovms_mp status",
     ]
 
@@ -100,9 +100,35 @@ def test_one_protocol(said: Callable[[], list[str]]) -> None:
 
     assert said() == [
         "gRPC server listens on port 9000 and will be serving models: ['lin']",
-        "Ready: gRPC [::]:9000  serving lin/1",
+        "Ready: gRPC 0.0.0.0:9000  serving lin/1",
         "Ask: ovms_mp status",
     ]
+
+
+@pytest.mark.parametrize(
+    ("bind_address", "shown", "asked"),
+    [
+        ("[::]", "0.0.0.0", "127.0.0.1"),
+        ("::", "0.0.0.0", "127.0.0.1"),
+        ("0.0.0.0", "0.0.0.0", "127.0.0.1"),
+        ("127.0.0.1, 0.0.0.0", "0.0.0.0", "127.0.0.1"),
+        ("::1", "[::1]", "[::1]"),
+        ("[::],127.0.0.1", "[::]", "[::]"),
+        ("10.1.2.3,::1", "10.1.2.3", "10.1.2.3"),
+        ("model.example.org", "model.example.org", "model.example.org"),
+    ],
+)
+def test_addresses_are_those_that_a_client_can_use(
+    bind_address: str, shown: str, asked: str, said: Callable[[], list[str]]
+) -> None:
+    grpc, rest = (
+        GrpcConfig(port=9000, bind_address=bind_address),
+        RestConfig(port=8000, bind_address=bind_address),
+    )
+    tell((SERVED,), config=ServerConfig(models=(), grpc=grpc, rest=rest))
+
+    assert said()[2].startswith(f"Ready: REST http://{shown}:8000  gRPC {shown}:9000  ")
+    assert said()[3].startswith(f"Ask: curl http://{asked}:8000/v1/")
 
 
 def test_many_are_counted(said: Callable[[], list[str]]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ovms_mp.errors import BootError
+from ovms_mp.manager import listeners
 from ovms_mp.manager.listeners import bind_rest, hold_grpc_port, lock_ports, split_addresses
 
 if TYPE_CHECKING:
@@ -176,6 +177,30 @@ def test_addresses_of_both_families_and_other_spellings(
     assert [made.getsockname()[0] for made in listeners] == expected
 
 
+@pytest.mark.parametrize("bind", [bind_rest, hold_grpc_port])
+@pytest.mark.parametrize("address", ["::", "[::]"])
+def test_all_addresses_on_a_machine_without_ipv6(
+    bind: type, address: str, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    (listener,) = bind((address,), 0)
+    stack.enter_context(listener)
+
+    assert listener.getsockname()[0] == "0.0.0.0"
+
+
+@pytest.mark.parametrize("bind", [bind_rest, hold_grpc_port])
+@pytest.mark.parametrize("host", [HOME, "::1"])
+def test_all_addresses_beside_somebody_on_one_of_them(bind: type, host: str, stack: ExitStack) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    other = stack.enter_context(socket.socket(family))
+    other.bind((host, 0))
+    other.listen()
+
+    with pytest.raises(BootError, match="Address already in use"):
+        bind(("[::]",), other.getsockname()[1])
+
+
 @pytest.fixture
 def free_port(stack: ExitStack) -> int:
     with socket.socket() as one:
@@ -194,6 +219,39 @@ def test_a_server_that_does_not_listen_yet_is_noticed(
 
     with pytest.raises(BootError, match=r"port is busy: another ovms_mp has it; choose another --rest_port"):
         lock_ports((pair[1],), free_port, "REST")
+
+
+BINDS = """
+import ctypes, sys
+ctypes.CDLL(None).prctl(24, 10, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_NET_BIND_SERVICE
+import os
+os.execv(sys.executable, [sys.executable, "-c", sys.argv[1]])
+"""
+TRIES = """
+from ovms_mp.errors import BootError
+from ovms_mp.manager.listeners import {function}
+try:
+    {function}(("{address}",), {port})
+except BootError as error:
+    print(error.message)
+"""
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "[::]", "127.0.0.1"])
+@pytest.mark.parametrize(("function", "flag"), [("bind_rest", "rest_port"), ("hold_grpc_port", "port")])
+def test_a_port_that_only_root_may_take(address: str, function: str, flag: str) -> None:
+    first = int(listeners._FIRST_FREE_PORT.read_text())
+    if not first:
+        pytest.skip("everybody may take any port here")
+    port = min(80, first - 1)
+    code = TRIES.format(function=function, address=address, port=port)
+    done = subprocess.run([sys.executable, "-c", BINDS, code], capture_output=True, text=True, check=True)
+
+    assert (
+        f"at {address}:{port} - Permission denied: ports below {first} (net.ipv4.ip_unprivileged_port_start) need "
+        "CAP_NET_BIND_SERVICE, e.g. AmbientCapabilities=CAP_NET_BIND_SERVICE in a systemd unit; or choose a "
+        f"higher --{flag}\n"
+    ) in done.stdout
 
 
 SQUATS = """

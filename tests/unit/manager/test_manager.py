@@ -519,6 +519,48 @@ def test_hangup_is_a_reload(scene: Scene) -> None:
     scene.run(story, poll_wait_s=0.0)
 
 
+def outcomes(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log said since the last call of what came of SIGHUP."""
+    found = [text for text in caplog.messages if text.startswith("event=reloaded reason=SIGHUP ")]
+    caplog.clear()
+    return found
+
+
+def test_hangup_tells_its_outcome(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    def story(scene: Scene) -> Iterator[None]:
+        yield from scene.boot()
+        scene.signal(signal.SIGHUP)
+        yield
+        assert outcomes(caplog) == ["event=reloaded reason=SIGHUP nothing changed"]
+        scene.put(2)
+        scene.pass_time(5)
+        scene.signal(signal.SIGHUP)
+        yield
+        assert outcomes(caplog) == [], "not before it is settled"
+        yield from scene.end_probe()
+        yield from scene.load()
+        scene.say("grpc-0.1", SnapshotApplied(99))
+        yield
+        handles = [message.handle for _, message in scene.take(UnloadModel)]
+        for handle in handles:
+            scene.say("worker-0.1", unloaded(handle))
+        yield
+        assert outcomes(caplog) == ["event=reloaded reason=SIGHUP something changed"]
+        scene.config_path.write_text("{")
+        scene.signal(signal.SIGHUP)
+        yield
+        for _ in range(5):
+            scene.pass_time(0.11)
+            yield
+        (text,) = outcomes(caplog)
+        assert text.startswith("event=reloaded reason=SIGHUP nothing changed; ")
+        assert "JSON" in text
+
+    scene.run(story, poll_wait_s=0.0)
+
+
 def test_a_reload_that_brings_a_device_without_worker_fails_that_model_alone(scene: Scene) -> None:
     def story(scene: Scene) -> Iterator[None]:
         yield from scene.boot()

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -286,6 +287,139 @@ def test_an_oddity_is_told_once_until_it_changes(scene: Scene, caplog: pytest.Lo
         scene.look()
 
     assert sum("01" in record.message for record in caplog.records) == 2
+
+
+# Unreachable or removed.
+
+
+class Mounts:
+    """Devices of directories, as if file systems were mounted there; the directories themselves are real."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.devices: dict[str, int] = {}
+        self._real = os.stat
+        monkeypatch.setattr(os, "stat", self._stat)
+
+    def _stat(self, path: Any, **options: Any) -> os.stat_result:
+        state = self._real(path, **options)
+        device = self.devices.get(str(path))
+        if device is None:
+            return state
+        stamps = {name: getattr(state, name) for name in ("st_atime_ns", "st_ctime_ns", "st_mtime_ns")}
+        return os.stat_result((*state[:2], device, *state[3:]), stamps)
+
+
+@pytest.fixture
+def mounts(monkeypatch: pytest.MonkeyPatch) -> Mounts:
+    return Mounts(monkeypatch)
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    found = [record.getMessage() for record in caplog.records]
+    caplog.clear()
+    return found
+
+
+@pytest.mark.parametrize("where", ["itself", "above", "far above"])
+def test_a_mount_that_is_gone_is_unreachable_and_told_once(
+    where: str, scene: Scene, mounts: Mounts, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The mount is the base path, or a directory above it, which an unmount leaves empty."""
+    caplog.set_level(logging.INFO)
+    above = scene.base.parent / "models"
+    base = {"itself": above, "above": above / "m", "far above": above / "a" / "m"}[where]
+    scene.base = base
+    scene.config = ModelConfig(name="m", base_path=base)
+    mounts.devices[str(above)] = 777
+    scene.put(1, age_s=1.0)
+    assert scene.states() == ({1}, set())
+    hidden = above.rename(above.with_name("unmounted"))
+    above.mkdir()
+    mounts.devices.clear()
+    for _ in range(3):
+        look = scene.look()
+        assert (look.is_certain, look.settled) == (False, {})
+
+    (text,) = events(caplog)
+    assert "is not there, as the file system is not mounted any more; what is loaded goes on serving" in text
+    assert str(above) in text
+    above.rmdir()
+    hidden.rename(above)
+    mounts.devices[str(above)] = 778  # Another one of the same content.
+    assert scene.states() == ({1}, set())
+    assert events(caplog) == [f"event=reachable model=m base_path={base} can be looked at again"]
+    shutil.rmtree(base)
+    assert scene.states() == (set(), set())
+
+
+@pytest.mark.parametrize("others", [set(), {1}, {1, 3}])
+def test_a_version_that_is_a_mount_of_its_own(others: set[int], scene: Scene, mounts: Mounts) -> None:
+    mounts.devices[str(scene.base / "2")] = 777
+    for number in (*others, 2):
+        scene.put(number, age_s=1.0)
+    assert scene.states() == ({2, *others}, set())
+    (scene.base / "2" / "model.onnx").unlink()
+    assert scene.states() == (others, set()), "removed from what is mounted"
+    scene.put(2, age_s=1.0)
+    assert scene.states() == ({2, *others}, set())
+    (scene.base / "2" / "model.onnx").unlink()
+    mounts.devices.clear()
+
+    look = scene.look()
+    assert (look.is_certain, set(look.settled)) == (False, others)
+
+
+@pytest.mark.parametrize("removed", ["base", "parent", "content", "replaced by a file"])
+def test_what_was_removed_is_gone(removed: str, scene: Scene, mounts: Mounts) -> None:
+    scene.base = scene.base.parent / "models" / "m"
+    scene.config = ModelConfig(name="m", base_path=scene.base)
+    mounts.devices[str(scene.base.parent)] = 777
+    scene.put(1, age_s=1.0)
+    assert scene.states() == ({1}, set())
+    if removed == "parent":
+        mounts.devices.clear()
+        mounts.devices[str(scene.base.parent.parent)] = os.stat(scene.base.parent.parent).st_dev
+    shutil.rmtree({"parent": scene.base.parent, "content": scene.base / "1"}.get(removed, scene.base))
+    if removed == "replaced by a file":
+        scene.base.write_text("")
+
+    assert scene.states() == (set(), set())
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES])
+def test_a_file_system_that_fails(
+    error: int, scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    scene.put(1, age_s=1.0)
+    assert scene.states() == ({1}, set())
+    real = os.scandir
+
+    def fail(path: object) -> object:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "scandir", fail)
+    for _ in range(3):
+        assert not scene.look().is_certain
+    (text,) = events(caplog)
+    assert text.startswith(
+        f"event=repository model=m base_path={scene.base} {scene.base}: cannot be listed: "
+    )
+    assert text.endswith(f"{os.strerror(error)}; what is loaded goes on serving")
+    monkeypatch.setattr(os, "scandir", real)
+    assert scene.states() == ({1}, set())
+    assert events(caplog) == [f"event=reachable model=m base_path={scene.base} can be looked at again"]
+
+
+def test_another_base_path_is_on_no_former_mount(scene: Scene, mounts: Mounts) -> None:
+    mounts.devices[str(scene.base)] = 777
+    scene.put(1, age_s=1.0)
+    assert scene.states() == ({1}, set())
+    other = scene.base.with_name("other")
+    other.mkdir()
+    scene.config = ModelConfig(name="m", base_path=other)
+
+    assert scene.states() == (set(), set())
 
 
 # Hints.

@@ -7,8 +7,11 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import stat
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +21,6 @@ from ovms_mp.storage.local import list_versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 def fill(directory: Path, *names: str) -> Path:
@@ -234,7 +236,6 @@ def test_the_path_of_a_saved_model_file_is_its_directory(tmp_path: Path) -> None
         (["b.onnx", "a.onnx"], None, "a.onnx, b.onnx"),
         (["m.onnx", "1/m.onnx"], "1/m.onnx", None),
         (["m.onnx", "1/"], None, "1"),
-        (["m.bin"], None, None),
     ],
 )
 def test_a_model_in_the_base_path_itself_is_version_1_when_it_is_alone(
@@ -657,7 +658,7 @@ def test_the_newest_of_too_many_versions_are_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ovms_mp.storage.local._MAX_LOOKS", 20)
-    monkeypatch.setattr(local._Looks.__init__, "__defaults__", (20,))
+    monkeypatch.setattr(local._Looks.__init__, "__defaults__", (20, True))
     for number in range(1, 101):
         fill(tmp_path / str(number), "model.onnx")
     listing = list_versions(tmp_path)
@@ -665,3 +666,88 @@ def test_the_newest_of_too_many_versions_are_looked_at(
     assert sorted(listing.versions) == list(range(81, 101))
     assert listing.problems[tmp_path.name].startswith("holds more than 20 files")
     assert listing.is_certain
+
+
+# What else a base path may be.
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (
+            ["resnet/1/m.xml", "resnet/1/m.bin"],
+            "(resnet), not of one model's versions; give {0}/resnet, which has 1/m.xml",
+        ),
+        (
+            ["b/1/m.onnx", "a/2/m.onnx", "a/10/m.onnx"],
+            "(a, b), not of one model's versions; give {0}/a, which has 10/m.onnx",
+        ),
+        ([f"{name}/1/m.onnx" for name in "abcde"] + ["readme.md"], "(a, b, c and 2 more), not of"),
+        (
+            ["a/001/m.onnx", "b/", "c/1/"],
+            "(a), not {1}; give {0}/a, which has 001/m.onnx",
+        ),
+    ],
+)
+def test_a_directory_of_models(tmp_path: Path, names: list[str], text: str) -> None:
+    listing = list_versions(fill(tmp_path, *names))
+
+    assert listing.versions == {}
+    problem = listing.problems[tmp_path.name]
+    assert problem.startswith("is a directory of models (")
+    assert text.format(tmp_path, "of one model's versions") in problem
+    assert "--config_path" in problem
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["1/m.onnx", "other/1/m.onnx"], ["other/1/readme.md"], ["v1/m.onnx"], [".hidden/1/m.onnx"], ["a/1"]],
+)
+def test_what_is_no_directory_of_models(tmp_path: Path, names: list[str]) -> None:
+    listing = list_versions(fill(tmp_path, *names))
+
+    assert not any("directory of models" in text for text in listing.problems.values())
+
+
+def test_half_a_model_in_the_base_path_itself(tmp_path: Path) -> None:
+    listing = list_versions(fill(tmp_path, "m.xml"))
+
+    assert listing.problems == {tmp_path.name: "holds no model: m.xml is without m.bin (yet)"}
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("where", ["1", "base"])
+def test_what_the_system_refuses_is_not_reachable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, where: str
+) -> None:
+    fill(tmp_path / "base", "1/m.onnx", "2/m.onnx")
+    assert list_versions(tmp_path / "base").is_reachable
+    failing(where, "scandir", error, monkeypatch)
+
+    assert not list_versions(tmp_path / "base").is_reachable
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be another user")
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o666])
+def test_a_version_whose_files_may_not_be_looked_at_may_still_be_there(mode: int) -> None:
+    base = Path(tempfile.mkdtemp())
+    try:
+        base.chmod(0o755)
+        fill(base, "1/m.onnx")
+        (base / "1").chmod(mode)
+        os.seteuid(65534)
+        listing = list_versions(base)
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(base)
+
+    assert (listing.versions, listing.is_certain, listing.is_reachable) == ({}, False, False)
+    assert f"{base}/1 belongs to uid 0, gid 0, its mode is {mode:04o}" in listing.problems["1"]
+
+
+def test_only_changing_all_the_time_is_reachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "1")
+    adding_at_each_look(tmp_path / "1", monkeypatch)
+    listing = list_versions(tmp_path)
+
+    assert (listing.is_certain, listing.is_reachable) == (False, True)
