@@ -396,6 +396,8 @@ class Manager:
         child.to(ChildState.BOOTING)
         if child.kind.is_front:
             self._fronts.greeted(child, self._snapshot())
+            if self._phase in STOPPING:
+                self._ending.greeted(child, self._fronts)
         else:
             self._send(child, Welcome(-1, 0))
 

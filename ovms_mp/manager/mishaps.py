@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, OvmsError
@@ -54,4 +53,4 @@ def make_up_for(
             error = ErrorRecord.of(OvmsError(INTERNAL_ERROR_TEXT))
             send(child, ConfigReloaded(request_id, is_changed=False, error=error))
         case _:
-            child.signal(signal.SIGKILL)
+            child.end(f"its {type(message).__name__} could not be followed")

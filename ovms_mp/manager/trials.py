@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import signal
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -79,7 +78,6 @@ class Trials:
         self._has_told = False
         self._waiting: deque[Deployment] = deque()
         self._running: dict[str, tuple[Child, Deployment]] = {}
-        self._late: set[str] = set()
         self._slow: set[str] = set()
         self._count = 0
 
@@ -102,7 +100,7 @@ class Trials:
             self._waiting.remove(deployment)
         for child, running in self._running.values():
             if running is deployment:
-                child.signal(signal.SIGKILL)  # Its end is reported, to deaf ears.
+                child.end("nobody wants the version any more", is_dismissed=True)
 
     def forget_cache(self, deployment: Deployment) -> None:
         """Remove a private cache directory."""
@@ -138,7 +136,7 @@ class Trials:
     def done(self, child: Child, message: ProbeDone) -> None:
         """A probe says how it went."""
         self._timers.call_after(
-            _END_S, lambda: child.signal(signal.SIGKILL) if child.state is not ChildState.EXITED else None
+            _END_S, lambda: child.end(f"it had done its work {_END_S:g} s ago", is_dismissed=True)
         )
         self._end(child, message.error, message.detail)
 
@@ -158,19 +156,15 @@ class Trials:
         running = self._running.pop(child.child_id, None)
         self._slow.discard(child.child_id)
         if running is not None:
-            if child.child_id in self._late:
-                reason = f"its trial was not over within {self._time_limit_s:g} s (--load_timeout_s)"
-            else:
-                reason = f"its trial process ended without a word: {reason}"
+            reason = child.killed_for or f"its trial process ended without a word: {reason}"
             self._report(running[1].handle, "", reason, "")
-        self._late.discard(child.child_id)
         self.run_waiting()
 
     def stop(self) -> None:
         """End what runs, begin nothing more, and report nothing of either."""
         self._waiting.clear()
         for child, _ in self._running.values():
-            child.signal(signal.SIGKILL)
+            child.end("the server stops", is_dismissed=True)
         self._running.clear()
 
     def close(self) -> None:
@@ -192,8 +186,7 @@ class Trials:
     def _end_late(self, child_id: str) -> None:
         running = self._running.get(child_id)
         if running is not None:
-            self._late.add(child_id)
-            running[0].signal(signal.SIGKILL)
+            running[0].end(f"its trial was not over within {self._time_limit_s:g} s (--load_timeout_s)")
 
     def _private_directory(self, handle: int) -> str:
         """A fresh directory, or none where the temporary directory takes none: compiling twice is slower, not wrong."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -200,4 +199,4 @@ class Workers:
                 self._load_timeout_s,
                 child.child_id,
             )
-            child.signal(signal.SIGKILL)
+            child.end(f"it did not load {message.name}/{message.version} in time (--load_timeout_s)")
