@@ -11,6 +11,7 @@ the status of an older or newer server as well.
 from __future__ import annotations
 
 import http.client
+import math
 import os
 import socket
 import sys
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _DEADLINE_S = 5.0
 _MAX_BYTES = 64 << 20
 _DEFAULT_REST_PORT = 8000
+_CELLS = 3
+"""In a version's row, after its state."""
 _NUMBERS_IN_ADDRESS = 3
 """pid, gRPC port, REST port."""
 
@@ -42,9 +45,18 @@ class _Worker(msgspec.Struct, frozen=True):
     cores: tuple[int, ...] = ()
 
 
+class _Configuration(msgspec.Struct, frozen=True):
+    refused_at: str = ""
+    is_refused_whole: bool = True
+    reason: str = ""
+
+
 class _Version(msgspec.Struct, frozen=True):
     version: int
     state: str = ""
+    is_failed: bool = False
+    is_being_loaded: bool = False
+    next_try_in_s: float | None = None
     error_message: str = ""
     nireq: int = 0
     workers: int = 0
@@ -57,6 +69,7 @@ class _Model(msgspec.Struct, frozen=True):
 
 
 class _Status(msgspec.Struct, frozen=True):
+    configuration: _Configuration | None = None
     plan: tuple[str, ...] = ()
     workers: tuple[_Worker, ...] = ()
     models: dict[str, _Model] = {}
@@ -205,7 +218,7 @@ def status_text(document: bytes) -> str:
         msgspec.MsgspecError: It is no status document.
     """
     status = msgspec.json.decode(document, type=_Status)
-    lines = list(status.plan)
+    lines = [*_refusal_lines(status.configuration), *status.plan]
     if status.workers:
         lines += ["", "workers"]
         lines += _table(
@@ -229,11 +242,31 @@ def status_text(document: bytes) -> str:
     return "\n".join(lines).strip("\n")
 
 
+def _refusal_lines(found: _Configuration | None) -> list[str]:
+    if found is None:
+        return []
+    how = "refused; the one before it is followed" if found.is_refused_whole else "refused in part"
+    at = found.refused_at.replace("T", " ")
+    return [
+        f"configuration file of {at}: {how}",
+        *(f"    ! {line}" for line in found.reason.splitlines()),
+        "",
+    ]
+
+
 def _version_row(version: _Version) -> tuple[str, ...]:
-    if not version.workers:
-        return (str(version.version), version.state, "", "")
-    workers = f"{version.workers} worker{'s' if version.workers > 1 else ''}"
-    return (str(version.version), version.state, workers, f"{version.nireq} infer requests each")
+    state = "FAILED" if version.is_failed else version.state
+    cells = []
+    if version.workers:
+        workers = f"{version.workers} worker{'s' if version.workers > 1 else ''}"
+        cells = [workers, f"{version.nireq} infer requests each"]
+    if version.is_failed and version.is_being_loaded:
+        cells.append("being tried again")
+    elif version.is_being_loaded and version.workers:
+        cells.append("being loaded anew")
+    elif version.next_try_in_s is not None:
+        cells.append(f"next try in {math.ceil(version.next_try_in_s)} s")
+    return (str(version.version), state, *cells, *("",) * (_CELLS - len(cells)))
 
 
 def _cores(cores: Sequence[int]) -> str:

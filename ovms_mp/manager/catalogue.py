@@ -439,6 +439,8 @@ class Catalogue:
             detail=serving.detail if serving else "",
             inputs=entry.inputs,
             outputs=entry.outputs,
+            is_coming=entry.coming is not None,
+            retry_at_ns=int(1e9 * (serving.paused_until if serving and is_paused else entry.next_try_at)),
         )
 
     def _to(self, entry: KnownVersion, state: State) -> None:

@@ -46,6 +46,11 @@ class KnownVersion:
         return self.status.state is State.LOADING and self.status.error_code != 0
 
     @property
+    def next_try_at(self) -> float:
+        """When what failed is loaded again, in monotonic seconds; 0.0 where nothing failed, or it is being loaded."""
+        return 0.0 if self.coming is not None or not self.failures else self.retry_at
+
+    @property
     def is_coming(self) -> bool:
         """Whether it may serve in a moment."""
         return self.status.state in (State.START, State.LOADING) and not self.has_failed

@@ -260,8 +260,10 @@ class Manager:
 
     def _publish(self) -> None:
         """Send a snapshot if anything in it changed, and carry on what waits for one to be applied."""
-        if self._catalogue.is_changed or self._staff.is_changed or self._is_snapshot_due:
-            self._catalogue.is_changed = self._staff.is_changed = self._is_snapshot_due = False
+        parts = (self._catalogue, self._staff, self._planning)
+        if self._is_snapshot_due or any(part.is_changed for part in parts):
+            for part in parts:
+                part.is_changed = False
             self._epoch += 1
             self._catalogue.epoch = self._epoch
             self._is_snapshot_due = True  # Again, should this raise.
@@ -286,6 +288,7 @@ class Manager:
             models=self._catalogue.records(),
             deaths=self._quarantine.deaths(),
             convictions=self._quarantine.convictions(),
+            config_refusal=self._planning.config_refusal,
         )
 
     def _answer_reloads(self) -> None:
@@ -293,7 +296,8 @@ class Manager:
         planning = self._planning
         if not self._reloads or planning.is_due or planning.is_reading or not self._catalogue.is_settled():
             return
-        error = planning.config_error or self._catalogue.last_failure
+        refusal = planning.config_refusal
+        error = refusal.error if refusal is not None else self._catalogue.last_failure
         for child_id, answer in self._reloads.answers(self._catalogue.changes, error):
             front = self._supervisor.find(child_id)
             if front is not None:

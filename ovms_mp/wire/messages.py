@@ -17,6 +17,7 @@ import msgspec
 
 from ovms_mp.errors import ProtocolError
 from ovms_mp.wire.records import (
+    ConfigRefusal,
     Conviction,
     DeathRecord,
     ErrorRecord,
@@ -149,6 +150,7 @@ class RoutingSnapshot(Message, frozen=True):
         plan: How the machine is divided, line by line, for people.
         deaths: The last workers that ended.
         convictions: Requests that must not be run again.
+        config_refusal: What is wrong with the configuration file; None when it is what is being served.
     """
 
     epoch: int
@@ -158,6 +160,7 @@ class RoutingSnapshot(Message, frozen=True):
     models: tuple[ModelRecord, ...]
     deaths: tuple[DeathRecord, ...] = ()
     convictions: tuple[Conviction, ...] = ()
+    config_refusal: ConfigRefusal | None = None
 
 
 class LoadModel(Message, frozen=True):
