@@ -11,6 +11,7 @@ the status of an older or newer server as well.
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import math
 import os
 import socket
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ovms_mp.errors import ExitCode
+from ovms_mp.errors import ConfigError, ExitCode
 from ovms_mp.log import printable, say
 from ovms_mp.wire.status_document import ADDRESS_PREFIX
 
@@ -83,6 +84,9 @@ def run_status(host: str | None, port: int | None, rest_port: int | None, *, as_
         port: Its gRPC port, to choose among several on this machine.
         rest_port: Its REST port, which a server on another machine must have.
         as_json: Print the document as it is.
+
+    Raises:
+        ConfigError: The host is none.
     """
     try:
         document = _ask(host, port, rest_port)
@@ -208,7 +212,20 @@ def _ask_over_http(host: str, rest_port: int) -> bytes:
 
 
 def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+    """A host as a URL has it: IPv6 addresses in brackets.
+
+    Raises:
+        ConfigError: It is more than a host, e.g. one with a port, or a URL.
+    """
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not set(bare) & set("/[]:@?#"):
+        return bare
+    try:
+        return f"[{ipaddress.IPv6Address(bare)}]"
+    except ValueError:
+        raise ConfigError(
+            f"--host {host}: give a name or an address, e.g. 10.0.0.1 or ::1, and the port by --rest_port"
+        ) from None
 
 
 def status_text(document: bytes) -> str:

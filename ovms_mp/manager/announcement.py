@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ovms_mp.config import ServerConfig
+    from ovms_mp.wire.messages import ConfigReloaded
     from ovms_mp.wire.records import ModelRecord, VersionRecord
 
 _log = logging.getLogger(__name__)
@@ -81,6 +82,16 @@ class Announcement:
         if grpc.port:
             parts.append(f"gRPC {grpc.bind_address.partition(',')[0].strip()}:{grpc.port}")
         return "  ".join(parts)
+
+
+def tell_reloaded(reason: str, outcome: ConfigReloaded) -> None:
+    """Log what came of a reload that nobody has an answer to."""
+    text = "something changed" if outcome.is_changed else "nothing changed"
+    level = logging.INFO
+    if outcome.error is not None:
+        level = logging.WARNING
+        text += f"; {outcome.error.message}"
+    tell_everybody(_log, level, "event=reloaded reason=%s %s", reason, text)
 
 
 def _is_promising(version: VersionRecord) -> bool:

@@ -88,9 +88,10 @@ def plan_lines(machine: Machine, shares: Mapping[str, Sequence[CpuShare]]) -> tu
         shares: Of each device's workers.
     """
     lines = [_machine_line(machine)]
+    is_shared = sum(any(share.cores for share in its) for its in shares.values()) > 1
     for device, its in shares.items():
         if any(share.cores for share in its):
-            lines += _device_lines(device, its, is_cut=_is_cut(machine))
+            lines += _device_lines(device, its, is_shared=is_shared, is_cut=_is_cut(machine))
         else:
             lines.append(f"{device}: 1 worker, not tied to cores, as inference runs on another device")
     return tuple(lines)
@@ -126,11 +127,13 @@ def _machine_line(machine: Machine) -> str:
     return text + f", CPU quota of {machine.quota_cores:g} cores"
 
 
-def _device_lines(device: str, shares: Sequence[CpuShare], *, is_cut: bool) -> list[str]:
+def _device_lines(device: str, shares: Sequence[CpuShare], *, is_shared: bool, is_cut: bool) -> list[str]:
     if is_cut:
         why = "OpenVINO's pinning is off, as the quota and not the cores is the limit"
-    elif not all(share.is_pinning_safe for share in shares):
+    elif is_shared:
         why = "OpenVINO's pinning is off, as workers of other devices use these cores, too"
+    elif not all(share.is_pinning_safe for share in shares):
+        why = "OpenVINO's pinning is off, as workers of other devices used these cores when it was started"
     else:
         why = "OpenVINO may pin its threads, as nobody else uses these cores"
     lines = [f"{device}: {len(shares)} worker{'s' if len(shares) > 1 else ''}; {why}"]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.defects import Steps, contain
 from ovms_mp.errors import DeviceUnavailable, ExitCode
 from ovms_mp.log import reopen_logs, tell_people
-from ovms_mp.manager.announcement import Announcement
+from ovms_mp.manager.announcement import Announcement, tell_reloaded
 from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.ending import Ending
@@ -72,6 +72,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PR_SET_CHILD_SUBREAPER = 36
+_SIGHUP = "SIGHUP"
+"""Among those who asked for a reload, whoever sent that signal; its answer is in the log."""
 _AGAIN_S = 0.05
 """Until steps that raised are done again."""
 _GREET_AGAIN_S = 1.0
@@ -299,14 +301,16 @@ class Manager:
         refusal = planning.config_refusal
         error = refusal.error if refusal is not None else self._catalogue.last_failure
         for child_id, answer in self._reloads.answers(self._catalogue.changes, error):
+            if child_id == _SIGHUP:
+                tell_reloaded(_SIGHUP, answer)
             front = self._supervisor.find(child_id)
             if front is not None:
                 contain("manager.answer", child_id, self._send, front, answer)
 
-    def _reload(self, front: Child, request: ReloadConfig) -> None:
+    def _reload(self, child_id: str, request_id: int) -> None:
         if not self._reloads:
             self._catalogue.last_failure = None
-        self._reloads.add(front.child_id, request.request_id, self._catalogue.changes)
+        self._reloads.add(child_id, request_id, self._catalogue.changes)
         self._planning.look_now()
 
     def _launch_probe(self, child_id: str, deployment: Deployment) -> Child | None:
@@ -372,7 +376,7 @@ class Manager:
     def _take_front_message(self, child: Child, message: object) -> None:
         match message:
             case ReloadConfig():
-                self._reload(child, message)
+                self._reload(child.child_id, message.request_id)
             case RequestConvicted(conviction=conviction):
                 self._quarantine.convicted(conviction)
             case ArenaReleased(arena=arena, epoch=epoch):
@@ -465,7 +469,7 @@ class Manager:
                 self._supervisor.reopen_logs()
             if number == signal.SIGHUP:
                 _log.info("event=reload reason=SIGHUP")
-                self._planning.look_now()
+                self._reload(_SIGHUP, 0)
             elif number in (signal.SIGTERM, signal.SIGINT):
                 self._stop_signals += 1
                 name = signal.Signals(number).name
