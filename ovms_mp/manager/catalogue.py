@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
-from ovms_mp.errors import Code, DeviceUnavailable, ModelLoadFailed, WorkerLost
+from ovms_mp.errors import Code, DeviceUnavailable, ModelLoadFailed, ModelTooLarge, WorkerLost
 from ovms_mp.log import tell_people
 from ovms_mp.manager.client_text import without_paths
 from ovms_mp.manager.deployments import Deployments, Phase, endpoints_of, first_line, settings_of
@@ -39,7 +39,7 @@ _FIRST_PATIENCE_S = 1.5
 """A model whose versions are still being copied when it is met is begun with what is complete by then."""
 _RETRY_FIRST_S = 1.0
 _RETRY_LONGEST_S = 60.0
-_HOPELESS = frozenset({DeviceUnavailable.__name__, WorkerLost.__name__})
+_HOPELESS = frozenset({DeviceUnavailable.__name__, ModelTooLarge.__name__, WorkerLost.__name__})
 """Failures that another try will hardly mend, or that others pay for: these start with the longest back-off."""
 _RETRY_HOPELESS_LONGEST_S = 3600.0
 _CHANGED_ON_DISK = (

@@ -35,6 +35,7 @@ from ovms_mp.manager.staff import Staff
 from ovms_mp.manager.status_socket import StatusSocket
 from ovms_mp.manager.supervisor import Supervisor
 from ovms_mp.manager.timers import Timers
+from ovms_mp.manager.trial_memory import TrialMemory
 from ovms_mp.manager.trials import Trials
 from ovms_mp.manager.workers import Workers
 from ovms_mp.wire.channels import Poller, Router, new_endpoint
@@ -104,6 +105,7 @@ class Manager:
             time_limit_s=supervision.load_timeout_s,
             most_at_once=max(1, min(8, len(machine.cores) // 2)),
             cache_dir=config.engine.cache_dir,
+            memory=TrialMemory(config.engine.trial_memory_limit_mb),
         )
         self._catalogue = Catalogue(config.models, config.limits, self._workers, self._trials)
         self._catalogue.refuse(config.refused)

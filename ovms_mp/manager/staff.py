@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import structs
@@ -20,6 +19,7 @@ from ovms_mp.defects import contain
 from ovms_mp.log import tell_people
 from ovms_mp.manager.children import ChildState, Kind
 from ovms_mp.manager.cpu_plan import CpuPlan, core_text, make_plan, plan_lines
+from ovms_mp.manager.machine import own_memory_bytes
 from ovms_mp.wire.messages import Drain, encode
 
 if TYPE_CHECKING:
@@ -300,19 +300,3 @@ class Staff:
             watch.allowed_at = now + watch.delay_s
             watch.delay_s = min(2 * watch.delay_s, _REPLACE_AGAIN_LONGEST_S)
             self._memory[successor.name] = _MemoryWatch(watch.allowed_at, watch.delay_s)
-
-
-def own_memory_bytes(pid: int) -> int:
-    """Memory that a process has for itself: resident without what it shares with the fronts; 0 if it is gone.
-
-    Source: proc_pid_status(5), RssAnon and RssFile; RssShmem is the arenas.
-    """
-    total = 0
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            key, _, rest = line.partition(":")
-            if key in ("RssAnon", "RssFile"):
-                total += int(rest.split()[0]) * 1024
-    except (OSError, ValueError, IndexError):
-        return 0
-    return total

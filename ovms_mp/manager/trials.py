@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.defects import contain, report
+from ovms_mp.errors import ModelTooLarge
 from ovms_mp.manager.children import ChildState
 from ovms_mp.manager.owned_directory import OwnedDirectory, sweep
 from ovms_mp.manager.priority import give_some_time, give_spare_time
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.children import Child
     from ovms_mp.manager.deployments import Deployment
     from ovms_mp.manager.timers import Timers
+    from ovms_mp.manager.trial_memory import TrialMemory
     from ovms_mp.wire.messages import ProbeDone
     from ovms_mp.wire.records import ErrorRecord
 
@@ -34,6 +36,7 @@ _PATIENCE_S = 2.0
 _SLOW_S = 10.0
 """A trial that takes longer does not hold up others any more; it may be hanging."""
 _MOST_SLOW = 4
+_MEMORY_LOOK_S = 0.1
 _END_S = 10.0
 """A probe that has said its word has so long to end."""
 
@@ -57,6 +60,7 @@ class Trials:
         time_limit_s: float,
         most_at_once: int,
         cache_dir: str,
+        memory: TrialMemory,
     ) -> None:
         """Prepare; nothing runs yet.
 
@@ -67,6 +71,7 @@ class Trials:
             time_limit_s: A probe that takes longer is killed.
             most_at_once: Further trials wait.
             cache_dir: The user's directory for compiled models; empty for private ones that end with the load.
+            memory: Tells which trial takes too much.
         """
         self._launch = launch
         self._report = report
@@ -79,6 +84,9 @@ class Trials:
         self._waiting: deque[Deployment] = deque()
         self._running: dict[str, tuple[Child, Deployment]] = {}
         self._slow: set[str] = set()
+        self._memory = memory
+        self._too_large: set[str] = set()
+        self._is_looking = False
         self._count = 0
 
     def open(self) -> None:
@@ -129,6 +137,9 @@ class Trials:
             )
             self._running[child.child_id] = (child, deployment)
             contain("manager.priority", child.child_id, give_spare_time, child.pid)
+            if not self._is_looking:
+                self._is_looking = True
+                self._timers.call_after(_MEMORY_LOOK_S, self._look_at_memory)
             self._timers.call_after(_PATIENCE_S, partial(self._hurry, child))
             self._timers.call_after(_SLOW_S, partial(self._note_slow, child.child_id))
             self._timers.call_after(self._time_limit_s, partial(self._end_late, child.child_id))
@@ -157,7 +168,9 @@ class Trials:
         self._slow.discard(child.child_id)
         if running is not None:
             reason = child.killed_for or f"its trial process ended without a word: {reason}"
-            self._report(running[1].handle, "", reason, "")
+            name = ModelTooLarge.__name__ if child.child_id in self._too_large else ""
+            self._report(running[1].handle, name, reason, "")
+        self._too_large.discard(child.child_id)
         self.run_waiting()
 
     def stop(self) -> None:
@@ -173,6 +186,19 @@ class Trials:
         if self._private is not None:
             self._private.close()
             self._private = None
+
+    def _look_at_memory(self) -> None:
+        """End the trial that takes too much memory; again as long as there are any."""
+        self._is_looking = bool(self._running)
+        if not self._is_looking:
+            return
+        self._timers.call_after(_MEMORY_LOOK_S, self._look_at_memory)
+        children = {child.pid: child for child, _ in self._running.values() if not child.killed_for}
+        found = self._memory.excess(children)
+        if found is not None:
+            child = children[found[0]]
+            self._too_large.add(child.child_id)
+            child.end(found[1])
 
     def _hurry(self, child: Child) -> None:
         if child.state is not ChildState.EXITED:  # Else the number may be another process's by now.

@@ -18,8 +18,9 @@ from ovms_mp.manager import supervisor as supervisor_module
 from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children import Child, ChildState
 from ovms_mp.manager.cpu_plan import Machine
+from ovms_mp.manager.machine import own_memory_bytes
 from ovms_mp.manager.specs import SpecMaker
-from ovms_mp.manager.staff import Staff, own_memory_bytes
+from ovms_mp.manager.staff import Staff
 from ovms_mp.manager.supervisor import Supervisor
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.workers import Seat, Workers
