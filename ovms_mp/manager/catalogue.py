@@ -95,6 +95,12 @@ class Catalogue:
         """Whether anything can be asked."""
         return any(entry.status.state is State.AVAILABLE for _, entry in self._entries())
 
+    def arriving(self) -> Iterator[tuple[str, int]]:
+        """(model, version) of those that are waited for because their files are still being copied."""
+        for model, entry in self._entries():
+            if entry.is_arriving:
+                yield model.config.name, entry.status.version
+
     def is_settled(self) -> bool:
         """Whether the same holds, and nothing that clients may wait for is still arriving."""
         return self.is_idle() and not self._is_arriving
@@ -214,12 +220,14 @@ class Catalogue:
     def _note_arriving(self, model: KnownModel, look: Look) -> None:
         """Show versions that are being copied, and will be wanted, as START."""
         wanted = desired_versions({*look.settled, *look.arriving}, model.config.version_policy)
+        for number, known in model.versions.items():
+            known.is_arriving = number in look.arriving and number in wanted
         for number in look.arriving:
             entry = model.versions.get(number)
             if entry is None:
                 if number not in wanted:
                     continue
-                entry = model.versions[number] = KnownVersion(VersionStatus(number))
+                entry = model.versions[number] = KnownVersion(VersionStatus(number), is_arriving=True)
                 self._note_change()
             # Its files have changed since it was begun; whatever comes of it may be half of both.
             self._drop_coming(entry)

@@ -24,6 +24,7 @@ from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.ending import Ending
 from ovms_mp.manager.fronts import Fronts
+from ovms_mp.manager.load_reports import LoadReports
 from ovms_mp.manager.machine import read_machine, read_memory
 from ovms_mp.manager.mishaps import make_up_for
 from ovms_mp.manager.phase import STOPPING, Phase
@@ -48,6 +49,7 @@ from ovms_mp.wire.messages import (
     Drained,
     Heartbeat,
     Hello,
+    LoadProgress,
     ModelStateChanged,
     ProbeDone,
     Ready,
@@ -73,8 +75,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PR_SET_CHILD_SUBREAPER = 36
-_SIGHUP = "SIGHUP"
-"""Among those who asked for a reload, whoever sent that signal; its answer is in the log."""
+_SIGHUP = "SIGHUP"  # Who sent it is among those that asked for a reload, and is answered in the log.
 _AGAIN_S = 0.05
 """Until steps that raised are done again."""
 _GREET_AGAIN_S = 1.0
@@ -113,6 +114,7 @@ class Manager:
         self._catalogue.on_outdated = self._planning.ask
         self._workers.watch = self._catalogue.deployments
         self._quarantine = Quarantine(self._catalogue, self._staff)
+        self._load_reports = LoadReports(config, self._catalogue, self._trials, self._workers, self._timers)
         self._reloads = ReloadRequests()
         self._announcement = Announcement(config)
         self._status = StatusSocket(self._poller, self._timers, lambda: status_document(self._snapshot()))
@@ -181,6 +183,7 @@ class Manager:
         self._timers.call_every(
             self._config.supervision.heartbeat_interval_s, self._supervisor.check_liveness
         )
+        self._load_reports.open()
         turn = (
             self._take_signals,
             self._take_beats,
@@ -209,11 +212,11 @@ class Manager:
     def _take_beats(self) -> None:
         self._fronts.take_beats(self._readable)
 
-    def _tell_status(self) -> None:
-        self._status.take(self._readable)
-
     def _collect(self) -> None:
         self._supervisor.collect(self._readable)
+
+    def _tell_status(self) -> None:
+        self._status.take(self._readable)
 
     def _take_hints(self) -> None:
         self._planning.take_hints(self._readable)
@@ -363,6 +366,8 @@ class Manager:
                 self._carry_on()
             case ModelStateChanged():
                 self._catalogue.deployments.state_changed(child.child_id, message)
+            case LoadProgress(handle=handle, stage=stage):
+                self._load_reports.take_stage(child, handle, stage)
             case ProbeDone():
                 self._trials.done(child, message)
                 self._send(child, Drain(0))  # Heard; it may end.
@@ -487,6 +492,7 @@ class Manager:
             return
         self._phase = Phase.STOPPING_FRONTS
         self._is_snapshot_due = True
+        self._load_reports.close()
         self._ending.begin(reason, self._fronts, self._trials)
 
 

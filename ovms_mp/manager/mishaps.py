@@ -10,6 +10,7 @@ from ovms_mp.wire.messages import (
     ConfigReloaded,
     Drained,
     Heartbeat,
+    LoadProgress,
     ModelStateChanged,
     ProbeDone,
     ReloadConfig,
@@ -43,7 +44,7 @@ def make_up_for(
         send: Sends a message to a child.
     """
     match message:
-        case Heartbeat() | SnapshotApplied() | Drained() | RequestConvicted():
+        case Heartbeat() | SnapshotApplied() | Drained() | RequestConvicted() | LoadProgress():
             return  # Said again in a moment, found out again, or not needed any more.
         case ModelStateChanged(handle=handle) | ProbeDone(handle=handle):
             deployment = deployments.find(handle)

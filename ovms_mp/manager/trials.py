@@ -102,6 +102,10 @@ class Trials:
         self._waiting.append(deployment)
         self.run_waiting()
 
+    def process_of(self, deployment: Deployment) -> Child | None:
+        """Who is trying a deployment; None while it waits."""
+        return next((child for child, running in self._running.values() if running is deployment), None)
+
     def withdraw(self, deployment: Deployment) -> None:
         """Nobody wants the outcome any more."""
         if deployment in self._waiting:

@@ -129,6 +129,10 @@ class Workers:
         """The seat that a worker fills, or filled."""
         return self._seats.get(child.name)
 
+    def find(self, worker: str) -> Child | None:
+        """A worker by its child id."""
+        return next((seat.child for seat in self if seat.child and seat.child.child_id == worker), None)
+
     def devices(self) -> set[str]:
         """Devices with a seat that stays, and that is not for one deployment only."""
         return {seat.device for seat in self if not seat.is_leaving and not seat.tenant}
@@ -182,7 +186,7 @@ class Workers:
 
     def send(self, worker: str, message: LoadModel | UnloadModel) -> None:
         """Send a message to a worker; one that is gone has nothing to load or unload."""
-        child = next((seat.child for seat in self if seat.child and seat.child.child_id == worker), None)
+        child = self.find(worker)
         if child is None:
             return
         self._send(child, message)

@@ -29,7 +29,7 @@ from ovms_mp.wire.records import (
     WorkerRecord,
 )
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 
 class Message(Record, frozen=True, tag=True):
@@ -93,6 +93,13 @@ class ModelStateChanged(Message, frozen=True):
     outputs: tuple[TensorSpecRecord, ...]
     nireq: int
     detail: str
+
+
+class LoadProgress(Message, frozen=True):
+    """Worker or probe to manager: the load of this deployment is at another stage now. For people."""
+
+    handle: int
+    stage: str
 
 
 class ProbeDone(Message, frozen=True):
@@ -215,6 +222,7 @@ ToManager: TypeAlias = (
     | Heartbeat
     | SnapshotApplied
     | ModelStateChanged
+    | LoadProgress
     | ProbeDone
     | ReloadConfig
     | RequestConvicted
