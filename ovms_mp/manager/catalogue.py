@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
 from ovms_mp.errors import Code, DeviceUnavailable, ModelLoadFailed, ModelTooLarge, WorkerLost
-from ovms_mp.log import tell_people
 from ovms_mp.manager.client_text import without_paths
 from ovms_mp.manager.deployments import Deployments, Phase, endpoints_of, first_line, settings_of
 from ovms_mp.manager.known import KnownModel, KnownVersion
@@ -68,6 +67,8 @@ class Catalogue:
         self.last_failure: ErrorRecord | None = None
         self.on_outdated: Callable[[], None] = _nothing
         """Called when planning again would do something."""
+        self.on_loaded: Callable[[str, str], None] = _nothing
+        """Called with a version that begins to be served, and the plan it runs by."""
 
     @property
     def configs(self) -> list[ModelConfig]:
@@ -333,9 +334,7 @@ class Catalogue:
         entry.inputs, entry.outputs = deployment.inputs, deployment.outputs
         if entry.status.state is not State.AVAILABLE:
             self._to(entry, State.AVAILABLE)
-        tell_people(
-            _log, "Loaded %s/%d: %s", deployment.model_name, deployment.version, first_line(deployment.detail)
-        )
+        self.on_loaded(f"{deployment.model_name}/{deployment.version}", first_line(deployment.detail))
         _log.info(
             "event=available %s handle=%d %s",
             deployment.title,
@@ -469,5 +468,5 @@ class Catalogue:
                 yield model, entry
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Until the manager sets its own."""

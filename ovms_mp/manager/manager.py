@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The manager's loop over messages, deaths, signals and timers, from the first worker to the last exit.
 
-Start: workers, trials, first load, fronts ready, log lines. Stop is the reverse: say so, fronts finish, workers drain,
-exit.
+Start: workers, trials, first load, fronts ready, log lines. Stop is the reverse: fronts finish, workers drain, exit.
 """
 
 from __future__ import annotations
@@ -117,6 +116,7 @@ class Manager:
         self._load_reports = LoadReports(config, self._catalogue, self._trials, self._workers, self._timers)
         self._reloads = ReloadRequests()
         self._announcement = Announcement(config)
+        self._catalogue.on_loaded = self._announcement.loaded
         self._status = StatusSocket(self._poller, self._timers, lambda: status_document(self._snapshot()))
         self._phase = Phase.LOADING
         self._started_at = time.monotonic()
