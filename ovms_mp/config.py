@@ -315,6 +315,16 @@ class EngineConfig:
             high=1 << 24,
         ),
     )
+    trial_memory_limit_mb: int = _setting(
+        0,
+        Setting(
+            "trial_memory_limit_mb",
+            "Memory in MiB that a new version may take in its trial; one that takes more fails. 0 is automatic: as "
+            "much as leaves a twentieth of the machine's or cgroup's memory available.",
+            low=0,
+            high=1 << 24,
+        ),
+    )
     cache_dir: str = _setting(
         "",
         Setting(

@@ -233,6 +233,12 @@ class ModelLoadFailed(OvmsError):
     code = Code.FAILED_PRECONDITION
 
 
+class ModelTooLarge(OvmsError):
+    """Loading the version takes more memory than it may; its status says how much that is."""
+
+    code = Code.FAILED_PRECONDITION
+
+
 class DeviceUnavailable(OvmsError):
     """The device, or a property asked of it, does not exist here; only a new configuration helps."""
 

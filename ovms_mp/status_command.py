@@ -11,6 +11,8 @@ the status of an older or newer server as well.
 from __future__ import annotations
 
 import http.client
+import ipaddress
+import math
 import os
 import socket
 import struct
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ovms_mp.errors import ExitCode
+from ovms_mp.errors import ConfigError, ExitCode
 from ovms_mp.log import printable, say
 from ovms_mp.wire.status_document import ADDRESS_PREFIX
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 _DEADLINE_S = 5.0
 _MAX_BYTES = 64 << 20
 _DEFAULT_REST_PORT = 8000
+_CELLS = 3
+"""In a version's row, after its state."""
 _NUMBERS_IN_ADDRESS = 3
 """pid, gRPC port, REST port."""
 
@@ -43,9 +47,18 @@ class _Worker(msgspec.Struct, frozen=True):
     cores: tuple[int, ...] = ()
 
 
+class _Configuration(msgspec.Struct, frozen=True):
+    refused_at: str = ""
+    is_refused_whole: bool = True
+    reason: str = ""
+
+
 class _Version(msgspec.Struct, frozen=True):
     version: int
     state: str = ""
+    is_failed: bool = False
+    is_being_loaded: bool = False
+    next_try_in_s: float | None = None
     error_message: str = ""
     nireq: int = 0
     workers: int = 0
@@ -58,6 +71,7 @@ class _Model(msgspec.Struct, frozen=True):
 
 
 class _Status(msgspec.Struct, frozen=True):
+    configuration: _Configuration | None = None
     plan: tuple[str, ...] = ()
     workers: tuple[_Worker, ...] = ()
     models: dict[str, _Model] = {}
@@ -71,6 +85,9 @@ def run_status(host: str | None, port: int | None, rest_port: int | None, *, as_
         port: Its gRPC port, to choose among several on this machine.
         rest_port: Its REST port, which a server on another machine must have.
         as_json: Print the document as it is.
+
+    Raises:
+        ConfigError: The host is none.
     """
     try:
         document = _ask(host, port, rest_port)
@@ -198,7 +215,20 @@ def _ask_over_http(host: str, rest_port: int) -> bytes:
 
 
 def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+    """A host as a URL has it: IPv6 addresses in brackets.
+
+    Raises:
+        ConfigError: It is more than a host, e.g. one with a port, or a URL.
+    """
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not set(bare) & set("/[]:@?#"):
+        return bare
+    try:
+        return f"[{ipaddress.IPv6Address(bare)}]"
+    except ValueError:
+        raise ConfigError(
+            f"--host {host}: give a name or an address, e.g. 10.0.0.1 or ::1, and the port by --rest_port"
+        ) from None
 
 
 def status_text(document: bytes) -> str:
@@ -208,7 +238,7 @@ def status_text(document: bytes) -> str:
         msgspec.MsgspecError: It is no status document.
     """
     status = msgspec.json.decode(document, type=_Status)
-    lines = list(status.plan)
+    lines = [*_refusal_lines(status.configuration), *status.plan]
     if status.workers:
         lines += ["", "workers"]
         lines += _table(
@@ -232,11 +262,31 @@ def status_text(document: bytes) -> str:
     return "\n".join(lines).strip("\n")
 
 
+def _refusal_lines(found: _Configuration | None) -> list[str]:
+    if found is None:
+        return []
+    how = "refused; the one before it is followed" if found.is_refused_whole else "refused in part"
+    at = found.refused_at.replace("T", " ")
+    return [
+        f"configuration file of {at}: {how}",
+        *(f"    ! {line}" for line in found.reason.splitlines()),
+        "",
+    ]
+
+
 def _version_row(version: _Version) -> tuple[str, ...]:
-    if not version.workers:
-        return (str(version.version), version.state, "", "")
-    workers = f"{version.workers} worker{'s' if version.workers > 1 else ''}"
-    return (str(version.version), version.state, workers, f"{version.nireq} infer requests each")
+    state = "FAILED" if version.is_failed else version.state
+    cells = []
+    if version.workers:
+        workers = f"{version.workers} worker{'s' if version.workers > 1 else ''}"
+        cells = [workers, f"{version.nireq} infer requests each"]
+    if version.is_failed and version.is_being_loaded:
+        cells.append("being tried again")
+    elif version.is_being_loaded and version.workers:
+        cells.append("being loaded anew")
+    elif version.next_try_in_s is not None:
+        cells.append(f"next try in {math.ceil(version.next_try_in_s)} s")
+    return (str(version.version), state, *cells, *("",) * (_CELLS - len(cells)))
 
 
 def _cores(cores: Sequence[int]) -> str:

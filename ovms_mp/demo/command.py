@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ovms_mp demo`: the whole server as a child process, and a digit asked of it through both protocols.
 
+Shows the digit and the answers; of the server's log only errors. Nobody but this machine can reach the server.
+
 This process is only the child's parent and its client. It ends after the child, whatever ends it short of
 SIGKILL: the child is stopped on every way out of :class:`_Server`.
 
@@ -43,7 +45,7 @@ _STOP_DEADLINE_S = 60.0
 _CLEANUP_DEADLINE_S = 10.0
 _POLL_FOREVER_S = 3600.0
 
-_FAILED = 1
+_QUIET = ("--log_level", "ERROR")
 _SIGNAL_BASE = 128
 """A shell's exit code for a program that died by signal n is 128 + n."""
 _STOP_SIGNALS = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
@@ -57,7 +59,7 @@ def run(
     rest_port: int,
     once: bool,
     server_args: Sequence[str],
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str],
 ) -> int:
     """Start the server with the demo's model, ask it for a digit through gRPC and REST, and show the answers.
 
@@ -68,34 +70,35 @@ def run(
         rest_port: REST port; 0 takes a free one.
         once: Stop after the answers, instead of serving until a signal.
         server_args: More arguments for the server's command line.
-        environment: The server's; None for this process's.
+        environment: The server's.
 
     Returns:
-        With ``once``: 0 if both answers are the label and the server stopped cleanly, else 1. Otherwise the
-        server's exit code, 128 + n after signal n. If there were no answers, the server's exit code, but 1
-        for 0. 2 if a port is taken.
+        An :class:`~ovms_mp.errors.ExitCode`, or 128 + n after signal n. The server's; but BOOT_FAILED if a port is
+        taken or it gave no answers, and with ``once`` INTERNAL if they are not the label.
     """
     try:
         port, rest_port = _free_ports(port, rest_port)
     except OSError as error:
-        _complain(str(error))
-        return ExitCode.USAGE
+        _complain(f"ovms_mp: error: {error}")
+        return ExitCode.BOOT_FAILED
     images, labels = digits.load_held_out()
     index = SURE_DIGIT if once else int(np.random.default_rng().integers(len(images)))
     image, label = images[index], int(labels[index])
 
-    _say(f"Starting the server: gRPC on {check.HOST}:{port}, REST on {check.HOST}:{rest_port} ...")
     with _Signals() as signals, _Server(port, rest_port, server_args, signals, environment) as server:
         answers = _first_answers(server, image)
         if answers is None:
             return _give_up(server)
-        _show(image, label, answers, rest_port)
+        _show(image, label, answers)
         if not once:
-            _say("Serving until Ctrl-C.")
+            _say(f"Try it yourself:\n{check.curl_line(rest_port, image)}\n")
+            _say(f"Serving until Ctrl-C: REST http://{check.HOST}:{rest_port}  gRPC {check.HOST}:{port}")
             server.wait_for_end_or_signal(None)
             return server.stop()
-        is_right = answers == (label, label)
-        return ExitCode.CLEAN if server.stop() == ExitCode.CLEAN and is_right else _FAILED
+        code = server.stop()
+        if answers != (label, label):
+            _complain("The answers are not the label, which the packaged model gives for this digit.")
+        return code if answers == (label, label) else code or ExitCode.INTERNAL
 
 
 def _free_ports(port: int, rest_port: int) -> tuple[int, int]:
@@ -113,7 +116,11 @@ def _free_ports(port: int, rest_port: int) -> tuple[int, int]:
                 listener.bind((check.HOST, wanted))
                 listener.listen(1)
             except (OSError, OverflowError) as error:
-                raise OSError(f"{what} port {wanted} cannot be used ({error}); choose another") from error
+                flag = "--port" if what == "gRPC" else "--rest_port"
+                reason = getattr(error, "strerror", None) or error
+                raise OSError(
+                    f"{what} port {wanted} cannot be used ({reason}); choose another {flag}, 0 for any free one"
+                ) from error
         return int(first.getsockname()[1]), int(second.getsockname()[1])
 
 
@@ -141,22 +148,22 @@ def _first_answers(server: _Server, image: NDArray[np.float32]) -> tuple[int, in
             return None
         if now_s - reported_s > _PROGRESS_INTERVAL_S:
             reported_s = now_s
-            _say(f"... {now_s - started_s:.0f} s, still starting ({obstacle})")
+            _complain(f"... {now_s - started_s:.0f} s, still starting ({obstacle})")
         if server.wait_for_end_or_signal(_PACE_S):
             return None
 
 
 def _give_up(server: _Server) -> int:
-    """Stop what is left of a server that has not answered, and name the exit code; never 0."""
+    """Stop what is left of a server that has not answered, and name the exit code; 0 only after a signal."""
     ended_unasked = server.has_ended and server.stop_signal is None
     code = server.stop()
     if ended_unasked:
-        _complain(f"The server ended before it answered, with exit code {code}; its log says why.")
-    return code or _FAILED
+        _complain(f"The server ended before it answered, with exit code {code}; its reason is above.")
+    return code if server.stop_signal is not None else code or ExitCode.BOOT_FAILED
 
 
-def _show(image: NDArray[np.float32], label: int, answers: tuple[int, int], rest_port: int) -> None:
-    """The digit with the answers beside it, and the request for the reader's own hands."""
+def _show(image: NDArray[np.float32], label: int, answers: tuple[int, int]) -> None:
+    """The digit with the answers beside it."""
     by_grpc, by_rest = answers
     beside = {3: f"gRPC says {by_grpc}, REST says {by_rest}, the label is {label}"}
     if answers != (label, label):
@@ -165,7 +172,7 @@ def _show(image: NDArray[np.float32], label: int, answers: tuple[int, int], rest
     lines = [
         f"  {line}   {beside.get(number, '')}".rstrip() for number, line in enumerate(drawing.splitlines())
     ]
-    _say("\n".join(["", *lines, "", "Try it yourself:", check.curl_line(rest_port, image), ""]))
+    _say("\n".join(["", *lines, ""]))
 
 
 class _Signals:
@@ -211,7 +218,7 @@ class _Server:
         rest_port: int,
         server_args: Sequence[str],
         signals: _Signals,
-        environment: Mapping[str, str] | None,
+        environment: Mapping[str, str],
     ) -> None:
         self.port = port
         self.rest_port = rest_port
@@ -223,6 +230,9 @@ class _Server:
             *module_command("ovms_mp", "model"),
             *("--model_name", digits.MODEL_NAME, "--model_path", str(digits.model_directory())),
             *("--port", str(port), "--rest_port", str(rest_port)),
+            *("--grpc_bind_address", check.HOST, "--rest_bind_address", check.HOST),
+            # What the user asks for beats what is quiet.
+            *(() if environment.get("LOG_LEVEL") else _QUIET),
             *server_args,
         ]
 

@@ -35,7 +35,28 @@ class Announcement:
         """Prepare; nothing has been told."""
         self._config = config
         self._was_serving: bool | None = None
+        self._loaded: list[tuple[str, str]] = []
         self._has_told_scripts = False
+
+    def loaded(self, version: str, detail: str) -> None:
+        """Say that a version begins to be served; those of the start are one line together, when the doors open.
+
+        Args:
+            version: E.g. ``lin/1``.
+            detail: The plan it runs by.
+        """
+        self._loaded.append((version, detail))
+        if self._was_serving is not None:
+            self._tell_loaded()
+
+    def _tell_loaded(self) -> None:
+        loaded, self._loaded = self._loaded, []
+        if len(loaded) == 1:
+            tell_people(_log, "Loaded %s: %s", *loaded[0])
+        elif loaded:
+            tell_people(
+                _log, "Loaded %d versions: %s", len(loaded), _some([version for version, _ in loaded])
+            )
 
     def tell(self, models: Sequence[ModelRecord], notes: Mapping[str, Sequence[str]]) -> None:
         """Log what is served, if that is news.
@@ -44,6 +65,7 @@ class Announcement:
             models: As clients see them.
             notes: What is odd about the base paths of models, by name.
         """
+        self._tell_loaded()
         names = [model.name for model in models if any(map(_is_promising, model.versions))]
         if names and not self._has_told_scripts:
             self._has_told_scripts = True

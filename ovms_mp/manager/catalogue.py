@@ -13,8 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
-from ovms_mp.errors import Code, DeviceUnavailable, ModelLoadFailed, WorkerLost
-from ovms_mp.log import tell_people
+from ovms_mp.errors import Code, DeviceUnavailable, ModelLoadFailed, ModelTooLarge, WorkerLost
 from ovms_mp.manager.client_text import without_paths
 from ovms_mp.manager.deployments import Deployments, Phase, endpoints_of, first_line, settings_of
 from ovms_mp.manager.known import KnownModel, KnownVersion
@@ -39,7 +38,7 @@ _FIRST_PATIENCE_S = 1.5
 """A model whose versions are still being copied when it is met is begun with what is complete by then."""
 _RETRY_FIRST_S = 1.0
 _RETRY_LONGEST_S = 60.0
-_HOPELESS = frozenset({DeviceUnavailable.__name__, WorkerLost.__name__})
+_HOPELESS = frozenset({DeviceUnavailable.__name__, ModelTooLarge.__name__, WorkerLost.__name__})
 """Failures that another try will hardly mend, or that others pay for: these start with the longest back-off."""
 _RETRY_HOPELESS_LONGEST_S = 3600.0
 _CHANGED_ON_DISK = (
@@ -68,6 +67,8 @@ class Catalogue:
         self.last_failure: ErrorRecord | None = None
         self.on_outdated: Callable[[], None] = _nothing
         """Called when planning again would do something."""
+        self.on_loaded: Callable[[str, str], None] = _nothing
+        """Called with a version that begins to be served, and the plan it runs by."""
 
     @property
     def configs(self) -> list[ModelConfig]:
@@ -94,6 +95,12 @@ class Catalogue:
     def has_available(self) -> bool:
         """Whether anything can be asked."""
         return any(entry.status.state is State.AVAILABLE for _, entry in self._entries())
+
+    def arriving(self) -> Iterator[tuple[str, int]]:
+        """(model, version) of those that are waited for because their files are still being copied."""
+        for model, entry in self._entries():
+            if entry.is_arriving:
+                yield model.config.name, entry.status.version
 
     def is_settled(self) -> bool:
         """Whether the same holds, and nothing that clients may wait for is still arriving."""
@@ -214,12 +221,14 @@ class Catalogue:
     def _note_arriving(self, model: KnownModel, look: Look) -> None:
         """Show versions that are being copied, and will be wanted, as START."""
         wanted = desired_versions({*look.settled, *look.arriving}, model.config.version_policy)
+        for number, known in model.versions.items():
+            known.is_arriving = number in look.arriving and number in wanted
         for number in look.arriving:
             entry = model.versions.get(number)
             if entry is None:
                 if number not in wanted:
                     continue
-                entry = model.versions[number] = KnownVersion(VersionStatus(number))
+                entry = model.versions[number] = KnownVersion(VersionStatus(number), is_arriving=True)
                 self._note_change()
             # Its files have changed since it was begun; whatever comes of it may be half of both.
             self._drop_coming(entry)
@@ -325,9 +334,7 @@ class Catalogue:
         entry.inputs, entry.outputs = deployment.inputs, deployment.outputs
         if entry.status.state is not State.AVAILABLE:
             self._to(entry, State.AVAILABLE)
-        tell_people(
-            _log, "Loaded %s/%d: %s", deployment.model_name, deployment.version, first_line(deployment.detail)
-        )
+        self.on_loaded(f"{deployment.model_name}/{deployment.version}", first_line(deployment.detail))
         _log.info(
             "event=available %s handle=%d %s",
             deployment.title,
@@ -439,6 +446,8 @@ class Catalogue:
             detail=serving.detail if serving else "",
             inputs=entry.inputs,
             outputs=entry.outputs,
+            is_coming=entry.coming is not None,
+            retry_at_ns=int(1e9 * (serving.paused_until if serving and is_paused else entry.next_try_at)),
         )
 
     def _to(self, entry: KnownVersion, state: State) -> None:
@@ -459,5 +468,5 @@ class Catalogue:
                 yield model, entry
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Until the manager sets its own."""

@@ -81,7 +81,8 @@ class Child:
         pidfd: Descriptor that becomes readable when the process has ended; also the race-free way to signal
             it, where the kernel gives one (:mod:`ovms_mp.manager.processes`).
         status: Once it has ended, its exit code, or minus the signal; None if unknown.
-        killed_for: Why the supervisor ended it; empty where it did not.
+        killed_for: Why the server ended it; empty where it did not.
+        is_dismissed: The server ended it because it is not needed any more, not because of what it did.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Child:
     ready_at: float = 0.0
     status: int | None = None
     killed_for: str = ""
+    is_dismissed: bool = False
 
     @property
     def was_ready(self) -> bool:
@@ -133,6 +135,17 @@ class Child:
             send_signal(self.pidfd, self.pid, number)
         except ProcessLookupError:
             return
+
+    def end(self, reason: str, *, is_dismissed: bool = False) -> None:
+        """SIGKILL it. The log and whoever is told of its exit then have the reason instead of a guess.
+
+        Args:
+            reason: Why, for people; the first one counts.
+            is_dismissed: It has done nothing wrong: its exit is no error.
+        """
+        if not self.killed_for:
+            self.killed_for, self.is_dismissed = reason, is_dismissed
+        self.signal(signal.SIGKILL)
 
     def reap(self) -> int | None:
         """Collect the exit status of a process whose pidfd is readable: code, or minus the signal; None if unknown."""

@@ -62,13 +62,11 @@ def make_plan(machine: Machine, devices: Sequence[str], cpu_workers: int) -> Cpu
     """
     on_cpu = [device for device in devices if may_use_cpu(device)]
     is_shared = len(on_cpu) > 1
-    is_cut = machine.quota_cores is not None and machine.quota_cores < len(machine.cores)
+    is_cut = _is_cut(machine)
     shares: dict[str, tuple[CpuShare, ...]] = {}
-    lines = [_machine_line(machine)]
     for device in devices:
         if device not in on_cpu:
             shares[device] = (CpuShare((), 0, is_pinning_safe=False),)
-            lines.append(f"{device}: 1 worker, not tied to cores, as inference runs on another device")
             continue
         count = min(cpu_workers, len(machine.cores)) if device == "CPU" else 1
         threads = 0
@@ -79,8 +77,28 @@ def make_plan(machine: Machine, devices: Sequence[str], cpu_workers: int) -> Cpu
             CpuShare(part, min(threads, len(part)), is_pinning_safe=not is_shared and not is_cut)
             for part in parts
         )
-        lines.extend(_device_lines(device, shares[device], is_shared=is_shared, is_cut=is_cut))
-    return CpuPlan(shares, tuple(lines))
+    return CpuPlan(shares, plan_lines(machine, shares))
+
+
+def plan_lines(machine: Machine, shares: Mapping[str, Sequence[CpuShare]]) -> tuple[str, ...]:
+    """How the machine is divided, line by line, for people.
+
+    Args:
+        machine: What there is.
+        shares: Of each device's workers.
+    """
+    lines = [_machine_line(machine)]
+    is_shared = sum(any(share.cores for share in its) for its in shares.values()) > 1
+    for device, its in shares.items():
+        if any(share.cores for share in its):
+            lines += _device_lines(device, its, is_shared=is_shared, is_cut=_is_cut(machine))
+        else:
+            lines.append(f"{device}: 1 worker, not tied to cores, as inference runs on another device")
+    return tuple(lines)
+
+
+def _is_cut(machine: Machine) -> bool:
+    return machine.quota_cores is not None and machine.quota_cores < len(machine.cores)
 
 
 def divide_cores(machine: Machine, count: int) -> list[tuple[int, ...]]:
@@ -109,11 +127,13 @@ def _machine_line(machine: Machine) -> str:
     return text + f", CPU quota of {machine.quota_cores:g} cores"
 
 
-def _device_lines(device: str, shares: tuple[CpuShare, ...], *, is_shared: bool, is_cut: bool) -> list[str]:
+def _device_lines(device: str, shares: Sequence[CpuShare], *, is_shared: bool, is_cut: bool) -> list[str]:
     if is_cut:
         why = "OpenVINO's pinning is off, as the quota and not the cores is the limit"
     elif is_shared:
         why = "OpenVINO's pinning is off, as workers of other devices use these cores, too"
+    elif not all(share.is_pinning_safe for share in shares):
+        why = "OpenVINO's pinning is off, as workers of other devices used these cores when it was started"
     else:
         why = "OpenVINO may pin its threads, as nobody else uses these cores"
     lines = [f"{device}: {len(shares)} worker{'s' if len(shares) > 1 else ''}; {why}"]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 _NOTICE_S = 0.3
 """After a stop was asked for, REST takes requests for so long and tells clients to close their connections."""
+
+_WHY = "the server stops"
 
 
 class Ending:
@@ -59,14 +60,18 @@ class Ending:
         """Ask the children of a kind to finish; one that has not even begun, or cannot be asked, is ended at once."""
         for child in self._supervisor.living(kind):
             if not contain("manager.drain", child.child_id, self._drain_one, child):
-                child.signal(signal.SIGKILL)
+                child.end(_WHY, is_dismissed=True)
 
     def _drain_one(self, child: Child) -> None:
         if child.state is ChildState.READY:
             self._send(child, Drain(self._deadline_ns))
         elif child.state is not ChildState.DRAINING:
-            child.signal(signal.SIGKILL)
+            child.end(_WHY, is_dismissed=True)
         child.to(ChildState.DRAINING)
+
+    def greeted(self, child: Child, fronts: Fronts) -> None:
+        """A REST front said hello after the stop was asked for; its arbiter ends it with the others."""
+        fronts.stop_one(child, self._deadline_ns)
 
     def _give_up(self) -> None:
         living = [child.child_id for child in self._supervisor.living()]

@@ -175,7 +175,8 @@ class Fronts:
         if retired is not None:
             for worker in workers.values():
                 if not contain("manager.retire", worker.child_id, self._send, worker, ArenaRetired(*retired)):
-                    worker.signal(signal.SIGKILL)  # What it had of the arena is settled by its end.
+                    # What it had of the arena is settled by its end.
+                    worker.end("it could not be told that a front is gone")
 
     def arena_released(self, worker: Child, arena: int, epoch: int) -> None:
         """A worker does not touch that epoch any more."""
@@ -189,10 +190,11 @@ class Fronts:
         """Stop accepting on REST: gunicorn closes its sockets and lets its workers finish."""
         self.close_sockets()
         for child in self._supervisor.living(Kind.REST, Kind.ARBITER):
-            if not contain("manager.drain", child.child_id, self._stop_one, child, drain_deadline_ns):
-                child.signal(signal.SIGKILL)
+            if not contain("manager.drain", child.child_id, self.stop_one, child, drain_deadline_ns):
+                child.end("the server stops", is_dismissed=True)
 
-    def _stop_one(self, child: Child, drain_deadline_ns: int) -> None:
+    def stop_one(self, child: Child, drain_deadline_ns: int) -> None:
+        """Have one REST front, or the arbiter, finish; its end is expected from now on."""
         if child.kind is Kind.ARBITER:
             child.signal(signal.SIGTERM)
         else:

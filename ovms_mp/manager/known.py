@@ -24,6 +24,7 @@ class KnownVersion:
         coming: What is to take that place.
         retiring: How many deployments are still being unloaded.
         note: What is worth knowing of a version that serves; shown as its error message.
+        is_arriving: It is wanted, and its files are still being copied.
         is_asked: A client asked for the files to be read again.
         failed_files: Fingerprint of files that did not load.
     """
@@ -33,6 +34,7 @@ class KnownVersion:
     coming: Deployment | None = None
     retiring: int = 0
     note: str = ""
+    is_arriving: bool = False
     is_asked: bool = False
     failures: int = 0
     retry_at: float = 0.0
@@ -44,6 +46,11 @@ class KnownVersion:
     def has_failed(self) -> bool:
         """Whether its last load failed and nothing serves in its place."""
         return self.status.state is State.LOADING and self.status.error_code != 0
+
+    @property
+    def next_try_at(self) -> float:
+        """When what failed is loaded again, in monotonic seconds; 0.0 where nothing failed, or it is being loaded."""
+        return 0.0 if self.coming is not None or not self.failures else self.retry_at
 
     @property
     def is_coming(self) -> bool:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The manager's loop over messages, deaths, signals and timers, from the first worker to the last exit.
 
-Start: workers, trials, first load, fronts ready, log lines. Stop is the reverse: say so, fronts finish, workers drain,
-exit.
+Start: workers, trials, first load, fronts ready, log lines. Stop is the reverse: fronts finish, workers drain, exit.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.ending import Ending
 from ovms_mp.manager.fronts import Fronts
+from ovms_mp.manager.load_reports import LoadReports
 from ovms_mp.manager.machine import read_machine, read_memory
 from ovms_mp.manager.mishaps import make_up_for
 from ovms_mp.manager.phase import STOPPING, Phase
@@ -36,6 +36,7 @@ from ovms_mp.manager.status_socket import StatusSocket
 from ovms_mp.manager.supervisor import Supervisor
 from ovms_mp.manager.terminal import Terminal
 from ovms_mp.manager.timers import Timers
+from ovms_mp.manager.trial_memory import TrialMemory
 from ovms_mp.manager.trials import Trials
 from ovms_mp.manager.workers import Workers
 from ovms_mp.wire.channels import Poller, Router
@@ -47,6 +48,7 @@ from ovms_mp.wire.messages import (
     Drained,
     Heartbeat,
     Hello,
+    LoadProgress,
     ModelStateChanged,
     ProbeDone,
     Ready,
@@ -104,6 +106,7 @@ class Manager:
             time_limit_s=supervision.load_timeout_s,
             most_at_once=max(1, min(8, len(machine.cores) // 2)),
             cache_dir=config.engine.cache_dir,
+            memory=TrialMemory(config.engine.trial_memory_limit_mb),
         )
         self._catalogue = Catalogue(config.models, config.limits, self._workers, self._trials)
         self._catalogue.refuse(config.refused)
@@ -111,9 +114,11 @@ class Manager:
         self._catalogue.on_outdated = self._planning.ask
         self._workers.watch = self._catalogue.deployments
         self._quarantine = Quarantine(self._catalogue, self._staff)
+        self._load_reports = LoadReports(config, self._catalogue, self._trials, self._workers, self._timers)
         self._reloads = ReloadRequests()
         self._terminal = Terminal()
         self._announcement = Announcement(config)
+        self._catalogue.on_loaded = self._announcement.loaded
         self._status = StatusSocket(self._poller, self._timers, lambda: status_document(self._snapshot()))
         self._phase = Phase.LOADING
         self._started_at = time.monotonic()
@@ -181,6 +186,7 @@ class Manager:
         )
         if self._terminal.is_awaited:
             self._timers.call_every(_TERMINAL_LOOK_S, self._look_at_terminal)
+        self._load_reports.open()
         turn = (
             self._take_signals,
             self._take_beats,
@@ -209,11 +215,11 @@ class Manager:
     def _take_beats(self) -> None:
         self._fronts.take_beats(self._readable)
 
-    def _tell_status(self) -> None:
-        self._status.take(self._readable)
-
     def _collect(self) -> None:
         self._supervisor.collect(self._readable)
+
+    def _tell_status(self) -> None:
+        self._status.take(self._readable)
 
     def _take_hints(self) -> None:
         self._planning.take_hints(self._readable)
@@ -264,8 +270,10 @@ class Manager:
 
     def _publish(self) -> None:
         """Send a snapshot if anything in it changed, and carry on what waits for one to be applied."""
-        if self._catalogue.is_changed or self._staff.is_changed or self._is_snapshot_due:
-            self._catalogue.is_changed = self._staff.is_changed = self._is_snapshot_due = False
+        parts = (self._catalogue, self._staff, self._planning)
+        if self._is_snapshot_due or any(part.is_changed for part in parts):
+            for part in parts:
+                part.is_changed = False
             self._epoch += 1
             self._catalogue.epoch = self._epoch
             self._is_snapshot_due = True  # Again, should this raise.
@@ -290,6 +298,7 @@ class Manager:
             models=self._catalogue.records(),
             deaths=self._quarantine.deaths(),
             convictions=self._quarantine.convictions(),
+            config_refusal=self._planning.config_refusal,
         )
 
     def _answer_reloads(self) -> None:
@@ -297,7 +306,8 @@ class Manager:
         planning = self._planning
         if not self._reloads or planning.is_due or planning.is_reading or not self._catalogue.is_settled():
             return
-        error = planning.config_error or self._catalogue.last_failure
+        refusal = planning.config_refusal
+        error = refusal.error if refusal is not None else self._catalogue.last_failure
         for child_id, answer in self._reloads.answers(self._catalogue.changes, error):
             front = self._supervisor.find(child_id)
             if child_id == BY_SIGNAL:
@@ -359,6 +369,8 @@ class Manager:
                 self._carry_on()
             case ModelStateChanged():
                 self._catalogue.deployments.state_changed(child.child_id, message)
+            case LoadProgress(handle=handle, stage=stage):
+                self._load_reports.take_stage(child, handle, stage)
             case ProbeDone():
                 self._trials.done(child, message)
                 self._send(child, Drain(0))  # Heard; it may end.
@@ -373,8 +385,8 @@ class Manager:
 
     def _take_front_message(self, child: Child, message: object) -> None:
         match message:
-            case ReloadConfig(request_id=request_id):
-                self._reload(child.child_id, request_id)
+            case ReloadConfig():
+                self._reload(child.child_id, message.request_id)
             case RequestConvicted(conviction=conviction):
                 self._quarantine.convicted(conviction)
             case ArenaReleased(arena=arena, epoch=epoch):
@@ -402,6 +414,8 @@ class Manager:
         child.to(ChildState.BOOTING)
         if child.kind.is_front:
             self._fronts.greeted(child, self._snapshot())
+            if self._phase in STOPPING:
+                self._ending.greeted(child, self._fronts)
         else:
             self._send(child, Welcome(-1, 0))
 
@@ -490,6 +504,7 @@ class Manager:
             return
         self._phase = Phase.STOPPING_FRONTS
         self._is_snapshot_due = True
+        self._load_reports.close()
         self._ending.begin(reason, self._fronts, self._trials)
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, OvmsError
@@ -11,6 +10,7 @@ from ovms_mp.wire.messages import (
     ConfigReloaded,
     Drained,
     Heartbeat,
+    LoadProgress,
     ModelStateChanged,
     ProbeDone,
     ReloadConfig,
@@ -44,7 +44,7 @@ def make_up_for(
         send: Sends a message to a child.
     """
     match message:
-        case Heartbeat() | SnapshotApplied() | Drained() | RequestConvicted():
+        case Heartbeat() | SnapshotApplied() | Drained() | RequestConvicted() | LoadProgress():
             return  # Said again in a moment, found out again, or not needed any more.
         case ModelStateChanged(handle=handle) | ProbeDone(handle=handle):
             deployment = deployments.find(handle)
@@ -54,4 +54,4 @@ def make_up_for(
             error = ErrorRecord.of(OvmsError(INTERNAL_ERROR_TEXT))
             send(child, ConfigReloaded(request_id, is_changed=False, error=error))
         case _:
-            child.signal(signal.SIGKILL)
+            child.end(f"its {type(message).__name__} could not be followed")

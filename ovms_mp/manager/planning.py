@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.staff import Staff
     from ovms_mp.manager.timers import Timers
     from ovms_mp.wire.channels import Poller
-    from ovms_mp.wire.records import ErrorRecord
+    from ovms_mp.wire.records import ConfigRefusal
 
 _DEBOUNCE_S = 0.05
 """A copy makes many events; one look after the first of them sees what they say together."""
@@ -41,6 +41,8 @@ class Planning:
         self._is_hint_timed = False
         self._is_asked = False
         self.is_due = True
+        self.is_changed = False
+        """Whether fronts have not heard of :attr:`config_refusal`."""
 
     def open(self, poller: Poller) -> None:
         """Have hints wake the loop."""
@@ -62,9 +64,9 @@ class Planning:
         return self._repository.notes()
 
     @property
-    def config_error(self) -> ErrorRecord | None:
+    def config_refusal(self) -> ConfigRefusal | None:
         """What is wrong with the configuration file as it is now."""
-        return None if self._config_file is None else self._config_file.error
+        return None if self._config_file is None else self._config_file.refusal
 
     def ask(self) -> None:
         """Have a look taken at the end of this turn."""
@@ -121,7 +123,9 @@ class Planning:
     def _read_config(self, is_asked: bool) -> None:
         may_read = is_asked or self._config.repository.poll_wait_s > 0
         if self._config_file is not None and (may_read or self._config_file.is_being_read):
+            before = self._config_file.refusal
             document, again_at = self._config_file.read_if_changed(is_asked=is_asked)
+            self.is_changed |= self._config_file.refusal != before
             if document is not None:
                 self._catalogue.reconfigure(document.models, document.refused)
                 self._arm()

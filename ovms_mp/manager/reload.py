@@ -19,7 +19,7 @@ from ovms_mp.errors import INTERNAL_ERROR_TEXT, ConfigError
 from ovms_mp.files import read_regular
 from ovms_mp.log import tell_everybody
 from ovms_mp.wire.messages import ConfigReloaded
-from ovms_mp.wire.records import ErrorRecord
+from ovms_mp.wire.records import ConfigRefusal, ErrorRecord, bounded_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,8 +54,8 @@ class ConfigFile:
         self._digest = self._look()
         self._tries = 0
         self._again_at = 0.0
-        self.error: ErrorRecord | None = _entries_error(refused)
-        """What is wrong with the file as it is now, for clients; None when it is what is being served."""
+        self.refusal: ConfigRefusal | None = _entries_refusal(refused)
+        """What is wrong with the file as it is now; None when it is what is being served."""
 
     @classmethod
     def of(cls, config: ServerConfig) -> Self | None:
@@ -71,7 +71,7 @@ class ConfigFile:
             What it says, or None when there is nothing to do; and when to call again, in monotonic seconds, or None.
         """
         digest = self._look()
-        if digest == self._digest and not (self._tries or (is_asked and self.error is not None)):
+        if digest == self._digest and not (self._tries or (is_asked and self.refusal is not None)):
             return None, None
         if digest != self._digest:
             self._digest = digest
@@ -86,12 +86,13 @@ class ConfigFile:
                 self._again_at = time.monotonic() + _TRY_AGAIN_S
                 return None, self._again_at
             self._tries = 0
-            self.error = ErrorRecord(type(error).__name__, error.client_message)
+            reason = ErrorRecord(type(error).__name__, bounded_text(error.client_message))
+            self.refusal = ConfigRefusal(time.time(), is_whole=True, error=reason)
             for line in error.message.split("\n"):
                 _log.error("event=config_refused everything stays as it was: %s", line)
             return None, None
         self._tries = 0
-        self.error = _entries_error(document.refused)
+        self.refusal = _entries_refusal(document.refused)
         for notice in document.notices:
             _log.warning("event=configuration %s", notice)
         _log.info("event=config_read path=%s models=%d", self.path, len(document.models))
@@ -124,12 +125,13 @@ class ConfigFile:
             return b""
 
 
-def _entries_error(refused: Sequence[RefusedModel]) -> ErrorRecord | None:
+def _entries_refusal(refused: Sequence[RefusedModel]) -> ConfigRefusal | None:
     if not refused:
         return None
     told = "; ".join(entry.client_text for entry in refused[:_MOST_TOLD])
     more = "; and more" if len(refused) > _MOST_TOLD else ""
-    return ErrorRecord(ConfigError.__name__, f"the rest of the file is followed; refused is {told}{more}")
+    reason = bounded_text(f"the rest of the file is followed; refused is {told}{more}")
+    return ConfigRefusal(time.time(), is_whole=False, error=ErrorRecord(ConfigError.__name__, reason))
 
 
 def tell_outcome(outcome: ConfigReloaded) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import structs
@@ -19,7 +18,8 @@ from ovms_mp.config import MEBIBYTE
 from ovms_mp.defects import contain
 from ovms_mp.log import tell_people
 from ovms_mp.manager.children import ChildState, Kind
-from ovms_mp.manager.cpu_plan import CpuPlan, make_plan
+from ovms_mp.manager.cpu_plan import CpuPlan, core_text, make_plan, plan_lines
+from ovms_mp.manager.machine import own_memory_bytes
 from ovms_mp.wire.messages import Drain, encode
 
 if TYPE_CHECKING:
@@ -87,8 +87,20 @@ class Staff:
         self._descriptors = descriptors
 
     def plan_lines(self) -> tuple[str, ...]:
-        """How the machine is divided, for people."""
-        return self._plan.lines
+        """How the machine is divided among the workers that there are now, for people."""
+        shares: dict[str, list[CpuShare]] = {}
+        alone: list[str] = []
+        for seat in self._workers:
+            if seat.is_leaving or seat.replaces is not None:
+                continue
+            if seat.tenant:
+                where = f" on cores {core_text(seat.share.cores)}" if seat.share.cores else ""
+                alone.append(
+                    f"{seat.device}: 1 more worker{where}, for one version whose requests crash workers"
+                )
+            else:
+                shares.setdefault(seat.device, []).append(seat.share)
+        return (*plan_lines(self._machine, shares), *alone)
 
     def share_of(self, device: str) -> CpuShare:
         """The part of the machine that a worker of this device has."""
@@ -119,6 +131,7 @@ class Staff:
                 _log.info("event=plan %s", line)
             tell_people(_log, "%s", self._plan.summary())
             self._rebalance()
+            self.is_changed = True
         for device in missing:
             for share in self._plan.shares[device]:
                 self._fill(self._workers.add(device, share))
@@ -287,19 +300,3 @@ class Staff:
             watch.allowed_at = now + watch.delay_s
             watch.delay_s = min(2 * watch.delay_s, _REPLACE_AGAIN_LONGEST_S)
             self._memory[successor.name] = _MemoryWatch(watch.allowed_at, watch.delay_s)
-
-
-def own_memory_bytes(pid: int) -> int:
-    """Memory that a process has for itself: resident without what it shares with the fronts; 0 if it is gone.
-
-    Source: proc_pid_status(5), RssAnon and RssFile; RssShmem is the arenas.
-    """
-    total = 0
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            key, _, rest = line.partition(":")
-            if key in ("RssAnon", "RssFile"):
-                total += int(rest.split()[0]) * 1024
-    except (OSError, ValueError, IndexError):
-        return 0
-    return total

@@ -220,7 +220,7 @@ class Supervisor:
                 child.child_id,
                 limit,
             )
-            child.signal(signal.SIGKILL)
+            child.end(f"not ready within {limit:g} s (--boot_timeout_s)")
 
     def find(self, child_id: str) -> Child | None:
         """A living child."""
@@ -273,8 +273,7 @@ class Supervisor:
 
     def _kill(self, child: Child, event: str, reason: str) -> None:
         _log.error("event=%s child=%s pid=%d %s; killing", event, child.child_id, child.pid, reason)
-        child.killed_for = reason
-        child.signal(signal.SIGKILL)
+        child.end(reason)
 
     def collect(self, readable: set[int]) -> None:
         """Reap every child whose pidfd is readable; tell the observer; respawn."""
@@ -294,8 +293,11 @@ class Supervisor:
         child.to(ChildState.EXITED)
         if child.kind is Kind.REST:
             self._orphans.add(child.pid)
-        reason = f"ended for {child.killed_for}" if child.killed_for else exit_text(status)
-        if previous is ChildState.DRAINING or (child.kind is Kind.PROBE and status == 0):
+        # A crash in the moment before is more than what it would have been ended for.
+        was_ended = child.killed_for and not child.has_crashed
+        reason = f"ended: {child.killed_for}" if was_ended else exit_text(status)
+        is_expected = previous is ChildState.DRAINING or (child.is_dismissed and was_ended)
+        if is_expected or (child.kind is Kind.PROBE and status == 0):
             _log.info("event=exited child=%s pid=%d %s", child.child_id, child.pid, reason)
         else:
             _log.error(
@@ -387,13 +389,13 @@ class Supervisor:
         self.stop_replacing(name)
         for child in self.living():
             if child.name == name:
-                child.signal(signal.SIGKILL)
+                child.end("its role is given up", is_dismissed=True)
 
     def end_within(self, child: Child, within_s: float) -> None:
         """Kill a draining child that has not ended by then."""
         self._timers.call_after(
             within_s,
-            lambda: child.signal(signal.SIGKILL) if child.state is not ChildState.EXITED else None,
+            lambda: child.end(f"it did not end within {within_s:g} s of being asked to"),
         )
 
     def kill_all(self) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-import signal
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.defects import contain, report
+from ovms_mp.errors import ModelTooLarge
 from ovms_mp.manager.children import ChildState
 from ovms_mp.manager.owned_directory import OwnedDirectory, sweep
 from ovms_mp.manager.priority import give_some_time, give_spare_time
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.children import Child
     from ovms_mp.manager.deployments import Deployment
     from ovms_mp.manager.timers import Timers
+    from ovms_mp.manager.trial_memory import TrialMemory
     from ovms_mp.wire.messages import ProbeDone
     from ovms_mp.wire.records import ErrorRecord
 
@@ -35,6 +36,7 @@ _PATIENCE_S = 2.0
 _SLOW_S = 10.0
 """A trial that takes longer does not hold up others any more; it may be hanging."""
 _MOST_SLOW = 4
+_MEMORY_LOOK_S = 0.1
 _END_S = 10.0
 """A probe that has said its word has so long to end."""
 
@@ -58,6 +60,7 @@ class Trials:
         time_limit_s: float,
         most_at_once: int,
         cache_dir: str,
+        memory: TrialMemory,
     ) -> None:
         """Prepare; nothing runs yet.
 
@@ -68,6 +71,7 @@ class Trials:
             time_limit_s: A probe that takes longer is killed.
             most_at_once: Further trials wait.
             cache_dir: The user's directory for compiled models; empty for private ones that end with the load.
+            memory: Tells which trial takes too much.
         """
         self._launch = launch
         self._report = report
@@ -79,8 +83,10 @@ class Trials:
         self._has_told = False
         self._waiting: deque[Deployment] = deque()
         self._running: dict[str, tuple[Child, Deployment]] = {}
-        self._late: set[str] = set()
         self._slow: set[str] = set()
+        self._memory = memory
+        self._too_large: set[str] = set()
+        self._is_looking = False
         self._count = 0
 
     def open(self) -> None:
@@ -96,13 +102,17 @@ class Trials:
         self._waiting.append(deployment)
         self.run_waiting()
 
+    def process_of(self, deployment: Deployment) -> Child | None:
+        """Who is trying a deployment; None while it waits."""
+        return next((child for child, running in self._running.values() if running is deployment), None)
+
     def withdraw(self, deployment: Deployment) -> None:
         """Nobody wants the outcome any more."""
         if deployment in self._waiting:
             self._waiting.remove(deployment)
         for child, running in self._running.values():
             if running is deployment:
-                child.signal(signal.SIGKILL)  # Its end is reported, to deaf ears.
+                child.end("nobody wants the version any more", is_dismissed=True)
 
     def forget_cache(self, deployment: Deployment) -> None:
         """Remove a private cache directory."""
@@ -131,6 +141,9 @@ class Trials:
             )
             self._running[child.child_id] = (child, deployment)
             contain("manager.priority", child.child_id, give_spare_time, child.pid)
+            if not self._is_looking:
+                self._is_looking = True
+                self._timers.call_after(_MEMORY_LOOK_S, self._look_at_memory)
             self._timers.call_after(_PATIENCE_S, partial(self._hurry, child))
             self._timers.call_after(_SLOW_S, partial(self._note_slow, child.child_id))
             self._timers.call_after(self._time_limit_s, partial(self._end_late, child.child_id))
@@ -138,7 +151,7 @@ class Trials:
     def done(self, child: Child, message: ProbeDone) -> None:
         """A probe says how it went."""
         self._timers.call_after(
-            _END_S, lambda: child.signal(signal.SIGKILL) if child.state is not ChildState.EXITED else None
+            _END_S, lambda: child.end(f"it had done its work {_END_S:g} s ago", is_dismissed=True)
         )
         self._end(child, message.error, message.detail)
 
@@ -158,19 +171,17 @@ class Trials:
         running = self._running.pop(child.child_id, None)
         self._slow.discard(child.child_id)
         if running is not None:
-            if child.child_id in self._late:
-                reason = f"its trial was not over within {self._time_limit_s:g} s (--load_timeout_s)"
-            else:
-                reason = f"its trial process ended without a word: {reason}"
-            self._report(running[1].handle, "", reason, "")
-        self._late.discard(child.child_id)
+            reason = child.killed_for or f"its trial process ended without a word: {reason}"
+            name = ModelTooLarge.__name__ if child.child_id in self._too_large else ""
+            self._report(running[1].handle, name, reason, "")
+        self._too_large.discard(child.child_id)
         self.run_waiting()
 
     def stop(self) -> None:
         """End what runs, begin nothing more, and report nothing of either."""
         self._waiting.clear()
         for child, _ in self._running.values():
-            child.signal(signal.SIGKILL)
+            child.end("the server stops", is_dismissed=True)
         self._running.clear()
 
     def close(self) -> None:
@@ -179,6 +190,19 @@ class Trials:
         if self._private is not None:
             self._private.close()
             self._private = None
+
+    def _look_at_memory(self) -> None:
+        """End the trial that takes too much memory; again as long as there are any."""
+        self._is_looking = bool(self._running)
+        if not self._is_looking:
+            return
+        self._timers.call_after(_MEMORY_LOOK_S, self._look_at_memory)
+        children = {child.pid: child for child, _ in self._running.values() if not child.killed_for}
+        found = self._memory.excess(children)
+        if found is not None:
+            child = children[found[0]]
+            self._too_large.add(child.child_id)
+            child.end(found[1])
 
     def _hurry(self, child: Child) -> None:
         if child.state is not ChildState.EXITED:  # Else the number may be another process's by now.
@@ -192,8 +216,7 @@ class Trials:
     def _end_late(self, child_id: str) -> None:
         running = self._running.get(child_id)
         if running is not None:
-            self._late.add(child_id)
-            running[0].signal(signal.SIGKILL)
+            running[0].end(f"its trial was not over within {self._time_limit_s:g} s (--load_timeout_s)")
 
     def _private_directory(self, handle: int) -> str:
         """A fresh directory, or none where the temporary directory takes none: compiling twice is slower, not wrong."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -130,6 +129,10 @@ class Workers:
         """The seat that a worker fills, or filled."""
         return self._seats.get(child.name)
 
+    def find(self, worker: str) -> Child | None:
+        """A worker by its child id."""
+        return next((seat.child for seat in self if seat.child and seat.child.child_id == worker), None)
+
     def devices(self) -> set[str]:
         """Devices with a seat that stays, and that is not for one deployment only."""
         return {seat.device for seat in self if not seat.is_leaving and not seat.tenant}
@@ -183,7 +186,7 @@ class Workers:
 
     def send(self, worker: str, message: LoadModel | UnloadModel) -> None:
         """Send a message to a worker; one that is gone has nothing to load or unload."""
-        child = next((seat.child for seat in self if seat.child and seat.child.child_id == worker), None)
+        child = self.find(worker)
         if child is None:
             return
         self._send(child, message)
@@ -200,4 +203,4 @@ class Workers:
                 self._load_timeout_s,
                 child.child_id,
             )
-            child.signal(signal.SIGKILL)
+            child.end(f"it did not load {message.name}/{message.version} in time (--load_timeout_s)")

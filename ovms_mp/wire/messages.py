@@ -17,6 +17,7 @@ import msgspec
 
 from ovms_mp.errors import ProtocolError
 from ovms_mp.wire.records import (
+    ConfigRefusal,
     Conviction,
     DeathRecord,
     ErrorRecord,
@@ -28,7 +29,7 @@ from ovms_mp.wire.records import (
     WorkerRecord,
 )
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 
 class Message(Record, frozen=True, tag=True):
@@ -94,6 +95,13 @@ class ModelStateChanged(Message, frozen=True):
     detail: str
 
 
+class LoadProgress(Message, frozen=True):
+    """Worker or probe to manager: the load of this deployment is at another stage now. For people."""
+
+    handle: int
+    stage: str
+
+
 class ProbeDone(Message, frozen=True):
     """Probe to manager, once, before it exits: the version compiles and ran on synthetic input, or why it does not."""
 
@@ -149,6 +157,7 @@ class RoutingSnapshot(Message, frozen=True):
         plan: How the machine is divided, line by line, for people.
         deaths: The last workers that ended.
         convictions: Requests that must not be run again.
+        config_refusal: What is wrong with the configuration file; None when it is what is being served.
     """
 
     epoch: int
@@ -158,6 +167,7 @@ class RoutingSnapshot(Message, frozen=True):
     models: tuple[ModelRecord, ...]
     deaths: tuple[DeathRecord, ...] = ()
     convictions: tuple[Conviction, ...] = ()
+    config_refusal: ConfigRefusal | None = None
 
 
 class LoadModel(Message, frozen=True):
@@ -212,6 +222,7 @@ ToManager: TypeAlias = (
     | Heartbeat
     | SnapshotApplied
     | ModelStateChanged
+    | LoadProgress
     | ProbeDone
     | ReloadConfig
     | RequestConvicted

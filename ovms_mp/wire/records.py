@@ -86,6 +86,8 @@ class VersionRecord(Record, frozen=True):
     ``endpoints`` are where workers take tasks for it, empty while none can; ``handle`` addresses it there.
     Specs and ``nireq``, the number of its infer requests at each worker, are filled as soon as the version has
     been AVAILABLE once. ``detail`` is the plan it runs by, for people: streams, threads, and the like.
+    ``is_coming`` says that it is being loaded, also beside what serves; ``retry_at_ns`` when it will be next, after a
+    failure, as CLOCK_MONOTONIC, and 0 where that is not known.
     """
 
     version: int
@@ -98,6 +100,22 @@ class VersionRecord(Record, frozen=True):
     detail: str
     inputs: tuple[TensorSpecRecord, ...]
     outputs: tuple[TensorSpecRecord, ...]
+    is_coming: bool = False
+    retry_at_ns: int = 0
+
+
+class ConfigRefusal(Record, frozen=True):
+    """What is wrong with the configuration file as it is now.
+
+    Attributes:
+        at_s: When it was read, in seconds since the epoch.
+        is_whole: Nothing of it is followed; else the entries that the reason names are not.
+        error: The reason, for clients.
+    """
+
+    at_s: float
+    is_whole: bool
+    error: ErrorRecord
 
 
 class WorkerRecord(Record, frozen=True):

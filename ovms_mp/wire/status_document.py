@@ -6,6 +6,8 @@ Fields are only ever added, so that the command reads the status of an older or 
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +17,7 @@ from ovms_mp.model.status import State
 
 if TYPE_CHECKING:
     from ovms_mp.wire.messages import RoutingSnapshot
-    from ovms_mp.wire.records import ModelRecord, VersionRecord
+    from ovms_mp.wire.records import ConfigRefusal, ModelRecord, VersionRecord
 
 ADDRESS_PREFIX = "ovms_mp-status"
 
@@ -27,27 +29,48 @@ def status_address(pid: int, port: int, rest_port: int) -> str:
 
 def status_document(snapshot: RoutingSnapshot) -> bytes:
     """The document of one moment, as indented JSON."""
+    now_ns = time.monotonic_ns()
     document = {
         "server": {"version": __version__, "is_draining": snapshot.is_draining},
+        "configuration": _configuration(snapshot.config_refusal),
         "plan": snapshot.plan,
         "workers": [
             {"name": worker.name, "device": worker.device, "pid": worker.pid, "cores": worker.cores}
             for worker in snapshot.workers
         ],
-        "models": {model.name: _model(model) for model in snapshot.models},
+        "models": {model.name: _model(model, now_ns) for model in snapshot.models},
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
 
-def _model(model: ModelRecord) -> dict[str, Any]:
+def _configuration(refusal: ConfigRefusal | None) -> dict[str, Any] | None:
+    """What is wrong with the configuration file, or null."""
+    if refusal is None:
+        return None
+    moment = datetime.fromtimestamp(refusal.at_s, UTC).astimezone()
+    return {
+        "refused_at": moment.isoformat(timespec="seconds"),
+        "is_refused_whole": refusal.is_whole,
+        "reason": refusal.error.message,
+    }
+
+
+def _model(model: ModelRecord, now_ns: int) -> dict[str, Any]:
     versions = sorted(model.versions, key=lambda version: version.version)
-    return {"default_version": model.default_version, "versions": [_version(version) for version in versions]}
+    return {
+        "default_version": model.default_version,
+        "versions": [_version(version, now_ns) for version in versions],
+    }
 
 
-def _version(record: VersionRecord) -> dict[str, Any]:
+def _version(record: VersionRecord, now_ns: int) -> dict[str, Any]:
+    next_try_s = max(0.0, round((record.retry_at_ns - now_ns) / 1e9, 1)) if record.retry_at_ns else None
     return {
         "version": record.version,
         "state": State(record.state).name,
+        "is_failed": record.error_code != 0,
+        "is_being_loaded": record.is_coming,
+        "next_try_in_s": next_try_s,
         "error_message": record.error_message,
         "nireq": record.nireq,
         "workers": len(record.endpoints),

@@ -14,6 +14,7 @@ from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
 from ovms_mp.model.device_text import engine_device, meta_device, named_devices
 from ovms_mp.worker.device_names import candidates, missing_device_text
 from ovms_mp.worker.properties import refuse_unsupported, supported_properties
+from ovms_mp.worker.stages import COMPILING, begin_stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,6 +80,7 @@ def compile_for(
         DeviceUnavailable: A device or property does not exist here.
         ModelLoadFailed: It cannot be compiled.
     """
+    begin_stage(COMPILING)
     chosen = candidates(device, tuple(core.available_devices))
     if chosen.notice:
         _log.warning("event=device_missing notice=%r", chosen.notice)

@@ -10,12 +10,15 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ModelLoadFailed, OvmsError
+from ovms_mp.wire.messages import LoadProgress
 from ovms_mp.wire.run_page import NOT_A_TASK
 from ovms_mp.worker.affinity import call_strays_back, low_priority
 from ovms_mp.worker.loaded import load_version
+from ovms_mp.worker.stages import hearing_stages
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -49,7 +52,7 @@ class Loader:
         Args:
             core: The process's core.
             cpu: This worker's part of the machine.
-            wakeup: Wakes the loop when :attr:`outcomes` has something.
+            wakeup: Wakes the loop when :attr:`outcomes` or :attr:`stages` has something.
             page: Where loads are marked, so that nothing else is blamed for what they do.
         """
         self._page = page
@@ -57,6 +60,7 @@ class Loader:
         self._cpu = cpu
         self._wakeup = wakeup
         self.outcomes: deque[LoadOutcome] = deque()
+        self.stages: deque[LoadProgress] = deque()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._cleaner = ThreadPoolExecutor(1, thread_name_prefix="cleaner")
 
@@ -74,7 +78,7 @@ class Loader:
         error: OvmsError | None = None
         mark = self._page.begin((0, 0), NOT_A_TASK, request.handle)
         try:
-            with low_priority():
+            with low_priority(), hearing_stages(partial(self._tell_stage, request.handle)):
                 loaded = load_version(self._core, request, self._cpu)
             call_strays_back(self._cpu)
         except OvmsError as reason:
@@ -87,6 +91,10 @@ class Loader:
         finally:
             self._page.end(mark)
         self.outcomes.append(LoadOutcome(request, loaded, error, time.monotonic() - start))
+        self._wakeup.set()
+
+    def _tell_stage(self, handle: int, stage: str) -> None:
+        self.stages.append(LoadProgress(handle, stage))
         self._wakeup.set()
 
 

@@ -145,7 +145,7 @@ class WorkerLoop:
             (self._control.dealer.fileno(), self._take_control),
             (self._data.fileno(), self._take_tasks),
         )
-        on_wakeup = (self._take_finished, self._take_outcomes, self._shaping.take_outcomes)
+        on_wakeup = (self._take_finished, self._take_stages, self._take_outcomes, self._shaping.take_outcomes)
         always = (
             self._advance_shaping,
             self._start_tasks,
@@ -221,6 +221,10 @@ class WorkerLoop:
                 self._drain_deadline_ns = deadline_ns
             case _:
                 _log.warning("event=unexpected_message type=%s", type(message).__name__)
+
+    def _take_stages(self) -> None:
+        while self._loader.stages:
+            self._control.send(self._loader.stages.popleft())
 
     def _take_outcomes(self) -> None:
         while self._loader.outcomes:

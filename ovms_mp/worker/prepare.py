@@ -20,6 +20,7 @@ from ovms_mp.worker.auto_shapes import auto_candidates, variable_places, with_op
 from ovms_mp.worker.engine import engine_text
 from ovms_mp.worker.preprocess import preprocess
 from ovms_mp.worker.reshape import apply_shapes, batch_places, reshaped
+from ovms_mp.worker.stages import READING, begin_stage
 from ovms_mp.worker.tensor_names import TensorNames, read_mapping, tensor_names
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def prepare_model(core: ov.Core, model_file: str, settings: ModelSettings) -> Pr
     Raises:
         ModelLoadFailed: The file is no model, or a setting does not fit it; names setting, value and remedy.
     """
+    begin_stage(READING)
     try:
         model = core.read_model(model_file)
     except RuntimeError as error:

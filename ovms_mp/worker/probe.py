@@ -7,7 +7,7 @@ this one; the worker then loads what has been seen to work, from the cache that 
 
 ::
 
-    Hello --> Welcome --> load, trial inference --> ProbeDone --> Drain --> exit 0
+    Hello --> Welcome --> load, trial inference, a LoadProgress at each stage --> ProbeDone --> Drain --> exit 0
 
 A model that cannot be loaded is a :class:`ProbeDone` with the reason and exit code 0 too. Whatever else ends the
 process is for the manager to see.
@@ -21,11 +21,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ModelLoadFailed, OvmsError
-from ovms_mp.wire.messages import LoadModel, ProbeDone
+from ovms_mp.wire.messages import LoadModel, LoadProgress, ProbeDone
 from ovms_mp.wire.process import run_child, with_control_link
 from ovms_mp.wire.records import ErrorRecord, bounded_text
 from ovms_mp.wire.specs import ProbeSpec
 from ovms_mp.worker.affinity import take_share
+from ovms_mp.worker.stages import hearing_stages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,12 +53,12 @@ def main(arguments: Sequence[str]) -> int:
 def _probe(spec: ProbeSpec, control: ControlLink) -> None:
     cpu = take_share(spec.cpu)
     control.say_hello()
-    control.send(_try_version(spec, cpu))
+    control.send(_try_version(spec, cpu, control))
     # The manager's Drain says that it has the outcome; its end before that would look like a crash.
     control.dealer.wait(_HEARD_WITHIN_S)
 
 
-def _try_version(spec: ProbeSpec, cpu: CpuShare) -> ProbeDone:
+def _try_version(spec: ProbeSpec, cpu: CpuShare, control: ControlLink) -> ProbeDone:
     from ovms_mp.worker.engine import create_core
     from ovms_mp.worker.loaded import load_version
 
@@ -65,7 +66,8 @@ def _try_version(spec: ProbeSpec, cpu: CpuShare) -> ProbeDone:
         spec.handle, spec.name, spec.version, spec.model_file, spec.settings, spec.cache_directory
     )
     try:
-        loaded = load_version(create_core(spec.engine), request, cpu, nireq=1)
+        with hearing_stages(lambda stage: control.send(LoadProgress(spec.handle, stage))):
+            loaded = load_version(create_core(spec.engine), request, cpu, nireq=1)
     except OvmsError as error:
         return ProbeDone(spec.handle, ErrorRecord.of(error), "")
     except Exception as error:

@@ -48,6 +48,7 @@ from ovms_mp.wire.records import TensorRef
 from ovms_mp.wire.specs import ArenaHandle
 from ovms_mp.worker.compiled import CompiledVersion, InferSlot, OutputPath, OutputsTooLarge
 from ovms_mp.worker.engine import engine_text
+from ovms_mp.worker.stages import FIRST_INFERENCE, begin_stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,6 +151,7 @@ def prove(
         ModelLoadFailed: It cannot run though it must, or it answers differently each way.
         PlanFailed: There is another plan.
     """
+    begin_stage(FIRST_INFERENCE)
     start = time.perf_counter()
     trial = _Trial(version, shapes or version.least_shapes)
     try:

@@ -268,6 +268,14 @@ def test_bad_version_is_only_a_status(place: Place, zoo: ModelZoo, model: str) -
     assert not load.failures(), load.failures()[:5]
     assert server.pids("worker") == workers
     assert "Traceback" not in reason
+    if model == "hang":  # Which takes longer than the time between two reports.
+        words = (
+            "version=hang/2 ",
+            "doing='trial, reading' pid=",
+            " memory_mb=",
+            f" timeout_s={LOAD_TIMEOUT_S} ",
+        )
+        assert place.lines("event=loading ", *words)
 
 
 @pytest.mark.parametrize("model", ["abort", "xml_noise"])

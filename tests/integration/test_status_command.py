@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +16,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -97,7 +100,30 @@ def test_nobody_answers(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert err.count("\n") == 1
 
 
-def test_what_answers_is_no_http(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8000", "http://127.0.0.1", "[::1", "::1]", "[::1]:8000", "me@there"]
+)
+def test_what_is_no_host(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--host", host]) == 2
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"--host {host}: give a name or an address" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"\x00\x00\x12\x04 not http\r\n\r\n", id="a gRPC server"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", id="an SSH server"),
+        pytest.param(b"220 mail.example ESMTP\r\n", id="a mail server"),
+        pytest.param(b"\x15\x03\x01\x00\x02\x02\x46", id="a TLS server"),
+        pytest.param(b"HTTP/1.1 two hundred\r\n\r\n", id="hardly HTTP"),
+        pytest.param(b"x" * 100_000, id="endless"),
+    ],
+)
+def test_what_answers_is_no_http(said: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
@@ -106,7 +132,8 @@ def test_what_answers_is_no_http(capsys: pytest.CaptureFixture[str]) -> None:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(4096)
-                connection.sendall(b"\x00\x00\x12\x04 not http\r\n\r\n")
+                with contextlib.suppress(OSError):  # The client need not take all of it.
+                    connection.sendall(said)
 
         thread = threading.Thread(target=speak)
         thread.start()
@@ -117,6 +144,14 @@ def test_what_answers_is_no_http(capsys: pytest.CaptureFixture[str]) -> None:
     assert "does not speak HTTP" in err
     assert "--rest_port" in err
     assert err.isprintable() or err.count("\n") == 1
+
+
+def test_the_grpc_port_gets_a_sentence(shared_server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--host", "127.0.0.1", "--rest_port", str(shared_server.port)]) == 3
+
+    err = capsys.readouterr().err
+    assert "does not speak HTTP; give the server's --rest_port (not its gRPC port)" in err
+    assert err.count("\n") == 1
 
 
 # A server on this machine, asked by its status socket.
@@ -225,6 +260,143 @@ def test_who_asks_in_a_loop_costs_the_manager_little(grpc_only: Server) -> None:
 
     assert 2 <= count <= 100
     assert after.user + after.system - before.user - before.system < 0.5
+
+
+# A server whose configuration changes.
+
+
+@pytest.fixture(scope="module")
+def changing(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    """A server on IPv6 with a model that fails, and its configuration file."""
+    directory = tmp_path_factory.mktemp("changing")
+    (directory / "broken" / "1").mkdir(parents=True)
+    (directory / "broken" / "1" / "model.onnx").write_bytes(b"this is no model")
+    config = directory / "config.json"
+    config.write_text(configuration(zoo, "tiny", broken=directory / "broken"))
+    with configured_server(config, directory / "log") as server:
+        yield server, config
+
+
+def configured_server(config: Path, log_path: Path) -> Server:
+    return Server(["config", "--config_path", str(config), "--rest_bind_address", "[::1]"], log_path)
+
+
+def configuration(zoo: ModelZoo, *names: str, broken: Path | None = None, device: str = "CPU") -> str:
+    entries: list[dict[str, str]] = [
+        {"name": name, "base_path": str(zoo.base_path(name)), "target_device": device} for name in names
+    ]
+    if broken is not None:
+        entries.append({"name": "broken", "base_path": str(broken)})
+    return json.dumps({"model_config_list": [{"config": entry} for entry in entries]})
+
+
+def asked(*arguments: str) -> str:
+    """What the command prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main(["status", *arguments]) == 0
+    return out.getvalue()
+
+
+def told(server: Server) -> list[str]:
+    """What people are told, by the status socket and over REST: the same but for passing time."""
+
+    def same() -> str:
+        texts = [
+            re.sub(r"next try in \d+ s|being tried again", "next try", asked(*where))
+            for where in (
+                ("--port", str(server.port)),
+                ("--host", "[::1]", "--rest_port", str(server.rest_port)),
+            )
+        ]
+        return texts[0] if texts[0] == texts[1] else ""
+
+    return eventually(same, 10.0, "both say the same").splitlines()
+
+
+def documents(server: Server) -> list[Any]:
+    """What programs are told in both ways."""
+    return [
+        json.loads(asked("--json", *where))
+        for where in (
+            ("--port", str(server.port)),
+            ("--host", "::1", "--rest_port", str(server.rest_port)),
+        )
+    ]
+
+
+def test_a_version_that_failed_says_why_and_when_it_is_tried_again(changing: tuple[Server, Path]) -> None:
+    server, _ = changing
+
+    eventually(lambda: "  1  FAILED  next try in " in asked("--port", str(server.port)), 30.0, "failed")
+    lines = told(server)
+    index = lines.index("broken: default version 1")
+    assert re.fullmatch(r"  1  FAILED +next try", lines[index + 1])
+    assert "! cannot read" in lines[index + 2]
+    assert "model.onnx" in lines[index + 2]
+    for document in documents(server):
+        (version,) = document["models"]["broken"]["versions"]
+        assert version["is_failed"]
+        assert version["is_being_loaded"] or version["next_try_in_s"] >= 0
+        (good,) = document["models"]["tiny"]["versions"]
+        assert (good["is_failed"], good["next_try_in_s"]) == (False, None)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"model_config_list": 1}'])
+def test_a_refused_file_is_on_top_until_it_is_right(
+    content: str, changing: tuple[Server, Path], zoo: ModelZoo
+) -> None:
+    server, config = changing
+    before = config.read_text()
+    config.write_text(content)
+    lines = eventually(
+        lambda: [line for line in [told(server)] if "configuration" in line[0]], 30.0, "the refusal"
+    )[0]
+    assert re.fullmatch(
+        r"configuration file of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S*: refused; the one before it is followed",
+        lines[0],
+    )
+    assert lines[1].startswith("    ! ")
+    assert any("tiny: default version 1" in line for line in lines)
+    for document in documents(server):
+        assert document["configuration"]["is_refused_whole"]
+        assert document["configuration"]["reason"]
+    config.write_text(before)
+    eventually(lambda: told(server)[0].startswith("machine: "), 30.0, "no refusal")
+    assert all(document["configuration"] is None for document in documents(server))
+
+
+def test_the_plan_follows_a_reload(zoo: ModelZoo, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(configuration(zoo, "tiny"))
+    with configured_server(config, tmp_path / "log") as server:
+        config.write_text(configuration(zoo, "tiny", device="AUTO:CPU"))
+        eventually(
+            lambda: [line.split(":")[0] for line in told(server)[1:3]] == ["AUTO", "AUTO"],
+            30.0,
+            "AUTO:CPU alone",
+        )
+        config.write_text(configuration(zoo, "tiny"))
+        eventually(lambda: told(server)[1].startswith("CPU: 1 worker; "), 30.0, "CPU")
+        eventually(lambda: not any("AUTO" in line for line in told(server)), 30.0, "no AUTO any more")
+
+
+def test_sighup_logs_its_outcome(changing: tuple[Server, Path], zoo: ModelZoo) -> None:
+    server, config = changing
+    before = config.read_text()
+    config.write_text(configuration(zoo, "tiny"))
+    eventually(lambda: not any("broken" in line for line in told(server)), 30.0, "no broken model")
+    server.process.send_signal(signal.SIGHUP)
+    eventually(
+        lambda: "event=reloaded reason=SIGHUP nothing changed" in server.log(), 30.0, "nothing changed"
+    )
+    config.write_text("{")
+    server.process.send_signal(signal.SIGHUP)
+    eventually(
+        lambda: re.search(r"WARNING .*event=reloaded reason=SIGHUP nothing changed; .*JSON", server.log()),
+        30.0,
+        "the refusal",
+    )
+    config.write_text(before)
 
 
 def test_names_of_others_in_the_kernel_s_table_are_passed_over(tmp_path: Path) -> None:

@@ -1,95 +1,120 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGHUP and the terminal that the server was started on, with a real one."""
+"""The server as somebody has it on a terminal: what the start and the stop say there."""
 
 from __future__ import annotations
 
+import json
 import os
-import signal
-from contextlib import contextmanager
+import pty
+import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.server import Server
+from ovms_mp import __version__
+from tests.support.server import free_ports
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+    from types import TracebackType
+    from typing import Self
 
     from tests.support.models import ModelZoo
 
-NOTICED_S = 15.0
-UNCHANGED = "event=reloaded reason=SIGHUP nothing changed"
+READY_S = 60.0
+CTRL_C = b"\x03"
+TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""Becomes a program that Ctrl-C on its stdin's terminal is sent to."""
 
 
 class Terminal:
-    """A pseudo terminal; whoever closes our end closes it for those on the other."""
+    """The program on a terminal of its own."""
 
-    def __init__(self) -> None:
-        self._ours, theirs = os.openpty()
-        self.name = os.ttyname(theirs)
-        os.close(theirs)
+    def __init__(self, *arguments: str) -> None:
+        self._controller, program_end = pty.openpty()
+        os.set_blocking(self._controller, False)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TAKE_TERMINAL, sys.executable, "-m", "ovms_mp", *arguments],
+            stdin=program_end,
+            stdout=program_end,
+            stderr=program_end,
+        )
+        os.close(program_end)
+        self._text = ""
 
-    def close(self) -> None:
-        ours, self._ours = self._ours, -1
-        if ours >= 0:
-            os.close(ours)
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # A terminal that is closed ends what runs on it.
+        os.close(self._controller)
+        self.process.wait(30)
 
-@contextmanager
-def terminal() -> Iterator[Terminal]:
-    made = Terminal()
-    try:
-        yield made
-    finally:
-        made.close()
+    def lines(self) -> list[str]:
+        """All that stands on it, without the times."""
+        try:
+            while octets := os.read(self._controller, 65536):
+                self._text += octets.decode()
+        except OSError:
+            pass  # Nothing more for now, or for ever.
+        return [re.sub(r"^(\^C)?\d\d:\d\d:\d\d ", "", line) for line in self._text.splitlines()]
 
+    def wait_for(self, beginning: str) -> None:
+        eventually(lambda: any(line.startswith(beginning) for line in self.lines()), READY_S, beginning)
 
-def arguments(zoo: ModelZoo) -> list[str]:
-    return ["model", "--model_name", "tiny", "--model_path", str(zoo.base_path("tiny"))]
-
-
-def hang_up(server: Server, count: int) -> None:
-    """Ask for a reload, and wait for its outcome in the log; a closed terminal may have asked for one more."""
-    server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: server.log().count(UNCHANGED) >= count, NOTICED_S, f"{count} outcomes")
-
-
-def test_closing_the_terminal_ends_the_server_and_a_signal_alone_does_not(
-    zoo: ModelZoo, log_path: Path
-) -> None:
-    with terminal() as screen, Server(arguments(zoo), log_path, place=["--terminal", screen.name]) as server:
-        hang_up(server, 1)
-        hang_up(server, 2)
-        assert server.process.poll() is None
-        screen.close()
-        assert server.process.wait(timeout=NOTICED_S) == 0
-    log = server.log()
-    assert "its terminal was closed (SIGHUP)" in log
-    assert "event=stopped" in log
-    assert "Traceback" not in log
+    def type(self, keys: bytes) -> None:
+        os.write(self._controller, keys)
 
 
-def test_a_terminal_that_is_closed_while_it_starts_ends_it(zoo: ModelZoo, log_path: Path) -> None:
-    with terminal() as screen:
-        server = Server(arguments(zoo), log_path, place=["--terminal", screen.name])
-        server.launch()
-        eventually(lambda: "event=spawned child=worker" in server.log(), NOTICED_S, "a worker")
-        screen.close()
-        assert server.process.wait(timeout=NOTICED_S) == 0
-    assert "its terminal was closed (SIGHUP)" in server.log()
+def served(zoo: ModelZoo, directory: Path, names: list[str]) -> list[str]:
+    """Arguments that serve these models on free ports."""
+    port, rest_port = free_ports(2)
+    ports = ["--port", str(port), "--rest_port", str(rest_port)]
+    if len(names) == 1:
+        return ["model", "--model_name", names[0], "--model_path", str(zoo.base_path(names[0])), *ports]
+    entries = [{"config": {"name": name, "base_path": str(zoo.base_path(name))}} for name in names]
+    config = directory / "config.json"
+    config.write_text(json.dumps({"model_config_list": entries}))
+    return ["config", "--config_path", str(config), *ports]
 
 
-@pytest.mark.parametrize("place", [["--ignore", "SIGHUP"], []], ids=["nohup", "no terminal"])
-def test_with_nohup_and_without_a_terminal_it_goes_on(
-    place: list[str], zoo: ModelZoo, log_path: Path
-) -> None:
-    with terminal() as screen:
-        place = [*place, "--terminal", screen.name] if place else []
-        with Server(arguments(zoo), log_path, place=place) as server:
-            screen.close()
-            hang_up(server, 1)
-            assert server.process.poll() is None
-            assert server.stop() == 0
-    assert "its terminal was closed" not in server.log()
+@pytest.mark.parametrize("names", [["tiny"], ["tiny", "pair", "batch"]])
+def test_a_start_is_five_lines_and_a_stop_two(names: list[str], zoo: ModelZoo, tmp_path: Path) -> None:
+    with Terminal(*served(zoo, tmp_path, names)) as terminal:
+        terminal.wait_for("Ask: ")
+        version, plan, loaded, ready, ask = terminal.lines()
+        assert version.startswith(f"ovms_mp {__version__} (OpenVINO 20")
+        assert re.match(r"\d+ cores .*: CPU on ", plan)
+        if len(names) == 1:
+            assert loaded.startswith("Loaded tiny/1: load_s=")
+        else:
+            assert loaded.startswith("Loaded 3 versions: ")
+            assert all(f"{name}/1" in loaded for name in names)
+        assert ready.startswith("Ready: REST http://")
+        assert all(f"{name}/1" in ready for name in names)
+        assert "curl http://" in ask
+        terminal.type(CTRL_C)
+        assert terminal.process.wait(30) == 0
+        assert [line.split(" ")[0] for line in terminal.lines()[5:]] == ["Stopping", "Stopped"]
+
+
+def test_a_second_ctrl_c_is_one_more_line(zoo: ModelZoo, tmp_path: Path) -> None:
+    with Terminal(*served(zoo, tmp_path, ["tiny"])) as terminal:
+        terminal.wait_for("Ask: ")
+        terminal.type(CTRL_C)
+        terminal.wait_for("Stopping (SIGINT)")
+        terminal.type(CTRL_C)
+        assert terminal.process.wait(30) in (0, 130)
+        # It may have stopped before the second one came.
+        stop = terminal.lines()[5:]
+        assert stop[0].startswith("Stopping (SIGINT)")
+        assert stop[1] in ("Stopped", "warning: event=stop_now reason=second SIGINT")
+        assert [line for line in stop[2:] if line.strip("^C")] == []

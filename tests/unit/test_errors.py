@@ -50,6 +50,7 @@ FAILURES = {
     "DeadlineExceeded": (Code.DEADLINE_EXCEEDED, 504),
     "CallCancelled": (Code.CANCELLED, 499),
     "ModelLoadFailed": (Code.FAILED_PRECONDITION, 400),
+    "ModelTooLarge": (Code.FAILED_PRECONDITION, 400),
     "DeviceUnavailable": (Code.FAILED_PRECONDITION, 400),
     "UnsupportedOperation": (Code.UNIMPLEMENTED, 501),
     "InferenceFailed": (Code.INTERNAL, 500),

@@ -60,6 +60,55 @@ def test_the_document_is_aligned_text() -> None:
     ]
 
 
+def version(**fields: object) -> dict[str, object]:
+    return {"version": 3, "state": "LOADING", **fields}
+
+
+@pytest.mark.parametrize(
+    ("fields", "row"),
+    [
+        ({"is_failed": True, "next_try_in_s": 33.2}, "3  FAILED  next try in 34 s"),
+        ({"is_failed": True, "next_try_in_s": 0.0}, "3  FAILED  next try in 0 s"),
+        ({"is_failed": True, "is_being_loaded": True, "next_try_in_s": None}, "3  FAILED  being tried again"),
+        ({"is_failed": True}, "3  FAILED"),
+        ({"is_being_loaded": True}, "3  LOADING"),
+        (
+            {"state": "AVAILABLE", "workers": 1, "nireq": 2, "is_being_loaded": True},
+            "3  AVAILABLE  1 worker  2 infer requests each  being loaded anew",
+        ),
+        (
+            {"state": "AVAILABLE", "workers": 1, "nireq": 2, "next_try_in_s": 5.5},
+            "3  AVAILABLE  1 worker  2 infer requests each  next try in 6 s",
+        ),
+    ],
+)
+def test_a_version_says_what_comes_next(fields: dict[str, object], row: str) -> None:
+    document = {"models": {"m": {"versions": [version(**fields)]}}}
+
+    assert status_text(json.dumps(document).encode()).splitlines()[1].strip() == row
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_refused_configuration_file_is_on_top(*, is_whole: bool) -> None:
+    configuration = {
+        "refused_at": "2026-01-02T03:04:05+00:00",
+        "is_refused_whole": is_whole,
+        "reason": "a\nb",
+    }
+    document = {"configuration": configuration, "plan": ["2 cores"]}
+
+    assert status_text(json.dumps(document).encode()).splitlines() == [
+        "configuration file of 2026-01-02 03:04:05+00:00: "
+        + ("refused; the one before it is followed" if is_whole else "refused in part"),
+        "    ! a",
+        "    ! b",
+        "",
+        "2 cores",
+        "",
+        "no models",
+    ]
+
+
 def test_what_is_missing_is_left_out() -> None:
     assert status_text(b"{}") == "no models"
 

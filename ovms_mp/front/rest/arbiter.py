@@ -85,6 +85,15 @@ class BeatFile(WorkerTmp):
         self._tmp = os.fdopen(os.memfd_create("ovms_mp-beat"), "w+b", 0)
 
 
+def _without_guess(record: logging.LogRecord) -> bool:
+    """Say only how a REST front ended: gunicorn guesses why, but the manager may have ended it, and logs its reason."""
+    if isinstance(record.msg, str) and record.msg.startswith("Worker (pid:%s) was sent %s!"):
+        record.msg = "event=front_ended pid=%s signal=%s"
+        if record.levelno > logging.WARNING:
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
 class ServerLogger(Logger):
     """gunicorn's log lines in our form: handed to the root logger, no handlers of their own."""
 
@@ -94,6 +103,7 @@ class ServerLogger(Logger):
         for log in (self.error_log, self.access_log):
             log.handlers.clear()
             log.propagate = True
+        self.error_log.addFilter(_without_guess)  # Added once, however often this is called.
 
     def reopen_files(self) -> None:
         """Take our log files by their names again; arbiter and workers are asked by SIGUSR1."""

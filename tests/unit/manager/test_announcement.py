@@ -95,6 +95,27 @@ def test_only_news_is_told(said: Callable[[], list[str]]) -> None:
     assert sum(text.startswith("gRPC server listens") for text in said()) == 1
 
 
+def test_what_the_start_loaded_is_one_line(said: Callable[[], list[str]]) -> None:
+    announcement = Announcement(BOTH)
+    for name in "abc":
+        announcement.loaded(f"{name}/1", f"nireq={name}")
+    assert said() == []
+    announcement.tell((SERVED,), NOTES)
+    assert said()[0] == "Loaded 3 versions: a/1, b/1, c/1"
+    announcement.loaded("d/2", "nireq=4")
+
+    assert said()[-1] == "Loaded d/2: nireq=4"
+
+
+def test_one_version_of_the_start_has_its_plan(said: Callable[[], list[str]]) -> None:
+    announcement = Announcement(BOTH)
+    announcement.loaded("a/1", "nireq=2")
+    announcement.tell((SERVED,), NOTES)
+    announcement.tell((SERVED,), NOTES)
+
+    assert [text for text in said() if text.startswith("Loaded")] == ["Loaded a/1: nireq=2"]
+
+
 def test_one_protocol(said: Callable[[], list[str]]) -> None:
     tell((SERVED,), config=ServerConfig(models=(), grpc=GrpcConfig(port=9000), rest=RestConfig(port=0)))
 

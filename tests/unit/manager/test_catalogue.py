@@ -335,7 +335,8 @@ def test_a_failed_load_says_why_and_is_tried_again_with_growing_patience(base: P
     delays = []
     for number in range(9):
         world.turn()
-        # The last reason stays while it is tried again.
+        # The last reason stays while it is tried again; there is no next try then.
+        assert (world.versions()[1].is_coming, world.versions()[1].retry_at_ns) == (True, 0)
         assert world.versions()[1].error_message == ("it is no model" if number else "")
         world.fail("it is no model")
         record = world.versions()[1]
@@ -344,6 +345,7 @@ def test_a_failed_load_says_why_and_is_tried_again_with_growing_patience(base: P
         moment = world.turn()
         assert not world.trials.waiting
         assert moment is not None
+        assert (world.versions()[1].retry_at_ns, record.is_coming) == (int(moment * 1e9), False)
         delays.append(moment - clock.now)
         clock.now = moment - 0.01
         world.turn()

@@ -269,6 +269,7 @@ def test_pauses_grow_and_the_status_says_so(scene: Scene) -> None:
         record = scene.record("a")
         assert (record.state, record.error_code) == (State.LOADING, Code.UNAVAILABLE.number)
         assert f"is started again {pause_s} s after its last crash" in record.error_message
+        assert record.retry_at_ns == pytest.approx(1e9 * (scene.kernel.now + pause_s))
         scene.pass_time(pause_s - 0.01)
         assert scene.children(own) == []
         scene.pass_time(0.02)

@@ -63,7 +63,7 @@ def scene(tmp_path: Path, clock: Clock) -> Scene:
 def test_an_unchanged_file_is_nothing_to_do(scene: Scene) -> None:
     assert scene.read() is None
     assert scene.read(is_asked=True) is None
-    assert scene.file.error is None
+    assert scene.file.refusal is None
 
 
 def test_a_changed_file_is_read_once(scene: Scene) -> None:
@@ -71,7 +71,7 @@ def test_a_changed_file_is_read_once(scene: Scene) -> None:
 
     assert scene.read() == ["a", "b"]
     assert scene.read() is None
-    assert scene.file.error is None
+    assert scene.file.refusal is None
 
 
 def test_a_touched_file_is_not_changed(scene: Scene) -> None:
@@ -86,7 +86,7 @@ def test_a_file_that_is_half_written_is_read_again(scene: Scene) -> None:
     assert models is None
     assert again_at is not None
     assert scene.file.is_being_read
-    assert scene.file.error is None
+    assert scene.file.refusal is None
     scene.path.write_text(text("a", "b"))
 
     assert scene.read() == ["a", "b"]
@@ -99,9 +99,9 @@ def test_a_bad_file_is_refused_after_a_few_tries_and_not_again_by_itself(
     scene.path.write_text('{"model_config_list": 7}')
     assert scene.read_out() is None
     assert not scene.file.is_being_read
-    assert scene.file.error is not None
-    assert scene.file.error.name == "ConfigError"
-    assert "model_config_list" in scene.file.error.message
+    assert scene.file.refusal is not None
+    assert scene.file.refusal.error.name == "ConfigError"
+    assert "model_config_list" in scene.file.refusal.error.message
     assert caplog.text.count("event=config_refused") == 1
     assert scene.read_out() is None
 
@@ -113,7 +113,7 @@ def test_plans_for_other_reasons_do_not_use_up_the_tries(scene: Scene) -> None:
     scene.path.write_text(text("a", "b")[:20])
     for _ in range(10):
         assert scene.read() is None
-    assert scene.file.error is None
+    assert scene.file.refusal is None
     scene.clock.now += 0.1
     scene.path.write_text(text("a", "b"))
 
@@ -123,25 +123,27 @@ def test_plans_for_other_reasons_do_not_use_up_the_tries(scene: Scene) -> None:
 def test_who_asks_has_a_bad_file_read_again(scene: Scene) -> None:
     scene.path.write_text("{}")
     scene.read_out()
-    before = scene.file.error
+    before = scene.file.refusal
     assert before is not None
     assert scene.read_out(is_asked=True) is None
-    assert scene.file.error == before
+    assert scene.file.refusal is not None
+    assert (scene.file.refusal.error, scene.file.refusal.is_whole) == (before.error, True)
+    assert scene.file.refusal.at_s > before.at_s
     scene.path.write_text(text("c"))
 
     assert scene.read_out(is_asked=True) == ["c"]
-    assert scene.file.error is None
+    assert scene.file.refusal is None
 
 
 def test_what_became_readable_without_changing_is_read_when_asked(scene: Scene, tmp_path: Path) -> None:
     scene.path.unlink()
     assert scene.read_out() is None
-    assert scene.file.error is not None
-    assert "No such file" in scene.file.error.message
+    assert scene.file.refusal is not None
+    assert "No such file" in scene.file.refusal.error.message
     scene.path.write_text(text("a"))
 
     assert scene.read_out() == ["a"]
-    assert scene.file.error is None
+    assert scene.file.refusal is None
 
 
 def test_a_file_that_vanishes_and_comes_back_within_the_tries_is_no_error(scene: Scene) -> None:
@@ -152,7 +154,7 @@ def test_a_file_that_vanishes_and_comes_back_within_the_tries_is_no_error(scene:
     scene.path.write_text(text("a", "b"))
 
     assert scene.read() == ["a", "b"]
-    assert scene.file.error is None
+    assert scene.file.refusal is None
 
 
 def test_back_to_what_was_served_clears_the_error(scene: Scene) -> None:
@@ -161,7 +163,7 @@ def test_back_to_what_was_served_clears_the_error(scene: Scene) -> None:
     scene.path.write_text(text("a"))
 
     assert scene.read_out() == ["a"]
-    assert scene.file.error is None
+    assert scene.file.refusal is None
 
 
 def test_a_replaced_link_is_a_changed_file(tmp_path: Path, clock: Clock) -> None:
@@ -187,8 +189,8 @@ def test_odd_keys_are_told_or_refused(tmp_path: Path, clock: Clock, caplog: pyte
     scene.path.write_text(odd + " ")
     assert scene.read_out() is None
 
-    assert scene.file.error is not None
-    assert "nreq" in scene.file.error.message
+    assert scene.file.refusal is not None
+    assert "nreq" in scene.file.refusal.error.message
 
 
 # Who waits.

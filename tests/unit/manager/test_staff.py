@@ -18,14 +18,15 @@ from ovms_mp.manager import supervisor as supervisor_module
 from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children import Child, ChildState
 from ovms_mp.manager.cpu_plan import Machine
+from ovms_mp.manager.machine import own_memory_bytes
 from ovms_mp.manager.specs import SpecMaker
-from ovms_mp.manager.staff import Staff, own_memory_bytes
+from ovms_mp.manager.staff import Staff
 from ovms_mp.manager.supervisor import Supervisor
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.workers import Seat, Workers
 from ovms_mp.wire.channels import Poller
 from ovms_mp.wire.messages import Drain, decode_to_child
-from ovms_mp.wire.specs import WorkerSpec, spec_from_argument
+from ovms_mp.wire.specs import CpuShare, WorkerSpec, spec_from_argument
 
 from .kernel import Kernel
 
@@ -232,6 +233,54 @@ def test_a_new_device_gets_a_worker(scene: Scene) -> None:
     assert any(line.startswith("GPU") for line in scene.staff.plan_lines())
     scene.staff.adjust(["CPU", "GPU"], {"CPU"})
     assert len(scene.kernel.processes) == 2
+
+
+def test_the_plan_is_that_of_the_workers_there_are(scene: Scene) -> None:
+    scene.started("CPU", "GPU")
+    assert [line.split(":")[0] for line in scene.staff.plan_lines()] == [
+        "machine",
+        "CPU",
+        "CPU worker 0",
+        "GPU",
+    ]
+    scene.staff.adjust(["CPU"], {"CPU"})
+    assert scene.staff.is_changed  # So that it is published.
+
+    assert [line.split(":")[0] for line in scene.staff.plan_lines()] == ["machine", "CPU", "CPU worker 0"]
+
+
+def test_the_plan_lacks_a_device_whose_worker_could_not_be_started(scene: Scene) -> None:
+    scene.started("CPU")
+    scene.staff.adjust(["CPU", "GPU"], {"CPU"})
+    scene.end(scene.child(scene.seats("GPU")[0]), 3)
+
+    assert scene.without_worker == ["GPU"]
+    assert not any(line.startswith("GPU") for line in scene.staff.plan_lines())
+
+
+def test_the_plan_has_a_replaced_worker_until_its_successor_takes_over(scene: Scene) -> None:
+    (old,) = scene.started("CPU")
+    before = scene.staff.plan_lines()
+    seat = scene.seats()[0]
+    successor = scene.staff.replace(seat, "for a test", CpuShare((0, 1), 0, is_pinning_safe=True))
+    scene.make_ready(successor)
+    scene.rest()
+    assert scene.staff.plan_lines() == before
+    scene.complete.add(scene.child(successor).child_id)
+    scene.publish()
+
+    assert "CPU worker 0: cores 0-1, 2 threads at most" in scene.staff.plan_lines()
+    assert scene.seats()[0].child is old
+
+
+def test_the_plan_has_the_worker_of_a_version_on_its_own(scene: Scene) -> None:
+    scene.started("CPU")
+    scene.staff.isolate("CPU", 7, lambda: 0.0)
+
+    assert scene.staff.plan_lines()[-1] == (
+        "CPU: 1 more worker on cores 0-3, for one version whose requests crash workers"
+    )
+    assert scene.staff.plan_lines()[1].startswith("CPU: 1 worker; ")
 
 
 def test_a_device_that_nobody_wants_is_drained_when_all_fronts_know(scene: Scene) -> None:

@@ -181,6 +181,45 @@ def test_who_had_served_is_replaced_at_once(scene: Scene) -> None:
     assert scene.child("worker-0.2").state is ChildState.SPAWNED
 
 
+@pytest.mark.parametrize("is_dismissed", [True, False])
+def test_who_was_ended_has_the_reason_and_no_guess(
+    scene: Scene, caplog: pytest.LogCaptureFixture, *, is_dismissed: bool
+) -> None:
+    probe = scene.spawn_once()
+    with caplog.at_level("INFO"):
+        probe.end("nobody wants it", is_dismissed=is_dismissed)
+        probe.end("another reason")  # The first one counts.
+        scene.end(probe, -9)
+
+    assert scene.signals(probe) == [signal.SIGKILL, signal.SIGKILL]
+    assert scene.told.exits == [("probe.1", "ended: nobody wants it")]
+    (record,) = [
+        record for record in caplog.records if "probe.1" in record.message and "ended" in record.message
+    ]
+    assert (record.levelname, "event=exited" in record.message) == (
+        ("INFO", True) if is_dismissed else ("ERROR", False)
+    )
+    assert "out of memory" not in caplog.text
+
+
+def test_a_crash_before_its_end_is_a_crash(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    probe = scene.spawn_once()
+    probe.end("nobody wants it", is_dismissed=True)
+    scene.end(probe, -11)
+
+    assert scene.told.exits == [("probe.1", "killed by signal 11 (SIGSEGV)")]
+    assert "event=died child=probe.1" in caplog.text
+
+
+def test_a_role_that_is_ended_leaves_no_error(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    worker = scene.make_ready(scene.fill())
+    scene.supervisor.end_role("worker-0")
+    scene.end(worker, -9)
+
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert scene.ids() == []
+
+
 def test_who_dies_again_and_again_after_serving_is_replaced_without_end(scene: Scene) -> None:
     scene.fill()
     for number in range(1, 20):

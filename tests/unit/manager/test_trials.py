@@ -19,6 +19,7 @@ from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.deployments import Deployment, settings_of
 from ovms_mp.manager.timers import Timers
+from ovms_mp.manager.trial_memory import TrialMemory
 from ovms_mp.manager.trials import Trials
 from ovms_mp.wire.messages import ProbeDone
 from ovms_mp.wire.records import ErrorRecord
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 SETTINGS = settings_of(ModelConfig(name="m", base_path=Path("/models")), LimitsConfig())
 LIMIT_S = 600.0
+LIMIT_MB = 1000
 NO_PID = 2**22 + 1
 
 
@@ -46,6 +48,7 @@ class Scene:
     signals: list[tuple[str, int]] = field(default_factory=list)
     reports: list[tuple[int, str, str, str]] = field(default_factory=list)
     is_refused: bool = False
+    used_mb: dict[int, int] = field(default_factory=dict)
     next_handle: int = 1
     pid: int = NO_PID
 
@@ -58,13 +61,15 @@ class Scene:
             time_limit_s=LIMIT_S,
             most_at_once=self.most_at_once,
             cache_dir=self.cache_dir,
+            memory=TrialMemory(LIMIT_MB, used_by=lambda pid: self.used_mb.get(pid, 0) << 20),
         )
 
     def launch(self, child_id: str, deployment: Deployment) -> Child | None:
         if self.is_refused:
             return None
         assert deployment.cache_directory == self.cache_dir or Path(deployment.cache_directory).is_dir()
-        child = Child(child_id, child_id, Kind.PROBE, self.pid, len(self.probes), None, 0.0, 0.0)
+        pid = self.pid + len(self.probes)
+        child = Child(child_id, child_id, Kind.PROBE, pid, len(self.probes), None, 0.0, 0.0)
         self.probes[child_id] = child
         self.handles[child_id] = deployment.handle
         return child
@@ -255,6 +260,37 @@ def test_further_trials_wait_until_a_process_has_ended(scene: Scene) -> None:
     scene.end(second, "killed by signal 6 (SIGABRT)")
 
     assert list(scene.handles.values()) == [first.handle, second.handle, third.handle]
+
+
+def test_one_that_takes_too_much_memory_is_ended_with_the_limit(scene: Scene) -> None:
+    first, second = scene.submit(), scene.submit()
+    scene.used_mb = {scene.probe(first).pid: 1001, scene.probe(second).pid: 1000}
+    scene.pass_time(0.1)
+    scene.pass_time(0.1)  # It need not be told twice.
+    assert scene.signals == [(scene.probe(first).child_id, signal.SIGKILL)]
+    scene.end(first, "ended")
+
+    assert scene.reports == [
+        (
+            first.handle,
+            "ModelTooLarge",
+            "its trial takes 1001 MiB of memory; --trial_memory_limit_mb 1000 is the most",
+            "",
+        )
+    ]
+
+
+def test_memory_is_looked_at_again_when_trials_begin_again(scene: Scene) -> None:
+    first = scene.submit()
+    scene.say(first)
+    scene.end(first)
+    scene.pass_time(1)
+    assert (scene.timers.seconds_to_next() or 1.0) > 0.5  # No look is due.
+    second = scene.submit()
+    scene.used_mb = {scene.probe(second).pid: 5000}
+    scene.pass_time(0.1)
+
+    assert scene.signals == [(scene.probe(second).child_id, signal.SIGKILL)]
 
 
 def test_they_run_in_the_order_of_their_submission(scene: Scene) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.wire.messages import ProbeDone
+from ovms_mp.wire.messages import LoadProgress, ProbeDone
 from ovms_mp.wire.specs import EngineSpec
 from tests.support.worker import AUTO, ProbeUnderTest, WorkerUnderTest, settings
 
@@ -28,7 +28,10 @@ def test_a_good_version_is_reported_with_its_plan(zoo: ModelZoo, tmp_path: Path)
     code = probe.run(tiny(zoo), settings(nireq=4), tmp_path / "log")
 
     assert code == 0
-    (done,) = probe.mail
+    *stages, done = probe.mail
+    assert stages == [LoadProgress(7, stage) for stage in ("reading", "compiling", "first inference")], (
+        "each stage is told once, in order"
+    )
     assert isinstance(done, ProbeDone)
     assert (done.handle, done.error) == (7, None)
     assert "nireq=1" in done.detail
@@ -42,7 +45,7 @@ def test_files_that_are_no_model_are_a_reason_not_a_death(tmp_path: Path, conten
     probe = ProbeUnderTest()
 
     assert probe.run(model, settings(), tmp_path / "log") == 0
-    (done,) = probe.mail
+    done = probe.mail[-1]
     assert isinstance(done, ProbeDone)
     assert done.error is not None
     assert done.error.name == "ModelLoadFailed"
@@ -57,7 +60,7 @@ def test_a_model_whose_weights_are_cut_short_is_a_reason(zoo: ModelZoo, tmp_path
 
     code = probe.run(tmp_path / "pair" / "1" / "model.xml", settings(), tmp_path / "log")
     if weights.stat().st_size:
-        (done,) = probe.mail
+        done = probe.mail[-1]
         assert isinstance(done, ProbeDone)
         assert done.error is not None
     assert code == 0
@@ -67,7 +70,7 @@ def test_a_device_that_is_not_there_is_a_reason(zoo: ModelZoo, tmp_path: Path) -
     probe = ProbeUnderTest()
 
     assert probe.run(tiny(zoo), settings(device="NOSUCH"), tmp_path / "log") == 0
-    (done,) = probe.mail
+    done = probe.mail[-1]
     assert isinstance(done, ProbeDone)
     assert done.error is not None
     assert done.error.name == "DeviceUnavailable"

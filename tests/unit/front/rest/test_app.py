@@ -245,6 +245,7 @@ def test_status_shows_the_plan_the_workers_and_the_models(service: PlayedService
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
     assert reply.json() == {
         "server": {"version": __version__, "is_draining": False},
+        "configuration": None,
         "plan": ["2 cores", "2 workers"],
         "workers": [
             {"name": "worker-0", "device": "CPU", "pid": 4711, "cores": [0]},
@@ -257,6 +258,9 @@ def test_status_shows_the_plan_the_workers_and_the_models(service: PlayedService
                     {
                         "version": 1,
                         "state": "AVAILABLE",
+                        "is_failed": False,
+                        "is_being_loaded": False,
+                        "next_try_in_s": None,
                         "error_message": "files have changed",
                         "nireq": 2,
                         "workers": 2,
@@ -265,6 +269,9 @@ def test_status_shows_the_plan_the_workers_and_the_models(service: PlayedService
                     {
                         "version": 2,
                         "state": "LOADING",
+                        "is_failed": True,
+                        "is_being_loaded": False,
+                        "next_try_in_s": None,
                         "error_message": "no such file",
                         "nireq": 0,
                         "workers": 0,

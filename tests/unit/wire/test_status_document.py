@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The status document, and what the command makes of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from ovms_mp.errors import Code
+from ovms_mp.model.status import State
+from ovms_mp.status_command import status_text
+from ovms_mp.wire import status_document as module
+from ovms_mp.wire.messages import RoutingSnapshot, decode_to_child, encode
+from ovms_mp.wire.records import ConfigRefusal, ErrorRecord, ModelRecord, VersionRecord
+
+
+class Clock:
+    """Always the same moment."""
+
+    def monotonic_ns(self) -> int:
+        return 1_000_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "time", Clock())
+
+
+def snapshot(*versions: VersionRecord, refusal: ConfigRefusal | None = None) -> RoutingSnapshot:
+    """One that has been sent to a front."""
+    made = RoutingSnapshot(
+        1, False, (), ("2 cores",), (ModelRecord("m", 1, versions),), config_refusal=refusal
+    )
+    received = decode_to_child(encode(made))
+    assert isinstance(received, RoutingSnapshot)
+    return received
+
+
+def failed(*, is_coming: bool = False, retry_in_s: float | None = None) -> VersionRecord:
+    retry_at_ns = 0 if retry_in_s is None else int(1e12 + retry_in_s * 1e9)
+    return VersionRecord(
+        version=1,
+        state=State.LOADING,
+        error_code=Code.UNKNOWN.number,
+        error_message="it is no model",
+        handle=0,
+        endpoints=(),
+        nireq=0,
+        detail="",
+        inputs=(),
+        outputs=(),
+        is_coming=is_coming,
+        retry_at_ns=retry_at_ns,
+    )
+
+
+def document(found: RoutingSnapshot) -> Any:
+    return json.loads(module.status_document(found))
+
+
+@pytest.mark.parametrize(
+    ("retry_in_s", "next_try"), [(None, None), (33.25, 33.2), (0.0, 0.0), (-2.0, 0.0), (3600.0, 3600.0)]
+)
+def test_the_next_try_is_told_from_now_on(retry_in_s: float | None, next_try: float | None) -> None:
+    (version,) = document(snapshot(failed(retry_in_s=retry_in_s)))["models"]["m"]["versions"]
+
+    assert (version["is_failed"], version["next_try_in_s"]) == (True, next_try)
+    assert version["error_message"] == "it is no model"
+
+
+def test_people_are_told_the_same() -> None:
+    lines = status_text(module.status_document(snapshot(failed(retry_in_s=33.25)))).splitlines()
+
+    assert lines[-2:] == ["  1  FAILED  next try in 34 s", "    ! it is no model"]
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_refused_configuration_file_has_its_time_and_reason(*, is_whole: bool) -> None:
+    at_s = time.time()
+    refusal = ConfigRefusal(at_s, is_whole=is_whole, error=ErrorRecord("ConfigError", "it is empty"))
+    found = document(snapshot(refusal=refusal))["configuration"]
+
+    assert (found["is_refused_whole"], found["reason"]) == (is_whole, "it is empty")
+    moment = datetime.fromisoformat(found["refused_at"])
+    assert moment.tzinfo is not None
+    assert int(moment.timestamp()) == int(at_s)
+
+
+def test_a_good_configuration_file_has_none() -> None:
+    assert document(snapshot())["configuration"] is None
