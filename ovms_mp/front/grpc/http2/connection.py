@@ -140,9 +140,16 @@ class Http2Connection:
         self._receive_window += room - most
         return position
 
+    @property
+    def is_stranger(self) -> bool:
+        """Whether the peer has not greeted in HTTP/2."""
+        return self._is_preface_due
+
     def _take_preface(self, view: memoryview) -> int:
         start = bytes(view[: len(frames.PREFACE)])
-        require(frames.PREFACE.startswith(start), ErrorCode.PROTOCOL_ERROR, "no HTTP/2 connection preface")
+        if not frames.PREFACE.startswith(start):
+            hit = Hit.TLS_HELLO if start.startswith(frames.TLS_HANDSHAKE) else Hit.NOT_HTTP2
+            raise Fault(ErrorCode.PROTOCOL_ERROR, "no HTTP/2 connection preface", hit)
         self._is_preface_due = start != frames.PREFACE
         return 0 if self._is_preface_due else len(start)
 
