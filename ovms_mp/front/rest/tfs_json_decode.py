@@ -149,8 +149,8 @@ def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, GivenTen
         if row.keys() != names:
             lacking = [spec for spec in inputs if spec.name not in row]
             raise _invalid(
-                f"{_missing(lacking)}instances[{index}] must have exactly the model's inputs {_names(inputs)} as keys, found "
-                f"{[_shortened(key) for key in list(row)[:10]]}"
+                f"{_missing(lacking)}instances[{index}] must have exactly the model's inputs {_names(inputs)} as keys, "
+                f"found {[_shortened(key) for key in list(row)[:10]]}"
             )
     return {
         spec.name: tensor_of([row[spec.name] for row in rows], spec, "instances", f"[{spec.name!r}]")
@@ -162,13 +162,15 @@ def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, Gi
     if type(columns) is not dict or _is_binary(columns, inputs):
         if columns is None or columns == []:
             raise _invalid(
-                f"{_missing(inputs)}'inputs' must be a tensor or an object with the model's inputs, found {_described(columns)}"
+                f"{_missing(inputs)}'inputs' must be a tensor or an object with the model's inputs, found "
+                f"{_described(columns)}"
             )
         spec = _only_input(inputs, "'inputs' must be an object with these keys")
         return {spec.name: tensor_of(columns, spec, "inputs")}
     if not columns:
         raise _invalid(
-            f"{_missing(inputs)}'inputs' is an empty object, expected one with the model's inputs {_names(inputs)} as keys"
+            f"{_missing(inputs)}'inputs' is an empty object, expected one with the model's inputs {_names(inputs)} as "
+            f"keys"
         )
     specs = {spec.name: spec for spec in inputs}
     given: dict[str, GivenTensor] = {}
