@@ -178,11 +178,14 @@ class RestProtocol(HttpToolsProtocol):
 
     def _feed_piece(self, piece: bytes | memoryview) -> None:
         self._has_progress = False
+        taken = -1
         try:
             try:
                 self.parser.feed_data(piece)
             except httptools.HttpParserUpgrade as offer:
-                self._decline(piece, offer)
+                taken = offer.args[0]
+            if taken >= 0:  # Not in the handler: the parser's next error would lose its context.
+                self._decline(memoryview(piece)[taken:])
         except httptools.HttpParserError as error:
             refused = error.__context__
             self._refuse(refused if isinstance(refused, Refused) else unreadable(piece, str(error)))
@@ -201,11 +204,11 @@ class RestProtocol(HttpToolsProtocol):
         """Have uvicorn leave a request alone that offers another protocol; see :meth:`_decline`."""
         return True
 
-    def _decline(self, piece: bytes | memoryview, offer: httptools.HttpParserUpgrade) -> None:
+    def _decline(self, rest: memoryview) -> None:
         """Read a request again without its offer of another protocol, behind which the parser reads no body."""
-        rest = memoryview(piece)
-        while True:
-            rest = rest[offer.args[0] :]
+        taken = 0
+        while taken >= 0:
+            rest, taken = rest[taken:], -1
             parser = self.parser
             if parser.get_method() == b"CONNECT":
                 raise Refused(400, "CONNECT is for proxies, and this is none")
@@ -215,10 +218,8 @@ class RestProtocol(HttpToolsProtocol):
             self.parser.feed_data(head)
             try:
                 self.parser.feed_data(rest)
-            except httptools.HttpParserUpgrade as next_offer:
-                offer = next_offer
-            else:
-                return
+            except httptools.HttpParserUpgrade as offer:
+                taken = offer.args[0]
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or behind a chunked body."""
