@@ -150,11 +150,12 @@ def test_who_asks_for_no_model_is_told_which_there_are(
     if told is None:
         assert named(*names).model(sought).name == sought
         return
-    for ask in (lambda table: table.find(sought, 2), lambda table: table.model(sought)):
-        with pytest.raises(ModelNotFound) as caught:
-            ask(named(*names))
-        message = caught.value.message.removeprefix(not_found_text(sought, 2))
-        message = message.removeprefix(not_found_text(sought, 0))
+    with pytest.raises(ModelNotFound) as found:
+        named(*names).find(sought, 2)
+    with pytest.raises(ModelNotFound) as described:
+        named(*names).model(sought)
+    for caught, version in ((found, 2), (described, 0)):
+        message = caught.value.message.removeprefix(not_found_text(sought, version))
         assert message.startswith("; no model has this name; ")
         assert told in message
         assert len(message) < 1000
