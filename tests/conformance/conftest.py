@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +30,7 @@ def fronts(shared_server: Server, tmp_path_factory: pytest.TempPathFactory) -> I
         [*shared_server.arguments, "--grpc_front", other], tmp_path_factory.mktemp(other) / "server.log"
     ) as server:
         for front in (shared_server, server):  # What they say is compared, so both have to have loaded all.
-            eventually(lambda front=front: _has_loaded_all(front), 60.0, "all versions")
+            eventually(functools.partial(_has_loaded_all, front), 60.0, "all versions")
         yield {default: shared_server, other: server}
     assert_nothing_left(before)
 
