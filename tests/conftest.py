@@ -67,7 +67,8 @@ def shared_server(
     """One server for all tests that only ask: every model of the zoo but the slow one, and more.
 
     ``resnet50`` and ``digits``; ``versions``: 1 is tiny, 3 is plus_two, both served; ``broken``: its one version
-    cannot be read; ``absent``: its base path does not exist. Two fronts of each protocol.
+    cannot be read; ``absent``: its base path does not exist; ``org/tiny``, ``modèle b``: tiny.
+    Two fronts of each protocol.
     """
     directory = tmp_path_factory.mktemp("shared_server")
     zoo.install("tiny", directory / "versions", 1)
@@ -83,6 +84,8 @@ def shared_server(
         "versions": directory / "versions",
         "broken": directory / "broken",
         "absent": directory / "absent",
+        "org/tiny": zoo.base_path("tiny"),
+        "modèle b": zoo.base_path("tiny"),
     }
     entries: list[dict[str, object]] = [
         {"name": name, "base_path": str(path)} for name, path in base_paths.items()

@@ -3,11 +3,21 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import report
-from ovms_mp.errors import INTERNAL_ERROR_TEXT, Code, ModelNotFound, ModelNotReady, OvmsError, VersionNotFound
+from ovms_mp.errors import (
+    INTERNAL_ERROR_TEXT,
+    Code,
+    ModelNotFound,
+    ModelNotReady,
+    OvmsError,
+    VersionNotFound,
+    shortened,
+)
 from ovms_mp.front.budget import body_bound
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State, VersionStatus
@@ -15,10 +25,14 @@ from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.wire.allocator import aligned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from ovms_mp.wire.messages import RoutingSnapshot
     from ovms_mp.wire.records import TensorSpecRecord, VersionRecord
+
+
+_MOST_NAMES, _LONGEST_NAME, _MOST_COMPARED = 10, 64, 200
+"""Of models, in the answer to who asks for one that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +123,13 @@ class RoutingTable:
         """
         model = self._models.get(name)
         if model is None:
-            raise ModelNotFound(not_found_text(name, 0) + "; no model has this name")
+            raise self._not_found(name, 0)
         return model
+
+    def _not_found(self, name: str, version: int) -> ModelNotFound:
+        return ModelNotFound(
+            f"{not_found_text(name, version)}; no model has this name; {_there_are(self._models, name)}"
+        )
 
     def find(self, name: str, version: int) -> VersionRoute:
         """The version that a request means; 0 is the default version. It may not be routable.
@@ -121,7 +140,7 @@ class RoutingTable:
         """
         model = self._models.get(name)
         if model is None:
-            raise ModelNotFound(not_found_text(name, version) + "; no model has this name")
+            raise self._not_found(name, version)
         route = model.versions.get(version or model.default_version)
         if route is None or route.status.state in (State.UNLOADING, State.END):
             served = [
@@ -134,6 +153,21 @@ class RoutingTable:
 def not_found_text(name: str, version: int) -> str:
     """The legacy server's words, which clients match."""
     return f"Servable not found for request: Specific({name}, {version})"
+
+
+def _there_are(models: Collection[str], name: str) -> str:
+    """The names of the models, the nearest to a wrong one first, for a message. PERF: 2 ms at most."""
+    if not models:
+        return "there are no models"
+    sought = name[:_LONGEST_NAME].casefold()
+    # Of thousands those with the same beginning are compared first, and not all.
+    similar = sorted(models, key=lambda model: model[:1].casefold() != sought[:1])
+    candidates = {model[:_LONGEST_NAME].casefold(): model for model in reversed(similar[:_MOST_COMPARED])}
+    nearest = [candidates[match] for match in difflib.get_close_matches(sought, candidates, _MOST_NAMES)]
+    others = (model for model in models if model not in nearest)
+    shown = [*nearest, *itertools.islice(others, _MOST_NAMES - len(nearest))]
+    names = ", ".join(repr(shortened(model, _LONGEST_NAME)) for model in shown)
+    return f"models: {names}" + (f" and {len(models) - len(shown)} more" if len(models) > len(shown) else "")
 
 
 def _route_or_failure(model_name: str, record: VersionRecord) -> VersionRoute:

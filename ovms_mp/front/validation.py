@@ -55,9 +55,14 @@ def _name_mismatch(route: VersionRoute, given: Mapping[str, GivenTensor]) -> Inp
         f"{{{expected}}}."
     )
     missing = [name for name in expected if name not in given]
-    if missing:
-        text += f" Missing input: {missing}."
-    return InputNameMismatch(text)
+    return InputNameMismatch(f"{text} {missing_text(missing)}" if missing else text)
+
+
+def missing_text(names: Sequence[str]) -> str:
+    """That inputs are missing, in the same words in every protocol."""
+    if len(names) == 1:
+        return f"input {shortened(names[0], _LONGEST_NAME)!r} is missing"
+    return f"inputs {', '.join(map(repr, _names(names)))} are missing"
 
 
 def _shape_mismatch(spec: TensorSpec, shape: tuple[int, ...]) -> ShapeMismatch:

@@ -128,7 +128,7 @@ def _shape(name: str, model: str, shape: tuple[int, ...], *texts: str) -> Case:
 
 ALIAS = "input tensor alias not found in signature: ["
 NAMES = Refusal(errors.InputNameMismatch, (ALIAS, "Inputs expected to be in the set {['x']}."))
-MISSING = Refusal(errors.InputNameMismatch, ("Missing input: ['b']",))
+MISSING = Refusal(errors.InputNameMismatch, ("input 'b' is missing",))
 NO_MODEL = Refusal(errors.ModelNotFound, (f"{SERVABLE}nobody, 0)",))
 NO_VERSION = Refusal(errors.VersionNotFound, (f"{SERVABLE}id_f32, 7)",))
 NOT_READY = Refusal(errors.ModelNotReady, ("Unable to read the model",))

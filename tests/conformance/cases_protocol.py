@@ -66,6 +66,10 @@ NO_INPUTS = (
     '{"inputs": {"x": [["a"]]}}',
     '{"inputs": ' + "[" * 101 + "]" * 101 + "}",
 )
+EMPTY = ("{}", '{"inputs": {}}', '{"instances": []}', '{"instances": [{}]}', '{"signature_name": "s"}')
+X_MISSING = Refusal(errors.MalformedPayload, ("Invalid inputs in request body: input 'x' is missing; ",))
+A_B_MISSING = Refusal(errors.MalformedPayload, ("request body: inputs 'a', 'b' are missing; ",))
+B_MISSING = Refusal(errors.MalformedPayload, ("request body: input 'b' is missing; ",))
 
 
 def _body(name: str, body: bytes | str, expected: Expected, model: str = "tiny") -> Case:
@@ -89,11 +93,20 @@ PREDICTIONS = Document({"predictions": Y10.tolist()})
 BODIES = (
     *(_body(f"body {body!r:.30}", body, INVALID_JSON) for body in NO_JSON),
     *(_body(f"body {body}", body, INVALID_INPUTS) for body in NO_INPUTS),
+    *(_body(f"no input in {body}", body, X_MISSING) for body in EMPTY),
+    *(_body(f"no input of two in {body}", body, A_B_MISSING, "pair") for body in EMPTY),
+    _body("half a row", '{"instances": [{"a": [1, 2, 3]}]}', B_MISSING, "pair"),
     _body("unnamed values for two inputs", '{"inputs": [[1, 2, 3], [4, 5, 6]]}', INVALID_INPUTS, "pair"),
     _body("unnamed rows for two inputs", '{"instances": [[1, 2, 3], [4, 5, 6]]}', INVALID_INPUTS, "pair"),
     _body("integer beyond 64 bits", json.dumps({"inputs": [2**70]}), INVALID_INPUTS, "id_u64"),
     _body("integer beyond int64", json.dumps({"inputs": [2**63]}), BEYOND_INT64, "id_i64"),
     _body("signature_name and other keys", OTHER_KEYS, TINY_DOCUMENT),
+    *(
+        _body(
+            f"signature_name {name}", f'{{"signature_name": {name}, "inputs": {X10.tolist()}}}', TINY_DOCUMENT
+        )
+        for name in ('"serving_default"', '""', "null", "7", '["a"]')
+    ),
     _body("white space", "\n\t " + json.dumps({"inputs": X10.tolist()}, indent=3) + " \r\n", TINY_DOCUMENT),
     _body("byte order mark", b"\xef\xbb\xbf" + TINY_BODY.encode(), TINY_DOCUMENT),
     _body("last of equal keys", TWICE, TINY_DOCUMENT),
@@ -150,7 +163,11 @@ UNSUPPORTED = (
 HTTP_404, HTTP_405 = Refusal(None, status=404), Refusal(None, status=405)
 NO_RESOURCE = Refusal(None, ("Requested REST resource not found",), status=404)
 NO_VERSION = Refusal(errors.VersionNotFound, (SERVABLE,))
-NO_MODEL = Refusal(errors.ModelNotFound, (f"{SERVABLE}nobody, 0)",))
+NO_MODEL = Refusal(errors.ModelNotFound, (f"{SERVABLE}nobody, 0)", "no model has this name; models: "))
+NEAREST = Refusal(
+    errors.ModelNotFound, (f"{SERVABLE}tinny, 0); no model has this name; models: 'tiny',", " more")
+)
+USE_POST = Refusal(None, ("Unsupported method", "use POST"), status=405)
 HTTP_415 = Refusal(None, ("Content-Encoding", "accepted: gzip"), status=415)
 NO_GZIP = Refusal(errors.MalformedPayload, ("Content-Encoding gzip",))
 NOT_ALLOWED = (
@@ -182,6 +199,16 @@ CONTENT_TYPES = (
     "application/x-www-form-urlencoded",
     "nonsense",
 )
+NAMED = (
+    "org%2Ftiny",
+    "org/tiny",
+    "org/tiny/versions/1",
+    "org%2Ftiny/versions/1",
+    "%6Frg%2ftiny",
+    "mod%C3%A8le%20b",
+)
+NOT_NAMED = ("org%252Ftiny", "org%2Ftiny%2Fversions%2F1", "org//tiny", "mod%E8le%20b", "org/tiny/")
+NOT_FOUND = Refusal(errors.ModelNotFound, (SERVABLE, "no model has this name"))
 
 
 def _posted(name: str, path: str, expected: Expected, body: str = TINY_BODY) -> Case:
@@ -202,6 +229,19 @@ ROUTES = (
         for method in ("PUT", "DELETE", "PATCH", "TRACE")
     ),
     _posted("verb POST on metadata", "tiny/metadata", HTTP_405),
+    Case("GET of a call", Rest(method="GET", path="/v1/models/tiny:predict"), USE_POST),
+    Case(
+        "GET of a call on a version", Rest(method="GET", path="/v1/models/a/b/versions/1:predict"), USE_POST
+    ),
+    _posted("nearly a model", "tinny:predict", NEAREST),
+    Case("nearly a model over gRPC", Grpc(message={"modelSpec": {"name": "tinny"}}), NEAREST),
+    Case(
+        "status of nearly a model",
+        Grpc(method="GetModelStatus", message={"modelSpec": {"name": "tinny"}}),
+        NEAREST,
+    ),
+    *(_posted(f"name {path}", f"{path}:predict", TINY_DOCUMENT) for path in NAMED),
+    *(_posted(f"no name {path}", f"{path}:predict", NOT_FOUND) for path in NOT_NAMED),
     *(
         Case(f"verb {method} on {path}", Rest(method=method, path=path), HTTP_405)
         for method, path in NOT_ALLOWED
@@ -269,6 +309,9 @@ PAIR_METADATA = _metadata(
 RANGE_METADATA = _metadata(
     "range", 1, {"x": _tensor_info("x", "DT_FLOAT", -1, 3)}, {"y": _tensor_info("y", "DT_FLOAT", -1, 3)}
 )
+ORG_METADATA = _metadata(
+    "org/tiny", 1, {"x": _tensor_info("x", "DT_FLOAT", 1, 10)}, {"y": _tensor_info("y", "DT_FLOAT", 1, 10)}
+)
 VERSIONS_METADATA = _metadata(
     "versions", 1, {"x": _tensor_info("x", "DT_FLOAT", 1, 10)}, {"y": _tensor_info("y", "DT_FLOAT", 1, 10)}
 )
@@ -310,6 +353,10 @@ DOCUMENTS = (
     *_asked_metadata("tiny", "tiny/versions/7", Refusal(errors.VersionNotFound, (f"{SERVABLE}tiny, 7)",)), 7),
     *_asked_metadata("broken", "broken", Refusal(errors.ModelNotReady, ("Unable to read the model",))),
     *_asked_status("tiny", "tiny", Document(_versions(1))),
+    *_asked_status("org/tiny", "org%2Ftiny", Document(_versions(1))),
+    *_asked_status("org/tiny", "org/tiny/versions/1", Document(_versions(1)), 1),
+    *_asked_metadata("org/tiny", "org/tiny", Document(ORG_METADATA)),
+    *_asked_metadata("org/tiny", "org%2Ftiny/versions/1", Document(ORG_METADATA), 1),
     *_asked_status("versions", "versions", Document(_versions(1, 3))),
     *_asked_status("versions", "versions/versions/3", Document(_versions(3)), 3),
     *_asked_status("nobody", "nobody", Refusal(errors.ModelNotFound, (f"{SERVABLE}nobody, 0)",))),

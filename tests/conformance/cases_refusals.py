@@ -41,8 +41,9 @@ def _names(*texts: str) -> Refusal:
 NAMES = (
     predict("misnamed input", "tiny", {"wrong": X10}, _names(f"{ALIAS}'wrong'].", SPEC), NAMED),
     predict("input too many", "tiny", {"x": X10, "more": X10}, _names(f"{ALIAS}'", SPEC), NAMED),
-    predict("missing input", "pair", {"a": A}, _names("{['a', 'b']}.", "Missing input: ['b']"), NAMED),
-    predict("no input", "tiny", {}, _names(f"{ALIAS}].", SPEC), GRPC),
+    predict("missing input", "pair", {"a": A}, _names("{['a', 'b']}.", "input 'b' is missing"), NAMED),
+    predict("no input", "tiny", {}, _names(f"{ALIAS}].", SPEC, "input 'x' is missing"), GRPC),
+    predict("no input of two", "pair", {}, _names(f"{ALIAS}].", "inputs 'a', 'b' are missing"), GRPC),
     predict("misnamed input in a row", "tiny", {"wrong": X10}, BAD_ROW, (Form.ROW,)),
     predict("missing input in a row", "pair", {"a": A}, BAD_ROW, (Form.ROW,)),
 )
@@ -123,6 +124,8 @@ BYTES = {**typed(np.array([1, 2], np.uint8)), "intVal": [1, 256]}
 NEGATIVE_DIMENSION = {"dim": [{"size": "-1"}, {"size": "10"}]}
 ANY_SIGNATURE = {"modelSpec": {"name": "tiny", "signatureName": "any"}, "inputs": {"x": X10_MESSAGE}}
 
+NO_INPUTS = {"modelSpec": {"name": "tiny", "signatureName": "any"}}
+
 
 def _malformed(*texts: str) -> Refusal:
     return Refusal(errors.MalformedPayload, texts)
@@ -141,6 +144,7 @@ BAD_TENSORS = (
     Case("bytes that are no message", Grpc(path=PREDICT, body=b"\xff\xff"), _malformed("PredictRequest")),
     Case("empty message", Grpc(path=PREDICT), Refusal(errors.ModelNotFound, (f"{SERVABLE}, 0)",))),
     Case("signature_name is ignored", Grpc(message=ANY_SIGNATURE), Answer({"y": Y10})),
+    Case("signature_name without inputs", Grpc(message=NO_INPUTS), _names("input 'x' is missing")),
 )
 
 REFUSALS = (*NAMES, *SHAPES, *NOT_SERVED, *FILTER, *BAD_TENSORS)

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ovms_mp.config import GrpcConfig
+from tests.support import rest_client
 from tests.support.ledger import Ledger, assert_nothing_left
 from tests.support.server import Server
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,5 +29,14 @@ def fronts(shared_server: Server, tmp_path_factory: pytest.TempPathFactory) -> I
     with Server(
         [*shared_server.arguments, "--grpc_front", other], tmp_path_factory.mktemp(other) / "server.log"
     ) as server:
+        for front in (shared_server, server):  # What they say is compared, so both have to have loaded all.
+            eventually(functools.partial(_has_loaded_all, front), 60.0, "all versions")
         yield {default: shared_server, other: server}
     assert_nothing_left(before)
+
+
+def _has_loaded_all(server: Server) -> bool:
+    documents = rest_client.request(server.rest_port, "GET", "/v1/config").json()
+    names = ("versions", *list(documents)[-1:])
+    entries = [entry for name in names for entry in documents[name]["model_version_status"]]
+    return len(entries) == len(names) + 1 and {entry["state"] for entry in entries} == {"AVAILABLE"}

@@ -7,8 +7,11 @@ The two fronts must give the same answer in the same words, also where the table
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import json
+import re
+import socket
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from tests.conformance.cases import CASES
 from tests.conformance.cases_protocol import TINY_BODY
 from tests.support import rest_client
 from tests.support.tensors import content, typed
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,13 +104,27 @@ def test_same_mistake_has_the_same_meaning_in_both_protocols(
 def test_options_names_the_methods(path: str, shared_server: Server) -> None:
     reply = rest_client.request(shared_server.rest_port, "OPTIONS", path)
     assert reply.status == 200
-    assert "GET" in reply.headers["allow"]
+    assert ("POST" if "predict" in path else "GET") in reply.headers["allow"]
 
 
-def test_head_is_refused_without_a_body(shared_server: Server) -> None:
-    reply = rest_client.request(shared_server.rest_port, "HEAD", "/v1/models/tiny")
-    assert (reply.status, reply.body) == (405, b"")
-    assert "GET" in reply.headers["allow"]
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/models/tiny", 200),
+        ("/v1/models/org%2Ftiny/metadata", 200),
+        ("/v1/config", 200),
+        ("/v1/models/nobody/metadata", 404),
+        ("/v1/models/tiny/labels/stable", 501),
+        ("/v1/models/tiny:predict", 405),
+    ],
+)
+def test_head_answers_like_get_without_a_body(path: str, status: int, shared_server: Server) -> None:
+    port = shared_server.rest_port
+    got, asked = (rest_client.request(port, method, path) for method in ("GET", "HEAD"))
+    assert (asked.status, asked.body) == (got.status, b"") == (status, b"")
+    assert asked.headers.keys() == got.headers.keys()
+    if status != 405:  # Whose words name the method.
+        assert asked.headers["content-length"] == got.headers["content-length"]
 
 
 def test_errors_are_json_objects_with_one_key(shared_server: Server) -> None:
@@ -302,3 +320,42 @@ def comparable(document: Any) -> Any:
     if isinstance(document, list):
         return [comparable(value) for value in document]
     return document
+
+
+TLS_HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(200)
+STRANGERS = (TLS_HELLO, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\0" * 64, b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
+@pytest.mark.parametrize("front", ["wire", "grpcio"])
+def test_strangers_on_the_grpc_port_are_counted_and_not_logged_one_by_one(
+    front: str, fronts: Mapping[str, Server]
+) -> None:
+    """The front of grpcio does not log them at all."""
+    server = fronts[front]
+    before = len(server.log().splitlines())
+    for octets in STRANGERS * 13:
+        speak_and_leave(server.port, octets)
+    if front == "wire":
+        eventually(lambda: logged_strangers(server, before) == (13, 39), 20.0, "all are counted")
+    lines = server.log().splitlines()[before:]
+    assert not [line for line in lines if "connection_fault" in line]
+    assert len([line for line in lines if "limits_hit" in line]) <= 26
+
+
+def speak_and_leave(port: int, octets: bytes) -> None:
+    """Send octets, and hear the server out."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20.0) as connection:
+        connection.sendall(octets)
+        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(4096):
+                pass
+
+
+def logged_strangers(server: Server, before: int) -> tuple[int, int]:
+    """TLS hellos and others of all fronts together, by the log's lines."""
+    text = "\n".join(server.log().splitlines()[before:])
+    hellos, others = (
+        sum(map(int, re.findall(rf"{kind}=(\d+)", text))) for kind in ("tls_hello", "not_http2")
+    )
+    return hellos, others

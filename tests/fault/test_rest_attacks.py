@@ -8,7 +8,9 @@ bounded, and the attacker hears what HTTP has for it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import re
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -131,7 +133,6 @@ def test_uploads_that_stall_hold_no_more_than_the_budget_and_not_for_long(server
 
 # Heads.
 
-
 GOOD = b"GET /v1/models/tiny HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -141,7 +142,10 @@ GOOD = b"GET /v1/models/tiny HTTP/1.1\r\nHost: a\r\n\r\n"
         (b"GET / HTTP/0.9\r\n\r\n", 505),
         (b"GET /x HTTP/2.0\r\nHost: a\r\n\r\n", 505),
         (b"POST /v1/models/tiny:predict HTTP/2.0\r\nContent-Length: 2\r\n\r\n{}", 505),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (GOOD.replace(b"Host: a\r\n", b""), 400),
+        (GOOD.replace(b"Host: a\r\n", b"Host: a\r\nHost: a\r\n"), 400),
+        (PREDICT % b"tiny" + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
         (b"GET / HTTP/9.9\r\n\r\n", 400),
         (b"GET / HTTP/1.1.1\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
@@ -208,6 +212,102 @@ def test_errors_do_not_reflect_all_that_was_sent(server: Server) -> None:
     assert (reply.status, len(reply.body) < 8192) == (415, True)
 
 
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+WEBSOCKET = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+
+
+def tiny(
+    *fields: bytes, model: bytes = b"tiny", body: bytes = b'{"instances": [[0,1,2,3,4,5,6,7,8,9]]}'
+) -> bytes:
+    """A predict request as octets."""
+    return PREDICT % model + b"".join(fields) + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def heard_behind_the_end(port: int, octets: bytes) -> bytes:
+    """Send octets and say that no more will come; all that the server answers."""
+    heard = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=WITHIN_S) as connection:
+        connection.sendall(octets)
+        connection.shutdown(socket.SHUT_WR)
+        while part := connection.recv(MIB):
+            heard += part
+    return heard
+
+
+@pytest.mark.parametrize("offer", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
+def test_offers_of_other_protocols_are_ignored(offer: bytes, server: Server) -> None:
+    """As Java's HttpClient and ``curl --http2`` make them, also on a connection that is used again."""
+    answers = heard_behind_the_end(server.rest_port, tiny(offer) * 3 + GOOD + tiny(offer))
+
+    assert answers.count(b"HTTP/1.1 200 OK\r\n") == 5
+    assert answers.count(b"HTTP/1.1 ") == 5
+
+
+SLOW = tiny(model=b"slow", body=b'{"instances": [1.0]}')
+
+
+@pytest.mark.parametrize(
+    ("octets", "statuses"),
+    [
+        (tiny(), [200]),
+        (SLOW, [200]),
+        (tiny() * 3 + GOOD, [200] * 4),
+        (SLOW + tiny() + tiny()[:-4], [200, 200]),
+        (tiny() * 2 + b"\x16\x03garbage", [200, 200, 400]),
+        (SLOW + b"garbage", [200, 400]),
+        (GOOD.replace(b"HTTP/1.1", b"HTTP/1.0"), [200]),
+    ],
+    ids=lambda value: repr(value[-20:]) if isinstance(value, bytes) else None,
+)
+def test_who_only_stops_sending_gets_the_answers(octets: bytes, statuses: list[int], server: Server) -> None:
+    answers = heard_behind_the_end(server.rest_port, octets)
+
+    assert [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", answers)] == statuses
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_who_sends_too_much_reads_why(is_chunked: bool, server: Server, pid: int) -> None:
+    """The client sends all before it reads, and more than the socket's buffers hold."""
+    length = 200 * MIB
+    framing = b"Transfer-Encoding: chunked\r\n\r\n%x" if is_chunked else b"Content-Length: %d\r\n"
+    with (
+        Watch(pid) as front,
+        socket.create_connection(("127.0.0.1", server.rest_port), timeout=WITHIN_S) as connection,
+    ):
+        connection.sendall(PREDICT % b"tiny" + framing % length + b"\r\n")
+        for _ in range(length // MIB):
+            connection.sendall(bytes(MIB))
+        answer = connection.recv(MIB)
+
+    assert status_of(answer) == 413
+    assert b"is longer than the limit" in answer
+    assert front.growth_mib <= MOST_GROWTH_MIB
+
+
+def test_strangers_are_one_line_in_the_log(server: Server) -> None:
+    before = len(server.log().splitlines())
+    for octets, count in (
+        (b"\x16\x03\x01\x02\0\1\0\1\xfc\3\3", 50),
+        (b"\0" * 9, 10),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 3),
+    ):
+        for _ in range(count):
+            exchange(server.rest_port, octets)
+
+    def has_logged(kind: str, count: int) -> bool:
+        text = "\n".join(server.log().splitlines()[before:])
+        return sum(map(int, re.findall(rf"{kind}=(\d+)", text))) >= count
+
+    for kind, count in (
+        ("tls_hello", 50),
+        ("http2_preface", 3),
+        ("http_400", 10),
+    ):  # Or more, of earlier tests.
+        eventually(functools.partial(has_logged, kind, count), WITHIN_S, f"all of {kind}")
+    lines = server.log().splitlines()[before:]
+    assert len(lines) <= 3
+
+
 # Clients that do not read, do not send, or leave.
 
 
@@ -215,7 +315,7 @@ def test_errors_do_not_reflect_all_that_was_sent(server: Server) -> None:
     "request_octets",
     [
         GOOD,
-        b"GET /nowhere HTTP/1.1\r\n\r\n",
+        b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n",
     ],
     ids=["status", "not found"],
 )

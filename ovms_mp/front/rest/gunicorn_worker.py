@@ -24,6 +24,7 @@ class RestWorker(UvicornWorker):
         "lifespan": "on",
         "access_log": False,
         "server_header": False,
+        "ws": "none",
     }
 
     def init_signals(self) -> None:

@@ -8,24 +8,35 @@ Where uvicorn's reads all that a client sends and waits for ever, here
 - few requests of a connection are parsed before those ahead of them are answered; the rest is not read;
 - a client that sends a request's head or body, or reads its answer, without progress is cut off;
 - a client that closes its connection cancels what it asked for;
-- an answer that comes before the request's end is not lost: the connection goes on reading for a moment.
+- an answer that comes before the request's end is not lost: the connection goes on reading for a while;
+- a client that only stops sending gets the answers to all that it has asked for in whole;
+- an offer to go on in another protocol is declined, and the request that carries it is answered as what it is.
 
 Refusals have one JSON document and no traceback, and are counted rather than logged one by one.
 """
 
 from __future__ import annotations
 
-import http
-import json
 from typing import TYPE_CHECKING, cast
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.rest.connections import SWEEP_INTERVAL_S
 from ovms_mp.front.rest.early import CYCLE, IS_GONE
+from ovms_mp.front.rest.heads import (
+    LOOKED_AT,
+    MOST_FIELDS,
+    MOST_HEAD_BYTES,
+    Refused,
+    answer,
+    refuse_coding,
+    too_long,
+    unreadable,
+    without_offer,
+)
+from ovms_mp.front.rest.transport import GatedFlow, LingeringTransport
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,8 +46,6 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.rest.connections import Connections
 
-MOST_HEAD_BYTES = 64 << 10
-MOST_FIELDS = 256
 MOST_PIPELINED = 8
 """Requests behind the one that is answered; a piece may hold some more."""
 _PIECE_BYTES = 1 << 10
@@ -45,49 +54,11 @@ _BODY_PIECE_BYTES = 16 << 10
 """The same where a chunked body goes on."""
 _HEAD_TIMEOUT_S = 30.0
 _IDLE_TIMEOUT_S = 75.0
-_LINGER_S = 5.0
-"""How long a connection that is closed before its request's end is still read from: a close with octets unread would
-reset it, and the client might lose the answer (RFC 9112, 9.6)."""
-
-
-class _Refused(Exception):
-    """A head that is not answered by the application."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
-
-
-class _GatedFlow(FlowControl):
-    """Reading goes on only when nothing is left of what was read before."""
-
-    is_held = False
-
-    def resume_reading(self) -> None:
-        """Read on, unless something is left."""
-        if not self.is_held:
-            super().resume_reading()
-
-
-class _LingeringTransport:
-    """The connection's transport, but that it lets the protocol decide how it closes."""
-
-    def __init__(self, transport: asyncio.Transport, protocol: RestProtocol) -> None:
-        self._protocol = protocol
-        self.inner = transport
-        self.write = transport.write
-
-    def close(self) -> None:
-        """Close now, or when the client has read the answer."""
-        self._protocol.close()
-
-    def is_closing(self) -> bool:
-        """Whether nothing more will be written."""
-        return self._protocol.is_lingering or self.inner.is_closing()
-
-    def __getattr__(self, name: str) -> Any:  # Any: whatever the attribute is.
-        return getattr(self.inner, name)
+_LINGER_SWEEPS, _QUIET_SWEEPS = 30, 5
+"""How long a connection that is closed before its request's end is still read from, at most and without an octet: a
+close with octets unread would reset it, and the client might lose the answer (RFC 9112, 9.6)."""
+_FIRST_LOOK_S = 0.02
+"""When it is looked for the first time whether a client that sends no more has left; a host nearby has said by then."""
 
 
 class RestProtocol(HttpToolsProtocol):
@@ -109,6 +80,10 @@ class RestProtocol(HttpToolsProtocol):
         self._refusal = b""
         """The last answer, behind those to the requests before it."""
         self.is_lingering = False
+        self._lingered = 0
+        """For so many sweeps."""
+        self._is_half_closed = False
+        self._has_host = False
         self._is_fresh = False
         self._is_between = True
         """Whether no head has been received since the last answer."""
@@ -121,8 +96,8 @@ class RestProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """A client has connected."""
-        super().connection_made(_LingeringTransport(transport, self))  # type: ignore[arg-type]
-        self.flow = _GatedFlow(transport)
+        super().connection_made(LingeringTransport(transport, self))  # type: ignore[arg-type]
+        self.flow = GatedFlow(transport)
         self._group.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -144,6 +119,24 @@ class RestProtocol(HttpToolsProtocol):
         elif not self._refusal and not self.is_lingering:
             self._feed(data)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio
+        """The client sends no more; whether there is something to answer all the same."""
+        if self.is_lingering or self.cycle is None or self.cycle.response_complete:
+            return False
+        if self.cycle.more_body:
+            if self._running is self.cycle:
+                return False
+            self._drop_unfinished()
+        self._is_half_closed = True
+        if self._running is not None and not self._running.response_started:
+            self.transport.begin_answer()  # type: ignore[attr-defined]  # of LingeringTransport
+        self.loop.call_later(_FIRST_LOOK_S, self._abort_if_left)
+        return True
+
+    def _abort_if_left(self) -> None:
+        if not self.transport.is_closing() and self.transport.is_refused():  # type: ignore[attr-defined]  # as above
+            self._abort()
+
     def resume_writing(self) -> None:
         """The client has read most of its answers."""
         self._unread.release()
@@ -157,13 +150,12 @@ class RestProtocol(HttpToolsProtocol):
             inner.close()
             return
         self.is_lingering = True
-        self._group.remove(self)
+        self._group.is_idle(self)  # Makes room for others when that is needed.
         self._unfed = b""
         self.flow.is_held = False  # type: ignore[attr-defined]
         self.flow.resume_reading()
         if inner.can_write_eof():
             inner.write_eof()
-        self.loop.call_later(_LINGER_S, inner.abort)
 
     # Parsing.
 
@@ -186,51 +178,86 @@ class RestProtocol(HttpToolsProtocol):
 
     def _feed_piece(self, piece: bytes | memoryview) -> None:
         self._has_progress = False
+        taken = -1
         try:
-            self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            pass  # No other protocol is spoken here, so the request is answered as what it is (RFC 9110, 7.8).
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as offer:
+                taken = offer.args[0]
+            if taken >= 0:  # Not in the handler: the parser's next error would lose its context.
+                self._decline(memoryview(piece)[taken:])
         except httptools.HttpParserError as error:
             refused = error.__context__
-            if isinstance(refused, _Refused):
-                self._refuse(refused.status, refused.text)
-            else:
-                self._refuse(400, f"Invalid HTTP request received: {error}")
+            self._refuse(refused if isinstance(refused, Refused) else unreadable(piece, str(error)))
+            return
+        except Refused as refusal:
+            self._refuse(refusal)
             return
         if self._has_progress:
             self._head_bytes = 0
         else:
             self._head_bytes += len(piece)
             if self._head_bytes > MOST_HEAD_BYTES:
-                refused = _too_long(len(self.url))
-                self._refuse(refused.status, refused.text)
+                self._refuse(too_long(len(self.url)))
+
+    def _should_upgrade(self) -> bool:
+        """Have uvicorn leave a request alone that offers another protocol; see :meth:`_decline`."""
+        return True
+
+    def _decline(self, rest: memoryview) -> None:
+        """Read a request again without its offer of another protocol, behind which the parser reads no body."""
+        taken = 0
+        while taken >= 0:
+            rest, taken = rest[taken:], -1
+            parser = self.parser
+            if parser.get_method() == b"CONNECT":
+                raise Refused(400, "CONNECT is for proxies, and this is none")
+            head = without_offer(parser.get_method(), self.url, parser.get_http_version(), self.headers)
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
+            self.parser.feed_data(head)
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as offer:
+                taken = offer.args[0]
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or behind a chunked body."""
         if len(self.headers) >= MOST_FIELDS:
-            raise _Refused(431, f"the request has more than {MOST_FIELDS} header fields")
+            raise Refused(431, f"the request has more than {MOST_FIELDS} header fields")
         name = name.lower()
-        if name == b"content-length":
-            self._body_left = int(value)
-        elif name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
+        if name in LOOKED_AT:
+            if name == b"content-length":
+                self._body_left = int(value)
+            elif name == b"host":
+                if self._has_host:
+                    raise Refused(400, "the request has more than one Host header field (RFC 9112, 3.2)")
+                self._has_host = True
+            elif name == b"transfer-encoding":
+                refuse_coding(value)
+            elif value.lower() == b"100-continue":
+                self.expect_100_continue = True
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """A head is here."""
         self._has_progress = True
-        if self.parser.get_http_version() not in ("1.1", "1.0"):
-            raise _Refused(505, f"HTTP/{self.parser.get_http_version()} is not supported; speak HTTP/1.1")
+        version = self.parser.get_http_version()
+        if version != "1.1" and version != "1.0":
+            raise Refused(505, f"HTTP/{version} is not supported; speak HTTP/1.1")
+        if not self._has_host and version == "1.1":
+            raise Refused(400, "the request has no Host header field (RFC 9112, 3.2)")
+        self._has_host = False
         if len(self.url) > MOST_HEAD_BYTES or (
             self._head_bytes and sum(len(n) + len(v) for n, v in self.headers) > MOST_HEAD_BYTES
         ):
-            raise _too_long(len(self.url))
+            raise too_long(len(self.url))
         try:
             super().on_headers_complete()
         except httptools.HttpParserError:
-            raise _Refused(400, "the request's target is no URL") from None
+            raise Refused(400, "the request's target is no URL") from None
         except UnicodeError:
-            raise _Refused(400, "the request's target is not ASCII") from None
+            raise Refused(400, "the request's target is not ASCII") from None
         self._is_between = False
         self._group.is_busy(self)
 
@@ -244,12 +271,13 @@ class RestProtocol(HttpToolsProtocol):
         """A request is here."""
         self._has_progress = True
         self._body_left = 0
+        self._has_host = False  # A trailer's is not the next request's.
         super().on_message_complete()
 
-    def _refuse(self, status: int, text: str) -> None:
+    def _refuse(self, refused: Refused) -> None:
         """Answer behind what is being answered, then close."""
-        self._group.counts[f"http_{status}"] += 1
-        self._refusal = _answer(status, text)
+        self._group.counts[refused.kind] += 1
+        self._refusal = answer(refused.status, refused.text)
         if self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete:
             self._drop_unfinished()
         if self.cycle is None or (self.cycle.response_complete and not self.pipeline):
@@ -315,12 +343,19 @@ class RestProtocol(HttpToolsProtocol):
             self._group.is_idle(self)
             if self._refusal:
                 self._send_refusal()
+            elif self._is_half_closed:
+                self.transport.close()
 
     # The group's side.
 
     def check(self) -> str:
         """See :class:`~ovms_mp.front.rest.connections.Connection`."""
         is_fresh, self._is_fresh = self._is_fresh, False
+        if self.is_lingering:
+            self._linger(is_fresh)
+            return ""
+        if self._is_half_closed:
+            self._abort_if_left()
         unread, self._unread_bytes = self._unread_bytes, self.transport.get_write_buffer_size()
         timeout_s = self._group.client_timeout_s
         if self._unread_bytes:
@@ -340,10 +375,16 @@ class RestProtocol(HttpToolsProtocol):
         if self._waited * SWEEP_INTERVAL_S < timeout_s:
             return ""
         if name == "head_late":
-            self._refuse(408, "the request's head did not arrive in time")
+            self._refuse(Refused(408, "the request's head did not arrive in time"))
         else:
             self._abort()
         return name
+
+    def _linger(self, is_fresh: bool) -> None:
+        self._lingered += 1
+        self._waited = 0 if is_fresh else self._waited + 1
+        if self._lingered >= _LINGER_SWEEPS or self._waited >= _QUIET_SWEEPS:
+            self._abort()
 
     def evict(self) -> None:
         """See :class:`~ovms_mp.front.rest.connections.Connection`."""
@@ -351,23 +392,8 @@ class RestProtocol(HttpToolsProtocol):
 
     def turn_away(self) -> None:
         """See :class:`~ovms_mp.front.rest.connections.Connection`."""
-        self.transport.write(_answer(503, "the server has no room for another connection; try again later"))
+        self.transport.write(answer(503, "the server has no room for another connection; try again later"))
         self.transport.inner.close()  # type: ignore[attr-defined]  # without waiting for what it may send
 
     def _abort(self) -> None:
-        self.transport.inner.abort()  # type: ignore[attr-defined]  # of _LingeringTransport
-
-
-def _answer(status: int, text: str) -> bytes:
-    body = json.dumps({"error": text}).encode()
-    head = (
-        f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-def _too_long(url_bytes: int) -> _Refused:
-    if url_bytes > MOST_HEAD_BYTES // 2:
-        return _Refused(414, f"the request's URL is longer than {MOST_HEAD_BYTES} bytes")
-    return _Refused(431, f"the request's header fields are longer than {MOST_HEAD_BYTES} bytes together")
+        self.transport.inner.abort()  # type: ignore[attr-defined]  # of LingeringTransport

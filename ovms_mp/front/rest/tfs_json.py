@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
 
-__all__ = ["JsonFormat", "decode_predict", "encode_predict"]
+__all__ = ["JsonFormat", "decode_predict", "encode_predict", "scan_plain"]
 
 _KEPT_PARSER_BYTES = 4 << 20
 """Longest document after which a parser is used again. It keeps pages of 3 times its longest document where
@@ -156,9 +156,8 @@ def _scan_words(
     text = bytes(body)
     for word, (number, _, _) in _WORDS.items():
         text = text.replace(word, number)
-    try:
-        found = _scan(simdjson.Parser().parse(text), text, inputs)
-    except (_NotPlain, MalformedPayload, ValueError, RuntimeError):
+    found = scan_plain(text, inputs)
+    if found is None:
         return None
     counts = dict.fromkeys(_WORDS, 0)
     for tensor in found[1].values():
@@ -173,6 +172,20 @@ def _scan_words(
             values[places] = value
         tensor.values = values
     return found if counts == words else None
+
+
+def scan_plain(
+    body: bytes | bytearray, inputs: Sequence[TensorSpec]
+) -> tuple[JsonFormat, dict[str, GivenTensor]] | None:
+    """Read a plain request; None where it is anything else, or malformed."""
+    parser = _idle_parsers.pop() if _idle_parsers else simdjson.Parser()
+    try:
+        found = _scan(parser.parse(body), body, inputs)
+    except (_NotPlain, MalformedPayload, ValueError, RuntimeError):
+        return None
+    if len(body) <= _KEPT_PARSER_BYTES:
+        _idle_parsers.append(parser)
+    return found
 
 
 def _scan(

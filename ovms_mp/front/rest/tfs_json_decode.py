@@ -21,6 +21,7 @@ import orjson
 
 from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.tensors import GivenTensor
+from ovms_mp.front.validation import missing_text
 from ovms_mp.model.dtypes import DType, Kind
 
 if TYPE_CHECKING:
@@ -90,8 +91,9 @@ def read_predict(document: object, inputs: Sequence[TensorSpec]) -> tuple[JsonFo
     if has_rows == has_columns:
         keys = [_shortened(key) for key in list(document)[:10]]
         found = "it has both" if has_rows else f"its keys are {keys}"
+        missing = "" if has_rows else _missing(inputs)
         raise _invalid(
-            f"exactly one of 'instances' (row format) and 'inputs' (column format) is expected, {found}"
+            f"{missing}exactly one of 'instances' (row format) and 'inputs' (column format) is expected, {found}"
         )
     if has_rows:
         return JsonFormat.ROW, _read_rows(document["instances"], inputs)
@@ -135,7 +137,8 @@ def tensor_of(value: object, spec: TensorSpec, place: str, after_index: str = ""
 
 def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, GivenTensor]:
     if type(rows) is not list or not rows:
-        raise _invalid(f"'instances' must be a non-empty list, found {_described(rows)}")
+        missing = "" if rows else _missing(inputs)
+        raise _invalid(f"{missing}'instances' must be a non-empty list, found {_described(rows)}")
     if type(rows[0]) is not dict or _is_binary(rows[0], inputs):
         spec = _only_input(inputs, "'instances' must be a list of objects with these keys")
         return {spec.name: tensor_of(rows, spec, "instances")}
@@ -144,9 +147,10 @@ def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, GivenTen
         if type(row) is not dict:
             raise _invalid(f"instances[0] is an object, but instances[{index}] is {_described(row)}")
         if row.keys() != names:
+            lacking = [spec for spec in inputs if spec.name not in row]
             raise _invalid(
-                f"instances[{index}] must have exactly the model's inputs {_names(inputs)} as keys, found "
-                f"{[_shortened(key) for key in list(row)[:10]]}"
+                f"{_missing(lacking)}instances[{index}] must have exactly the model's inputs {_names(inputs)} as keys, "
+                f"found {[_shortened(key) for key in list(row)[:10]]}"
             )
     return {
         spec.name: tensor_of([row[spec.name] for row in rows], spec, "instances", f"[{spec.name!r}]")
@@ -158,13 +162,15 @@ def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, Gi
     if type(columns) is not dict or _is_binary(columns, inputs):
         if columns is None or columns == []:
             raise _invalid(
-                f"'inputs' must be a tensor or an object with the model's inputs, found {_described(columns)}"
+                f"{_missing(inputs)}'inputs' must be a tensor or an object with the model's inputs, found "
+                f"{_described(columns)}"
             )
         spec = _only_input(inputs, "'inputs' must be an object with these keys")
         return {spec.name: tensor_of(columns, spec, "inputs")}
     if not columns:
         raise _invalid(
-            f"'inputs' is an empty object, expected one with the model's inputs {_names(inputs)} as keys"
+            f"{_missing(inputs)}'inputs' is an empty object, expected one with the model's inputs {_names(inputs)} as "
+            f"keys"
         )
     specs = {spec.name: spec for spec in inputs}
     given: dict[str, GivenTensor] = {}
@@ -299,6 +305,11 @@ def _described(value: object) -> str:
 def _shortened(text: str) -> str:
     """The text quoted, and printable even where it holds half a surrogate pair."""
     return ascii(text) if len(text) <= _QUOTED_CHARACTERS else ascii(text[:_QUOTED_CHARACTERS]) + "..."
+
+
+def _missing(inputs: Sequence[TensorSpec]) -> str:
+    """That these are missing, ahead of what was found instead; empty for none."""
+    return f"{missing_text(_names(inputs))}; " if inputs else ""
 
 
 def _names(inputs: Sequence[TensorSpec]) -> list[str]:

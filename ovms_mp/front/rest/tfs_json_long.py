@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Long JSON bodies: what reading one will take is known before it is read, and rows with names are read in pieces.
 
-A parser keeps the front's only thread until it returns. Plain numbers are read so fast that this matters little, but
-each object in a list of rows becomes Python objects. So such a list is cut between its rows, each piece is read like a
-body of its own, and other clients have their turn in between.
+A parser keeps the front's only thread until it returns, and each object in a list of rows becomes Python objects. So
+such a list is cut between its rows, each piece is read like a body of its own, and other clients have their turn in
+between. Lists of plain numbers are cut, too: :mod:`~ovms_mp.front.rest.tfs_json_lists`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.rest.tfs_json import decode_predict
 from ovms_mp.front.rest.tfs_json_decode import JsonFormat
+from ovms_mp.front.rest.tfs_json_lists import read_list
 from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.model.dtypes import DType, Kind
 
@@ -58,10 +59,12 @@ async def decode_long(
         MalformedPayload: The body is not the JSON of a predict request.
         OvmsError: There is no memory to read it.
     """
-    share.grow(_VALUE_BYTES * count_values(body))
+    count = count_values(body)
+    share.grow(_VALUE_BYTES * count)
     head, tail = _HEAD.match(body), _TAIL.search(body, len(body) - _LONGEST_TAIL)
     if not head or not tail or any(_MARKS & set(spec.name) for spec in inputs):
-        return decode_predict(body, inputs)
+        found = await read_list(body, inputs, count + 1)
+        return decode_predict(body, inputs) if found is None else found
     parts: dict[str, list[GivenTensor]] = {spec.name: [] for spec in inputs}
     rows = 0
     for piece in _pieces(body, head.end(), tail.start()):

@@ -120,10 +120,46 @@ def test_no_such_model(number: int) -> None:
         FULL.find("M", number)
 
     assert caught.value.message == (
-        f"Servable not found for request: Specific(M, {number}); no model has this name"
+        f"Servable not found for request: Specific(M, {number}); no model has this name; models: 'm'"
     )
     with pytest.raises(ModelNotFound, match=r"Specific\(n, 0\)"):
         FULL.model("n")
+
+
+def named(*names: str) -> RoutingTable:
+    models = tuple(ModelRecord(name, 0, ()) for name in names)
+    return RoutingTable(RoutingSnapshot(1, False, (), (), models))
+
+
+@pytest.mark.parametrize(
+    ("names", "sought", "told"),
+    [
+        ((), "m", "there are no models"),
+        (("resnet", "Bert", "yolo"), "bert", "models: 'Bert', 'resnet', 'yolo'"),
+        (("resnet", "org/bert"), "", "models: 'resnet', 'org/bert'"),
+        (tuple(f"m{n:02}" for n in range(12)), "m11", None),
+        (tuple(f"other{n}" for n in range(30)), "nothing", "'other9' and 20 more"),
+        (("far", *(f"other{n}" for n in range(5000)), "resnet"), "resnets", "models: 'resnet', 'far',"),
+        (("n" * 5000,), "n" * 60_000, "models: 'nnnn"),
+    ],
+)
+def test_who_asks_for_no_model_is_told_which_there_are(
+    names: tuple[str, ...], sought: str, told: str | None
+) -> None:
+    """The nearest first, ten at most, and no name in full that is long."""
+    if told is None:
+        assert named(*names).model(sought).name == sought
+        return
+    with pytest.raises(ModelNotFound) as found:
+        named(*names).find(sought, 2)
+    with pytest.raises(ModelNotFound) as described:
+        named(*names).model(sought)
+    for caught, version in ((found, 2), (described, 0)):
+        message = caught.value.message.removeprefix(not_found_text(sought, version))
+        assert message.startswith("; no model has this name; ")
+        assert told in message
+        assert len(message) < 1000
+        assert message.count("'") <= 20
 
 
 def test_the_legacy_servers_words() -> None:

@@ -155,17 +155,17 @@ A, B = given(DType.FP32, 2, 3), given(DType.INT64, 2, 3)
         (
             {"a": A, "c": B},
             "input tensor alias not found in signature: ['a', 'c']. Inputs expected to be in the set {['a', 'b']}."
-            " Missing input: ['b'].",
+            " input 'b' is missing",
         ),
         (
             {"a": A},
             "input tensor alias not found in signature: ['a']. Inputs expected to be in the set {['a', 'b']}."
-            " Missing input: ['b'].",
+            " input 'b' is missing",
         ),
         (
             {},
             "input tensor alias not found in signature: []. Inputs expected to be in the set {['a', 'b']}."
-            " Missing input: ['a', 'b'].",
+            " inputs 'a', 'b' are missing",
         ),
         (
             {"a": A, "b": B, "c": B},

@@ -37,7 +37,7 @@ class Http2Connection:
         self.is_closed = self.is_behind = self.is_settled = False  # Settled: preface and settings are there.
         self.number, self._headers = new_flow(), BlockDecoder(self.limits.max_header_block_bytes)
         self._was_ours = OrderedDict[int, bool]()  # Ended streams: whether we ended them before the peer did.
-        self.fault, self._is_preface_due = "", True
+        self.fault, self.is_stranger = "", True
         self._tail: bytes | memoryview = b""  # Of a frame that is not complete, or left for later.
         self._only, self._block = frames.SETTINGS, bytearray()  # The one type that may come next; -1: any.
         self._block_stream = self._block_flags = self._continuations = 0
@@ -82,8 +82,8 @@ class Http2Connection:
 
     def _consume(self, view: memoryview, is_over: Callable[[], bool]) -> bytes | memoryview:
         """Take frames; what remains. DATA and frames without meaning need not be complete."""
-        position, end = self._take_preface(view) if self._is_preface_due else 0, len(view)
-        while not self.is_closed and not self._is_preface_due:
+        position, end = self._take_preface(view) if self.is_stranger else 0, len(view)
+        while not self.is_closed and not self.is_stranger:
             if self._is_in_payload:
                 position = self._take_payload(view, position, end)
             body = position + frames.HEADER_SIZE
@@ -142,9 +142,11 @@ class Http2Connection:
 
     def _take_preface(self, view: memoryview) -> int:
         start = bytes(view[: len(frames.PREFACE)])
-        require(frames.PREFACE.startswith(start), ErrorCode.PROTOCOL_ERROR, "no HTTP/2 connection preface")
-        self._is_preface_due = start != frames.PREFACE
-        return 0 if self._is_preface_due else len(start)
+        if not frames.PREFACE.startswith(start):
+            hit = Hit.TLS_HELLO if start.startswith(frames.TLS_HANDSHAKE) else Hit.NOT_HTTP2
+            raise Fault(ErrorCode.PROTOCOL_ERROR, "no HTTP/2 connection preface", hit)
+        self.is_stranger = start != frames.PREFACE
+        return 0 if self.is_stranger else len(start)
 
     def _check_frame(self, kind: int, stream_id: int, length: int) -> None:
         is_sound = length <= self.limits.max_frame_bytes and length in _LENGTHS.get(kind, _ANY_LENGTH)

@@ -13,11 +13,15 @@ SECOND_NS = 1_000_000_000
 
 
 class Hit(enum.IntEnum):
-    """The limits that are counted, by what was too much; PROTOCOL is any other fault of a peer."""
+    """The limits that are counted, by what was too much; PROTOCOL is any other fault of a peer.
+
+    Who does not even greet in HTTP/2 is counted as TLS_HELLO or NOT_HTTP2, and not logged one by one.
+    """
 
     CONNECTIONS, STREAMS, HEADER_LIST, HEADER_BLOCK, CONTINUATIONS, MESSAGE_SIZE, UNREAD = range(7)
     RESETS, PINGS, SETTINGS, WINDOW_UPDATES, EMPTY_DATA, IGNORED = range(7, 13)
     HANDSHAKE, SLOW_FRAME, SLOW_MESSAGE, BUDGET, STALLED_STREAM, STALLED_CONNECTION, PROTOCOL = range(13, 20)
+    TLS_HELLO, NOT_HTTP2 = range(20, 22)
 
 
 RATES = {

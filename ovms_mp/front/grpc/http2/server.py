@@ -204,8 +204,9 @@ class Http2Protocol(asyncio.BufferedProtocol):
             if connection.fault:
                 self._rest(0)  # Not to end: nobody reads what comes behind a fault.
                 self._server.calm_ns = min(max(self._server.calm_ns, now_ns) + _CALM_NS, now_ns + SECOND_NS)
-                peer = self._transport.get_extra_info("peername")
-                _log.warning("event=connection_fault peer=%s why=%s", peer, connection.fault)
+                if not connection.is_stranger:
+                    peer = self._transport.get_extra_info("peername")
+                    _log.warning("event=connection_fault peer=%s why=%s", peer, connection.fault)
             if self._transport.can_write_eof() and not self._transport.is_closing():
                 self._transport.write_eof()
             else:

@@ -287,19 +287,92 @@ def test_status_shows_the_plan_the_workers_and_the_models(service: PlayedService
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        *((method, "/v1/config") for method in ("HEAD", "POST", "PUT", "DELETE", "PATCH")),
+        *((method, "/v1/config") for method in ("POST", "PUT", "DELETE", "PATCH")),
         *((method, "/v1/config/reload") for method in ("HEAD", "GET", "PUT", "DELETE", "PATCH")),
-        *((method, "/v1/status") for method in ("HEAD", "POST", "PUT", "DELETE", "PATCH")),
+        *((method, "/v1/status") for method in ("POST", "PUT", "DELETE", "PATCH")),
     ],
 )
 def test_other_methods_are_not_allowed(service: PlayedService, method: str, path: str) -> None:
     reply = ask(service, method, path)
 
     assert reply.status == 405
-    assert reply.headers["allow"] == ("POST, OPTIONS" if path.endswith("reload") else "GET, OPTIONS")
+    is_reload = path.endswith("reload")
+    allowed = "POST, OPTIONS" if is_reload else "GET, HEAD, OPTIONS"
+    assert sorted(reply.headers["allow"].split(", ")) == sorted(allowed.split(", "))
     assert service.reloads == 0
     if method != "HEAD":
-        assert reply.json() == {"error": f"Unsupported method: {method} {path}"}
+        use = "POST" if is_reload else "GET"
+        assert reply.json() == {"error": f"Unsupported method: {method} {path}; use {use}"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        *((method, "/v1/models/m:predict", "POST, OPTIONS") for method in ("GET", "HEAD", "PUT", "DELETE")),
+        ("GET", "/v1/models/a/b/versions/1:predict", "POST, OPTIONS"),
+        *((method, "/v1/models/m", "GET, HEAD, OPTIONS") for method in ("PUT", "PATCH", "TRACE")),
+        *((method, "/v1/models/m/metadata", "GET, HEAD, OPTIONS") for method in ("POST", "DELETE")),
+    ],
+)
+def test_a_method_that_a_path_below_models_has_not(
+    service: PlayedService, method: str, path: str, allowed: str
+) -> None:
+    reply = ask(service, method, path)
+
+    assert (reply.status, reply.headers["allow"]) == (405, allowed)
+    if method != "HEAD":
+        assert reply.json()["error"].endswith(f"; use {allowed.partition(',')[0]}")
+    options = ask(service, "OPTIONS", path)
+    assert (options.status, options.headers["allow"], options.body) == (200, allowed, b"")
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models/m", "/v1/models/nobody", "/v1/models/m/labels/a", "/v1/config", "/v1/status"]
+)
+def test_head_is_get_without_the_body(service: PlayedService, path: str) -> None:
+    got, asked = ask(service, "GET", path), ask(service, "HEAD", path)
+
+    assert (asked.status, asked.body) == (got.status, b"")
+    assert asked.headers == got.headers
+    assert asked.headers["content-length"] == str(len(got.body))
+
+
+FOREIGN = (
+    {"Origin": "http://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://here:81", "Host": "here"},
+)
+FETCHED = tuple(
+    {"Sec-Fetch-Site": site, "Origin": "http://here"} for site in ("cross-site", "same-site", "x")
+)
+OWN = (
+    {"Host": "here"},
+    {"Origin": "https://here:8000", "Host": "here:8000"},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "https://outside.example", "Host": "inside"},
+    {"Sec-Fetch-Site": "none"},
+)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", ""])
+@pytest.mark.parametrize("headers", [*FOREIGN, *FETCHED], ids=str)
+def test_a_page_of_another_site_does_not_reload(
+    service: PlayedService, headers: dict[str, str], kind: str
+) -> None:
+    headers = {"Host": "here", **headers, **({"Content-Type": kind} if kind else {})}
+    reply = ask(service, "POST", "/v1/config/reload", headers=headers)
+
+    assert (reply.status, service.reloads) == (403, 0)
+    assert "a page of another site may not change this server" in reply.json()["error"]
+    assert headers.get("Origin", headers.get("Sec-Fetch-Site", "")) in reply.json()["error"]
+
+
+@pytest.mark.parametrize("headers", OWN, ids=str)
+def test_curl_and_pages_of_the_servers_own_host_reload(
+    service: PlayedService, headers: dict[str, str]
+) -> None:
+    reply = ask(service, "POST", "/v1/config/reload", headers={"Content-Type": "text/plain", **headers})
+
+    assert (reply.status, service.reloads) == (200, 1)
 
 
 # Bodies.

@@ -557,6 +557,24 @@ def test_other_faults_are_counted_too(stimulus: bytes) -> None:
     assert peer.guard.counters[Hit.PROTOCOL] == 1
 
 
+@pytest.mark.parametrize(
+    ("octets", "hit"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01", Hit.TLS_HELLO),
+        (b"GET / HTTP/1.1\r\n", Hit.NOT_HTTP2),
+        (b"PRI * HTTP/1.1\r\n", Hit.NOT_HTTP2),
+        (b"\0", Hit.NOT_HTTP2),
+    ],
+)
+def test_who_does_not_greet_is_a_stranger(octets: bytes, hit: Hit) -> None:
+    peer = Peer(shakes_hands=False)
+
+    peer.send(octets)
+
+    assert (peer.connection.is_stranger, peer.connection.fault) == (True, "no HTTP/2 connection preface")
+    assert peer.guard.counters == {hit: 1}
+
+
 def test_what_waits_for_the_rest_of_a_frame_is_bounded() -> None:
     peer = Peer(Limits(max_header_block_bytes=500))
 
