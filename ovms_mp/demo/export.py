@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REQUEST_FILE = "digit.json"
-# The first held-out digit is a 0, which the model reads rightly.
+# A 2, which the model reads rightly.
 _DIGIT = 0
 
 
