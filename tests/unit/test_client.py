@@ -97,8 +97,8 @@ def test_a_client_needs_only_what_the_readme_names() -> None:
 import sys
 before = set(sys.modules)
 import grpc, ovms_mp.client
-modules = [(name, module) for name, module in sys.modules.items() if name not in before]
-print(*{name.partition(".")[0] for name, module in modules if "site-packages" in (getattr(module, "__file__", "") or "")})
+files = {name: getattr(sys.modules[name], "__file__", None) or "" for name in set(sys.modules) - before}
+print(*{name.partition(".")[0] for name, file in files.items() if "site-packages" in file})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
