@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -275,7 +276,14 @@ def _demo(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--once", action="store_true", help="stop after the check; exit 0 only if both answers are right"
     )
+    parser.add_argument(
+        "--export",
+        metavar="DIR",
+        help="serve nothing; write the model to DIR/digits and a request for it to DIR/digit.json",
+    )
     known, others = parser.read_known(arguments)
+    if known["export"] is not None:
+        return _export_demo(known["export"], others)
     ports = {entry.setting.flag: entry.setting for entry in declared_settings()}
     from ovms_mp.demo.command import run
 
@@ -286,3 +294,16 @@ def _demo(arguments: Sequence[str]) -> int:
         others,
         module_environment(os.environ),
     )
+
+
+def _export_demo(directory: str, others: Sequence[str]) -> int:
+    if others:
+        raise ConfigError(
+            f"{others[0]!r} goes to the server, and --export starts none; see ovms_mp demo --help"
+        )
+    absolute_path(directory, "--export")
+    from ovms_mp.demo.export import export
+
+    for path in export(Path(directory)):
+        sys.stdout.write(f"{printable(str(path))}\n")
+    return ExitCode.CLEAN

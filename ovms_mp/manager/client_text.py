@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-_PATH = re.compile(r"(?<![\w:/.\-])/(?!v1/)(?:[^\s/'\"`,;:()<>]+/)+([^\s/'\"`,;:()<>]*)")
-"""An absolute path with a directory in it: not the second half of ``and/or``, of a URL or of a relative path."""
+_PATH = re.compile(r"(?<![\w:/.\-])/(?!v1/|dev/(?:dri|accel)\b)(?:[^\s/'\"`,;:()<>]+/)+([^\s/'\"`,;:()<>]*)")
+"""An absolute path with a directory in it: not the second half of ``and/or``, of a URL or of a relative path, and not
+the places of devices, which remedies name."""
 
 
 def without_paths(text: str, *directories: Path | str) -> str:

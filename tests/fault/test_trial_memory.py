@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tests.support import rest_client
-from tests.support.models import run_builder
 from tests.support.server import Server
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.models import ModelZoo
+    from tests.support.models import ModelCache, ModelZoo
     from tests.support.tfs_client import TfsClient
 
 LIMIT_MB = 400
@@ -26,11 +25,11 @@ X = np.arange(10, dtype=np.float32)[None]
 
 
 def test_a_trial_that_takes_too_much_memory(
-    zoo: ModelZoo, tmp_path: Path, log_path: Path, tfs: TfsClient
+    zoo: ModelZoo, model_cache: ModelCache, tmp_path: Path, log_path: Path, tfs: TfsClient
 ) -> None:
     base_paths = {
         "tiny": zoo.base_path("tiny"),
-        "fold": run_builder("tests.support.build_fold_model", tmp_path) / "fold",
+        "fold": model_cache.get("tests.support.build_fold_model") / "fold",
     }
     entries = [{"config": {"name": name, "base_path": str(path)}} for name, path in base_paths.items()]
     config = tmp_path / "config.json"

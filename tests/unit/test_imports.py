@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "worker": BASE | {"config", "wire"},
     "front": BASE | {"config", "wire"},
     "manager": BASE | {"config", "config_file", "wire", "storage"},
+    "client": {"model", "front.tfs"},
     "demo": BASE | {"front.tfs"},
     "cli": BASE
     | {
@@ -75,7 +76,7 @@ ONLY_IN = {
     "gunicorn": ["front.rest"],
     "uvicorn": ["front.rest"],
     "uvicorn_worker": ["front.rest"],
-    "grpc": ["front.grpc", "demo.check"],
+    "grpc": ["front.grpc", "demo.check", "client"],
     "google.protobuf": ["front.tfs", "front.grpc", "demo.check"],
     "sklearn": ["demo.train"],
     "inotify_simple": ["manager", "storage"],

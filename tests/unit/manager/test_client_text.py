@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         ("cannot open '/etc/secret/key.bin'", "cannot open 'key.bin'"),
         ("(/usr/lib/python3/site-packages/openvino/libs/x.so.1: no)", "(x.so.1: no)"),
         ("have them loaded by SIGHUP or POST /v1/config/reload", None),
+        ("it needs level-zero, and /dev/dri in the container: no (/dev/accel)", None),
+        ("cannot open /dev/drive/x and /dev/shm/model", "cannot open x and model"),
         ("see https://docs.openvino.ai/2026/x.html", None),
         ("NHWC/NCHW, and/or src/core/shape.cpp and 1/model.xml, 3 / 4", None),
         ("in /srv/my models/m/1 there is nothing", "in 1 there is nothing"),
