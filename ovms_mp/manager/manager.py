@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ovms_mp.config import ServerConfig
-    from ovms_mp.manager.deployments import Deployment
+    from ovms_mp.manager.deployment import Deployment
     from ovms_mp.wire.messages import ToChild
     from ovms_mp.wire.records import ErrorRecord
 

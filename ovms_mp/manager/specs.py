@@ -24,7 +24,7 @@ from ovms_mp.wire.specs import (
 
 if TYPE_CHECKING:
     from ovms_mp.config import ServerConfig
-    from ovms_mp.manager.deployments import Deployment
+    from ovms_mp.manager.deployment import Deployment
     from ovms_mp.wire.specs import CpuShare
 
 

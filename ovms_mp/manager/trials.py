@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ovms_mp.manager.children import Child
-    from ovms_mp.manager.deployments import Deployment
+    from ovms_mp.manager.deployment import Deployment
     from ovms_mp.manager.timers import Timers
     from ovms_mp.wire.messages import ProbeDone
     from ovms_mp.wire.records import ErrorRecord
@@ -79,6 +79,8 @@ class Trials:
         self._has_told = False
         self._waiting: deque[Deployment] = deque()
         self._running: dict[str, tuple[Child, Deployment]] = {}
+        self._outcomes: dict[str, tuple[str, str, str]] = {}
+        """What probes have said that have not ended yet: a large version is not loaded beside its trial."""
         self._late: set[str] = set()
         self._slow: set[str] = set()
         self._count = 0
@@ -95,6 +97,10 @@ class Trials:
             deployment.cache_directory = self._private_directory(deployment.handle)
         self._waiting.append(deployment)
         self.run_waiting()
+
+    def skip(self, deployment: Deployment) -> None:
+        """It is loaded without a trial: what is compiled then is needed only where the user keeps it."""
+        deployment.cache_directory = self._cache_dir
 
     def withdraw(self, deployment: Deployment) -> None:
         """Nobody wants the outcome any more."""
@@ -140,29 +146,30 @@ class Trials:
         self._timers.call_after(
             _END_S, lambda: child.signal(signal.SIGKILL) if child.state is not ChildState.EXITED else None
         )
-        self._end(child, message.error, message.detail)
+        self._say(child, message.error, message.detail)
 
     def failed(self, child: Child, error: ErrorRecord) -> None:
         """A probe could not even begin."""
-        self._end(child, error, "")
+        self._say(child, error, "")
 
-    def _end(self, child: Child, error: ErrorRecord | None, detail: str) -> None:
-        running = self._running.pop(child.child_id, None)
-        self._slow.discard(child.child_id)
-        if running is not None:
+    def _say(self, child: Child, error: ErrorRecord | None, detail: str) -> None:
+        if child.child_id in self._running:
             name, reason = (error.name, error.message) if error else ("", "")
-            self._report(running[1].handle, name, reason, detail)
+            self._outcomes[child.child_id] = (name, reason, detail)
 
     def exited(self, child: Child, reason: str) -> None:
-        """A probe ended; without a word that is the outcome."""
+        """A probe ended, and its memory is free; what it said is the outcome, or that it said nothing."""
         running = self._running.pop(child.child_id, None)
         self._slow.discard(child.child_id)
+        outcome = self._outcomes.pop(child.child_id, None)
         if running is not None:
-            if child.child_id in self._late:
-                reason = f"its trial was not over within {self._time_limit_s:g} s (--load_timeout_s)"
-            else:
-                reason = f"its trial process ended without a word: {reason}"
-            self._report(running[1].handle, "", reason, "")
+            if outcome is None:
+                if child.child_id in self._late:
+                    text = f"its trial was not over within {self._time_limit_s:g} s (--load_timeout_s)"
+                else:
+                    text = f"its trial process ended without a word: {reason}"
+                outcome = ("", text, "")
+            self._report(running[1].handle, *outcome)
         self._late.discard(child.child_id)
         self.run_waiting()
 
@@ -172,6 +179,7 @@ class Trials:
         for child, _ in self._running.values():
             child.signal(signal.SIGKILL)
         self._running.clear()
+        self._outcomes.clear()
 
     def close(self) -> None:
         """Remove the private directories; the supervisor has ended the processes."""

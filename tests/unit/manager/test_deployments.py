@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovms_mp.config import LimitsConfig, ModelConfig
-from ovms_mp.manager.deployments import Deployment, Deployments, Phase, endpoints_of, settings_of
+from ovms_mp.manager.deployment import Deployment, Phase, endpoints_of, settings_of
+from ovms_mp.manager.deployments import Deployments
 from ovms_mp.model.input_settings import BatchSize, InputSettings
 from ovms_mp.model.status import State
 from ovms_mp.wire.messages import LoadModel, ModelStateChanged

@@ -17,7 +17,7 @@ import pytest
 from ovms_mp.config import LimitsConfig, ModelConfig
 from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children import Child, ChildState, Kind
-from ovms_mp.manager.deployments import Deployment, settings_of
+from ovms_mp.manager.deployment import Deployment, settings_of
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.trials import Trials
 from ovms_mp.wire.messages import ProbeDone

@@ -12,7 +12,7 @@ import pytest
 from ovms_mp.config import LimitsConfig, ModelConfig, ServerConfig
 from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children import Child, ChildState, Kind
-from ovms_mp.manager.deployments import Deployment, settings_of
+from ovms_mp.manager.deployment import Deployment, settings_of
 from ovms_mp.manager.specs import SpecMaker
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.workers import Seat, Workers
