@@ -75,7 +75,7 @@ class Deployment:
         """For the log."""
         return f"model={self.model_name} version={self.version}"
 
-    def load_message(self) -> LoadModel:
+    def load_message(self, *, is_urgent: bool = False) -> LoadModel:
         """What a worker is told."""
         return LoadModel(
             self.handle,
@@ -84,6 +84,7 @@ class Deployment:
             str(self.files.model_file),
             self.settings,
             self.cache_directory,
+            is_urgent,
         )
 
 

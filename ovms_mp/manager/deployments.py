@@ -271,7 +271,7 @@ class Deployments:
                 self._fail(deployment, "" if deployment.has_served else WorkerLost.__name__, text)
                 return
             self._serve_if_loaded(deployment)
-            if deployment.is_untried:  # That worker was asked to end.
+            if deployment.is_untried and deployment.phase is Phase.LOADING:  # That worker was asked to end.
                 self._send_loads(deployment)
         if deployment.phase is Phase.RETIRING:
             self._end_if_empty(deployment)
@@ -329,7 +329,8 @@ class Deployments:
             deployment.settings.device,
             deployment.files.model_file,
         )
-        self._workers.send(worker, deployment.load_message())
+        is_urgent = not any(entry.phase is Phase.SERVING and entry.loaded for entry in self)
+        self._workers.send(worker, deployment.load_message(is_urgent=is_urgent))
 
     def _loaded_at(self, deployment: Deployment, worker: str, message: ModelStateChanged) -> None:
         is_expected = deployment.pending.pop(worker, None) is not None

@@ -155,7 +155,7 @@ class Trials:
     def _say(self, child: Child, error: ErrorRecord | None, detail: str) -> None:
         if child.child_id in self._running:
             name, reason = (error.name, error.message) if error else ("", "")
-            self._outcomes[child.child_id] = (name, reason, detail)
+            self._outcomes.setdefault(child.child_id, (name, reason, detail))
 
     def exited(self, child: Child, reason: str) -> None:
         """A probe ended, and its memory is free; what it said is the outcome, or that it said nothing."""

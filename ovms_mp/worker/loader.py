@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import logging
@@ -74,7 +75,7 @@ class Loader:
         error: OvmsError | None = None
         mark = self._page.begin((0, 0), NOT_A_TASK, request.handle)
         try:
-            with low_priority():
+            with contextlib.nullcontext() if request.is_urgent else low_priority():
                 loaded = load_version(self._core, request, self._cpu)
             call_strays_back(self._cpu)
         except OvmsError as reason:

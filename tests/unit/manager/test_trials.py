@@ -130,9 +130,10 @@ def test_a_good_trial(scene: Scene) -> None:
     assert scene.reports == []
     scene.say(deployment, detail="2 streams")
 
-    assert scene.reports == [(deployment.handle, "", "", "2 streams")]
+    # A large version is not loaded beside the memory of its trial.
+    assert scene.reports == []
     scene.end(deployment)
-    assert len(scene.reports) == 1
+    assert scene.reports == [(deployment.handle, "", "", "2 streams")]
 
 
 def test_a_trial_has_spare_time_first_and_more_when_that_is_not_enough(scene: Scene) -> None:
@@ -223,6 +224,8 @@ def test_words_of_strangers_are_nothing(scene: Scene) -> None:
     scene.trials.done(stranger, ProbeDone(5, None, ""))
     scene.trials.exited(stranger, "exited")
     scene.pass_time(5)
+    assert scene.reports == []
+    scene.end(deployment)
 
     assert scene.reports == [(deployment.handle, "", "", "ok")]
 
@@ -308,7 +311,26 @@ def test_after_the_end_none_is_begun(scene: Scene) -> None:
     assert third.handle not in scene.handles.values()
 
 
+def test_what_was_said_before_the_end_of_the_server_is_not_reported(scene: Scene) -> None:
+    deployment = scene.submit()
+    scene.say(deployment)
+    scene.trials.stop()
+    scene.end(deployment)
+
+    assert scene.reports == []
+
+
 # Cache directories.
+
+
+def test_what_goes_untried_keeps_nothing_unless_the_user_does(root: Path, clock: Clock) -> None:
+    for cache_dir in ("", str(root / "own")):
+        scene = Scene(root, clock, cache_dir=cache_dir)
+        deployment = Deployment(1, "m", 1, SETTINGS, files())
+        scene.trials.skip(deployment)
+
+        assert deployment.cache_directory == cache_dir
+        assert (scene.handles, list(root.iterdir())) == ({}, [])
 
 
 def test_each_trial_has_a_directory_of_its_own_until_it_is_forgotten(scene: Scene) -> None:
