@@ -100,7 +100,7 @@ class Deployments:
         self._evictions: list[tuple[int, str, int]] = []
         """(epoch, worker, handle): what is unloaded at a worker once fronts have applied that snapshot."""
         self._cautious: set[str] = set()
-        """Devices a worker of which has died of an untried load."""
+        """Devices a worker of which has died of a load."""
 
     def __iter__(self) -> Iterator[Deployment]:
         """All of them, also retiring ones."""
@@ -262,7 +262,9 @@ class Deployments:
             if deployment.is_untried and deployment.phase is Phase.LOADING and reason:
                 self._died_untried(deployment, reason)
                 return
-            deployment.deaths_in_load += bool(reason) and deployment is suspect
+            if reason and deployment is suspect:
+                deployment.deaths_in_load += 1
+                self._cautious.add(deployment.settings.device)
             limit = _MAX_DEATHS_IN_RELOAD if deployment.has_served else _MAX_DEATHS_IN_LOAD
             # What another worker serves is not taken away for it.
             is_served = deployment.phase is Phase.SERVING and bool(deployment.loaded)

@@ -10,9 +10,11 @@ say (:func:`entry_of`), and what else a load learns from the model is written be
         entry.json    the facts, and checksums of both files
         trying-*      whoever imports it now; locked as long as that process lives
     KEY.filling/  what is being compiled now; locked in the same way
+    KEY.refused   OpenVINO did not take what it had written itself; the model is read every time
 
-An entry is not used, and is removed, when its length or checksums differ, when OpenVINO does not take it, or when a
-process has died while it imported it: then the model is read, and the entry made anew.
+An entry is not used, and is removed, when its length or checksums differ, or when a process has died while it imported
+it: then the model is read, and the entry made anew. One that is whole and that OpenVINO does not take is not made
+again. Seen with OpenVINO 2026.4 on CPU: it can export models with states, and import none.
 
 What belongs to others is left alone. That nobody else may write to the directory is checked at the start of the server.
 """
@@ -101,12 +103,12 @@ def is_kept(settings: ModelSettings) -> bool:
     return not settings.inputs.is_auto and not meta_device(device)
 
 
-def entry_of(request: LoadModel, properties: Mapping[str, object]) -> Entry | None:
+def entry_of(core: ov.Core, request: LoadModel, properties: Mapping[str, object]) -> Entry | None:
     """Where a version is kept, or will be; None where that cannot be said.
 
     The key has everything that decides what is compiled: the files, each with its length, times and number on its file
     system, so that also one that was changed without changing its length or its time stamp makes another key; settings
-    and properties; the versions of OpenVINO and of this server.
+    and properties; the device; the versions of OpenVINO and of this server.
     """
     if not request.cache_directory or not is_kept(request.settings):
         return None
@@ -114,8 +116,13 @@ def entry_of(request: LoadModel, properties: Mapping[str, object]) -> Entry | No
     if files is None:
         return None
     settings = request.settings
+    device = engine_device(settings.device)
+    try:
+        device_name = str(core.get_property(device, "FULL_DEVICE_NAME"))
+    except RuntimeError:
+        return None  # Compiling says what is wrong with it.
     document = (
-        (_FORMAT, ovms_mp.__version__, ov.get_version(), engine_device(settings.device)),
+        (_FORMAT, ovms_mp.__version__, ov.get_version(), device, device_name),
         sorted((key, repr(value)) for key, value in properties.items()),
         (settings.inputs, settings.refuses_lossy),
         (os.path.abspath(request.model_file), files),
@@ -124,7 +131,7 @@ def entry_of(request: LoadModel, properties: Mapping[str, object]) -> Entry | No
         key = hashlib.sha256(msgspec.json.encode(document, order="deterministic")).hexdigest()[:32]
     except UnicodeEncodeError:
         return None  # A path that is no text.
-    return Entry(request, properties, Path(request.cache_directory), key)
+    return Entry(core, request, properties, Path(request.cache_directory), key)
 
 
 def stand_in() -> ov.Model:
@@ -137,6 +144,7 @@ def stand_in() -> ov.Model:
 class Entry:
     """A version's place in the cache directory."""
 
+    _core: ov.Core
     _request: LoadModel
     _properties: Mapping[str, object]
     _root: Path
@@ -144,7 +152,7 @@ class Entry:
 
     def is_current(self) -> bool:
         """Whether the files are still those that the key is of."""
-        now = entry_of(self._request, self._properties)
+        now = entry_of(self._core, self._request, self._properties)
         return now is not None and now.key == self.key
 
     def import_properties(self) -> dict[str, object]:
@@ -181,10 +189,18 @@ class Entry:
         _log.warning("event=cache_discarded directory=%s reason=%s", self._path, reason)
         shutil.rmtree(self._path, ignore_errors=True)
 
+    def refuse(self, reason: str) -> None:
+        """The same for one that is whole; it is not made again."""
+        self.discard(reason)
+        with contextlib.suppress(OSError):
+            self._refused.touch()
+
     def fill(self) -> Filling | None:
-        """Begin to make the entry; None where another process does, or the directory takes nothing."""
+        """Begin to make the entry; None where another process does, or where it is of no use."""
         path = self._root / f"{self.key}.filling"
         try:
+            if self._refused.exists():
+                return None
             self._root.mkdir(parents=True, exist_ok=True)
             if path.exists():
                 descriptor = _lock(path)
@@ -202,6 +218,10 @@ class Entry:
     @property
     def _path(self) -> Path:
         return self._root / self.key
+
+    @property
+    def _refused(self) -> Path:
+        return self._root / f"{self.key}.refused"
 
     def _read(self) -> _Contents | None:
         try:

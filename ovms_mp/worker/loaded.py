@@ -83,7 +83,7 @@ class VariantMaker:
         self._facts: Facts | None = None
         self._cache_directory = "" if is_kept(request.settings) else request.cache_directory
         self.properties = compile_properties(core, request.settings, cpu, self._cache_directory)
-        self.entry = entry_of(request, self.properties)
+        self.entry = entry_of(core, request, self.properties)
         self._nireq = nireq
         self._has_several_devices = (
             meta_device(request.settings.device) in ("AUTO", "MULTI") and len(core.available_devices) > 1
@@ -243,7 +243,7 @@ def _load_kept(maker: VariantMaker) -> LoadedVersion | None:
         else:
             _log_remarks(maker.request, facts.remarks)
             return _described(maker, compiled, proof, (compiled.inputs, compiled.outputs), facts, _FROM_CACHE)
-    entry.discard(reason)
+    entry.refuse(reason)
     return None
 
 
