@@ -35,7 +35,7 @@ from ovms_mp.manager.staff import Staff
 from ovms_mp.manager.status_socket import StatusSocket
 from ovms_mp.manager.supervisor import Supervisor
 from ovms_mp.manager.timers import Timers
-from ovms_mp.manager.trials import Trials
+from ovms_mp.manager.trials import Trials, cache_directory_of
 from ovms_mp.manager.workers import Workers
 from ovms_mp.wire.channels import Poller, Router, new_endpoint
 from ovms_mp.wire.lifetime import LOG_SIGNALS, release_log_signals
@@ -101,7 +101,7 @@ class Manager:
             self._timers,
             time_limit_s=supervision.load_timeout_s,
             most_at_once=max(1, min(8, len(machine.cores) // 2)),
-            cache_dir=config.engine.cache_dir,
+            cache_dir=cache_directory_of(config.engine),
         )
         self._catalogue = Catalogue(config.models, config.limits, self._workers, self._trials)
         self._catalogue.refuse(config.refused)

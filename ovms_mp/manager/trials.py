@@ -7,7 +7,9 @@ leaves what it compiled in a cache directory, so that the workers need not compi
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import shutil
 import signal
 from collections import deque
@@ -22,6 +24,7 @@ from ovms_mp.manager.priority import give_some_time, give_spare_time
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ovms_mp.config import EngineConfig
     from ovms_mp.manager.children import Child
     from ovms_mp.manager.deployment import Deployment
     from ovms_mp.manager.timers import Timers
@@ -37,6 +40,24 @@ _SLOW_S = 10.0
 _MOST_SLOW = 4
 _END_S = 10.0
 """A probe that has said its word has so long to end."""
+
+
+def cache_directory_of(engine: EngineConfig) -> str:
+    """The user's directory for compiled models, or the part of it that is for the libraries which OpenVINO is given.
+
+    What is compiled depends on them, and what is kept is found by the model and its settings only.
+    """
+    files = [path for path in (engine.cpu_extension, engine.plugins_xml) if path]
+    if not engine.cache_dir or not files:
+        return engine.cache_dir
+    facts: list[object] = []
+    for path in files:
+        try:
+            state = os.stat(path)
+        except OSError:
+            return ""  # The workers will say what is wrong with it.
+        facts.append((path, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino))
+    return os.path.join(engine.cache_dir, "with-" + hashlib.sha256(repr(facts).encode()).hexdigest()[:16])
 
 
 class ProbeLauncher(Protocol):

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.config import LimitsConfig, ModelConfig
+from ovms_mp.config import EngineConfig, LimitsConfig, ModelConfig
 from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.deployment import Deployment, settings_of
 from ovms_mp.manager.timers import Timers
-from ovms_mp.manager.trials import Trials
+from ovms_mp.manager.trials import Trials, cache_directory_of
 from ovms_mp.wire.messages import ProbeDone
 from ovms_mp.wire.records import ErrorRecord
 
@@ -321,6 +321,22 @@ def test_what_was_said_before_the_end_of_the_server_is_not_reported(scene: Scene
 
 
 # Cache directories.
+
+
+def test_other_libraries_have_another_part_of_the_users_directory(tmp_path: Path) -> None:
+    library = tmp_path / "extension.so"
+    library.write_bytes(b"1")
+    with_library = EngineConfig(cache_dir="/cache", cpu_extension=str(library))
+    first = cache_directory_of(with_library)
+    assert first == cache_directory_of(with_library)
+    library.unlink()
+    library.write_bytes(b"2")
+
+    assert cache_directory_of(EngineConfig(cache_dir="/cache")) == "/cache"
+    assert len({"/cache", first, cache_directory_of(with_library)}) == 3
+    assert first.startswith("/cache/with-")
+    assert cache_directory_of(EngineConfig(cpu_extension=str(library))) == ""
+    assert cache_directory_of(EngineConfig(cache_dir="/cache", plugins_xml="/nowhere.xml")) == ""
 
 
 def test_what_goes_untried_keeps_nothing_unless_the_user_does(root: Path, clock: Clock) -> None:
