@@ -36,6 +36,7 @@ class Deployment:
         pending: Workers that were told to load it and have not answered, with the number of that order.
         unload_epoch: Snapshot without it, which every front must have applied before it is unloaded; 0 for none.
         cache_directory: Where the trial left what it compiled.
+        is_cache_kept: That is the user's, and not emptied after the first load.
         is_untried: No process has loaded it yet; the first worker to load it is its trial.
         late_reason: Why it has failed should its worker die now, as that took too long to load it.
         is_isolated: It is loaded at a worker of its own only.
@@ -55,6 +56,7 @@ class Deployment:
     deaths_in_load: int = 0
     has_served: bool = False
     cache_directory: str = ""
+    is_cache_kept: bool = False
     is_untried: bool = False
     late_reason: str = ""
     inputs: tuple[TensorSpecRecord, ...] = ()
@@ -84,6 +86,7 @@ class Deployment:
             str(self.files.model_file),
             self.settings,
             self.cache_directory,
+            self.is_cache_kept,
             is_urgent,
         )
 

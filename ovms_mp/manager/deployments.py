@@ -365,7 +365,8 @@ class Deployments:
             deployment.phase = Phase.SERVING
             deployment.has_served = True
             self._trials.forget_cache(deployment)
-            deployment.cache_directory = ""
+            if not deployment.is_cache_kept:
+                deployment.cache_directory = ""
             self._observer.now_serving(deployment)
 
     def _load_failed_at(self, deployment: Deployment, worker: str, error: ErrorRecord | None) -> None:

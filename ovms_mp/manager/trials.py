@@ -112,9 +112,8 @@ class Trials:
 
     def submit(self, deployment: Deployment) -> None:
         """Try a deployment as soon as there is room; the outcome is never reported from within this call."""
-        if self._cache_dir:
-            deployment.cache_directory = self._cache_dir
-        else:
+        self.skip(deployment)
+        if not self._cache_dir:
             deployment.cache_directory = self._private_directory(deployment.handle)
         self._waiting.append(deployment)
         self.run_waiting()
@@ -122,6 +121,7 @@ class Trials:
     def skip(self, deployment: Deployment) -> None:
         """It is loaded without a trial: what is compiled then is needed only where the user keeps it."""
         deployment.cache_directory = self._cache_dir
+        deployment.is_cache_kept = bool(self._cache_dir)
 
     def withdraw(self, deployment: Deployment) -> None:
         """Nobody wants the outcome any more."""

@@ -172,6 +172,16 @@ def test_it_serves_when_all_workers_have_it(two: Scene) -> None:
     assert deployment.load_message().cache_directory == ""
 
 
+def test_the_users_cache_is_for_all_loads(scene: Scene) -> None:
+    deployment = scene.tried()
+    deployment.is_cache_kept = True
+    scene.books.state_changed("w0", loaded(deployment.handle))
+
+    assert deployment.phase is Phase.SERVING
+    assert deployment.load_message().cache_directory == f"/cache/{deployment.handle}"
+    assert deployment.load_message().is_cache_kept
+
+
 def test_one_worker_that_cannot_load_it_is_enough_to_fail(two: Scene) -> None:
     deployment = two.tried()
     two.books.state_changed("w0", loaded(deployment.handle))

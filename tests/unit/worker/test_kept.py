@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 
 from ovms_mp.model.input_settings import InputSettings, InputShape
-from ovms_mp.wire.messages import UnloadModel
+from ovms_mp.wire.messages import LoadModel, ModelStateChanged, UnloadModel
 from tests.support.models import run_builder
 from tests.support.worker import WorkerUnderTest, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ovms_mp.wire.messages import ModelStateChanged
     from tests.support.models import ModelZoo
 
 HANDLES = itertools.count(1)
@@ -136,6 +135,23 @@ def test_what_a_kept_dynamic_model_cannot_take_is_the_client_s_fault(
     (directory / "note.txt").write_text("new")
 
     assert worker.error(worker.send(handle, wrong))[0] == "InferenceFailed"
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_what_stays_is_mapped_and_may_be_removed_nevertheless(
+    worker: WorkerUnderTest, model: Path, cache: Path, *, stays: bool
+) -> None:
+    load(worker, model, cache)
+    handle = next(HANDLES)
+    worker.tell(LoadModel(handle, "m", 1, str(model), settings(), str(cache), is_cache_kept=stays))
+    loaded = worker.expect(ModelStateChanged, lambda message: message.handle == handle)
+    maps = Path(f"/proc/{worker.process.pid}/maps").read_text()
+    directory = entry(cache)
+    shutil.rmtree(cache)
+
+    assert TAKEN in loaded.detail
+    assert (str(directory / "1.blob") in maps) is stays
+    assert worker.infer(handle, X)[0].tolist() == [[value + 1 for value in range(10)]]
 
 
 def test_the_number_of_infer_requests_is_not_part_of_it(
