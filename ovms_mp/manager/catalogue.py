@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from ovms_mp.defects import contain
 from ovms_mp.errors import Code, DeviceUnavailable, ModelLoadFailed, ModelTooLarge, WorkerLost
 from ovms_mp.manager.client_text import without_paths
-from ovms_mp.manager.deployments import Deployments, Phase, endpoints_of, first_line, settings_of
+from ovms_mp.manager.deployment import Phase, endpoints_of, first_line, settings_of
+from ovms_mp.manager.deployments import Deployments
 from ovms_mp.manager.known import KnownModel, KnownVersion
 from ovms_mp.manager.planner import Known, plan
 from ovms_mp.manager.refusals import Refusals
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ovms_mp.config import LimitsConfig, ModelConfig, RefusedModel
-    from ovms_mp.manager.deployments import Deployment, TrialGate
+    from ovms_mp.manager.deployment import Deployment
+    from ovms_mp.manager.deployments import TrialGate
     from ovms_mp.manager.repository import Look, Repository
     from ovms_mp.manager.workers import Workers
     from ovms_mp.storage.local import VersionFiles

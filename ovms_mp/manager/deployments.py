@@ -4,35 +4,38 @@
 ::
 
     TRYING --trial ran--> LOADING --on every READY worker--> SERVING --> RETIRING --> gone
-       |                     |                                              ^
+       |  ^                  |                                              ^
+       |  +- worker died ----+  (only the untried)                          |
        +-------- failed -----+----- dropped: nobody wants it any more ------+
 
 A version has one deployment at a time that serves, and beside it at most one on its way to replace that one. The
 trial runs in a process of its own: what crashes or hangs there ends only there. A retiring deployment is unloaded
 only after every front has said that it routes elsewhere.
+
+What comes alone to a device whose first worker is still starting is *untried*: that worker, which serves nothing,
+loads it at once, so that a large model is not loaded twice before it is served. If the worker dies of it, it is tried
+like all others, and nothing of that device goes untried again. In company, or beside what is served, every version is
+tried.
 """
 
 from __future__ import annotations
 
-import enum
 import itertools
 import logging
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.defects import contain
 from ovms_mp.errors import WorkerLost
+from ovms_mp.manager.deployment import Deployment, Phase, first_line
 from ovms_mp.model.status import State
 from ovms_mp.wire.messages import LoadModel, UnloadModel
-from ovms_mp.wire.records import ModelSettings, TensorSpecRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from ovms_mp.config import LimitsConfig, ModelConfig
     from ovms_mp.storage.local import VersionFiles
     from ovms_mp.wire.messages import ModelStateChanged
-    from ovms_mp.wire.records import ErrorRecord
+    from ovms_mp.wire.records import ErrorRecord, ModelSettings
 
 _log = logging.getLogger(__name__)
 
@@ -40,91 +43,6 @@ _MAX_DEATHS_IN_LOAD = 2
 """A deployment whose load has killed so many workers in a row has failed; its trial may have been lucky."""
 _MAX_DEATHS_IN_RELOAD = 5
 """The same for one that has been served before, whose worker rather died of something else."""
-
-
-class Phase(enum.Enum):
-    """How far a deployment is."""
-
-    TRYING = enum.auto()
-    LOADING = enum.auto()
-    SERVING = enum.auto()
-    RETIRING = enum.auto()
-
-
-@dataclass(slots=True, eq=False)
-class Deployment:
-    """See the module's text.
-
-    Attributes:
-        handle: Addresses it at every worker; never used twice.
-        loaded: Workers that can run it.
-        pending: Workers that were told to load it and have not answered, with the number of that order.
-        unload_epoch: Snapshot without it, which every front must have applied before it is unloaded; 0 for none.
-        cache_directory: Where the trial left what it compiled.
-        is_isolated: It is loaded at a worker of its own only.
-        isolation: Why, for people.
-        paused_until: That worker is not started before this moment; 0.0 for no pause.
-    """
-
-    handle: int
-    model_name: str
-    version: int
-    settings: ModelSettings
-    files: VersionFiles
-    phase: Phase = Phase.TRYING
-    loaded: set[str] = field(default_factory=set)
-    pending: dict[str, int] = field(default_factory=dict)
-    unload_epoch: int = 0
-    deaths_in_load: int = 0
-    has_served: bool = False
-    cache_directory: str = ""
-    inputs: tuple[TensorSpecRecord, ...] = ()
-    outputs: tuple[TensorSpecRecord, ...] = ()
-    nireq: int = 0
-    detail: str = ""
-    is_isolated: bool = False
-    isolation: str = ""
-    paused_until: float = 0.0
-
-    @property
-    def tenant(self) -> int:
-        """Whose workers it is loaded at: its own handle, or 0 for those that are shared."""
-        return self.handle if self.is_isolated else 0
-
-    @property
-    def title(self) -> str:
-        """For the log."""
-        return f"model={self.model_name} version={self.version}"
-
-    def load_message(self) -> LoadModel:
-        """What a worker is told."""
-        return LoadModel(
-            self.handle,
-            self.model_name,
-            self.version,
-            str(self.files.model_file),
-            self.settings,
-            self.cache_directory,
-        )
-
-
-def settings_of(config: ModelConfig, limits: LimitsConfig) -> ModelSettings:
-    """What a worker needs to know of a model; two that are equal are the same deployment."""
-    return ModelSettings(
-        device=config.target_device,
-        nireq=config.nireq,
-        plugin_config=dict(config.plugin_config),
-        inputs=config.inputs,
-        allow_cache=config.allow_cache,
-        max_queue_tasks=limits.max_queue_tasks,
-        max_queue_bytes=limits.max_queue_mb << 20,
-        refuses_lossy=limits.lossy_integers == "refuse",
-    )
-
-
-def first_line(detail: str) -> str:
-    """The plan in a version's detail, without the notices below it, which its worker has logged."""
-    return detail.partition("\n")[0]
 
 
 class WorkerGate(Protocol):
@@ -142,6 +60,9 @@ class TrialGate(Protocol):
 
     def submit(self, deployment: Deployment) -> None:
         """Try it; the outcome comes to :meth:`Deployments.trial_ended`."""
+
+    def skip(self, deployment: Deployment) -> None:
+        """It is not tried for the time being; prepare it for its load."""
 
     def withdraw(self, deployment: Deployment) -> None:
         """Nobody wants to know any more; end the trial if it runs. Unknown ones are ignored."""
@@ -178,6 +99,8 @@ class Deployments:
         self._orders = itertools.count()
         self._evictions: list[tuple[int, str, int]] = []
         """(epoch, worker, handle): what is unloaded at a worker once fronts have applied that snapshot."""
+        self._cautious: set[str] = set()
+        """Devices a worker of which has died of a load."""
 
     def __iter__(self) -> Iterator[Deployment]:
         """All of them, also retiring ones."""
@@ -195,12 +118,43 @@ class Deployments:
     def begin(
         self, model_name: str, version: int, settings: ModelSettings, files: VersionFiles
     ) -> Deployment:
-        """Start with the trial."""
+        """Start with the trial, or with the load of what may go untried."""
+        others = [entry for entry in self if entry.settings.device == settings.device]
         deployment = Deployment(self._next_handle, model_name, version, settings, files)
         self._next_handle += 1
         self._by_handle[deployment.handle] = deployment
-        self._trials.submit(deployment)
+        if others or settings.device in self._cautious or self._workers.ready(settings.device):
+            # In company, the first one is no exception, unless its load has begun.
+            for entry in (*others, deployment):
+                if entry is deployment or (entry.is_untried and not entry.pending):
+                    self._try(entry)
+        else:
+            deployment.phase, deployment.is_untried = Phase.LOADING, True
+            self._trials.skip(deployment)
         return deployment
+
+    def _try(self, deployment: Deployment) -> None:
+        deployment.phase, deployment.is_untried = Phase.TRYING, False
+        self._trials.submit(deployment)
+
+    def waits_for_untried(self, handle: int, worker: str) -> bool:
+        """Whether a worker has not begun with a load, as it is still busy with an untried one."""
+        waiting = self._by_handle.get(handle)
+        return (
+            waiting is not None
+            and worker in waiting.pending
+            and any(
+                entry.is_untried
+                and entry.pending.get(worker, waiting.pending[worker]) < waiting.pending[worker]
+                for entry in self
+            )
+        )
+
+    def load_is_late(self, handle: int, reason: str) -> None:
+        """The worker that loads it is being killed for that."""
+        deployment = self._by_handle.get(handle)
+        if deployment is not None:
+            deployment.late_reason = reason
 
     def trial_ended(self, handle: int, error_name: str, reason: str, detail: str) -> None:
         """The trial's outcome; no error name and no reason means that it went well."""
@@ -212,8 +166,7 @@ class Deployments:
             return
         deployment.phase = Phase.LOADING
         _log.info("event=tried %s handle=%d %s", deployment.title, handle, detail)
-        for worker in self._workers.ready(deployment.settings.device):
-            self._send_load(deployment, worker)
+        self._send_loads(deployment)
 
     def retire(self, deployment: Deployment, unload_epoch: int) -> None:
         """Route nothing to it from that snapshot on, then unload it."""
@@ -261,8 +214,7 @@ class Deployments:
     def release(self, deployment: Deployment) -> None:
         """Have it loaded where its device's others are; its own worker serves until then."""
         deployment.is_isolated, deployment.isolation, deployment.paused_until = False, "", 0.0
-        for worker in self._workers.ready(deployment.settings.device):
-            self._send_load(deployment, worker)
+        self._send_loads(deployment)
 
     def needs_own_worker(self, handle: int) -> bool:
         """Whether a deployment's own worker must stay."""
@@ -307,7 +259,12 @@ class Deployments:
                 self._observer.workers_changed(deployment)
         elif worker in deployment.pending:
             del deployment.pending[worker]
-            deployment.deaths_in_load += bool(reason) and deployment is suspect
+            if deployment.is_untried and deployment.phase is Phase.LOADING and reason:
+                self._died_untried(deployment, reason)
+                return
+            if reason and deployment is suspect:
+                deployment.deaths_in_load += 1
+                self._cautious.add(deployment.settings.device)
             limit = _MAX_DEATHS_IN_RELOAD if deployment.has_served else _MAX_DEATHS_IN_LOAD
             # What another worker serves is not taken away for it.
             is_served = deployment.phase is Phase.SERVING and bool(deployment.loaded)
@@ -316,8 +273,19 @@ class Deployments:
                 self._fail(deployment, "" if deployment.has_served else WorkerLost.__name__, text)
                 return
             self._serve_if_loaded(deployment)
+            if deployment.is_untried and deployment.phase is Phase.LOADING:  # That worker was asked to end.
+                self._send_loads(deployment)
         if deployment.phase is Phase.RETIRING:
             self._end_if_empty(deployment)
+
+    def _died_untried(self, deployment: Deployment, reason: str) -> None:
+        """Its first worker died while it loaded it, which harmed nobody; the trial is to say why."""
+        self._cautious.add(deployment.settings.device)
+        if deployment.late_reason:
+            self._fail(deployment, "", deployment.late_reason)
+            return
+        _log.warning("event=died_untried %s handle=%d %s", deployment.title, deployment.handle, reason)
+        self._try(deployment)
 
     def is_complete_on(self, worker: str, device: str, tenant: int = 0) -> bool:
         """Whether a worker has everything that its device serves, or the one deployment that it is for."""
@@ -346,7 +314,14 @@ class Deployments:
             case _:
                 self._load_failed_at(deployment, worker, message.error)
 
+    def _send_loads(self, deployment: Deployment) -> None:
+        for worker in self._workers.ready(deployment.settings.device):
+            if worker not in deployment.loaded:
+                self._send_load(deployment, worker)
+
     def _send_load(self, deployment: Deployment, worker: str) -> None:
+        if deployment.is_untried and deployment.pending:
+            return  # One worker is enough to try it.
         deployment.pending[worker] = next(self._orders)
         _log.info(
             "event=load %s handle=%d worker=%s device=%s file=%s",
@@ -356,7 +331,8 @@ class Deployments:
             deployment.settings.device,
             deployment.files.model_file,
         )
-        self._workers.send(worker, deployment.load_message())
+        is_urgent = not any(entry.phase is Phase.SERVING and entry.loaded for entry in self)
+        self._workers.send(worker, deployment.load_message(is_urgent=is_urgent))
 
     def _loaded_at(self, deployment: Deployment, worker: str, message: ModelStateChanged) -> None:
         is_expected = deployment.pending.pop(worker, None) is not None
@@ -375,14 +351,22 @@ class Deployments:
         elif deployment.phase is Phase.SERVING:
             self._observer.workers_changed(deployment)
         else:
+            self._load_at_the_rest(deployment)
             self._serve_if_loaded(deployment)
+
+    def _load_at_the_rest(self, deployment: Deployment) -> None:
+        """What was untried is loaded at the device's other workers, too."""
+        if deployment.is_untried:
+            deployment.is_untried = False
+            self._send_loads(deployment)
 
     def _serve_if_loaded(self, deployment: Deployment) -> None:
         if deployment.phase is Phase.LOADING and deployment.loaded and not deployment.pending:
             deployment.phase = Phase.SERVING
             deployment.has_served = True
             self._trials.forget_cache(deployment)
-            deployment.cache_directory = ""
+            if not deployment.is_cache_kept:
+                deployment.cache_directory = ""
             self._observer.now_serving(deployment)
 
     def _load_failed_at(self, deployment: Deployment, worker: str, error: ErrorRecord | None) -> None:
@@ -411,8 +395,3 @@ class Deployments:
             del self._by_handle[deployment.handle]
             self._trials.forget_cache(deployment)
             self._observer.has_gone(deployment)
-
-
-def endpoints_of(deployment: Deployment, endpoint_by_worker: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Where fronts may send its tasks, out of (worker, endpoint) of those that are routed to."""
-    return tuple(endpoint for worker, endpoint in endpoint_by_worker if worker in deployment.loaded)

@@ -10,7 +10,7 @@ from ovms_mp.model.status import State
 
 if TYPE_CHECKING:
     from ovms_mp.config import ModelConfig
-    from ovms_mp.manager.deployments import Deployment
+    from ovms_mp.manager.deployment import Deployment
     from ovms_mp.model.status import VersionStatus
     from ovms_mp.wire.records import TensorSpecRecord
 

@@ -37,7 +37,7 @@ from ovms_mp.manager.supervisor import Supervisor
 from ovms_mp.manager.terminal import Terminal
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.trial_memory import TrialMemory
-from ovms_mp.manager.trials import Trials
+from ovms_mp.manager.trials import Trials, cache_directory_of
 from ovms_mp.manager.workers import Workers
 from ovms_mp.wire.channels import Poller, Router
 from ovms_mp.wire.messages import (
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ovms_mp.config import ServerConfig
-    from ovms_mp.manager.deployments import Deployment
+    from ovms_mp.manager.deployment import Deployment
     from ovms_mp.wire.messages import ToChild
     from ovms_mp.wire.records import ErrorRecord
 
@@ -105,7 +105,7 @@ class Manager:
             self._timers,
             time_limit_s=supervision.load_timeout_s,
             most_at_once=max(1, min(8, len(machine.cores) // 2)),
-            cache_dir=config.engine.cache_dir,
+            cache_dir=cache_directory_of(config.engine),
             memory=TrialMemory(config.engine.trial_memory_limit_mb),
         )
         self._catalogue = Catalogue(config.models, config.limits, self._workers, self._trials)

@@ -24,7 +24,7 @@ from ovms_mp.wire.run_page import NOT_A_TASK
 if TYPE_CHECKING:
     from ovms_mp.manager.catalogue import Catalogue
     from ovms_mp.manager.children import Child
-    from ovms_mp.manager.deployments import Deployment
+    from ovms_mp.manager.deployment import Deployment
     from ovms_mp.manager.staff import Staff
     from ovms_mp.manager.workers import Seat
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ovms_mp.config import ServerConfig
-    from ovms_mp.manager.deployments import Deployment
+    from ovms_mp.manager.deployment import Deployment
     from ovms_mp.wire.specs import CpuShare
 
 

@@ -7,7 +7,9 @@ leaves what it compiled in a cache directory, so that the workers need not compi
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import shutil
 from collections import deque
 from functools import partial
@@ -22,8 +24,9 @@ from ovms_mp.manager.priority import give_some_time, give_spare_time
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ovms_mp.config import EngineConfig
     from ovms_mp.manager.children import Child
-    from ovms_mp.manager.deployments import Deployment
+    from ovms_mp.manager.deployment import Deployment
     from ovms_mp.manager.timers import Timers
     from ovms_mp.manager.trial_memory import TrialMemory
     from ovms_mp.wire.messages import ProbeDone
@@ -39,6 +42,24 @@ _MOST_SLOW = 4
 _MEMORY_LOOK_S = 0.1
 _END_S = 10.0
 """A probe that has said its word has so long to end."""
+
+
+def cache_directory_of(engine: EngineConfig) -> str:
+    """The user's directory for compiled models, or the part of it that is for the libraries which OpenVINO is given.
+
+    What is compiled depends on them, and what is kept is found by the model and its settings only.
+    """
+    files = [path for path in (engine.cpu_extension, engine.plugins_xml) if path]
+    if not engine.cache_dir or not files:
+        return engine.cache_dir
+    facts: list[object] = []
+    for path in files:
+        try:
+            state = os.stat(path)
+        except OSError:
+            return ""  # The workers will say what is wrong with it.
+        facts.append((path, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino))
+    return os.path.join(engine.cache_dir, "with-" + hashlib.sha256(repr(facts).encode()).hexdigest()[:16])
 
 
 class ProbeLauncher(Protocol):
@@ -83,6 +104,8 @@ class Trials:
         self._has_told = False
         self._waiting: deque[Deployment] = deque()
         self._running: dict[str, tuple[Child, Deployment]] = {}
+        self._outcomes: dict[str, tuple[str, str, str]] = {}
+        """What probes have said that have not ended yet: a large version is not loaded beside its trial."""
         self._slow: set[str] = set()
         self._memory = memory
         self._too_large: set[str] = set()
@@ -95,9 +118,8 @@ class Trials:
 
     def submit(self, deployment: Deployment) -> None:
         """Try a deployment as soon as there is room; the outcome is never reported from within this call."""
-        if self._cache_dir:
-            deployment.cache_directory = self._cache_dir
-        else:
+        self.skip(deployment)
+        if not self._cache_dir:
             deployment.cache_directory = self._private_directory(deployment.handle)
         self._waiting.append(deployment)
         self.run_waiting()
@@ -105,6 +127,11 @@ class Trials:
     def process_of(self, deployment: Deployment) -> Child | None:
         """Who is trying a deployment; None while it waits."""
         return next((child for child, running in self._running.values() if running is deployment), None)
+
+    def skip(self, deployment: Deployment) -> None:
+        """It is loaded without a trial: what is compiled then is needed only where the user keeps it."""
+        deployment.cache_directory = self._cache_dir
+        deployment.is_cache_kept = bool(self._cache_dir)
 
     def withdraw(self, deployment: Deployment) -> None:
         """Nobody wants the outcome any more."""
@@ -153,27 +180,27 @@ class Trials:
         self._timers.call_after(
             _END_S, lambda: child.end(f"it had done its work {_END_S:g} s ago", is_dismissed=True)
         )
-        self._end(child, message.error, message.detail)
+        self._say(child, message.error, message.detail)
 
     def failed(self, child: Child, error: ErrorRecord) -> None:
         """A probe could not even begin."""
-        self._end(child, error, "")
+        self._say(child, error, "")
 
-    def _end(self, child: Child, error: ErrorRecord | None, detail: str) -> None:
-        running = self._running.pop(child.child_id, None)
-        self._slow.discard(child.child_id)
-        if running is not None:
+    def _say(self, child: Child, error: ErrorRecord | None, detail: str) -> None:
+        if child.child_id in self._running:
             name, reason = (error.name, error.message) if error else ("", "")
-            self._report(running[1].handle, name, reason, detail)
+            self._outcomes.setdefault(child.child_id, (name, reason, detail))
 
     def exited(self, child: Child, reason: str) -> None:
-        """A probe ended; without a word that is the outcome."""
+        """A probe ended, and its memory is free; what it said is the outcome, or that it said nothing."""
         running = self._running.pop(child.child_id, None)
         self._slow.discard(child.child_id)
+        outcome = self._outcomes.pop(child.child_id, None)
         if running is not None:
-            reason = child.killed_for or f"its trial process ended without a word: {reason}"
-            name = ModelTooLarge.__name__ if child.child_id in self._too_large else ""
-            self._report(running[1].handle, name, reason, "")
+            if outcome is None:
+                text = child.killed_for or f"its trial process ended without a word: {reason}"
+                outcome = (ModelTooLarge.__name__ if child.child_id in self._too_large else "", text, "")
+            self._report(running[1].handle, *outcome)
         self._too_large.discard(child.child_id)
         self.run_waiting()
 
@@ -183,6 +210,7 @@ class Trials:
         for child, _ in self._running.values():
             child.end("the server stops", is_dismissed=True)
         self._running.clear()
+        self._outcomes.clear()
 
     def close(self) -> None:
         """Remove the private directories; the supervisor has ended the processes."""

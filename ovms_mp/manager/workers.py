@@ -28,11 +28,21 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+_UNTRIED_PATIENCE_S = 10.0
+"""What has been tried waits so long behind an untried load that was there first, and may be hanging."""
+
+
 class LoadWatch(Protocol):
     """Who knows whether a load is still going on."""
 
     def is_pending(self, handle: int, worker: str) -> bool:
         """Whether a worker has not yet said how a load went."""
+
+    def waits_for_untried(self, handle: int, worker: str) -> bool:
+        """Whether a worker has not begun with a load, as it is still busy with an untried one."""
+
+    def load_is_late(self, handle: int, reason: str) -> None:
+        """The worker that loads it is being killed for that."""
 
 
 def _new_page() -> int:
@@ -192,10 +202,28 @@ class Workers:
         self._send(child, message)
         if isinstance(message, LoadModel):
             self._timers.call_after(self._load_timeout_s, lambda: self._check_load(child, message))
+            self._timers.call_after(_UNTRIED_PATIENCE_S, lambda: self._check_wait(child, message))
+
+    def _check_wait(self, child: Child, message: LoadModel) -> None:
+        """Have what was tried loaded by another process; what was not is tried meanwhile."""
+        watch = self.watch
+        if watch is None or child.state is not ChildState.READY:
+            return
+        if watch.waits_for_untried(message.handle, child.child_id):
+            _log.warning(
+                "event=load_held_up model=%s version=%d %s is busy with one that was not tried; killing it",
+                message.name,
+                message.version,
+                child.child_id,
+            )
+            child.signal(signal.SIGKILL)
 
     def _check_load(self, child: Child, message: LoadModel) -> None:
-        is_pending = self.watch is not None and self.watch.is_pending(message.handle, child.child_id)
-        if is_pending and child.state is ChildState.READY:
+        watch = self.watch
+        is_pending = watch is not None and watch.is_pending(message.handle, child.child_id)
+        if watch is not None and is_pending and child.state is ChildState.READY:
+            limit = f"{self._load_timeout_s:g} s (--load_timeout_s)"
+            watch.load_is_late(message.handle, f"it was not loaded within {limit}")
             _log.error(
                 "event=load_hangs model=%s version=%d not loaded within %g s (--load_timeout_s); killing %s",
                 message.name,

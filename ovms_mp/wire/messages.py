@@ -174,7 +174,8 @@ class LoadModel(Message, frozen=True):
     """Manager to worker: read, compile, warm up. The answer is :class:`ModelStateChanged`.
 
     ``cache_directory`` is where compiled models are kept, e.g. by the probe that tried this version just now; empty for
-    none.
+    none; ``is_cache_kept`` says that what is there stays. ``is_urgent`` says that nothing is served whose requests the
+    load could slow down.
     """
 
     handle: int
@@ -183,6 +184,8 @@ class LoadModel(Message, frozen=True):
     model_file: str
     settings: ModelSettings
     cache_directory: str = ""
+    is_cache_kept: bool = False
+    is_urgent: bool = False
 
 
 class UnloadModel(Message, frozen=True):

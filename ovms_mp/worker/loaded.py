@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading a model version: prepare, compile, make infer requests, try, describe.
+"""Loading a model version: prepare, compile, make infer requests, try, describe; or take what was kept of that.
 
 A version with ``auto`` shapes is one dynamic compiled model where the model and the device can do that, and else one
 compiled model for each set of shapes that clients send (:mod:`ovms_mp.worker.variants`).
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
@@ -17,6 +17,7 @@ from ovms_mp.model.device_text import meta_device
 from ovms_mp.worker.compiled import CompiledVersion, OutputPath, specs_of
 from ovms_mp.worker.engine import compile_for
 from ovms_mp.worker.exactness import exactness_notices, with_exact_ranges
+from ovms_mp.worker.kept import Facts, entry_of, is_kept, stand_in
 from ovms_mp.worker.prepare import prepare_model
 from ovms_mp.worker.proof import Plan, PlanFailed, prove
 from ovms_mp.worker.properties import compile_properties
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _CACHE_KEY = "CACHE_DIR"
+_FROM_CACHE = "cache=used"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,21 +69,37 @@ class LoadedVersion:
 class VariantMaker:
     """Compiles one version, as it is or for given shapes. For threads that may wait; one call at a time from each."""
 
-    def __init__(
-        self, core: ov.Core, request: LoadModel, prepared: Prepared, cpu: CpuShare, nireq: int
-    ) -> None:
-        """Keep what compiling takes; see :func:`load_version`."""
+    def __init__(self, core: ov.Core, request: LoadModel, cpu: CpuShare, nireq: int) -> None:
+        """Keep what compiling takes; see :func:`load_version`.
+
+        Raises:
+            DeviceUnavailable: The device or a property does not exist here.
+        """
         self.request = request
         self._core = core
         self._title = f"{request.name} version {request.version}"
         self._settings = request.settings
-        self._prepared = prepared
-        self._cache_directory = request.cache_directory
-        self._properties = compile_properties(core, request.settings, cpu, request.cache_directory)
+        self._source: Prepared | None = None
+        self._facts: Facts | None = None
+        self._cache_directory = "" if is_kept(request.settings) else request.cache_directory
+        self.properties = compile_properties(core, request.settings, cpu, self._cache_directory)
+        self.entry = entry_of(core, request, self.properties)
         self._nireq = nireq
         self._has_several_devices = (
             meta_device(request.settings.device) in ("AUTO", "MULTI") and len(core.available_devices) > 1
         )
+
+    def source(self) -> Prepared:
+        """The model to be compiled, which holds the weights; it is read when it is asked for first.
+
+        Raises:
+            ModelLoadFailed: The files are no model that this server can serve, or not those that were loaded.
+        """
+        if self._source is None:
+            if self._facts is not None and not (self.entry and self.entry.is_current()):
+                raise ModelLoadFailed("its files were changed after it was loaded from the cache")
+            self._source = prepare_model(self._core, self.request.model_file, self._settings)
+        return self._source
 
     def make(self, shapes: Shapes) -> CompiledVersion:
         """Compile the version for these shapes.
@@ -89,8 +107,8 @@ class VariantMaker:
         Raises:
             OvmsError: The model cannot take them, or cannot be compiled for them.
         """
-        model = self._prepared.reshaped(shapes)
-        properties = dict(self._properties)
+        model = self.source().reshaped(shapes)
+        properties = dict(self.properties)
         # What the probe filled is deleted after the load, and OpenVINO would make the directory again.
         if not os.path.isdir(self._cache_directory):
             properties.pop(_CACHE_KEY, None)
@@ -102,19 +120,38 @@ class VariantMaker:
         Raises:
             OvmsError: It cannot be compiled any more, e.g. for want of memory.
         """
-        return self.compile_and_prove(self._prepared.model, self._prepared.own_shapes, must_run=False)[0]
+        prepared = self.source()
+        return self.compile_and_prove(prepared.model, prepared.own_shapes, must_run=False)[0]
 
     def refusal(self, shapes: Shapes) -> OvmsError | None:
-        """Why the model cannot take these shapes; None when it can."""
+        """Why the model cannot take these shapes; None when it can, or when that cannot be said."""
         try:
-            self._prepared.reshaped(shapes)
+            prepared = self.source()
+        except OvmsError as error:
+            _log.warning("event=not_examined model=%r reason=%s", self._title, error.message)
+            return None
+        try:
+            prepared.reshaped(shapes)
         except OvmsError as error:
             return error
         return None
 
+    def import_kept(self, facts: Facts, properties: dict[str, object]) -> tuple[CompiledVersion, Proof]:
+        """Take the compiled model that OpenVINO finds by these properties, and do with it as with one compiled here.
+
+        Raises:
+            OvmsError: See :meth:`compile_and_prove`; and if OpenVINO does not take it.
+        """
+        self._facts = facts
+        try:
+            return self.compile_and_prove(None, facts.own_shapes, must_run=True, properties=properties)
+        except OvmsError:
+            self._facts = None
+            raise
+
     def compile_and_prove(
         self,
-        model: ov.Model,
+        model: ov.Model | None,
         shapes: Shapes | None = None,
         *,
         must_run: bool,
@@ -123,7 +160,7 @@ class VariantMaker:
         """Compile a model of this version and find out how its outputs may reach shared memory.
 
         Args:
-            model: To be compiled.
+            model: To be compiled; None for what is kept where the properties say.
             shapes: To try it on; without them, dynamic dimensions are as small as they may be.
             must_run: Whether a model that has one shape only, or was given ``shapes``, must run on zeros.
             properties: In place of the version's.
@@ -135,7 +172,7 @@ class VariantMaker:
         """
         plan = Plan()
         while True:
-            compiled = self._compile(model, properties)
+            compiled = self._compile(model, self.properties if properties is None else properties)
             is_bound_to_run = must_run and (shapes is not None or compiled.is_static)
             try:
                 proof = prove(
@@ -150,18 +187,14 @@ class VariantMaker:
                 _log.warning("event=outputs_not_bound model=%r %s", self._title, proof)
             return compiled, proof
 
-    def _compile(self, model: ov.Model, properties: dict[str, object] | None = None) -> CompiledVersion:
+    def _compile(self, model: ov.Model | None, properties: dict[str, object]) -> CompiledVersion:
         settings = self._settings
-        compiled = compile_for(
-            self._core,
-            model,
-            settings.device,
-            settings.plugin_config,
-            self._properties if properties is None else properties,
-        )
-        return CompiledVersion(
-            compiled, self._prepared.inputs, self._prepared.outputs, self._nireq or _optimal_nireq(compiled)
-        )
+        given = stand_in() if model is None else model
+        compiled = compile_for(self._core, given, settings.device, settings.plugin_config, properties)
+        if model is None and not _is_imported(compiled):
+            raise ModelLoadFailed("OpenVINO does not take what was kept")
+        names: Facts | Prepared = self._facts or self.source()
+        return CompiledVersion(compiled, names.inputs, names.outputs, self._nireq or _optimal_nireq(compiled))
 
 
 def load_version(core: ov.Core, request: LoadModel, cpu: CpuShare, nireq: int | None = None) -> LoadedVersion:
@@ -179,18 +212,55 @@ def load_version(core: ov.Core, request: LoadModel, cpu: CpuShare, nireq: int | 
         DeviceUnavailable: The device or a property does not exist here.
     """
     settings = request.settings
-    prepared = prepare_model(core, request.model_file, settings)
-    for notice in prepared.notices:
-        _log.info("event=prepared model=%s version=%d notice=%r", request.name, request.version, notice)
-    maker = VariantMaker(core, request, prepared, cpu, settings.nireq if nireq is None else nireq)
+    maker = VariantMaker(core, request, cpu, settings.nireq if nireq is None else nireq)
+    kept = _load_kept(maker)
+    if kept is not None:
+        return kept
+    prepared = maker.source()
+    _log_remarks(request, prepared.notices)
     if not settings.inputs.is_auto:
-        return _loaded(maker, prepared, prepared.model)
+        return _load_and_keep(maker, prepared)
     try:
-        return _loaded(maker, prepared, prepared.model, "auto=dynamic")
+        return _loaded(maker, prepared, prepared.model, "auto=dynamic")[0]
     except DeviceUnavailable:
         raise
     except ModelLoadFailed as error:
         return _load_variants(maker, prepared, error)
+
+
+def _load_kept(maker: VariantMaker) -> LoadedVersion | None:
+    """Take the version from the cache; None where it is not there, or is of no use."""
+    entry = maker.entry
+    if entry is None:
+        return None
+    with entry.trying() as facts:
+        if facts is None:
+            return None
+        try:
+            compiled, proof = maker.import_kept(facts, maker.properties | entry.import_properties())
+        except OvmsError as error:
+            reason = error.message
+        else:
+            _log_remarks(maker.request, facts.remarks)
+            return _described(maker, compiled, proof, (compiled.inputs, compiled.outputs), facts, _FROM_CACHE)
+    entry.refuse(reason)
+    return None
+
+
+def _load_and_keep(maker: VariantMaker, prepared: Prepared) -> LoadedVersion:
+    """Compile a version, and keep what was compiled if there is a place for it."""
+    entry = maker.entry
+    filling = None if entry is None else entry.fill()
+    if entry is None or filling is None:
+        return _loaded(maker, prepared, prepared.model)[0]
+    try:
+        properties = maker.properties | filling.properties()
+        loaded, facts = _loaded(maker, prepared, prepared.model, properties=properties)
+        if entry.is_current():
+            filling.publish(facts)
+    finally:
+        filling.close()
+    return loaded
 
 
 def _loaded(
@@ -199,8 +269,11 @@ def _loaded(
     model: ov.Model,
     auto_text: str = "",
     shapes: Shapes | None = None,
-) -> LoadedVersion:
-    compiled, proof = maker.compile_and_prove(model, prepared.own_shapes, must_run=True)
+    properties: dict[str, object] | None = None,
+) -> tuple[LoadedVersion, Facts]:
+    compiled, proof = maker.compile_and_prove(
+        model, prepared.own_shapes, must_run=True, properties=properties
+    )
     specs = compiled.inputs, compiled.outputs
     if shapes is not None:
         specs = (
@@ -208,26 +281,51 @@ def _loaded(
             specs_of(prepared.model.outputs, prepared.outputs, "output"),
         )
     check_size(*specs)
-    request = maker.request
-    refuses_lossy = request.settings.refuses_lossy
     inputs = with_exact_ranges(specs[0], prepared.model)
-    notices = (
-        *exactness_notices(inputs, specs[1], prepared.model, is_refused=refuses_lossy),
-        *state_notices(compiled),
+    is_refused = maker.request.settings.refuses_lossy
+    facts = Facts(
+        inputs=prepared.inputs,
+        outputs=prepared.outputs,
+        own_shapes=prepared.own_shapes,
+        exact=tuple(spec.exact for spec in inputs),
+        remarks=prepared.notices,
+        notices=tuple(exactness_notices(inputs, specs[1], prepared.model, is_refused=is_refused)),
     )
+    return _described(maker, compiled, proof, specs, facts, auto_text, shapes), facts
+
+
+def _described(
+    maker: VariantMaker,
+    compiled: CompiledVersion,
+    proof: Proof,
+    specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+    facts: Facts,
+    remark: str = "",
+    shapes: Shapes | None = None,
+) -> LoadedVersion:
+    request = maker.request
+    notices = (*facts.notices, *state_notices(compiled))
     for notice in notices:
         _log.warning("event=notice model=%s version=%d notice=%r", request.name, request.version, notice)
+    inputs = specs[0]
+    if request.settings.refuses_lossy:
+        inputs = tuple(replace(spec, exact=exact) for spec, exact in zip(inputs, facts.exact, strict=True))
     return LoadedVersion(
-        inputs=inputs if refuses_lossy else specs[0],
+        inputs=inputs,
         outputs=specs[1],
         compiled=compiled,
         shapes=shapes,
         run_time_s=proof.run_time_s,
-        detail=" ".join(filter(None, (compiled.describe(), auto_text, str(proof)))),
+        detail=" ".join(filter(None, (compiled.describe(), remark, str(proof)))),
         notices=notices,
         # It keeps the model in memory beside what was compiled from it.
         maker=None if compiled.is_static and shapes is None else maker,
     )
+
+
+def _log_remarks(request: LoadModel, remarks: tuple[str, ...]) -> None:
+    for remark in remarks:
+        _log.info("event=prepared model=%s version=%d notice=%r", request.name, request.version, remark)
 
 
 def _load_variants(maker: VariantMaker, prepared: Prepared, why: ModelLoadFailed) -> LoadedVersion:
@@ -236,7 +334,14 @@ def _load_variants(maker: VariantMaker, prepared: Prepared, why: ModelLoadFailed
     if shapes is None:
         raise why
     text = f"auto=compiled for each shape, {MOST_VARIANTS} at most (as one dynamic model: {why.message})"
-    return _loaded(maker, prepared, prepared.reshaped(shapes), text, shapes)
+    return _loaded(maker, prepared, prepared.reshaped(shapes), text, shapes)[0]
+
+
+def _is_imported(compiled: ov.CompiledModel) -> bool:
+    try:
+        return bool(compiled.get_property("LOADED_FROM_CACHE"))
+    except RuntimeError:
+        return False
 
 
 def _optimal_nireq(compiled: ov.CompiledModel) -> int:

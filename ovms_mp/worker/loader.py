@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import logging
@@ -78,7 +79,8 @@ class Loader:
         error: OvmsError | None = None
         mark = self._page.begin((0, 0), NOT_A_TASK, request.handle)
         try:
-            with low_priority(), hearing_stages(partial(self._tell_stage, request.handle)):
+            priority = contextlib.nullcontext() if request.is_urgent else low_priority()
+            with priority, hearing_stages(partial(self._tell_stage, request.handle)):
                 loaded = load_version(self._core, request, self._cpu)
             call_strays_back(self._cpu)
         except OvmsError as reason:
@@ -90,6 +92,7 @@ class Loader:
             error = ModelLoadFailed(f"{type(raised).__name__}: {raised}")
         finally:
             self._page.end(mark)
+            _give_back()  # What the model was read into, which for a large one is its size once or twice.
         self.outcomes.append(LoadOutcome(request, loaded, error, time.monotonic() - start))
         self._wakeup.set()
 
@@ -102,10 +105,15 @@ def _release(compiled: CompiledVersion) -> None:
     """Runs in the cleaner thread."""
     try:
         compiled.close()
-        # Whatever of the engine hangs in a cycle of references.
-        gc.collect()
-        # glibc keeps what is freed in its heaps: a model of 100 MB leaves about its size behind. malloc_trim(3)
-        ctypes.CDLL(None).malloc_trim(0)
+        _give_back()
     except Exception:
         # Nobody waits for this; the memory stays in use, which the manager's limit sees.
         _log.exception("event=release_raised")
+
+
+def _give_back() -> None:
+    """Give memory that nothing uses any more back to the machine."""
+    # Whatever of the engine hangs in a cycle of references.
+    gc.collect()
+    # glibc keeps what is freed in its heaps: a model of 100 MB leaves about its size behind. malloc_trim(3)
+    ctypes.CDLL(None).malloc_trim(0)

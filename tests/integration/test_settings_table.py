@@ -381,6 +381,8 @@ def test_cache_dir_fills_but_for_auto_without_allow_cache(
         answer = rest_client.predict(server.rest_port, "m", {"inputs": settings_rows_inputs.NCHW.tolist()})
         assert answer.status == 200, answer.text()
         assert blobs(cache) == all_of_them
+    assert "event=loaded model=m version=1" in (second := (tmp_path / "second.log").read_text())
+    assert "cache=used" in second
 
 
 def test_missing_cpu_extension(models: Path, tmp_path: Path) -> None:

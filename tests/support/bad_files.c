@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Preloaded into a server by tests/fault/test_bad_versions.py: what a probe does on opening a model file is in its name.
+/* Preloaded into a server by tests/fault: what a process that loads a model does on opening its file is in the name.
  *
- * A process whose command line names ovms_mp.worker.probe dies, ends, hangs or waits when it opens a file whose name has
+ * A process whose command line names ovms_mp.worker, or its probe, dies, ends, hangs or waits when it opens a file whose name has
  * one of the words below; every other process opens it as usual. So a real OpenVINO, in the real process, meets what a
  * defect of its compiler would do, and nothing in the server knows that it is tested.
  */
@@ -15,7 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static int is_probe(void) {
+static int loads_models(void) {
     char line[4096];
     long file = syscall(SYS_openat, AT_FDCWD, "/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
     ssize_t length = read((int)file, line, sizeof line - 1);
@@ -23,12 +23,12 @@ static int is_probe(void) {
     for (ssize_t i = 0; i < length; i++)
         if (line[i] == 0) line[i] = ' ';
     line[length > 0 ? length : 0] = 0;
-    return strstr(line, "ovms_mp.worker.probe") != NULL;
+    return strstr(line, "ovms_mp.worker") != NULL;
 }
 
 static const char *name_of(const char *path) {
     const char *name = path ? strrchr(path, '/') : NULL;
-    return name && strstr(name, "_me.") && is_probe() ? name : "";
+    return name && strstr(name, "_me.") && loads_models() ? name : "";
 }
 
 static void before(const char *path) {

@@ -14,7 +14,7 @@ from ovms_mp.wire.messages import LoadModel, ModelStateChanged, UnloadModel
 from ovms_mp.wire.records import ErrorRecord, TensorSpecRecord
 
 if TYPE_CHECKING:
-    from ovms_mp.manager.deployments import Deployment
+    from ovms_mp.manager.deployment import Deployment
 
 INPUTS = (TensorSpecRecord("x", "FP32", ((1, 1), (10, 10))),)
 OUTPUTS = (TensorSpecRecord("y", "FP32", ((1, 1), (10, 10))),)
@@ -125,12 +125,16 @@ class FakeTrials:
     """Trials that end when the test says so; never from within the submission."""
 
     waiting: deque[Deployment] = field(default_factory=deque)
+    skipped: list[int] = field(default_factory=list)
     withdrawn: list[int] = field(default_factory=list)
     forgotten: list[int] = field(default_factory=list)
 
     def submit(self, deployment: Deployment) -> None:
         deployment.cache_directory = f"/cache/{deployment.handle}"
         self.waiting.append(deployment)
+
+    def skip(self, deployment: Deployment) -> None:
+        self.skipped.append(deployment.handle)
 
     def withdraw(self, deployment: Deployment) -> None:
         self.withdrawn.append(deployment.handle)

@@ -171,7 +171,8 @@ def test_without_a_worker_the_load_waits_for_it(base: Path) -> None:
     world = World(model(base))
     world.workers.devices.clear()
     world.turn()
-    deployment = world.end_trial()
+    (deployment,) = world.books
+    assert not world.trials.waiting
     assert world.workers.take() == []
     assert world.states() == {1: State.LOADING}
     world.arrive("w7")
@@ -447,7 +448,6 @@ def test_a_device_that_has_no_worker_fails_what_waits_for_it(base: Path, clock: 
     put(base / "b", 1)
     world = World(model(base / "a", name="a", device="NPU"), model(base / "b", name="b"))
     world.turn()
-    world.end_trial()
     world.end_trial()
     world.catalogue.device_failed("NPU", "no NPU; here are CPU")
     record = world.versions("a")[1]

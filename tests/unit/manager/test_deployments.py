@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovms_mp.config import LimitsConfig, ModelConfig
-from ovms_mp.manager.deployments import Deployment, Deployments, Phase, endpoints_of, settings_of
+from ovms_mp.manager.deployment import Deployment, Phase, endpoints_of, settings_of
+from ovms_mp.manager.deployments import Deployments
 from ovms_mp.model.input_settings import BatchSize, InputSettings
 from ovms_mp.model.status import State
 from ovms_mp.wire.messages import LoadModel, ModelStateChanged
@@ -169,6 +170,16 @@ def test_it_serves_when_all_workers_have_it(two: Scene) -> None:
     assert two.trials.forgotten == [deployment.handle]
     # A worker that loads it later must not look for what has been removed.
     assert deployment.load_message().cache_directory == ""
+
+
+def test_the_users_cache_is_for_all_loads(scene: Scene) -> None:
+    deployment = scene.tried()
+    deployment.is_cache_kept = True
+    scene.books.state_changed("w0", loaded(deployment.handle))
+
+    assert deployment.phase is Phase.SERVING
+    assert deployment.load_message().cache_directory == f"/cache/{deployment.handle}"
+    assert deployment.load_message().is_cache_kept
 
 
 def test_one_worker_that_cannot_load_it_is_enough_to_fail(two: Scene) -> None:

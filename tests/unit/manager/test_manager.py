@@ -51,7 +51,7 @@ from ovms_mp.wire.messages import (
 from ovms_mp.wire.records import ErrorRecord
 from ovms_mp.wire.specs import ProbeSpec, spec_from_argument
 
-from .fakes import loaded, unloaded
+from .fakes import load_failed, loaded, unloaded
 from .kernel import Kernel, Process
 
 if TYPE_CHECKING:
@@ -272,7 +272,6 @@ class Scene:
         """One model with one version is served by one front; the deployment's handle."""
         yield
         yield from self.arrive("worker", "ovms_mp.worker")
-        yield from self.end_probe()
         message = yield from self.load()
         yield from self.arrive("grpc", "ovms_mp.front.grpc")
         yield from self.apply()
@@ -305,15 +304,13 @@ def versions(snapshot: RoutingSnapshot, name: str = "m") -> dict[int, tuple[int,
 # The start and the stop.
 
 
-def test_it_starts_workers_then_tries_then_loads_then_starts_fronts(scene: Scene) -> None:
+def test_it_starts_workers_then_loads_then_starts_fronts(scene: Scene) -> None:
     def story(scene: Scene) -> Iterator[None]:
         yield
         assert [scene.id_of(process) for process in scene.living("ovms_mp.worker")] == ["worker-0.1"]
-        assert len(scene.probes()) == 1
         yield from scene.arrive("worker", "ovms_mp.worker")
-        assert scene.take(LoadModel) == []
-        yield from scene.end_probe()
-        assert scene.living("ovms_mp.worker.probe") == []
+        # Its only version is tried by the worker itself, which serves nothing that it could harm.
+        assert scene.probes() == []
         assert scene.living("ovms_mp.front.grpc") == []
         message = yield from scene.load()
         yield from scene.arrive("grpc", "ovms_mp.front.grpc")
@@ -327,11 +324,33 @@ def test_it_starts_workers_then_tries_then_loads_then_starts_fronts(scene: Scene
     assert scene.living() == []
 
 
+def test_of_several_versions_each_is_tried_before_it_is_loaded(scene: Scene) -> None:
+    scene.put(1, name="n")
+    scene.configure(m={}, n={})
+
+    def story(scene: Scene) -> Iterator[None]:
+        yield
+        assert len(scene.probes()) == 1
+        yield from scene.arrive("worker", "ovms_mp.worker")
+        for _ in range(2):
+            assert scene.take(LoadModel) == []
+            assert scene.living("ovms_mp.front.grpc") == []
+            yield from scene.end_probe()
+            yield from scene.load()
+        assert scene.living("ovms_mp.worker.probe") == []
+        assert len(scene.living("ovms_mp.front.grpc")) == 1
+
+    assert scene.run(story) is None
+    assert scene.living() == []
+
+
 def test_a_model_that_does_not_load_does_not_keep_the_fronts(scene: Scene) -> None:
     def story(scene: Scene) -> Iterator[None]:
         yield
         yield from scene.arrive("worker", "ovms_mp.worker")
-        yield from scene.end_probe(ErrorRecord("ModelLoadFailed", "no model"))
+        ((worker, message),) = scene.take(LoadModel)
+        scene.say(worker, load_failed(message.handle))
+        yield
         assert len(scene.living("ovms_mp.front.grpc")) == 1
 
     assert scene.run(story) is None
@@ -342,7 +361,7 @@ def test_it_stops_fronts_then_workers_then_itself(scene: Scene) -> None:
         yield from scene.boot()
         scene.signal(signal.SIGTERM)
         yield
-        assert [child_id for child_id, _ in scene.take(Drain)] == ["probe.1", "grpc-0.1"]
+        assert [child_id for child_id, _ in scene.take(Drain)] == ["grpc-0.1"]
         yield
         scene.living("ovms_mp.front.grpc")[0].end(0)
         yield
@@ -597,8 +616,8 @@ def test_a_device_that_has_come_to_life_serves_after_the_back_off(scene: Scene, 
         for _ in range(5):
             scene.pass_time(15)
             yield
-        # A trial or a worker for it is under way again; both are needed for it to serve.
-        yield from scene.end_probe()
+        # A worker for it is under way again, which is all that it needs to serve.
+        assert scene.probes() == []
         for _ in range(3):
             scene.pass_time(1.1)
             yield

@@ -18,7 +18,7 @@ from ovms_mp.config import (
     ServerConfig,
     SupervisionConfig,
 )
-from ovms_mp.manager.deployments import Deployment, settings_of
+from ovms_mp.manager.deployment import Deployment, settings_of
 from ovms_mp.manager.specs import SpecMaker
 from ovms_mp.wire.specs import ArenaHandle, CpuShare, EngineSpec, FrontLimits, ProbeSpec, spec_from_argument
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.config import LimitsConfig, ModelConfig
+from ovms_mp.config import EngineConfig, LimitsConfig, ModelConfig
 from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children import Child, ChildState, Kind
-from ovms_mp.manager.deployments import Deployment, settings_of
+from ovms_mp.manager.deployment import Deployment, settings_of
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.trial_memory import TrialMemory
-from ovms_mp.manager.trials import Trials
+from ovms_mp.manager.trials import Trials, cache_directory_of
 from ovms_mp.wire.messages import ProbeDone
 from ovms_mp.wire.records import ErrorRecord
 
@@ -135,9 +135,10 @@ def test_a_good_trial(scene: Scene) -> None:
     assert scene.reports == []
     scene.say(deployment, detail="2 streams")
 
-    assert scene.reports == [(deployment.handle, "", "", "2 streams")]
+    # A large version is not loaded beside the memory of its trial.
+    assert scene.reports == []
     scene.end(deployment)
-    assert len(scene.reports) == 1
+    assert scene.reports == [(deployment.handle, "", "", "2 streams")]
 
 
 def test_a_trial_has_spare_time_first_and_more_when_that_is_not_enough(scene: Scene) -> None:
@@ -228,6 +229,8 @@ def test_words_of_strangers_are_nothing(scene: Scene) -> None:
     scene.trials.done(stranger, ProbeDone(5, None, ""))
     scene.trials.exited(stranger, "exited")
     scene.pass_time(5)
+    assert scene.reports == []
+    scene.end(deployment)
 
     assert scene.reports == [(deployment.handle, "", "", "ok")]
 
@@ -344,7 +347,42 @@ def test_after_the_end_none_is_begun(scene: Scene) -> None:
     assert third.handle not in scene.handles.values()
 
 
+def test_what_was_said_before_the_end_of_the_server_is_not_reported(scene: Scene) -> None:
+    deployment = scene.submit()
+    scene.say(deployment)
+    scene.trials.stop()
+    scene.end(deployment)
+
+    assert scene.reports == []
+
+
 # Cache directories.
+
+
+def test_other_libraries_have_another_part_of_the_users_directory(tmp_path: Path) -> None:
+    library = tmp_path / "extension.so"
+    library.write_bytes(b"1")
+    with_library = EngineConfig(cache_dir="/cache", cpu_extension=str(library))
+    first = cache_directory_of(with_library)
+    assert first == cache_directory_of(with_library)
+    library.unlink()
+    library.write_bytes(b"2")
+
+    assert cache_directory_of(EngineConfig(cache_dir="/cache")) == "/cache"
+    assert len({"/cache", first, cache_directory_of(with_library)}) == 3
+    assert first.startswith("/cache/with-")
+    assert cache_directory_of(EngineConfig(cpu_extension=str(library))) == ""
+    assert cache_directory_of(EngineConfig(cache_dir="/cache", plugins_xml="/nowhere.xml")) == ""
+
+
+def test_what_goes_untried_keeps_nothing_unless_the_user_does(root: Path, clock: Clock) -> None:
+    for cache_dir in ("", str(root / "own")):
+        scene = Scene(root, clock, cache_dir=cache_dir)
+        deployment = Deployment(1, "m", 1, SETTINGS, files())
+        scene.trials.skip(deployment)
+
+        assert deployment.cache_directory == cache_dir
+        assert (scene.handles, list(root.iterdir())) == ({}, [])
 
 
 def test_each_trial_has_a_directory_of_its_own_until_it_is_forgotten(scene: Scene) -> None:

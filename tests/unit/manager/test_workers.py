@@ -12,7 +12,7 @@ import pytest
 from ovms_mp.config import LimitsConfig, ModelConfig, ServerConfig
 from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children import Child, ChildState, Kind
-from ovms_mp.manager.deployments import Deployment, settings_of
+from ovms_mp.manager.deployment import Deployment, settings_of
 from ovms_mp.manager.specs import SpecMaker
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.workers import Seat, Workers
@@ -39,6 +39,8 @@ class Scene:
     sent: list[tuple[str, ToChild]] = field(default_factory=list)
     signals: list[tuple[int, int]] = field(default_factory=list)
     pending: set[tuple[int, str]] = field(default_factory=set)
+    held_up: set[tuple[int, str]] = field(default_factory=set)
+    late: list[tuple[int, str]] = field(default_factory=list)
     pid: int = 100
 
     def __post_init__(self) -> None:
@@ -52,6 +54,12 @@ class Scene:
 
     def is_pending(self, handle: int, worker: str) -> bool:
         return (handle, worker) in self.pending
+
+    def waits_for_untried(self, handle: int, worker: str) -> bool:
+        return (handle, worker) in self.held_up
+
+    def load_is_late(self, handle: int, reason: str) -> None:
+        self.late.append((handle, reason))
 
     def spawn(self, seat: Seat, generation: int = 1) -> Child:
         """The seat's worker starts and is booting."""
@@ -204,6 +212,22 @@ def test_a_load_that_hangs_costs_the_worker_its_life(scene: Scene, caplog: pytes
     assert scene.signals == [(child.pidfd, signal.SIGKILL)]
     text = f"model=m version=3 not loaded within 600 s (--load_timeout_s); killing {child.child_id}"
     assert text in caplog.text
+    assert scene.late == [(LOAD.handle, "it was not loaded within 600 s (--load_timeout_s)")]
+
+
+@pytest.mark.parametrize("is_held_up", [False, True])
+def test_what_was_tried_does_not_wait_long_behind_what_was_not(scene: Scene, *, is_held_up: bool) -> None:
+    _, child = scene.ready()
+    scene.pending.add((LOAD.handle, child.child_id))
+    scene.workers.send(child.child_id, LOAD)
+    scene.pass_time(9)
+    assert scene.signals == []
+    if is_held_up:
+        scene.held_up.add((LOAD.handle, child.child_id))
+    scene.pass_time(1)
+
+    assert scene.signals == ([(child.pidfd, signal.SIGKILL)] if is_held_up else [])
+    assert scene.late == []
 
 
 def test_a_load_that_has_ended_here_does_not(scene: Scene) -> None:

@@ -26,7 +26,7 @@ from .fakes import Clock, FakeTrials, FakeWorkers, loaded, unloaded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ovms_mp.manager.deployments import Deployment
+    from ovms_mp.manager.deployment import Deployment
 
 LIMITS = LimitsConfig(max_queue_tasks=7, max_queue_mb=3)
 

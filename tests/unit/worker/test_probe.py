@@ -76,18 +76,24 @@ def test_a_device_that_is_not_there_is_a_reason(zoo: ModelZoo, tmp_path: Path) -
     assert done.error.name == "DeviceUnavailable"
 
 
+def contents(cache: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in sorted(cache.rglob("*")) if path.is_file()}
+
+
 def test_the_worker_finds_what_the_probe_compiled(zoo: ModelZoo, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
     probe = ProbeUnderTest()
     assert probe.run(tiny(zoo), settings(), tmp_path / "log", cache_directory=str(cache)) == 0
-    filled = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+    filled = contents(cache)
     with WorkerUnderTest(tmp_path / "worker.log") as worker:
         # Another number of infer requests must not be another compiled model.
-        assert worker.load(1, tiny(zoo), settings(nireq=3), str(cache)).error is None
+        loaded = worker.load(1, tiny(zoo), settings(nireq=3), str(cache))
+        assert loaded.error is None
+        assert "cache=used" in loaded.detail
 
-    assert filled
-    assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == filled
+    assert [path.name for path in filled] == ["1.blob", "entry.json"]
+    assert contents(cache) == filled
 
 
 def test_auto_leaves_nothing_in_the_cache_unless_allowed(zoo: ModelZoo, tmp_path: Path) -> None:
