@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ovms_mp.defects import contain
 from ovms_mp.errors import ModelLoadFailed, OvmsError
 from ovms_mp.wire.messages import LoadProgress
 from ovms_mp.wire.run_page import NOT_A_TASK
@@ -92,9 +93,10 @@ class Loader:
             error = ModelLoadFailed(f"{type(raised).__name__}: {raised}")
         finally:
             self._page.end(mark)
-            _give_back()  # What the model was read into, which for a large one is its size once or twice.
         self.outcomes.append(LoadOutcome(request, loaded, error, time.monotonic() - start))
         self._wakeup.set()
+        # What the model was read into, which for a large one is its size once or twice.
+        contain("worker.give_back", request.name, _give_back)
 
     def _tell_stage(self, handle: int, stage: str) -> None:
         self.stages.append(LoadProgress(handle, stage))
