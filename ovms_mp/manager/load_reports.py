@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.config import MEBIBYTE
 from ovms_mp.log import tell_people
-from ovms_mp.manager.deployments import Phase
+from ovms_mp.manager.deployment import Phase
 from ovms_mp.manager.machine import own_memory_bytes
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ovms_mp.config import ServerConfig
     from ovms_mp.manager.catalogue import Catalogue
     from ovms_mp.manager.children import Child
-    from ovms_mp.manager.deployments import Deployment
+    from ovms_mp.manager.deployment import Deployment
     from ovms_mp.manager.timers import Timers
     from ovms_mp.manager.trials import Trials
     from ovms_mp.manager.workers import Workers

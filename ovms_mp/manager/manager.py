@@ -10,7 +10,6 @@ import ctypes
 import logging
 import signal
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import Steps, contain
@@ -21,9 +20,9 @@ from ovms_mp.manager.catalogue import Catalogue
 from ovms_mp.manager.children import Child, ChildState, Kind
 from ovms_mp.manager.ending import Ending
 from ovms_mp.manager.fronts import Fronts
+from ovms_mp.manager.inbox import Inbox
 from ovms_mp.manager.load_reports import LoadReports
 from ovms_mp.manager.machine import read_machine, read_memory
-from ovms_mp.manager.mishaps import make_up_for
 from ovms_mp.manager.phase import STOPPING, Phase
 from ovms_mp.manager.planning import Planning
 from ovms_mp.manager.quarantine import Quarantine
@@ -57,7 +56,6 @@ from ovms_mp.wire.messages import (
     RoutingSnapshot,
     SnapshotApplied,
     Welcome,
-    decode_to_manager,
     encode,
 )
 from ovms_mp.wire.status_document import status_document
@@ -76,7 +74,6 @@ _log = logging.getLogger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36
 _AGAIN_S = 0.05
 """Until steps that raised are done again."""
-_GREET_AGAIN_S = 1.0
 _MOST_FAILURES_AT_START = 20
 """Turns in a row in which a step may raise while nothing is served yet; then the server ends with its reason."""
 _TERMINAL_LOOK_S = 1.0
@@ -96,7 +93,7 @@ class Manager:
         supervision = config.supervision
         self._supervisor = Supervisor(supervision, self._timers, self._poller, self)
         self._fronts = Fronts(config, self._supervisor, self._poller)
-        self._workers = Workers(self._send, self._timers, supervision.load_timeout_s)
+        self._workers = Workers(self.send, self._timers, supervision.load_timeout_s)
         machine = read_machine()
         self._staff = Staff(config, machine, self._supervisor, self._workers, self._timers)
         self._trials = Trials(
@@ -114,6 +111,7 @@ class Manager:
         self._catalogue.on_outdated = self._planning.ask
         self._workers.watch = self._catalogue.deployments
         self._quarantine = Quarantine(self._catalogue, self._staff)
+        self._inbox = Inbox(self._supervisor, self._catalogue.deployments, self._timers, self)
         self._load_reports = LoadReports(config, self._catalogue, self._trials, self._workers, self._timers)
         self._reloads = ReloadRequests()
         self._terminal = Terminal()
@@ -127,7 +125,7 @@ class Manager:
         self._is_snapshot_due = False
         self._stop_signals = 0
         self._final_code = ExitCode.CLEAN
-        self._ending = Ending(supervision.stop_grace_s, self._supervisor, self._timers, self._send)
+        self._ending = Ending(supervision.stop_grace_s, self._supervisor, self._timers, self.send)
         self._readable: set[int] = set()
 
     def __enter__(self) -> Self:
@@ -313,7 +311,7 @@ class Manager:
             if child_id == BY_SIGNAL:
                 tell_outcome(answer)
             elif front is not None:
-                contain("manager.answer", child_id, self._send, front, answer)
+                contain("manager.answer", child_id, self.send, front, answer)
 
     def _reload(self, child_id: str, request_id: int) -> None:
         if not self._reloads:
@@ -331,34 +329,14 @@ class Manager:
         self._catalogue.deployments.trial_ended(handle, error_name, reason, detail)
 
     def _take_messages(self) -> None:
-        while (received := self._control.receive()) is not None:
-            name = received[0].decode(errors="replace")
-            contain("manager.message", name, self._take_payload, name, received[1])
+        self._inbox.take(self._control)
 
-    def _take_payload(self, name: str, payload: bytes) -> None:
-        message = decode_to_manager(payload)
-        if isinstance(message, (Heartbeat, Hello)):
-            name = message.child_id
-        child = self._supervisor.find(name)
-        if isinstance(message, Hello):
-            is_followed = contain("manager.message", name, self._greet, message)
-        elif isinstance(message, Heartbeat):
-            is_followed = child is None or contain("manager.message", name, self._beat, child, message)
-        else:
-            is_followed = child is None or contain(
-                "manager.message", name, self._take_message, child, message
-            )
-        if is_followed:
-            return
-        if child is not None:
-            make_up_for(child, message, self._catalogue.deployments, self._send)
-        elif isinstance(message, Hello):  # Of a REST front, which its arbiter has started.
-            self._timers.call_after(_GREET_AGAIN_S, partial(self._greet, message))
-
-    def _beat(self, child: Child, message: Heartbeat) -> None:
+    def beat(self, child: Child, message: Heartbeat) -> None:
+        """A child says how it is."""
         self._supervisor.beat(child, message.progress, message.in_flight, message.oldest_run_s)
 
-    def _take_message(self, child: Child, message: object) -> None:
+    def take_message(self, child: Child, message: object) -> None:
+        """Hand what a child says to the part that it is for."""
         match message:
             case Ready(detail=detail):
                 self._child_ready(child, detail)
@@ -373,7 +351,7 @@ class Manager:
                 self._load_reports.take_stage(child, handle, stage)
             case ProbeDone():
                 self._trials.done(child, message)
-                self._send(child, Drain(0))  # Heard; it may end.
+                self.send(child, Drain(0))  # Heard; it may end.
             case _:
                 self._take_front_message(child, message)
 
@@ -399,7 +377,8 @@ class Manager:
                     "event=unexpected_message child=%s type=%s", child.child_id, type(message).__name__
                 )
 
-    def _greet(self, hello: Hello) -> None:
+    def greet(self, hello: Hello) -> None:
+        """Welcome a child that says that it is there."""
         if hello.protocol != PROTOCOL_VERSION:
             self.cannot_boot(
                 f"{hello.child_id} speaks protocol {hello.protocol}, the manager {PROTOCOL_VERSION}; "
@@ -417,7 +396,7 @@ class Manager:
             if self._phase in STOPPING:
                 self._ending.greeted(child, self._fronts)
         else:
-            self._send(child, Welcome(-1, 0))
+            self.send(child, Welcome(-1, 0))
 
     def _child_ready(self, child: Child, detail: str) -> None:
         if child.state is not ChildState.BOOTING:
@@ -431,7 +410,8 @@ class Manager:
                 self._is_snapshot_due = True
                 self._catalogue.deployments.worker_ready(child.child_id, seat.device, seat.tenant)
 
-    def _send(self, child: Child, message: ToChild) -> None:
+    def send(self, child: Child, message: ToChild) -> None:
+        """Send a message to a child."""
         self._control.send(child.child_id.encode(), encode(message))
 
     def child_exited(self, child: Child, reason: str) -> None:

@@ -216,7 +216,7 @@ class Workers:
                 message.version,
                 child.child_id,
             )
-            child.signal(signal.SIGKILL)
+            child.end("a load that was not tried held up others")
 
     def _check_load(self, child: Child, message: LoadModel) -> None:
         watch = self.watch

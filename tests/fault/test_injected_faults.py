@@ -117,8 +117,8 @@ WORKER = [
 ]
 MANAGER = [
     Fault("manager.manager:Manager._take_messages"),
-    Fault("manager.manager:Manager._take_message", action="version"),
-    Fault("manager.manager:Manager._beat"),
+    Fault("manager.manager:Manager.take_message", action="version"),
+    Fault("manager.manager:Manager.beat"),
     Fault("manager.manager:Manager._snapshot", action="version"),
     Fault("manager.manager:Manager._launch_probe", action="version"),
     Fault("manager.manager:Manager.child_exited", action="version"),

@@ -21,7 +21,7 @@ from .world import World, installed_clock, model, put
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ovms_mp.manager.deployments import Deployment
+    from ovms_mp.manager.deployment import Deployment
 
     from .fakes import Clock
 

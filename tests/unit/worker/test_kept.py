@@ -17,13 +17,12 @@ import pytest
 
 from ovms_mp.model.input_settings import InputSettings, InputShape
 from ovms_mp.wire.messages import LoadModel, ModelStateChanged, UnloadModel
-from tests.support.models import run_builder
 from tests.support.worker import WorkerUnderTest, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.support.models import ModelZoo
+    from tests.support.models import ModelCache, ModelZoo
 
 HANDLES = itertools.count(1)
 TAKEN = "cache=used"
@@ -37,13 +36,13 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerUnderTest
 
 
 @pytest.fixture(scope="module")
-def exact_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_builder("tests.support.build_exact_models", tmp_path_factory.mktemp("exact"))
+def exact_models(model_cache: ModelCache) -> Path:
+    return model_cache.get("tests.support.build_exact_models")
 
 
 @pytest.fixture(scope="module")
-def worker_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_builder("tests.support.build_worker_models", tmp_path_factory.mktemp("models"))
+def worker_models(model_cache: ModelCache) -> Path:
+    return model_cache.get("tests.support.build_worker_models")
 
 
 @pytest.fixture

@@ -221,7 +221,7 @@ UNSUPPORTED = "string and binary inputs are not supported yet, and this input of
         (
             "{}",
             ONE,
-            r": input 'x' is missing; exactly one of 'instances' .* and 'inputs' .*, its keys are \[\]",
+            r"input 'x' is missing; exactly one of 'instances' .* and 'inputs' .*, its keys are \[\]",
         ),
         ("{}", TWO, "inputs 'a', 'b' are missing; exactly one"),
         ('{"instances": [{}]}', ONE, r"input 'x' is missing; instances\[0\] must have exactly"),

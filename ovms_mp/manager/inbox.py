@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages of the children, from the control socket to the part of the manager that each is for."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from ovms_mp.defects import contain
+from ovms_mp.manager.mishaps import make_up_for
+from ovms_mp.wire.messages import Heartbeat, Hello, decode_to_manager
+
+if TYPE_CHECKING:
+    from ovms_mp.manager.children import Child
+    from ovms_mp.manager.deployments import Deployments
+    from ovms_mp.manager.supervisor import Supervisor
+    from ovms_mp.manager.timers import Timers
+    from ovms_mp.wire.channels import Router
+    from ovms_mp.wire.messages import ToChild
+
+_GREET_AGAIN_S = 1.0
+
+
+class Listener(Protocol):
+    """Who acts upon what children say."""
+
+    def greet(self, hello: Hello) -> None:
+        """A child says that it is there; it may be one that nobody here has started."""
+
+    def beat(self, child: Child, message: Heartbeat) -> None:
+        """A child says how it is."""
+
+    def take_message(self, child: Child, message: object) -> None:
+        """Everything else."""
+
+    def send(self, child: Child, message: ToChild) -> None:
+        """Answer."""
+
+
+class Inbox:
+    """Decodes, finds the sender, and keeps what goes wrong with one message from the others."""
+
+    def __init__(
+        self, supervisor: Supervisor, deployments: Deployments, timers: Timers, listener: Listener
+    ) -> None:
+        self._supervisor = supervisor
+        self._deployments = deployments
+        self._timers = timers
+        self._listener = listener
+
+    def take(self, control: Router) -> None:
+        """Hand over all that has come."""
+        while (received := control.receive()) is not None:
+            name = received[0].decode(errors="replace")
+            contain("manager.message", name, self._take_payload, name, received[1])
+
+    def _take_payload(self, name: str, payload: bytes) -> None:
+        message = decode_to_manager(payload)
+        if isinstance(message, (Heartbeat, Hello)):
+            name = message.child_id
+        child = self._supervisor.find(name)
+        listener = self._listener
+        if isinstance(message, Hello):
+            is_followed = contain("manager.message", name, listener.greet, message)
+        elif child is None:
+            return
+        elif isinstance(message, Heartbeat):
+            is_followed = contain("manager.message", name, listener.beat, child, message)
+        else:
+            is_followed = contain("manager.message", name, listener.take_message, child, message)
+        if is_followed:
+            return
+        if child is not None:
+            make_up_for(child, message, self._deployments, listener.send)
+        elif isinstance(message, Hello):  # Of a REST front, which its arbiter has started.
+            self._timers.call_after(_GREET_AGAIN_S, partial(listener.greet, message))
