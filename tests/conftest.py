@@ -125,13 +125,14 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     assert_nothing_left(before, count_descriptors=True)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes long comes first and what wants quiet last; tests that share a server stay in one process.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests that share a server stay in one process."""
+    item.add_marker(pytest.mark.xdist_group(_group(item)))
 
-    After pytest-randomly, whose order remains otherwise.
-    """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first and what wants quiet last; after pytest-randomly, whose order remains otherwise."""
     items.sort(key=_rank)
 
 
