@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -29,6 +30,16 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change 
 
 def tiny(zoo: ModelZoo) -> list[str]:
     return ["model", "--model_name", "tiny", "--model_path", str(zoo.base_path("tiny"))]
+
+
+def two(zoo: ModelZoo, directory: Path) -> list[str]:
+    """Of several versions each is tried before it is loaded."""
+    config = directory / "config.json"
+    entries = [
+        {"config": {"name": name, "base_path": str(zoo.base_path("tiny"))}} for name in ("tiny", "other")
+    ]
+    config.write_text(json.dumps({"model_config_list": entries}))
+    return ["config", "--config_path", str(config)]
 
 
 def assert_serves(server: Server, name: str = "tiny") -> None:
@@ -103,9 +114,9 @@ def test_what_lies_in_the_working_directory_is_found_by_relative_paths_and_never
 
 
 @needs_root
-def test_it_serves_where_nothing_is_writable(zoo: ModelZoo, log_path: Path) -> None:
+def test_it_serves_where_nothing_is_writable(zoo: ModelZoo, tmp_path: Path, log_path: Path) -> None:
     """A read-only root, /tmp and /dev/shm: without a cache, with one notice."""
-    with Server(tiny(zoo), log_path, rest_workers=2, place=["--read-only"]) as server:
+    with Server(two(zoo, tmp_path), log_path, rest_workers=2, place=["--read-only"]) as server:
         assert_serves(server)
     log = server.log()
     assert log.count("event=no_cache") == 1
@@ -116,12 +127,13 @@ def test_directories_of_killed_servers_are_swept(zoo: ModelZoo, tmp_path: Path, 
     """Killed while a trial runs, so that there is one; also of one that was process 1, which lives for ever."""
     environment = {"TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "tmp").mkdir()
-    server = Server(tiny(zoo), log_path, environment)
+    arguments = two(zoo, tmp_path)
+    server = Server(arguments, log_path, environment)
     server.launch()
     (left,) = eventually(lambda: list((tmp_path / "tmp").iterdir()), NOTICED_S, "a cache directory")
     server.destroy()
     left = left.rename(left.with_name(left.name.replace(str(server.process.pid), "1", 1)))
-    with Server(tiny(zoo), log_path, environment) as server:
+    with Server(arguments, log_path, environment) as server:
         assert_serves(server)
         assert not left.exists()
     assert list((tmp_path / "tmp").iterdir()) == []
