@@ -122,7 +122,7 @@ MANAGER = [
     Fault("manager.manager:Manager._snapshot", action="version"),
     Fault("manager.manager:Manager._launch_probe", action="version"),
     Fault("manager.manager:Manager.child_exited", action="version"),
-    Fault("manager.manager:decode_to_manager"),
+    Fault("manager.inbox:decode_to_manager"),
     Fault("manager.snapshots:encode", action="version"),
     Fault("manager.supervisor:Supervisor.check_liveness"),
     Fault("manager.supervisor:Supervisor._check_child"),
