@@ -125,14 +125,11 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     assert_nothing_left(before, count_descriptors=True)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes long comes first and what wants quiet last; tests that share a server stay in one process.
-
-    After pytest-randomly, whose order remains otherwise.
-    """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=_rank)
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, and those that want quiet last; else the order of pytest-randomly remains."""
+    quiet = {item.path for item in items if item.get_closest_marker("quiet") is not None}
+    items.sort(key=lambda item: (item.path in quiet, not _is_process_test(item)))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -148,23 +145,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     with turn(cache.mkdir("turns"), alone=item.get_closest_marker("quiet") is not None):
         return (yield)
-
-
-def _group(item: pytest.Item) -> str:
-    """Tests of one group run in one process, one after the other."""
-    if not _is_process_test(item):
-        return str(item.path)
-    assert isinstance(item, pytest.Function)
-    fixtures = item._fixtureinfo.name2fixturedefs
-    if "shared_server" in fixtures:
-        return "shared_server"
-    if any(definitions[-1].scope == "module" for definitions in fixtures.values()):
-        return str(item.path)
-    return item.nodeid
-
-
-def _rank(item: pytest.Item) -> tuple[bool, bool]:
-    return item.get_closest_marker("quiet") is not None, not _is_process_test(item)
 
 
 def _is_process_test(item: pytest.Item) -> bool:

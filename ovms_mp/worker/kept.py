@@ -206,7 +206,8 @@ class Entry:
         try:
             if self._refused.exists():
                 return None
-            self._root.mkdir(parents=True, exist_ok=True)
+            # No parents: a private directory that was removed with its server must not come back.
+            self._root.mkdir(exist_ok=True)
             if path.exists():
                 descriptor = _lock(path)
                 if descriptor is None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -34,6 +35,16 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change 
 
 def tiny(zoo: ModelZoo) -> list[str]:
     return ["model", "--model_name", "tiny", "--model_path", str(zoo.base_path("tiny"))]
+
+
+def two(zoo: ModelZoo, directory: Path) -> list[str]:
+    """Of several versions each is tried before it is loaded."""
+    config = directory / "config.json"
+    entries = [
+        {"config": {"name": name, "base_path": str(zoo.base_path("tiny"))}} for name in ("tiny", "other")
+    ]
+    config.write_text(json.dumps({"model_config_list": entries}))
+    return ["config", "--config_path", str(config)]
 
 
 def assert_serves(server: Server, name: str = "tiny") -> None:
@@ -108,9 +119,9 @@ def test_what_lies_in_the_working_directory_is_found_by_relative_paths_and_never
 
 
 @needs_root
-def test_it_serves_where_nothing_is_writable(zoo: ModelZoo, log_path: Path) -> None:
+def test_it_serves_where_nothing_is_writable(zoo: ModelZoo, tmp_path: Path, log_path: Path) -> None:
     """A read-only root, /tmp and /dev/shm: without a cache, with one notice."""
-    with Server(tiny(zoo), log_path, rest_workers=2, place=["--read-only"]) as server:
+    with Server(two(zoo, tmp_path), log_path, rest_workers=2, place=["--read-only"]) as server:
         assert_serves(server)
     log = server.log()
     assert log.count("event=no_cache") == 1
@@ -125,10 +136,13 @@ def temporary() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-def test_directories_of_killed_servers_are_swept(zoo: ModelZoo, temporary: Path, log_path: Path) -> None:
+def test_directories_of_killed_servers_are_swept(
+    zoo: ModelZoo, temporary: Path, tmp_path: Path, log_path: Path
+) -> None:
     """Killed while a trial runs, so that there are all; also of one that was process 1, which lives for ever."""
     environment = {"TMPDIR": str(temporary)}
-    server = Server(tiny(zoo), log_path, environment)
+    arguments = two(zoo, tmp_path)  # One alone has no trial.
+    server = Server(arguments, log_path, environment)
     server.launch()
     try:
         eventually(lambda: len(list(temporary.iterdir())) == 2, NOTICED_S, "one for caches, one for sockets")
@@ -138,7 +152,7 @@ def test_directories_of_killed_servers_are_swept(zoo: ModelZoo, temporary: Path,
         path.rename(path.with_name(path.name.replace(str(server.process.pid), "1", 1)))
         for path in temporary.iterdir()
     ]
-    with Server(tiny(zoo), log_path, environment) as server:
+    with Server(arguments, log_path, environment) as server:
         assert_serves(server)
         assert len(left) == 2
         assert not any(path.exists() for path in left)

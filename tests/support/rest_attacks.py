@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tests.support.waiting import eventually
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -111,10 +113,9 @@ class Client:
             self._took_ms.append((time.perf_counter() - started) * 1e3)
         connection.close()
 
-    @property
-    def answers(self) -> int:
-        """So many so far."""
-        return len(self._took_ms)
+    def wait_for_answers(self, count: int = 100) -> None:
+        """Wait until it has had so many in all."""
+        eventually(lambda: len(self._took_ms) >= count, TIMEOUT_S, f"{count} answers")
 
     def p99_ms(self) -> float:
         """Of all requests, also failed ones."""
