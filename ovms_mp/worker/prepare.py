@@ -41,7 +41,7 @@ _FRONT_ENDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         ".onnx": ("onnx", "ONNX"),
         ".tflite": ("tflite", "TensorFlow Lite"),
-        ".xml": ("ir", "OpenVINO IR (of version 10 or later)"),
+        ".xml": ("ir", "OpenVINO IR"),
     }
 )
 """OpenVINO's front end, and people's name of the format, by suffix; those that look at a file without a word."""

@@ -59,13 +59,14 @@ class Terminal:
         self.process.wait(30)
 
     def lines(self) -> list[str]:
-        """All that stands on it, without the times."""
+        """All that stands on it, without the times, and without reports of loads that last on a busy machine."""
         try:
             while octets := os.read(self._controller, 65536):
                 self._text += octets.decode()
         except OSError:
             pass  # Nothing more for now, or for ever.
-        return [re.sub(r"^(\^C)?\d\d:\d\d:\d\d ", "", line) for line in self._text.splitlines()]
+        lines = [re.sub(r"^(\^C)?\d\d:\d\d:\d\d ", "", line) for line in self._text.splitlines()]
+        return [line for line in lines if not line.startswith("Loading ")]
 
     def wait_for(self, beginning: str) -> None:
         eventually(lambda: any(line.startswith(beginning) for line in self.lines()), READY_S, beginning)
