@@ -2,8 +2,10 @@
 """``python -m ovms_mp``: what the ``ovms_mp`` command runs, too."""
 
 import os
-import signal
 import sys
+
+_INTERRUPTED = 128 + 2
+"""By SIGINT, as a shell has it. Not from ``signal``: that imports others before the path is known to be safe."""
 
 
 def _is_working_directory(entry: str) -> bool:
@@ -21,8 +23,8 @@ def main() -> int:
 
         return run()
     except KeyboardInterrupt:
-        # Before the server takes signals itself, or in a command that does not; as a shell has it.
-        return 128 + signal.SIGINT
+        # Before the server takes signals itself, or in a command that does not.
+        return _INTERRUPTED
 
 
 if __name__ == "__main__":
