@@ -26,7 +26,7 @@ LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR")
 FORMATS = ("AUTO", "EVENTS", "SHORT")
 """Of stderr: short on a terminal, else events; always one of them."""
 
-_AUDIENCE, _PEOPLE, _EVERYBODY = "audience", "people", "everybody"
+_AUDIENCE, _PEOPLE, _EVERYBODY, _LOG_READERS = "audience", "people", "everybody", "log readers"
 LONGEST_MESSAGE = 4096
 """Characters of a record's text, without its traceback."""
 LONGEST_TRACEBACK = 16384
@@ -100,9 +100,14 @@ class ShortFormatter(LineFormatter):
         return f"{self.formatTime(record, '%H:%M:%S')} {level}"
 
 
-def tell_people(log: logging.Logger, form: str, *arguments: object) -> None:
+def tell_people(log: logging.Logger, form: str, *arguments: object, level: int = logging.INFO) -> None:
     """Log a line that a terminal shows; where the log has events, one of them says the same."""
-    log.info(form, *arguments, extra={_AUDIENCE: _PEOPLE})
+    log.log(level, form, *arguments, extra={_AUDIENCE: _PEOPLE})
+
+
+def tell_log_readers(log: logging.Logger, level: int, form: str, *arguments: object) -> None:
+    """Log an event that a terminal does not show, however severe it is, as another line tells people the same."""
+    log.log(level, form, *arguments, extra={_AUDIENCE: _LOG_READERS})
 
 
 def tell_everybody(log: logging.Logger, level: int, form: str, *arguments: object) -> None:
@@ -134,7 +139,8 @@ class ServerLog(logging.Handler):
         line = b"" if audience == _PEOPLE else self._encoded(record)
         for index, sink in enumerate(self._sinks):
             if index == 0 and self._terminal is not None:
-                is_wanted = bool(audience) or record.levelno >= logging.WARNING
+                is_for_people = bool(audience) or record.levelno >= logging.WARNING
+                is_wanted = is_for_people and audience != _LOG_READERS
                 self._write(sink, _encode(self._terminal.format(record)) if is_wanted else b"")
             else:
                 self._write(sink, line)

@@ -68,6 +68,7 @@ class _Version(msgspec.Struct, frozen=True):
 class _Model(msgspec.Struct, frozen=True):
     default_version: int = 0
     versions: tuple[_Version, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class _Status(msgspec.Struct, frozen=True):
@@ -257,6 +258,7 @@ def status_text(document: bytes) -> str:
             lines.append(row)
             lines += [f"    {line}" for line in version.detail.splitlines()]
             lines += [f"    ! {line}" for line in version.error_message.splitlines()]
+        lines += [f"  ! {note}" for note in model.notes]
     if not status.models:
         lines += ["", "no models"]
     return "\n".join(lines).strip("\n")
@@ -279,7 +281,8 @@ def _version_row(version: _Version) -> tuple[str, ...]:
     cells = []
     if version.workers:
         workers = f"{version.workers} worker{'s' if version.workers > 1 else ''}"
-        cells = [workers, f"{version.nireq} infer requests each"]
+        requests = f"{version.nireq} infer request{'s' if version.nireq != 1 else ''}"
+        cells = [workers, f"{requests} each" if version.workers > 1 else requests]
     if version.is_failed and version.is_being_loaded:
         cells.append("being tried again")
     elif version.is_being_loaded and version.workers:

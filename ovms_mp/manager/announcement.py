@@ -2,7 +2,8 @@
 """What the log says when the doors open, and when it changes whether anything is served at all.
 
 Two forms: the line that scripts of OVMS users wait for, which names only models that are served or on their way; and
-one for people, which says what is served, what is not and why, and where to ask.
+one for people, which says what is served, what is not and why, and where to ask. What fails later is told to people by
+a line of its own, once for each reason, however often it is tried again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _MOST_NAMED = 10
 _SHOWN_FOR_ALL = "0.0.0.0"
 """Every address, as people and links know it; those of IPv6 are meant, too, where the machine has it."""
 _COMING = (State.START, State.LOADING)
+_STILL_LOADING, _NO_VERSION = "(still loading)", "(it has no version)"
 
 
 class Announcement:
@@ -37,6 +39,7 @@ class Announcement:
         self._was_serving: bool | None = None
         self._loaded: list[tuple[str, str]] = []
         self._has_told_scripts = False
+        self._told_missing: frozenset[str] = frozenset()
 
     def loaded(self, version: str, detail: str) -> None:
         """Say that a version begins to be served; those of the start are one line together, when the doors open.
@@ -71,10 +74,19 @@ class Announcement:
             self._has_told_scripts = True
             self._tell_scripts(names)
         serving = _serving(models)
-        if self._was_serving is bool(serving):
+        missing = _missing(models, notes)
+        reasons = [text for text in missing if not text.endswith((_STILL_LOADING, _NO_VERSION))]
+        former, self._told_missing = self._told_missing, frozenset(reasons)
+        level = logging.ERROR if any(map(_has_failed, models)) else logging.WARNING
+        is_change = self._was_serving is not bool(serving)
+        # Where only errors are logged, the line that says what is ready is not.
+        if not is_change or (serving and not _log.isEnabledFor(logging.INFO)):
+            news = [text for text in reasons if text not in former]
+            if news:
+                tell_people(_log, "Not serving %s", _some(news), level=level)
+        if not is_change:
             return
         self._was_serving = bool(serving)
-        missing = _missing(models, notes)
         if serving:
             without = f"; not serving {_some(missing)}" if missing else ""
             text = f"Ready: {self._addresses()}  serving {_some(serving)}{without}"
@@ -82,7 +94,7 @@ class Announcement:
             tell_people(_log, "%s", self._example(serving[0].rpartition("/")[0]))
         else:
             text = f"Listening, but serving nothing: {_some(missing) or 'no models'}  {self._addresses()}"
-            tell_everybody(_log, logging.WARNING, "%s", text)
+            tell_everybody(_log, level, "%s", text)
 
     def _tell_scripts(self, names: Sequence[str]) -> None:
         text = ", ".join(repr(name) for name in names)
@@ -127,6 +139,10 @@ def _is_promising(version: VersionRecord) -> bool:
     return state is State.AVAILABLE or (state in _COMING and not version.error_code)
 
 
+def _has_failed(model: ModelRecord) -> bool:
+    return any(version.error_code for version in model.versions)
+
+
 def _serving(models: Sequence[ModelRecord]) -> list[str]:
     return [
         f"{model.name}/{version.version}"
@@ -145,9 +161,10 @@ def _missing(models: Sequence[ModelRecord], notes: Mapping[str, Sequence[str]]) 
         loading = [version for version in model.versions if _is_promising(version)]
         if not failed and not any(version.state == State.AVAILABLE for version in loading):
             if loading:
-                found.append(f"{model.name} (still loading)")
+                found.append(f"{model.name} {_STILL_LOADING}")
             else:
-                found.append(f"{model.name} ({'; '.join(notes.get(model.name, ())) or 'it has no version'})")
+                reason = "; ".join(notes.get(model.name, ()))
+                found.append(f"{model.name} ({reason})" if reason else f"{model.name} {_NO_VERSION}")
     return found
 
 

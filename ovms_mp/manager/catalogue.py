@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
 from ovms_mp.errors import Code, DeviceUnavailable, ModelLoadFailed, ModelTooLarge, WorkerLost
+from ovms_mp.log import tell_log_readers
 from ovms_mp.manager.client_text import without_paths
 from ovms_mp.manager.deployment import Phase, endpoints_of, first_line, settings_of
 from ovms_mp.manager.deployments import Deployments
@@ -369,10 +370,16 @@ class Catalogue:
         entry.failed_files = deployment.files.fingerprint
         if entry.serving is None and entry.coming is None:
             entry.status = entry.status.failed(shown)
-        elif entry.serving is not None:
-            entry.note = f"loading it anew failed, what was loaded before goes on serving: {shown}"
+        # Of what is not served the announcement tells people, and once of what fails again as before.
+        level_form = (logging.ERROR, "event=load_failed %s retry_in_s=%g reason=%s")
+        note = f"loading it anew failed, what was loaded before goes on serving: {shown}"
+        if entry.serving is None or entry.note == note:
+            tell_log_readers(_log, *level_form, deployment.title, delay_s, reason)
+        else:
+            _log.log(*level_form, deployment.title, delay_s, reason)
+        if entry.serving is not None:
+            entry.note = note
         self.last_failure = error
-        _log.error("event=load_failed %s retry_in_s=%g reason=%s", deployment.title, delay_s, reason)
         self._note_change()
         self.on_outdated()
 

@@ -83,6 +83,7 @@ class Child:
         status: Once it has ended, its exit code, or minus the signal; None if unknown.
         killed_for: Why the server ended it; empty where it did not.
         is_dismissed: The server ended it because it is not needed any more, not because of what it did.
+        was_drained: The server asked it to end.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Child:
     status: int | None = None
     killed_for: str = ""
     is_dismissed: bool = False
+    was_drained: bool = False
 
     @property
     def was_ready(self) -> bool:
@@ -124,6 +126,7 @@ class Child:
         if state not in _NEXT[self.state]:
             raise ValueError(f"{self.child_id}: {self.state.name} -> {state.name}")
         self.state = state
+        self.was_drained |= state is ChildState.DRAINING
         if state is ChildState.READY:
             self.ready_at = time.monotonic()
 

@@ -117,7 +117,9 @@ class Manager:
         self._terminal = Terminal()
         self._announcement = Announcement(config)
         self._catalogue.on_loaded = self._announcement.loaded
-        self._status = StatusSocket(self._poller, self._timers, lambda: status_document(self._snapshot()))
+        self._status = StatusSocket(
+            self._poller, self._timers, lambda: status_document(self._snapshot(), self._planning.notes())
+        )
         self._phase = Phase.LOADING
         self._started_at = time.monotonic()
         self._exit_code: int | None = None

@@ -42,7 +42,7 @@ class Planning:
         self._is_asked = False
         self.is_due = True
         self.is_changed = False
-        """Whether fronts have not heard of :attr:`config_refusal`."""
+        """Whether fronts have not heard of :attr:`config_refusal`, or people of :meth:`notes`."""
 
     def open(self, poller: Poller) -> None:
         """Have hints wake the loop."""
@@ -136,6 +136,8 @@ class Planning:
         self._staff.adjust(self._catalogue.devices(), self._catalogue.devices_in_use())
 
     def _rescan(self, epoch: int, is_asked: bool) -> None:
+        before = self._repository.notes()
         retry_at = self._catalogue.rescan(self._repository, epoch, is_asked=is_asked)
+        self.is_changed |= self._repository.notes() != before
         if retry_at is not None:
             self._timers.call_at(retry_at, self.ask)

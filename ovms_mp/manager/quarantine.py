@@ -111,8 +111,8 @@ class Quarantine:
 
     def worker_exited(self, child: Child, seat: Seat | None, reason: str) -> None:
         """A worker has been reaped: tell everybody in whose books it is. Its seat is None if that was given up."""
-        was_leaving = seat is not None and seat.is_leaving
-        self._deployments.worker_lost(child.child_id, "" if was_leaving else reason)
+        was_asked = child.was_drained or (seat is not None and seat.is_leaving)
+        self._deployments.worker_lost(child.child_id, "" if was_asked else reason)
         if seat is not None:
             self._note_death(child, seat, reason)
         self._staff.worker_exited(child)

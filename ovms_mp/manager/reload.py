@@ -17,7 +17,7 @@ from ovms_mp.config_file import MAX_BYTES, read_config_file
 from ovms_mp.defects import report
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, ConfigError
 from ovms_mp.files import read_regular
-from ovms_mp.log import tell_everybody
+from ovms_mp.log import tell_everybody, tell_people
 from ovms_mp.wire.messages import ConfigReloaded
 from ovms_mp.wire.records import ConfigRefusal, ErrorRecord, bounded_text
 
@@ -96,6 +96,8 @@ class ConfigFile:
         for notice in document.notices:
             _log.warning("event=configuration %s", notice)
         _log.info("event=config_read path=%s models=%d", self.path, len(document.models))
+        count = len(document.models)
+        tell_people(_log, "Read %s: %d %s", self.path, count, "model" if count == 1 else "models")
         return document, None
 
     def _read(self) -> ConfigDocument:

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ovms_mp.log import tell_everybody
+from ovms_mp.log import tell_everybody, tell_log_readers
 from ovms_mp.storage.formats import shown
 from ovms_mp.storage.local import list_versions
 from ovms_mp.storage.mounts import Ground
@@ -94,6 +94,11 @@ class Reach:
             footing.versions = listing.versions
             footing.ground = _ground(config.base_path) if listing.versions else None
         return listing
+
+    def has_seen_versions(self, config: ModelConfig) -> bool:
+        """Whether there were versions when the base path could last be looked at."""
+        footing = self._footings.get(config.name)
+        return footing is not None and bool(footing.versions)
 
     def forget(self, name: str) -> None:
         """A model is not configured any more."""
@@ -248,7 +253,10 @@ class Repository:
 
     def _tell(self, config: ModelConfig, listing: Listing) -> None:
         """Log what is odd about a base path, once."""
-        texts = {f"{name}: {problem}" for name, problem in listing.problems.items()}
+        own = (shown(str(config.base_path)), shown(config.base_path.name))
+        texts = {
+            problem if name in own else f"{name}: {problem}" for name, problem in listing.problems.items()
+        }
         if not listing.exists:
             texts = {"does not exist; waiting for it"}
         elif (
@@ -258,10 +266,19 @@ class Repository:
         ):
             texts.add("holds no version to serve; waiting for one, e.g. 1/model.xml with 1/model.bin")
         former = self._told.get(config.name, frozenset())
-        kept = "" if listing.is_reachable else "; what is loaded goes on serving"
+        may_serve = not listing.is_reachable and self._reach.has_seen_versions(config)
+        kept = "; what is loaded goes on serving" if may_serve else ""
         for text in sorted(texts - former):
-            _log.warning(
-                "event=repository model=%s base_path=%s %s%s", config.name, config.base_path, text, kept
+            arguments = (
+                "event=repository model=%s base_path=%s %s%s",
+                config.name,
+                config.base_path,
+                text,
+                kept,
             )
+            if listing.versions or may_serve:
+                _log.warning(*arguments)
+            else:  # The announcement tells people, as nothing is served.
+                tell_log_readers(_log, logging.WARNING, *arguments)
         self._told[config.name] = frozenset(texts)
         self._told_of[config.name] = config.base_path

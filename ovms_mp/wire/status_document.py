@@ -16,6 +16,8 @@ from ovms_mp import __version__
 from ovms_mp.model.status import State
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ovms_mp.wire.messages import RoutingSnapshot
     from ovms_mp.wire.records import ConfigRefusal, ModelRecord, VersionRecord
 
@@ -27,8 +29,14 @@ def status_address(pid: int, port: int, rest_port: int) -> str:
     return f"\0{ADDRESS_PREFIX}-{pid}-{port}-{rest_port}"
 
 
-def status_document(snapshot: RoutingSnapshot) -> bytes:
-    """The document of one moment, as indented JSON."""
+def status_document(snapshot: RoutingSnapshot, notes: Mapping[str, Sequence[str]] | None = None) -> bytes:
+    """The document of one moment, as indented JSON.
+
+    Args:
+        snapshot: What is served.
+        notes: What is odd about models' base paths, by name. They are not for clients, as they hold paths.
+    """
+    notes = notes or {}
     now_ns = time.monotonic_ns()
     document = {
         "server": {"version": __version__, "is_draining": snapshot.is_draining},
@@ -38,7 +46,7 @@ def status_document(snapshot: RoutingSnapshot) -> bytes:
             {"name": worker.name, "device": worker.device, "pid": worker.pid, "cores": worker.cores}
             for worker in snapshot.workers
         ],
-        "models": {model.name: _model(model, now_ns) for model in snapshot.models},
+        "models": {model.name: _model(model, notes.get(model.name, ()), now_ns) for model in snapshot.models},
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
@@ -55,11 +63,12 @@ def _configuration(refusal: ConfigRefusal | None) -> dict[str, Any] | None:
     }
 
 
-def _model(model: ModelRecord, now_ns: int) -> dict[str, Any]:
+def _model(model: ModelRecord, notes: Sequence[str], now_ns: int) -> dict[str, Any]:
     versions = sorted(model.versions, key=lambda version: version.version)
     return {
         "default_version": model.default_version,
         "versions": [_version(version, now_ns) for version in versions],
+        "notes": notes,
     }
 
 

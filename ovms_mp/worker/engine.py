@@ -53,6 +53,16 @@ def create_core(engine: EngineSpec) -> ov.Core:
     return core
 
 
+def tell_missing_devices(core: ov.Core, device: str) -> None:
+    """Log which of AUTO's candidates are not there; once for a process, as trials and loads only repeat it."""
+    try:
+        notice = candidates(device, tuple(core.available_devices)).notice
+    except DeviceUnavailable:
+        return  # Each load says so.
+    if notice:
+        _log.warning("event=device_missing %s", notice)
+
+
 def engine_text(error: BaseException) -> str:
     """What OpenVINO said, without its source lines, on one line."""
     lines = [line.strip() for line in str(error).splitlines()]
@@ -83,8 +93,6 @@ def compile_for(
     """
     begin_stage(COMPILING)
     chosen = candidates(device, tuple(core.available_devices))
-    if chosen.notice:
-        _log.warning("event=device_missing notice=%r", chosen.notice)
     first_failure: RuntimeError | None = None
     for candidate in chosen.devices:
         try:

@@ -35,10 +35,11 @@ def _serve(spec: WorkerSpec, control: ControlLink) -> None:
     control.say_hello()
     # Imported after the hello, so that the manager knows this process while the engine's libraries are being
     # read; and after the cores were taken, as those libraries make threads and count cores.
-    from ovms_mp.worker.engine import create_core
+    from ovms_mp.worker.engine import create_core, tell_missing_devices
     from ovms_mp.worker.loop import WorkerLoop
 
     core = create_core(spec.engine)
+    tell_missing_devices(core, spec.device)
     # PERF: what has been imported stays for ever; a collection after an unload need not walk it (48 ms, then 0).
     gc.freeze()
     with Router(spec.data_endpoint) as data:

@@ -29,11 +29,16 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=90, check=False)
 
 
+def without_progress(stderr: str) -> str:
+    """A start that takes more than five seconds on a busy machine is told of."""
+    return "".join(line for line in stderr.splitlines(keepends=True) if ", still starting (" not in line)
+
+
 def test_demo_once_asks_both_protocols_and_leaves() -> None:
     """It offers no request to a server that is gone."""
     done = run("--once", "--port", "0", "--rest_port", "0")
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, without_progress(done.stderr)) == (0, "")
     _, labels = digits.load_held_out()
     label = int(labels[SURE_DIGIT])
     lines = done.stdout.splitlines()
@@ -63,7 +68,7 @@ def test_demo_serves_this_machine_only_until_ctrl_c(tmp_path: Path) -> None:
     finally:
         demo.kill()
         demo.wait()
-    assert err.read_text() == ""
+    assert without_progress(err.read_text()) == ""
     assert out.read_text().rstrip().endswith(f"REST http://127.0.0.1:{rest_port}  gRPC 127.0.0.1:{port}")
 
 

@@ -278,7 +278,8 @@ def changing(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def configured_server(config: Path, log_path: Path) -> Server:
-    return Server(["config", "--config_path", str(config), "--rest_bind_address", "[::1]"], log_path)
+    arguments = ["config", "--config_path", str(config), "--rest_bind_address", "[::1]"]
+    return Server(arguments, log_path, is_patient=False)
 
 
 def configuration(zoo: ModelZoo, *names: str, broken: Path | None = None, device: str = "CPU") -> str:

@@ -59,13 +59,14 @@ class Terminal:
         self.process.wait(30)
 
     def lines(self) -> list[str]:
-        """All that stands on it, without the times."""
+        """All that stands on it, without the times, and without reports of loads that last on a busy machine."""
         try:
             while octets := os.read(self._controller, 65536):
                 self._text += octets.decode()
         except OSError:
             pass  # Nothing more for now, or for ever.
-        return [re.sub(r"^(\^C)?\d\d:\d\d:\d\d ", "", line) for line in self._text.splitlines()]
+        lines = [re.sub(r"^(\^C)?\d\d:\d\d:\d\d ", "", line) for line in self._text.splitlines()]
+        return [line for line in lines if not line.startswith("Loading ")]
 
     def wait_for(self, beginning: str) -> None:
         eventually(lambda: any(line.startswith(beginning) for line in self.lines()), READY_S, beginning)
@@ -104,6 +105,97 @@ def test_a_start_is_five_lines_and_a_stop_two(names: list[str], zoo: ModelZoo, t
         terminal.type(CTRL_C)
         assert terminal.process.wait(30) == 0
         assert [line.split(" ")[0] for line in terminal.lines()[5:]] == ["Stopping", "Stopped"]
+
+
+def on_free_ports(*arguments: str) -> list[str]:
+    port, rest_port = free_ports(2)
+    return ["model", "--model_name", "m", *arguments, "--port", str(port), "--rest_port", str(rest_port)]
+
+
+def test_a_path_that_does_not_exist_is_one_line(zoo: ModelZoo, tmp_path: Path) -> None:
+    base_path = tmp_path / "typo"
+    with Terminal(*on_free_ports("--model_path", str(base_path))) as terminal:
+        terminal.wait_for("warning: Listening, but serving nothing: m (")
+        assert len(terminal.lines()) == 3
+        base_path.symlink_to(zoo.base_path("tiny"))
+        terminal.wait_for("Ask: ")
+        base_path.unlink()
+        eventually(lambda: len(terminal.lines()) == 7, READY_S, "that it is gone")
+        assert terminal.lines()[-1] == terminal.lines()[2]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        (
+            "model.onnx",
+            b"\x08\x09\x12\x10ab",
+            "1/model.onnx: it is no ONNX model, or only a part of one (6 bytes)",
+        ),
+        ("model.onnx", b"", "1/model.onnx: it is no ONNX model, or only a part of one (0 bytes)"),
+        ("model.tflite", b"hello world", "it is no TensorFlow Lite model"),
+        ("model.xml", b"hello world", "it is no OpenVINO IR"),
+    ],
+)
+def test_a_file_that_is_no_model_is_one_line_of_ours(
+    file: str, content: bytes, reason: str, tmp_path: Path
+) -> None:
+    """And it is tried again without another; the engine prints nothing."""
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / file).write_bytes(content)
+    (tmp_path / "1" / "model.bin").write_bytes(b"")
+    log = tmp_path / "log"
+    with Terminal(*on_free_ports("--model_path", str(tmp_path), "--log_path", str(log))) as terminal:
+        terminal.wait_for("error: Listening, but serving nothing: m/1 (")
+        eventually(lambda: log.read_text().count("event=load_failed") > 1, READY_S, "the second try")
+        assert len(terminal.lines()) == 3
+        assert reason in terminal.lines()[2]
+
+
+def test_a_missing_device_is_one_line(zoo: ModelZoo) -> None:
+    path = str(zoo.base_path("tiny"))
+    with Terminal(*on_free_ports("--model_path", path, "--target_device", "GPU")) as terminal:
+        assert terminal.process.wait(60) == 3
+        assert len(terminal.lines()) == 3
+        assert terminal.lines()[2].startswith("error: event=boot_failed could not start: model=m version=1: ")
+
+
+def test_ctrl_c_while_a_model_is_being_loaded_is_a_stop(zoo: ModelZoo, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    arguments = on_free_ports("--model_path", str(zoo.base_path("tiny")), "--log_path", str(log))
+    with Terminal(*arguments) as terminal:
+        eventually(lambda: log.exists() and "event=load " in log.read_text(), READY_S, "the load")
+        terminal.type(CTRL_C)
+        assert terminal.process.wait(30) == 0
+        lines = [line for line in terminal.lines()[2:] if not line.startswith(("Loaded", "Ready", "Ask"))]
+        assert [line.split(" ")[0] for line in lines] == ["Stopping", "Stopped"]
+
+
+INTERRUPTED = """
+import os, signal, sys
+class CtrlC:
+    def find_spec(self, name, path=None, target=None):
+        if name == MODULE:
+            os.kill(os.getpid(), signal.SIGINT)
+MODULE = sys.argv.pop(1)
+sys.meta_path.insert(0, CtrlC())
+from ovms_mp.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("module", ["ovms_mp.cli", "ovms_mp.config", "ovms_mp.manager.main", "zmq"])
+def test_ctrl_c_before_anything_runs_is_no_traceback(module: str, zoo: ModelZoo) -> None:
+    arguments = on_free_ports("--model_path", str(zoo.base_path("tiny")))
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, module, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_a_second_ctrl_c_is_one_more_line(zoo: ModelZoo, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ _SAVE = re.compile(r"Save this as `([^`]+)`:\s*$")
 VOLATILE = (
     r"\d\d:\d\d:\d\d",  # The time of a log line.
     r"\d+\.\d+\.\d+",  # Versions.
-    r"\d+ infer requests each",  # By the machine's cores.
+    r"\d+ infer requests?",  # By the machine's cores.
 )
 """Patterns of what differs from run to run and from machine to machine."""
 _SPLIT = re.compile(r"(\.\.\.|" + "|".join(VOLATILE) + ")")

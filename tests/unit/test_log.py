@@ -24,6 +24,7 @@ from ovms_mp.log import (
     is_short,
     printable,
     tell_everybody,
+    tell_log_readers,
     tell_people,
 )
 from ovms_mp.log_sinks import FileSink, Sink
@@ -175,6 +176,8 @@ def test_a_terminal_gets_what_people_want_to_see_and_the_file_every_event() -> N
         log.warning("event=odd")
         tell_people(log, "Loaded %s", "lin/1")
         tell_everybody(log, logging.INFO, "Ready: %s", "here\x1b")
+        tell_log_readers(log, logging.ERROR, "event=load_failed %s", "lin/2")
+        tell_people(log, "Not serving %s", "lin/2", level=logging.ERROR)
     finally:
         log.removeHandler(handler)
 
@@ -182,11 +185,13 @@ def test_a_terminal_gets_what_people_want_to_see_and_the_file_every_event() -> N
         "warning: event=odd\n",
         "Loaded lin/1\n",
         "Ready: here\\x1b\n",
+        "error: Not serving lin/2\n",
     ]
     assert [PREFIX.sub("", line) for line in file.lines] == [
         "event=spawned\n",
         "event=odd\n",
         "Ready: here\\x1b\n",
+        "event=load_failed lin/2\n",
     ]
 
 

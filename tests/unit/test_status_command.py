@@ -32,7 +32,7 @@ DOCUMENT = {
                 {"version": 11, "state": "LOADING", "error_message": "cannot read\nthe file"},
             ],
         },
-        "empty": {"default_version": 0, "versions": []},
+        "empty": {"default_version": 0, "versions": [], "notes": ["/models/empty: does not exist"]},
     },
 }
 
@@ -57,6 +57,7 @@ def test_the_document_is_aligned_text() -> None:
         "    ! the file",
         "",
         "empty: no default version",
+        "  ! /models/empty: does not exist",
     ]
 
 
@@ -74,11 +75,11 @@ def version(**fields: object) -> dict[str, object]:
         ({"is_being_loaded": True}, "3  LOADING"),
         (
             {"state": "AVAILABLE", "workers": 1, "nireq": 2, "is_being_loaded": True},
-            "3  AVAILABLE  1 worker  2 infer requests each  being loaded anew",
+            "3  AVAILABLE  1 worker  2 infer requests  being loaded anew",
         ),
         (
-            {"state": "AVAILABLE", "workers": 1, "nireq": 2, "next_try_in_s": 5.5},
-            "3  AVAILABLE  1 worker  2 infer requests each  next try in 6 s",
+            {"state": "AVAILABLE", "workers": 1, "nireq": 1, "next_try_in_s": 5.5},
+            "3  AVAILABLE  1 worker  1 infer request  next try in 6 s",
         ),
     ],
 )

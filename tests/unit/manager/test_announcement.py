@@ -91,8 +91,56 @@ def test_only_news_is_told(said: Callable[[], list[str]]) -> None:
     tell((EMPTY,), (EMPTY,), (EMPTY, SERVED), (EMPTY, SERVED, FAILED), (EMPTY,), (EMPTY,), (SERVED,))
 
     people = [text.partition(":")[0] for text in said() if not text.startswith(("gRPC", "REST", "Ask"))]
-    assert people == ["Listening, but serving nothing", "Ready", "Listening, but serving nothing", "Ready"]
+    assert people == [
+        "Listening, but serving nothing",
+        "Ready",
+        "Not serving bad/3 (no such layer)",
+        "Listening, but serving nothing",
+        "Ready",
+    ]
     assert sum(text.startswith("gRPC server listens") for text in said()) == 1
+
+
+def not_served(said: Callable[[], list[str]]) -> list[str]:
+    return [text for text in said() if text.startswith("Not serving")]
+
+
+def test_what_fails_later_is_told_once_for_each_reason(said: Callable[[], list[str]]) -> None:
+    otherwise = model("bad", version(3, State.LOADING, "no such file"))
+    tell((SERVED,), (SERVED, FAILED), (SERVED, FAILED), (SERVED, otherwise), (SERVED,), (SERVED, otherwise))
+
+    assert not_served(said) == [
+        "Not serving bad/3 (no such layer)",
+        "Not serving bad/3 (no such file)",
+        "Not serving bad/3 (no such file)",
+    ]
+
+
+def test_what_the_first_lines_say_is_not_said_again(said: Callable[[], list[str]]) -> None:
+    tell((FAILED, EMPTY), (EMPTY, FAILED), (SERVED, FAILED, EMPTY), (SERVED, EMPTY, FAILED))
+
+    assert not_served(said) == []
+
+
+def test_a_base_path_that_vanishes_beside_others_is_told(said: Callable[[], list[str]]) -> None:
+    tell((SERVED, model("typo", version(1, State.AVAILABLE))), (SERVED, model("typo", version(1, State.END))))
+
+    assert not_served(said) == ["Not serving typo (/typo: does not exist; waiting for it)"]
+
+
+def test_what_loads_or_was_removed_is_no_failure(said: Callable[[], list[str]]) -> None:
+    tell((SERVED,), (SERVED, LOADING, model("old", version(1, State.END))))
+
+    assert not_served(said) == []
+
+
+def test_where_only_errors_are_logged_failures_of_the_start_are(
+    said: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    tell((SERVED, FAILED))
+
+    assert said() == ["Not serving bad/3 (no such layer)"]
 
 
 def test_what_the_start_loaded_is_one_line(said: Callable[[], list[str]]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,21 @@ def test_back_to_what_was_served_clears_the_error(scene: Scene) -> None:
 
     assert scene.read_out() == ["a"]
     assert scene.file.refusal is None
+
+
+def test_a_file_that_was_put_right_is_told(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """Even if it says the same as before."""
+    caplog.set_level(logging.INFO)
+    before = scene.path.read_text()
+    scene.path.write_text(before + ",")
+    assert scene.read_out() is None
+    scene.path.write_text(before)
+    assert scene.read_out() == ["a"]
+
+    assert [message for message in caplog.messages if "everything stays" not in message] == [
+        f"event=config_read path={scene.path} models=1",
+        f"Read {scene.path}: 1 model",
+    ]
 
 
 def test_a_replaced_link_is_a_changed_file(tmp_path: Path, clock: Clock) -> None:

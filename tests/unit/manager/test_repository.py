@@ -402,9 +402,7 @@ def test_a_file_system_that_fails(
     for _ in range(3):
         assert not scene.look().is_certain
     (text,) = events(caplog)
-    assert text.startswith(
-        f"event=repository model=m base_path={scene.base} {scene.base}: cannot be listed: "
-    )
+    assert text.startswith(f"event=repository model=m base_path={scene.base} cannot be listed: ")
     assert text.endswith(f"{os.strerror(error)}; what is loaded goes on serving")
     monkeypatch.setattr(os, "scandir", real)
     assert scene.states() == ({1}, set())

@@ -78,6 +78,14 @@ def test_people_are_told_the_same() -> None:
     assert lines[-2:] == ["  1  FAILED  next try in 34 s", "    ! it is no model"]
 
 
+def test_notes_are_for_the_administrator() -> None:
+    """They hold paths, which clients are not told."""
+    told = module.status_document(snapshot(), {"m": ["/m: does not exist"], "gone": ["/gone"]})
+
+    assert status_text(told).splitlines()[-1] == "  ! /m: does not exist"
+    assert document(snapshot())["models"]["m"]["notes"] == []
+
+
 @pytest.mark.parametrize("is_whole", [True, False])
 def test_a_refused_configuration_file_has_its_time_and_reason(*, is_whole: bool) -> None:
     at_s = time.time()
