@@ -172,7 +172,8 @@ def test_status_says_what_runs_where(shared_server: Server) -> None:
     reply = rest_client.request(shared_server.rest_port, "GET", "/v1/status")
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
     document = reply.json()
-    assert set(document) == {"server", "plan", "workers", "models"}
+    assert set(document) == {"server", "configuration", "plan", "workers", "models"}
+    assert document["configuration"] is None
     assert document["plan"]
     assert all(isinstance(line, str) for line in document["plan"])
     assert sorted(worker["pid"] for worker in document["workers"]) == sorted(shared_server.pids("worker"))

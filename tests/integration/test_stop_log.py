@@ -22,11 +22,11 @@ BEGUN_S = 30.0
 GUESSES = ("Bad file descriptor", "was sent SIG", "out of memory", "Traceback", "event=died", "ERROR")
 
 
-def stopping_server(zoo: ModelZoo, tmp_path: Path, model: str, *flags: str) -> Server:
+def stopping_server(zoo: ModelZoo, tmp_path: Path, models: list[str], *flags: str) -> Server:
     """One with the short form on stderr, and events in a file."""
     return Server(
         [
-            *("model", "--model_name", model, "--model_path", str(zoo.base_path(model))),
+            *("config", "--config_path", str(zoo.config_file(tmp_path, models))),
             *("--log_format", "SHORT", "--log_path", str(tmp_path / "events.log"), *flags),
         ],
         tmp_path / "short.log",
@@ -55,7 +55,11 @@ def assert_only_expected_lines(server: Server, tmp_path: Path, number: signal.Si
 )
 def test_during_the_start(begun: str, zoo: ModelZoo, tmp_path: Path) -> None:
     number = signal.SIGTERM if "arbiter" in begun else signal.SIGINT
-    server = stopping_server(zoo, tmp_path, "tiny" if "arbiter" in begun else "slow")
+    # One alone has no trial.
+    models = {"event=trying": ["tiny", "slow"], "event=spawned child=arbiter.1": ["tiny"]}.get(
+        begun, ["slow"]
+    )
+    server = stopping_server(zoo, tmp_path, models)
     server.launch()
     try:
         path = tmp_path / "events.log"
@@ -67,7 +71,7 @@ def test_during_the_start(begun: str, zoo: ModelZoo, tmp_path: Path) -> None:
 
 
 def test_under_load(zoo: ModelZoo, tmp_path: Path) -> None:
-    with stopping_server(zoo, tmp_path, "tiny") as server, Load(server.port, server.rest_port) as load:
+    with stopping_server(zoo, tmp_path, ["tiny"]) as server, Load(server.port, server.rest_port) as load:
         eventually(lambda: load.right_answers() > 200, BEGUN_S, "load under way")
         assert server.stop() == 0, server.log()
         load.stop(server_is_gone=True)
@@ -76,7 +80,7 @@ def test_under_load(zoo: ModelZoo, tmp_path: Path) -> None:
 
 def test_what_gunicorn_says_at_debug_is_no_guess(zoo: ModelZoo, tmp_path: Path) -> None:
     """Its words for a front that ends by the arbiter's signal."""
-    server = stopping_server(zoo, tmp_path, "tiny", "--log_level", "DEBUG")
+    server = stopping_server(zoo, tmp_path, ["tiny"], "--log_level", "DEBUG")
     server.launch()
     try:
         path = tmp_path / "events.log"

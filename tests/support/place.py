@@ -79,6 +79,8 @@ def _make(given: argparse.Namespace) -> None:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     if given.terminal:
         os.dup2(os.open(given.terminal, os.O_RDWR), 0)  # Opening it makes it the session's.
+        if "SIGHUP" not in given.ignore:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # The tests themselves may run with nohup.
     if given.read_only:
         _make_everything_read_only()
     if given.tmpfs:

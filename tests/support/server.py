@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-START_WITHIN_S = 60.0
+START_WITHIN_S = 180.0
 KINDS = {
     "worker": "ovms_mp.worker",
     "grpc": "ovms_mp.front.grpc",

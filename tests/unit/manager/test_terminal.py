@@ -38,11 +38,17 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     return Scene(tmp_path / "stat", clock)
 
 
-@pytest.fixture
-def ignored_hangup() -> Iterator[None]:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.fixture(autouse=True)
+def default_hangup() -> Iterator[None]:
+    """Also where the tests themselves run with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def ignored_hangup(default_hangup: None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize(("shown", "expected"), [(NONE, False), (SOME, True), ("-1", True)])
