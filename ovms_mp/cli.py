@@ -16,8 +16,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ovms_mp.argument_parser import EarlyExit, Parser
-from ovms_mp.config import (
+from ovms_mp.config.argument_parser import EarlyExit, Parser
+from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
+from ovms_mp.config.model_flags import read_models
+from ovms_mp.config.ovms_flags import take_ovms_flags
+from ovms_mp.config.server import (
     SECTIONS,
     EngineConfig,
     GrpcConfig,
@@ -27,13 +30,10 @@ from ovms_mp.config import (
     SupervisionConfig,
     declared_settings,
 )
-from ovms_mp.engine_flags import checked_engine, make_cache_dir
+from ovms_mp.config.server_flags import server_parser
 from ovms_mp.errors import ConfigError, ExitCode
 from ovms_mp.log import keep_standard_descriptors, printable, say
-from ovms_mp.model_flags import read_models
-from ovms_mp.ovms_flags import take_ovms_flags
 from ovms_mp.places import absolute_path, module_command, module_environment, usable_cores
-from ovms_mp.server_flags import server_parser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,7 +102,7 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: st
     effective = _effective_config(given, environment, command, is_check=check is not None)
     config = effective.config
     if check is not None and config.config_path is not None:
-        from ovms_mp.config_check import explain
+        from ovms_mp.commands.config_check import explain
 
         text = explain(config.models, config.config_path, effective.notices)
         sys.stdout.write("".join(f"{printable(line)}\n" for line in text.split("\n")))
@@ -260,7 +260,7 @@ def _status(arguments: Sequence[str]) -> int:
         flag: None if given[flag] is None else int(settings[flag].parse(given[flag], int, f"--{flag}"))
         for flag in ("port", "rest_port")
     }
-    from ovms_mp.status_command import run_status
+    from ovms_mp.commands.status import run_status
 
     return run_status(given["host"], ports["port"], ports["rest_port"], as_json=given["json"])
 

@@ -9,6 +9,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from ovms_mp.child.control import ControlLink
+from ovms_mp.child.heartbeat import HeartbeatThread
 from ovms_mp.errors import BootError
 from ovms_mp.front.descriptors import DescriptorWatch
 from ovms_mp.front.dispatch import Dispatcher
@@ -17,8 +19,6 @@ from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.service import Service
 from ovms_mp.front.steps import Periodic, attempt, report_the_rest
 from ovms_mp.wire.arena import Arena
-from ovms_mp.wire.control import ControlLink
-from ovms_mp.wire.heartbeat import HeartbeatThread
 from ovms_mp.wire.messages import (
     ConfigReloaded,
     Drain,
@@ -31,9 +31,9 @@ from ovms_mp.wire.messages import (
 )
 
 if TYPE_CHECKING:
+    from ovms_mp.child.specs import FrontSpec
     from ovms_mp.errors import OvmsError
     from ovms_mp.wire.messages import ReloadConfig
-    from ovms_mp.wire.specs import FrontSpec
 
 _log = logging.getLogger(__name__)
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from ovms_mp.config.addresses import split_addresses
 from ovms_mp.log import tell_everybody, tell_people
-from ovms_mp.manager.listeners import ALL_ADDRESSES, split_addresses
+from ovms_mp.manager.fronts.listeners import ALL_ADDRESSES
 from ovms_mp.model.status import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ovms_mp.config import ServerConfig
+    from ovms_mp.config.server import ServerConfig
     from ovms_mp.wire.records import ModelRecord, VersionRecord
 
 _log = logging.getLogger(__name__)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
 from ovms_mp.log import tell_people
-from ovms_mp.manager.children import Child, ChildState, Kind
+from ovms_mp.manager.children.child import Child, ChildState, Kind
 from ovms_mp.wire.messages import Drain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ovms_mp.manager.fronts import Fronts
-    from ovms_mp.manager.supervisor import Supervisor
+    from ovms_mp.manager.children.supervisor import Supervisor
+    from ovms_mp.manager.fronts.fronts import Fronts
+    from ovms_mp.manager.models.trials import Trials
     from ovms_mp.manager.timers import Timers
-    from ovms_mp.manager.trials import Trials
     from ovms_mp.wire.messages import ToChild
 
 _log = logging.getLogger(__name__)

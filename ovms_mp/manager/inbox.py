@@ -7,13 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.defects import contain
-from ovms_mp.manager.mishaps import make_up_for
+from ovms_mp.manager.models.mishaps import make_up_for
 from ovms_mp.wire.messages import Heartbeat, Hello, decode_to_manager
 
 if TYPE_CHECKING:
-    from ovms_mp.manager.children import Child
-    from ovms_mp.manager.deployments import Deployments
-    from ovms_mp.manager.supervisor import Supervisor
+    from ovms_mp.manager.children.child import Child
+    from ovms_mp.manager.children.supervisor import Supervisor
+    from ovms_mp.manager.models.deployments import Deployments
     from ovms_mp.manager.timers import Timers
     from ovms_mp.wire.channels import Router
     from ovms_mp.wire.messages import ToChild

@@ -10,17 +10,17 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ovms_mp import __version__
+from ovms_mp.child.lifetime import holding_log_signals
 from ovms_mp.errors import BootError, ExitCode
 from ovms_mp.log import check_log_path, configure_logging, is_short, tell_people
-from ovms_mp.manager.descriptor_limit import raise_descriptor_limit
+from ovms_mp.manager.children.descriptor_limit import raise_descriptor_limit
+from ovms_mp.manager.children.sandbox import allow_thread_scheduling
 from ovms_mp.manager.manager import Manager
-from ovms_mp.manager.sandbox import allow_thread_scheduling
-from ovms_mp.wire.lifetime import holding_log_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ovms_mp.config import ServerConfig
+    from ovms_mp.config.server import ServerConfig
 
 _log = logging.getLogger(__name__)
 

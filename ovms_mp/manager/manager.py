@@ -16,28 +16,28 @@ from ovms_mp.defects import Steps, contain
 from ovms_mp.errors import DeviceUnavailable, ExitCode
 from ovms_mp.log import reopen_logs, tell_people
 from ovms_mp.manager.announcement import Announcement
-from ovms_mp.manager.catalogue import Catalogue
-from ovms_mp.manager.children import Child, ChildState, Kind
+from ovms_mp.manager.children.child import Child, ChildState, Kind
+from ovms_mp.manager.children.socket_directory import SocketDirectory
+from ovms_mp.manager.children.specs import SpecMaker
+from ovms_mp.manager.children.supervisor import Supervisor
 from ovms_mp.manager.ending import Ending
-from ovms_mp.manager.fronts import Fronts
+from ovms_mp.manager.fronts.fronts import Fronts
 from ovms_mp.manager.inbox import Inbox
-from ovms_mp.manager.load_reports import LoadReports
-from ovms_mp.manager.machine import read_machine, read_memory
+from ovms_mp.manager.models.catalogue import Catalogue
+from ovms_mp.manager.models.load_reports import LoadReports
+from ovms_mp.manager.models.planning import Planning
+from ovms_mp.manager.models.quarantine import Quarantine
+from ovms_mp.manager.models.reload import BY_SIGNAL, ReloadRequests, tell_outcome
+from ovms_mp.manager.models.trial_memory import TrialMemory
+from ovms_mp.manager.models.trials import Trials, cache_directory_of
 from ovms_mp.manager.phase import STOPPING, Phase
-from ovms_mp.manager.planning import Planning
-from ovms_mp.manager.quarantine import Quarantine
-from ovms_mp.manager.reload import BY_SIGNAL, ReloadRequests, tell_outcome
 from ovms_mp.manager.signal_pipe import SignalPipe
-from ovms_mp.manager.socket_directory import SocketDirectory
-from ovms_mp.manager.specs import SpecMaker
-from ovms_mp.manager.staff import Staff
 from ovms_mp.manager.status_socket import StatusSocket
-from ovms_mp.manager.supervisor import Supervisor
 from ovms_mp.manager.terminal import Terminal
 from ovms_mp.manager.timers import Timers
-from ovms_mp.manager.trial_memory import TrialMemory
-from ovms_mp.manager.trials import Trials, cache_directory_of
-from ovms_mp.manager.workers import Workers
+from ovms_mp.manager.workers.machine import read_machine, read_memory
+from ovms_mp.manager.workers.staff import Staff
+from ovms_mp.manager.workers.workers import Workers
 from ovms_mp.wire.channels import Poller, Router
 from ovms_mp.wire.messages import (
     PROTOCOL_VERSION,
@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from ovms_mp.config import ServerConfig
-    from ovms_mp.manager.deployment import Deployment
+    from ovms_mp.config.server import ServerConfig
+    from ovms_mp.manager.models.deployment import Deployment
     from ovms_mp.wire.messages import ToChild
     from ovms_mp.wire.records import ErrorRecord
 
@@ -324,7 +324,9 @@ class Manager:
     def _launch_probe(self, child_id: str, deployment: Deployment) -> Child | None:
         share = self._staff.share_of(deployment.settings.device)
         return self._supervisor.spawn_once(
-            Kind.PROBE, self._specs.probe(child_id, deployment, share), self._fronts.arena_descriptors()
+            Kind.PROBE,
+            self._specs.probe(child_id, deployment.load_message(), share),
+            self._fronts.arena_descriptors(),
         )
 
     def _trial_ended(self, handle: int, error_name: str, reason: str, detail: str) -> None:

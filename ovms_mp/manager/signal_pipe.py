@@ -7,8 +7,8 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from ovms_mp.manager.processes import wait_readable
-from ovms_mp.wire.lifetime import LOG_SIGNALS, release_log_signals
+from ovms_mp.child.lifetime import LOG_SIGNALS, release_log_signals
+from ovms_mp.manager.children.processes import wait_readable
 
 if TYPE_CHECKING:
     from ovms_mp.wire.channels import Poller

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a model's configuration changes about its inputs: batch, shapes, layouts, preprocessing. Pure values.
 
-Read from OVMS's JSON and flags by :mod:`ovms_mp.config_file`, carried to the inference worker inside a
+Read from OVMS's JSON and flags by :mod:`ovms_mp.config.file`, carried to the inference worker inside a
 ``LoadModel`` message, and applied there while the model is prepared for compiling. A ``name`` is the client's name
 for a tensor (after ``mapping_config.json``); empty where the configuration names none and so means the model's
 only input.

@@ -22,8 +22,7 @@ from ovms_mp.errors import ProtocolError
 from ovms_mp.wire.allocator import ALIGNMENT_BYTES
 
 if TYPE_CHECKING:
-    from ovms_mp.wire.records import TensorRef
-    from ovms_mp.wire.specs import ArenaHandle
+    from ovms_mp.wire.records import ArenaHandle, TensorRef
 
 
 def create_arena_file(index: int, size_bytes: int) -> int:

@@ -19,6 +19,13 @@ def bounded_text(text: str) -> str:
     return f"{text[: LONGEST_TEXT - 100]}... ({len(text)} characters in all)"
 
 
+class ArenaHandle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An arena as every child inherits it: the memfd's descriptor and its size."""
+
+    descriptor: int
+    size_bytes: int
+
+
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of values inside messages."""
 
@@ -67,7 +74,7 @@ class ModelSettings(Record, frozen=True):
         allow_cache: Use the compile cache also where shapes are ``auto``.
         max_queue_tasks: Bound of the version's queue, in tasks.
         max_queue_bytes: Bound of the version's queue, in bytes of input tensors.
-        refuses_lossy: Refuse values that the engine would not keep (:mod:`ovms_mp.worker.exactness`).
+        refuses_lossy: Refuse values that the engine would not keep (:mod:`ovms_mp.worker.load.exactness`).
     """
 
     device: str

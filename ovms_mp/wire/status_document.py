@@ -65,11 +65,13 @@ def _configuration(refusal: ConfigRefusal | None) -> dict[str, Any] | None:
 
 def _model(model: ModelRecord, notes: Sequence[str], now_ns: int) -> dict[str, Any]:
     versions = sorted(model.versions, key=lambda version: version.version)
-    return {
+    document: dict[str, Any] = {
         "default_version": model.default_version,
         "versions": [_version(version, now_ns) for version in versions],
-        "notes": notes,
     }
+    if notes:
+        document["notes"] = notes
+    return document
 
 
 def _version(record: VersionRecord, now_ns: int) -> dict[str, Any]:

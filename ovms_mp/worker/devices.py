@@ -16,15 +16,15 @@ import numpy as np
 import openvino as ov
 import openvino.opset13 as ops
 
+from ovms_mp.child.specs import CpuShare, EngineSpec
+from ovms_mp.config.device_text import engine_device, family_of
 from ovms_mp.errors import ConfigError, ExitCode, OvmsError
-from ovms_mp.model.device_text import engine_device, family_of
 from ovms_mp.model.input_settings import InputSettings
 from ovms_mp.wire.records import ModelSettings
-from ovms_mp.wire.specs import CpuShare, EngineSpec
-from ovms_mp.worker.device_names import advice_on
-from ovms_mp.worker.engine import compile_for, create_core, engine_text
-from ovms_mp.worker.prepare import prepare_model
-from ovms_mp.worker.properties import compile_properties
+from ovms_mp.worker.engine.device_names import advice_on
+from ovms_mp.worker.engine.engine import compile_for, create_core, engine_text
+from ovms_mp.worker.engine.properties import compile_properties
+from ovms_mp.worker.load.prepare import prepare_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -8,11 +8,11 @@
 
 Quick models run inside the loop: handing a 30 us inference to a thread and back would cost more than it. A
 model whose run takes longer than a millisecond runs on one thread per infer request
-(:mod:`ovms_mp.worker.pool`), so that the loop stays free for the other models, for cancellations and for the
+(:mod:`ovms_mp.worker.run.pool`), so that the loop stays free for the other models, for cancellations and for the
 manager. Which of the two holds follows the measured time.
 
 A version whose shapes are compiled one by one has *variants*, each a served version with its own queue, reached through
-the version's table (:mod:`ovms_mp.worker.variants`); new shapes are compiled in a thread while the others serve.
+the version's table (:mod:`ovms_mp.worker.load.variants`); new shapes are compiled in a thread while the others serve.
 
 Every task gets exactly one terminal answer. Answers of one turn go out as one message per front: wake-ups are
 what costs. Where tasks wait in a queue, answers wait for company, too (:meth:`ServedVersion.patience_s`).
@@ -46,26 +46,27 @@ from ovms_mp.wire.messages import (
     salvage_to_worker,
 )
 from ovms_mp.wire.records import ErrorRecord, bounded_text
-from ovms_mp.worker.loader import Loader
-from ovms_mp.worker.outbox import Outbox
-from ovms_mp.worker.peers import Peers
-from ovms_mp.worker.pool import Runs, defect_answer, failure
-from ovms_mp.worker.queues import QueuedTask, VersionQueue
-from ovms_mp.worker.served import UNKNOWN_RUN_TIME_S, ServedVersion
-from ovms_mp.worker.shaping import Shaping
-from ovms_mp.worker.spec_records import spec_records
+from ovms_mp.worker.load.loader import Loader
+from ovms_mp.worker.load.spec_records import spec_records
+from ovms_mp.worker.run.outbox import Outbox
+from ovms_mp.worker.run.peers import Peers
+from ovms_mp.worker.run.pool import Runs, defect_answer, failure
+from ovms_mp.worker.run.queues import QueuedTask, VersionQueue
+from ovms_mp.worker.run.served import UNKNOWN_RUN_TIME_S, ServedVersion
+from ovms_mp.worker.run.shaping import Shaping
 
 if TYPE_CHECKING:
     import openvino as ov
 
+    from ovms_mp.child.control import ControlLink
+    from ovms_mp.child.specs import CpuShare
     from ovms_mp.wire.channels import Router
-    from ovms_mp.wire.control import ControlLink
     from ovms_mp.wire.messages import ToChild, ToWorker
+    from ovms_mp.wire.records import ArenaHandle
     from ovms_mp.wire.run_page import RunPage
-    from ovms_mp.wire.specs import ArenaHandle, CpuShare
-    from ovms_mp.worker.loader import LoadOutcome
-    from ovms_mp.worker.pool import FinishedRun, InferPool
-    from ovms_mp.worker.queues import Peer
+    from ovms_mp.worker.load.loader import LoadOutcome
+    from ovms_mp.worker.run.pool import FinishedRun, InferPool
+    from ovms_mp.worker.run.queues import Peer
 
 _log = logging.getLogger(__name__)
 

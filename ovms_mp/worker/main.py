@@ -6,18 +6,18 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
+from ovms_mp.child.heartbeat import HeartbeatThread
+from ovms_mp.child.process import run_child, with_control_link
+from ovms_mp.child.specs import WorkerSpec
 from ovms_mp.wire.channels import Router
-from ovms_mp.wire.heartbeat import HeartbeatThread
 from ovms_mp.wire.messages import Ready
-from ovms_mp.wire.process import run_child, with_control_link
 from ovms_mp.wire.run_page import RunPage
-from ovms_mp.wire.specs import WorkerSpec
-from ovms_mp.worker.affinity import cores_text, take_share
+from ovms_mp.worker.engine.affinity import cores_text, take_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ovms_mp.wire.control import ControlLink
+    from ovms_mp.child.control import ControlLink
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,7 +35,7 @@ def _serve(spec: WorkerSpec, control: ControlLink) -> None:
     control.say_hello()
     # Imported after the hello, so that the manager knows this process while the engine's libraries are being
     # read; and after the cores were taken, as those libraries make threads and count cores.
-    from ovms_mp.worker.engine import create_core, tell_missing_devices
+    from ovms_mp.worker.engine.engine import create_core, tell_missing_devices
     from ovms_mp.worker.loop import WorkerLoop
 
     core = create_core(spec.engine)

@@ -20,19 +20,19 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from ovms_mp.child.process import run_child, with_control_link
+from ovms_mp.child.specs import ProbeSpec
 from ovms_mp.errors import ModelLoadFailed, OvmsError
 from ovms_mp.wire.messages import LoadModel, LoadProgress, ProbeDone
-from ovms_mp.wire.process import run_child, with_control_link
 from ovms_mp.wire.records import ErrorRecord, bounded_text
-from ovms_mp.wire.specs import ProbeSpec
-from ovms_mp.worker.affinity import take_share
-from ovms_mp.worker.stages import hearing_stages
+from ovms_mp.worker.engine.affinity import take_share
+from ovms_mp.worker.engine.stages import hearing_stages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ovms_mp.wire.control import ControlLink
-    from ovms_mp.wire.specs import CpuShare
+    from ovms_mp.child.control import ControlLink
+    from ovms_mp.child.specs import CpuShare
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ def _probe(spec: ProbeSpec, control: ControlLink) -> None:
 
 
 def _try_version(spec: ProbeSpec, cpu: CpuShare, control: ControlLink) -> ProbeDone:
-    from ovms_mp.worker.engine import create_core
-    from ovms_mp.worker.loaded import load_version
+    from ovms_mp.worker.engine.engine import create_core
+    from ovms_mp.worker.load.loaded import load_version
 
     request = LoadModel(
         spec.handle, spec.name, spec.version, spec.model_file, spec.settings, spec.cache_directory

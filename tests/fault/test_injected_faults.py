@@ -101,19 +101,19 @@ WORKER = [
     Fault("worker.loop:WorkerLoop._follow", action="version"),
     Fault("worker.loop:WorkerLoop._take_outcome", action="version"),
     Fault("worker.loop:WorkerLoop._let_go", action="version"),
-    Fault("worker.shaping:Shaping.advance"),
-    Fault("worker.outbox:encode"),
-    Fault("worker.outbox:encode", ONE, times=2),
-    Fault("worker.outbox:Outbox.flush"),
-    Fault("worker.queues:VersionQueue.push", ONE),
-    Fault("worker.queues:VersionQueue.pop"),
-    Fault("worker.queues:QueuedTask.refusal", ONE),
-    Fault("worker.pool:InferPool._run", ONE),
-    Fault("worker.compiled:CompiledVersion.bind", ONE),
+    Fault("worker.run.shaping:Shaping.advance"),
+    Fault("worker.run.outbox:encode"),
+    Fault("worker.run.outbox:encode", ONE, times=2),
+    Fault("worker.run.outbox:Outbox.flush"),
+    Fault("worker.run.queues:VersionQueue.push", ONE),
+    Fault("worker.run.queues:VersionQueue.pop"),
+    Fault("worker.run.queues:QueuedTask.refusal", ONE),
+    Fault("worker.run.pool:InferPool._run", ONE),
+    Fault("worker.load.compiled:CompiledVersion.bind", ONE),
     Fault("wire.arena:Arena.check_range", ONE),
     Fault("wire.channels:Router.send"),
     Fault("wire.channels:Dealer.send"),
-    Fault("wire.heartbeat:HeartbeatThread._beat"),
+    Fault("child.heartbeat:HeartbeatThread._beat"),
 ]
 MANAGER = [
     Fault("manager.manager:Manager._take_messages"),
@@ -123,24 +123,24 @@ MANAGER = [
     Fault("manager.manager:Manager._launch_probe", action="version"),
     Fault("manager.manager:Manager.child_exited", action="version"),
     Fault("manager.inbox:decode_to_manager"),
-    Fault("manager.snapshots:encode", action="version"),
-    Fault("manager.supervisor:Supervisor.check_liveness"),
-    Fault("manager.supervisor:Supervisor._check_child"),
-    Fault("manager.supervisor:Supervisor._collect_one", action="version"),
+    Fault("manager.fronts.snapshots:encode", action="version"),
+    Fault("manager.children.supervisor:Supervisor.check_liveness"),
+    Fault("manager.children.supervisor:Supervisor._check_child"),
+    Fault("manager.children.supervisor:Supervisor._collect_one", action="version"),
     Fault("manager.timers:Timers.run_due"),
-    Fault("manager.staff:Staff.adjust"),
-    Fault("manager.staff:Staff.advance"),
-    Fault("manager.repository:list_versions"),
-    Fault("manager.reload:read_config_file", action="config"),
-    Fault("manager.planning:ConfigFile.read_if_changed"),
-    Fault("manager.deployments:Deployments.state_changed", action="version"),
-    Fault("manager.deployments:Deployments._unload", action="version"),
+    Fault("manager.workers.staff:Staff.adjust"),
+    Fault("manager.workers.staff:Staff.advance"),
+    Fault("manager.models.repository:list_versions"),
+    Fault("manager.models.reload:read_config_file", action="config.server"),
+    Fault("manager.models.planning:ConfigFile.read_if_changed"),
+    Fault("manager.models.deployments:Deployments.state_changed", action="version"),
+    Fault("manager.models.deployments:Deployments._unload", action="version"),
     Fault("storage.watch:RepositoryWatch._arm_base_path"),
     Fault("storage.watch:RepositoryWatch.read", action="version"),
 ]
 DEATHS = [
     Fault("manager.manager:Manager.child_exited", action="kill"),
-    Fault("manager.supervisor:Supervisor._start", action="kill"),
+    Fault("manager.children.supervisor:Supervisor._start", action="kill"),
 ]
 LAST = Fault("manager.ending:Ending._drain_one")
 FAULTS = [*FRONT, *HTTP2, *REST, *WORKER, *MANAGER]
@@ -154,13 +154,13 @@ class Rig:
         self._aux = directory / "aux"
         self._version = 1
         zoo.install("plus_two", self._aux, 1)
-        self._config = directory / "config.json"
+        self._config = directory / "config.server.json"
         entries = [("aux", self._aux), ("tiny", zoo.base_path("tiny"))]
         self._config.write_text(
             json.dumps(
                 {
                     "model_config_list": [
-                        {"config": {"name": name, "base_path": str(path)}} for name, path in entries
+                        {"config.server": {"name": name, "base_path": str(path)}} for name, path in entries
                     ]
                 }
             )
@@ -169,7 +169,7 @@ class Rig:
         flags = ["--heartbeat_interval_s", "0.2", "--retry_window_s", "20", "--settle_s", "0.05"]
         flags += ["--grpc_front", grpc_front]
         self.server = Server(
-            ["config", "--config_path", str(self._config), *flags],
+            ["config.server", "--config_path", str(self._config), *flags],
             directory / "server.log",
             self.injection.environment,
         )
@@ -203,7 +203,7 @@ class Rig:
         elif action == "version":
             self._version += 1
             self._zoo.install("plus_two", self._aux, self._version)
-        elif action == "config":
+        elif action == "config.server":
             self._config.write_text(self._config.read_text() + " ")
         elif action == "kill":
             os.kill(self.server.pids("worker")[0], signal.SIGKILL)
@@ -216,7 +216,7 @@ class Rig:
             )
         elif action == "kill":
             eventually(lambda: len(self.server.pids("worker")) == 1, WITHIN_S, "a new worker")
-        elif action == "config":
+        elif action == "config.server":
             eventually(lambda: "event=config_read" in self.server.log(), WITHIN_S, "the file was read")
 
     def _is_current(self) -> bool:

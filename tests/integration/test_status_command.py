@@ -23,7 +23,7 @@ import pytest
 
 from ovms_mp import __version__
 from ovms_mp.cli import main
-from ovms_mp.status_command import local_servers
+from ovms_mp.commands.status import local_servers
 from tests.support.server import Server
 from tests.support.waiting import eventually
 

@@ -19,10 +19,10 @@ import numpy as np
 import openvino as ov
 import openvino.opset13 as ops
 
+from ovms_mp.child.specs import CpuShare, EngineSpec
 from ovms_mp.model.dtypes import DType, Kind, dtype_of_openvino, element_count
-from ovms_mp.wire.specs import CpuShare, EngineSpec
-from ovms_mp.worker.engine import create_core
-from ovms_mp.worker.properties import compile_properties
+from ovms_mp.worker.engine.engine import create_core
+from ovms_mp.worker.engine.properties import compile_properties
 from tests.support.random_graphs import Call, Graph, Tensor
 from tests.support.worker import settings
 

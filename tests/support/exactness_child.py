@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Holds what :mod:`ovms_mp.worker.exactness` says of operations against what the engine does; a process of its own.
+"""Holds what :mod:`ovms_mp.worker.load.exactness` says of operations against what the engine does.
 
 For every operation and dtype it writes one JSON object: the range that is said to be exact, whether the engine is right
 at the range's ends, and whether it is wrong just beyond them.
@@ -17,7 +17,7 @@ import openvino.opset15 as ops
 
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.tensors import TensorSpec
-from ovms_mp.worker.exactness import with_exact_ranges
+from ovms_mp.worker.load.exactness import with_exact_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable

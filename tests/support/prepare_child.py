@@ -17,12 +17,12 @@ import numpy as np
 import openvino as ov
 import openvino.opset13 as ops
 
+from ovms_mp.child.specs import CpuShare, EngineSpec
 from ovms_mp.errors import DeviceUnavailable, OvmsError
 from ovms_mp.wire.records import ModelSettings
-from ovms_mp.wire.specs import CpuShare, EngineSpec
-from ovms_mp.worker.engine import compile_for, create_core
-from ovms_mp.worker.prepare import Prepared, prepare_model
-from ovms_mp.worker.properties import compile_properties
+from ovms_mp.worker.engine.engine import compile_for, create_core
+from ovms_mp.worker.engine.properties import compile_properties
+from ovms_mp.worker.load.prepare import Prepared, prepare_model
 from tests.support.prepared import Case, Outcome, Run
 
 Node = Any

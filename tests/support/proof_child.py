@@ -16,11 +16,11 @@ import numpy as np
 import openvino as ov
 import openvino.opset13 as ops
 
+from ovms_mp.child.specs import CpuShare, EngineSpec
 from ovms_mp.errors import OvmsError
 from ovms_mp.wire.messages import LoadModel
-from ovms_mp.wire.specs import CpuShare, EngineSpec
-from ovms_mp.worker.engine import create_core
-from ovms_mp.worker.loaded import load_version
+from ovms_mp.worker.engine.engine import create_core
+from ovms_mp.worker.load.loaded import load_version
 from tests.support.worker import settings
 
 if TYPE_CHECKING:

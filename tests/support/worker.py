@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from ovms_mp.child.specs import CommonSpec, CpuShare, EngineSpec, ProbeSpec, WorkerSpec
 from ovms_mp.model.input_settings import InputSettings, InputShape
 from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.arena import Arena, create_arena_file
@@ -35,8 +36,7 @@ from ovms_mp.wire.messages import (
     decode_to_manager,
     encode,
 )
-from ovms_mp.wire.records import ModelSettings, TensorRef
-from ovms_mp.wire.specs import ArenaHandle, CommonSpec, CpuShare, EngineSpec, ProbeSpec, WorkerSpec
+from ovms_mp.wire.records import ArenaHandle, ModelSettings, TensorRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from ovms_mp.child.specs import ChildSpec
     from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.wire.messages import ToManager
-    from ovms_mp.wire.specs import ChildSpec
 
 MessageT = TypeVar("MessageT")
 ARENA_BYTES = 64 << 20

@@ -14,8 +14,11 @@ import pytest
 
 from ovms_mp import __version__
 from ovms_mp.cli import Effective, effective_config, main
-from ovms_mp.config import ServerConfig, declared_settings
-from ovms_mp.engine_flags import make_cache_dir
+from ovms_mp.config.engine_flags import make_cache_dir
+from ovms_mp.config.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS
+from ovms_mp.config.ovms_flags import IGNORED_FLAGS, REFUSED_FLAGS
+from ovms_mp.config.server import ServerConfig, declared_settings
+from ovms_mp.config.server_flags import server_parser
 from ovms_mp.errors import ConfigError
 from ovms_mp.model.input_settings import (
     BatchSize,
@@ -26,9 +29,6 @@ from ovms_mp.model.input_settings import (
     Layout,
 )
 from ovms_mp.model.versions import All, Latest, Specific
-from ovms_mp.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS
-from ovms_mp.ovms_flags import IGNORED_FLAGS, REFUSED_FLAGS
-from ovms_mp.server_flags import server_parser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -403,7 +403,7 @@ def test_a_cache_directory_must_be_writable(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_usual_cache_is_taken_where_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ovms_mp.engine_flags._USUAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("ovms_mp.config.engine_flags._USUAL_CACHE", str(tmp_path / "cache"))
 
     assert effective(*MODEL).config.engine.cache_dir == ""
     (tmp_path / "cache").mkdir()
@@ -435,7 +435,7 @@ def test_a_cache_that_others_can_write_to_is_refused(
     cache.chmod(mode)
 
     assert refused(*MODEL, "--cache_dir", str(cache)).startswith(f"--cache_dir {cache}: {reason}")
-    monkeypatch.setattr("ovms_mp.engine_flags._USUAL_CACHE", str(cache))
+    monkeypatch.setattr("ovms_mp.config.engine_flags._USUAL_CACHE", str(cache))
     answer = effective(*MODEL)
     assert answer.config.engine.cache_dir == ""
     assert answer.notices[0].startswith(f"{cache} exists and is not used: {reason}")

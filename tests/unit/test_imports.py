@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may import whom, and a few things that the package does not do anywhere. Read from the source, not run.
 
-``errors, log, model < config, wire < storage | worker | front < manager < cli``: an arrow that points the
+``base < config, wire < child < storage | worker | front < manager < commands, demo < cli``: an arrow that points the
 other way is a process that learns what is none of its business.
 """
 
@@ -21,53 +21,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(ovms_mp.__file__).parent
-BASE = {"defects", "errors", "log", "files", "model", "places"}
+BASE = {"defects", "errors", "files", "log", "log_sinks", "model", "places"}
+"""One room: what everybody may use."""
 MAY_IMPORT = {
-    "defects": set[str](),
-    "errors": set[str](),
-    "files": set[str](),
-    "log": {"log_sinks"},
-    "log_sinks": set[str](),
-    "places": {"errors"},
-    "model": {"errors"},
-    "setting": {"errors", "places"},
-    "config": BASE | {"setting"},
-    "model_keys": {"model"},
-    "json_document": {"errors"},
-    "model_settings": BASE | {"config", "json_document", "model_keys"},
-    "config_file": BASE | {"config", "json_document", "model_keys", "model_settings"},
-    "config_check": BASE | {"config", "storage"},
-    "engine_flags": {"errors", "config"},
-    "model_flags": BASE | {"config", "config_file", "json_document", "model_keys", "model_settings"},
-    "argument_parser": {"errors"},
-    "ovms_flags": {"errors"},
-    "server_flags": {"argument_parser", "config", "model_flags", "model_keys", "ovms_flags", "setting"},
-    "status_command": {"errors", "log", "wire.status_document"},
-    "wire": BASE,
-    "storage": BASE | {"config", "wire"},
-    "worker": BASE | {"config", "wire"},
-    "front": BASE | {"config", "wire"},
-    "manager": BASE | {"config", "config_file", "wire", "storage"},
-    "client": {"model", "front.tfs"},
-    "demo": BASE | {"front.tfs"},
-    "cli": BASE
-    | {
-        "argument_parser",
-        "config",
-        "config_check",
-        "engine_flags",
-        "model_flags",
-        "ovms_flags",
-        "server_flags",
-        "setting",
-        "status_command",
-        "manager",
-        "demo",
-    },
-    "__main__": {"cli"},
-    "": set[str](),
+    "base": set[str](),
+    "config": {"base"},
+    "wire": {"base"},
+    "child": {"base", "wire"},
+    "storage": {"base", "wire"},
+    "worker": {"base", "config", "wire", "child"},
+    "front": {"base", "wire", "child"},
+    "manager": {"base", "config", "wire", "child", "storage"},
+    "commands": {"base", "config", "wire", "storage"},
+    "demo": {"base", "front"},
+    "client": {"base", "front"},
+    "cli": {"base", "config", "manager", "commands", "demo"},
 }
-"""Besides their own package, and ``ovms_mp`` itself for its version."""
+"""Rooms, each with those that it may import from besides itself."""
+WINGS = {
+    "manager": ("timers", "children", "workers", "fronts", "models", ""),
+    "worker": ("engine", "load", "run", ""),
+}
+"""Parts of a room, each of which imports from those before it only; the last is what lies in the room itself."""
 
 ONLY_IN = {
     "zmq": ["wire.channels"],
@@ -98,8 +73,9 @@ class Module:
     path: Path
 
     @property
-    def package(self) -> str:
-        return self.name.partition(".")[0]
+    def room(self) -> str:
+        """The part of the package that it lies in; empty for what starts it."""
+        return room_of(self.name)
 
     @functools.cache  # noqa: B019  # a module lives as long as the tests
     def tree(self) -> ast.Module:
@@ -113,6 +89,16 @@ class Module:
             elif isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{self.path}:{node.lineno}: a relative import"
                 yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def room_of(name: str) -> str:
+    top = name.partition(".")[0]
+    return "base" if top in BASE else top
+
+
+def wing_of(name: str, room: str) -> str:
+    wing = name.removeprefix(f"{room}.").partition(".")[0]
+    return wing if wing in WINGS[room] else ""
 
 
 def modules() -> list[Module]:
@@ -147,17 +133,32 @@ def test_the_walk_sees_the_package() -> None:
         "worker.loop",
         "manager.manager",
     } <= names
-    assert {module.package for module in MODULES} == set(MAY_IMPORT)
+    assert {module.room for module in MODULES} - {"", "__main__"} == set(MAY_IMPORT)
+
+
+def imported(module: Module) -> Iterator[tuple[str, int]]:
+    """What a module has from the package, without the package's name, each with its line."""
+    for name, line in module.imports():
+        if is_within(name, "ovms_mp") and name not in ("ovms_mp.__version__", "ovms_mp"):
+            yield name.removeprefix("ovms_mp."), line
 
 
 @every_module
 def test_imports_point_one_way(module: Module) -> None:
-    allowed = MAY_IMPORT[module.package] | {module.package}
-    for name, line in module.imports():
-        if not is_within(name, "ovms_mp") or name in ("ovms_mp.__version__", "ovms_mp"):
-            continue
-        target = name.removeprefix("ovms_mp.")
-        assert any(is_within(target, package) for package in allowed), f"{module.path}:{line}: imports {name}"
+    allowed = MAY_IMPORT.get(module.room, {"cli"}) | {module.room}
+    for name, line in imported(module):
+        assert room_of(name) in allowed, f"{module.path}:{line}: imports {name}"
+
+
+@pytest.mark.parametrize("room", WINGS)
+def test_wings_are_built_upon_each_other(room: str) -> None:
+    for module in MODULES:
+        if module.room == room:
+            above = WINGS[room][WINGS[room].index(wing_of(module.name, room)) + 1 :]
+            for name, line in imported(module):
+                assert room_of(name) != room or wing_of(name, room) not in above, (
+                    f"{module.path}:{line}: {name}"
+                )
 
 
 @every_module
@@ -187,7 +188,7 @@ def test_neither_adapter_knows_the_other(path: str) -> None:
 
 def test_the_transport_neutral_front_knows_neither_adapter() -> None:
     for module in MODULES:
-        inner = module.package == "front" and not any(
+        inner = module.room == "front" and not any(
             is_within(module.name, adapter) for adapter in ("front.rest", "front.grpc")
         )
         if inner:
@@ -208,7 +209,7 @@ def dotted(node: ast.AST) -> str:
 
 @every_module
 def test_the_environment_is_read_by_the_command_line_and_passed_on_by_the_supervisor(module: Module) -> None:
-    if module.name in ("cli", "manager.supervisor"):
+    if module.name in ("cli", "manager.children.supervisor"):
         return
     for node in ast.walk(module.tree()):
         assert dotted(node) not in ("os.environ", "os.getenv", "os.environb", "os.putenv"), (

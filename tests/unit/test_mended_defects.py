@@ -16,16 +16,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ovms_mp.child.specs import WorkerSpec, spec_from_argument
 from ovms_mp.cli import effective_config
 from ovms_mp.errors import BootError, ConfigError, DtypeMismatch, ProtocolError
 from ovms_mp.front.convert import write_tensor
 from ovms_mp.front.dispatch import Dispatcher
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.tensors import GivenTensor
-from ovms_mp.manager.arenas import ArenaPool
-from ovms_mp.manager.children import exit_text
-from ovms_mp.manager.listeners import bind_rest, hold_grpc_port, lock_ports
-from ovms_mp.manager.planner import Known, Plan, plan
+from ovms_mp.manager.children.child import exit_text
+from ovms_mp.manager.fronts.arenas import ArenaPool
+from ovms_mp.manager.fronts.listeners import bind_rest, hold_grpc_port, lock_ports
+from ovms_mp.manager.models.planner import Known, Plan, plan
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State
 from ovms_mp.model.tensors import TensorSpec
@@ -41,8 +42,7 @@ from ovms_mp.wire.messages import (
     decode_to_manager,
     decode_to_worker,
 )
-from ovms_mp.wire.records import ModelRecord, ModelSettings, VersionRecord, WorkerRecord
-from ovms_mp.wire.specs import ArenaHandle, WorkerSpec, spec_from_argument
+from ovms_mp.wire.records import ArenaHandle, ModelRecord, ModelSettings, VersionRecord, WorkerRecord
 
 DECODERS = [decode_to_manager, decode_to_child, decode_to_worker, decode_to_front]
 HOME = "127.0.0.1"

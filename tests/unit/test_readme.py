@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ovms_mp.config import settings_table
-from ovms_mp.config_file import parse_config_file
+from ovms_mp.config.file import parse_config_file
+from ovms_mp.config.model_keys import model_settings_table
+from ovms_mp.config.server import settings_table
 from ovms_mp.errors import ExitCode
-from ovms_mp.model_keys import model_settings_table
 from tests.support.readme import blocks
 
 ROOT = Path(__file__).parents[2]

@@ -11,10 +11,10 @@ from ovms_mp.front.grpc.encodings import recognised_encoding, unpack
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ovms_mp.child.specs import FrontLimits
     from ovms_mp.front.budget import BodyBudget
     from ovms_mp.front.grpc.servicer import Method, Octets
     from ovms_mp.front.routing import RoutingTable
-    from ovms_mp.wire.specs import FrontLimits
 
 
 class UnpackedLimits:

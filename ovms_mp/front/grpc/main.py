@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
+from ovms_mp.child.process import run_child
+from ovms_mp.child.specs import GrpcFrontSpec
 from ovms_mp.errors import ExitCode, OvmsError
 from ovms_mp.front.grpc.bodies import UnpackedLimits
 from ovms_mp.front.grpc.servicer import TfsServicer
 from ovms_mp.front.session import FrontSession
-from ovms_mp.wire.process import run_child
-from ovms_mp.wire.specs import GrpcFrontSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

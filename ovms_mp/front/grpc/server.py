@@ -19,9 +19,9 @@ from ovms_mp.front.grpc.servicer import LONGEST_SMALL_REQUEST_BYTES, PREDICT_PAT
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from ovms_mp.child.specs import FrontLimits
     from ovms_mp.front.grpc.bodies import UnpackedLimits
     from ovms_mp.front.grpc.servicer import Method
-    from ovms_mp.wire.specs import FrontLimits
 
 _log = logging.getLogger(__name__)
 

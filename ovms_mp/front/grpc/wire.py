@@ -19,11 +19,11 @@ from ovms_mp.front.tfs.predict_sink import SHORTEST_LONG_BYTES, PredictSink
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ovms_mp.child.specs import FrontLimits
     from ovms_mp.front.dispatch import Dispatcher
     from ovms_mp.front.grpc.bodies import UnpackedLimits
     from ovms_mp.front.grpc.servicer import TfsServicer
     from ovms_mp.front.sinks import MessageSink
-    from ovms_mp.wire.specs import FrontLimits
 
 _log = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import sys
 
+from ovms_mp.child.lifetime import die_with_parent
+from ovms_mp.child.specs import RestSpec, spec_from_argument
 from ovms_mp.errors import BootError, ExitCode
 from ovms_mp.front.rest.arbiter import RestApplication
 from ovms_mp.log import configure_logging, say
-from ovms_mp.wire.lifetime import die_with_parent
-from ovms_mp.wire.specs import RestSpec, spec_from_argument
 
 
 def main() -> int:

@@ -21,9 +21,9 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.workers.workertmp import WorkerTmp
 
+from ovms_mp.child.lifetime import die_with_parent, release_log_signals
 from ovms_mp.defects import contain
 from ovms_mp.log import configure_logging, reopen_logs
-from ovms_mp.wire.lifetime import die_with_parent, release_log_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gunicorn.config import Config
     from gunicorn.workers.base import Worker
 
-    from ovms_mp.wire.specs import RestSpec
+    from ovms_mp.child.specs import RestSpec
 
 KEEP_ALIVE_S = 75
 """How long an idle connection is kept: longer than the 60 s of common proxies, so that they close first."""

@@ -17,8 +17,8 @@ from ovms_mp.front.rest.early import CYCLE
 if TYPE_CHECKING:
     from falcon.asgi import Request
 
+    from ovms_mp.child.specs import FrontLimits
     from ovms_mp.front.budget import BodyShare
-    from ovms_mp.wire.specs import FrontLimits
 
 
 async def read_body(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from uvicorn_worker import UvicornWorker
 
+from ovms_mp.child.lifetime import holding_log_signals, take_log_signals
 from ovms_mp.defects import contain
 from ovms_mp.front.rest.http_protocol import RestProtocol
-from ovms_mp.wire.lifetime import holding_log_signals, take_log_signals
 
 if TYPE_CHECKING:
     from typing import Any, ClassVar

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ovms_mp.wire.specs import RestSpec
+    from ovms_mp.child.specs import RestSpec
 
 _log = logging.getLogger(__name__)
 

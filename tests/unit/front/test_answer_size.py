@@ -16,8 +16,7 @@ from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.model.dtypes import DType
 from ovms_mp.wire.arena import Arena, create_arena_file
 from ovms_mp.wire.messages import ConfigReloaded
-from ovms_mp.wire.records import TensorSpecRecord
-from ovms_mp.wire.specs import ArenaHandle
+from ovms_mp.wire.records import ArenaHandle, TensorSpecRecord
 from tests.unit.front.workers import PlayedWorker, table, tasks_come
 
 if TYPE_CHECKING:

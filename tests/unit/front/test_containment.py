@@ -20,8 +20,7 @@ from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State
 from ovms_mp.wire.arena import Arena, create_arena_file
 from ovms_mp.wire.messages import ConfigReloaded, InferResult, InferTask, RoutingSnapshot, encode
-from ovms_mp.wire.records import ModelRecord, TensorRef, TensorSpecRecord, VersionRecord
-from ovms_mp.wire.specs import ArenaHandle
+from ovms_mp.wire.records import ArenaHandle, ModelRecord, TensorRef, TensorSpecRecord, VersionRecord
 from tests.unit.front.workers import PlayedWorker, eventually, table, tasks_come
 
 if TYPE_CHECKING:

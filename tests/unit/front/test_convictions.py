@@ -19,9 +19,8 @@ from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.model.dtypes import DType
 from ovms_mp.wire.arena import Arena, create_arena_file
 from ovms_mp.wire.messages import ConfigReloaded, InferTask
-from ovms_mp.wire.records import Conviction, DeathRecord, RunMark, TensorRef, TensorSpecRecord
+from ovms_mp.wire.records import ArenaHandle, Conviction, DeathRecord, RunMark, TensorRef, TensorSpecRecord
 from ovms_mp.wire.run_page import NOT_A_TASK
-from ovms_mp.wire.specs import ArenaHandle
 from tests.unit.front.workers import PlayedWorker, table, tasks_come
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 from ovms_mp.errors import NoFreeSlot, TensorTooLarge
 from ovms_mp.front.dispatch import Dispatcher, DispatchStatistics
 from ovms_mp.wire.arena import Arena, create_arena_file
-from ovms_mp.wire.specs import ArenaHandle
+from ovms_mp.wire.records import ArenaHandle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -32,13 +32,13 @@ from ovms_mp.model.status import State
 from ovms_mp.wire.arena import Arena, create_arena_file
 from ovms_mp.wire.messages import ConfigReloaded, RoutingSnapshot
 from ovms_mp.wire.records import (
+    ArenaHandle,
     ErrorRecord,
     ModelRecord,
     TensorSpecRecord,
     VersionRecord,
     WorkerRecord,
 )
-from ovms_mp.wire.specs import ArenaHandle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ovms_mp.child.specs import CommonSpec, FrontLimits, FrontSpec
 from ovms_mp.errors import Draining
 from ovms_mp.front.session import FrontSession
 from ovms_mp.wire.arena import create_arena_file
@@ -26,7 +27,7 @@ from ovms_mp.wire.messages import (
     decode_to_manager,
     encode,
 )
-from ovms_mp.wire.specs import ArenaHandle, CommonSpec, FrontLimits, FrontSpec
+from ovms_mp.wire.records import ArenaHandle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -14,7 +14,7 @@ from ovms_mp.wire.messages import LoadModel, ModelStateChanged, UnloadModel
 from ovms_mp.wire.records import ErrorRecord, TensorSpecRecord
 
 if TYPE_CHECKING:
-    from ovms_mp.manager.deployment import Deployment
+    from ovms_mp.manager.models.deployment import Deployment
 
 INPUTS = (TensorSpecRecord("x", "FP32", ((1, 1), (10, 10))),)
 OUTPUTS = (TensorSpecRecord("y", "FP32", ((1, 1), (10, 10))),)

@@ -18,19 +18,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from ovms_mp.config import GrpcConfig, LimitsConfig, RepositoryConfig, RestConfig, ServerConfig
-from ovms_mp.config_file import parse_config_file
+from ovms_mp.child.specs import ProbeSpec, spec_from_argument
+from ovms_mp.config.file import parse_config_file
+from ovms_mp.config.server import GrpcConfig, LimitsConfig, RepositoryConfig, RestConfig, ServerConfig
 from ovms_mp.errors import ExitCode
-from ovms_mp.manager import catalogue as catalogue_module
-from ovms_mp.manager import children as children_module
 from ovms_mp.manager import manager as manager_module
-from ovms_mp.manager import reload as reload_module
-from ovms_mp.manager import repository as repository_module
-from ovms_mp.manager import staff as staff_module
-from ovms_mp.manager import supervisor as supervisor_module
 from ovms_mp.manager import timers as timers_module
-from ovms_mp.manager.cpu_plan import Machine
+from ovms_mp.manager.children import child as children_module
+from ovms_mp.manager.children import supervisor as supervisor_module
 from ovms_mp.manager.manager import Manager
+from ovms_mp.manager.models import catalogue as catalogue_module
+from ovms_mp.manager.models import reload as reload_module
+from ovms_mp.manager.models import repository as repository_module
+from ovms_mp.manager.workers import staff as staff_module
+from ovms_mp.manager.workers.cpu_plan import Machine
 from ovms_mp.model.status import State
 from ovms_mp.storage.watch import RepositoryWatch
 from ovms_mp.wire.messages import (
@@ -49,7 +50,6 @@ from ovms_mp.wire.messages import (
     encode,
 )
 from ovms_mp.wire.records import ErrorRecord
-from ovms_mp.wire.specs import ProbeSpec, spec_from_argument
 
 from .fakes import load_failed, loaded, unloaded
 from .kernel import Kernel, Process

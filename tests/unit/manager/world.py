@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from ovms_mp.config import LimitsConfig, ModelConfig
-from ovms_mp.manager import catalogue as catalogue_module
-from ovms_mp.manager import repository as repository_module
-from ovms_mp.manager.catalogue import Catalogue
-from ovms_mp.manager.repository import Repository
+from ovms_mp.config.server import LimitsConfig, ModelConfig
+from ovms_mp.manager.models import catalogue as catalogue_module
+from ovms_mp.manager.models import repository as repository_module
+from ovms_mp.manager.models.catalogue import Catalogue
+from ovms_mp.manager.models.repository import Repository
 from ovms_mp.model.status import State
 from ovms_mp.model.versions import Latest, VersionPolicy
 from ovms_mp.wire.messages import LoadModel
@@ -26,7 +26,7 @@ from .fakes import Clock, FakeTrials, FakeWorkers, loaded, unloaded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ovms_mp.manager.deployment import Deployment
+    from ovms_mp.manager.models.deployment import Deployment
 
 LIMITS = LimitsConfig(max_queue_tasks=7, max_queue_mb=3)
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovms_mp.errors import ConfigError
-from ovms_mp.model.device_text import (
+from ovms_mp.config.device_text import (
     RETIRED_DEVICES,
     engine_device,
     may_use_cpu,
@@ -19,9 +18,8 @@ from ovms_mp.model.device_text import (
     named_devices,
     parse_device,
 )
-from ovms_mp.model.input_settings import BatchSize
-from ovms_mp.model.layout_text import parse_layout
-from ovms_mp.model.preprocessing_text import (
+from ovms_mp.config.layout_text import parse_layout
+from ovms_mp.config.preprocessing_text import (
     COLOR_FORMATS,
     PRECISIONS,
     parse_color_format,
@@ -29,7 +27,9 @@ from ovms_mp.model.preprocessing_text import (
     parse_precision,
     parse_scale,
 )
-from ovms_mp.model.shape_text import ANY, MAX_SIZE, parse_batch_size, parse_shape
+from ovms_mp.config.shape_text import ANY, MAX_SIZE, parse_batch_size, parse_shape
+from ovms_mp.errors import ConfigError
+from ovms_mp.model.input_settings import BatchSize
 
 if TYPE_CHECKING:
     from collections.abc import Callable

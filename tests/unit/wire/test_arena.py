@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from ovms_mp.errors import ProtocolError
 from ovms_mp.wire.arena import Arena, create_arena_file, discard_pages
-from ovms_mp.wire.records import TensorRef
-from ovms_mp.wire.specs import ArenaHandle
+from ovms_mp.wire.records import ArenaHandle, TensorRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -206,12 +206,12 @@ def test_a_registered_plugin_is_tried(tmp_path: Path) -> None:
 LOADS_A_MEGABYTE = """
 import os, pathlib, sys
 import numpy as np, openvino as ov, openvino.opset13 as ops
-from ovms_mp.wire.specs import CpuShare, EngineSpec
+from ovms_mp.child.specs import CpuShare, EngineSpec
 from ovms_mp.model.input_settings import InputSettings
 from ovms_mp.wire.records import ModelSettings
-from ovms_mp.worker.engine import create_core
-from ovms_mp.worker.prepare import prepare_model
-from ovms_mp.worker.properties import compile_properties
+from ovms_mp.worker.engine.engine import create_core
+from ovms_mp.worker.load.prepare import prepare_model
+from ovms_mp.worker.engine.properties import compile_properties
 directory, device = pathlib.Path(sys.argv[1]), sys.argv[2]
 file = directory / "model.xml"
 if not file.exists():
@@ -262,7 +262,7 @@ FALLS_BACK = """
 import logging, sys
 import numpy as np, openvino as ov, openvino.opset13 as ops
 from ovms_mp.errors import OvmsError
-from ovms_mp.worker.engine import compile_for
+from ovms_mp.worker.engine.engine import compile_for
 
 class CoreThatListsAGpu:
     '''The real engine, which is told of a GPU that it then cannot load.'''

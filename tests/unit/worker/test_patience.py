@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from ovms_mp.worker.served import patience_s
+from ovms_mp.worker.run.served import patience_s
 
 
 @pytest.mark.parametrize(

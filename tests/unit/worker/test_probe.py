@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ovms_mp.child.specs import EngineSpec
 from ovms_mp.wire.messages import LoadProgress, ProbeDone
-from ovms_mp.wire.specs import EngineSpec
 from tests.support.worker import AUTO, ProbeUnderTest, WorkerUnderTest, settings
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import zlib
 
 import pytest
 
+from ovms_mp.child.specs import FrontLimits
 from ovms_mp.errors import BodyMemoryFull, MalformedPayload, OvmsError, RequestTooLarge
 from ovms_mp.front.budget import UNPACKED_FLOOR_BYTES, BodyBudget
 from ovms_mp.front.grpc.bodies import UnpackedLimits, with_unpacking
@@ -17,7 +18,6 @@ from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.status import State
 from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import ModelRecord, TensorSpecRecord, VersionRecord
-from ovms_mp.wire.specs import FrontLimits
 from tests.support.predict_messages import request, tensor
 
 MIB = 1 << 20

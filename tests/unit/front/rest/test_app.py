@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from ovms_mp import __version__
+from ovms_mp.child.specs import FrontLimits
 from ovms_mp.errors import ConfigError, ConfigUnreadable, Draining, ModelLoadFailed
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.rest.app import create_app
@@ -22,16 +23,15 @@ from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.status import State
 from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import ModelRecord, TensorSpecRecord, VersionRecord, WorkerRecord
-from ovms_mp.wire.specs import FrontLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ovms_mp.child.specs import RestSpec
     from ovms_mp.errors import OvmsError
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.session import FrontSession
     from ovms_mp.model.status import VersionStatus
-    from ovms_mp.wire.specs import RestSpec
 
 LIMIT = 1000
 X = (TensorSpecRecord("x", "FP32", ((1, 1), (2, 2))),)

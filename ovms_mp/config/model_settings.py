@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of one model, as decoded from the configuration file or collected from flags, to a ModelConfig.
+
+Both sources share this reading, so a key means the same in both. What is wrong is noted in a
+:class:`~ovms_mp.config.json_document.Findings`, and reading goes on: a user sees all errors at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
+
+from ovms_mp.config.device_text import DEFAULT_DEVICE, parse_device
+from ovms_mp.config.json_document import child_place
+from ovms_mp.config.layout_text import names_channels, parse_layout
+from ovms_mp.config.model_keys import (
+    MAX_NAME_BYTES,
+    MAX_NIREQ,
+    MODEL_KEYS,
+    UNSUPPORTED_MODEL_KEYS,
+    UnsupportedKey,
+    asks_for_nothing,
+)
+from ovms_mp.config.preprocessing_text import parse_color_format, parse_mean, parse_precision, parse_scale
+from ovms_mp.config.server import ModelConfig
+from ovms_mp.config.shape_text import parse_batch_size, parse_shape
+from ovms_mp.errors import ConfigError
+from ovms_mp.model.input_settings import ChannelValues, Conversion, InputSettings, InputShape, Layout
+from ovms_mp.model.versions import Latest, VersionPolicy, parse_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from ovms_mp.config.json_document import Findings
+    from ovms_mp.config.server import PropertyValue
+
+ValueT = TypeVar("ValueT")
+
+_MAX_INTEGER = (1 << 63) - 1
+_PATH_PROPERTIES = frozenset({"CACHE_DIR", "WEIGHTS_PATH"})
+"""OpenVINO's properties that name a file or directory; a relative one starts where the model's path does."""
+_CLOUD_SCHEMES = ("s3", "gs", "az", "azfs", "azure")
+
+
+def read_model(
+    body: Mapping[str, object],
+    findings: Findings,
+    directory: Path,
+    place_of: Callable[[str], str],
+    *,
+    may_climb: bool,
+) -> ModelConfig | None:
+    """Read the settings of a model.
+
+    Args:
+        body: Values by the names of :data:`~ovms_mp.config.model_keys.MODEL_KEYS`; None is as if the key were absent.
+        findings: Takes errors and notices.
+        directory: Where a relative path starts.
+        place_of: The place of a key, for messages.
+        may_climb: Whether the path may have ``..``.
+
+    Returns:
+        The model, or None if there were errors.
+    """
+    given = {key: value for key, value in body.items() if value is not None}
+    refuse_unsupported(given, UNSUPPORTED_MODEL_KEYS, findings, place_of)
+    count = len(findings.faults)
+    reader = _Reader(given, findings, directory, place_of)
+    name = reader.name()
+    base_path = reader.base_path(may_climb)
+    policy: VersionPolicy = Latest()
+    document = reader.json("model_version_policy")
+    if document is not None:
+        policy = reader.policy(document)
+    model = ModelConfig(
+        name=name,
+        base_path=directory / base_path,
+        nireq=reader.nireq(),
+        target_device=reader.one("target_device", parse_device) or DEFAULT_DEVICE,
+        plugin_config=reader.plugin_config(),
+        version_policy=policy,
+        inputs=reader.inputs(),
+        allow_cache=reader.allow_cache(),
+    )
+    return model if count == len(findings.faults) else None
+
+
+def refuse_unsupported(
+    given: Mapping[str, object],
+    unsupported: Mapping[str, UnsupportedKey],
+    findings: Findings,
+    place_of: Callable[[str], str],
+) -> None:
+    """Note keys that OVMS has and this server has not, unless their values ask for nothing."""
+    for name, key in unsupported.items():
+        if name in given and not asks_for_nothing(key, given[name]):
+            findings.refuse(place_of(name), given[name], "nothing, leave it out", key.remedy)
+
+
+class _Reader:
+    """Reads the keys of one model, each into its value or, after noting an error, into something harmless."""
+
+    def __init__(
+        self,
+        given: Mapping[str, object],
+        findings: Findings,
+        directory: Path,
+        place_of: Callable[[str], str],
+    ) -> None:
+        self._given = given
+        self._findings = findings
+        self._directory = directory
+        self._place_of = place_of
+
+    def _refuse(self, key: str, reason: str = "") -> None:
+        self._findings.refuse(self._place_of(key), self._given.get(key), MODEL_KEYS[key].accepted, reason)
+
+    def text(self, key: str) -> str:
+        value = self._given.get(key)
+        if isinstance(value, str) and value.strip():
+            return value
+        self._refuse(key, "" if key in self._given else "it must be given")
+        return ""
+
+    def name(self) -> str:
+        name = self.text("name")
+        size = len(name.encode(errors="surrogatepass"))
+        if size > MAX_NAME_BYTES:
+            self._refuse("name", f"it has {size} bytes")
+        return name
+
+    def base_path(self, may_climb: bool) -> str:
+        path = self.text("base_path")
+        scheme, slashes, _ = path.partition("://")
+        if slashes:
+            known = scheme.lower() in _CLOUD_SCHEMES
+            reason = (
+                "cloud storage is not supported yet" if known else "only files of this machine are served"
+            )
+            self._refuse("base_path", f"{reason}; copy the model to a local directory and give that")
+        elif "\0" in path:
+            self._refuse("base_path", "no path has a NUL character")
+        elif not may_climb and ".." in PurePath(path).parts:
+            self._refuse("base_path", "it has `..`; give the path that it leads to")
+        else:
+            return path
+        return ""
+
+    def json(self, key: str) -> object:
+        """A value that may be written as JSON inside a text, as flags and OVMS's own files do."""
+        value = self._given.get(key)
+        if not isinstance(value, str):
+            return value
+        return self._findings.decode(value, self._place_of(key), MODEL_KEYS[key].accepted)
+
+    def policy(self, document: object) -> VersionPolicy:
+        try:
+            return parse_policy(document)
+        except ConfigError:
+            self._refuse("model_version_policy")
+            return Latest()
+
+    def one(self, key: str, parse: Callable[[object], ValueT]) -> ValueT | None:
+        if key not in self._given:
+            return None
+        found = []
+        value = self._given[key]
+        with self._findings.refusing(self._place_of(key), value, MODEL_KEYS[key].accepted):
+            found.append(parse(value))
+        return found[0] if found else None
+
+    def named(self, key: str, parse: Callable[[object], ValueT]) -> list[tuple[str, ValueT]]:
+        """A setting that is either one value for the only input, or an object of them by tensor name."""
+        value = self._given.get(key)
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            value = self.json(key)
+        if value is None:
+            return []
+        place = self._place_of(key)
+        entries = {"": value}
+        if isinstance(value, dict):
+            entries = value
+            if "" in value:
+                self._refuse(key, "a tensor has no name")
+        found = []
+        for name, entry in entries.items():
+            where = child_place(place, name) if name else place
+            with self._findings.refusing(where, entry, MODEL_KEYS[key].accepted):
+                found.append((name, parse(entry)))
+        return found
+
+    def nireq(self) -> int:
+        value = self._given.get("nireq", 0)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_NIREQ:
+            return value
+        self._refuse("nireq", "" if isinstance(value, int) else "an integer without quotes is expected")
+        return 0
+
+    def allow_cache(self) -> bool:
+        value = self._given.get("allow_cache", False)
+        if not isinstance(value, bool):
+            self._refuse("allow_cache")
+        return value is True
+
+    def plugin_config(self) -> Mapping[str, PropertyValue]:
+        document = self.json("plugin_config")
+        if document is None:
+            return MappingProxyType({})
+        if not isinstance(document, dict):
+            self._refuse("plugin_config")
+            return MappingProxyType({})
+        checked: dict[str, PropertyValue] = {}
+        for name, value in document.items():
+            reason = _property_reason(name, value)
+            if reason is None and isinstance(value, (str, int, float)):
+                is_path = name in _PATH_PROPERTIES and isinstance(value, str) and value
+                checked[name] = str(self._directory / str(value)) if is_path else value
+            else:
+                place = child_place(self._place_of("plugin_config"), name)
+                self._findings.refuse(place, value, "a text, a number, true or false", reason or "")
+        return MappingProxyType(checked)
+
+    def inputs(self) -> InputSettings:
+        batch_size = self.one("batch_size", parse_batch_size)
+        shapes = self.named("shape", parse_shape)
+        if batch_size is not None and self._given.get("shape"):
+            self._findings.notices.append(
+                f"{self._place_of('batch_size')} has no effect beside shape, which goes before it"
+            )
+            batch_size = None
+        layouts = self.named("layout", parse_layout)
+        mean = self.named("mean", parse_mean)
+        scale = self.named("scale", parse_scale)
+        colors = self.named("color_format", parse_color_format)
+        precisions = self.named("precision", parse_precision)
+        sides = {name: client + model for name, (client, model) in layouts}
+        for key, values in (("mean", mean), ("scale", scale)):
+            self._need_layout(
+                key, (name for name, numbers in values if len(numbers) > 1), sides, channels=True
+            )
+        self._need_layout("color_format", (name for name, _ in colors), sides, channels=True)
+        self._need_layout("precision", (name for name, _ in precisions), sides, channels=False)
+        return InputSettings(
+            batch_size=batch_size,
+            shapes=tuple(InputShape(name, bounds) for name, bounds in shapes),
+            layouts=tuple(Layout(name, client, model) for name, (client, model) in layouts),
+            mean=tuple(ChannelValues(name, numbers) for name, numbers in mean),
+            scale=tuple(ChannelValues(name, numbers) for name, numbers in scale),
+            color_format=tuple(Conversion(name, model, client) for name, (client, model) in colors),
+            precision=tuple(Conversion(name, model, client) for name, (client, model) in precisions),
+        )
+
+    def _need_layout(
+        self, key: str, names: Iterable[str], sides: Mapping[str, str], *, channels: bool
+    ) -> None:
+        """Refuse what cannot be placed without a layout; OVMS refuses all four keys without one."""
+        for name in names:
+            # A name belongs to the only input as well as no name does.
+            fitting = [side for other, side in sides.items() if not name or not other or name == other]
+            if any(names_channels(side) or not channels for side in fitting):
+                continue
+            if "layout" in self._given and not sides:
+                return  # Its own error is enough.
+            layout = self._place_of("layout")
+            need = "that says with C which dimension the channels are" if channels else "beside it"
+            tensor = f" of {name!r}" if name else ""
+            self._refuse(
+                key, f"it needs {layout}{tensor} {need}, e.g. NCHW, or NHWC:NCHW for clients that send NHWC"
+            )
+            return
+
+
+def _property_reason(name: str, value: object) -> str | None:
+    """Why a property cannot be passed on; None when it can."""
+    if name == "DEVICE_PROPERTIES" and not (isinstance(value, str) and '"' not in value):
+        # OpenVINO 2026.4 takes names with quotes inside this text without complaint and ignores them.
+        return 'OpenVINO takes it as a text without inner quotes, as in "{CPU:{NUM_STREAMS:2},GPU:{NUM_STREAMS:1}}"'
+    if isinstance(value, int) and abs(value) > _MAX_INTEGER:
+        return "the number is out of range"
+    return None if isinstance(value, (str, int, float)) else ""

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mean, scale, color format and precision as OVMS writes them. Pure.
+
+``TARGET:SOURCE`` has the clients' form first and the model's second, like a layout: OVMS's own example serves an FP32
+model to clients that send bytes as ``--precision uint8:fp32``
+(https://github.com/openvinotoolkit/model_server, ``demos/using_onnx_model/python/README.md``).
+See :mod:`ovms_mp.config.shape_text` for how errors are told.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from ovms_mp.errors import ConfigError
+
+COLOR_FORMATS = ("RGB", "BGR", "GRAY", "NV12", "NV12_2", "I420", "I420_3")
+_MODEL_COLOR_FORMATS = ("RGB", "BGR", "GRAY")
+PRECISIONS = (
+    "fp64", "fp32", "fp16", "bf16", "int64", "int32", "int16", "int8", "int4",
+    "uint64", "uint32", "uint16", "uint8", "uint4", "uint1",
+)  # fmt: skip
+_MODEL_PRECISIONS_ONLY = ("int4", "uint4", "uint1")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+_BRACKETS = re.compile(r"\((?P<round>[^()\[\]]*)\)|\[(?P<square>[^()\[\]]*)\]")
+
+
+def parse_mean(value: object) -> tuple[float, ...]:
+    """Read what to subtract: one number, or one a channel.
+
+    Raises:
+        ConfigError: Why it is none.
+    """
+    if isinstance(value, list):
+        numbers = tuple(_number(entry) for entry in value)
+    elif isinstance(value, str) and (brackets := _BRACKETS.fullmatch(value.strip())):
+        inner = (brackets["round"] or brackets["square"] or "").strip()
+        numbers = tuple(_number(entry) for entry in inner.removesuffix(",").split(",")) if inner else ()
+    else:
+        numbers = (_number(value),)
+    if not numbers:
+        raise ConfigError("it holds no number")
+    return numbers
+
+
+def parse_scale(value: object) -> tuple[float, ...]:
+    """Read what to divide by: one number, or one a channel; none may be 0.
+
+    Raises:
+        ConfigError: Why it is none.
+    """
+    numbers = parse_mean(value)
+    if 0 in numbers:
+        raise ConfigError("nothing can be divided by 0")
+    return numbers
+
+
+def parse_color_format(value: object) -> tuple[str, str]:
+    """Read a color conversion, e.g. ``NV12:RGB``: the clients' format and the model's, in capitals.
+
+    Raises:
+        ConfigError: Why it is none.
+    """
+    client, model = _two_sides(value, COLOR_FORMATS)
+    if model not in _MODEL_COLOR_FORMATS:
+        raise ConfigError(f"a model takes {', '.join(_MODEL_COLOR_FORMATS)}; the clients' side stands first")
+    return client, model
+
+
+def parse_precision(value: object) -> tuple[str, str]:
+    """Read a conversion of element types, e.g. ``uint8:fp32``: the clients' and the model's, in small letters.
+
+    Raises:
+        ConfigError: Why it is none.
+    """
+    client, model = _two_sides(value, PRECISIONS)
+    if client in _MODEL_PRECISIONS_ONLY:
+        raise ConfigError(f"no client can send {client}; the clients' side stands first")
+    return client, model
+
+
+def _two_sides(value: object, words: tuple[str, ...]) -> tuple[str, str]:
+    if not isinstance(value, str):
+        raise ConfigError("it is a text of two words with a colon between")
+    sides = "".join(value.split()).split(":")
+    if len(sides) != 2:
+        raise ConfigError("it needs two words with a colon between")
+    known = {word.lower(): word for word in words}
+    for side in sides:
+        if side.lower() not in known:
+            raise ConfigError(f"'{side[:40]}' is unknown")
+    return known[sides[0].lower()], known[sides[1].lower()]
+
+
+def _number(value: object) -> float:
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()) is None:
+        raise ConfigError(f"'{value.strip()[:40]}' is no number")
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ConfigError("a number is expected")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ConfigError("a number is out of range")
+    return number

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the server's configuration to each child's command line."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ovms_mp.child.specs import (
+    CommonSpec,
+    EngineSpec,
+    FrontLimits,
+    GrpcFrontSpec,
+    ProbeSpec,
+    RestSpec,
+    WorkerSpec,
+)
+from ovms_mp.config.addresses import split_addresses
+from ovms_mp.config.server import MEBIBYTE
+from ovms_mp.manager.children.child import Kind
+from ovms_mp.wire.channels import new_endpoint
+from ovms_mp.wire.records import ArenaHandle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ovms_mp.child.specs import CpuShare
+    from ovms_mp.config.server import ServerConfig
+    from ovms_mp.wire.messages import LoadModel
+
+
+_BODIES_PART = 4
+_LEAST_BODIES_BYTES = 64 * MEBIBYTE
+
+
+@dataclass(frozen=True, slots=True)
+class SpecMaker:
+    """What is the same for all children of one run.
+
+    Attributes:
+        memory_bytes: What the machine, or this process's cgroup, has.
+        make_endpoint: Makes a new address for a worker's socket.
+    """
+
+    config: ServerConfig
+    run_id: str
+    control_endpoint: str
+    arenas: tuple[ArenaHandle, ...]
+    memory_bytes: int
+    make_endpoint: Callable[[], str] = new_endpoint
+
+    def worker(self, child_id: str, device: str, share: CpuShare, run_page: int = -1) -> WorkerSpec:
+        """An inference worker; its data endpoint is new for every process."""
+        return WorkerSpec(
+            child_id=child_id,
+            kind=Kind.WORKER.value,
+            common=self._common(),
+            device=device,
+            data_endpoint=self.make_endpoint(),
+            engine=self._engine(),
+            cpu=share,
+            run_page=run_page,
+        )
+
+    def probe(self, child_id: str, load: LoadModel, share: CpuShare) -> ProbeSpec:
+        """The trial of what a worker would be told to load."""
+        return ProbeSpec(
+            child_id=child_id,
+            kind=Kind.PROBE.value,
+            common=self._common(),
+            handle=load.handle,
+            name=load.name,
+            version=load.version,
+            model_file=load.model_file,
+            settings=load.settings,
+            cache_directory=load.cache_directory,
+            engine=self._engine(),
+            cpu=share,
+        )
+
+    def grpc_front(self, child_id: str) -> GrpcFrontSpec:
+        """A gRPC front."""
+        config = self.config
+        addresses = split_addresses(config.grpc.bind_address)
+        return GrpcFrontSpec(
+            child_id=child_id,
+            kind=Kind.GRPC.value,
+            common=self._common(),
+            limits=self._limits(),
+            has_typed_outputs=config.grpc.output_encoding == "TYPED_FIELDS",
+            is_wire=config.grpc.front == "WIRE",
+            bind_addresses=tuple(f"{_bracketed(address)}:{config.grpc.port}" for address in addresses),
+        )
+
+    def arbiter(self, child_id: str, listen_descriptors: tuple[int, ...], beat_descriptor: int) -> RestSpec:
+        """The gunicorn arbiter and, through it, the REST fronts."""
+        config = self.config
+        return RestSpec(
+            child_id=child_id,
+            kind=Kind.REST.value,
+            common=self._common(),
+            limits=self._limits(),
+            listen_descriptors=listen_descriptors,
+            beat_descriptor=beat_descriptor,
+            rest_workers=config.rest.workers,
+            client_timeout_s=config.rest.client_timeout_s,
+            stop_grace_s=config.supervision.stop_grace_s,
+            stuck_timeout_s=config.supervision.stuck_timeout_s,
+        )
+
+    def _common(self) -> CommonSpec:
+        supervision = self.config.supervision
+        return CommonSpec(
+            parent_pid=os.getpid(),
+            run_id=self.run_id,
+            control_endpoint=self.control_endpoint,
+            log_level=self.config.log.level,
+            log_path=self.config.log.path,
+            log_format=self.config.log.form,
+            heartbeat_interval_s=supervision.heartbeat_interval_s,
+            boot_timeout_s=supervision.boot_timeout_s,
+            arenas=self.arenas,
+        )
+
+    def _engine(self) -> EngineSpec:
+        return EngineSpec(self.config.engine.cpu_extension, self.config.engine.plugins_xml)
+
+    def _limits(self) -> FrontLimits:
+        supervision = self.config.supervision
+        return FrontLimits(
+            request_timeout_s=supervision.request_timeout_s,
+            retry_window_s=supervision.retry_window_s,
+            max_message_bytes=self.config.limits.max_message_mb * MEBIBYTE,
+            max_unpacked_bytes=self.config.limits.max_unpacked_mb * MEBIBYTE,
+            max_body_memory_bytes=self._body_memory_bytes(),
+        )
+
+    def _body_memory_bytes(self) -> int:
+        """A front's budget; an automatic one has room for a longest request while the machine has."""
+        config = self.config
+        if config.limits.max_body_memory_mb:
+            return config.limits.max_body_memory_mb * MEBIBYTE
+        fronts = (config.grpc.workers if config.grpc.port else 0) + (
+            config.rest.workers if config.rest.port else 0
+        )
+        share = self.memory_bytes // _BODIES_PART
+        longest = config.limits.max_message_mb * MEBIBYTE + _LEAST_BODIES_BYTES
+        return max(_LEAST_BODIES_BYTES, share // max(1, fronts), min(share, longest))
+
+
+def _bracketed(address: str) -> str:
+    """An IPv6 address needs brackets before a port can follow."""
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address

@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One loading of one model version, from its trial to its end, over all workers of its device.
+
+::
+
+    TRYING --trial ran--> LOADING --on every READY worker--> SERVING --> RETIRING --> gone
+       |  ^                  |                                              ^
+       |  +- worker died ----+  (only the untried)                          |
+       +-------- failed -----+----- dropped: nobody wants it any more ------+
+
+A version has one deployment at a time that serves, and beside it at most one on its way to replace that one. The
+trial runs in a process of its own: what crashes or hangs there ends only there. A retiring deployment is unloaded
+only after every front has said that it routes elsewhere.
+
+What comes alone to a device whose first worker is still starting is *untried*: that worker, which serves nothing,
+loads it at once, so that a large model is not loaded twice before it is served. If the worker dies of it, it is tried
+like all others, and nothing of that device goes untried again. In company, or beside what is served, every version is
+tried.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from ovms_mp.defects import contain
+from ovms_mp.errors import WorkerLost
+from ovms_mp.manager.models.deployment import Deployment, Phase, first_line
+from ovms_mp.model.status import State
+from ovms_mp.wire.messages import LoadModel, UnloadModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ovms_mp.storage.local import VersionFiles
+    from ovms_mp.wire.messages import ModelStateChanged
+    from ovms_mp.wire.records import ErrorRecord, ModelSettings
+
+_log = logging.getLogger(__name__)
+
+_MAX_DEATHS_IN_LOAD = 2
+"""A deployment whose load has killed so many workers in a row has failed; its trial may have been lucky."""
+_MAX_DEATHS_IN_RELOAD = 5
+"""The same for one that has been served before, whose worker rather died of something else."""
+
+
+class WorkerGate(Protocol):
+    """How deployments reach the workers of a device."""
+
+    def ready(self, device: str, tenant: int = 0) -> tuple[str, ...]:
+        """READY workers that take loads, by child id: those of one deployment, or those that all others share."""
+
+    def send(self, worker: str, message: LoadModel | UnloadModel) -> None:
+        """Send one of them a message."""
+
+
+class TrialGate(Protocol):
+    """How deployments are tried."""
+
+    def submit(self, deployment: Deployment) -> None:
+        """Try it; the outcome comes to :meth:`Deployments.trial_ended`."""
+
+    def skip(self, deployment: Deployment) -> None:
+        """It is not tried for the time being; prepare it for its load."""
+
+    def withdraw(self, deployment: Deployment) -> None:
+        """Nobody wants to know any more; end the trial if it runs. Unknown ones are ignored."""
+
+    def forget_cache(self, deployment: Deployment) -> None:
+        """Its first load is over, so what the trial compiled is not needed any more."""
+
+
+class Observer(Protocol):
+    """Who is told how deployments fare."""
+
+    def now_serving(self, deployment: Deployment) -> None:
+        """It can be routed to, for the first time."""
+
+    def has_failed(self, deployment: Deployment, error_name: str, reason: str) -> None:
+        """It will not serve, or not any more; it is gone from the books."""
+
+    def has_gone(self, deployment: Deployment) -> None:
+        """It retired, and no worker has it any more."""
+
+    def workers_changed(self, deployment: Deployment) -> None:
+        """A SERVING one can be routed to at other workers than before, possibly at none."""
+
+
+class Deployments:
+    """The books of all deployments. Owned by the manager's loop."""
+
+    def __init__(self, workers: WorkerGate, trials: TrialGate, observer: Observer) -> None:
+        self._workers = workers
+        self._trials = trials
+        self._observer = observer
+        self._by_handle: dict[int, Deployment] = {}
+        self._next_handle = 1
+        self._orders = itertools.count()
+        self._evictions: list[tuple[int, str, int]] = []
+        """(epoch, worker, handle): what is unloaded at a worker once fronts have applied that snapshot."""
+        self._cautious: set[str] = set()
+        """Devices a worker of which has died of a load."""
+
+    def __iter__(self) -> Iterator[Deployment]:
+        """All of them, also retiring ones."""
+        return iter(list(self._by_handle.values()))
+
+    def find(self, handle: int) -> Deployment | None:
+        """By its handle."""
+        return self._by_handle.get(handle)
+
+    def is_pending(self, handle: int, worker: str) -> bool:
+        """Whether a worker has not yet said how a load went."""
+        deployment = self._by_handle.get(handle)
+        return deployment is not None and worker in deployment.pending
+
+    def begin(
+        self, model_name: str, version: int, settings: ModelSettings, files: VersionFiles
+    ) -> Deployment:
+        """Start with the trial, or with the load of what may go untried."""
+        others = [entry for entry in self if entry.settings.device == settings.device]
+        deployment = Deployment(self._next_handle, model_name, version, settings, files)
+        self._next_handle += 1
+        self._by_handle[deployment.handle] = deployment
+        if others or settings.device in self._cautious or self._workers.ready(settings.device):
+            # In company, the first one is no exception, unless its load has begun.
+            for entry in (*others, deployment):
+                if entry is deployment or (entry.is_untried and not entry.pending):
+                    self._try(entry)
+        else:
+            deployment.phase, deployment.is_untried = Phase.LOADING, True
+            self._trials.skip(deployment)
+        return deployment
+
+    def _try(self, deployment: Deployment) -> None:
+        deployment.phase, deployment.is_untried = Phase.TRYING, False
+        self._trials.submit(deployment)
+
+    def waits_for_untried(self, handle: int, worker: str) -> bool:
+        """Whether a worker has not begun with a load, as it is still busy with an untried one."""
+        waiting = self._by_handle.get(handle)
+        return (
+            waiting is not None
+            and worker in waiting.pending
+            and any(
+                entry.is_untried
+                and entry.pending.get(worker, waiting.pending[worker]) < waiting.pending[worker]
+                for entry in self
+            )
+        )
+
+    def load_is_late(self, handle: int, reason: str) -> None:
+        """The worker that loads it is being killed for that."""
+        deployment = self._by_handle.get(handle)
+        if deployment is not None:
+            deployment.late_reason = reason
+
+    def trial_ended(self, handle: int, error_name: str, reason: str, detail: str) -> None:
+        """The trial's outcome; no error name and no reason means that it went well."""
+        deployment = self._by_handle.get(handle)
+        if deployment is None or deployment.phase is not Phase.TRYING:
+            return
+        if error_name or reason:
+            self._fail(deployment, error_name, reason)
+            return
+        deployment.phase = Phase.LOADING
+        _log.info("event=tried %s handle=%d %s", deployment.title, handle, detail)
+        self._send_loads(deployment)
+
+    def retire(self, deployment: Deployment, unload_epoch: int) -> None:
+        """Route nothing to it from that snapshot on, then unload it."""
+        if deployment.phase is Phase.TRYING:
+            self._trials.withdraw(deployment)
+        deployment.phase = Phase.RETIRING
+        deployment.unload_epoch = unload_epoch
+
+    def give_up(self, deployment: Deployment, error_name: str, reason: str) -> None:
+        """It cannot become anything."""
+        self._fail(deployment, error_name, reason)
+
+    def fronts_applied(self, epoch: int) -> None:
+        """Every front routes by a snapshot of at least this epoch."""
+        for unload_epoch, worker, handle in self._evictions:
+            if unload_epoch <= epoch:
+                self._workers.send(worker, UnloadModel(handle))
+        self._evictions = [eviction for eviction in self._evictions if eviction[0] > epoch]
+        for deployment in self:
+            if deployment.phase is Phase.RETIRING and 0 < deployment.unload_epoch <= epoch:
+                contain("manager.unload", deployment.title, self._unload, deployment)
+
+    def _unload(self, deployment: Deployment) -> None:
+        for worker in deployment.loaded:
+            self._workers.send(worker, UnloadModel(deployment.handle))
+        deployment.unload_epoch = 0
+        self._end_if_empty(deployment)
+
+    def isolate(self, deployment: Deployment, unload_epoch: int) -> bool:
+        """Have it loaded at a worker of its own and nowhere else; whether that makes sense.
+
+        Args:
+            deployment: One that serves.
+            unload_epoch: Snapshot that does not route to the shared workers any more.
+        """
+        if deployment.phase is not Phase.SERVING or deployment.is_isolated:
+            return False
+        deployment.is_isolated = True
+        self._evictions += [(unload_epoch, worker, deployment.handle) for worker in deployment.loaded]
+        deployment.loaded.clear()
+        deployment.pending.clear()  # What comes of these is unloaded.
+        self._observer.workers_changed(deployment)
+        return True
+
+    def release(self, deployment: Deployment) -> None:
+        """Have it loaded where its device's others are; its own worker serves until then."""
+        deployment.is_isolated, deployment.isolation, deployment.paused_until = False, "", 0.0
+        self._send_loads(deployment)
+
+    def needs_own_worker(self, handle: int) -> bool:
+        """Whether a deployment's own worker must stay."""
+        deployment = self._by_handle.get(handle)
+        if deployment is None:
+            return False
+        if deployment.is_isolated or deployment.phase is Phase.RETIRING:
+            return True
+        shared = self._workers.ready(deployment.settings.device)
+        return not any(worker in deployment.loaded for worker in shared)
+
+    def worker_ready(self, worker: str, device: str, tenant: int = 0) -> None:
+        """A worker takes loads: give it everything it should have, what is being served first.
+
+        Args:
+            worker: By its child id.
+            device: What it serves.
+            tenant: The only deployment that it is for, or 0.
+        """
+        waiting = [
+            deployment
+            for deployment in self
+            if deployment.settings.device == device
+            and deployment.tenant == tenant
+            and deployment.phase in (Phase.LOADING, Phase.SERVING)
+        ]
+        for deployment in sorted(waiting, key=lambda entry: entry.phase is not Phase.SERVING):
+            self._send_load(deployment, worker)
+
+    def worker_lost(self, worker: str, reason: str) -> None:
+        """A worker was reaped: it has nothing any more. No reason means that it was asked to end."""
+        # Loads are done one after another in the order in which they were sent; only the first was being done.
+        pending = [entry for entry in self if worker in entry.pending]
+        suspect = min(pending, key=lambda entry: entry.pending[worker], default=None)
+        for deployment in self:
+            contain("manager.worker_lost", deployment.title, self._lose, deployment, worker, reason, suspect)
+
+    def _lose(self, deployment: Deployment, worker: str, reason: str, suspect: Deployment | None) -> None:
+        if worker in deployment.loaded:
+            deployment.loaded.discard(worker)
+            if deployment.phase is Phase.SERVING:
+                self._observer.workers_changed(deployment)
+        elif worker in deployment.pending:
+            del deployment.pending[worker]
+            if deployment.is_untried and deployment.phase is Phase.LOADING and reason:
+                self._died_untried(deployment, reason)
+                return
+            if reason and deployment is suspect:
+                deployment.deaths_in_load += 1
+                self._cautious.add(deployment.settings.device)
+            limit = _MAX_DEATHS_IN_RELOAD if deployment.has_served else _MAX_DEATHS_IN_LOAD
+            # What another worker serves is not taken away for it.
+            is_served = deployment.phase is Phase.SERVING and bool(deployment.loaded)
+            if deployment.deaths_in_load >= limit and not is_served:
+                text = f"the inference worker died while loading it: {reason}"
+                self._fail(deployment, "" if deployment.has_served else WorkerLost.__name__, text)
+                return
+            self._serve_if_loaded(deployment)
+            if deployment.is_untried and deployment.phase is Phase.LOADING:  # That worker was asked to end.
+                self._send_loads(deployment)
+        if deployment.phase is Phase.RETIRING:
+            self._end_if_empty(deployment)
+
+    def _died_untried(self, deployment: Deployment, reason: str) -> None:
+        """Its first worker died while it loaded it, which harmed nobody; the trial is to say why."""
+        self._cautious.add(deployment.settings.device)
+        if deployment.late_reason:
+            self._fail(deployment, "", deployment.late_reason)
+            return
+        _log.warning("event=died_untried %s handle=%d %s", deployment.title, deployment.handle, reason)
+        self._try(deployment)
+
+    def is_complete_on(self, worker: str, device: str, tenant: int = 0) -> bool:
+        """Whether a worker has everything that its device serves, or the one deployment that it is for."""
+        return all(
+            worker in deployment.loaded
+            for deployment in self
+            if deployment.phase is Phase.SERVING
+            and deployment.settings.device == device
+            and deployment.tenant == tenant
+        )
+
+    def state_changed(self, worker: str, message: ModelStateChanged) -> None:
+        """A worker reports the outcome of a load or an unload."""
+        deployment = self._by_handle.get(message.handle)
+        if deployment is None:
+            if message.state == State.AVAILABLE:
+                # It was given up while this worker was still loading it.
+                self._workers.send(worker, UnloadModel(message.handle))
+            return
+        match message.state:
+            case State.AVAILABLE:
+                self._loaded_at(deployment, worker, message)
+            case State.END:
+                deployment.loaded.discard(worker)
+                self._end_if_empty(deployment)
+            case _:
+                self._load_failed_at(deployment, worker, message.error)
+
+    def _send_loads(self, deployment: Deployment) -> None:
+        for worker in self._workers.ready(deployment.settings.device):
+            if worker not in deployment.loaded:
+                self._send_load(deployment, worker)
+
+    def _send_load(self, deployment: Deployment, worker: str) -> None:
+        if deployment.is_untried and deployment.pending:
+            return  # One worker is enough to try it.
+        deployment.pending[worker] = next(self._orders)
+        _log.info(
+            "event=load %s handle=%d worker=%s device=%s file=%s",
+            deployment.title,
+            deployment.handle,
+            worker,
+            deployment.settings.device,
+            deployment.files.model_file,
+        )
+        is_urgent = not any(entry.phase is Phase.SERVING and entry.loaded for entry in self)
+        self._workers.send(worker, deployment.load_message(is_urgent=is_urgent))
+
+    def _loaded_at(self, deployment: Deployment, worker: str, message: ModelStateChanged) -> None:
+        is_expected = deployment.pending.pop(worker, None) is not None
+        if deployment.is_isolated and not is_expected:
+            # It was isolated while this worker, which others share, was loading it.
+            self._workers.send(worker, UnloadModel(deployment.handle))
+            return
+        deployment.loaded.add(worker)
+        deployment.deaths_in_load = 0
+        deployment.inputs, deployment.outputs = message.inputs, message.outputs
+        deployment.nireq, deployment.detail = message.nireq, message.detail
+        _log.info("event=loaded %s worker=%s %s", deployment.title, worker, first_line(message.detail))
+        if deployment.phase is Phase.RETIRING:
+            if not deployment.unload_epoch:
+                self._workers.send(worker, UnloadModel(deployment.handle))
+        elif deployment.phase is Phase.SERVING:
+            self._observer.workers_changed(deployment)
+        else:
+            self._load_at_the_rest(deployment)
+            self._serve_if_loaded(deployment)
+
+    def _load_at_the_rest(self, deployment: Deployment) -> None:
+        """What was untried is loaded at the device's other workers, too."""
+        if deployment.is_untried:
+            deployment.is_untried = False
+            self._send_loads(deployment)
+
+    def _serve_if_loaded(self, deployment: Deployment) -> None:
+        if deployment.phase is Phase.LOADING and deployment.loaded and not deployment.pending:
+            deployment.phase = Phase.SERVING
+            deployment.has_served = True
+            self._trials.forget_cache(deployment)
+            if not deployment.is_cache_kept:
+                deployment.cache_directory = ""
+            self._observer.now_serving(deployment)
+
+    def _load_failed_at(self, deployment: Deployment, worker: str, error: ErrorRecord | None) -> None:
+        deployment.pending.pop(worker, None)
+        reason = error.message if error else "no reason given"
+        if deployment.phase is Phase.RETIRING:
+            self._end_if_empty(deployment)
+        elif deployment.phase is Phase.SERVING and (deployment.loaded or deployment.pending):
+            _log.error("event=load_failed_at %s worker=%s reason=%s", deployment.title, worker, reason)
+        else:
+            self._fail(deployment, error.name if error else "", reason)
+
+    def _fail(self, deployment: Deployment, error_name: str, reason: str) -> None:
+        """Take it off the books; workers that have it already drop it. No front routes to it."""
+        del self._by_handle[deployment.handle]
+        self._trials.withdraw(deployment)
+        self._trials.forget_cache(deployment)
+        for worker in deployment.loaded:
+            self._workers.send(worker, UnloadModel(deployment.handle))
+        self._observer.has_failed(deployment, error_name, reason)
+
+    def _end_if_empty(self, deployment: Deployment) -> None:
+        if deployment.phase is Phase.RETIRING and not (
+            deployment.loaded or deployment.pending or deployment.unload_epoch
+        ):
+            del self._by_handle[deployment.handle]
+            self._trials.forget_cache(deployment)
+            self._observer.has_gone(deployment)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the catalogue knows of each model and version that was ever seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ovms_mp.model.status import State
+
+if TYPE_CHECKING:
+    from ovms_mp.config.server import ModelConfig
+    from ovms_mp.manager.models.deployment import Deployment
+    from ovms_mp.model.status import VersionStatus
+    from ovms_mp.wire.records import TensorSpecRecord
+
+
+@dataclass(slots=True)
+class KnownVersion:
+    """One version that was ever seen.
+
+    Attributes:
+        serving: What requests are routed to, as far as workers live.
+        coming: What is to take that place.
+        retiring: How many deployments are still being unloaded.
+        note: What is worth knowing of a version that serves; shown as its error message.
+        is_arriving: It is wanted, and its files are still being copied.
+        is_asked: A client asked for the files to be read again.
+        failed_files: Fingerprint of files that did not load.
+    """
+
+    status: VersionStatus
+    serving: Deployment | None = None
+    coming: Deployment | None = None
+    retiring: int = 0
+    note: str = ""
+    is_arriving: bool = False
+    is_asked: bool = False
+    failures: int = 0
+    retry_at: float = 0.0
+    failed_files: object = None
+    inputs: tuple[TensorSpecRecord, ...] = ()
+    outputs: tuple[TensorSpecRecord, ...] = ()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its last load failed and nothing serves in its place."""
+        return self.status.state is State.LOADING and self.status.error_code != 0
+
+    @property
+    def next_try_at(self) -> float:
+        """When what failed is loaded again, in monotonic seconds; 0.0 where nothing failed, or it is being loaded."""
+        return 0.0 if self.coming is not None or not self.failures else self.retry_at
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether it may serve in a moment."""
+        return self.status.state in (State.START, State.LOADING) and not self.has_failed
+
+
+@dataclass(slots=True)
+class KnownModel:
+    """One model that was ever configured."""
+
+    config: ModelConfig
+    versions: dict[int, KnownVersion] = field(default_factory=dict)
+    is_configured: bool = True
+    met_at: float = 0.0
+
+    def default_version(self) -> int:
+        """Highest AVAILABLE version; else the highest that is coming back or coming; else the highest that failed."""
+        versions = self.versions.items()
+        for wanted in (
+            [number for number, entry in versions if entry.status.state is State.AVAILABLE],
+            [number for number, entry in versions if entry.serving and entry.is_coming],
+            [number for number, entry in versions if entry.is_coming],
+            [number for number, entry in versions if entry.has_failed],
+        ):
+            if wanted:
+                return max(wanted)
+        return 0

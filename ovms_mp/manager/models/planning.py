@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the manager looks at configuration and repositories, and what follows from what it sees."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ovms_mp.defects import contain
+from ovms_mp.manager.models.reload import ConfigFile
+from ovms_mp.manager.models.repository import Repository
+
+if TYPE_CHECKING:
+    from ovms_mp.config.server import ServerConfig
+    from ovms_mp.manager.models.catalogue import Catalogue
+    from ovms_mp.manager.timers import Timers
+    from ovms_mp.manager.workers.staff import Staff
+    from ovms_mp.wire.channels import Poller
+    from ovms_mp.wire.records import ConfigRefusal
+
+_DEBOUNCE_S = 0.05
+"""A copy makes many events; one look after the first of them sees what they say together."""
+_AGAIN_S = 1.0
+"""Until what raised is looked at again."""
+
+
+class Planning:
+    """Owned by the manager's loop."""
+
+    def __init__(self, config: ServerConfig, catalogue: Catalogue, staff: Staff, timers: Timers) -> None:
+        """Prepare; the first look is due at once."""
+        self._config = config
+        self._catalogue = catalogue
+        self._staff = staff
+        self._timers = timers
+        self._repository = Repository(
+            config.repository.settle_s, is_watching=config.repository.poll_wait_s > 0
+        )
+        self._config_file = ConfigFile.of(config)
+        self._hint_descriptor: int | None = None
+        self._is_hint_timed = False
+        self._is_asked = False
+        self.is_due = True
+        self.is_changed = False
+        """Whether fronts have not heard of :attr:`config_refusal`, or people of :meth:`notes`."""
+
+    def open(self, poller: Poller) -> None:
+        """Have hints wake the loop."""
+        self._hint_descriptor = self._repository.fileno()
+        if self._hint_descriptor is not None:
+            poller.register(self._hint_descriptor)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._repository.close()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the configuration file may be half written and will be read again in a moment."""
+        return self._config_file is not None and self._config_file.is_being_read
+
+    def notes(self) -> dict[str, list[str]]:
+        """What is odd about models' base paths, for people."""
+        return self._repository.notes()
+
+    @property
+    def config_refusal(self) -> ConfigRefusal | None:
+        """What is wrong with the configuration file as it is now."""
+        return None if self._config_file is None else self._config_file.refusal
+
+    def ask(self) -> None:
+        """Have a look taken at the end of this turn."""
+        self.is_due = True
+
+    def look_now(self) -> None:
+        """Somebody wants configuration and repositories looked at, whatever the settings say."""
+        self._is_asked = self.is_due = True
+
+    def poll(self) -> None:
+        """From now on look every so often, if the settings want that; less often where a look takes long."""
+        if self._config.repository.poll_wait_s > 0:
+            self._poll()
+
+    def _poll(self) -> None:
+        pause_s = self._repository.pause_s(self._config.repository.poll_wait_s)
+        self._timers.call_after(pause_s, self._poll)
+        self.ask()
+
+    def take_hints(self, readable: set[int]) -> None:
+        """Follow what inotify says a moment later."""
+        if self._hint_descriptor not in readable or self._is_hint_timed:
+            return
+        if self._repository.has_hint():
+            self._is_hint_timed = True
+            self._timers.call_after(max(_DEBOUNCE_S, self._repository.took_s), self._follow_hint)
+
+    def _follow_hint(self) -> None:
+        self._is_hint_timed = False
+        self.ask()
+
+    def plan(self, epoch: int) -> None:
+        """Look, and carry out what follows: whatever one part raises, the others are done, and all again later.
+
+        Args:
+            epoch: Number of the newest snapshot.
+        """
+        self.is_due = False
+        is_asked, self._is_asked = self._is_asked, False
+        for part in (
+            self._arm,
+            partial(self._read_config, is_asked),
+            self._adjust_staff,
+            partial(self._rescan, epoch, is_asked),
+            # A version that is tried again may bring back a device whose worker could not be started.
+            self._adjust_staff,
+        ):
+            if not contain("manager.plan", "this look", part):
+                self._timers.call_after(_AGAIN_S, self.ask)
+
+    def _arm(self) -> None:
+        self._repository.arm(self._catalogue.configs, self._config.config_path)
+
+    def _read_config(self, is_asked: bool) -> None:
+        may_read = is_asked or self._config.repository.poll_wait_s > 0
+        if self._config_file is not None and (may_read or self._config_file.is_being_read):
+            before = self._config_file.refusal
+            document, again_at = self._config_file.read_if_changed(is_asked=is_asked)
+            self.is_changed |= self._config_file.refusal != before
+            if document is not None:
+                self._catalogue.reconfigure(document.models, document.refused)
+                self._arm()
+            if again_at is not None:
+                self._timers.call_at(again_at, self.ask)
+
+    def _adjust_staff(self) -> None:
+        self._staff.adjust(self._catalogue.devices(), self._catalogue.devices_in_use())
+
+    def _rescan(self, epoch: int, is_asked: bool) -> None:
+        before = self._repository.notes()
+        retry_at = self._catalogue.rescan(self._repository, epoch, is_asked=is_asked)
+        self.is_changed |= self._repository.notes() != before
+        if retry_at is not None:
+            self._timers.call_at(retry_at, self.ask)

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which process serves which device on which cores, which of them are routed to, and the deadline of what they load.
+
+A seat is a place for one inference worker: a device and a share of the cores. The device ``CPU`` has ``--cpu_workers``
+of them, every other device one. A worker is replaced hitlessly by a second seat with the same share: once that one has
+loaded everything the first is not routed to any more, and ends when it has answered what it had.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from ovms_mp.manager.children.child import Child, ChildState
+from ovms_mp.wire.messages import LoadModel, UnloadModel
+from ovms_mp.wire.records import WorkerRecord
+from ovms_mp.wire.run_page import RunPage, create_run_page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ovms_mp.child.specs import CpuShare, WorkerSpec
+    from ovms_mp.manager.timers import Timers
+    from ovms_mp.wire.messages import ToChild
+
+_log = logging.getLogger(__name__)
+
+
+_UNTRIED_PATIENCE_S = 10.0
+"""What has been tried waits so long behind an untried load that was there first, and may be hanging."""
+
+
+class LoadWatch(Protocol):
+    """Who knows whether a load is still going on."""
+
+    def is_pending(self, handle: int, worker: str) -> bool:
+        """Whether a worker has not yet said how a load went."""
+
+    def waits_for_untried(self, handle: int, worker: str) -> bool:
+        """Whether a worker has not begun with a load, as it is still busy with an untried one."""
+
+    def load_is_late(self, handle: int, reason: str) -> None:
+        """The worker that loads it is being killed for that."""
+
+
+def _new_page() -> int:
+    """A run page's descriptor; -1 where the system refuses: then nothing is known of what a worker dies of."""
+    try:
+        return create_run_page()
+    except OSError as error:
+        _log.warning("event=no_run_page error=%s", error)
+        return -1
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A place for a worker.
+
+    Attributes:
+        name: The role's name, never used twice.
+        is_leaving: Fronts are being told, or have been, to route elsewhere.
+        replaces: The seat that leaves once this one has everything.
+        leave_epoch: Snapshot without it, which every front must have applied before its worker is drained.
+        tenant: Handle of the one deployment that it is for; 0 for all others of the device.
+        page: Where its workers, one after another, mark what they run.
+    """
+
+    name: str
+    device: str
+    share: CpuShare
+    child: Child | None = None
+    endpoint: str = ""
+    is_leaving: bool = False
+    replaces: Seat | None = None
+    leave_epoch: int = 0
+    tenant: int = 0
+    page_descriptor: int = field(default_factory=_new_page)
+    page: RunPage = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Map the page."""
+        self.page = RunPage(self.page_descriptor)
+
+    def close(self) -> None:
+        """Give the page back; its worker is gone."""
+        self.page.close()
+        if self.page_descriptor >= 0:
+            os.close(self.page_descriptor)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its worker takes loads."""
+        return self.child is not None and self.child.state is ChildState.READY and not self.is_leaving
+
+
+class Workers:
+    """All seats; the deployments' gate to their workers."""
+
+    def __init__(self, send: Callable[[Child, ToChild], None], timers: Timers, load_timeout_s: float) -> None:
+        """Prepare without any seat.
+
+        Args:
+            send: Sends a message to a child.
+            timers: The manager's.
+            load_timeout_s: A worker that takes longer to load a version is killed.
+        """
+        self._send = send
+        self._timers = timers
+        self._load_timeout_s = load_timeout_s
+        self._seats: dict[str, Seat] = {}
+        self._count = 0
+        self.watch: LoadWatch | None = None
+
+    def add(self, device: str, share: CpuShare, replaces: Seat | None = None, tenant: int = 0) -> Seat:
+        """A new seat, still empty."""
+        if replaces is not None:
+            tenant = replaces.tenant
+        seat = Seat(f"worker-{self._count}", device, share, replaces=replaces, tenant=tenant)
+        self._count += 1
+        self._seats[seat.name] = seat
+        return seat
+
+    def remove(self, seat: Seat) -> None:
+        """Forget a seat whose worker is gone."""
+        if self._seats.pop(seat.name, None) is not None:
+            seat.close()
+
+    def close(self) -> None:
+        """Forget all seats; no worker lives."""
+        for seat in self:
+            self.remove(seat)
+
+    def __iter__(self) -> Iterator[Seat]:
+        return iter(list(self._seats.values()))
+
+    def seat_of(self, child: Child) -> Seat | None:
+        """The seat that a worker fills, or filled."""
+        return self._seats.get(child.name)
+
+    def find(self, worker: str) -> Child | None:
+        """A worker by its child id."""
+        return next((seat.child for seat in self if seat.child and seat.child.child_id == worker), None)
+
+    def devices(self) -> set[str]:
+        """Devices with a seat that stays, and that is not for one deployment only."""
+        return {seat.device for seat in self if not seat.is_leaving and not seat.tenant}
+
+    def seated(self, seat: Seat, spec: WorkerSpec) -> WorkerSpec:
+        """Remember where the seat's new worker will take tasks; gives the spec back."""
+        seat.endpoint = spec.data_endpoint
+        return spec
+
+    def became_ready(self, child: Child) -> Seat | None:
+        """From now on this process serves its device; None when the seat is not wanted any more."""
+        seat = self.seat_of(child)
+        if seat is None or seat.is_leaving:
+            return None
+        seat.child = child
+        return seat
+
+    def exited(self, child: Child) -> Seat | None:
+        """The process is gone; its seat."""
+        seat = self.seat_of(child)
+        if seat is not None and seat.child is child:
+            seat.child = None
+            seat.endpoint = ""
+        return seat
+
+    def are_all_ready(self) -> bool:
+        """Whether every seat has its worker."""
+        return all(seat.is_ready for seat in self if not seat.is_leaving)
+
+    def ready(self, device: str, tenant: int = 0) -> tuple[str, ...]:
+        """READY workers of a device, by child id: those of one deployment, or those that all others share."""
+        return tuple(
+            seat.child.child_id
+            for seat in self
+            if seat.device == device and seat.tenant == tenant and seat.is_ready and seat.child
+        )
+
+    def routes(self, device: str) -> Iterator[tuple[str, str]]:
+        """(worker, endpoint) of a device's workers that tasks may be sent to."""
+        for seat in self:
+            if seat.device == device and seat.is_ready and seat.child is not None:
+                yield seat.child.child_id, seat.endpoint
+
+    def records(self) -> tuple[WorkerRecord, ...]:
+        """All workers that live, also those that are leaving: their answers still count."""
+        return tuple(
+            WorkerRecord(seat.name, seat.device, seat.child.pid, seat.share.cores, seat.endpoint)
+            for seat in self
+            if seat.child is not None
+        )
+
+    def send(self, worker: str, message: LoadModel | UnloadModel) -> None:
+        """Send a message to a worker; one that is gone has nothing to load or unload."""
+        child = self.find(worker)
+        if child is None:
+            return
+        self._send(child, message)
+        if isinstance(message, LoadModel):
+            self._timers.call_after(self._load_timeout_s, lambda: self._check_load(child, message))
+            self._timers.call_after(_UNTRIED_PATIENCE_S, lambda: self._check_wait(child, message))
+
+    def _check_wait(self, child: Child, message: LoadModel) -> None:
+        """Have what was tried loaded by another process; what was not is tried meanwhile."""
+        watch = self.watch
+        if watch is None or child.state is not ChildState.READY:
+            return
+        if watch.waits_for_untried(message.handle, child.child_id):
+            _log.warning(
+                "event=load_held_up model=%s version=%d %s is busy with one that was not tried; killing it",
+                message.name,
+                message.version,
+                child.child_id,
+            )
+            child.end("a load that was not tried held up others")
+
+    def _check_load(self, child: Child, message: LoadModel) -> None:
+        watch = self.watch
+        is_pending = watch is not None and watch.is_pending(message.handle, child.child_id)
+        if watch is not None and is_pending and child.state is ChildState.READY:
+            limit = f"{self._load_timeout_s:g} s (--load_timeout_s)"
+            watch.load_is_late(message.handle, f"it was not loaded within {limit}")
+            _log.error(
+                "event=load_hangs model=%s version=%d not loaded within %g s (--load_timeout_s); killing %s",
+                message.name,
+                message.version,
+                self._load_timeout_s,
+                child.child_id,
+            )
+            child.end(f"it did not load {message.name}/{message.version} in time (--load_timeout_s)")

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading a model version: prepare, compile, make infer requests, try, describe; or take what was kept of that.
+
+A version with ``auto`` shapes is one dynamic compiled model where the model and the device can do that, and else one
+compiled model for each set of shapes that clients send (:mod:`ovms_mp.worker.load.variants`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ovms_mp.config.device_text import meta_device
+from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
+from ovms_mp.worker.engine.engine import compile_for
+from ovms_mp.worker.engine.properties import compile_properties
+from ovms_mp.worker.load.compiled import CompiledVersion, OutputPath, specs_of
+from ovms_mp.worker.load.exactness import exactness_notices, with_exact_ranges
+from ovms_mp.worker.load.kept import Facts, entry_of, is_kept, stand_in
+from ovms_mp.worker.load.prepare import prepare_model
+from ovms_mp.worker.load.proof import Plan, PlanFailed, prove
+from ovms_mp.worker.load.spec_records import check_size
+from ovms_mp.worker.load.states import state_notices
+from ovms_mp.worker.load.variants import MOST_VARIANTS
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+    from ovms_mp.child.specs import CpuShare
+    from ovms_mp.model.tensors import TensorSpec
+    from ovms_mp.wire.messages import LoadModel
+    from ovms_mp.worker.load.prepare import Prepared
+    from ovms_mp.worker.load.proof import Proof
+    from ovms_mp.worker.load.variants import Shapes
+
+_log = logging.getLogger(__name__)
+
+_CACHE_KEY = "CACHE_DIR"
+_FROM_CACHE = "cache=used"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedVersion:
+    """What a load brings.
+
+    Attributes:
+        inputs: As metadata shows them.
+        outputs: The same.
+        compiled: The compiled model; for a version with variants, the one for ``shapes``.
+        shapes: What ``compiled`` was compiled for, where the version has variants; else None.
+        run_time_s: Of the trial inference; None when there could be none.
+        detail: The plan it runs by, for people.
+        notices: What people should know of its answers.
+        maker: Compiles further variants, and tells which shapes the model can take; None where the specs say that.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    compiled: CompiledVersion
+    shapes: Shapes | None
+    run_time_s: float | None
+    detail: str
+    notices: tuple[str, ...]
+    maker: VariantMaker | None
+
+
+class VariantMaker:
+    """Compiles one version, as it is or for given shapes. For threads that may wait; one call at a time from each."""
+
+    def __init__(self, core: ov.Core, request: LoadModel, cpu: CpuShare, nireq: int) -> None:
+        """Keep what compiling takes; see :func:`load_version`.
+
+        Raises:
+            DeviceUnavailable: The device or a property does not exist here.
+        """
+        self.request = request
+        self._core = core
+        self._title = f"{request.name} version {request.version}"
+        self._settings = request.settings
+        self._source: Prepared | None = None
+        self._facts: Facts | None = None
+        self._cache_directory = "" if is_kept(request.settings) else request.cache_directory
+        self.properties = compile_properties(core, request.settings, cpu, self._cache_directory)
+        self.entry = entry_of(core, request, self.properties)
+        self._nireq = nireq
+        self._has_several_devices = (
+            meta_device(request.settings.device) in ("AUTO", "MULTI") and len(core.available_devices) > 1
+        )
+
+    def source(self) -> Prepared:
+        """The model to be compiled, which holds the weights; it is read when it is asked for first.
+
+        Raises:
+            ModelLoadFailed: The files are no model that this server can serve, or not those that were loaded.
+        """
+        if self._source is None:
+            if self._facts is not None and not (self.entry and self.entry.is_current()):
+                raise ModelLoadFailed("its files were changed after it was loaded from the cache")
+            self._source = prepare_model(self._core, self.request.model_file, self._settings)
+        return self._source
+
+    def make(self, shapes: Shapes) -> CompiledVersion:
+        """Compile the version for these shapes.
+
+        Raises:
+            OvmsError: The model cannot take them, or cannot be compiled for them.
+        """
+        model = self.source().reshaped(shapes)
+        properties = dict(self.properties)
+        # What the probe filled is deleted after the load, and OpenVINO would make the directory again.
+        if not os.path.isdir(self._cache_directory):
+            properties.pop(_CACHE_KEY, None)
+        return self.compile_and_prove(model, shapes, must_run=False, properties=properties)[0]
+
+    def make_dynamic(self) -> CompiledVersion:
+        """Compile the version as it was loaded once more.
+
+        Raises:
+            OvmsError: It cannot be compiled any more, e.g. for want of memory.
+        """
+        prepared = self.source()
+        return self.compile_and_prove(prepared.model, prepared.own_shapes, must_run=False)[0]
+
+    def refusal(self, shapes: Shapes) -> OvmsError | None:
+        """Why the model cannot take these shapes; None when it can, or when that cannot be said."""
+        try:
+            prepared = self.source()
+        except OvmsError as error:
+            _log.warning("event=not_examined model=%r reason=%s", self._title, error.message)
+            return None
+        try:
+            prepared.reshaped(shapes)
+        except OvmsError as error:
+            return error
+        return None
+
+    def import_kept(self, facts: Facts, properties: dict[str, object]) -> tuple[CompiledVersion, Proof]:
+        """Take the compiled model that OpenVINO finds by these properties, and do with it as with one compiled here.
+
+        Raises:
+            OvmsError: See :meth:`compile_and_prove`; and if OpenVINO does not take it.
+        """
+        self._facts = facts
+        try:
+            return self.compile_and_prove(None, facts.own_shapes, must_run=True, properties=properties)
+        except OvmsError:
+            self._facts = None
+            raise
+
+    def compile_and_prove(
+        self,
+        model: ov.Model | None,
+        shapes: Shapes | None = None,
+        *,
+        must_run: bool,
+        properties: dict[str, object] | None = None,
+    ) -> tuple[CompiledVersion, Proof]:
+        """Compile a model of this version and find out how its outputs may reach shared memory.
+
+        Args:
+            model: To be compiled; None for what is kept where the properties say.
+            shapes: To try it on; without them, dynamic dimensions are as small as they may be.
+            must_run: Whether a model that has one shape only, or was given ``shapes``, must run on zeros.
+            properties: In place of the version's.
+
+        Raises:
+            ModelLoadFailed: It cannot be compiled, has tensors that no protocol of ours can carry, cannot run though it
+                must, or does not answer as the engine itself does.
+            DeviceUnavailable: The device or a property does not exist here.
+        """
+        plan = Plan()
+        while True:
+            compiled = self._compile(model, self.properties if properties is None else properties)
+            is_bound_to_run = must_run and (shapes is not None or compiled.is_static)
+            try:
+                proof = prove(
+                    compiled, plan, shapes, must_run=is_bound_to_run, must_agree=not self._has_several_devices
+                )
+            except PlanFailed as failure:
+                compiled.close()
+                plan = failure.next_plan
+                _log.info("event=compiling_again model=%r reason=%r", self._title, plan.remark)
+                continue
+            if proof.path is not (OutputPath.BOUND if compiled.can_bind else OutputPath.COPIED):
+                _log.warning("event=outputs_not_bound model=%r %s", self._title, proof)
+            return compiled, proof
+
+    def _compile(self, model: ov.Model | None, properties: dict[str, object]) -> CompiledVersion:
+        settings = self._settings
+        given = stand_in() if model is None else model
+        compiled = compile_for(self._core, given, settings.device, settings.plugin_config, properties)
+        if model is None and not _is_imported(compiled):
+            raise ModelLoadFailed("OpenVINO does not take what was kept")
+        names: Facts | Prepared = self._facts or self.source()
+        return CompiledVersion(compiled, names.inputs, names.outputs, self._nireq or _optimal_nireq(compiled))
+
+
+def load_version(core: ov.Core, request: LoadModel, cpu: CpuShare, nireq: int | None = None) -> LoadedVersion:
+    """Read, compile and try a version. Takes seconds; runs in the loader thread, or in a probe.
+
+    Args:
+        core: The process's core.
+        request: What to load, and how.
+        cpu: This worker's part of the machine.
+        nireq: Number of infer requests instead of the one in the settings. What is compiled does not depend on it, so
+            that a probe with one fills the cache for a worker with many.
+
+    Raises:
+        ModelLoadFailed: The files are no model that this server can serve.
+        DeviceUnavailable: The device or a property does not exist here.
+    """
+    settings = request.settings
+    maker = VariantMaker(core, request, cpu, settings.nireq if nireq is None else nireq)
+    kept = _load_kept(maker)
+    if kept is not None:
+        return kept
+    prepared = maker.source()
+    _log_remarks(request, prepared.notices)
+    if not settings.inputs.is_auto:
+        return _load_and_keep(maker, prepared)
+    try:
+        return _loaded(maker, prepared, prepared.model, "auto=dynamic")[0]
+    except DeviceUnavailable:
+        raise
+    except ModelLoadFailed as error:
+        return _load_variants(maker, prepared, error)
+
+
+def _load_kept(maker: VariantMaker) -> LoadedVersion | None:
+    """Take the version from the cache; None where it is not there, or is of no use."""
+    entry = maker.entry
+    if entry is None:
+        return None
+    with entry.trying() as facts:
+        if facts is None:
+            return None
+        try:
+            compiled, proof = maker.import_kept(facts, maker.properties | entry.import_properties())
+        except OvmsError as error:
+            reason = error.message
+        else:
+            _log_remarks(maker.request, facts.remarks)
+            return _described(maker, compiled, proof, (compiled.inputs, compiled.outputs), facts, _FROM_CACHE)
+    entry.refuse(reason)
+    return None
+
+
+def _load_and_keep(maker: VariantMaker, prepared: Prepared) -> LoadedVersion:
+    """Compile a version, and keep what was compiled if there is a place for it."""
+    entry = maker.entry
+    filling = None if entry is None else entry.fill()
+    if entry is None or filling is None:
+        return _loaded(maker, prepared, prepared.model)[0]
+    try:
+        properties = maker.properties | filling.properties()
+        loaded, facts = _loaded(maker, prepared, prepared.model, properties=properties)
+        if entry.is_current():
+            filling.publish(facts)
+    finally:
+        filling.close()
+    return loaded
+
+
+def _loaded(
+    maker: VariantMaker,
+    prepared: Prepared,
+    model: ov.Model,
+    auto_text: str = "",
+    shapes: Shapes | None = None,
+    properties: dict[str, object] | None = None,
+) -> tuple[LoadedVersion, Facts]:
+    compiled, proof = maker.compile_and_prove(
+        model, prepared.own_shapes, must_run=True, properties=properties
+    )
+    specs = compiled.inputs, compiled.outputs
+    if shapes is not None:
+        specs = (
+            specs_of(prepared.model.inputs, prepared.inputs, "input"),
+            specs_of(prepared.model.outputs, prepared.outputs, "output"),
+        )
+    check_size(*specs)
+    inputs = with_exact_ranges(specs[0], prepared.model)
+    is_refused = maker.request.settings.refuses_lossy
+    facts = Facts(
+        inputs=prepared.inputs,
+        outputs=prepared.outputs,
+        own_shapes=prepared.own_shapes,
+        exact=tuple(spec.exact for spec in inputs),
+        remarks=prepared.notices,
+        notices=tuple(exactness_notices(inputs, specs[1], prepared.model, is_refused=is_refused)),
+    )
+    return _described(maker, compiled, proof, specs, facts, auto_text, shapes), facts
+
+
+def _described(
+    maker: VariantMaker,
+    compiled: CompiledVersion,
+    proof: Proof,
+    specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+    facts: Facts,
+    remark: str = "",
+    shapes: Shapes | None = None,
+) -> LoadedVersion:
+    request = maker.request
+    notices = (*facts.notices, *state_notices(compiled))
+    for notice in notices:
+        _log.warning("event=notice model=%s version=%d notice=%r", request.name, request.version, notice)
+    inputs = specs[0]
+    if request.settings.refuses_lossy:
+        inputs = tuple(replace(spec, exact=exact) for spec, exact in zip(inputs, facts.exact, strict=True))
+    return LoadedVersion(
+        inputs=inputs,
+        outputs=specs[1],
+        compiled=compiled,
+        shapes=shapes,
+        run_time_s=proof.run_time_s,
+        detail=" ".join(filter(None, (compiled.describe(), remark, str(proof)))),
+        notices=notices,
+        # It keeps the model in memory beside what was compiled from it.
+        maker=None if compiled.is_static and shapes is None else maker,
+    )
+
+
+def _log_remarks(request: LoadModel, remarks: tuple[str, ...]) -> None:
+    for remark in remarks:
+        _log.info("event=prepared model=%s version=%d notice=%r", request.name, request.version, remark)
+
+
+def _load_variants(maker: VariantMaker, prepared: Prepared, why: ModelLoadFailed) -> LoadedVersion:
+    """Serve each set of shapes by a compiled model of its own, beginning with the model's own shapes."""
+    shapes = prepared.own_shapes
+    if shapes is None:
+        raise why
+    text = f"auto=compiled for each shape, {MOST_VARIANTS} at most (as one dynamic model: {why.message})"
+    return _loaded(maker, prepared, prepared.reshaped(shapes), text, shapes)[0]
+
+
+def _is_imported(compiled: ov.CompiledModel) -> bool:
+    try:
+        return bool(compiled.get_property("LOADED_FROM_CACHE"))
+    except RuntimeError:
+        return False
+
+
+def _optimal_nireq(compiled: ov.CompiledModel) -> int:
+    try:
+        return max(1, int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
+    except RuntimeError:
+        return 1

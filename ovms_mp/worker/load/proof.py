@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The proof of a compiled model: its answers in shared memory equal those in the engine's own tensors, bit by bit.
+
+How an engine treats tensors that it is given cannot be taken for granted. Seen with OpenVINO 2026.4 on CPU: where an
+output is an input that passes through, ``set_output_tensor`` replaces the *input*, and the model answers with what was
+in the output's place before: another client's data. So a freshly compiled model has its outputs copied, and they are
+bound to shared memory only once a few runs have shown that this changes nothing::
+
+    own tensors of a fresh infer request: zeros, made-up values --> what is right
+    the task path of CompiledVersion (bind, infer), outputs bound    -- equal --> bound
+                                     ... places set to zero first    -- equal --> cleared
+                                     ... outputs copied              -- equal --> copied
+                                     ... inputs copied, too          -- equal --> copied inputs=copied
+                                                                     -- not   --> ModelLoadFailed
+
+From run to run tensors move to other places and back, as leases do, and the whole scratch arena holds a pattern before
+each: a byte that a run did not write, or wrote where it should not, is a difference. (With dynamic shapes, an output
+that is an input was seen to be written to where the input of the run before was.) Nothing has to be checked for each
+request then: requests are bound the same way, and operations that may leave a part of their output unwritten, as they
+find less than there is room for, find next to nothing in the proof's inputs.
+
+A compiled model on which something went wrong is not used any more: its nodes may keep pointing at places that it was
+bound to, even when another infer request runs (seen: a crash, when those places were gone), or stay broken after a run
+that failed. The next plan is for the next one.
+
+The probe proves what it compiles, so that a crash is its own; the worker proves it again, as its compiled model is
+another one: imported from the cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import operator
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ovms_mp.errors import InferenceFailed, ModelLoadFailed, ProtocolError
+from ovms_mp.model.dtypes import Kind, element_count
+from ovms_mp.wire.allocator import ALIGNMENT_BYTES, aligned
+from ovms_mp.wire.arena import Arena, create_arena_file
+from ovms_mp.wire.messages import InferTask
+from ovms_mp.wire.records import ArenaHandle, TensorRef
+from ovms_mp.worker.engine.engine import engine_text
+from ovms_mp.worker.engine.stages import FIRST_INFERENCE, begin_stage
+from ovms_mp.worker.load.compiled import CompiledVersion, InferSlot, OutputPath, OutputsTooLarge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import openvino as ov
+
+    from ovms_mp.model.dtypes import AnyArray
+    from ovms_mp.model.tensors import TensorSpec
+    from ovms_mp.worker.load.variants import Shapes
+
+_QUICK_RUN_S, _LONG_RUN_S, _VERY_LONG_RUN_S = 0.005, 0.05, 0.5
+"""PERF: ResNet-50 (14 ms on two cores) is run four times instead of two, a tenth of what its load took."""
+_PATTERNS = (0xA5, 0x5A)
+"""What the scratch arena is filled with, in turns; both, as an output may well consist of one of them."""
+_PIECE_BYTES = 1 << 20
+_SCRATCH_ARENA = -1
+"""The scratch arena's number; those of fronts begin at 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to prove of a compiled model.
+
+    Attributes:
+        attempt: How many differences there were before; decides how outputs reach shared memory.
+        has_values: Whether to run it on made-up values, too, and not on zeros only.
+        remark: Why it is not the first plan.
+    """
+
+    attempt: int = 0
+    has_values: bool = True
+    remark: str = ""
+
+
+class PlanFailed(Exception):
+    """The plan did not hold, and what was compiled is spoilt; the next plan is for the model compiled again."""
+
+    def __init__(self, next_plan: Plan) -> None:
+        super().__init__(next_plan.remark)
+        self.next_plan = next_plan
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One run of the task path: which values, and in which of two places inputs and outputs are."""
+
+    values: int
+    inputs: int
+    outputs: int
+
+
+_MOVES = (_Round(0, 0, 0), _Round(1, 1, 1))
+_BACK = _Round(0, 0, 0)
+_MORE_MOVES = (_Round(1, 0, 0), _Round(0, 1, 0), _Round(1, 1, 1))
+"""New values in the same places, and inputs and outputs moving by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the proof of a compiled model has shown.
+
+    Attributes:
+        path: How outputs reach shared memory from now on.
+        run_time_s: Of the fastest run; None where the model cannot run on the smallest shapes it takes, which says
+            nothing about real ones.
+        trial_s: How long the proof took.
+        remark: What people should know about it; may be empty.
+    """
+
+    path: OutputPath
+    run_time_s: float | None
+    trial_s: float
+    remark: str = ""
+
+    def __str__(self) -> str:
+        """For the log and the version's status."""
+        remark = f" ({self.remark})" if self.remark else ""
+        return f"outputs={self.path.value}{remark} trial_s={self.trial_s:.3f}"
+
+
+def prove(
+    version: CompiledVersion,
+    plan: Plan,
+    shapes: Shapes | None = None,
+    *,
+    must_run: bool,
+    must_agree: bool = True,
+) -> Proof:
+    """Find out whether a compiled model answers as the engine by itself does, and warm it up.
+
+    Args:
+        version: Freshly compiled; nothing has run on it, and nothing runs on it meanwhile.
+        plan: What to prove.
+        shapes: Of its inputs; without them, dynamic dimensions are as small as they may be.
+        must_run: Whether a model that cannot run on zeros is broken.
+        must_agree: Whether a model that answers differently even when outputs are copied is broken; not where several
+            devices may answer, each a little differently.
+
+    Raises:
+        ModelLoadFailed: It cannot run though it must, or it answers differently each way.
+        PlanFailed: There is another plan.
+    """
+    begin_stage(FIRST_INFERENCE)
+    start = time.perf_counter()
+    trial = _Trial(version, shapes or version.least_shapes)
+    try:
+        trial.ask(0)
+    except RuntimeError as error:
+        if must_run:
+            raise ModelLoadFailed(f"trial inference failed: {engine_text(error)}") from None
+        remark = "the trial's shapes cannot be run"
+        return Proof(OutputPath.BOTH_COPIED, None, time.perf_counter() - start, remark)
+    if plan.has_values:
+        try:
+            trial.ask(1)
+        except RuntimeError:
+            remark = "tried on zeros only, as it cannot run on made-up values"
+            raise PlanFailed(replace(plan, has_values=False, remark=remark)) from None
+    path, remark = _choose_path(version, plan, trial, must_agree=must_agree)
+    trial.warm_up()
+    return Proof(path, trial.best_s, time.perf_counter() - start, remark)
+
+
+def _choose_path(
+    version: CompiledVersion, plan: Plan, trial: _Trial, *, must_agree: bool
+) -> tuple[OutputPath, str]:
+    """Have the outputs take the plan's path, if that changes nothing; path and remark."""
+    if plan.attempt and not trial.is_repeatable():
+        # No comparison can tell; what is copied is at least what the engine wrote.
+        version.take(OutputPath.BOTH_COPIED)
+        return OutputPath.BOTH_COPIED, "its answers differ from run to run"
+    paths = _paths(version, plan)
+    path = paths[plan.attempt]
+    version.take(path)
+    difference = trial.difference()
+    if not difference:
+        return path, plan.remark
+    if plan.attempt < len(paths) - 1:
+        remark = plan.remark if plan.attempt else _joined(plan.remark, f"when {path.value}, {difference}")
+        raise PlanFailed(replace(plan, attempt=plan.attempt + 1, remark=remark))
+    if must_agree:
+        raise ModelLoadFailed(f"it answers differently each time its tensors move in memory: {difference}")
+    return path, "its answers may come from several devices"
+
+
+def _paths(version: CompiledVersion, plan: Plan) -> tuple[OutputPath, ...]:
+    """What to attempt, one after another."""
+    if not version.can_bind:
+        return (OutputPath.COPIED, OutputPath.BOTH_COPIED)
+    # On zeros alone, an output that was only cleared looks right.
+    return tuple(path for path in OutputPath if plan.has_values or path is not OutputPath.CLEARED)
+
+
+def _joined(*remarks: str) -> str:
+    return "; ".join(filter(None, remarks))
+
+
+class _Trial:
+    """The runs of one proof."""
+
+    def __init__(self, version: CompiledVersion, shapes: Shapes) -> None:
+        self.best_s = float("inf")
+        self._version = version
+        self._shapes = shapes
+        self._given = [
+            [
+                made_up(spec, shape, is_zero=is_zero)
+                for spec, shape in zip(version.inputs, shapes, strict=True)
+            ]
+            for is_zero in (True, False)
+        ]
+        self._right: list[list[_Answer]] = []
+        self._own = version.compiled.create_infer_request()
+
+    @functools.cached_property
+    def _scratch(self) -> _Scratch:
+        return _Scratch(self._given[0], self._right)
+
+    def ask(self, values: int) -> None:
+        """Have the engine answer with tensors of its own; what it says is right.
+
+        Raises:
+            RuntimeError: It cannot.
+        """
+        self._right.append(self._ask(values))
+
+    def is_repeatable(self) -> bool:
+        """Whether the engine answers as it did, when it is asked again."""
+        try:
+            return all(self._ask(values) == right for values, right in enumerate(self._right))
+        except RuntimeError:
+            return False
+
+    def difference(self) -> str:
+        """What is different from what is right on the task path; empty when nothing is."""
+        version = self._version
+        slot = InferSlot(version.compiled, len(version.inputs), len(version.outputs))
+        for number, move in enumerate(self._moves()):
+            if move.values < len(self._right):
+                pattern = _PATTERNS[number % len(_PATTERNS)]
+                if difference := self._difference(slot, move, pattern):
+                    return difference
+        version.forget_places()
+        return ""
+
+    def _moves(self) -> tuple[_Round, ...]:
+        """As many rounds as the time of a run allows."""
+        if self.best_s <= _QUICK_RUN_S:
+            return (*_MOVES, _BACK, *_MORE_MOVES)
+        if not self._version.is_static or not self._version.can_bind:
+            return (*_MOVES, _BACK)
+        return _MOVES if self.best_s <= _VERY_LONG_RUN_S or len(self._right) == 1 else _MOVES[1:]
+
+    def warm_up(self) -> None:
+        """Run the infer requests but the first on zeros, quick ones twice; the proof's runs stand for the first.
+
+        On the task path, as all runs from now on.
+        """
+        version = self._version
+        # Answers that differ from run to run may not fit either.
+        with contextlib.suppress(OutputsTooLarge, InferenceFailed):
+            for slot in version.slots[1:]:
+                for _ in range(2 if self.best_s <= _LONG_RUN_S else 1):
+                    task = self._scratch.prepare(_MOVES[0], self._shapes, self._given[0], 0)
+                    version.bind(slot, task, self._scratch.arena, _SCRATCH_ARENA)
+                    version.infer(slot, task, self._scratch.arena)
+        version.forget_places()
+
+    def _ask(self, values: int) -> list[_Answer]:
+        request = self._own
+        _reset_state(request)
+        if self._version.can_bind:
+            # What it does not write shall be zeros, not what was in the memory that it got.
+            for index in range(len(self._version.outputs)):
+                _bytes_of(request.get_output_tensor(index)).fill(0)
+        for index, (shape, array) in enumerate(zip(self._shapes, self._given[values], strict=True)):
+            tensor = request.get_input_tensor(index)
+            if tuple(tensor.shape) != shape:
+                tensor.shape = shape
+            _bytes_of(tensor)[:] = array
+        start = time.perf_counter()
+        request.infer(share_outputs=True)
+        self.best_s = min(self.best_s, time.perf_counter() - start)
+        tensors = [request.get_output_tensor(index) for index in range(len(self._version.outputs))]
+        return [_Answer(tuple(tensor.shape), _bytes_of(tensor).tobytes()) for tensor in tensors]
+
+    def _difference(self, slot: InferSlot, move: _Round, pattern: int) -> str:
+        scratch = self._scratch
+        version, right = self._version, self._right[move.values]
+        task = scratch.prepare(move, self._shapes, self._given[move.values], pattern)
+        _reset_state(slot.request)
+        try:
+            version.bind(slot, task, scratch.arena, _SCRATCH_ARENA)
+            start = time.perf_counter()
+            refs = version.infer(slot, task, scratch.arena)
+            self.best_s = min(self.best_s, time.perf_counter() - start)
+        except OutputsTooLarge as error:
+            return f"{error.needed_nbytes} bytes of outputs in place of {task.output_nbytes}"
+        except (InferenceFailed, ProtocolError) as error:
+            return error.message
+        for spec, ref, answer in zip(version.outputs, refs, right, strict=True):
+            if ref.shape != answer.shape:
+                return f"output {spec.name!r} has shape {list(ref.shape)} in place of {list(answer.shape)}"
+            if scratch.arena.view(ref) != answer.content:
+                return f"output {spec.name!r} has other values"
+        if not scratch.is_otherwise_untouched(task, self._given[move.values], refs, right, pattern):
+            return "it writes where no output is"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An output as the engine's own tensor holds it. Compared as bytes: a NaN equals itself."""
+
+    shape: tuple[int, ...]
+    content: bytes
+
+
+class _Scratch:
+    """An arena with two places for the inputs and two for the outputs.
+
+    ::
+
+        gap | inputs 0 | gap | outputs 0 | gap | inputs 1 | gap | outputs 1 | gap
+
+    A gap is what an arena's alignment guarantees and no more: its places are aligned to 64 bytes, not to pages.
+    """
+
+    def __init__(self, given: Sequence[AnyArray], right: Sequence[Sequence[_Answer]]) -> None:
+        inputs = sum(aligned(array.nbytes) for array in given)
+        self._output_nbytes = max(sum(aligned(len(part.content)) for part in answer) for answer in right)
+        self._inputs: list[int] = []
+        self._outputs: list[int] = []
+        end = ALIGNMENT_BYTES
+        for _ in range(2):
+            self._inputs.append(end)
+            self._outputs.append(end + inputs + ALIGNMENT_BYTES)
+            end = self._outputs[-1] + self._output_nbytes + ALIGNMENT_BYTES
+        descriptor = create_arena_file(0, end)
+        try:
+            self.arena = Arena(ArenaHandle(descriptor, end))
+        finally:
+            os.close(descriptor)
+        self._bytes = np.frombuffer(self.arena.memory, np.uint8)
+
+    def prepare(self, move: _Round, shapes: Shapes, given: Sequence[AnyArray], pattern: int) -> InferTask:
+        """Fill everything with the pattern and write the inputs; the task for them."""
+        self._bytes.fill(pattern)
+        refs: list[TensorRef] = []
+        offset = self._inputs[move.inputs]
+        for shape, array in zip(shapes, given, strict=True):
+            refs.append(TensorRef(offset, array.nbytes, shape))
+            self._bytes[offset : offset + array.nbytes] = array
+            offset += aligned(array.nbytes)
+        return InferTask(0, 0, tuple(refs), self._outputs[move.outputs], self._output_nbytes, 0)
+
+    def is_otherwise_untouched(
+        self,
+        task: InferTask,
+        given: Sequence[AnyArray],
+        outputs: Sequence[TensorRef],
+        right: Sequence[_Answer],
+        pattern: int,
+    ) -> bool:
+        """Whether everything but the outputs is as it was before the run."""
+        kept = [(ref.offset_bytes, array) for ref, array in zip(task.inputs, given, strict=True)]
+        kept += [
+            (ref.offset_bytes, np.frombuffer(answer.content, np.uint8))
+            for ref, answer in zip(outputs, right, strict=True)
+        ]
+        end = 0
+        for offset, content in sorted(kept, key=operator.itemgetter(0)):
+            if not np.array_equal(self._bytes[offset : offset + len(content)], content):
+                return False
+            if not _holds_only(self._bytes[end:offset], pattern):
+                return False
+            end = offset + len(content)
+        return _holds_only(self._bytes[end:], pattern)
+
+
+def _holds_only(content: AnyArray, byte: int) -> bool:
+    """Whether all bytes are this one; in pieces, as what a comparison makes is as long as what it compares."""
+    return all(
+        bool((content[start : start + _PIECE_BYTES] == byte).all())
+        for start in range(0, len(content), _PIECE_BYTES)
+    )
+
+
+def made_up(spec: TensorSpec, shape: tuple[int, ...], *, is_zero: bool) -> AnyArray:
+    """The bytes of an input to try a model on.
+
+    No integer is above 1: it may be an index, and some operations read wherever that points. Fractions differ from
+    their neighbours, and are below 1 as they may become integers.
+    """
+    count = element_count(shape)
+    if is_zero:
+        return np.zeros(count * spec.dtype.itemsize, np.uint8)
+    period = [(1 + step) / 64 for step in range(47)] if spec.dtype.kind is Kind.FLOAT else [1, 0]
+    return np.resize(np.array(period).astype(spec.dtype.numpy), count).view(np.uint8)
+
+
+def _reset_state(request: ov.InferRequest) -> None:
+    with contextlib.suppress(RuntimeError):  # Not every device has states.
+        request.reset_state()
+
+
+def _bytes_of(tensor: ov.Tensor) -> AnyArray:
+    return np.asarray(tensor.data).reshape(-1).view(np.uint8)

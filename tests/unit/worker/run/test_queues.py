@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker's queue: order, both bounds, and the bytes it counts."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovms_mp.errors import QueueFull
+from ovms_mp.wire.arena import Arena, create_arena_file
+from ovms_mp.wire.messages import InferTask
+from ovms_mp.wire.records import ArenaHandle
+from ovms_mp.worker.run.queues import Peer, QueuedTask, VersionQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def peer() -> Iterator[Peer]:
+    descriptor = create_arena_file(0, 4096)
+    yield Peer(b"0:1", 0, 1, Arena(ArenaHandle(descriptor, 4096)))
+    os.close(descriptor)
+
+
+def queued(peer: Peer, task_id: int, nbytes: int, flow: int = 0) -> QueuedTask:
+    return QueuedTask(peer, InferTask(task_id, 1, (), 0, 0, 0, flow), nbytes)
+
+
+def drained(queue: VersionQueue) -> list[int]:
+    """Task ids in the order in which they are taken."""
+    ids = []
+    while (entry := queue.pop()) is not None:
+        ids.append(entry.task.task_id)
+    return ids
+
+
+def test_first_in_first_out(peer: Peer) -> None:
+    queue = VersionQueue(10, 1000)
+    for task_id in (3, 1, 2):
+        queue.push(queued(peer, task_id, 100))
+
+    assert queue.nbytes == 300
+    assert [entry.task.task_id for entry in (queue.pop(), queue.pop(), queue.pop()) if entry] == [3, 1, 2]
+    assert queue.pop() is None
+    assert queue.nbytes == 0
+
+
+def test_connections_take_turns(peer: Peer) -> None:
+    queue = VersionQueue(100, 1000)
+    for task_id, flow in ((1, 7), (2, 7), (3, 7), (4, 7), (5, 8), (6, 8), (7, 0), (8, 0)):
+        queue.push(queued(peer, task_id, 1, flow))
+
+    assert len(queue.tasks) == 8
+    assert drained(queue) == [1, 5, 7, 8, 2, 6, 3, 4]
+    assert queue.nbytes == len(queue.tasks) == 0
+
+
+def test_who_comes_late_is_not_behind_all_of_who_came_first(peer: Peer) -> None:
+    queue = VersionQueue(100, 1000)
+    for task_id in range(1, 21):
+        queue.push(queued(peer, task_id, 1, 7))
+    queue.pop()
+    queue.push(queued(peer, 99, 1, 8))
+
+    assert drained(queue)[:3] == [2, 99, 3]
+
+
+def test_the_same_number_of_another_front_is_another_connection(peer: Peer) -> None:
+    other = Peer(b"1:1", 1, 1, peer.arena)
+    queue = VersionQueue(100, 1000)
+    for task_id in (1, 2):
+        queue.push(queued(peer, task_id, 1, 7))
+    queue.push(queued(other, 3, 1, 7))
+
+    assert drained(queue) == [1, 3, 2]
+
+
+def test_what_is_put_back_is_next(peer: Peer) -> None:
+    queue = VersionQueue(100, 1000)
+    for task_id, flow in ((1, 7), (2, 7), (3, 8)):
+        queue.push(queued(peer, task_id, 1, flow))
+    first = queue.pop()
+    assert first is not None
+    queue.put_back(first)
+
+    assert drained(queue) == [1, 3, 2]
+
+
+def test_what_nobody_wants_is_taken_out_and_the_others_keep_their_turns(peer: Peer) -> None:
+    queue = VersionQueue(100, 1000)
+    for task_id, flow in ((1, 7), (2, 7), (3, 8), (4, 8), (5, 0)):
+        queue.push(queued(peer, task_id, 10, flow))
+    taken = queue.take_out(lambda entry: entry.task.task_id in (1, 4))
+
+    assert sorted(entry.task.task_id for entry in taken) == [1, 4]
+    assert queue.nbytes == 30
+    assert drained(queue) == [2, 3, 5]
+
+
+def test_the_bound_of_tasks_is_told_with_its_setting(peer: Peer) -> None:
+    queue = VersionQueue(2, 1000)
+    queue.push(queued(peer, 1, 0))
+    queue.push(queued(peer, 2, 0))
+    with pytest.raises(QueueFull) as caught:
+        queue.push(queued(peer, 3, 0))
+
+    assert caught.value.message == "2 requests wait already, the limit (--max_queue_tasks); try again later"
+    assert len(queue.tasks) == 2
+
+
+def test_the_bound_of_bytes_is_told_with_its_setting(peer: Peer) -> None:
+    queue = VersionQueue(10, 1000)
+    queue.push(queued(peer, 1, 600))
+    queue.push(queued(peer, 2, 400))
+    queue.pop()
+    with pytest.raises(QueueFull) as caught:
+        queue.push(queued(peer, 3, 601))
+
+    for piece in ("400 bytes", "601 more", "1000", "--max_queue_mb"):
+        assert piece in caught.value.message
+    assert queue.nbytes == 400
+    queue.push(queued(peer, 4, 600))
+    assert queue.nbytes == 1000
+
+
+def test_an_empty_queue_takes_one_task_of_any_size(peer: Peer) -> None:
+    queue = VersionQueue(10, 1000)
+    queue.push(queued(peer, 1, 5000))
+    with pytest.raises(QueueFull):
+        queue.push(queued(peer, 2, 1))
+
+    assert queue.nbytes == 5000
+
+
+@given(
+    steps=st.lists(st.one_of(st.none(), st.integers(0, 50))),
+    bound=st.integers(1, 5),
+    limit=st.integers(0, 120),
+)
+def test_the_queue_is_the_model_of_itself(
+    peer: Peer, steps: list[int | None], bound: int, limit: int
+) -> None:
+    queue, model = VersionQueue(bound, limit), deque[tuple[int, int]]()
+    for task_id, nbytes in enumerate(steps):
+        if nbytes is None:
+            popped = queue.pop()
+            expected = model.popleft() if model else None
+            assert (None if popped is None else (popped.task.task_id, popped.nbytes)) == expected
+            continue
+        has_room = len(model) < bound and (not model or sum(size for _, size in model) + nbytes <= limit)
+        if has_room:
+            queue.push(queued(peer, task_id, nbytes))
+            model.append((task_id, nbytes))
+        else:
+            with pytest.raises(QueueFull):
+                queue.push(queued(peer, task_id, nbytes))
+        assert queue.nbytes == sum(size for _, size in model)
