@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import importlib.metadata
@@ -118,5 +119,6 @@ class ModelCache:
             for path in sorted(_CHECKOUT.glob(pattern)):
                 digest.update(path.read_bytes())
         for library in cls._LIBRARIES:
-            digest.update(importlib.metadata.version(library).encode())
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                digest.update(importlib.metadata.version(library).encode())
         return digest.hexdigest()[:16]
