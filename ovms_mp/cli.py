@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.argument_parser import EarlyExit, Parser
+from ovms_mp.config.declared import declared_settings
 from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
 from ovms_mp.config.model_flags import read_models
 from ovms_mp.config.ovms_flags import take_ovms_flags
@@ -28,7 +29,6 @@ from ovms_mp.config.server import (
     RestConfig,
     ServerConfig,
     SupervisionConfig,
-    declared_settings,
 )
 from ovms_mp.config.server_flags import server_parser
 from ovms_mp.errors import ConfigError, ExitCode

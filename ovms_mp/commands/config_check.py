@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.device_text import DEFAULT_DEVICE
-from ovms_mp.config.server import ModelConfig
+from ovms_mp.config.model import ModelConfig
 from ovms_mp.model.versions import All, Latest, Specific, VersionPolicy, desired_versions
 from ovms_mp.storage.local import list_versions
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.json_document import Fault, Findings, child_place, client_text, config_error, is_text
+from ovms_mp.config.model import RefusedModel
 from ovms_mp.config.model_keys import (
     MAX_NAME_BYTES,
     MODEL_KEYS,
@@ -19,7 +20,6 @@ from ovms_mp.config.model_keys import (
     UNSUPPORTED_ROOT_KEYS,
 )
 from ovms_mp.config.model_settings import read_model, refuse_unsupported
-from ovms_mp.config.server import RefusedModel
 from ovms_mp.errors import ConfigError, ConfigUnreadable
 from ovms_mp.files import read_regular
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from ovms_mp.config.server import ModelConfig
+    from ovms_mp.config.model import ModelConfig
 
 MAX_BYTES = 16 << 20
 _LIST = '"model_config_list": [{"config": {"name": "m", "base_path": "/models/m"}}]'

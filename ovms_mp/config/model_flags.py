@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from ovms_mp.config.server import ModelConfig, RefusedModel
+    from ovms_mp.config.model import ModelConfig, RefusedModel
 
 _FLAGS: Mapping[str, str] = {key: declared.flag or key for key, declared in MODEL_KEYS.items()}
 _SWITCHES = frozenset({"allow_cache", *UNSUPPORTED_MODEL_KEYS})

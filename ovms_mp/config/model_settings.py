@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ovms_mp.config.device_text import DEFAULT_DEVICE, parse_device
 from ovms_mp.config.json_document import child_place
 from ovms_mp.config.layout_text import names_channels, parse_layout
+from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.model_keys import (
     MAX_NAME_BYTES,
     MAX_NIREQ,
@@ -23,7 +24,6 @@ from ovms_mp.config.model_keys import (
     asks_for_nothing,
 )
 from ovms_mp.config.preprocessing_text import parse_color_format, parse_mean, parse_precision, parse_scale
-from ovms_mp.config.server import ModelConfig
 from ovms_mp.config.shape_text import parse_batch_size, parse_shape
 from ovms_mp.errors import ConfigError
 from ovms_mp.model.input_settings import ChannelValues, Conversion, InputSettings, InputShape, Layout
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ovms_mp.config.json_document import Findings
-    from ovms_mp.config.server import PropertyValue
+    from ovms_mp.config.model import PropertyValue
 
 ValueT = TypeVar("ValueT")
 

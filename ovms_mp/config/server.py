@@ -9,22 +9,18 @@ where it has the setting.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ovms_mp.config.setting import SWITCH, Setting
 from ovms_mp.log import FORMATS, LEVELS
-from ovms_mp.model.input_settings import InputSettings
-from ovms_mp.model.versions import Latest, VersionPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-PropertyValue: TypeAlias = str | int | float | bool
-"""What an OpenVINO property may be set to."""
+    from ovms_mp.config.model import ModelConfig, RefusedModel
 
 ValueT = TypeVar("ValueT", bool, int, float, str)
 
@@ -374,46 +370,6 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """One model.
-
-    Attributes:
-        name: What clients call it.
-        base_path: Directory of the version directories.
-        nireq: Infer requests for each version; 0 takes the device's optimal number.
-        target_device: OpenVINO device string, passed through.
-        plugin_config: OpenVINO properties for compiling.
-        version_policy: Which versions to serve.
-        inputs: Batch, shapes, layouts and preprocessing.
-        allow_cache: Keep compiled models in ``cache_dir`` also where shapes are ``auto``.
-    """
-
-    name: str
-    base_path: Path
-    nireq: int = 0
-    target_device: str = "CPU"
-    plugin_config: Mapping[str, PropertyValue] = field(default_factory=lambda: MappingProxyType({}))
-    version_policy: VersionPolicy = field(default_factory=Latest)
-    inputs: InputSettings = field(default_factory=InputSettings)
-    allow_cache: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedModel:
-    """An entry of the configuration file that cannot be served; the others are.
-
-    Attributes:
-        name: The model's; empty where the entry has none.
-        reasons: What is wrong with it, for the log, one line each.
-        client_text: The same for the model's status, without what the file holds.
-    """
-
-    name: str
-    reasons: tuple[str, ...]
-    client_text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """Everything the server is told.
 
@@ -452,41 +408,3 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "log": LogConfig,
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class DeclaredSetting:
-    """A setting with its place in the tree."""
-
-    section: str
-    name: str
-    kind: type
-    default: object
-    setting: Setting
-
-    @property
-    def default_text(self) -> str:
-        """The default as a flag would give it; empty for none."""
-        return str(self.default).lower() if self.kind is bool else str(self.default)
-
-
-def declared_settings() -> Iterator[DeclaredSetting]:
-    """All server-wide settings, in the order of the declarations."""
-    for section, cls in SECTIONS.items():
-        for entry in dataclasses.fields(cls):
-            yield DeclaredSetting(
-                section, entry.name, type(entry.default), entry.default, entry.metadata["setting"]
-            )
-
-
-def settings_table() -> str:
-    """All server-wide settings as a Markdown table; the README holds it between its markers."""
-    lines = ["| flag | default | accepted | variable | meaning |", "|---|---|---|---|---|"]
-    for declared in declared_settings():
-        setting = declared.setting
-        default = f"`{declared.default_text}`" if declared.default_text else "none"
-        variable = f"`{setting.environment}`" if setting.environment else ""
-        lines.append(
-            f"| `--{setting.flag}` | {default} | {setting.accepted()} | {variable} | {setting.meaning} |"
-        )
-    return "\n".join(lines)

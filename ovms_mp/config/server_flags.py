@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from ovms_mp import __version__
 from ovms_mp.config.argument_parser import Parser
+from ovms_mp.config.declared import declared_settings
 from ovms_mp.config.model_flags import add_file_flag, add_model_flags, flag_of
 from ovms_mp.config.model_keys import MODEL_KEYS
 from ovms_mp.config.ovms_flags import add_ovms_flags
-from ovms_mp.config.server import declared_settings
 from ovms_mp.config.setting import SWITCH
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from ovms_mp.config.server import DeclaredSetting
+    from ovms_mp.config.declared import DeclaredSetting
 
 _PURPOSE = "Serve OpenVINO models over the TensorFlow Serving API, gRPC and REST.\n"
 _COMMANDS = """\

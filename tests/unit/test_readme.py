@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ovms_mp.config.declared import settings_table
 from ovms_mp.config.file import parse_config_file
 from ovms_mp.config.model_keys import model_settings_table
-from ovms_mp.config.server import settings_table
 from ovms_mp.errors import ExitCode
 from tests.support.readme import blocks
 
@@ -75,7 +75,7 @@ def test_exit_codes_are_the_declared_ones() -> None:
 
 def test_the_tests_needs_are_those_that_ci_installs() -> None:
     needed = re.search(r"Debian: `([a-z0-9 -]+)`", README.read_text())
-    installed = re.search(r"^for tool in (.*); do$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    installed = re.search(r"^ *for tool in (.*); do$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
     assert needed is not None
     assert installed is not None
     assert needed[1].split() == [tool.partition(":")[2] for tool in installed[1].split()]

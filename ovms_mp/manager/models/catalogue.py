@@ -28,7 +28,8 @@ from ovms_mp.wire.records import ErrorRecord, ModelRecord, VersionRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from ovms_mp.config.server import LimitsConfig, ModelConfig, RefusedModel
+    from ovms_mp.config.model import ModelConfig, RefusedModel
+    from ovms_mp.config.server import LimitsConfig
     from ovms_mp.manager.models.deployment import Deployment
     from ovms_mp.manager.models.deployments import TrialGate
     from ovms_mp.manager.models.repository import Look, Repository

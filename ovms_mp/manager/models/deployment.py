@@ -13,7 +13,8 @@ from ovms_mp.wire.records import ModelSettings, TensorSpecRecord
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ovms_mp.config.server import LimitsConfig, ModelConfig
+    from ovms_mp.config.model import ModelConfig
+    from ovms_mp.config.server import LimitsConfig
     from ovms_mp.storage.local import VersionFiles
 
 

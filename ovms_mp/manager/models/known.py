@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.model.status import State
 
 if TYPE_CHECKING:
-    from ovms_mp.config.server import ModelConfig
+    from ovms_mp.config.model import ModelConfig
     from ovms_mp.manager.models.deployment import Deployment
     from ovms_mp.model.status import VersionStatus
     from ovms_mp.wire.records import TensorSpecRecord

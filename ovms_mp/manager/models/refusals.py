@@ -16,7 +16,7 @@ from ovms_mp.wire.records import ModelRecord, VersionRecord
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from ovms_mp.config.server import RefusedModel
+    from ovms_mp.config.model import RefusedModel
 
 _log = logging.getLogger(__name__)
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ovms_mp.config.file import ConfigDocument
-    from ovms_mp.config.server import RefusedModel, ServerConfig
+    from ovms_mp.config.model import RefusedModel
+    from ovms_mp.config.server import ServerConfig
 
 _log = logging.getLogger(__name__)
 

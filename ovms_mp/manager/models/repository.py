@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from ovms_mp.config.server import ModelConfig
+    from ovms_mp.config.model import ModelConfig
     from ovms_mp.storage.local import Listing, VersionFiles
 
 _log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ovms_mp.child.specs import EngineSpec
-    from ovms_mp.config.server import PropertyValue
+    from ovms_mp.config.model import PropertyValue
 
 _log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import openvino as ov
 
     from ovms_mp.child.specs import CpuShare
-    from ovms_mp.config.server import PropertyValue
+    from ovms_mp.config.model import PropertyValue
     from ovms_mp.wire.records import ModelSettings
 
 _log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ovms_mp.config.file import parse_config_file, read_config_file
+from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS, UNSUPPORTED_ROOT_KEYS
-from ovms_mp.config.server import ModelConfig
 from ovms_mp.errors import ConfigError, ConfigUnreadable
 from ovms_mp.model.input_settings import (
     BatchSize,

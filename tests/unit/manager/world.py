@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from ovms_mp.config.server import LimitsConfig, ModelConfig
+from ovms_mp.config.model import ModelConfig
+from ovms_mp.config.server import LimitsConfig
 from ovms_mp.manager.models import catalogue as catalogue_module
 from ovms_mp.manager.models import repository as repository_module
 from ovms_mp.manager.models.catalogue import Catalogue

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from ovms_mp.child.specs import CpuShare, EngineSpec, FrontLimits, ProbeSpec, spec_from_argument
+from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import (
     EngineConfig,
     GrpcConfig,
     LimitsConfig,
     LogConfig,
-    ModelConfig,
     RestConfig,
     ServerConfig,
     SupervisionConfig,

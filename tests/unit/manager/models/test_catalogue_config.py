@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.config.server import RefusedModel
+from ovms_mp.config.model import RefusedModel
 from ovms_mp.model.status import State
 from ovms_mp.model.versions import All, Specific
 

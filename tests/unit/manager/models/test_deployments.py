@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovms_mp.config.server import LimitsConfig, ModelConfig
+from ovms_mp.config.model import ModelConfig
+from ovms_mp.config.server import LimitsConfig
 from ovms_mp.manager.models.deployment import Deployment, Phase, endpoints_of, settings_of
 from ovms_mp.manager.models.deployments import Deployments
 from ovms_mp.model.input_settings import BatchSize, InputSettings

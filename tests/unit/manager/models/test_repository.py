@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ovms_mp.config.server import ModelConfig
+from ovms_mp.config.model import ModelConfig
 from ovms_mp.manager.models import repository as repository_module
 from ovms_mp.manager.models.repository import Repository
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.config.server import EngineConfig, LimitsConfig, ModelConfig
+from ovms_mp.config.model import ModelConfig
+from ovms_mp.config.server import EngineConfig, LimitsConfig
 from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children.child import Child, ChildState, Kind
 from ovms_mp.manager.models.deployment import Deployment, settings_of

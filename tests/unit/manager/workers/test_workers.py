@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ovms_mp.child.specs import CpuShare
-from ovms_mp.config.server import LimitsConfig, ModelConfig, ServerConfig
+from ovms_mp.config.model import ModelConfig
+from ovms_mp.config.server import LimitsConfig, ServerConfig
 from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children.child import Child, ChildState, Kind
 from ovms_mp.manager.children.specs import SpecMaker

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One model as the server is told to serve it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeAlias
+
+from ovms_mp.model.input_settings import InputSettings
+from ovms_mp.model.versions import Latest, VersionPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+PropertyValue: TypeAlias = str | int | float | bool
+"""What an OpenVINO property may be set to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """One model.
+
+    Attributes:
+        name: What clients call it.
+        base_path: Directory of the version directories.
+        nireq: Infer requests for each version; 0 takes the device's optimal number.
+        target_device: OpenVINO device string, passed through.
+        plugin_config: OpenVINO properties for compiling.
+        version_policy: Which versions to serve.
+        inputs: Batch, shapes, layouts and preprocessing.
+        allow_cache: Keep compiled models in ``cache_dir`` also where shapes are ``auto``.
+    """
+
+    name: str
+    base_path: Path
+    nireq: int = 0
+    target_device: str = "CPU"
+    plugin_config: Mapping[str, PropertyValue] = field(default_factory=lambda: MappingProxyType({}))
+    version_policy: VersionPolicy = field(default_factory=Latest)
+    inputs: InputSettings = field(default_factory=InputSettings)
+    allow_cache: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedModel:
+    """An entry of the configuration file that cannot be served; the others are.
+
+    Attributes:
+        name: The model's; empty where the entry has none.
+        reasons: What is wrong with it, for the log, one line each.
+        client_text: The same for the model's status, without what the file holds.
+    """
+
+    name: str
+    reasons: tuple[str, ...]
+    client_text: str
