@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
 import socket
@@ -59,6 +60,7 @@ def test_what_is_no_file(tmp_path: Path, path: str) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "link").symlink_to("/dev/zero")
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match=r".") as caught:
         read_regular(tmp_path / path, 100)

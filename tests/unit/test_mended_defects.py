@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import os
 import socket
@@ -245,6 +246,7 @@ def test_bind_failure_leaves_no_socket_open() -> None:
     with socket.socket() as busy:
         busy.bind(("127.0.0.2", 0))
         busy.listen()
+        gc.collect()
         before = len(os.listdir("/proc/self/fd"))
         try:
             bind_rest((HOME, "127.0.0.2"), busy.getsockname()[1])
