@@ -17,12 +17,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.argument_parser import EarlyExit, Parser
-from ovms_mp.config.declared import declared_settings
+from ovms_mp.config.declared import SECTIONS, declared_settings
 from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
 from ovms_mp.config.model_flags import read_models
 from ovms_mp.config.ovms_flags import take_ovms_flags
 from ovms_mp.config.server import (
-    SECTIONS,
     EngineConfig,
     GrpcConfig,
     RepositoryConfig,

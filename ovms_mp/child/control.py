@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.errors import BootError, OvmsError, ProtocolError
 from ovms_mp.wire.channels import Dealer
-from ovms_mp.wire.messages import BootFailed, Hello, Welcome, decode_to_child, encode
+from ovms_mp.wire.codec import decode_to_child, encode
+from ovms_mp.wire.messages import BootFailed, Hello, Welcome
 from ovms_mp.wire.records import ErrorRecord
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
 from ovms_mp.wire.channels import Dealer
-from ovms_mp.wire.messages import Heartbeat, encode
+from ovms_mp.wire.codec import encode
+from ovms_mp.wire.messages import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,14 +5,36 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ovms_mp.config.server import SECTIONS
+from ovms_mp.config.server import (
+    EngineConfig,
+    GrpcConfig,
+    LimitsConfig,
+    LogConfig,
+    RepositoryConfig,
+    RestConfig,
+    SupervisionConfig,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from ovms_mp.config.setting import Setting
+
+
+SECTIONS: Mapping[str, type] = MappingProxyType(
+    {
+        "grpc": GrpcConfig,
+        "rest": RestConfig,
+        "limits": LimitsConfig,
+        "supervision": SupervisionConfig,
+        "repository": RepositoryConfig,
+        "engine": EngineConfig,
+        "log": LogConfig,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,12 @@ where it has the setting.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from ovms_mp.config.setting import SWITCH, Setting
 from ovms_mp.log import FORMATS, LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from ovms_mp.config.model import ModelConfig, RefusedModel
@@ -395,16 +393,3 @@ class ServerConfig:
     def is_strict(self) -> bool:
         """Unknown keys of the configuration file are errors, not notices."""
         return self.repository.is_strict
-
-
-SECTIONS: Mapping[str, type] = MappingProxyType(
-    {
-        "grpc": GrpcConfig,
-        "rest": RestConfig,
-        "limits": LimitsConfig,
-        "supervision": SupervisionConfig,
-        "repository": RepositoryConfig,
-        "engine": EngineConfig,
-        "log": LogConfig,
-    }
-)

@@ -36,14 +36,12 @@ from ovms_mp.errors import (
 from ovms_mp.front.steps import Periodic, attempt
 from ovms_mp.wire.allocator import ArenaAllocator
 from ovms_mp.wire.channels import Dealer
+from ovms_mp.wire.codec import decode_to_front, encode, salvage_to_front
 from ovms_mp.wire.messages import (
     CancelTask,
     InferFailed,
     InferResult,
     InferTask,
-    decode_to_front,
-    encode,
-    salvage_to_front,
 )
 
 if TYPE_CHECKING:

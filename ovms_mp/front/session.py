@@ -19,6 +19,7 @@ from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.service import Service
 from ovms_mp.front.steps import Periodic, attempt, report_the_rest
 from ovms_mp.wire.arena import Arena
+from ovms_mp.wire.codec import decode_to_child
 from ovms_mp.wire.messages import (
     ConfigReloaded,
     Drain,
@@ -27,7 +28,6 @@ from ovms_mp.wire.messages import (
     RequestConvicted,
     RoutingSnapshot,
     SnapshotApplied,
-    decode_to_child,
 )
 
 if TYPE_CHECKING:

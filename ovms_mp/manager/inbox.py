@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.defects import contain
 from ovms_mp.manager.models.mishaps import make_up_for
-from ovms_mp.wire.messages import Heartbeat, Hello, decode_to_manager
+from ovms_mp.wire.codec import decode_to_manager
+from ovms_mp.wire.messages import Heartbeat, Hello
 
 if TYPE_CHECKING:
     from ovms_mp.manager.children.child import Child

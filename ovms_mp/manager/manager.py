@@ -39,6 +39,7 @@ from ovms_mp.manager.workers.machine import read_machine, read_memory
 from ovms_mp.manager.workers.staff import Staff
 from ovms_mp.manager.workers.workers import Workers
 from ovms_mp.wire.channels import Poller, Router
+from ovms_mp.wire.codec import encode
 from ovms_mp.wire.messages import (
     PROTOCOL_VERSION,
     ArenaReleased,
@@ -56,7 +57,6 @@ from ovms_mp.wire.messages import (
     RoutingSnapshot,
     SnapshotApplied,
     Welcome,
-    encode,
 )
 from ovms_mp.wire.status_document import status_document
 

@@ -29,6 +29,7 @@ from ovms_mp.defects import Steps, contain, report
 from ovms_mp.errors import ModelLoadFailed, OvmsError, VersionNotFound
 from ovms_mp.model.status import State
 from ovms_mp.wire.channels import Poller, Wakeup
+from ovms_mp.wire.codec import decode_to_child, decode_to_worker, salvage_to_worker
 from ovms_mp.wire.messages import (
     ArenaReleased,
     ArenaRetired,
@@ -41,9 +42,6 @@ from ovms_mp.wire.messages import (
     LoadModel,
     ModelStateChanged,
     UnloadModel,
-    decode_to_child,
-    decode_to_worker,
-    salvage_to_worker,
 )
 from ovms_mp.wire.records import ErrorRecord, bounded_text
 from ovms_mp.worker.load.loader import Loader

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ovms_mp.wire.allocator import aligned
+from ovms_mp.wire.codec import encode
 from ovms_mp.wire.messages import (
     InferFailed,
     InferResult,
@@ -20,7 +21,6 @@ from ovms_mp.wire.messages import (
     LoadModel,
     ModelStateChanged,
     UnloadModel,
-    encode,
 )
 from ovms_mp.wire.records import TensorRef
 from tests.support.random_graphs import build_random_graphs

@@ -18,6 +18,7 @@ from ovms_mp.model.input_settings import InputSettings, InputShape
 from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.arena import Arena, create_arena_file
 from ovms_mp.wire.channels import Dealer, Router, new_endpoint
+from ovms_mp.wire.codec import decode_to_front, decode_to_manager, encode
 from ovms_mp.wire.messages import (
     BootFailed,
     CancelTask,
@@ -32,9 +33,6 @@ from ovms_mp.wire.messages import (
     ModelStateChanged,
     Ready,
     Welcome,
-    decode_to_front,
-    decode_to_manager,
-    encode,
 )
 from ovms_mp.wire.records import ArenaHandle, ModelSettings, TensorRef
 

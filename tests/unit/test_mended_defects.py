@@ -34,15 +34,8 @@ from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.model.versions import Latest
 from ovms_mp.wire.arena import Arena, create_arena_file
 from ovms_mp.wire.channels import Router, new_endpoint
-from ovms_mp.wire.messages import (
-    InferTask,
-    LoadModel,
-    RoutingSnapshot,
-    decode_to_child,
-    decode_to_front,
-    decode_to_manager,
-    decode_to_worker,
-)
+from ovms_mp.wire.codec import decode_to_child, decode_to_front, decode_to_manager, decode_to_worker
+from ovms_mp.wire.messages import InferTask, LoadModel, RoutingSnapshot
 from ovms_mp.wire.records import ArenaHandle, ModelRecord, ModelSettings, VersionRecord, WorkerRecord
 
 DECODERS = [decode_to_manager, decode_to_child, decode_to_worker, decode_to_front]

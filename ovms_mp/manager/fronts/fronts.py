@@ -17,7 +17,8 @@ from ovms_mp.manager.children.process_limits import check_process_limits
 from ovms_mp.manager.fronts.arenas import ArenaPool
 from ovms_mp.manager.fronts.listeners import bind_rest, hold_grpc_port, lock_ports
 from ovms_mp.manager.fronts.snapshots import SnapshotEncoder
-from ovms_mp.wire.messages import ArenaRetired, Drain, Welcome, encode
+from ovms_mp.wire.codec import encode
+from ovms_mp.wire.messages import ArenaRetired, Drain, Welcome
 
 if TYPE_CHECKING:
     import socket

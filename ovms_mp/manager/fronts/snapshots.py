@@ -18,7 +18,7 @@ from ovms_mp.defects import report
 from ovms_mp.errors import Code
 from ovms_mp.model.status import State
 from ovms_mp.wire.channels import MAX_MESSAGE_BYTES
-from ovms_mp.wire.messages import encode
+from ovms_mp.wire.codec import encode
 from ovms_mp.wire.records import ModelRecord, VersionRecord
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from ovms_mp.log import tell_people
 from ovms_mp.manager.children.child import ChildState, Kind
 from ovms_mp.manager.workers.cpu_plan import CpuPlan, core_text, make_plan, plan_lines
 from ovms_mp.manager.workers.machine import own_memory_bytes
-from ovms_mp.wire.messages import Drain, encode
+from ovms_mp.wire.codec import encode
+from ovms_mp.wire.messages import Drain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -31,8 +31,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import operator
-import os
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -41,17 +39,12 @@ import numpy as np
 
 from ovms_mp.errors import InferenceFailed, ModelLoadFailed, ProtocolError
 from ovms_mp.model.dtypes import Kind, element_count
-from ovms_mp.wire.allocator import ALIGNMENT_BYTES, aligned
-from ovms_mp.wire.arena import Arena, create_arena_file
-from ovms_mp.wire.messages import InferTask
-from ovms_mp.wire.records import ArenaHandle, TensorRef
 from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.engine.stages import FIRST_INFERENCE, begin_stage
 from ovms_mp.worker.load.compiled import CompiledVersion, InferSlot, OutputPath, OutputsTooLarge
+from ovms_mp.worker.load.scratch import Answer, Round, Scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import openvino as ov
 
     from ovms_mp.model.dtypes import AnyArray
@@ -62,9 +55,13 @@ _QUICK_RUN_S, _LONG_RUN_S, _VERY_LONG_RUN_S = 0.005, 0.05, 0.5
 """PERF: ResNet-50 (14 ms on two cores) is run four times instead of two, a tenth of what its load took."""
 _PATTERNS = (0xA5, 0x5A)
 """What the scratch arena is filled with, in turns; both, as an output may well consist of one of them."""
-_PIECE_BYTES = 1 << 20
 _SCRATCH_ARENA = -1
 """The scratch arena's number; those of fronts begin at 0."""
+
+_MOVES = (Round(0, 0, 0), Round(1, 1, 1))
+_BACK = Round(0, 0, 0)
+_MORE_MOVES = (Round(1, 0, 0), Round(0, 1, 0), Round(1, 1, 1))
+"""New values in the same places, and inputs and outputs moving by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +85,6 @@ class PlanFailed(Exception):
     def __init__(self, next_plan: Plan) -> None:
         super().__init__(next_plan.remark)
         self.next_plan = next_plan
-
-
-@dataclass(frozen=True, slots=True)
-class _Round:
-    """One run of the task path: which values, and in which of two places inputs and outputs are."""
-
-    values: int
-    inputs: int
-    outputs: int
-
-
-_MOVES = (_Round(0, 0, 0), _Round(1, 1, 1))
-_BACK = _Round(0, 0, 0)
-_MORE_MOVES = (_Round(1, 0, 0), _Round(0, 1, 0), _Round(1, 1, 1))
-"""New values in the same places, and inputs and outputs moving by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +201,12 @@ class _Trial:
             ]
             for is_zero in (True, False)
         ]
-        self._right: list[list[_Answer]] = []
+        self._right: list[list[Answer]] = []
         self._own = version.compiled.create_infer_request()
 
     @functools.cached_property
-    def _scratch(self) -> _Scratch:
-        return _Scratch(self._given[0], self._right)
+    def _scratch(self) -> Scratch:
+        return Scratch(self._given[0], self._right)
 
     def ask(self, values: int) -> None:
         """Have the engine answer with tensors of its own; what it says is right.
@@ -253,7 +235,7 @@ class _Trial:
         version.forget_places()
         return ""
 
-    def _moves(self) -> tuple[_Round, ...]:
+    def _moves(self) -> tuple[Round, ...]:
         """As many rounds as the time of a run allows."""
         if self.best_s <= _QUICK_RUN_S:
             return (*_MOVES, _BACK, *_MORE_MOVES)
@@ -276,7 +258,7 @@ class _Trial:
                     version.infer(slot, task, self._scratch.arena)
         version.forget_places()
 
-    def _ask(self, values: int) -> list[_Answer]:
+    def _ask(self, values: int) -> list[Answer]:
         request = self._own
         _reset_state(request)
         if self._version.can_bind:
@@ -292,9 +274,9 @@ class _Trial:
         request.infer(share_outputs=True)
         self.best_s = min(self.best_s, time.perf_counter() - start)
         tensors = [request.get_output_tensor(index) for index in range(len(self._version.outputs))]
-        return [_Answer(tuple(tensor.shape), _bytes_of(tensor).tobytes()) for tensor in tensors]
+        return [Answer(tuple(tensor.shape), _bytes_of(tensor).tobytes()) for tensor in tensors]
 
-    def _difference(self, slot: InferSlot, move: _Round, pattern: int) -> str:
+    def _difference(self, slot: InferSlot, move: Round, pattern: int) -> str:
         scratch = self._scratch
         version, right = self._version, self._right[move.values]
         task = scratch.prepare(move, self._shapes, self._given[move.values], pattern)
@@ -316,84 +298,6 @@ class _Trial:
         if not scratch.is_otherwise_untouched(task, self._given[move.values], refs, right, pattern):
             return "it writes where no output is"
         return ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """An output as the engine's own tensor holds it. Compared as bytes: a NaN equals itself."""
-
-    shape: tuple[int, ...]
-    content: bytes
-
-
-class _Scratch:
-    """An arena with two places for the inputs and two for the outputs.
-
-    ::
-
-        gap | inputs 0 | gap | outputs 0 | gap | inputs 1 | gap | outputs 1 | gap
-
-    A gap is what an arena's alignment guarantees and no more: its places are aligned to 64 bytes, not to pages.
-    """
-
-    def __init__(self, given: Sequence[AnyArray], right: Sequence[Sequence[_Answer]]) -> None:
-        inputs = sum(aligned(array.nbytes) for array in given)
-        self._output_nbytes = max(sum(aligned(len(part.content)) for part in answer) for answer in right)
-        self._inputs: list[int] = []
-        self._outputs: list[int] = []
-        end = ALIGNMENT_BYTES
-        for _ in range(2):
-            self._inputs.append(end)
-            self._outputs.append(end + inputs + ALIGNMENT_BYTES)
-            end = self._outputs[-1] + self._output_nbytes + ALIGNMENT_BYTES
-        descriptor = create_arena_file(0, end)
-        try:
-            self.arena = Arena(ArenaHandle(descriptor, end))
-        finally:
-            os.close(descriptor)
-        self._bytes = np.frombuffer(self.arena.memory, np.uint8)
-
-    def prepare(self, move: _Round, shapes: Shapes, given: Sequence[AnyArray], pattern: int) -> InferTask:
-        """Fill everything with the pattern and write the inputs; the task for them."""
-        self._bytes.fill(pattern)
-        refs: list[TensorRef] = []
-        offset = self._inputs[move.inputs]
-        for shape, array in zip(shapes, given, strict=True):
-            refs.append(TensorRef(offset, array.nbytes, shape))
-            self._bytes[offset : offset + array.nbytes] = array
-            offset += aligned(array.nbytes)
-        return InferTask(0, 0, tuple(refs), self._outputs[move.outputs], self._output_nbytes, 0)
-
-    def is_otherwise_untouched(
-        self,
-        task: InferTask,
-        given: Sequence[AnyArray],
-        outputs: Sequence[TensorRef],
-        right: Sequence[_Answer],
-        pattern: int,
-    ) -> bool:
-        """Whether everything but the outputs is as it was before the run."""
-        kept = [(ref.offset_bytes, array) for ref, array in zip(task.inputs, given, strict=True)]
-        kept += [
-            (ref.offset_bytes, np.frombuffer(answer.content, np.uint8))
-            for ref, answer in zip(outputs, right, strict=True)
-        ]
-        end = 0
-        for offset, content in sorted(kept, key=operator.itemgetter(0)):
-            if not np.array_equal(self._bytes[offset : offset + len(content)], content):
-                return False
-            if not _holds_only(self._bytes[end:offset], pattern):
-                return False
-            end = offset + len(content)
-        return _holds_only(self._bytes[end:], pattern)
-
-
-def _holds_only(content: AnyArray, byte: int) -> bool:
-    """Whether all bytes are this one; in pieces, as what a comparison makes is as long as what it compares."""
-    return all(
-        bool((content[start : start + _PIECE_BYTES] == byte).all())
-        for start in range(0, len(content), _PIECE_BYTES)
-    )
 
 
 def made_up(spec: TensorSpec, shape: tuple[int, ...], *, is_zero: bool) -> AnyArray:

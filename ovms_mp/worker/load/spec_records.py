@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ModelLoadFailed
-from ovms_mp.wire.messages import encode
+from ovms_mp.wire.codec import encode
 from ovms_mp.wire.records import TensorSpecRecord
 
 if TYPE_CHECKING:

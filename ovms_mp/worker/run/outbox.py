@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain, report
-from ovms_mp.wire.messages import encode
+from ovms_mp.wire.codec import encode
 from ovms_mp.worker.run.pool import defect_answer
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import pytest
 from ovms_mp.child.specs import ChildSpec, CommonSpec
 from ovms_mp.errors import ExitCode
 from ovms_mp.wire.channels import Router, new_endpoint
-from ovms_mp.wire.messages import BootFailed, Drained, decode_to_manager
+from ovms_mp.wire.codec import decode_to_manager
+from ovms_mp.wire.messages import BootFailed, Drained
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:

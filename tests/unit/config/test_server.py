@@ -7,8 +7,8 @@ import dataclasses
 
 import pytest
 
-from ovms_mp.config.declared import DeclaredSetting, declared_settings, settings_table
-from ovms_mp.config.server import SECTIONS, RepositoryConfig, ServerConfig
+from ovms_mp.config.declared import SECTIONS, DeclaredSetting, declared_settings, settings_table
+from ovms_mp.config.server import RepositoryConfig, ServerConfig
 from ovms_mp.config.setting import SWITCH, Setting
 from ovms_mp.errors import ConfigError
 

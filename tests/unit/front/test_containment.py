@@ -19,7 +19,13 @@ from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State
 from ovms_mp.wire.arena import Arena, create_arena_file
-from ovms_mp.wire.messages import ConfigReloaded, InferResult, InferTask, RoutingSnapshot, encode
+from ovms_mp.wire.codec import encode
+from ovms_mp.wire.messages import (
+    ConfigReloaded,
+    InferResult,
+    InferTask,
+    RoutingSnapshot,
+)
 from ovms_mp.wire.records import ArenaHandle, ModelRecord, TensorRef, TensorSpecRecord, VersionRecord
 from tests.unit.front.workers import PlayedWorker, eventually, table, tasks_come
 

@@ -16,6 +16,7 @@ from ovms_mp.errors import Draining
 from ovms_mp.front.session import FrontSession
 from ovms_mp.wire.arena import create_arena_file
 from ovms_mp.wire.channels import Router, new_endpoint
+from ovms_mp.wire.codec import decode_to_manager, encode
 from ovms_mp.wire.messages import (
     ConfigReloaded,
     Drain,
@@ -24,8 +25,6 @@ from ovms_mp.wire.messages import (
     ReloadConfig,
     RoutingSnapshot,
     Welcome,
-    decode_to_manager,
-    encode,
 )
 from ovms_mp.wire.records import ArenaHandle
 

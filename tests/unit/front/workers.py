@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.status import State
 from ovms_mp.wire.channels import Router, new_endpoint
+from ovms_mp.wire.codec import decode_to_worker, encode
 from ovms_mp.wire.messages import (
     CancelTask,
     InferFailed,
     InferResult,
     InferTask,
     RoutingSnapshot,
-    decode_to_worker,
-    encode,
 )
 from ovms_mp.wire.records import ModelRecord, VersionRecord, WorkerRecord
 

@@ -34,6 +34,7 @@ from ovms_mp.manager.workers import staff as staff_module
 from ovms_mp.manager.workers.cpu_plan import Machine
 from ovms_mp.model.status import State
 from ovms_mp.storage.watch import RepositoryWatch
+from ovms_mp.wire.codec import decode_to_child, encode
 from ovms_mp.wire.messages import (
     ConfigReloaded,
     Drain,
@@ -46,8 +47,6 @@ from ovms_mp.wire.messages import (
     SnapshotApplied,
     ToManager,
     UnloadModel,
-    decode_to_child,
-    encode,
 )
 from ovms_mp.wire.records import ErrorRecord
 

@@ -17,17 +17,13 @@ from hypothesis import strategies as st
 from ovms_mp.errors import ModelLoadFailed, OvmsError, ProtocolError
 from ovms_mp.model.input_settings import InputSettings
 from ovms_mp.wire import messages
+from ovms_mp.wire.codec import decode_to_child, decode_to_front, decode_to_manager, decode_to_worker, encode
 from ovms_mp.wire.messages import (
     CancelTask,
     InferFailed,
     InferResult,
     InferTask,
     LoadModel,
-    decode_to_child,
-    decode_to_front,
-    decode_to_manager,
-    decode_to_worker,
-    encode,
 )
 from ovms_mp.wire.records import ErrorRecord, ModelSettings, TensorRef
 

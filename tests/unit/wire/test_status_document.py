@@ -14,7 +14,8 @@ from ovms_mp.commands.status import status_text
 from ovms_mp.errors import Code
 from ovms_mp.model.status import State
 from ovms_mp.wire import status_document as module
-from ovms_mp.wire.messages import RoutingSnapshot, decode_to_child, encode
+from ovms_mp.wire.codec import decode_to_child, encode
+from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import ConfigRefusal, ErrorRecord, ModelRecord, VersionRecord
 
 

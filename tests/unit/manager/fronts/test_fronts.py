@@ -20,7 +20,13 @@ from ovms_mp.manager.children.supervisor import Supervisor
 from ovms_mp.manager.fronts.fronts import Fronts
 from ovms_mp.manager.timers import Timers
 from ovms_mp.wire.channels import Poller
-from ovms_mp.wire.messages import ArenaRetired, Drain, RoutingSnapshot, Welcome, decode_to_child
+from ovms_mp.wire.codec import decode_to_child
+from ovms_mp.wire.messages import (
+    ArenaRetired,
+    Drain,
+    RoutingSnapshot,
+    Welcome,
+)
 
 from ..kernel import Kernel
 

@@ -11,7 +11,8 @@ import pytest
 from ovms_mp.manager.fronts.snapshots import SnapshotEncoder
 from ovms_mp.model.status import State
 from ovms_mp.wire.channels import MAX_MESSAGE_BYTES, Router, new_endpoint
-from ovms_mp.wire.messages import RoutingSnapshot, decode_to_child, encode
+from ovms_mp.wire.codec import decode_to_child, encode
+from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import ModelRecord, TensorSpecRecord, VersionRecord
 
 

@@ -26,7 +26,8 @@ from ovms_mp.manager.workers.machine import own_memory_bytes
 from ovms_mp.manager.workers.staff import Staff
 from ovms_mp.manager.workers.workers import Seat, Workers
 from ovms_mp.wire.channels import Poller
-from ovms_mp.wire.messages import Drain, decode_to_child
+from ovms_mp.wire.codec import decode_to_child
+from ovms_mp.wire.messages import Drain
 
 from ..kernel import Kernel
 
