@@ -131,7 +131,7 @@ MANAGER = [
     Fault("manager.workers.staff:Staff.adjust"),
     Fault("manager.workers.staff:Staff.advance"),
     Fault("manager.models.repository:list_versions"),
-    Fault("manager.models.reload:read_config_file", action="config.server"),
+    Fault("manager.models.reload:read_config_file", action="config"),
     Fault("manager.models.planning:ConfigFile.read_if_changed"),
     Fault("manager.models.deployments:Deployments.state_changed", action="version"),
     Fault("manager.models.deployments:Deployments._unload", action="version"),
@@ -160,7 +160,7 @@ class Rig:
             json.dumps(
                 {
                     "model_config_list": [
-                        {"config.server": {"name": name, "base_path": str(path)}} for name, path in entries
+                        {"config": {"name": name, "base_path": str(path)}} for name, path in entries
                     ]
                 }
             )
@@ -169,7 +169,7 @@ class Rig:
         flags = ["--heartbeat_interval_s", "0.2", "--retry_window_s", "20", "--settle_s", "0.05"]
         flags += ["--grpc_front", grpc_front]
         self.server = Server(
-            ["config.server", "--config_path", str(self._config), *flags],
+            ["config", "--config_path", str(self._config), *flags],
             directory / "server.log",
             self.injection.environment,
         )
@@ -203,7 +203,7 @@ class Rig:
         elif action == "version":
             self._version += 1
             self._zoo.install("plus_two", self._aux, self._version)
-        elif action == "config.server":
+        elif action == "config":
             self._config.write_text(self._config.read_text() + " ")
         elif action == "kill":
             os.kill(self.server.pids("worker")[0], signal.SIGKILL)
@@ -216,7 +216,7 @@ class Rig:
             )
         elif action == "kill":
             eventually(lambda: len(self.server.pids("worker")) == 1, WITHIN_S, "a new worker")
-        elif action == "config.server":
+        elif action == "config":
             eventually(lambda: "event=config_read" in self.server.log(), WITHIN_S, "the file was read")
 
     def _is_current(self) -> bool:
