@@ -24,7 +24,8 @@ pytestmark = [pytest.mark.quiet, pytest.mark.timeout(120)]
 TIMES = 3
 MOST_GROWTH_MIB = 64
 MOST_PROCESSOR_S = 1.0
-MOST_SLOWER, LEAST_QUIET_P99_MS = 3, 10.0
+MOST_SLOWER, LEAST_QUIET_P99_MS = 3, 20.0
+"""On a machine of one's own the p99 beside most bodies is below 3 ms, beside a million empty lists 40 ms."""
 BODIES = bodies()
 
 
