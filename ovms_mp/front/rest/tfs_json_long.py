@@ -41,6 +41,9 @@ _TAIL = re.compile(rb'\s*\]\s*(?:,\s*"signature_name"\s*:\s*"[^"\\]{0,999}"\s*)?
 _BETWEEN = re.compile(rb"\s*,\s*(?=\{)")
 _ROW_INDEX = re.compile(r"instances\[(\d+)\]")
 _BEYOND_INT64 = 1 << 63
+LIST_BYTES = 4 << 20
+"""PERF: a list of numbers is read in pieces from here on. Below it the loop is held for 10 ms at most; in pieces an
+image of 3 MB takes 9.8 ms of processor time instead of 6.9."""
 _LONGEST_TAIL = 1100
 _MARKS = frozenset('{}[]"\\')
 
@@ -63,7 +66,7 @@ async def decode_long(
     share.grow(_VALUE_BYTES * count)
     head, tail = _HEAD.match(body), _TAIL.search(body, len(body) - _LONGEST_TAIL)
     if not head or not tail or any(_MARKS & set(spec.name) for spec in inputs):
-        found = await read_list(body, inputs, count + 1)
+        found = await read_list(body, inputs, count + 1) if len(body) >= LIST_BYTES else None
         return decode_predict(body, inputs) if found is None else found
     parts: dict[str, list[GivenTensor]] = {spec.name: [] for spec in inputs}
     rows = 0
