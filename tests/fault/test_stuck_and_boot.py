@@ -67,8 +67,8 @@ def test_child_that_cannot_boot_stops_the_server(zoo: ModelZoo, log_path: Path, 
     no_library.write_text("no library")
     arguments = ["model", "--model_name", "tiny", "--model_path", str(zoo.base_path("tiny"))]
     server = Server([*arguments, "--cpu_extension", str(no_library)], log_path)
-    server.launch()
-    assert server.process.wait(timeout=30) == 3
+    with server.launched():
+        assert server.process.wait(timeout=30) == 3
     log = server.log()
     assert f"--cpu_extension {no_library}" in log
     assert log.count("event=spawned child=worker") == 1

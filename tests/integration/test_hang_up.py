@@ -74,10 +74,10 @@ def test_closing_the_terminal_ends_the_server_and_a_signal_alone_does_not(
 def test_a_terminal_that_is_closed_while_it_starts_ends_it(zoo: ModelZoo, log_path: Path) -> None:
     with terminal() as screen:
         server = Server(arguments(zoo), log_path, place=["--terminal", screen.name])
-        server.launch()
-        eventually(lambda: "event=spawned child=worker" in server.log(), NOTICED_S, "a worker")
-        screen.close()
-        assert server.process.wait(timeout=NOTICED_S) == 0
+        with server.launched():
+            eventually(lambda: "event=spawned child=worker" in server.log(), NOTICED_S, "a worker")
+            screen.close()
+            assert server.process.wait(timeout=NOTICED_S) == 0
     assert "its terminal was closed (SIGHUP)" in server.log()
 
 

@@ -143,11 +143,8 @@ def test_directories_of_killed_servers_are_swept(
     environment = {"TMPDIR": str(temporary)}
     arguments = two(zoo, tmp_path)  # One alone has no trial.
     server = Server(arguments, log_path, environment)
-    server.launch()
-    try:
+    with server.launched():
         eventually(lambda: len(list(temporary.iterdir())) == 2, NOTICED_S, "one for caches, one for sockets")
-    finally:
-        server.destroy()
     left = [
         path.rename(path.with_name(path.name.replace(str(server.process.pid), "1", 1)))
         for path in temporary.iterdir()

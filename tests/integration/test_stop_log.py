@@ -60,13 +60,10 @@ def test_during_the_start(begun: str, zoo: ModelZoo, tmp_path: Path) -> None:
         begun, ["slow"]
     )
     server = stopping_server(zoo, tmp_path, models)
-    server.launch()
-    try:
+    with server.launched():
         path = tmp_path / "events.log"
         eventually(lambda: path.exists() and begun in path.read_text(), BEGUN_S, begun)
         assert server.stop(number=number) == 0, server.log()
-    finally:
-        server.destroy()
     assert_only_expected_lines(server, tmp_path, number)
 
 
@@ -81,13 +78,10 @@ def test_under_load(zoo: ModelZoo, tmp_path: Path) -> None:
 def test_what_gunicorn_says_at_debug_is_no_guess(zoo: ModelZoo, tmp_path: Path) -> None:
     """Its words for a front that ends by the arbiter's signal."""
     server = stopping_server(zoo, tmp_path, ["tiny"], "--log_level", "DEBUG")
-    server.launch()
-    try:
+    with server.launched():
         path = tmp_path / "events.log"
         eventually(
             lambda: path.exists() and "event=spawned child=arbiter.1" in path.read_text(), BEGUN_S, "arbiter"
         )
         assert server.stop() == 0, server.log()
-    finally:
-        server.destroy()
     assert not [guess for guess in GUESSES if guess in path.read_text() + server.log()]

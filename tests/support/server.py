@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -126,6 +127,15 @@ class Server:
                 env={**os.environ, **self.environment},
                 start_new_session=True,
             )
+
+    @contextlib.contextmanager
+    def launched(self) -> Iterator[Self]:
+        """Started without waiting; ended by force if the test has not ended it."""
+        self.launch()
+        try:
+            yield self
+        finally:
+            self.destroy()
 
     def wait_ready(self) -> None:
         """Wait for the log line that comes when the doors open, whatever is served."""
