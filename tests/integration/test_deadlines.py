@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.models import ModelZoo
-    from tests.support.tfs_client import Reply, TfsClient
+    from tests.support.tfs_client import Call, Reply, TfsClient
 
 FILLING = np.arange(1 << 19, dtype=np.uint32).astype(np.uint8)
 ONE = {"x": np.ones(1, np.float32)}
@@ -134,20 +134,23 @@ def test_rest_client_leaves_within_its_body(server: Server) -> None:
 
 
 def test_full_queue_is_refused_at_once(server: Server, tfs: TfsClient) -> None:
-    calls = [tfs.start_predict(server.port, "slow", ONE) for _ in range(2 * MAX_QUEUE_TASKS + 3)]
+    calls: list[Call] = []
+    replies: list[Reply] = []
     by_rest: list[rest_client.HttpReply] = []
 
     def is_refused() -> bool:
-        by_rest.append(rest_client.predict(server.rest_port, "slow", {"inputs": [1.0]}))
-        if by_rest[-1].status != 429:
-            calls.extend(tfs.start_predict(server.port, "slow", ONE) for _ in range(MAX_QUEUE_TASKS + 2))
-        return by_rest[-1].status == 429
+        # The last one that is refused tells that the queue is full; then it is, until the run that goes on has ended.
+        calls.extend(tfs.start_predict(server.port, "slow", ONE) for _ in range(2 * MAX_QUEUE_TASKS + 3))
+        replies.append(calls.pop().wait())
+        if replies[-1].code == "RESOURCE_EXHAUSTED":
+            by_rest.append(rest_client.predict(server.rest_port, "slow", {"inputs": [1.0]}))
+        return bool(by_rest) and by_rest[-1].status == 429
 
     eventually(is_refused, PATIENCE_S, "REST is refused")
     assert {reply.status for reply in by_rest} <= {200, 429}
     assert "--max_queue_tasks" in by_rest[-1].text()
     assert by_rest[-1].headers["retry-after"] == "1"
-    replies = [call.wait() for call in calls]
+    replies += [call.wait() for call in calls]
     assert {reply.code for reply in replies} == {"OK", "RESOURCE_EXHAUSTED"}
     for reply in replies:
         if reply.code == "RESOURCE_EXHAUSTED":
