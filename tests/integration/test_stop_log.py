@@ -85,3 +85,10 @@ def test_what_gunicorn_says_at_debug_is_no_guess(zoo: ModelZoo, tmp_path: Path) 
         )
         assert server.stop() == 0, server.log()
     assert not [guess for guess in GUESSES if guess in path.read_text() + server.log()]
+
+
+def test_at_debug_a_served_port_is_closed_once(zoo: ModelZoo, tmp_path: Path) -> None:
+    """A number that is closed twice may be another file's by then; gunicorn says so at this level only."""
+    with stopping_server(zoo, tmp_path, ["tiny"], "--log_level", "DEBUG") as server:
+        assert server.stop() == 0, server.log()
+    assert not [guess for guess in GUESSES if guess in (tmp_path / "events.log").read_text() + server.log()]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uvicorn_worker import UvicornWorker
 
@@ -12,7 +12,7 @@ from ovms_mp.defects import contain
 from ovms_mp.front.rest.http_protocol import RestProtocol
 
 if TYPE_CHECKING:
-    from typing import Any, ClassVar
+    from typing import ClassVar
 
 
 class RestWorker(UvicornWorker):
@@ -26,6 +26,14 @@ class RestWorker(UvicornWorker):
         "server_header": False,
         "ws": "none",
     }
+
+    def __init__(self, age: int, ppid: int, sockets: list[Any], *rest: Any) -> None:
+        """Take the sockets out of gunicorn's wrappers.
+
+        uvloop detaches a socket whose descriptor it closes. A wrapper it can only close, and so closes the number a
+        second time, which may be another file's by then.
+        """
+        super().__init__(age, ppid, [wrapper.sock for wrapper in sockets], *rest)
 
     def init_signals(self) -> None:
         """Have no signal end this process that is not meant to; for a moment gunicorn lets all of them."""
