@@ -14,23 +14,32 @@ import os
 import re
 import sys
 import threading
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ovms_mp.log_sinks import FileSink, Sink, StreamSink
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR")
 
-FORMATS = ("AUTO", "EVENTS", "SHORT")
-"""Of stderr: short on a terminal, else events; always one of them."""
+FORMATS = ("AUTO", "EVENTS", "SHORT", "JOURNAL")
+"""Of stderr: short on a terminal, the journal's where systemd reads it, else events; always one of them."""
 
 _AUDIENCE, _PEOPLE, _EVERYBODY, _LOG_READERS = "audience", "people", "everybody", "log readers"
 LONGEST_MESSAGE = 4096
 """Characters of a record's text, without its traceback."""
 LONGEST_TRACEBACK = 16384
 _TIME = "%Y-%m-%d %H:%M:%S"
+_PRIORITIES = (
+    (logging.CRITICAL, 2),
+    (logging.ERROR, 3),
+    (logging.WARNING, 4),
+    (logging.INFO, 6),
+    (logging.NOTSET, 7),
+)
+"""Least level of each of syslog's priorities."""
 _PLAIN = re.compile(r"[ -~]*")
 
 _log = logging.getLogger(__name__)
@@ -59,6 +68,9 @@ def bounded(text: str, most: int = LONGEST_MESSAGE) -> str:
 
 class LineFormatter(logging.Formatter):
     """Makes one line of a record, and indented lines of its traceback."""
+
+    is_for_people = False
+    """Whether its lines are those that people want to see, instead of all events."""
 
     def __init__(self, kind: str, run_id: str) -> None:
         super().__init__(datefmt=_TIME)
@@ -94,10 +106,34 @@ class LineFormatter(logging.Formatter):
 class ShortFormatter(LineFormatter):
     """For a terminal: the time of day and the text, with the level where that is not the usual one."""
 
+    is_for_people = True
+
     def prefix(self, record: logging.LogRecord) -> str:
         """What stands before a record's text."""
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         return f"{self.formatTime(record, '%H:%M:%S')} {level}"
+
+
+class JournalFormatter(LineFormatter):
+    """For journald, which has a time stamp and a process for each line, and reads its priority from ``<N>``.
+
+    Source: https://www.freedesktop.org/software/systemd/man/latest/sd-daemon.html.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record; each of its lines is an entry of the journal."""
+        priority = next(number for least, number in _PRIORITIES if record.levelno >= least)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).split("\n"))
+
+    def prefix(self, record: logging.LogRecord) -> str:
+        """What stands before a record's text."""
+        return f"[{self._kind}] {record.name}: "
+
+
+_FIRST: Mapping[str, type[LineFormatter]] = MappingProxyType(
+    {"SHORT": ShortFormatter, "JOURNAL": JournalFormatter}
+)
+"""What makes the lines on stderr, where that is not what makes those of files."""
 
 
 def tell_people(log: logging.Logger, form: str, *arguments: object, level: int = logging.INFO) -> None:
@@ -119,31 +155,30 @@ class ServerLog(logging.Handler):
     """Hands each line to every sink; what one of them loses is told to the others, and to itself once it can write."""
 
     def __init__(
-        self, sinks: Sequence[Sink], formatter: LineFormatter, terminal: LineFormatter | None = None
+        self, sinks: Sequence[Sink], formatter: LineFormatter, first: LineFormatter | None = None
     ) -> None:
         """Own the sinks.
 
         Args:
             sinks: Where lines go.
             formatter: Makes lines with the event of each record.
-            terminal: Makes those of the first sink, which gets only what people want to see; None for all of it.
+            first: Makes those of the first sink, where they are others.
         """
         super().__init__()
         self._sinks = sinks
-        self._terminal = terminal
+        self._first = first or formatter
         self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record. Raises nothing that a sink could cause."""
         audience = getattr(record, _AUDIENCE, "")
+        is_for_people = audience != _LOG_READERS and (bool(audience) or record.levelno >= logging.WARNING)
         line = b"" if audience == _PEOPLE else self._encoded(record)
         for index, sink in enumerate(self._sinks):
-            if index == 0 and self._terminal is not None:
-                is_for_people = bool(audience) or record.levelno >= logging.WARNING
-                is_wanted = is_for_people and audience != _LOG_READERS
-                self._write(sink, _encode(self._terminal.format(record)) if is_wanted else b"")
-            else:
+            if index or self._first is self.formatter:
                 self._write(sink, line)
+            elif is_for_people if self._first.is_for_people else audience != _PEOPLE:
+                self._write(sink, _encode(self._first.format(record)))
 
     def _write(self, sink: Sink, line: bytes) -> None:
         if line:
@@ -187,14 +222,24 @@ def _encode(text: str) -> bytes:
     return (text + "\n").encode("utf-8", "backslashreplace")
 
 
-def is_short(form: str, level: str) -> bool:
-    """Whether stderr gets the short form: where that is wanted, or left to us and a person may be reading."""
+def chosen_form(form: str, level: str, journal: str) -> str:
+    """The form of stderr, where it is left to us what that is.
+
+    Args:
+        form: One of :data:`FORMATS`.
+        level: Least severe one; people who want to see everything get it all.
+        journal: ``JOURNAL_STREAM``: device and inode of the stream that systemd reads; empty if it started nobody.
+    """
     if form != FORMATS[0]:
-        return form == FORMATS[-1]
+        return form
     try:
-        return os.isatty(2) and level.upper() not in ("TRACE", "DEBUG")
+        if journal:
+            found = os.fstat(2)
+            if journal == f"{found.st_dev}:{found.st_ino}":
+                return "JOURNAL"
+        return "SHORT" if os.isatty(2) and level.upper() not in ("TRACE", "DEBUG") else "EVENTS"
     except OSError:
-        return False
+        return "EVENTS"
 
 
 def configure_logging(level: str, log_path: str, kind: str, run_id: str, form: str = "EVENTS") -> None:
@@ -205,7 +250,7 @@ def configure_logging(level: str, log_path: str, kind: str, run_id: str, form: s
         log_path: A file, which always has the events.
         kind: What this process is.
         run_id: Of the server that it belongs to.
-        form: One of :data:`FORMATS`, for stderr.
+        form: One of :data:`FORMATS` but the first, for stderr.
 
     A ``log_path`` that cannot be opened loses its lines until it can be; see :func:`check_log_path`.
     """
@@ -214,8 +259,8 @@ def configure_logging(level: str, log_path: str, kind: str, run_id: str, form: s
         sinks.append(FileSink(log_path))
     # TRACE is the modern server's word; the standard library's lowest named level is the nearest.
     threshold = "DEBUG" if level.upper() == "TRACE" else level.upper()
-    terminal = ShortFormatter(kind, run_id) if is_short(form, level) else None
-    handler = ServerLog(sinks, LineFormatter(kind, run_id), terminal)
+    first = _FIRST.get(form, LineFormatter)(kind, run_id)
+    handler = ServerLog(sinks, LineFormatter(kind, run_id) if form in _FIRST else first, first)
     logging.basicConfig(level=threshold, handlers=[handler], force=True)
     # grpc.aio logs every cancelled call at DEBUG through asyncio; nothing of ours.
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -358,7 +358,8 @@ class LogConfig:
         "AUTO",
         Setting(
             "log_format",
-            "Form of the log on stderr: events, or a short one for people; automatic is short on a terminal.",
+            "Form of the log on stderr: events, a short one for people, or events as journald reads them; automatic is "
+            "short on a terminal, and the journal's where systemd reads stderr.",
             choices=FORMATS,
         ),
     )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 from dataclasses import replace
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from ovms_mp import __version__
 from ovms_mp.child.lifetime import holding_log_signals
 from ovms_mp.errors import BootError, ExitCode
-from ovms_mp.log import check_log_path, configure_logging, is_short, tell_people
+from ovms_mp.log import check_log_path, chosen_form, configure_logging, tell_people
 from ovms_mp.manager.children.descriptor_limit import raise_descriptor_limit
 from ovms_mp.manager.children.sandbox import allow_thread_scheduling
 from ovms_mp.manager.manager import Manager
@@ -33,7 +34,7 @@ def run_server(config: ServerConfig, notices: Sequence[str]) -> int:
         notices: What the user should know about the configuration; logged as warnings.
     """
     run_id = secrets.token_hex(4)
-    form = "SHORT" if is_short(config.log.form, config.log.level) else "EVENTS"
+    form = chosen_form(config.log.form, config.log.level, os.environ.get("JOURNAL_STREAM", ""))
     config = replace(config, log=replace(config.log, form=form))
     try:
         check_log_path(config.log.path)

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from ovms_mp.log import (
     LONGEST_MESSAGE,
     LONGEST_TRACEBACK,
+    JournalFormatter,
     LineFormatter,
     ServerLog,
     ShortFormatter,
     check_log_path,
-    is_short,
+    chosen_form,
     printable,
     tell_everybody,
     tell_log_readers,
@@ -198,21 +199,52 @@ def test_a_terminal_gets_what_people_want_to_see_and_the_file_every_event() -> N
 @pytest.mark.parametrize(
     ("form", "level", "is_terminal", "expected"),
     [
-        ("AUTO", "INFO", True, True),
-        ("AUTO", "INFO", False, False),
-        ("AUTO", "DEBUG", True, False),
-        ("AUTO", "TRACE", True, False),
-        ("EVENTS", "INFO", True, False),
-        ("SHORT", "INFO", False, True),
-        ("SHORT", "DEBUG", False, True),
+        ("AUTO", "INFO", True, "SHORT"),
+        ("AUTO", "INFO", False, "EVENTS"),
+        ("AUTO", "DEBUG", True, "EVENTS"),
+        ("AUTO", "TRACE", True, "EVENTS"),
+        ("EVENTS", "INFO", True, "EVENTS"),
+        ("SHORT", "INFO", False, "SHORT"),
+        ("SHORT", "DEBUG", False, "SHORT"),
+        ("JOURNAL", "INFO", True, "JOURNAL"),
     ],
 )
-def test_when_the_form_is_short(
-    form: str, level: str, is_terminal: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+def test_which_form_is_chosen(
+    form: str, level: str, is_terminal: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "isatty", lambda _: is_terminal)
 
-    assert is_short(form, level) is expected
+    assert chosen_form(form, level, "") == expected
+
+
+@pytest.mark.parametrize(("offset", "expected"), [(0, "JOURNAL"), (1, "EVENTS")])
+def test_the_journals_form_where_it_reads_stderr(
+    offset: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell that systemd started has the variable, too, but not the stream."""
+    monkeypatch.setattr(os, "isatty", lambda _: False)
+    found = os.fstat(2)
+
+    assert chosen_form("AUTO", "INFO", f"{found.st_dev}:{found.st_ino + offset}") == expected
+    assert chosen_form("EVENTS", "INFO", f"{found.st_dev}:{found.st_ino}") == "EVENTS"
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"),
+    [(logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7)],
+)
+def test_each_line_of_the_journal_has_a_priority_and_no_time(level: int, priority: int) -> None:
+    stderr, file = Disk("stderr"), Disk()
+    log = ServerLog([stderr, file], LineFormatter("kind", "r"), JournalFormatter("kind", "r"))
+    try:
+        raise ValueError("odd\nvalue")
+    except ValueError:
+        log.emit(logging.LogRecord("a.b", level, "", 0, "event=odd", (), sys.exc_info()))
+
+    text = "".join(stderr.lines)
+    assert text.startswith(f"<{priority}>[kind] a.b: event=odd\n<{priority}>  Traceback")
+    assert all(line.startswith(f"<{priority}>") for line in text.splitlines())
+    assert PREFIX.match(file.lines[0])
 
 
 def test_nothing_is_told_where_nothing_can_be_written() -> None:

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``ovms_mp install-service``: write the systemd units of a server, or show them."""
+
+from __future__ import annotations
+
+import grp
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ovms_mp.commands.service_units import CONFIGURATION, SERVICE, SOCKET, Layout
+from ovms_mp.errors import ConfigError, ExitCode
+from ovms_mp.log import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PROGRAM = "ovms_mp"
+_DEVICE_GROUPS = ("render", "video")
+
+
+def default_layout(command: str, port: int, rest_port: int, groups: tuple[str, ...]) -> Layout:
+    """The machine's own service."""
+    return Layout(
+        is_user=False,
+        command=command,
+        unit_directory="/etc/systemd/system",
+        environment_file="/etc/ovms_mp/environment",
+        config_file="/etc/ovms_mp/config.json",
+        port=port,
+        rest_port=rest_port,
+        groups=groups,
+    )
+
+
+def user_layout(command: str, port: int, rest_port: int, environment: Mapping[str, str]) -> Layout:
+    """A service of the user who asks."""
+    home = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Layout(
+        is_user=True,
+        command=command,
+        unit_directory=f"{home}/systemd/user",
+        environment_file=f"{home}/ovms_mp/environment",
+        config_file=f"{home}/ovms_mp/config.json",
+        port=port,
+        rest_port=rest_port,
+        groups=(),
+    )
+
+
+def install(layout: Layout, *, is_dry_run: bool) -> int:
+    """Write the files, or print them; what to do next goes to stdout. Files of settings that exist are kept.
+
+    Raises:
+        ConfigError: A file cannot be written.
+    """
+    units = Path(layout.unit_directory)
+    files = {
+        units / SERVICE: (layout.service(), False),
+        units / SOCKET: (layout.socket(), False),
+        Path(layout.environment_file): (layout.environment(), True),
+        Path(layout.config_file): (CONFIGURATION, True),
+    }
+    if is_dry_run:
+        for path, (text, _) in files.items():
+            _print(f"# {path}\n{text}")
+        return ExitCode.CLEAN
+    for path, (text, is_kept) in files.items():
+        if is_kept and path.exists():
+            _print(f"kept     {path}")
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        except OSError as error:
+            remedy = "" if layout.is_user else "; run it as root, or give --user for a service of your own"
+            raise ConfigError(f"cannot write {path}: {error.strerror}{remedy}") from None
+        _print(f"written  {path}")
+    control = "systemctl --user" if layout.is_user else "systemctl"
+    _print(
+        f"Put your models into {layout.config_file}, then:\n"
+        f"  {control} daemon-reload\n"
+        f"  {control} enable --now {SOCKET} {SERVICE}\n"
+        f"  {control} status {SERVICE}"
+    )
+    if layout.is_user:
+        _print("  loginctl enable-linger   # to have it run while you are not logged in")
+    return ExitCode.CLEAN
+
+
+def device_groups() -> tuple[str, ...]:
+    """Groups of this machine whose members may use GPU and NPU."""
+    known = {group.gr_name for group in grp.getgrall()}
+    return tuple(name for name in _DEVICE_GROUPS if name in known)
+
+
+def installed_command() -> str:
+    """The absolute path of this program.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    beside = Path(sys.executable).parent / _PROGRAM
+    found = str(beside) if beside.exists() else shutil.which(_PROGRAM)
+    if not found:
+        raise ConfigError(f"no program {_PROGRAM} beside {sys.executable} or on PATH; install it with pip")
+    return str(Path(found).absolute())
+
+
+def _print(text: str) -> None:
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in text.rstrip("\n").split("\n")))
