@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _ADDRESS, _WATCHDOG_US, _WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
-_MOST_WAITING = 16
-"""Messages that are kept for a service manager that does not read; it has to be stuck for that."""
 
 
 class ServiceManager:
@@ -37,7 +35,7 @@ class ServiceManager:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if address else None
         if self._socket is not None:
             self._socket.setblocking(False)
-        self._waiting: list[bytes] = []
+        self._waiting: dict[str, str] = {}
         self._status = ""
 
     @classmethod
@@ -91,22 +89,22 @@ class ServiceManager:
             self._send("STATUS=" + text.replace("\n", " "))
 
     def _send(self, text: str) -> None:
-        """Send what waits, and this. Readiness must not be lost, so messages wait for a socket that is full."""
+        """Send what waits, and this. Never waits for a socket that is full: the newest of each kind is kept."""
         if self._socket is None:
             return
-        if text and len(self._waiting) < _MOST_WAITING:
-            self._waiting.append(text.encode())
-        while self._waiting:
+        if text:
+            kind = text.partition("=")[0]
+            self._waiting.pop(kind, None)  # So that it is the last one.
+            self._waiting[kind] = text
+        for kind, message in list(self._waiting.items()):
             try:
-                self._socket.sendto(self._waiting[0], self._address)
+                self._socket.sendto(message.encode(), self._address)
             except BlockingIOError:
                 return
             except OSError as error:
-                # It is not there (any more); each message is lost for itself, as it may come back.
-                _log.warning("event=service_manager_not_told %s: %s", text.partition("\n")[0], error)
-                self._waiting.clear()
-                return
-            del self._waiting[0]
+                # It is not there (any more). What comes next is tried again, as it may come back.
+                _log.warning("event=service_manager_not_told %s: %s", kind, error)
+            del self._waiting[kind]
 
     def close(self) -> None:
         """Give the socket back."""
