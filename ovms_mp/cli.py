@@ -78,8 +78,11 @@ def _run(arguments: list[str], environment: Mapping[str, str]) -> int:
             return _status(arguments[1:])
         case "demo":
             return _demo(arguments[1:])
+        case "install-service":
+            return _install_service(arguments[1:], environment)
     raise ConfigError(
-        f"unknown command {command!r}; accepted: model, config, demo, status, devices, or flags; see ovms_mp --help"
+        f"unknown command {command!r}; accepted: model, config, demo, status, devices, install-service, or "
+        "flags; see ovms_mp --help"
     )
 
 
@@ -293,6 +296,32 @@ def _demo(arguments: Sequence[str]) -> int:
         others,
         module_environment(os.environ),
     )
+
+
+def _install_service(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    parser = Parser(
+        prog="ovms_mp install-service",
+        description="Write systemd units for a server on this machine, and the files of its settings where there are "
+        "none. Nothing is started.",
+    )
+    parser.add_argument("--dry_run", action="store_true", help="write nothing; print the files")
+    parser.add_argument("--user", action="store_true", help="a service of this user instead of the machine's")
+    parser.add_argument("--port", default="9000", help="gRPC port (default 9000)")
+    parser.add_argument("--rest_port", default="8000", help="REST port (default 8000)")
+    given = parser.read(arguments)
+    settings = {entry.setting.flag: entry.setting for entry in declared_settings()}
+    port, rest_port = (
+        int(settings[flag].parse(given[flag], int, f"--{flag}")) for flag in ("port", "rest_port")
+    )
+    _check_ports(port, rest_port)
+    from ovms_mp.commands import install_service
+
+    command = install_service.installed_command()
+    if given["user"]:
+        layout = install_service.user_layout(command, port, rest_port, environment)
+    else:
+        layout = install_service.default_layout(command, port, rest_port, install_service.device_groups())
+    return install_service.install(layout, is_dry_run=given["dry_run"])
 
 
 def _export_demo(directory: str, others: Sequence[str]) -> int:

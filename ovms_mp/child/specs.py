@@ -150,11 +150,13 @@ class GrpcFrontSpec(FrontSpec, frozen=True, kw_only=True):
 
     Attributes:
         bind_addresses: Each ``host:port``.
+        listen_descriptors: Listening sockets that a service manager handed over, to be used instead.
         has_typed_outputs: Answers carry values in typed fields instead of raw bytes.
         is_wire: Our own HTTP/2 server carries the calls, not grpcio's.
     """
 
     bind_addresses: tuple[str, ...]
+    listen_descriptors: tuple[int, ...] = ()
     has_typed_outputs: bool
     is_wire: bool
 

@@ -31,6 +31,8 @@ from ovms_mp.manager.models.reload import BY_SIGNAL, ReloadRequests, tell_outcom
 from ovms_mp.manager.models.trial_memory import TrialMemory
 from ovms_mp.manager.models.trials import Trials, cache_directory_of
 from ovms_mp.manager.phase import STOPPING, Phase
+from ovms_mp.manager.service_manager import ServiceManager
+from ovms_mp.manager.service_reports import ServiceReports
 from ovms_mp.manager.signal_pipe import SignalPipe
 from ovms_mp.manager.status_socket import StatusSocket
 from ovms_mp.manager.terminal import Terminal
@@ -61,6 +63,8 @@ from ovms_mp.wire.messages import (
 from ovms_mp.wire.status_document import status_document
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
@@ -85,14 +89,20 @@ _START_PATIENCE_S = 30.0
 class Manager:
     """Owns the control socket and the loop; everything else is owned by the parts that it ties together."""
 
-    def __init__(self, config: ServerConfig, run_id: str) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        run_id: str,
+        service_manager: ServiceManager | None = None,
+        inherited: Sequence[socket.socket] = (),
+    ) -> None:
         self._config = config
         self._run_id = run_id
         self._timers = Timers()
         self._poller = Poller()
         supervision = config.supervision
         self._supervisor = Supervisor(supervision, self._timers, self._poller, self)
-        self._fronts = Fronts(config, self._supervisor, self._poller)
+        self._fronts = Fronts(config, self._supervisor, self._poller, inherited)
         self._workers = Workers(self.send, self._timers, supervision.load_timeout_s)
         machine = read_machine()
         self._staff = Staff(config, machine, self._supervisor, self._workers, self._timers)
@@ -116,6 +126,7 @@ class Manager:
         self._reloads = ReloadRequests()
         self._terminal = Terminal()
         self._announcement = Announcement(config)
+        self._service = ServiceReports(service_manager or ServiceManager(""), self._timers)
         self._catalogue.on_loaded = self._announcement.loaded
         self._status = StatusSocket(
             self._poller, self._timers, lambda: status_document(self._snapshot(), self._planning.notes())
@@ -176,6 +187,7 @@ class Manager:
         self._trials.close()
         self._workers.close()
         self._status.close()
+        self._service.close()
         self._signals.close()
 
     def run(self) -> int:
@@ -187,6 +199,7 @@ class Manager:
         if self._terminal.is_awaited:
             self._timers.call_every(_TERMINAL_LOOK_S, self._look_at_terminal)
         self._load_reports.open()
+        self._service.open()
         turn = (
             self._take_signals,
             self._take_beats,
@@ -280,6 +293,7 @@ class Manager:
             self._is_snapshot_due = not self._fronts.publish(self._snapshot())
             if self._phase is Phase.SERVING:
                 self._announcement.tell(self._catalogue.records(), self._planning.notes())
+                self._service.serving(self._catalogue.records())
         self._carry_on()
 
     def _carry_on(self) -> None:
@@ -312,6 +326,7 @@ class Manager:
             front = self._supervisor.find(child_id)
             if child_id == BY_SIGNAL:
                 tell_outcome(answer)
+                self._service.reloaded()
             elif front is not None:
                 contain("manager.answer", child_id, self.send, front, answer)
 
@@ -476,6 +491,7 @@ class Manager:
             self._stop(_TERMINAL_CLOSED)
         elif self._phase not in STOPPING:
             _log.info("event=reload reason=SIGHUP")
+            self._service.reloading()
             self._reload(BY_SIGNAL, 0)
 
     def _look_at_terminal(self) -> None:
@@ -489,6 +505,7 @@ class Manager:
         self._phase = Phase.STOPPING_FRONTS
         self._is_snapshot_due = True
         self._load_reports.close()
+        self._service.stopping(self._config.supervision.stop_grace_s)
         self._ending.begin(reason, self._fronts, self._trials)
 
 

@@ -30,6 +30,8 @@ _UNSHARE, _NSENTER = (shutil.which(name) or "" for name in ("unshare", "nsenter"
 BOOT_S = 60.0
 PREFIX = "/opt/ovms_mp"
 """Where the program is installed there."""
+LIBRARIES = "/opt/python/lib"
+"""Where a Python that is not the system's may have its own."""
 _PYTHON, _SITE, _SOURCE = "/opt/python", "/opt/site-packages", "/opt/source"
 
 _BOOT = """\
@@ -50,7 +52,11 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 export container=tests
-exec chroot . /lib/systemd/systemd --system --log-level=err --unit=multi-user.target
+mkdir -p .old
+# Not chroot: the kernel refuses user namespaces there.
+pivot_root . .old
+umount -l /.old
+exec /lib/systemd/systemd --system --log-level=err --unit=multi-user.target
 """
 
 
@@ -100,13 +106,14 @@ class Systemd:
         script.write_text(_BOOT)
         root = self.base / "base"
         root.mkdir()
-        self.process = subprocess.Popen(
-            [_UNSHARE, "-fpm", "--kill-child", "sh", str(script), str(root), *flat],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.base / "boot.log").open("wb"),
-            start_new_session=True,
-        )
+        with (self.base / "boot.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [_UNSHARE, "-fpm", "--kill-child", "sh", str(script), str(root), *flat],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
         try:
             self.pid = eventually(self._first_process, BOOT_S, "PID 1")
             eventually(self._is_booted, BOOT_S, "systemd has booted")
@@ -164,7 +171,7 @@ class Systemd:
             text=True,
             timeout=within_s,
             check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "LD_LIBRARY_PATH": LIBRARIES},
         )
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done

@@ -47,7 +47,11 @@ async def _start_server(spec: GrpcFrontSpec, session: FrontSession, servicer: Tf
         from ovms_mp.front.grpc.wire import start_wire_server
 
         return await start_wire_server(
-            servicer, session.dispatcher, spec.bind_addresses, spec.limits, unpacked
+            servicer,
+            session.dispatcher,
+            spec.listen_descriptors or spec.bind_addresses,
+            spec.limits,
+            unpacked,
         )
     from ovms_mp.front.grpc.server import create_server
 

@@ -34,7 +34,7 @@ _LAST_BYTES = 64 << 20
 async def start_wire_server(
     servicer: TfsServicer,
     dispatcher: Dispatcher,
-    bind_addresses: Sequence[str],
+    addresses: Sequence[str | int],
     limits: FrontLimits,
     unpacked: UnpackedLimits,
 ) -> Http2Server:
@@ -43,7 +43,7 @@ async def start_wire_server(
     Args:
         servicer: The methods.
         dispatcher: Leases the memory for long tensors; owned by the same event loop.
-        bind_addresses: Each ``host:port``; the port may be shared with other processes.
+        addresses: Each ``host:port``, whose port may be shared with other processes, or a listening descriptor.
         limits: What clients are held to.
         unpacked: The same for packed requests.
 
@@ -67,7 +67,7 @@ async def start_wire_server(
     report_hits(guard, asyncio.get_running_loop())
     logging.getLogger(Http2Server.__module__).addFilter(AtMost())
     server = Http2Server(methods, guard)
-    await server.start(bind_addresses)
+    await server.start(addresses)
     return server
 
 

@@ -79,8 +79,8 @@ class SpecMaker:
             cpu=share,
         )
 
-    def grpc_front(self, child_id: str) -> GrpcFrontSpec:
-        """A gRPC front."""
+    def grpc_front(self, child_id: str, listen_descriptors: tuple[int, ...] = ()) -> GrpcFrontSpec:
+        """A gRPC front, with the sockets that it shall listen on instead of its own."""
         config = self.config
         addresses = split_addresses(config.grpc.bind_address)
         return GrpcFrontSpec(
@@ -91,6 +91,7 @@ class SpecMaker:
             has_typed_outputs=config.grpc.output_encoding == "TYPED_FIELDS",
             is_wire=config.grpc.front == "WIRE",
             bind_addresses=tuple(f"{_bracketed(address)}:{config.grpc.port}" for address in addresses),
+            listen_descriptors=listen_descriptors,
         )
 
     def arbiter(self, child_id: str, listen_descriptors: tuple[int, ...], beat_descriptor: int) -> RestSpec:

@@ -15,6 +15,7 @@ from ovms_mp.errors import BootError
 from ovms_mp.manager.children.child import Child, ChildState, Kind
 from ovms_mp.manager.children.process_limits import check_process_limits
 from ovms_mp.manager.fronts.arenas import ArenaPool
+from ovms_mp.manager.fronts.inherited import by_port
 from ovms_mp.manager.fronts.listeners import bind_rest, hold_grpc_port, lock_ports
 from ovms_mp.manager.fronts.snapshots import SnapshotEncoder
 from ovms_mp.wire.codec import encode
@@ -22,6 +23,7 @@ from ovms_mp.wire.messages import ArenaRetired, Drain, Welcome
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
     from ovms_mp.config.server import ServerConfig
     from ovms_mp.manager.children.specs import SpecMaker
@@ -36,12 +38,29 @@ _log = logging.getLogger(__name__)
 class Fronts:
     """Owns the ports, the arenas and the pipe of the arbiter's beats."""
 
-    def __init__(self, config: ServerConfig, supervisor: Supervisor, poller: Poller) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        supervisor: Supervisor,
+        poller: Poller,
+        inherited: Sequence[socket.socket] = (),
+    ) -> None:
+        """Prepare; :meth:`open` takes what is needed.
+
+        Args:
+            config: Ports and addresses.
+            supervisor: Starts the fronts.
+            poller: Of the manager's loop.
+            inherited: Listening sockets from a service manager, used instead of sockets of our own; owned from now on.
+        """
         self._config = config
         self._supervisor = supervisor
         self._poller = poller
         self._waiting: list[str] = []
         self._encoder = SnapshotEncoder()
+        self._inherited = inherited
+        self._grpc_sockets: tuple[socket.socket, ...] = ()
+        """Those that gRPC fronts share; without a service manager each has its own."""
         self._rest_sockets: tuple[socket.socket, ...] = ()
         self._held_sockets: tuple[socket.socket, ...] = ()
         self._specs: SpecMaker
@@ -58,11 +77,17 @@ class Fronts:
             config.rest.workers if config.rest.port else 0
         )
         check_process_limits(count, config.limits.arena_size_mb)
-        if config.grpc.port:
+        self._grpc_sockets, self._rest_sockets = by_port(self._inherited, config.grpc.port, config.rest.port)
+        if self._grpc_sockets and config.grpc.front != "WIRE":
+            raise BootError(
+                f"--grpc_front {config.grpc.front} cannot take sockets from a service manager; use WIRE, or leave "
+                f"port {config.grpc.port} out of the socket unit"
+            )
+        if config.grpc.port and not self._grpc_sockets:
             addresses = split_addresses(config.grpc.bind_address)
             self._held_sockets = lock_ports(addresses, config.grpc.port, "gRPC")
             self._held_sockets += hold_grpc_port(addresses, config.grpc.port)
-        if config.rest.port:
+        if config.rest.port and not self._rest_sockets:
             addresses = split_addresses(config.rest.bind_address)
             self._held_sockets += lock_ports(addresses, config.rest.port, "REST")
             self._rest_sockets = bind_rest(addresses, config.rest.port)
@@ -91,9 +116,13 @@ class Fronts:
         """Start all fronts; why that is not possible, or nothing."""
         config = self._config
         if config.grpc.port:
+            shared = tuple(listener.fileno() for listener in self._grpc_sockets)
             for index in range(config.grpc.workers):
                 self._supervisor.fill(
-                    f"grpc-{index}", Kind.GRPC, self._specs.grpc_front, self.arena_descriptors()
+                    f"grpc-{index}",
+                    Kind.GRPC,
+                    lambda child_id: self._specs.grpc_front(child_id, shared),
+                    (*self.arena_descriptors(), *shared),
                 )
         if config.rest.port:
             try:

@@ -10,6 +10,7 @@ import functools
 import heapq
 import logging
 import random
+import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ _log = logging.getLogger(__name__)
 _Rest = ParamSpec("_Rest")
 _Step = Callable[Concatenate["Http2Protocol", _Rest], None]
 
+_BACKLOG = 4096
 _TICK_S, _DRAIN_PING_S, _FEW_CONNECTIONS = 0.1, 1.0, 50
 _FAREWELL_S = 1.0  # For octets behind our last one; closing at once would reset what we wrote.
 _START_BYTES, _SCRATCH_BYTES, _UNTAKEN_BYTES = 2 << 10, 512 << 10, 16 << 20  # Untaken: roughly, of all.
@@ -310,14 +312,24 @@ class Http2Server:
         self._full_until_ns = 0  # Until then all connections are taken for busy.
         self._timer: Periodic | None = None
 
-    async def start(self, addresses: Sequence[str]) -> None:
-        """Listen on addresses ``host:port``, or raise BootError; port 0 is any, see ``ports``."""
+    async def start(self, addresses: Sequence[str | int]) -> None:
+        """Listen on addresses ``host:port`` or take listening descriptors; port 0 is any, see ``ports``.
+
+        Raises:
+            BootError: It cannot.
+        """
         loop, tls = asyncio.get_running_loop(), self._ssl_context
         for address in addresses:
-            host, _, port = address.rpartition(":")
             try:
-                # "::" alone would be IPv6 only here, while to C-core it is every address of either kind.
                 make = functools.partial(Http2Protocol, self)
+                if isinstance(address, int):
+                    given = socket.socket(fileno=address)
+                    listener = await loop.create_server(make, sock=given, backlog=_BACKLOG, ssl=tls)
+                    self._listeners.append(listener)
+                    self.ports.append(given.getsockname()[1])
+                    continue
+                host, _, port = address.rpartition(":")
+                # "::" alone would be IPv6 only here, while to C-core it is every address of either kind.
                 name = None if host in ("::", "[::]") else host.strip("[]")
                 listener = await loop.create_server(make, name, int(port), reuse_port=True, ssl=tls)
             except (OSError, ValueError) as error:
