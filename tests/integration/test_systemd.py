@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grpc
 import numpy as np
 import pytest
 
@@ -20,7 +21,6 @@ from ovms_mp.commands.service_units import SERVICE, SOCKET
 from ovms_mp.front.tfs._proto import tensorflow_framework_pb2 as framework
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 from tests.support import rest_client, systemd
-from tests.support.h2_client import H2Client, message
 from tests.support.load import PREDICT
 from tests.support.server import free_ports
 from tests.support.systemd import LIBRARIES, PREFIX, Systemd
@@ -303,8 +303,12 @@ class NewConnections:
         tensor.tensor_content = np.ones((1, 10), np.float32).tobytes()
         for size in (1, 10):
             tensor.tensor_shape.dim.add().size = size
-        with H2Client(self._port) as client:
-            status = client.ask(PREDICT, message(request.SerializeToString())).headers.get(
-                "grpc-status", "none"
-            )
-        return "" if status == "0" else f"grpc-status {status}"
+        # A pool of its own, so that each channel has a connection of its own.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(f"127.0.0.1:{self._port}", options) as channel:
+            call = channel.unary_unary(PREDICT, request_serializer=None, response_deserializer=None)
+            try:
+                call(request.SerializeToString(), timeout=self.WITHIN_S, wait_for_ready=True)
+            except grpc.RpcError as error:
+                return f"{error.code()} {error.details()}"
+        return ""

@@ -57,6 +57,9 @@ _IDLE_TIMEOUT_S = 75.0
 _LINGER_SWEEPS, _QUIET_SWEEPS = 30, 5
 """How long a connection that is closed before its request's end is still read from, at most and without an octet: a
 close with octets unread would reset it, and the client might lose the answer (RFC 9112, 9.6)."""
+_LAST_REQUEST_S = 0.3
+"""How long a connection without a request is kept when the server stops: a close while a request is on its way would
+reset it, and a client that has just connected has sent one."""
 _FIRST_LOOK_S = 0.02
 """When it is looked for the first time whether a client that sends no more has left; a host nearby has said by then."""
 
@@ -83,6 +86,8 @@ class RestProtocol(HttpToolsProtocol):
         self._lingered = 0
         """For so many sweeps."""
         self._is_half_closed = False
+        self._is_ending = False
+        """Whether the next answer is the last one."""
         self._has_host = False
         self._is_fresh = False
         self._is_between = True
@@ -156,6 +161,18 @@ class RestProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if inner.can_write_eof():
             inner.write_eof()
+
+    def shutdown(self) -> None:
+        """The server stops: end with the answer that is being made, or with the one to a request on its way."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            super().shutdown()
+            return
+        self._is_ending = True
+        self.loop.call_later(_LAST_REQUEST_S, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+            self.transport.close()
 
     # Parsing.
 
@@ -258,6 +275,8 @@ class RestProtocol(HttpToolsProtocol):
             raise Refused(400, "the request's target is no URL") from None
         except UnicodeError:
             raise Refused(400, "the request's target is not ASCII") from None
+        if self._is_ending and self.cycle is not None:
+            self.cycle.keep_alive = False
         self._is_between = False
         self._group.is_busy(self)
 
