@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arena memory of messages that are still arriving: whoever sends slowly loses it to others when there is no more.
+"""Messages that are still arriving and hold arena memory: whoever sends slowly loses it when there is no more.
 
 A long tensor's memory is leased when its length is known, so a peer could hold the arena with nothing but promises.
 While there is room that harms nobody. When a lease does not fit, arrivals that lag behind are given up, the latest
-first, until it does.
+first, until it does (:class:`~ovms_mp.front.infer.leases.Leases`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from ovms_mp.defects import contain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from ovms_mp.front.dispatch import Dispatcher, Lease
 
 _FAIR_BYTES_PER_S = 16 << 20
 """What a sender shall reach. Slower networks are served as well, but not when they keep the arena from others."""
@@ -37,38 +35,30 @@ class Arrival(Protocol):
 
 
 class Arrivals:
-    """The arriving messages of one front; lives on its event loop's thread."""
+    """The arriving messages of one front, each with the moment when it first asked for memory."""
 
-    def __init__(self, dispatcher: Dispatcher, clock: Callable[[], float] = time.monotonic) -> None:
-        """Make room in the dispatcher's arena from now on."""
-        self._dispatcher = dispatcher
-        self._clock = clock
-        self._begun_s: weakref.WeakKeyDictionary[Arrival, float] = weakref.WeakKeyDictionary()
-        dispatcher.make_room = self._make_room
+    def __init__(self, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._clock_ns = clock_ns
+        self._begun_ns: weakref.WeakKeyDictionary[Arrival, int] = weakref.WeakKeyDictionary()
 
-    def lease(self, arrival: Arrival, nbytes: int) -> Lease:
-        """Lease memory for an arriving message.
+    def take_out(self, arrival: Arrival) -> int:
+        """Take an arrival out, if it is here; the moment when it began, which is now if it is new."""
+        return self._begun_ns.pop(arrival, None) or self._clock_ns()
 
-        Raises:
-            NoFreeSlot: It does not fit, and nobody lags behind.
-            TensorTooLarge: It would not fit an empty arena.
-        """
-        # It is not here while it asks, so it cannot be given up for itself.
-        begun_s = self._begun_s.pop(arrival, self._clock())
-        lease = self._dispatcher.lease(nbytes)
-        self._begun_s[arrival] = begun_s
-        return lease
+    def put_in(self, arrival: Arrival, begun_ns: int) -> None:
+        """Have an arrival that began then among those that may be given up."""
+        self._begun_ns[arrival] = begun_ns
 
-    def _make_room(self) -> bool:
+    def give_up_latest(self) -> bool:
         """Give up the arrival that lags most behind a fair pace; whether there was one."""
-        now_s = self._clock()
+        now_ns = self._clock_ns()
         lags = [
-            (now_s - begun_s - arrival.received_bytes / _FAIR_BYTES_PER_S, id(arrival), arrival)
-            for arrival, begun_s in self._begun_s.items()
+            ((now_ns - begun_ns) / 1e9 - arrival.received_bytes / _FAIR_BYTES_PER_S, id(arrival), arrival)
+            for arrival, begun_ns in self._begun_ns.items()
         ]
         if not lags or (latest := max(lags))[0] < _LEAST_LAG_S:
             return False
-        del self._begun_s[latest[2]]
+        del self._begun_ns[latest[2]]
         # Whoever asks for memory now is not to blame for what another's end raises.
         contain("front.give_up", "a message that arrives slowly", latest[2].give_up)
         return True
