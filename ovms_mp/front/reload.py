@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import (
@@ -26,6 +25,7 @@ from ovms_mp.wire.messages import ReloadConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ovms_mp.front.clock import Clock
     from ovms_mp.wire.messages import ConfigReloaded
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Reloads:
         self,
         send: Callable[[ReloadConfig], None],
         timeout_s: float,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
+        clock_ns: Clock,
     ) -> None:
         """Prepare.
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-import time
 from typing import TYPE_CHECKING, TypeVar
 
 from ovms_mp.errors import ModelNotReady, VersionNotFound
@@ -28,6 +27,7 @@ from ovms_mp.wire.messages import InferTask, RoutingSnapshot
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from ovms_mp.front.clock import Clock
     from ovms_mp.front.infer.convictions import Convictions
     from ovms_mp.front.infer.dispatch import Dispatcher
     from ovms_mp.front.infer.leases import Lease, Leases
@@ -55,9 +55,9 @@ class Service:
         *,
         request_timeout_s: float,
         retry_window_s: float,
+        clock_ns: Clock,
         max_message_bytes: int = sys.maxsize,
         max_unpacked_bytes: int = 0,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Begin with no model.
 
@@ -68,10 +68,10 @@ class Service:
             ask_reload: Has the manager reload, until a monotonic deadline in ns or 0.
             request_timeout_s: Deadline of requests that bring none.
             retry_window_s: Longest wait for a version that is about to come.
+            clock_ns: Monotonic time.
             max_message_bytes: Longest outputs of a model whose output shapes are dynamic; half of the arena if that is
                 less, so that two such requests do not shut others out.
             max_unpacked_bytes: What a tensor in the compact form may be filled up to; 0 for what the model tells.
-            clock_ns: Monotonic time.
         """
         self._leases = leases
         self._convictions = convictions

@@ -33,11 +33,11 @@ from ovms_mp.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Self
 
     from ovms_mp.child.control import ControlLink
     from ovms_mp.child.specs import FrontSpec
+    from ovms_mp.front.clock import Clock
     from ovms_mp.wire.messages import ReloadConfig, Welcome
 
 _log = logging.getLogger(__name__)
@@ -48,9 +48,7 @@ _TRIM_INTERVAL_S = 10.0
 class FrontSession:
     """Ties one front process to the manager and to the workers. Lives in the event loop that it is opened in."""
 
-    def __init__(
-        self, spec: FrontSpec, control: ControlLink, welcome: Welcome, clock_ns: Callable[[], int]
-    ) -> None:
+    def __init__(self, spec: FrontSpec, control: ControlLink, welcome: Welcome, clock_ns: Clock) -> None:
         """Prepare; see :meth:`open`.
 
         Args:
@@ -64,7 +62,7 @@ class FrontSession:
         self._clock_ns = clock_ns
         self._loop = asyncio.get_running_loop()
         self._ticks = 0
-        self._descriptors = DescriptorWatch()
+        self._descriptors = DescriptorWatch(clock_ns)
         self._has_table = asyncio.Event()
         self._reloads = Reloads(self._send, spec.limits.request_timeout_s, clock_ns)
         self._heartbeat = HeartbeatThread(
@@ -95,9 +93,7 @@ class FrontSession:
         )
 
     @classmethod
-    async def open(
-        cls, spec: FrontSpec, control: ControlLink, clock_ns: Callable[[], int] = time.monotonic_ns
-    ) -> Self:
+    async def open(cls, spec: FrontSpec, control: ControlLink, clock_ns: Clock = time.monotonic_ns) -> Self:
         """Introduce this front, map its arena and wait for the first snapshot.
 
         Raises:

@@ -8,14 +8,13 @@ first, until it does (:class:`~ovms_mp.front.infer.leases.Leases`).
 
 from __future__ import annotations
 
-import time
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.defects import contain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from ovms_mp.front.clock import Clock
 
 _FAIR_BYTES_PER_S = 16 << 20
 """What a sender shall reach. Slower networks are served as well, but not when they keep the arena from others."""
@@ -37,7 +36,7 @@ class Arrival(Protocol):
 class Arrivals:
     """The arriving messages of one front, each with the moment when it first asked for memory."""
 
-    def __init__(self, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, clock_ns: Clock) -> None:
         self._clock_ns = clock_ns
         self._begun_ns: weakref.WeakKeyDictionary[Arrival, int] = weakref.WeakKeyDictionary()
 

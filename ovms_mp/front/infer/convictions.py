@@ -11,7 +11,6 @@ each input; the whole is read only where that is the same.
 from __future__ import annotations
 
 import hashlib
-import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import WorkerCrashed, WorkerLost
@@ -20,6 +19,7 @@ from ovms_mp.wire.records import Conviction
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from ovms_mp.front.clock import Clock
     from ovms_mp.front.infer.outcomes import WorkerEnd
     from ovms_mp.wire.messages import InferTask
 
@@ -35,12 +35,7 @@ _DIGEST_BYTES = 16
 class Convictions:
     """What this front knows of such requests."""
 
-    def __init__(
-        self,
-        memory: memoryview,
-        announce: Callable[[Conviction], None],
-        clock_ns: Callable[[], int] = time.monotonic_ns,
-    ) -> None:
+    def __init__(self, memory: memoryview, announce: Callable[[Conviction], None], clock_ns: Clock) -> None:
         """Begin with none.
 
         Args:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,9 @@ from ovms_mp.front.infer.outcomes import WorkerEnd, WorkerGone
 from ovms_mp.front.steps import Periodic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
+    from ovms_mp.front.clock import Clock
     from ovms_mp.front.infer.leases import Lease, Leases
     from ovms_mp.front.infer.links import Judge
     from ovms_mp.front.routing import VersionRoute
@@ -50,7 +50,7 @@ class Dispatcher:
         address: bytes,
         loop: asyncio.AbstractEventLoop,
         judge: Judge,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
+        clock_ns: Clock,
     ) -> None:
         """Prepare; nothing connects before the first task.
 

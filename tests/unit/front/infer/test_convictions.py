@@ -324,7 +324,7 @@ class Desk:
     def __init__(self) -> None:
         self.memory = bytearray(1 << 16)
         self.announced: list[Conviction] = []
-        self.known = Convictions(memoryview(self.memory), self.announced.append)
+        self.known = Convictions(memoryview(self.memory), self.announced.append, time.monotonic_ns)
 
     def task(self, *inputs: tuple[int, int], handle: int = 1, width: int = 0) -> InferTask:
         """With inputs at these (offset, nbytes)."""
