@@ -60,20 +60,20 @@ class Fault:
 
 ONE, AT_MOST_ONE = (1,), (0, 1)
 FRONT = [
-    Fault("front.dispatch:encode"),
-    Fault("front.dispatch:encode", ONE, times=2),
-    Fault("front.dispatch:Dispatcher._flush"),
-    Fault("front.dispatch:Dispatcher._drain"),
-    Fault("front.dispatch:Dispatcher._land", ONE),
-    Fault("front.dispatch:Dispatcher._expire"),
-    Fault("front.dispatch:decode_to_front"),
+    Fault("front.infer.links:encode"),
+    Fault("front.infer.links:encode", ONE, times=2),
+    Fault("front.infer.links:WorkerLink._flush"),
+    Fault("front.infer.links:WorkerLink._drain"),
+    Fault("front.infer.links:WorkerLink._land", ONE),
+    Fault("front.infer.dispatch:Dispatcher._expire"),
+    Fault("front.infer.links:decode_to_front"),
     Fault("wire.allocator:ArenaAllocator.release", ONE),
     Fault("front.session:FrontSession._tick"),
     Fault("front.session:FrontSession._take_control", action="reload"),
     Fault("front.session:decode_to_child", action="reload"),
     Fault("front.service:Service.replace_table", action="version"),
     Fault("front.routing:_version_route", action="version"),
-    Fault("front.service:write_tensor", ONE),
+    Fault("front.infer.inputs:Inputs.write", ONE),
 ]
 HTTP2 = [
     Fault("front.grpc.http2.connection:Http2Connection.receive", AT_MOST_ONE),

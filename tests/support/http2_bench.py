@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from ovms_mp.errors import NoFreeSlot
 from ovms_mp.front import inflate
-from ovms_mp.front.dispatch import Lease
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2.call import Call
 from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.frames import ErrorCode
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
 from ovms_mp.front.grpc.http2.methods import Streaming, Unary
+from ovms_mp.front.infer.leases import Lease
 from ovms_mp.front.tfs.decode import decode_predict
 from ovms_mp.front.tfs.predict_sink import PlacedCall, PredictSink
 from ovms_mp.wire.allocator import ArenaAllocator
 from tests.support.http2_peer import PREDICT, STATUS
+from tests.support.predict_messages import values_of
 from tests.unit.front.grpc.http2.peer import cut
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Bench:
     async def _predict(self, request: Any, _deadline_ns: int) -> Gathered:  # Any: as Unary's handler
         call = request.call if isinstance(request, PlacedCall) else decode_predict(bytes(request))
         try:
-            octets = b"".join(bytes(tensor.values) for tensor in call.inputs.values())
+            octets = b"".join(bytes(values_of(tensor)) for tensor in call.inputs.values())
         finally:
             if isinstance(request, PlacedCall):
                 request.release()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import logging
-import time
 from pathlib import Path
 
 import pytest
@@ -23,10 +22,10 @@ ONE_ITEM = "one task, answer, connection, child, model or version fails"
 PLACES = {
     "defects.contain": A_STEP,
     "defects.Steps.do": A_STEP,
-    "front.dispatch.Dispatcher._flush": ONE_ITEM,
-    "front.dispatch.Dispatcher._send_each": ONE_ITEM,
-    "front.dispatch.Dispatcher._drain": ONE_ITEM,
-    "front.dispatch.Dispatcher._land_or_fail": ONE_ITEM,
+    "front.infer.links.WorkerLink._flush": ONE_ITEM,
+    "front.infer.links.WorkerLink._send_each": ONE_ITEM,
+    "front.infer.links.WorkerLink._drain": ONE_ITEM,
+    "front.infer.links.WorkerLink._land_or_fail": ONE_ITEM,
     "front.grpc.http2.call.Call.advance": ANSWERS,
     "front.grpc.http2.call.Call.data": ANSWERS,
     "front.grpc.http2.call.Call._run": ANSWERS,
@@ -37,7 +36,6 @@ PLACES = {
     "front.grpc.server._with_errors.handle": ANSWERS,
     "front.routing._route_or_failure": ONE_ITEM,
     "front.steps.attempt": A_STEP,
-    "front.steps._again.retry": A_STEP,
     "front.steps.Periodic._turn": A_STEP,
     "log.LineFormatter.format": "the line says that its record cannot be read",
     "manager.main.run_server": ENDS_A_PROCESS,
@@ -102,8 +100,7 @@ def test_exceptions_of_every_kind_are_caught_in_named_places_only() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that stands still, and a log that has nothing yet."""
     now = [1000.0]
-    monkeypatch.setattr(defects, "_ledger", defects._Ledger())
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(defects, "_ledger", defects._Ledger(lambda: now[0]))
     return now
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
+from ovms_mp.child.control import ControlLink
 from ovms_mp.child.process import run_child
 from ovms_mp.child.specs import GrpcFrontSpec
 from ovms_mp.errors import ExitCode, OvmsError
@@ -46,9 +47,7 @@ async def _start_server(spec: GrpcFrontSpec, session: FrontSession, servicer: Tf
     if spec.is_wire:
         from ovms_mp.front.grpc.wire import start_wire_server
 
-        return await start_wire_server(
-            servicer, session.dispatcher, spec.bind_addresses, spec.limits, unpacked
-        )
+        return await start_wire_server(servicer, session.leases, spec.bind_addresses, spec.limits, unpacked)
     from ovms_mp.front.grpc.server import create_server
 
     server = create_server(servicer.methods(), spec.bind_addresses, spec.limits, unpacked)
@@ -57,14 +56,14 @@ async def _start_server(spec: GrpcFrontSpec, session: FrontSession, servicer: Tf
 
 
 async def _serve(spec: GrpcFrontSpec) -> int:
-    session = FrontSession(spec, spec.child_id)
+    control = ControlLink(spec, spec.child_id)
     try:
-        await session.start()
+        session = await FrontSession.open(spec, control)
         servicer = TfsServicer(session.service, has_typed_outputs=spec.has_typed_outputs)
         server = await _start_server(spec, session, servicer)
     except OvmsError as error:
         _log.error("event=boot_failed error=%s", error)
-        session.report_boot_failure(error)
+        control.report_boot_failure(error)
         return ExitCode.BOOT_FAILED
     session.report_ready()
     await session.drain_requested.wait()

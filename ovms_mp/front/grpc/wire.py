@@ -7,7 +7,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from ovms_mp.front.arrivals import Arrivals
 from ovms_mp.front.grpc.descriptors import most_connections
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
 from ovms_mp.front.grpc.http2.methods import Unary
@@ -20,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ovms_mp.child.specs import FrontLimits
-    from ovms_mp.front.dispatch import Dispatcher
     from ovms_mp.front.grpc.bodies import UnpackedLimits
     from ovms_mp.front.grpc.servicer import TfsServicer
+    from ovms_mp.front.infer.leases import Leases
     from ovms_mp.front.sinks import MessageSink
 
 _log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ _LAST_BYTES = 64 << 20
 
 async def start_wire_server(
     servicer: TfsServicer,
-    dispatcher: Dispatcher,
+    leases: Leases,
     bind_addresses: Sequence[str],
     limits: FrontLimits,
     unpacked: UnpackedLimits,
@@ -42,7 +41,7 @@ async def start_wire_server(
 
     Args:
         servicer: The methods.
-        dispatcher: Leases the memory for long tensors; owned by the same event loop.
+        leases: The memory for long tensors; owned by the same event loop.
         bind_addresses: Each ``host:port``; the port may be shared with other processes.
         limits: What clients are held to.
         unpacked: The same for packed requests.
@@ -50,19 +49,18 @@ async def start_wire_server(
     Raises:
         BootError: An address cannot be bound.
     """
-    arrivals = Arrivals(dispatcher)
 
     def make_sink(length: int) -> MessageSink | None:
         if length < SHORTEST_LONG_BYTES:
             return None
-        return PredictSink(length, arrivals.lease, dispatcher.release, dispatcher.memory)
+        return PredictSink(length, leases.lease_arriving, leases.release, leases.memory)
 
     methods = {
         path: Unary(method, None, LONGEST_SMALL_REQUEST_BYTES, lambda _: LONGEST_SMALL_REQUEST_BYTES)
         for path, method in servicer.methods().items()
     }
     methods[PREDICT_PATH] = Unary(servicer.predict_in_place, make_sink, 0, unpacked.of_predict)
-    guard = Guard(_limits(limits), dispatcher.free_bytes)
+    guard = Guard(_limits(limits), leases.free_bytes)
     _log.info("event=connection_limit most=%d", guard.limits.max_connections)
     report_hits(guard, asyncio.get_running_loop())
     logging.getLogger(Http2Server.__module__).addFilter(AtMost())

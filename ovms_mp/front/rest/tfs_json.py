@@ -35,7 +35,7 @@ from ovms_mp.front.rest.tfs_json_decode import (
     tensor_of,
 )
 from ovms_mp.front.rest.tfs_json_encode import encode_predict
-from ovms_mp.front.tensors import GivenTensor
+from ovms_mp.front.tensors import NumberTensor
 from ovms_mp.model.dtypes import DType, Kind, element_count
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class _NotPlain(Exception):
 
 def decode_predict(
     body: bytes | bytearray | memoryview, inputs: Sequence[TensorSpec]
-) -> tuple[JsonFormat, dict[str, GivenTensor]]:
+) -> tuple[JsonFormat, dict[str, NumberTensor]]:
     """Read the body of ``POST /v1/models/M:predict``.
 
     Args:
@@ -148,7 +148,7 @@ def _counted_words(body: bytes | bytearray | memoryview) -> dict[bytes, int]:
 
 def _scan_words(
     body: bytes | bytearray | memoryview, words: dict[bytes, int], inputs: Sequence[TensorSpec]
-) -> tuple[JsonFormat, dict[str, GivenTensor]] | None:
+) -> tuple[JsonFormat, dict[str, NumberTensor]] | None:
     """Read a request that is plain but for words, with numbers in their place that nobody sends; None if it is not.
 
     That nobody did is proved: the values have as many of these numbers as the text had words.
@@ -176,7 +176,7 @@ def _scan_words(
 
 def scan_plain(
     body: bytes | bytearray, inputs: Sequence[TensorSpec]
-) -> tuple[JsonFormat, dict[str, GivenTensor]] | None:
+) -> tuple[JsonFormat, dict[str, NumberTensor]] | None:
     """Read a plain request; None where it is anything else, or malformed."""
     parser = _idle_parsers.pop() if _idle_parsers else simdjson.Parser()
     try:
@@ -190,7 +190,7 @@ def scan_plain(
 
 def _scan(
     document: object, body: bytes | bytearray | memoryview, inputs: Sequence[TensorSpec]
-) -> tuple[JsonFormat, dict[str, GivenTensor]]:
+) -> tuple[JsonFormat, dict[str, NumberTensor]]:
     """Read a plain request from simdjson's proxies."""
     if not isinstance(document, simdjson.Object):
         raise _NotPlain
@@ -226,10 +226,10 @@ class _Scanner:
         self._has_rows = False
         """Whether the arrays are in a list of objects, whose own ``[`` precedes them all."""
 
-    def named(self, tensors: simdjson.Object, inputs: Sequence[TensorSpec]) -> dict[str, GivenTensor]:
+    def named(self, tensors: simdjson.Object, inputs: Sequence[TensorSpec]) -> dict[str, NumberTensor]:
         """Read the column format's object of tensors."""
         specs = {spec.name: spec for spec in inputs}
-        given: dict[str, GivenTensor] = {}
+        given: dict[str, NumberTensor] = {}
         for name in tensors:
             if name in given or name not in specs:
                 raise _NotPlain
@@ -238,12 +238,12 @@ class _Scanner:
             raise _NotPlain
         return given
 
-    def named_rows(self, rows: simdjson.Array, inputs: Sequence[TensorSpec]) -> dict[str, GivenTensor]:
+    def named_rows(self, rows: simdjson.Array, inputs: Sequence[TensorSpec]) -> dict[str, NumberTensor]:
         """Read the row format's objects, and stack them by input."""
         if len(rows) * _LEAST_ROW_BYTES > len(self._body):
             raise _NotPlain
         self._has_rows = True
-        parts: dict[str, list[GivenTensor]] = {spec.name: [] for spec in inputs}
+        parts: dict[str, list[NumberTensor]] = {spec.name: [] for spec in inputs}
         for row in rows:
             if not isinstance(row, simdjson.Object):
                 raise _NotPlain
@@ -254,7 +254,7 @@ class _Scanner:
                 parts[name].append(tensor)
         return {name: _stacked(tensors) for name, tensors in parts.items()}
 
-    def tensor(self, value: object, spec: TensorSpec) -> GivenTensor:
+    def tensor(self, value: object, spec: TensorSpec) -> NumberTensor:
         """Read one value."""
         if not isinstance(value, simdjson.Array):
             return tensor_of(value, spec, "")
@@ -274,7 +274,7 @@ class _Scanner:
             self._by_text = True
         else:
             _walk(value, shape)
-        return GivenTensor(dtype, shape, values)
+        return NumberTensor(dtype, shape, values)
 
     def prove_regular(self) -> None:
         """Give up unless each array read has the shape that its first elements told.
@@ -303,16 +303,16 @@ class _Scanner:
             raise _NotPlain
 
 
-def _stacked(tensors: list[GivenTensor]) -> GivenTensor:
+def _stacked(tensors: list[NumberTensor]) -> NumberTensor:
     """One tensor with a new first dimension."""
     first = tensors[0]
     shape = (len(tensors), *first.shape)
     if len(tensors) == 1:
-        return GivenTensor(first.dtype, shape, first.values)
+        return NumberTensor(first.dtype, shape, first.values)
     if any(tensor.shape != first.shape or tensor.dtype is not first.dtype for tensor in tensors):
         raise _NotPlain
-    values = np.concatenate([np.asarray(tensor.values) for tensor in tensors])
-    return GivenTensor(first.dtype, shape, values)
+    values = np.concatenate([tensor.values for tensor in tensors])
+    return NumberTensor(first.dtype, shape, values)
 
 
 def _numbers(array: simdjson.Array, kind: Kind) -> tuple[DType, AnyArray]:

@@ -20,8 +20,8 @@ import numpy as np
 import orjson
 
 from ovms_mp.errors import MalformedPayload
-from ovms_mp.front.tensors import GivenTensor
-from ovms_mp.front.validation import missing_text
+from ovms_mp.front.infer.validation import missing_text
+from ovms_mp.front.tensors import NumberTensor
 from ovms_mp.model.dtypes import DType, Kind
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def load_json(body: bytes | bytearray | memoryview, is_strict_json: bool) -> obj
     return loaded
 
 
-def read_predict(document: object, inputs: Sequence[TensorSpec]) -> tuple[JsonFormat, dict[str, GivenTensor]]:
+def read_predict(
+    document: object, inputs: Sequence[TensorSpec]
+) -> tuple[JsonFormat, dict[str, NumberTensor]]:
     """Read a predict request from Python objects.
 
     Raises:
@@ -100,7 +102,7 @@ def read_predict(document: object, inputs: Sequence[TensorSpec]) -> tuple[JsonFo
     return JsonFormat.COLUMN, _read_columns(document["inputs"], inputs)
 
 
-def tensor_of(value: object, spec: TensorSpec, place: str, after_index: str = "") -> GivenTensor:
+def tensor_of(value: object, spec: TensorSpec, place: str, after_index: str = "") -> NumberTensor:
     """Read a tensor from nested lists or a single number.
 
     Args:
@@ -132,10 +134,10 @@ def tensor_of(value: object, spec: TensorSpec, place: str, after_index: str = ""
         dtype, values = _numbers(level, types, spec.dtype.kind)
     except OverflowError:
         raise _out_of_range(level, spec, place) from None
-    return GivenTensor(dtype, tuple(shape), values)
+    return NumberTensor(dtype, tuple(shape), values)
 
 
-def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, GivenTensor]:
+def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, NumberTensor]:
     if type(rows) is not list or not rows:
         missing = "" if rows else _missing(inputs)
         raise _invalid(f"{missing}'instances' must be a non-empty list, found {_described(rows)}")
@@ -158,7 +160,7 @@ def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, GivenTen
     }
 
 
-def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, GivenTensor]:
+def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, NumberTensor]:
     if type(columns) is not dict or _is_binary(columns, inputs):
         if columns is None or columns == []:
             raise _invalid(
@@ -173,12 +175,12 @@ def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, Gi
             f"keys"
         )
     specs = {spec.name: spec for spec in inputs}
-    given: dict[str, GivenTensor] = {}
+    given: dict[str, NumberTensor] = {}
     for name, value in columns.items():
         spec_or_none = specs.get(name)
         if spec_or_none is None:
             # The service refuses the name, whatever the value: without a dtype nothing can be said of it.
-            given[name] = GivenTensor(DType.FP64, (0,), np.empty(0, np.float64))
+            given[name] = NumberTensor(DType.FP64, (0,), np.empty(0, np.float64))
         else:
             given[name] = tensor_of(value, spec_or_none, f"inputs[{name!r}]")
     return given

@@ -17,7 +17,7 @@ import numpy as np
 
 from ovms_mp.front.rest.tfs_json import scan_plain
 from ovms_mp.front.rest.tfs_json_decode import JsonFormat
-from ovms_mp.front.tensors import GivenTensor
+from ovms_mp.front.tensors import NumberTensor
 from ovms_mp.model.dtypes import Kind
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _SPACE = b" \t\r\n"
 
 async def read_list(
     body: bytes | bytearray, inputs: Sequence[TensorSpec], most_values: int
-) -> tuple[JsonFormat, dict[str, GivenTensor]] | None:
+) -> tuple[JsonFormat, dict[str, NumberTensor]] | None:
     """The request, if it is one plain list of numbers for a model of one input.
 
     Args:
@@ -65,7 +65,7 @@ async def read_list(
 
 async def _read(
     body: bytes | bytearray, start: int, end: int, spec: TensorSpec, most_values: int
-) -> GivenTensor | None:
+) -> NumberTensor | None:
     """The tensor whose text is ``body[start:end]``; None where it is not plain."""
     outer, start, end, brackets = _opened(body, start, end)
     if end < 0:
@@ -87,7 +87,7 @@ async def _read(
         values[filled : filled + count] = tensor.values
         filled, rows = filled + count, rows + tensor.shape[0]
         await asyncio.sleep(0)
-    return None if dtype is None else GivenTensor(dtype, (*outer, rows, *shape), values[:filled])
+    return None if dtype is None else NumberTensor(dtype, (*outer, rows, *shape), values[:filled])
 
 
 def _opened(body: bytes | bytearray, start: int, end: int) -> tuple[tuple[int, ...], int, int, int]:

@@ -18,7 +18,7 @@ from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.rest.tfs_json import decode_predict
 from ovms_mp.front.rest.tfs_json_decode import JsonFormat
 from ovms_mp.front.rest.tfs_json_lists import read_list
-from ovms_mp.front.tensors import GivenTensor
+from ovms_mp.front.tensors import NumberTensor
 from ovms_mp.model.dtypes import DType, Kind
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _MARKS = frozenset('{}[]"\\')
 
 async def decode_long(
     body: bytes | bytearray, inputs: Sequence[TensorSpec], share: BodyShare
-) -> tuple[JsonFormat, dict[str, GivenTensor]]:
+) -> tuple[JsonFormat, dict[str, NumberTensor]]:
     """Read a body of :data:`LONG_BYTES` or more; see :func:`~ovms_mp.front.rest.tfs_json.decode_predict`.
 
     Args:
@@ -68,7 +68,7 @@ async def decode_long(
     if not head or not tail or any(_MARKS & set(spec.name) for spec in inputs):
         found = await read_list(body, inputs, count + 1) if len(body) >= LIST_BYTES else None
         return decode_predict(body, inputs) if found is None else found
-    parts: dict[str, list[GivenTensor]] = {spec.name: [] for spec in inputs}
+    parts: dict[str, list[NumberTensor]] = {spec.name: [] for spec in inputs}
     rows = 0
     for piece in _pieces(body, head.end(), tail.start()):
         given = _rows_of(piece, rows, inputs)
@@ -104,7 +104,7 @@ def _pieces(body: bytes | bytearray, start: int, end: int) -> Iterator[bytes | b
 
 def _rows_of(
     piece: bytes | bytearray, first_row: int, inputs: Sequence[TensorSpec]
-) -> dict[str, GivenTensor]:
+) -> dict[str, NumberTensor]:
     """Read some rows, and word what is wrong with them as of the whole list."""
     try:
         return decode_predict(b"".join((b'{"instances": [', piece, b"]}")), inputs)[1]
@@ -113,7 +113,7 @@ def _rows_of(
         raise MalformedPayload(text) from None
 
 
-def _joined(tensors: list[GivenTensor], spec: TensorSpec) -> GivenTensor:
+def _joined(tensors: list[NumberTensor], spec: TensorSpec) -> NumberTensor:
     """One tensor of all rows.
 
     Raises:
@@ -127,16 +127,16 @@ def _joined(tensors: list[GivenTensor], spec: TensorSpec) -> GivenTensor:
                 f"{list(tensor.shape[1:])}, expected {list(shape)} as the elements before it tell"
             )
         rows += tensor.shape[0]
-    arrays = [np.asarray(tensor.values) for tensor in tensors]
+    arrays = [tensor.values for tensor in tensors]
     dtypes = {tensor.dtype for tensor in tensors}
     if len(dtypes) == 1:
         dtype = tensors[0].dtype
     elif spec.dtype.kind is Kind.FLOAT or not all(map(_is_whole, arrays)):
         # Rounded where the model rounds anyway, or where a fraction will be refused.
         dtype = DType.FP64
-    elif not any((array >= _BEYOND_INT64).any() for array in arrays):
+    elif not any(np.greater_equal(array, _BEYOND_INT64).any() for array in arrays):
         dtype = DType.INT64
-    elif not any((array < 0).any() for array in arrays):
+    elif not any(np.less(array, 0).any() for array in arrays):
         dtype = DType.UINT64
     else:
         raise MalformedPayload(
@@ -144,7 +144,7 @@ def _joined(tensors: list[GivenTensor], spec: TensorSpec) -> GivenTensor:
             f"numbers and others beyond {_BEYOND_INT64 - 1}, which is out of range"
         )
     values = np.concatenate([array.astype(dtype.numpy, copy=False) for array in arrays])
-    return GivenTensor(dtype, (rows, *shape), values)
+    return NumberTensor(dtype, (rows, *shape), values)
 
 
 def _is_whole(values: AnyArray) -> bool:

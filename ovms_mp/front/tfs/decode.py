@@ -25,7 +25,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from ovms_mp.errors import MalformedPayload, OvmsError
-from ovms_mp.front.tensors import GivenTensor
+from ovms_mp.front.tensors import NumberTensor, RawTensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto, TensorShapeProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import ModelSpec, PredictRequest
 from ovms_mp.front.tfs.decode_long import LONGEST_PART_BYTES, MOST_NAMES, read_long
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import TypeAlias
 
+    from ovms_mp.front.tensors import GivenTensor
     from ovms_mp.front.tfs.decode_long import Check
     from ovms_mp.model.dtypes import AnyArray
 
@@ -147,7 +148,9 @@ def parse_predict(body: bytes) -> PredictCall:
         raise MalformedPayload(
             f"The {len(body)} bytes are not a tensorflow.serving.PredictRequest: {error}"
         ) from error
-    inputs = {name: given_tensor(name, proto) for name, proto in request.inputs.items()}
+    inputs: dict[str, GivenTensor] = {
+        name: given_tensor(name, proto) for name, proto in request.inputs.items()
+    }
     return PredictCall(*_spec_of(request.model_spec), inputs, tuple(request.output_filter))
 
 
@@ -259,8 +262,8 @@ def _scan_tensor(body: bytes, view: memoryview, at: int, end: int, name: str) ->
     dimensions, count = shape or _SCALAR
     if holder == _TENSOR_CONTENT or holder == _IN_PLACE.get(number):
         if nbytes == count * dtype.itemsize:
-            return GivenTensor(dtype, dimensions, view[values_at : values_at + nbytes])
-        return GivenTensor(dtype, dimensions, _few_values(body, dtype, count, holder, values_at, nbytes))
+            return RawTensor(dtype, dimensions, view[values_at : values_at + nbytes])
+        return NumberTensor(dtype, dimensions, _few_values(body, dtype, count, holder, values_at, nbytes))
     if len(body) > LONGEST_PARSED_BYTES:
         raise _NotPlain
     return given_tensor(name, TensorProto.FromString(body[first:end]))

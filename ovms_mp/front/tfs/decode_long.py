@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from ovms_mp.errors import MalformedPayload
-from ovms_mp.front.tensors import GivenTensor
+from ovms_mp.front.tensors import GivenTensor, NumberTensor, RawTensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto, TensorShapeProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import ModelSpec
 from ovms_mp.front.tfs.packed import count_varints, read_varints
@@ -33,9 +33,6 @@ from ovms_mp.front.tfs.values import (
     wrong_content,
 )
 from ovms_mp.model.dtypes import element_count
-
-if TYPE_CHECKING:
-    from ovms_mp.model.dtypes import AnyArray
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -132,14 +129,14 @@ def read_long(body: bytes | bytearray, check: Check | None = None) -> Generator[
             names.append(_text(view[start:stop]))
             _refuse_too_many(len(names), "names in its output filter")
     model = _parsed(ModelSpec, spec)
-    inputs = {
-        name: GivenTensor(numeric_dtype(name, tensor.dtype), static_shape(name, tensor.shape), _NO_VALUES)
+    inputs: dict[str, GivenTensor] = {
+        name: NumberTensor(numeric_dtype(name, tensor.dtype), static_shape(name, tensor.shape), _NO_VALUES)
         for name, tensor in entries.items()
     }
     if check is not None:
         check(model.name, model.version.value, inputs)
     for name, given in inputs.items():
-        given.values = yield from _read_values(name, entries[name], given)
+        inputs[name] = yield from _valued(name, entries[name], given)
     return LongRequest(model, inputs, tuple(names))
 
 
@@ -231,16 +228,16 @@ def _parsed(kind: type[MessageT], octets: bytearray) -> MessageT:
         raise MalformedPayload(f"a part of the request is no {kind.DESCRIPTOR.name}: {error}") from None
 
 
-def _read_values(
+def _valued(
     name: str, tensor: _Tensor, given: GivenTensor
-) -> Generator[None, None, memoryview | AnyArray]:
-    """The values of a tensor, in the forms that :class:`GivenTensor` has."""
+) -> Generator[None, None, RawTensor | NumberTensor]:
+    """The tensor with its values."""
     dtype, shape = given.dtype, given.shape
     count = element_count(shape)
     if len(tensor.content):
-        if len(tensor.content) != count * dtype.itemsize:
+        if len(tensor.content) != dtype.nbytes(shape):
             raise wrong_content(name, len(tensor.content), shape, dtype)
-        return tensor.content
+        return RawTensor(dtype, shape, tensor.content)
     own = VALUE_FIELD[dtype]
     found = tensor.counts.get(own, 0)
     if found > count:
@@ -249,11 +246,13 @@ def _read_values(
         strangers = sorted(other for other, stranger_count in tensor.counts.items() if stranger_count)
         if count and strangers:
             raise misplaced_values(name, dtype, strangers)
-        return np.empty(0, dtype.numpy)
+        return NumberTensor(dtype, shape, np.empty(0, dtype.numpy))
     payload = memoryview(tensor.values[own])
     if _ELEMENT_KINDS[own] == VARINT:
-        return (yield from read_varints(payload, found, dtype, name, own))
-    return payload if found == count else np.frombuffer(payload, dtype.numpy)
+        return NumberTensor(dtype, shape, (yield from read_varints(payload, found, dtype, name, own)))
+    if found == count:
+        return RawTensor(dtype, shape, payload)
+    return NumberTensor(dtype, shape, np.frombuffer(payload, dtype.numpy))
 
 
 def _count_values(name: str, payload: memoryview) -> Generator[None, None, int]:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from ovms_mp.errors import ProtocolError
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictResponse
-from ovms_mp.model.dtypes import element_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +70,7 @@ def predict_pieces(
 
 def _remember_head(output: ResultTensor) -> tuple[bytes, int]:
     """All of an output's map entry that precedes the tensor's bytes, and how many those are."""
-    nbytes = element_count(output.shape) * output.dtype.itemsize
+    nbytes = output.dtype.nbytes(output.shape)
     tensor = TensorProto(dtype=output.dtype.tf_name)
     tensor.tensor_shape.SetInParent()
     for size in output.shape:

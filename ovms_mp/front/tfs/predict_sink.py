@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from ovms_mp.errors import NoFreeSlot, OvmsError
-from ovms_mp.front.tensors import GivenTensor
+from ovms_mp.front.tensors import PlacedTensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs.decode import PredictCall, scan_predict
 from ovms_mp.front.tfs.values import static_shape
-from ovms_mp.model.dtypes import DType, dtype_of_tf, element_count
+from ovms_mp.model.dtypes import DType, dtype_of_tf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ovms_mp.front.dispatch import Lease
+    from ovms_mp.front.infer.leases import Lease
 
 SHORTEST_LONG_BYTES = 32 << 10
 """Of a map entry whose values go straight to the arena. Below it the copy costs less than the bookkeeping."""
@@ -304,13 +304,13 @@ class PredictSink:
         return call
 
 
-def _tensor_of(entry: _LongTensor) -> GivenTensor | None:
+def _tensor_of(entry: _LongTensor) -> PlacedTensor | None:
     """The tensor of an entry; None where the bytes in the arena are not simply its elements."""
     proto = TensorProto.FromString(entry.rest)
     dtype = dtype_of_tf(proto.dtype)
     if dtype is None or _HOLDERS[entry.holder] not in (None, dtype):
         return None
     shape = static_shape("", proto.tensor_shape)
-    if element_count(shape) * dtype.itemsize != len(entry.place):
+    if entry.lease is None or dtype.nbytes(shape) != len(entry.place):
         return None
-    return GivenTensor(dtype, shape, entry.place, entry.lease)
+    return PlacedTensor(dtype, shape, entry.place, entry.lease)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One parsed ``tensorflow.TensorProto`` to a :class:`GivenTensor`: where its values are, and what is refused.
+"""One parsed ``tensorflow.TensorProto`` to a tensor: where its values are, and what is refused.
 
 The rules are TensorFlow's (``Tensor::FromProto`` in tensorflow/core/framework/tensor.cc, ``make_ndarray`` in
 tensorflow/python/framework/tensor_util.py), with two exceptions: values in a field that belongs to another
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovms_mp.errors import DtypeMismatch, MalformedPayload
-from ovms_mp.front.tensors import GivenTensor, checked_shape
+from ovms_mp.front.tensors import NumberTensor, RawTensor, checked_shape
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import DataType
 from ovms_mp.model.dtypes import DType, dtype_of_tf, element_count
 
@@ -51,7 +51,7 @@ _FIRST_REF_TYPE = 100
 """TensorFlow's reference types are numbered 100 above the type that they refer to."""
 
 
-def given_tensor(name: str, proto: TensorProto) -> GivenTensor:
+def given_tensor(name: str, proto: TensorProto) -> RawTensor | NumberTensor:
     """Take the tensor out of its message.
 
     Args:
@@ -64,13 +64,12 @@ def given_tensor(name: str, proto: TensorProto) -> GivenTensor:
     """
     dtype = numeric_dtype(name, proto.dtype)
     shape = static_shape(name, proto.tensor_shape)
-    count = element_count(shape)
     content = proto.tensor_content
     if not content:
-        return GivenTensor(dtype, shape, _typed_values(name, proto, dtype, count))
-    if len(content) != count * dtype.itemsize:
+        return NumberTensor(dtype, shape, _typed_values(name, proto, dtype, element_count(shape)))
+    if len(content) != dtype.nbytes(shape):
         raise wrong_content(name, len(content), shape, dtype)
-    return GivenTensor(dtype, shape, memoryview(content))
+    return RawTensor(dtype, shape, memoryview(content))
 
 
 def numeric_dtype(name: str, number: int) -> DType:
@@ -152,7 +151,7 @@ def wrong_content(name: str, nbytes: int, shape: tuple[int, ...], dtype: DType) 
     """Raw bytes that are not the shape's."""
     return MalformedPayload(
         f"Input {name!r}: tensor_content has {nbytes} bytes, "
-        f"but shape {list(shape)} of {dtype.tf_name} takes {element_count(shape) * dtype.itemsize}"
+        f"but shape {list(shape)} of {dtype.tf_name} takes {dtype.nbytes(shape)}"
     )
 
 

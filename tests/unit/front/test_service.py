@@ -23,28 +23,25 @@ from ovms_mp.errors import (
     TensorTooLarge,
     VersionNotFound,
 )
-from ovms_mp.front.dispatch import Dispatcher
 from ovms_mp.front.routing import RoutingTable, VersionRoute
-from ovms_mp.front.service import Service
-from ovms_mp.front.tensors import GivenTensor, ResultTensor
-from ovms_mp.model.dtypes import DType, element_count
+from ovms_mp.front.tensors import GivenTensor, NumberTensor, RawTensor, ResultTensor
+from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State
-from ovms_mp.wire.arena import Arena, create_arena_file
+from ovms_mp.wire.arena import create_arena_file
 from ovms_mp.wire.messages import ConfigReloaded, RoutingSnapshot
 from ovms_mp.wire.records import (
-    ArenaHandle,
     ErrorRecord,
     ModelRecord,
     TensorSpecRecord,
     VersionRecord,
     WorkerRecord,
 )
+from tests.unit.front.core import MIB, Core
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 ResultT = TypeVar("ResultT")
-MIB = 1 << 20
 ENDPOINT = "ipc://@nobody"
 
 STATIC = (TensorSpecRecord("a", "FP32", ((2, 2), (3, 3))), TensorSpecRecord("b", "INT64", ((2, 2), (3, 3))))
@@ -87,11 +84,9 @@ def table(
 class Desk:
     """A service with a real dispatcher on a real arena."""
 
-    def __init__(self, descriptor: int) -> None:
-        self.dispatcher = Dispatcher(Arena(ArenaHandle(descriptor, MIB)), b"0:1", asyncio.get_running_loop())
-        self.service = Service(
-            self.dispatcher, request_timeout_s=300.0, retry_window_s=5.0, ask_reload=self.answer_reload
-        )
+    def __init__(self, descriptor: int, retry_window_s: float) -> None:
+        core = Core(descriptor, ask_reload=self.answer_reload, retry_window_s=retry_window_s)
+        self.leases, self.dispatcher, self.service = core.leases, core.dispatcher, core.service
         self.asked_reloads: list[int] = []
         self.reloaded = ConfigReloaded(1, False, None)
 
@@ -107,7 +102,7 @@ class Desk:
         try:
             await self.service.predict("m", 0, given, output_filter, 0, never)
         except OvmsError as error:
-            assert self.dispatcher.statistics().leases == 0
+            assert self.leases.statistics().leases == 0
             assert self.dispatcher.statistics().in_flight == 0
             return error
         raise AssertionError("it was not refused")
@@ -125,9 +120,9 @@ def run() -> Iterator[RunAtDesk]:
     """Runs a test's coroutine at a desk."""
     descriptor = create_arena_file(0, MIB)
 
-    def runner(body: Callable[[Desk], Awaitable[None]]) -> None:
+    def runner(body: Callable[[Desk], Awaitable[None]], retry_window_s: float = 5.0) -> None:
         async def around() -> None:
-            desk = Desk(descriptor)
+            desk = Desk(descriptor, retry_window_s)
             try:
                 await body(desk)
             finally:
@@ -140,7 +135,7 @@ def run() -> Iterator[RunAtDesk]:
 
 
 def given(dtype: DType, *shape: int) -> GivenTensor:
-    return GivenTensor(dtype, shape, memoryview(bytes(element_count(shape) * dtype.itemsize)))
+    return RawTensor(dtype, shape, memoryview(bytes(dtype.nbytes(shape))))
 
 
 A, B = given(DType.FP32, 2, 3), given(DType.INT64, 2, 3)
@@ -268,7 +263,7 @@ def test_a_batch_out_of_range_says_what_it_was_and_what_it_may_be(run: Any) -> N
 
 def test_values_that_the_model_cannot_take_leave_nothing_leased(run: Any) -> None:
     async def body(desk: Desk) -> None:
-        bad = GivenTensor(DType.FP64, (2, 3), np.array([0, 1, 2, 3, 4.5, 5]))
+        bad = NumberTensor(DType.FP64, (2, 3), np.array([0, 1, 2, 3, 4.5, 5]))
         error = await desk.refusal({"a": A, "b": bad})
         assert type(error) is DtypeMismatch
         assert error.message.startswith("input 'b' is INT64; value 4.5 (element 4, sent as FP64)")
@@ -451,12 +446,11 @@ def test_who_waits_is_told_when_it_has_gone(run: Any) -> None:
 @pytest.mark.parametrize("retry_window_s", [0.0, 0.005])
 def test_patience_ends(run: Any, retry_window_s: float) -> None:
     async def body(desk: Desk) -> None:
-        service = Service(desk.dispatcher, 300.0, retry_window_s, desk.answer_reload)
-        service.replace_table(table(version(1, State.LOADING), default=1))
+        desk.service.replace_table(table(version(1, State.LOADING), default=1))
         with pytest.raises(ModelNotReady, match="version 1 of model 'm' is not available: state LOADING"):
-            await service.routable("m", 0)
+            await desk.service.routable("m", 0)
 
-    run(body)
+    run(body, retry_window_s)
 
 
 def test_nobody_waits_for_what_has_failed(run: Any) -> None:
@@ -481,7 +475,7 @@ def test_a_few_values_do_not_fill_an_arena(run: RunAtDesk, dtype: DType, count: 
     """The compact form is held against what was sent, before anything is leased."""
 
     async def body(desk: Desk) -> None:
-        few = {"a": GivenTensor(dtype, (ROWS, 10), np.zeros(count, dtype.numpy))}
+        few: dict[str, GivenTensor] = {"a": NumberTensor(dtype, (ROWS, 10), np.zeros(count, dtype.numpy))}
         error = await desk.refusal(few, inputs=DYNAMIC)
         assert isinstance(error, RequestTooLarge)
         assert "--max_unpacked_mb" in error.message
@@ -501,7 +495,7 @@ def test_what_may_be_filled(
     """Here only the arena is too small for it."""
 
     async def body(desk: Desk) -> None:
-        tensor = GivenTensor(DType.FP32, shape, np.zeros(count, np.float32))
+        tensor = NumberTensor(DType.FP32, shape, np.zeros(count, np.float32))
         assert isinstance(await desk.refusal({"a": tensor}, inputs=inputs), TensorTooLarge)
 
     run(body)
@@ -512,10 +506,10 @@ def test_misfits_are_known_without_values(run: RunAtDesk) -> None:
         service = desk.service
         service.replace_table(table(version(1, State.AVAILABLE), default=1))
         none = np.empty(0, np.float32)
-        fitting = {"a": GivenTensor(DType.FP32, (2, 3), none), "b": GivenTensor(DType.INT64, (2, 3), none)}
+        fitting = {"a": NumberTensor(DType.FP32, (2, 3), none), "b": NumberTensor(DType.INT64, (2, 3), none)}
         service.refuse_misfits("m", 0, fitting)
         with pytest.raises(ShapeMismatch):
-            service.refuse_misfits("m", 0, fitting | {"b": GivenTensor(DType.INT64, (2, 4), none)})
+            service.refuse_misfits("m", 0, fitting | {"b": NumberTensor(DType.INT64, (2, 4), none)})
         with pytest.raises(InputNameMismatch):
             service.refuse_misfits("m", 0, {"a": fitting["a"]})
         with pytest.raises(ModelNotFound):

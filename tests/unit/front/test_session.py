@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ovms_mp.child.control import ControlLink
 from ovms_mp.child.specs import CommonSpec, FrontLimits, FrontSpec
 from ovms_mp.errors import Draining
 from ovms_mp.front.session import FrontSession
@@ -110,9 +111,8 @@ def run() -> Iterator[Callable[[Callable[[FrontSession, PlayedManager], Awaitabl
             manager = PlayedManager(endpoint)
             thread = threading.Thread(target=manager.welcome)
             thread.start()
-            session = FrontSession(spec, "grpc-1")
+            session = await FrontSession.open(spec, ControlLink(spec, "grpc-1"))
             try:
-                await session.start()
                 thread.join()
                 await body(session, manager)
             finally:

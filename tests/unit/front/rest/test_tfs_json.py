@@ -17,7 +17,7 @@ from ovms_mp.errors import MalformedPayload, OvmsError
 from ovms_mp.front.rest import tfs_json
 from ovms_mp.front.rest.tfs_json import JsonFormat, decode_predict, encode_predict
 from ovms_mp.front.rest.tfs_json_decode import load_json, read_predict
-from ovms_mp.front.tensors import GivenTensor, ResultTensor
+from ovms_mp.front.tensors import NumberTensor, ResultTensor
 from ovms_mp.model.dtypes import AnyArray, DType, Kind
 from ovms_mp.model.tensors import TensorSpec
 
@@ -38,7 +38,7 @@ BOOL = [spec(dtype=DType.BOOL)]
 TWO = [spec("a"), spec("b", DType.INT32)]
 
 
-def plain(found: tuple[JsonFormat, dict[str, GivenTensor]]) -> Decoded:
+def plain(found: tuple[JsonFormat, dict[str, NumberTensor]]) -> Decoded:
     """A comparable form; values by their text, so that NaN equals itself and -0.0 differs from 0.0."""
     tensors = {}
     for name, tensor in found[1].items():

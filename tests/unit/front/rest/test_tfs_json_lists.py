@@ -24,9 +24,9 @@ from ovms_mp.model.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from ovms_mp.front.rest.tfs_json_decode import JsonFormat
-    from ovms_mp.front.tensors import GivenTensor
+    from ovms_mp.front.tensors import NumberTensor
 
-    Decoded = tuple[JsonFormat, dict[str, GivenTensor]]
+    Decoded = tuple[JsonFormat, dict[str, NumberTensor]]
 
 FORMS = ('{"instances": %s}', '{"inputs": %s}', '{"inputs": {"x": %s}}')
 

@@ -22,9 +22,9 @@ from ovms_mp.model.tensors import TensorSpec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ovms_mp.front.tensors import GivenTensor
+    from ovms_mp.front.tensors import NumberTensor
 
-    Decoded = tuple[JsonFormat, dict[str, GivenTensor]]
+    Decoded = tuple[JsonFormat, dict[str, NumberTensor]]
 
 MIB = 1 << 20
 ANY = (0, -1)
@@ -34,7 +34,7 @@ def spec(name: str = "x", dtype: DType = DType.FP32) -> TensorSpec:
     return TensorSpec.of(name, dtype, (ANY, ANY))
 
 
-def long(body: bytes, *inputs: TensorSpec, budget: int = 256 * MIB) -> dict[str, GivenTensor]:
+def long(body: bytes, *inputs: TensorSpec, budget: int = 256 * MIB) -> dict[str, NumberTensor]:
     form, given = asyncio.run(decode_long(body, inputs, BodyBudget(budget).share()))
     assert form is JsonFormat.ROW
     return given
@@ -44,7 +44,7 @@ def rows(*each: Any, count: int = 20_000) -> bytes:
     return json.dumps({"instances": [each[index % len(each)] for index in range(count)]}).encode()
 
 
-def assert_same(given: dict[str, GivenTensor], body: bytes, *inputs: TensorSpec) -> None:
+def assert_same(given: dict[str, NumberTensor], body: bytes, *inputs: TensorSpec) -> None:
     """As the reader says that decides what a request says."""
     _, expected = read_predict(load_json(body, is_strict_json=False), inputs)
     assert given.keys() == expected.keys()

@@ -36,6 +36,7 @@ from tests.support.predict_messages import (
     request,
     requests,
     tensor,
+    values_of,
     varint,
 )
 
@@ -133,7 +134,7 @@ def test_remembered_parts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_values_are_slices_of_the_request(proto: TensorProto) -> None:
     """No byte of a tensor is copied."""
     body = request(x=proto)
-    values = np.frombuffer(decode_predict(body).inputs["x"].values, np.uint8)
+    values = np.frombuffer(values_of(decode_predict(body).inputs["x"]), np.uint8)
     assert np.shares_memory(values, np.frombuffer(body, np.uint8))
 
 

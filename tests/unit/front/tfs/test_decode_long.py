@@ -44,6 +44,7 @@ from tests.support.predict_messages import (
     request,
     requests,
     tensor,
+    values_of,
     varint,
 )
 
@@ -226,7 +227,7 @@ def test_packed_numbers_cost_what_they_weigh() -> None:
             started = time.process_time_ns()
             call = decode_predict(body)
             least = min(least, time.process_time_ns() - started)
-        assert int(np.asarray(call.inputs["x"].values).sum()) == (5 + 133) * (count // 2)
+        assert int(np.asarray(values_of(call.inputs["x"])).sum()) == (5 + 133) * (count // 2)
         return least
 
     small, large = cost_ns(1 << 19), cost_ns(1 << 21)
@@ -263,7 +264,7 @@ def test_others_have_their_turn(values: bytes, monkeypatch: pytest.MonkeyPatch) 
         while not reading.done():
             turns += 1
             await asyncio.sleep(0)
-        return len(np.asarray(reading.result().inputs["x"].values))
+        return len(values_of(reading.result().inputs["x"]))
 
     async def both() -> int:
         return await others(asyncio.ensure_future(decode_predict_in_turns(body, lambda *_: None)))
@@ -307,4 +308,4 @@ def test_what_serves_is_not_refused() -> None:
     values = record(5, FIXED32, struct.pack("<f", 1.5)) * 60_000
     head = FLOAT + record(2, BYTES, record(2, BYTES, b"\x08" + varint(60_000)))
     given_tensor = decode_predict(named(entry(head + values))).inputs["x"]
-    assert np.frombuffer(given_tensor.values, np.float32).tolist() == [1.5] * 60_000
+    assert np.frombuffer(values_of(given_tensor), np.float32).tolist() == [1.5] * 60_000

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ovms_mp.errors import MalformedPayload, NoFreeSlot, OvmsError
-from ovms_mp.front.dispatch import Lease
+from ovms_mp.front.infer.leases import Lease
 from ovms_mp.front.sinks import wanted
+from ovms_mp.front.tensors import PlacedTensor
 from ovms_mp.front.tfs import predict_sink
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictRequest
@@ -148,11 +149,12 @@ def of_pieces(body: bytes, cuts: Sequence[int]) -> object:
 
 def assert_in_place(placed: PlacedCall, arena: ToyArena) -> None:
     """Values of tensors with a lease are exactly the leased memory, and no other lease is kept."""
-    given = [tensor_given for tensor_given in placed.call.inputs.values() if tensor_given.lease is not None]
+    given = [
+        tensor_given for tensor_given in placed.call.inputs.values() if isinstance(tensor_given, PlacedTensor)
+    ]
     assert {id(tensor_given.lease) for tensor_given in given} == {id(lease) for lease in placed.leases}
     for tensor_given in given:
         lease = tensor_given.lease
-        assert lease is not None
         memory = arena.memory[lease.offset_bytes : lease.offset_bytes + lease.nbytes]
         values = np.frombuffer(tensor_given.values, np.uint8)
         assert len(values) == lease.nbytes
@@ -382,7 +384,7 @@ def test_leases_are_as_long_as_the_values_only(monkeypatch: pytest.MonkeyPatch) 
     deliver(sink, body, [])
     placed = in_place(sink.finish())
     assert [lease.nbytes for lease in arena.leases] == [8]
-    assert placed.call.inputs["s"].lease is None
+    assert not isinstance(placed.call.inputs["s"], PlacedTensor)
     placed.release()
 
 

@@ -17,7 +17,7 @@ from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import DataType, TensorPr
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictRequest
 from ovms_mp.front.tfs.decode import decode_predict
 from ovms_mp.model.dtypes import DType, element_count
-from tests.support.predict_messages import tensor
+from tests.support.predict_messages import tensor, values_of
 
 if TYPE_CHECKING:
     from ovms_mp.front.tensors import GivenTensor
@@ -30,7 +30,7 @@ def request(**inputs: TensorProto) -> bytes:
 
 def elements(given_tensor: GivenTensor) -> tuple[DType, tuple[int, ...], bytes]:
     """A tensor as plain values."""
-    values = given_tensor.values
+    values = values_of(given_tensor)
     array = np.frombuffer(values, given_tensor.dtype.numpy) if isinstance(values, memoryview) else values
     assert array.ndim == 1
     assert array.dtype == given_tensor.dtype.numpy

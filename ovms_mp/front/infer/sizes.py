@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ShapeMismatch
-from ovms_mp.model.dtypes import element_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +33,7 @@ def refuse_impossible(spec: TensorSpec, shape: tuple[int, ...], arena_nbytes: in
     """
     is_empty = 0 in shape
     limit = arena_nbytes if is_empty else _MOST_BYTES
-    nbytes = element_count(size or 1 for size in shape) * spec.dtype.itemsize
+    nbytes = spec.dtype.nbytes(size or 1 for size in shape)
     if nbytes > limit:
         text = "its dimensions other than 0 would take" if is_empty else "it would take"
         raise ShapeMismatch(

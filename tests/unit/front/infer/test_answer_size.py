@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from ovms_mp.errors import AnswerTooLarge
-from ovms_mp.front.dispatch import Dispatcher
-from ovms_mp.front.service import Service
-from ovms_mp.front.tensors import GivenTensor
+from ovms_mp.front.tensors import RawTensor
 from ovms_mp.model.dtypes import DType
-from ovms_mp.wire.arena import Arena, create_arena_file
-from ovms_mp.wire.messages import ConfigReloaded
-from ovms_mp.wire.records import ArenaHandle, TensorSpecRecord
+from ovms_mp.wire.arena import create_arena_file
+from ovms_mp.wire.records import TensorSpecRecord
+from tests.unit.front.core import MIB, Core
 from tests.unit.front.workers import PlayedWorker, table, tasks_come
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.tensors import ResultTensor
 
-MIB = 1 << 20
 INPUTS = (TensorSpecRecord("x", "FP32", ((1, -1), (0, 4))),)
 OUTPUTS = (TensorSpecRecord("y", "FP32", ((0, -1), (1000, 1000))),)
 
@@ -34,12 +31,8 @@ class Office:
     """A service whose arena has 8 MiB, and the one worker."""
 
     def __init__(self, descriptor: int, max_message_bytes: int) -> None:
-        self.dispatcher = Dispatcher(
-            Arena(ArenaHandle(descriptor, 8 * MIB)), b"0:1", asyncio.get_running_loop()
-        )
-        self.service = Service(
-            self.dispatcher, 300.0, 0.0, ask_reload=no_reload, max_message_bytes=max_message_bytes
-        )
+        core = Core(descriptor, 8 * MIB, retry_window_s=0.0, max_message_bytes=max_message_bytes)
+        self.leases, self.dispatcher, self.service = core.leases, core.dispatcher, core.service
         self.worker = PlayedWorker()
         self.service.replace_table(table([self.worker], [self.worker], inputs=INPUTS, outputs=OUTPUTS))
 
@@ -49,12 +42,8 @@ class Office:
         def encode(_: VersionRoute, outputs: Sequence[ResultTensor]) -> str:
             return "answered"
 
-        given = {"x": GivenTensor(DType.FP32, shape, memoryview(bytes(size)))}
+        given = {"x": RawTensor(DType.FP32, shape, memoryview(bytes(size)))}
         return asyncio.ensure_future(self.service.predict("m", 0, given, (), 0, encode))
-
-
-async def no_reload(deadline_ns: int) -> ConfigReloaded:
-    raise AssertionError("nobody asks")
 
 
 Body: TypeAlias = "Callable[[Office], Awaitable[None]]"
@@ -70,7 +59,7 @@ def run() -> Iterator[Callable[..., None]]:
             office = Office(descriptor, max_message_bytes)
             try:
                 await body(office)
-                assert office.dispatcher.statistics().leases == 0
+                assert office.leases.statistics().leases == 0
             finally:
                 office.worker.close()
                 office.dispatcher.close()
@@ -104,7 +93,7 @@ def test_more_than_the_limit_is_refused_and_the_limit_is_not(
         office.worker.answer(needed_nbytes=limit)
         await tasks_come((office.worker, 1))
         assert office.worker.tasks[0].output_nbytes == limit
-        assert office.dispatcher.statistics().leased_bytes < limit + 8192
+        assert office.leases.statistics().leased_bytes < limit + 8192
         office.worker.answer()
         with pytest.raises(ValueError, match="zip"):  # The played worker answers without outputs.
             await request
@@ -128,7 +117,7 @@ def test_what_was_refused_is_not_leased_the_next_time(run: Callable[..., None]) 
 def test_a_batch_of_nothing_leases_no_more_than_another_request(
     run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ovms_mp.front.output_room._MOST_GUESSED_BYTES", MIB)
+    monkeypatch.setattr("ovms_mp.front.infer.output_room._MOST_GUESSED_BYTES", MIB)
 
     async def body(office: Office) -> None:
         request = office.predict(2 * MIB, 0)

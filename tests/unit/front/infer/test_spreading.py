@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from ovms_mp.errors import ModelNotReady
-from ovms_mp.front.dispatch import Dispatcher, WorkerGone
-from ovms_mp.front.service import Service
-from ovms_mp.front.tensors import GivenTensor
+from ovms_mp.front.infer.outcomes import WorkerGone
+from ovms_mp.front.tensors import RawTensor
 from ovms_mp.model.dtypes import DType
-from ovms_mp.wire.arena import Arena, create_arena_file
-from ovms_mp.wire.messages import ConfigReloaded, InferTask
-from ovms_mp.wire.records import ArenaHandle, TensorSpecRecord
+from ovms_mp.wire.arena import create_arena_file
+from ovms_mp.wire.messages import InferTask
+from ovms_mp.wire.records import TensorSpecRecord
+from tests.unit.front.core import MIB, Core
 from tests.unit.front.workers import PlayedWorker, eventually, table, tasks_come
 
 if TYPE_CHECKING:
@@ -26,18 +26,17 @@ if TYPE_CHECKING:
     from ovms_mp.front.tensors import ResultTensor
     from ovms_mp.wire.records import TensorRef
 
-MIB = 1 << 20
 INPUTS = (TensorSpecRecord("x", "FP32", ((1, 1),)),)
-GIVEN = {"x": GivenTensor(DType.FP32, (1,), memoryview(bytes(4)))}
+GIVEN = {"x": RawTensor(DType.FP32, (1,), memoryview(bytes(4)))}
 
 
 class Office:
     """A dispatcher, a service on it, and three workers that the test plays."""
 
     def __init__(self, descriptor: int) -> None:
-        self.dispatcher = Dispatcher(Arena(ArenaHandle(descriptor, MIB)), b"0:1", asyncio.get_running_loop())
         # Nobody waits for a successor: what is answered here was sent on at once.
-        self.service = Service(self.dispatcher, 300.0, retry_window_s=0.0, ask_reload=no_reload)
+        core = Core(descriptor, retry_window_s=0.0)
+        self.leases, self.dispatcher, self.service = core.leases, core.dispatcher, core.service
         self.workers = [PlayedWorker() for _ in range(3)]
         self.calls: list[asyncio.Future[tuple[TensorRef, ...]]] = []
         self.dispatcher.keep_links([worker.endpoint for worker in self.workers])
@@ -59,10 +58,6 @@ class Office:
             return f"from version {route.version}"
 
         return asyncio.ensure_future(self.service.predict("m", 0, GIVEN, (), 0, encode))
-
-
-async def no_reload(deadline_ns: int) -> ConfigReloaded:
-    raise AssertionError("nobody asks")
 
 
 Body: TypeAlias = "Callable[[Office], Awaitable[None]]"
@@ -246,7 +241,7 @@ def test_a_request_whose_worker_died_goes_to_another_at_once(run: Callable[[Body
         b.answer()
         c.answer()
         assert set(await asyncio.gather(*requests)) == {"from version 1"}
-        assert office.dispatcher.statistics().leases == 0
+        assert office.leases.statistics().leases == 0
 
     run(body)
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from ovms_mp.errors import AnswerTooLarge
-from ovms_mp.model.dtypes import element_count
 from ovms_mp.wire.allocator import aligned
 
 if TYPE_CHECKING:
@@ -41,10 +40,9 @@ class OutputRoom:
         batch = shapes[0][0] if shapes and shapes[0] else 1
         guess = sum(
             aligned(
-                element_count(
+                spec.dtype.nbytes(
                     size if size >= 0 else (batch if axis == 0 else 1) for axis, size in enumerate(spec.dims)
                 )
-                * spec.dtype.itemsize
             )
             for spec in route.outputs
         )

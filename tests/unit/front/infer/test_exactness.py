@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ovms_mp.errors import ValueNotExact
-from ovms_mp.front.exactness import refuse_inexact
+from ovms_mp.front.infer.exactness import refuse_inexact
 from ovms_mp.model.dtypes import AnyArray, DType
 from ovms_mp.model.tensors import ExactRange, TensorSpec
 

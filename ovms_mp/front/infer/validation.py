@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A predict request held against the model's specs: names, shapes, output filter, and what the compact form becomes."""
+"""A predict request held against the model's specs: names, shapes and output filter."""
 
 from __future__ import annotations
 
 import itertools
-import sys
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import InputNameMismatch, OutputNameMismatch, RequestTooLarge, ShapeMismatch, shortened
-from ovms_mp.front.budget import unpacked_limit
-from ovms_mp.model.dtypes import element_count
+from ovms_mp.errors import InputNameMismatch, OutputNameMismatch, ShapeMismatch, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -78,25 +75,6 @@ def _shape_mismatch(spec: TensorSpec, shape: tuple[int, ...]) -> ShapeMismatch:
         f"The input data is incorrect. Obtained shape {list(shape)}, required shape {spec.shape_text()} "
         f"(input {spec.name!r})"
     )
-
-
-def refuse_blown_up(tensor: GivenTensor, spec: TensorSpec, nbytes: int, max_unpacked_bytes: int) -> None:
-    """Hold what the compact form would become against what was sent, as for anything that comes packed.
-
-    Raises:
-        RequestTooLarge: A few values would fill far more memory than the client has sent.
-    """
-    values = tensor.values
-    if isinstance(values, memoryview) or len(values) == element_count(tensor.shape):
-        return
-    highest = [high for _, high in spec.bounds]
-    bound = None if -1 in highest else element_count(highest) * spec.dtype.itemsize
-    limit = unpacked_limit(values.nbytes, bound, max_unpacked_bytes, sys.maxsize)
-    if nbytes > limit:
-        raise RequestTooLarge(
-            f"input {spec.name!r}: {len(values)} values for shape {list(tensor.shape)} would be repeated to fill "
-            f"{nbytes} bytes, more than {limit}; send all values, or raise --max_unpacked_mb"
-        )
 
 
 def match_filter(route: VersionRoute, output_filter: Sequence[str]) -> frozenset[str] | None:

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from ovms_mp.errors import Draining, WorkerCrashed, WorkerLost
-from ovms_mp.front import convictions as convictions_module
-from ovms_mp.front.convictions import Convictions
-from ovms_mp.front.dispatch import Dispatcher
-from ovms_mp.front.service import Service
-from ovms_mp.front.tensors import GivenTensor
+from ovms_mp.front.infer.convictions import Convictions
+from ovms_mp.front.tensors import RawTensor
 from ovms_mp.model.dtypes import DType
-from ovms_mp.wire.arena import Arena, create_arena_file
-from ovms_mp.wire.messages import ConfigReloaded, InferTask
-from ovms_mp.wire.records import ArenaHandle, Conviction, DeathRecord, RunMark, TensorRef, TensorSpecRecord
+from ovms_mp.wire.arena import create_arena_file
+from ovms_mp.wire.messages import InferTask
+from ovms_mp.wire.records import Conviction, DeathRecord, RunMark, TensorRef, TensorSpecRecord
 from ovms_mp.wire.run_page import NOT_A_TASK
+from tests.unit.front.core import MIB, Core
 from tests.unit.front.workers import PlayedWorker, table, tasks_come
 
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.tensors import ResultTensor
 
-MIB = 1 << 20
 INPUTS = (TensorSpecRecord("x", "FP32", ((1, 4),)),)
 SEGFAULT = "killed by signal 11 (SIGSEGV)"
 OTHERS = RunMark(7, 1, 4711, 9)
@@ -41,15 +38,10 @@ class Office:
     """A service, and workers that the test plays, one after another."""
 
     def __init__(self, descriptor: int) -> None:
-        self.dispatcher = Dispatcher(Arena(ArenaHandle(descriptor, MIB)), b"2:5", asyncio.get_running_loop())
-        self.announced: list[Conviction] = []
-        self.service = Service(
-            self.dispatcher,
-            300.0,
-            retry_window_s=5.0,
-            ask_reload=no_reload,
-            announce=self.announced.append,
-        )
+        self.now_ns = time.monotonic_ns()
+        core = Core(descriptor, address=b"2:5", clock_ns=lambda: self.now_ns)
+        self.leases, self.dispatcher, self.service = core.leases, core.dispatcher, core.service
+        self.announced = core.announced
         self.deaths: list[DeathRecord] = []
         self.worker = PlayedWorker()
         self.show()
@@ -68,7 +60,7 @@ class Office:
 
     def predict(self, value: int = 1, length: int = 1) -> asyncio.Future[str]:
         """Begin a request whose bytes all have a value."""
-        given = {"x": GivenTensor(DType.FP32, (length,), memoryview(bytes([value]) * 4 * length))}
+        given = {"x": RawTensor(DType.FP32, (length,), memoryview(bytes([value]) * 4 * length))}
 
         def encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> str:
             return f"from version {route.version}"
@@ -92,10 +84,6 @@ def mark(task: InferTask) -> RunMark:
     return RunMark(2, 5, task.task_id, task.handle)
 
 
-async def no_reload(deadline_ns: int) -> ConfigReloaded:
-    raise AssertionError("nobody asks")
-
-
 Body: TypeAlias = "Callable[[Office], Awaitable[None]]"
 
 
@@ -109,7 +97,7 @@ def run() -> Iterator[Callable[[Body], None]]:
             office = Office(descriptor)
             try:
                 await body(office)
-                assert office.dispatcher.statistics().leases == 0
+                assert office.leases.statistics().leases == 0
             finally:
                 office.worker.close()
                 office.dispatcher.close()
@@ -183,13 +171,14 @@ def test_what_another_front_found_out_is_refused_here(run: Callable[[Body], None
     run(body)
 
 
-def test_it_is_forgotten_in_time(run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convictions_module, "_REMEMBERED_S", 0.0)
-
+def test_it_is_forgotten_in_time(run: Callable[[Body], None]) -> None:
     async def body(office: Office) -> None:
         request = office.predict()
         office.die(mark((await office.tasks(1))[0]))
         await crashed(request)
+        office.now_ns += 599 * 10**9
+        await crashed(office.predict())
+        office.now_ns += 2 * 10**9
         again = office.predict()
         await office.tasks(1)
         office.worker.answer()
@@ -335,7 +324,7 @@ class Desk:
     def __init__(self) -> None:
         self.memory = bytearray(1 << 16)
         self.announced: list[Conviction] = []
-        self.known = Convictions(memoryview(self.memory), self.announced.append)
+        self.known = Convictions(memoryview(self.memory), self.announced.append, time.monotonic_ns)
 
     def task(self, *inputs: tuple[int, int], handle: int = 1, width: int = 0) -> InferTask:
         """With inputs at these (offset, nbytes)."""

@@ -8,25 +8,24 @@ import gc
 import pytest
 
 from ovms_mp.errors import NoFreeSlot
-from ovms_mp.front.arrivals import Arrivals
-from ovms_mp.front.dispatch import Dispatcher, Lease
+from ovms_mp.front.infer.leases import Lease, Leases
 from ovms_mp.front.sinks import wanted
 from ovms_mp.front.tfs.predict_sink import PredictSink
-from tests.unit.front.test_dispatch import MIB, dispatcher
+from tests.unit.front.infer.test_leases import MIB, arena_leases
 
 
 class Clock:
     def __init__(self) -> None:
         self.now_s = 100.0
 
-    def __call__(self) -> float:
-        return self.now_s
+    def __call__(self) -> int:
+        return int(self.now_s * 1e9)
 
 
 class Sender:
     """A message that arrives."""
 
-    def __init__(self, desk: Dispatcher) -> None:
+    def __init__(self, desk: Leases) -> None:
         self.received_bytes = 0
         self.leases: list[Lease] = []
         self.is_given_up = False
@@ -39,12 +38,11 @@ class Sender:
 
 
 def test_the_latest_is_given_up_for_others_as_far_as_needed() -> None:
-    with dispatcher() as desk:
-        clock = Clock()
-        arrivals = Arrivals(desk, clock)
+    clock = Clock()
+    with arena_leases(clock_ns=clock) as desk:
         senders = [Sender(desk) for _ in range(4)]
         for sender in senders:
-            sender.leases.append(arrivals.lease(sender, MIB // 4))
+            sender.leases.append(desk.lease_arriving(sender, MIB // 4))
             clock.now_s += 0.1
         senders[0].received_bytes = 100 << 20
 
@@ -54,14 +52,13 @@ def test_the_latest_is_given_up_for_others_as_far_as_needed() -> None:
 
 
 def test_who_is_on_the_way_is_not_given_up() -> None:
-    with dispatcher() as desk:
-        clock = Clock()
-        arrivals = Arrivals(desk, clock)
+    clock = Clock()
+    with arena_leases(clock_ns=clock) as desk:
         young, quick = Sender(desk), Sender(desk)
-        quick.leases.append(arrivals.lease(quick, MIB // 2))
+        quick.leases.append(desk.lease_arriving(quick, MIB // 2))
         clock.now_s += 1.0
         quick.received_bytes = 17 << 20
-        young.leases.append(arrivals.lease(young, MIB // 2))
+        young.leases.append(desk.lease_arriving(young, MIB // 2))
 
         with pytest.raises(NoFreeSlot):
             desk.lease(64)
@@ -70,30 +67,28 @@ def test_who_is_on_the_way_is_not_given_up() -> None:
 
 
 def test_nobody_is_given_up_for_itself_and_its_age_stays() -> None:
-    with dispatcher() as desk:
-        clock = Clock()
-        arrivals = Arrivals(desk, clock)
+    clock = Clock()
+    with arena_leases(clock_ns=clock) as desk:
         slow = Sender(desk)
-        slow.leases.append(arrivals.lease(slow, MIB // 2))
+        slow.leases.append(desk.lease_arriving(slow, MIB // 2))
         clock.now_s += 10.0
         with pytest.raises(NoFreeSlot):
-            arrivals.lease(slow, MIB)
+            desk.lease_arriving(slow, MIB)
         assert not slow.is_given_up
 
         second = Sender(desk)
-        second.leases.append(arrivals.lease(second, 64))
-        second.leases.append(arrivals.lease(second, 64))
+        second.leases.append(desk.lease_arriving(second, 64))
+        second.leases.append(desk.lease_arriving(second, 64))
         clock.now_s += 0.06
         desk.lease(MIB // 2)
         assert second.is_given_up
 
 
 def test_who_is_forgotten_elsewhere_is_forgotten_here() -> None:
-    with dispatcher() as desk:
-        clock = Clock()
-        arrivals = Arrivals(desk, clock)
+    clock = Clock()
+    with arena_leases(clock_ns=clock) as desk:
         gone = Sender(desk)
-        lease = arrivals.lease(gone, MIB)
+        lease = desk.lease_arriving(gone, MIB)
         del gone
         gc.collect()
         clock.now_s += 10.0
@@ -105,9 +100,8 @@ def test_who_is_forgotten_elsewhere_is_forgotten_here() -> None:
 
 
 def test_a_sink_that_was_given_up_wants_nothing_and_refuses_the_rest() -> None:
-    with dispatcher() as desk:
-        clock = Clock()
-        arrivals = Arrivals(desk, clock)
+    clock = Clock()
+    with arena_leases(clock_ns=clock) as desk:
         # inputs { key: "x", value { tensor_content: ... } } with a length of 40,000.
         nbytes = 40_000
         content = b"\x22" + bytes((nbytes & 0x7F | 0x80, nbytes >> 7 & 0x7F | 0x80, nbytes >> 14))
@@ -116,7 +110,7 @@ def test_a_sink_that_was_given_up_wants_nothing_and_refuses_the_rest() -> None:
         entry_size = 3 + len(value) + value_size
         head = b"\x12" + bytes((entry_size & 0x7F | 0x80, entry_size >> 7 & 0x7F | 0x80, entry_size >> 14))
         octets = head + b"\x0a\x01x" + value + content
-        sink = PredictSink(len(octets) + nbytes, arrivals.lease, desk.release, desk.memory)
+        sink = PredictSink(len(octets) + nbytes, desk.lease_arriving, desk.release, desk.memory)
         sink.feed(memoryview(octets))
         place = wanted(sink)
         assert place is not None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from ovms_mp.errors import ShapeMismatch
-from ovms_mp.front.sizes import refuse_impossible, refuse_results_of_nothing
+from ovms_mp.front.infer.sizes import refuse_impossible, refuse_results_of_nothing
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.wire.records import TensorRef

@@ -11,30 +11,27 @@ import msgspec
 import pytest
 
 from ovms_mp.errors import InferenceFailed, ProtocolError
-from ovms_mp.front.dispatch import Dispatcher
 from ovms_mp.front.routing import RoutingTable
-from ovms_mp.front.service import Service
 from ovms_mp.front.steps import Periodic, attempt
-from ovms_mp.front.tensors import GivenTensor
+from ovms_mp.front.tensors import RawTensor
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State
-from ovms_mp.wire.arena import Arena, create_arena_file
+from ovms_mp.wire.arena import create_arena_file
 from ovms_mp.wire.codec import encode
 from ovms_mp.wire.messages import (
-    ConfigReloaded,
     InferResult,
     InferTask,
     RoutingSnapshot,
 )
-from ovms_mp.wire.records import ArenaHandle, ModelRecord, TensorRef, TensorSpecRecord, VersionRecord
+from ovms_mp.wire.records import ModelRecord, TensorRef, TensorSpecRecord, VersionRecord
+from tests.unit.front.core import MIB, Core
 from tests.unit.front.workers import PlayedWorker, eventually, table, tasks_come
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-MIB = 1 << 20
 INPUTS = (TensorSpecRecord("x", "FP32", ((1, 1),)),)
-GIVEN = {"x": GivenTensor(DType.FP32, (1,), memoryview(bytes(4)))}
+GIVEN = {"x": RawTensor(DType.FP32, (1,), memoryview(bytes(4)))}
 TOO_LARGE = 1 << 64
 
 
@@ -42,7 +39,8 @@ class Desk:
     """A dispatcher and one worker that the test plays."""
 
     def __init__(self, descriptor: int) -> None:
-        self.dispatcher = Dispatcher(Arena(ArenaHandle(descriptor, MIB)), b"0:1", asyncio.get_running_loop())
+        core = Core(descriptor, retry_window_s=0.0)
+        self.leases, self.dispatcher, self.service = core.leases, core.dispatcher, core.service
         self.worker = PlayedWorker()
         self.dispatcher.keep_links([self.worker.endpoint])
         self.route = table([self.worker], [self.worker]).find("m", 1)
@@ -54,11 +52,11 @@ class Desk:
             self.calls.append(asyncio.ensure_future(self.ask(task)))
 
     async def ask(self, task: InferTask) -> tuple[TensorRef, ...]:
-        lease = self.dispatcher.lease(64)
+        lease = self.leases.lease(64)
         try:
             return await self.dispatcher.infer(self.route, task, (lease,))
         finally:
-            self.dispatcher.release(lease)
+            self.leases.release(lease)
 
     def outcomes(self) -> list[type[BaseException] | None]:
         """How each call ended."""
@@ -76,7 +74,7 @@ def run() -> Iterator[Callable[[Callable[[Desk], Awaitable[None]]], None]]:
             try:
                 await body(desk)
                 await asyncio.gather(*desk.calls, return_exceptions=True)
-                assert desk.dispatcher.statistics().leases == 0
+                assert desk.leases.statistics().leases == 0
                 assert desk.dispatcher.statistics().in_flight == 0
             finally:
                 desk.dispatcher.close()
@@ -162,13 +160,11 @@ def test_rubbish_in_between_does_no_harm(
 def test_deadlines_of_clients_are_bounded(
     run: Callable[[Callable[[Desk], Awaitable[None]]], None], deadline_ns: int
 ) -> None:
-    async def no_reload(deadline_ns: int) -> ConfigReloaded:
-        raise AssertionError("nobody asks")
-
     async def body(desk: Desk) -> None:
-        service = Service(desk.dispatcher, 300.0, retry_window_s=0.0, ask_reload=no_reload)
-        service.replace_table(table([desk.worker], [desk.worker], inputs=INPUTS))
-        call = asyncio.ensure_future(service.predict("m", 0, GIVEN, (), deadline_ns, lambda *_: "answered"))
+        desk.service.replace_table(table([desk.worker], [desk.worker], inputs=INPUTS))
+        call = asyncio.ensure_future(
+            desk.service.predict("m", 0, GIVEN, (), deadline_ns, lambda *_: "answered")
+        )
         await tasks_come((desk.worker, 1))
         assert 0 < desk.worker.tasks[0].deadline_ns < 1 << 62
         desk.worker.answer()
