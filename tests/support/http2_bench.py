@@ -15,7 +15,7 @@ from ovms_mp.front.dispatch import Lease
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2.call import Call
 from ovms_mp.front.grpc.http2.connection import Http2Connection
-from ovms_mp.front.grpc.http2.frames import ErrorCode
+from ovms_mp.front.grpc.http2.faults import ErrorCode
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
 from ovms_mp.front.grpc.http2.methods import Streaming, Unary
 from ovms_mp.front.tfs.decode import decode_predict

@@ -19,10 +19,10 @@ from ovms_mp.defects import contain, report
 from ovms_mp.errors import BootError, Code
 from ovms_mp.front.grpc.http2.call import Call
 from ovms_mp.front.grpc.http2.connection import Http2Connection
-from ovms_mp.front.grpc.http2.frames import ErrorCode
+from ovms_mp.front.grpc.http2.faults import ErrorCode
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Guard, Hit
 from ovms_mp.front.grpc.http2.methods import Methods
-from ovms_mp.front.grpc.http2.output import Hook
+from ovms_mp.front.grpc.http2.stream import Hook
 from ovms_mp.front.steps import Periodic
 
 _log = logging.getLogger(__name__)
