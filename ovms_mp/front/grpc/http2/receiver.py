@@ -146,8 +146,7 @@ class Receiver:
         parse = frames.parse_header
         # The connection's window is written back once.
         room = most = min(self.window.size, self._max_frame_bytes)
-        taken = 0
-        while taken < _MOST_RUN_FRAMES:
+        for taken in range(_MOST_RUN_FRAMES):  # noqa: B007  # counted for what follows the loop
             body = position + frames.HEADER_SIZE
             if body > end:
                 break
@@ -160,8 +159,12 @@ class Receiver:
             sink = stream.sink
             window = stream.receive_window
             left = window.size - length
-            is_short = 0 <= stream.expected < length
-            if sink is None or left <= window.low_size or is_short or not stream.is_remote_open:
+            if (
+                sink is None
+                or left <= window.low_size
+                or 0 <= stream.expected < length
+                or not stream.is_remote_open
+            ):
                 break
             place = sink.place
             filled = sink.filled + length
@@ -174,7 +177,8 @@ class Receiver:
             sink.filled = filled
             stream.missing -= length
             stream.expected -= length
-            taken += 1
+        else:
+            taken = _MOST_RUN_FRAMES
         self.run_frames += taken
         self.window.size -= most - room
         return position
