@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import enum
+import logging
 
 from ovms_mp.front.grpc.http2.limits import Hit
+
+peer_log = logging.getLogger(__package__)
+"""What peers do wrong, a line each. They can do so often: who configures logging bounds how many lines pass."""
 
 
 class ErrorCode(enum.IntEnum):
