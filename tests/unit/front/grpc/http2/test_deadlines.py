@@ -43,16 +43,22 @@ def test_what_has_not_begun_or_has_no_limit_is_never_late(
 
 
 def test_a_handshake_has_its_time() -> None:
-    peer, deadlines, later = watched(shakes_hands=False)
+    _, deadlines, later = watched(shakes_hands=False)
 
-    later(9)
+    looks = []
+    for seconds in (9, 2):
+        later(seconds)
+        looks.append(deadlines.is_handshake_late)
+
+    assert looks == [False, True]
+
+
+def test_a_handshake_that_is_done_is_not_late() -> None:
+    _, deadlines, later = watched()
+
+    later(11)
+
     assert not deadlines.is_handshake_late
-    later(2)
-    assert deadlines.is_handshake_late
-
-    peer = Peer(LIMITS)
-    peer.connection.now_ns += 11 * SECOND
-    assert not Deadlines(peer.connection, SECOND).is_handshake_late
 
 
 def test_a_frame_has_its_time_and_others_start_it_again() -> None:
@@ -63,12 +69,12 @@ def test_a_frame_has_its_time_and_others_start_it_again() -> None:
 
     later(15)
     peer.send(b"c" + data(b"abc")[:-1])
-    later(0)
-    later(15)
-    assert not deadlines.is_frame_late
-    later(6)
+    looks = []
+    for seconds in (0, 15, 6):
+        later(seconds)
+        looks.append(deadlines.is_frame_late)
 
-    assert deadlines.is_frame_late
+    assert looks == [False, False, True]
 
 
 def test_a_connection_is_idle_from_its_last_call_on() -> None:
@@ -78,11 +84,12 @@ def test_a_connection_is_idle_from_its_last_call_on() -> None:
     later(29)
     later(29)
     peer.send(reset(1))
-    later(29)
-    assert not deadlines.is_old
-    later(2)
+    looks = []
+    for seconds in (29, 2):
+        later(seconds)
+        looks.append(deadlines.is_old)
 
-    assert deadlines.is_old
+    assert looks == [False, True]
 
 
 def test_a_call_since_the_last_look_is_no_idleness() -> None:
@@ -98,12 +105,11 @@ def test_a_call_since_the_last_look_is_no_idleness() -> None:
 def test_a_drain_has_its_times() -> None:
     peer, deadlines, later = watched()
     later(100)
-    assert not deadlines.is_drain_ping_late
+    looks = [(deadlines.is_drain_ping_late, deadlines.is_grace_over)]
     deadlines.drained_ns = peer.now_ns
 
-    later(2)
-    assert deadlines.is_drain_ping_late
-    assert not deadlines.is_grace_over
-    later(39)
+    for seconds in (2, 39):
+        later(seconds)
+        looks.append((deadlines.is_drain_ping_late, deadlines.is_grace_over))
 
-    assert deadlines.is_grace_over
+    assert looks == [(False, False), (True, False), (True, True)]
