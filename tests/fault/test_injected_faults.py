@@ -77,8 +77,8 @@ FRONT = [
 ]
 HTTP2 = [
     Fault("front.grpc.http2.connection:Http2Connection.receive", AT_MOST_ONE),
-    Fault("front.grpc.http2.server:Http2Protocol._write", AT_MOST_ONE),
-    Fault("front.grpc.http2.server:Http2Protocol._check_age", AT_MOST_ONE),
+    Fault("front.grpc.http2.writer:Writer._write", AT_MOST_ONE),
+    Fault("front.grpc.http2.protocol:Http2Protocol._check_age", AT_MOST_ONE),
     Fault("front.grpc.http2.server:Http2Server._tick"),
     Fault("front.grpc.http2.call:Call.tick", ONE),
     Fault("front.grpc.http2.call:Call.ended", ONE),

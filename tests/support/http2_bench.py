@@ -14,7 +14,7 @@ from ovms_mp.front import inflate
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2.call import Call
 from ovms_mp.front.grpc.http2.connection import Http2Connection
-from ovms_mp.front.grpc.http2.frames import ErrorCode
+from ovms_mp.front.grpc.http2.faults import ErrorCode
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
 from ovms_mp.front.grpc.http2.methods import Streaming, Unary
 from ovms_mp.front.infer.leases import Lease

@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ovms_mp.front.grpc.descriptors import most_connections
+from ovms_mp.front.grpc.http2.faults import peer_log
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
 from ovms_mp.front.grpc.http2.methods import Unary
 from ovms_mp.front.grpc.http2.server import Http2Server
@@ -63,7 +64,7 @@ async def start_wire_server(
     guard = Guard(_limits(limits), leases.free_bytes)
     _log.info("event=connection_limit most=%d", guard.limits.max_connections)
     report_hits(guard, asyncio.get_running_loop())
-    logging.getLogger(Http2Server.__module__).addFilter(AtMost())
+    peer_log.addFilter(AtMost())
     server = Http2Server(methods, guard)
     await server.start(bind_addresses)
     return server

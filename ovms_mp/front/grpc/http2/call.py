@@ -17,11 +17,12 @@ from ovms_mp.front.flow import current_flow
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.encodings import pack, too_large, unpack
 from ovms_mp.front.grpc.http2.connection import Http2Connection
-from ovms_mp.front.grpc.http2.frames import ErrorCode
-from ovms_mp.front.grpc.http2.headers import RequestHead, encode_block
+from ovms_mp.front.grpc.http2.faults import ErrorCode
+from ovms_mp.front.grpc.http2.field_blocks import encode_block
+from ovms_mp.front.grpc.http2.headers import RequestHead
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Hit
 from ovms_mp.front.grpc.http2.methods import CallHead, Methods, Streaming, Unary, percent_encoded
-from ovms_mp.front.grpc.http2.output import Hook, Stream
+from ovms_mp.front.grpc.http2.stream import Hook, Stream
 from ovms_mp.front.sinks import fill
 
 _log = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ class Call(Stream):
 
     def _start(self) -> None:
         """Begin the handler, if the client has any window for its answer; else ``drained`` tries again."""
-        self._is_parked = self.send_window <= 0
+        self._is_parked = self.send_window.size <= 0
         if not self._is_parked:
             current_flow.set(self._connection.number)
             self._task = asyncio.get_running_loop().create_task(self._run())

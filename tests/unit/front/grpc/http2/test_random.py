@@ -66,8 +66,8 @@ def test_mutated_captures_never_raise(
 
     connection = peer.connection
     cut(peer.octets())
-    assert len(connection._tail) <= LIMITS.max_header_block_bytes + 9
-    assert len(connection._block) <= LIMITS.max_header_block_bytes
+    assert len(connection._reader._tail) <= LIMITS.max_header_block_bytes + 9
+    assert connection._reader._block.nbytes <= LIMITS.max_header_block_bytes
     assert len(connection.streams) <= LIMITS.max_streams
     assert set(connection.output.waiting) <= set(connection.streams)
     if connection.is_closed:
