@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ovms_mp.manager.children.supervisor import Supervisor
+    from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.fronts.fronts import Fronts
     from ovms_mp.manager.models.trials import Trials
     from ovms_mp.manager.timers import Timers
@@ -33,8 +33,14 @@ class Ending:
     """Begun once; the manager's phases carry it on."""
 
     def __init__(
-        self, grace_s: float, supervisor: Supervisor, timers: Timers, send: Callable[[Child, ToChild], None]
+        self,
+        grace_s: float,
+        supervisor: Supervisor,
+        timers: Timers,
+        clock: Clock,
+        send: Callable[[Child, ToChild], None],
     ) -> None:
+        self._clock = clock
         self._grace_s = grace_s
         self._supervisor = supervisor
         self._timers = timers
@@ -49,7 +55,7 @@ class Ending:
         tell_people(_log, "Stopping (%s); requests in flight have %g s to end", reason, self._grace_s)
         # First of all, so that nothing that fails below can keep the server from ending.
         self._timers.call_after(self._grace_s, self._give_up)
-        self._deadline_ns = time.monotonic_ns() + int(self._grace_s * 1e9)
+        self._deadline_ns = self._clock.monotonic_ns() + int(self._grace_s * 1e9)
         contain("manager.stop", "the supervisor", self._supervisor.stop_replacing)
         contain("manager.stop", "trials", trials.stop)
         self.drain(Kind.GRPC)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import signal
-import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import Steps, contain
@@ -65,6 +64,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ovms_mp.config.server import ServerConfig
+    from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.models.deployment import Deployment
     from ovms_mp.wire.messages import ToChild
     from ovms_mp.wire.records import ErrorRecord
@@ -85,17 +85,18 @@ _START_PATIENCE_S = 30.0
 class Manager:
     """Owns the control socket and the loop; everything else is owned by the parts that it ties together."""
 
-    def __init__(self, config: ServerConfig, run_id: str) -> None:
+    def __init__(self, config: ServerConfig, run_id: str, clock: Clock) -> None:
+        self._clock = clock
         self._config = config
         self._run_id = run_id
-        self._timers = Timers()
+        self._timers = Timers(clock)
         self._poller = Poller()
         supervision = config.supervision
-        self._supervisor = Supervisor(supervision, self._timers, self._poller, self)
+        self._supervisor = Supervisor(supervision, self._timers, self._poller, clock, self)
         self._fronts = Fronts(config, self._supervisor, self._poller)
         self._workers = Workers(self.send, self._timers, supervision.load_timeout_s)
         machine = read_machine()
-        self._staff = Staff(config, machine, self._supervisor, self._workers, self._timers)
+        self._staff = Staff(config, machine, self._supervisor, self._workers, self._timers, clock)
         self._trials = Trials(
             self._launch_probe,
             self._trial_ended,
@@ -105,29 +106,31 @@ class Manager:
             cache_dir=cache_directory_of(config.engine),
             memory=TrialMemory(config.engine.trial_memory_limit_mb),
         )
-        self._catalogue = Catalogue(config.models, config.limits, self._workers, self._trials)
+        self._catalogue = Catalogue(config.models, config.limits, self._workers, self._trials, clock)
         self._catalogue.refuse(config.refused)
-        self._planning = Planning(config, self._catalogue, self._staff, self._timers)
+        self._planning = Planning(config, self._catalogue, self._staff, self._timers, clock)
         self._catalogue.on_outdated = self._planning.ask
         self._workers.watch = self._catalogue.deployments
-        self._quarantine = Quarantine(self._catalogue, self._staff)
+        self._quarantine = Quarantine(self._catalogue, self._staff, clock)
         self._inbox = Inbox(self._supervisor, self._catalogue.deployments, self._timers, self)
-        self._load_reports = LoadReports(config, self._catalogue, self._trials, self._workers, self._timers)
+        self._load_reports = LoadReports(
+            config, self._catalogue, self._trials, self._workers, self._timers, clock
+        )
         self._reloads = ReloadRequests()
-        self._terminal = Terminal()
+        self._terminal = Terminal(clock)
         self._announcement = Announcement(config)
         self._catalogue.on_loaded = self._announcement.loaded
         self._status = StatusSocket(
             self._poller, self._timers, lambda: status_document(self._snapshot(), self._planning.notes())
         )
         self._phase = Phase.LOADING
-        self._started_at = time.monotonic()
+        self._started_at = self._clock.monotonic()
         self._exit_code: int | None = None
         self._epoch = 0
         self._is_snapshot_due = False
         self._stop_signals = 0
         self._final_code = ExitCode.CLEAN
-        self._ending = Ending(supervision.stop_grace_s, self._supervisor, self._timers, self.send)
+        self._ending = Ending(supervision.stop_grace_s, self._supervisor, self._timers, clock, self.send)
         self._readable: set[int] = set()
 
     def __enter__(self) -> Self:
@@ -264,7 +267,7 @@ class Manager:
 
     def _has_loaded(self) -> bool:
         """Whether to open the doors: all has been tried, or enough for one that takes long not to hold up the rest."""
-        if time.monotonic() - self._started_at > _START_PATIENCE_S:
+        if self._clock.monotonic() - self._started_at > _START_PATIENCE_S:
             return self._catalogue.is_idle() or self._catalogue.has_available()
         return self._catalogue.is_settled()
 

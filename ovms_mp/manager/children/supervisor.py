@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.child.specs import ChildSpec
     from ovms_mp.config.server import SupervisionConfig
+    from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.timers import Timers
     from ovms_mp.wire.channels import Poller
 
@@ -94,8 +94,14 @@ class Supervisor:
     """Owns all child processes of the manager."""
 
     def __init__(
-        self, settings: SupervisionConfig, timers: Timers, poller: Poller, observer: Observer
+        self,
+        settings: SupervisionConfig,
+        timers: Timers,
+        poller: Poller,
+        clock: Clock,
+        observer: Observer,
     ) -> None:
+        self._clock = clock
         self._settings = settings
         self._timers = timers
         self._poller = poller
@@ -104,7 +110,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._by_pidfd: dict[int, Child] = {}
         self._orphans: set[int] = set()
-        self._looked_at = time.monotonic()
+        self._looked_at = self._clock.monotonic()
 
     def fill(
         self,
@@ -147,8 +153,7 @@ class Supervisor:
             pidfd = watch_process(pid)
         except ProcessLookupError:
             return None
-        now = time.monotonic()
-        child = Child(child_id, child_id, kind, pid, pidfd, None, now, now)
+        child = Child(child_id, child_id, kind, pid, pidfd, None, self._clock)
         self._watch(child)
         return child
 
@@ -182,8 +187,7 @@ class Supervisor:
             process.wait(timeout=_KILL_LIMIT_S)
             raise
         let_go_earlier(process.pid, _MEMORY_POINTS[kind])
-        now = time.monotonic()
-        child = Child(name, spec.child_id, kind, process.pid, pidfd, process, now, now)
+        child = Child(name, spec.child_id, kind, process.pid, pidfd, process, self._clock)
         self._watch(child)
         _log.info("event=spawned child=%s pid=%d", spec.child_id, process.pid)
         return child
@@ -234,7 +238,7 @@ class Supervisor:
         self, child: Child, progress: int | None = None, in_flight: int = 0, oldest_run_s: float = 0.0
     ) -> None:
         """A child gave a sign of life."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         child.beat_at = now
         if progress is not None and (progress != child.progress or not in_flight):
             child.progress = progress
@@ -244,7 +248,7 @@ class Supervisor:
 
     def check_liveness(self) -> None:
         """Kill who is silent or stuck. Called every heartbeat interval."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         held_up = now - self._looked_at - self._settings.heartbeat_interval_s
         self._looked_at = now
         for child in self.living():
@@ -326,7 +330,9 @@ class Supervisor:
             return
         # A worker's progress is requests answered; a front's only says that its loop turns.
         has_answered = child.kind is Kind.WORKER and child.progress > 0
-        has_served = child.was_ready and (has_answered or time.monotonic() - child.ready_at > _STABLE_S)
+        has_served = child.was_ready and (
+            has_answered or self._clock.monotonic() - child.ready_at > _STABLE_S
+        )
         role.quick_deaths = 0 if has_served else role.quick_deaths + 1
         delay_s = 0.0
         if role.quick_deaths > 1:

@@ -9,7 +9,6 @@ moment without one.
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.config.model import ModelConfig, RefusedModel
     from ovms_mp.config.server import LimitsConfig
+    from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.models.deployment import Deployment
     from ovms_mp.manager.models.deployments import TrialGate
     from ovms_mp.manager.models.repository import Look, Repository
@@ -55,8 +55,14 @@ class Catalogue:
     """All models and their versions. Owned by the manager's loop."""
 
     def __init__(
-        self, models: Sequence[ModelConfig], limits: LimitsConfig, workers: Workers, trials: TrialGate
+        self,
+        models: Sequence[ModelConfig],
+        limits: LimitsConfig,
+        workers: Workers,
+        trials: TrialGate,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._models = {config.name: KnownModel(config) for config in models}
         self._refusals = Refusals()
         self._limits = limits
@@ -169,7 +175,7 @@ class Catalogue:
                     moments,
                 )
             if not is_done:
-                moments.append(time.monotonic() + _RETRY_FIRST_S)
+                moments.append(self._clock.monotonic() + _RETRY_FIRST_S)
                 text = f"model={name}: it could not be looked at; the server's log has the reason"
                 self.last_failure = ErrorRecord(ModelLoadFailed.__name__, text)
         return min(moments, default=None)
@@ -193,7 +199,7 @@ class Catalogue:
                 loaded[number] = newest.files.fingerprint
         look = repository.look(model.config, loaded, is_asked=is_asked)
         if not look.is_certain:
-            moments.append(time.monotonic() + _RETRY_FIRST_S)
+            moments.append(self._clock.monotonic() + _RETRY_FIRST_S)
             return  # Nothing is unloaded because a look failed.
         self._note_arriving(model, look)
         if look.look_again_at is not None:
@@ -206,7 +212,7 @@ class Catalogue:
             if number not in look.arriving or entry.serving or entry.coming
         }
         available = {*look.settled, *(number for number in look.arriving if number in known)}
-        decided = plan(available, model.config.version_policy, known, time.monotonic())
+        decided = plan(available, model.config.version_policy, known, self._clock.monotonic())
         for number in (*decided.load, *decided.replace):
             if number in look.settled:
                 self._begin(model, number, look.settled[number])
@@ -217,7 +223,7 @@ class Catalogue:
 
     def _is_new(self, model: KnownModel) -> bool:
         """Whether a model was met a moment ago, and nothing of it was ever begun."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         model.met_at = model.met_at or now
         has_begun = any(entry.status.state is not State.START for entry in model.versions.values())
         return not has_begun and now - model.met_at < _FIRST_PATIENCE_S
@@ -367,7 +373,7 @@ class Catalogue:
         else:
             delay_s = min(_RETRY_LONGEST_S, _RETRY_FIRST_S * 2.0**entry.failures)
         entry.failures += 1
-        entry.retry_at = time.monotonic() + delay_s
+        entry.retry_at = self._clock.monotonic() + delay_s
         entry.failed_files = deployment.files.fingerprint
         if entry.serving is None and entry.coming is None:
             entry.status = entry.status.failed(shown)

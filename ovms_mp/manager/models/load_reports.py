@@ -7,7 +7,6 @@ Looks once a second at what is loading; only what processes say of their stages 
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.config.server import ServerConfig
     from ovms_mp.manager.children.child import Child
+    from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.models.catalogue import Catalogue
     from ovms_mp.manager.models.deployment import Deployment
     from ovms_mp.manager.models.trials import Trials
@@ -60,7 +60,13 @@ class LoadReports:
     """Owned by the manager's loop."""
 
     def __init__(
-        self, config: ServerConfig, catalogue: Catalogue, trials: Trials, workers: Workers, timers: Timers
+        self,
+        config: ServerConfig,
+        catalogue: Catalogue,
+        trials: Trials,
+        workers: Workers,
+        timers: Timers,
+        clock: Clock,
     ) -> None:
         """Prepare; nothing is told before :meth:`open`."""
         self._config = config
@@ -68,6 +74,7 @@ class LoadReports:
         self._trials = trials
         self._workers = workers
         self._timers = timers
+        self._clock = clock
         self._stages: dict[tuple[str, int], str] = {}
         self._begun: dict[str, float] = {}
         self._steps: dict[tuple[str, str], float] = {}
@@ -91,7 +98,7 @@ class LoadReports:
         """Tell what is due."""
         if not self._is_open:
             return
-        now = time.monotonic()
+        now = self._clock.monotonic()
         loads = list(self._loads())
         self._begun = {load.version: self._begun.get(load.version, now) for load in loads}
         steps = {(load.version, load.step) for load in loads}

@@ -12,6 +12,7 @@ from ovms_mp.manager.models.repository import Repository
 
 if TYPE_CHECKING:
     from ovms_mp.config.server import ServerConfig
+    from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.models.catalogue import Catalogue
     from ovms_mp.manager.timers import Timers
     from ovms_mp.manager.workers.staff import Staff
@@ -27,16 +28,18 @@ _AGAIN_S = 1.0
 class Planning:
     """Owned by the manager's loop."""
 
-    def __init__(self, config: ServerConfig, catalogue: Catalogue, staff: Staff, timers: Timers) -> None:
+    def __init__(
+        self, config: ServerConfig, catalogue: Catalogue, staff: Staff, timers: Timers, clock: Clock
+    ) -> None:
         """Prepare; the first look is due at once."""
         self._config = config
         self._catalogue = catalogue
         self._staff = staff
         self._timers = timers
         self._repository = Repository(
-            config.repository.settle_s, is_watching=config.repository.poll_wait_s > 0
+            config.repository.settle_s, clock, is_watching=config.repository.poll_wait_s > 0
         )
-        self._config_file = ConfigFile.of(config)
+        self._config_file = ConfigFile.of(config, clock)
         self._hint_descriptor: int | None = None
         self._is_hint_timed = False
         self._is_asked = False

@@ -13,7 +13,6 @@ before is isolated by its next crash.
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from ovms_mp.wire.run_page import NOT_A_TASK
 
 if TYPE_CHECKING:
     from ovms_mp.manager.children.child import Child
+    from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.models.catalogue import Catalogue
     from ovms_mp.manager.models.deployment import Deployment
     from ovms_mp.manager.workers.staff import Staff
@@ -69,16 +69,18 @@ class _Record:
 class Quarantine:
     """The books of deaths. Owned by the manager's loop."""
 
-    def __init__(self, catalogue: Catalogue, staff: Staff) -> None:
+    def __init__(self, catalogue: Catalogue, staff: Staff, clock: Clock) -> None:
         """Begin without any death.
 
         Args:
             catalogue: Its deployments are isolated and released.
             staff: Told whom to give a worker of its own.
+            clock: The manager's.
         """
         self._catalogue = catalogue
         self._deployments = catalogue.deployments
         self._staff = staff
+        self._clock = clock
         self._records: dict[int, _Record] = {}
         self._deaths: deque[DeathRecord] = deque(maxlen=_MOST_DEATHS)
         self._convictions: dict[int, deque[Conviction]] = {}
@@ -89,7 +91,7 @@ class Quarantine:
 
     def convictions(self) -> tuple[Conviction, ...]:
         """For the routing snapshot: those that are not over."""
-        now_ns = time.monotonic_ns()
+        now_ns = self._clock.monotonic_ns()
         for handle in list(self._convictions):
             kept = [entry for entry in self._convictions[handle] if entry.until_ns > now_ns]
             if kept and self._deployments.find(handle) is not None:
@@ -139,7 +141,7 @@ class Quarantine:
             self._note_crash(deployment, seat, reason)
 
     def _note_crash(self, deployment: Deployment, seat: Seat, reason: str) -> None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         record = self._records.setdefault(deployment.handle, _Record())
         record.total += 1
         record.last_at, record.reason = now, reason
@@ -170,7 +172,7 @@ class Quarantine:
     def _pause_s(self, handle: int) -> float:
         """How long the worker of an isolated version must not be started yet."""
         record = self._records.get(handle)
-        return 0.0 if record is None else max(0.0, record.paused_until - time.monotonic())
+        return 0.0 if record is None else max(0.0, record.paused_until - self._clock.monotonic())
 
     def _tell(self, deployment: Deployment, record: _Record) -> None:
         """Have the version's status say what is going on."""
@@ -187,7 +189,7 @@ class Quarantine:
 
     def advance(self) -> None:
         """End what time ends: pauses, isolation, and workers of versions that are not isolated any more."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         for handle, record in list(self._records.items()):
             deployment = self._deployments.find(handle)
             if deployment is None:

@@ -8,7 +8,6 @@ past it, and when every front has applied that, the worker is drained. So a repl
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.children.child import Child
     from ovms_mp.manager.children.specs import SpecMaker
     from ovms_mp.manager.children.supervisor import Supervisor
+    from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.timers import Timers
     from ovms_mp.manager.workers.cpu_plan import Machine
     from ovms_mp.manager.workers.workers import Seat, Workers
@@ -65,13 +65,20 @@ class Staff:
     """Decides who sits where. Owned by the manager's loop."""
 
     def __init__(
-        self, config: ServerConfig, machine: Machine, supervisor: Supervisor, workers: Workers, timers: Timers
+        self,
+        config: ServerConfig,
+        machine: Machine,
+        supervisor: Supervisor,
+        workers: Workers,
+        timers: Timers,
+        clock: Clock,
     ) -> None:
         self._config = config
         self._machine = machine
         self._supervisor = supervisor
         self._workers = workers
         self._timers = timers
+        self._clock = clock
         self._plan = CpuPlan({}, ())
         self._memory: dict[str, _MemoryWatch] = {}
         self._unavailable: set[str] = set()
@@ -231,7 +238,7 @@ class Staff:
     def _give_up_late(self, seat: Seat, child: Child) -> None:
         """End a successor that did not come to have everything; the old worker stays."""
         limit_s = self._config.supervision.load_timeout_s
-        if child.was_ready and time.monotonic() - child.ready_at > limit_s:
+        if child.was_ready and self._clock.monotonic() - child.ready_at > limit_s:
             _log.error("event=not_replaced seat=%s does not have everything within %g s", seat.name, limit_s)
             seat.replaces = None
             self._leave(seat)
@@ -274,7 +281,7 @@ class Staff:
         if child.state is ChildState.READY:
             grace_s = self._config.supervision.stuck_timeout_s
             _log.info("event=draining child=%s", child.child_id)
-            deadline_ns = time.monotonic_ns() + int(grace_s * 1e9)
+            deadline_ns = self._clock.monotonic_ns() + int(grace_s * 1e9)
             self._control.send(child.child_id.encode(), encode(Drain(deadline_ns)))
             child.to(ChildState.DRAINING)
             self._supervisor.end_within(child, grace_s + 1.0)
@@ -288,7 +295,7 @@ class Staff:
                 continue
             watch = self._memory.setdefault(seat.name, _MemoryWatch())
             own = own_memory_bytes(seat.child.pid)
-            now = time.monotonic()
+            now = self._clock.monotonic()
             if own <= limit:
                 continue
             if now < watch.allowed_at or own < watch.at_start_bytes * _GROWTH_WORTH_REPLACING:

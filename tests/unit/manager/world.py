@@ -13,8 +13,6 @@ import pytest
 
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import LimitsConfig
-from ovms_mp.manager.models import catalogue as catalogue_module
-from ovms_mp.manager.models import repository as repository_module
 from ovms_mp.manager.models.catalogue import Catalogue
 from ovms_mp.manager.models.repository import Repository
 from ovms_mp.model.status import State
@@ -57,11 +55,14 @@ class World:
     repositories: ClassVar[list[Repository]] = []
     """To be closed when the test is over."""
 
-    def __init__(self, *models: ModelConfig, settle_s: float = 0.0, is_watching: bool = True) -> None:
+    def __init__(
+        self, clock: Clock, *models: ModelConfig, settle_s: float = 0.0, is_watching: bool = True
+    ) -> None:
+        self.clock = clock
         self.workers = FakeWorkers()
         self.trials = FakeTrials()
         self.look_anew(settle_s, is_watching=is_watching)
-        self.catalogue = Catalogue(models, LIMITS, self.workers, self.trials)  # type: ignore[arg-type]  # a gate
+        self.catalogue = Catalogue(models, LIMITS, self.workers, self.trials, clock)  # type: ignore[arg-type]  # a gate
         self.books = self.catalogue.deployments
         self.catalogue.on_outdated = self.ask_plan
         self.is_plan_due = True
@@ -69,16 +70,16 @@ class World:
         self.applied = 0
 
     @classmethod
-    def serving(cls, base: Path) -> World:
+    def serving(cls, base: Path, clock: Clock) -> World:
         """One model, version 1 of which is served."""
         put(base, 1)
-        world = cls(model(base))
+        world = cls(clock, model(base))
         world.serve()
         return world
 
     def look_anew(self, settle_s: float, *, is_watching: bool = True) -> None:
         """Another repository, which asks files to be left alone for so long."""
-        self.repository = Repository(settle_s, is_watching=is_watching)
+        self.repository = Repository(settle_s, self.clock, is_watching=is_watching)
         self.repositories.append(self.repository)
 
     def ask_plan(self) -> None:
@@ -190,13 +191,9 @@ def model(
 
 
 @contextmanager
-def installed_clock() -> Iterator[Clock]:
-    """A clock for catalogue and repository; in the end every world's repository is closed."""
-    clock = SteadyClock()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalogue_module, "time", clock)
-        patch.setattr(repository_module, "time", clock)
-        yield clock
+def steady_clock() -> Iterator[Clock]:
+    """A clock for worlds; in the end every world's repository is closed."""
+    yield SteadyClock()
     for repository in World.repositories:
         repository.close()
     World.repositories.clear()

@@ -14,7 +14,6 @@ import pytest
 
 from ovms_mp.child.specs import ChildSpec, CommonSpec
 from ovms_mp.config.server import SupervisionConfig
-from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children import supervisor as supervisor_module
 from ovms_mp.manager.children.child import Child, ChildState, Kind
 from ovms_mp.manager.children.supervisor import Supervisor
@@ -115,14 +114,14 @@ def make_spec(child_id: str) -> ChildSpec:
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     kernel = Kernel()
-    kernel.install(monkeypatch, supervisor_module, timers_module)
-    timers, poller, told = Timers(), Poller(), Told()
+    kernel.install(monkeypatch)
+    timers, poller, told = Timers(kernel), Poller(), Told()
     yield Scene(
         kernel,
         timers,
         poller,
         told,
-        Supervisor(SupervisionConfig(heartbeat_timeout_s=5.0), timers, poller, told),
+        Supervisor(SupervisionConfig(heartbeat_timeout_s=5.0), timers, poller, kernel, told),
     )
     kernel.close()
     poller.close()

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ovms_mp.config.server import GrpcConfig, LimitsConfig, RestConfig, ServerConfig
-from ovms_mp.manager import timers as timers_module
-from ovms_mp.manager.children import child as children_module
-from ovms_mp.manager.children import supervisor as supervisor_module
 from ovms_mp.manager.children.child import Child, ChildState, Kind
 from ovms_mp.manager.children.specs import SpecMaker
 from ovms_mp.manager.children.supervisor import Supervisor
@@ -58,8 +55,8 @@ class Scene:
             rest=RestConfig(port=0),
             limits=LimitsConfig(arena_size_mb=1),
         )
-        self.timers, self.poller = Timers(), Poller()
-        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, self)
+        self.timers, self.poller = Timers(kernel), Poller()
+        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, kernel, self)
         self.fronts = Fronts(config, self.supervisor, self.poller)
         self.fronts.open()
         specs = SpecMaker(config, "run", "ipc://@control", self.fronts.arena_handles, 8 << 30)
@@ -123,7 +120,7 @@ class Scene:
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     kernel = Kernel()
-    kernel.install(monkeypatch, supervisor_module, timers_module, children_module)
+    kernel.install(monkeypatch)
     made = Scene(kernel)
     yield made
     made.fronts.close()

@@ -10,20 +10,13 @@ import pytest
 
 from ovms_mp.config.server import EngineConfig, LimitsConfig, ServerConfig
 from ovms_mp.errors import Code
-from ovms_mp.manager import timers as timers_module
-from ovms_mp.manager.children import child as children_module
-from ovms_mp.manager.children import supervisor as supervisor_module
 from ovms_mp.manager.children.child import ChildState
 from ovms_mp.manager.children.specs import SpecMaker
 from ovms_mp.manager.children.supervisor import Supervisor
-from ovms_mp.manager.models import catalogue as catalogue_module
-from ovms_mp.manager.models import quarantine as quarantine_module
-from ovms_mp.manager.models import repository as repository_module
 from ovms_mp.manager.models.catalogue import Catalogue
 from ovms_mp.manager.models.quarantine import Quarantine
 from ovms_mp.manager.models.repository import Repository
 from ovms_mp.manager.timers import Timers
-from ovms_mp.manager.workers import staff as staff_module
 from ovms_mp.manager.workers.cpu_plan import Machine
 from ovms_mp.manager.workers.staff import Staff
 from ovms_mp.manager.workers.workers import Seat, Workers
@@ -56,18 +49,18 @@ class Scene:
             put(root / name, 1)
         models = tuple(model(root / name, name=name) for name in ("a", "b"))
         config = ServerConfig(models=models, engine=EngineConfig(cpu_workers=cpu_workers))
-        self.timers, self.poller, self.trials = Timers(), Poller(), FakeTrials()
+        self.timers, self.poller, self.trials = Timers(kernel), Poller(), FakeTrials()
         self.sent: list[tuple[str, object]] = []
-        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, self)
+        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, kernel, self)
         self.workers = Workers(
             lambda child, message: self.sent.append((child.child_id, message)), self.timers, 600.0
         )
-        self.staff = Staff(config, MACHINE, self.supervisor, self.workers, self.timers)
+        self.staff = Staff(config, MACHINE, self.supervisor, self.workers, self.timers, kernel)
         self.staff.connect(SpecMaker(config, "run", "ipc://@control", (), 8 << 30), self, (5,))  # type: ignore[arg-type]
-        self.catalogue = Catalogue(models, LimitsConfig(), self.workers, self.trials)
+        self.catalogue = Catalogue(models, LimitsConfig(), self.workers, self.trials, kernel)
         self.books = self.catalogue.deployments
-        self.quarantine = Quarantine(self.catalogue, self.staff)
-        self.repository = Repository(0.0, is_watching=False)
+        self.quarantine = Quarantine(self.catalogue, self.staff, kernel)
+        self.repository = Repository(0.0, kernel, is_watching=False)
         self.epoch = self.applied = 0
         self.staff.start(["CPU"])
         for seat in self.workers:
@@ -166,16 +159,7 @@ class Scene:
 @pytest.fixture(params=[1], ids=["one worker"])
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Scene]:
     kernel = Kernel()
-    kernel.install(
-        monkeypatch,
-        supervisor_module,
-        timers_module,
-        staff_module,
-        children_module,
-        quarantine_module,
-        catalogue_module,
-        repository_module,
-    )
+    kernel.install(monkeypatch)
     made = Scene(kernel, tmp_path, request.param)
     yield made
     kernel.close()

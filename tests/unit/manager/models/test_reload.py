@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from ovms_mp.manager.models import reload as reload_module
 from ovms_mp.manager.models.reload import ConfigFile, ReloadRequests
 from ovms_mp.wire.messages import ConfigReloaded
 from ovms_mp.wire.records import ErrorRecord
@@ -23,10 +22,8 @@ def text(*names: str) -> str:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(reload_module, "time", made)
-    return made
+def clock() -> Clock:
+    return Clock()
 
 
 class Scene:
@@ -35,7 +32,7 @@ class Scene:
     def __init__(self, path: Path, clock: Clock, content: str = text("a")) -> None:
         self.path, self.clock = path, clock
         path.write_text(content)
-        self.file = ConfigFile(path, is_strict=False)
+        self.file = ConfigFile(path, clock, is_strict=False)
 
     def read(self, *, is_asked: bool = False) -> list[str] | None:
         """Names of the models, None when there is nothing to do; without what comes later."""
@@ -186,7 +183,7 @@ def test_a_replaced_link_is_a_changed_file(tmp_path: Path, clock: Clock) -> None
     scene = Scene(tmp_path / "first.json", clock)
     link = tmp_path / "config.json"
     link.symlink_to(scene.path)
-    scene.file = ConfigFile(link, is_strict=False)
+    scene.file = ConfigFile(link, scene.clock, is_strict=False)
     assert scene.read() is None
     (tmp_path / "second.json").write_text(text("b"))
     link.unlink()
@@ -201,7 +198,7 @@ def test_odd_keys_are_told_or_refused(tmp_path: Path, clock: Clock, caplog: pyte
     scene.path.write_text(odd)
     assert scene.read() == ["a"]
     assert "nreq" in caplog.text
-    scene.file = ConfigFile(scene.path, is_strict=True)
+    scene.file = ConfigFile(scene.path, scene.clock, is_strict=True)
     scene.path.write_text(odd + " ")
     assert scene.read_out() is None
 

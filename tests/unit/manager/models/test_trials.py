@@ -16,7 +16,6 @@ import pytest
 
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import EngineConfig, LimitsConfig
-from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children.child import Child, ChildState, Kind
 from ovms_mp.manager.models.deployment import Deployment, settings_of
 from ovms_mp.manager.models.trial_memory import TrialMemory
@@ -54,7 +53,7 @@ class Scene:
     pid: int = NO_PID
 
     def __post_init__(self) -> None:
-        self.timers = Timers()
+        self.timers = Timers(self.clock)
         self.trials = Trials(
             self.launch,
             lambda *outcome: self.reports.append(outcome),
@@ -70,7 +69,7 @@ class Scene:
             return None
         assert deployment.cache_directory == self.cache_dir or Path(deployment.cache_directory).is_dir()
         pid = self.pid + len(self.probes)
-        child = Child(child_id, child_id, Kind.PROBE, pid, len(self.probes), None, 0.0, 0.0)
+        child = Child(child_id, child_id, Kind.PROBE, pid, len(self.probes), None, self.clock)
         self.probes[child_id] = child
         self.handles[child_id] = deployment.handle
         return child
@@ -108,10 +107,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(timers_module, "time", made)
-    return made
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
@@ -226,7 +223,7 @@ def test_words_of_strangers_are_nothing(scene: Scene) -> None:
     deployment = scene.submit()
     scene.say(deployment)
     scene.say(deployment, ErrorRecord("ModelLoadFailed", "again"))
-    stranger = Child("probe.9", "probe.9", Kind.PROBE, NO_PID, 9, None, 0.0, 0.0)
+    stranger = Child("probe.9", "probe.9", Kind.PROBE, NO_PID, 9, None, scene.clock)
     scene.trials.done(stranger, ProbeDone(5, None, ""))
     scene.trials.exited(stranger, "exited")
     scene.pass_time(5)

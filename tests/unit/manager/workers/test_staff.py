@@ -13,9 +13,6 @@ import pytest
 
 from ovms_mp.child.specs import CpuShare, WorkerSpec, spec_from_argument
 from ovms_mp.config.server import EngineConfig, ServerConfig, SupervisionConfig
-from ovms_mp.manager import timers as timers_module
-from ovms_mp.manager.children import child as children_module
-from ovms_mp.manager.children import supervisor as supervisor_module
 from ovms_mp.manager.children.child import Child, ChildState
 from ovms_mp.manager.children.specs import SpecMaker
 from ovms_mp.manager.children.supervisor import Supervisor
@@ -59,10 +56,10 @@ class Scene:
             supervision=SupervisionConfig(stuck_timeout_s=STUCK_S),
             engine=EngineConfig(cpu_workers=cpu_workers, worker_memory_limit_mb=limit_mb),
         )
-        self.timers, self.poller, self.control = Timers(), Poller(), Control()
-        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, self)
+        self.timers, self.poller, self.control = Timers(kernel), Poller(), Control()
+        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, kernel, self)
         self.workers = Workers(lambda _child, _message: None, self.timers, 600.0)
-        self.staff = Staff(config, MACHINE, self.supervisor, self.workers, self.timers)
+        self.staff = Staff(config, MACHINE, self.supervisor, self.workers, self.timers, kernel)
         specs = SpecMaker(config, "run", "ipc://@control", (), 8 << 30)
         self.staff.connect(specs, self.control, (5,))  # type: ignore[arg-type]  # only sends
         self.complete: set[str] = set()
@@ -150,7 +147,7 @@ class Scene:
 @pytest.fixture
 def make_scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Scene]]:
     kernel = Kernel()
-    kernel.install(monkeypatch, supervisor_module, timers_module, staff_module, children_module)
+    kernel.install(monkeypatch)
     scenes: list[Scene] = []
 
     def make(**settings: int) -> Scene:

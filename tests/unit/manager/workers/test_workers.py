@@ -12,7 +12,6 @@ import pytest
 from ovms_mp.child.specs import CpuShare
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import LimitsConfig, ServerConfig
-from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children.child import Child, ChildState, Kind
 from ovms_mp.manager.children.specs import SpecMaker
 from ovms_mp.manager.models.deployment import Deployment, settings_of
@@ -45,7 +44,7 @@ class Scene:
     pid: int = 100
 
     def __post_init__(self) -> None:
-        self.timers = Timers()
+        self.timers = Timers(self.clock)
         self.specs = SpecMaker(ServerConfig(models=()), "run", "ipc://@control", (), 8 << 30)
         self.workers = Workers(self.send, self.timers, LIMIT_S)
         self.workers.watch = self
@@ -67,7 +66,7 @@ class Scene:
         child_id = f"{seat.name}.{generation}"
         self.workers.seated(seat, self.specs.worker(child_id, seat.device, seat.share))
         self.pid += 1
-        child = Child(seat.name, child_id, Kind.WORKER, self.pid, self.pid, None, 0.0, 0.0)
+        child = Child(seat.name, child_id, Kind.WORKER, self.pid, self.pid, None, self.clock)
         child.to(ChildState.BOOTING)
         return child
 
@@ -89,7 +88,6 @@ class Scene:
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     made = Scene(Clock())
-    monkeypatch.setattr(timers_module, "time", made.clock)
     monkeypatch.setattr(
         signal, "pidfd_send_signal", lambda pidfd, number: made.signals.append((pidfd, number))
     )
