@@ -332,8 +332,8 @@ class Manager:
             self._fronts.arena_descriptors(),
         )
 
-    def _trial_ended(self, handle: int, error_name: str, reason: str, detail: str) -> None:
-        self._catalogue.deployments.trial_ended(handle, error_name, reason, detail)
+    def _trial_ended(self, handle: int, error: ErrorRecord | None, detail: str) -> None:
+        self._catalogue.deployments.trial_ended(handle, error, detail)
 
     def _take_messages(self) -> None:
         self._inbox.take(self._control)

@@ -15,7 +15,7 @@ from ovms_mp.defects import contain
 from ovms_mp.errors import Code, DeviceUnavailable, ModelLoadFailed, ModelTooLarge, WorkerLost
 from ovms_mp.log import tell_log_readers
 from ovms_mp.manager.models.client_text import without_paths
-from ovms_mp.manager.models.deployment import Phase, endpoints_of, first_line, settings_of
+from ovms_mp.manager.models.deployment import Phase, endpoints_of, first_line, load_failure, settings_of
 from ovms_mp.manager.models.deployments import Deployments
 from ovms_mp.manager.models.known import KnownModel, KnownVersion
 from ovms_mp.manager.models.planner import Known, plan
@@ -354,21 +354,20 @@ class Catalogue:
         self._note_change()
         self.on_outdated()
 
-    def has_failed(self, deployment: Deployment, error_name: str, reason: str) -> None:
+    def has_failed(self, deployment: Deployment, error: ErrorRecord) -> None:
         """A deployment came to nothing: what served before it goes on, and it is tried again later."""
         entry = self._entry_of(deployment)
         if entry is None:
             return
         base_path = self._models[deployment.model_name].config.base_path
-        shown = without_paths(reason, base_path, deployment.cache_directory)
-        error = ErrorRecord(error_name or ModelLoadFailed.__name__, f"{deployment.title}: {shown}")
+        shown = without_paths(error.message, base_path, deployment.cache_directory)
         if entry.coming is deployment:
             entry.coming = None
         elif entry.serving is deployment:
             entry.serving = None
         else:
             return
-        if error_name in _HOPELESS:
+        if error.name in _HOPELESS:
             delay_s = min(_RETRY_HOPELESS_LONGEST_S, _RETRY_LONGEST_S * 2.0**entry.failures)
         else:
             delay_s = min(_RETRY_LONGEST_S, _RETRY_FIRST_S * 2.0**entry.failures)
@@ -381,12 +380,12 @@ class Catalogue:
         level_form = (logging.ERROR, "event=load_failed %s retry_in_s=%g reason=%s")
         note = f"loading it anew failed, what was loaded before goes on serving: {shown}"
         if entry.serving is None or entry.note == note:
-            tell_log_readers(_log, *level_form, deployment.title, delay_s, reason)
+            tell_log_readers(_log, *level_form, deployment.title, delay_s, error.message)
         else:
-            _log.log(*level_form, deployment.title, delay_s, reason)
+            _log.log(*level_form, deployment.title, delay_s, error.message)
         if entry.serving is not None:
             entry.note = note
-        self.last_failure = error
+        self.last_failure = ErrorRecord(error.name, f"{deployment.title}: {shown}")
         self._note_change()
         self.on_outdated()
 
@@ -410,7 +409,7 @@ class Catalogue:
         if not deployment.loaded and entry.note == _CHANGED_ON_DISK:
             # What comes back would be the new files, untried; so they are tried like any others.
             self.deployments.give_up(
-                deployment, "", "its worker died after its files had been changed on disk"
+                deployment, load_failure("its worker died after its files had been changed on disk")
             )
             entry.retry_at = 0.0
             return
@@ -428,7 +427,7 @@ class Catalogue:
             if deployment.settings.device != device or deployment.loaded:
                 continue
             if deployment.phase is not Phase.RETIRING:
-                self.deployments.give_up(deployment, DeviceUnavailable.__name__, reason)
+                self.deployments.give_up(deployment, ErrorRecord(DeviceUnavailable.__name__, reason))
 
     def records(self) -> tuple[ModelRecord, ...]:
         """The routing table's models."""

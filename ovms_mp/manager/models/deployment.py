@@ -7,8 +7,9 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ovms_mp.errors import ModelLoadFailed
 from ovms_mp.wire.messages import LoadModel
-from ovms_mp.wire.records import ModelSettings, TensorSpecRecord
+from ovms_mp.wire.records import ErrorRecord, ModelSettings, TensorSpecRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +40,7 @@ class Deployment:
         cache_directory: Where the trial left what it compiled.
         is_cache_kept: That is the user's, and not emptied after the first load.
         is_untried: No process has loaded it yet; the first worker to load it is its trial.
-        late_reason: Why it has failed should its worker die now, as that took too long to load it.
+        late_failure: Why it has failed should its worker die now, as that took too long to load it.
         is_isolated: It is loaded at a worker of its own only.
         isolation: Why, for people.
         paused_until: That worker is not started before this moment; 0.0 for no pause.
@@ -59,7 +60,7 @@ class Deployment:
     cache_directory: str = ""
     is_cache_kept: bool = False
     is_untried: bool = False
-    late_reason: str = ""
+    late_failure: ErrorRecord | None = None
     inputs: tuple[TensorSpecRecord, ...] = ()
     outputs: tuple[TensorSpecRecord, ...] = ()
     nireq: int = 0
@@ -104,6 +105,11 @@ def settings_of(config: ModelConfig, limits: LimitsConfig) -> ModelSettings:
         max_queue_bytes=limits.max_queue_mb << 20,
         refuses_lossy=limits.lossy_integers == "refuse",
     )
+
+
+def load_failure(reason: str) -> ErrorRecord:
+    """Why a deployment came to nothing, where no process has given an error of a more specific class."""
+    return ErrorRecord(ModelLoadFailed.__name__, reason)
 
 
 def first_line(detail: str) -> str:

@@ -26,16 +26,17 @@ from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.defects import contain
 from ovms_mp.errors import WorkerLost
-from ovms_mp.manager.models.deployment import Deployment, Phase, first_line
+from ovms_mp.manager.models.deployment import Deployment, Phase, first_line, load_failure
 from ovms_mp.model.status import State
 from ovms_mp.wire.messages import LoadModel, UnloadModel
+from ovms_mp.wire.records import ErrorRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ovms_mp.storage.local import VersionFiles
     from ovms_mp.wire.messages import ModelStateChanged
-    from ovms_mp.wire.records import ErrorRecord, ModelSettings
+    from ovms_mp.wire.records import ModelSettings
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Observer(Protocol):
     def now_serving(self, deployment: Deployment) -> None:
         """It can be routed to, for the first time."""
 
-    def has_failed(self, deployment: Deployment, error_name: str, reason: str) -> None:
+    def has_failed(self, deployment: Deployment, error: ErrorRecord) -> None:
         """It will not serve, or not any more; it is gone from the books."""
 
     def has_gone(self, deployment: Deployment) -> None:
@@ -154,15 +155,15 @@ class Deployments:
         """The worker that loads it is being killed for that."""
         deployment = self._by_handle.get(handle)
         if deployment is not None:
-            deployment.late_reason = reason
+            deployment.late_failure = load_failure(reason)
 
-    def trial_ended(self, handle: int, error_name: str, reason: str, detail: str) -> None:
-        """The trial's outcome; no error name and no reason means that it went well."""
+    def trial_ended(self, handle: int, error: ErrorRecord | None, detail: str) -> None:
+        """The trial's outcome; no error means that it went well."""
         deployment = self._by_handle.get(handle)
         if deployment is None or deployment.phase is not Phase.TRYING:
             return
-        if error_name or reason:
-            self._fail(deployment, error_name, reason)
+        if error is not None:
+            self._fail(deployment, error)
             return
         deployment.phase = Phase.LOADING
         _log.info("event=tried %s handle=%d %s", deployment.title, handle, detail)
@@ -175,9 +176,9 @@ class Deployments:
         deployment.phase = Phase.RETIRING
         deployment.unload_epoch = unload_epoch
 
-    def give_up(self, deployment: Deployment, error_name: str, reason: str) -> None:
+    def give_up(self, deployment: Deployment, error: ErrorRecord) -> None:
         """It cannot become anything."""
-        self._fail(deployment, error_name, reason)
+        self._fail(deployment, error)
 
     def fronts_applied(self, epoch: int) -> None:
         """Every front routes by a snapshot of at least this epoch."""
@@ -270,7 +271,10 @@ class Deployments:
             is_served = deployment.phase is Phase.SERVING and bool(deployment.loaded)
             if deployment.deaths_in_load >= limit and not is_served:
                 text = f"the inference worker died while loading it: {reason}"
-                self._fail(deployment, "" if deployment.has_served else WorkerLost.__name__, text)
+                is_hopeless = not deployment.has_served
+                self._fail(
+                    deployment, ErrorRecord(WorkerLost.__name__, text) if is_hopeless else load_failure(text)
+                )
                 return
             self._serve_if_loaded(deployment)
             if deployment.is_untried and deployment.phase is Phase.LOADING:  # That worker was asked to end.
@@ -281,8 +285,8 @@ class Deployments:
     def _died_untried(self, deployment: Deployment, reason: str) -> None:
         """Its first worker died while it loaded it, which harmed nobody; the trial is to say why."""
         self._cautious.add(deployment.settings.device)
-        if deployment.late_reason:
-            self._fail(deployment, "", deployment.late_reason)
+        if deployment.late_failure is not None:
+            self._fail(deployment, deployment.late_failure)
             return
         _log.warning("event=died_untried %s handle=%d %s", deployment.title, deployment.handle, reason)
         self._try(deployment)
@@ -371,22 +375,22 @@ class Deployments:
 
     def _load_failed_at(self, deployment: Deployment, worker: str, error: ErrorRecord | None) -> None:
         deployment.pending.pop(worker, None)
-        reason = error.message if error else "no reason given"
+        error = error or load_failure("no reason given")
         if deployment.phase is Phase.RETIRING:
             self._end_if_empty(deployment)
         elif deployment.phase is Phase.SERVING and (deployment.loaded or deployment.pending):
-            _log.error("event=load_failed_at %s worker=%s reason=%s", deployment.title, worker, reason)
+            _log.error("event=load_failed_at %s worker=%s reason=%s", deployment.title, worker, error.message)
         else:
-            self._fail(deployment, error.name if error else "", reason)
+            self._fail(deployment, error)
 
-    def _fail(self, deployment: Deployment, error_name: str, reason: str) -> None:
+    def _fail(self, deployment: Deployment, error: ErrorRecord) -> None:
         """Take it off the books; workers that have it already drop it. No front routes to it."""
         del self._by_handle[deployment.handle]
         self._trials.withdraw(deployment)
         self._trials.forget_cache(deployment)
         for worker in deployment.loaded:
             self._workers.send(worker, UnloadModel(deployment.handle))
-        self._observer.has_failed(deployment, error_name, reason)
+        self._observer.has_failed(deployment, error)
 
     def _end_if_empty(self, deployment: Deployment) -> None:
         if deployment.phase is Phase.RETIRING and not (

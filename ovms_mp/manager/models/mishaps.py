@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, OvmsError
+from ovms_mp.manager.models.deployment import load_failure
 from ovms_mp.wire.messages import (
     ConfigReloaded,
     Drained,
@@ -49,7 +50,7 @@ def make_up_for(
         case ModelStateChanged(handle=handle) | ProbeDone(handle=handle):
             deployment = deployments.find(handle)
             if deployment is not None:
-                deployments.give_up(deployment, "", _NOT_LOADED)
+                deployments.give_up(deployment, load_failure(_NOT_LOADED))
         case ReloadConfig(request_id=request_id):
             error = ErrorRecord.of(OvmsError(INTERNAL_ERROR_TEXT))
             send(child, ConfigReloaded(request_id, is_changed=False, error=error))

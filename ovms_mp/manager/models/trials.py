@@ -20,6 +20,8 @@ from ovms_mp.errors import ModelTooLarge
 from ovms_mp.manager.children.child import ChildState
 from ovms_mp.manager.children.owned_directory import OwnedDirectory, sweep
 from ovms_mp.manager.children.priority import give_some_time, give_spare_time
+from ovms_mp.manager.models.deployment import load_failure
+from ovms_mp.wire.records import ErrorRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from ovms_mp.manager.models.trial_memory import TrialMemory
     from ovms_mp.manager.timers import Timers
     from ovms_mp.wire.messages import ProbeDone
-    from ovms_mp.wire.records import ErrorRecord
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Trials:
     def __init__(
         self,
         launch: ProbeLauncher,
-        report: Callable[[int, str, str, str], None],
+        report: Callable[[int, ErrorRecord | None, str], None],
         timers: Timers,
         *,
         time_limit_s: float,
@@ -87,7 +88,7 @@ class Trials:
 
         Args:
             launch: Spawns a probe.
-            report: Takes (handle, error name, reason, detail); no name and no reason means success.
+            report: Takes (handle, error, detail); no error means success.
             timers: The manager's.
             time_limit_s: A probe that takes longer is killed.
             most_at_once: Further trials wait.
@@ -104,7 +105,7 @@ class Trials:
         self._has_told = False
         self._waiting: deque[Deployment] = deque()
         self._running: dict[str, tuple[Child, Deployment]] = {}
-        self._outcomes: dict[str, tuple[str, str, str]] = {}
+        self._outcomes: dict[str, tuple[ErrorRecord | None, str]] = {}
         """What probes have said that have not ended yet: a large version is not loaded beside its trial."""
         self._slow: set[str] = set()
         self._memory = memory
@@ -160,8 +161,8 @@ class Trials:
                 child = None
             if child is None:
                 # Not from within submit: who called that does not know the deployment yet.
-                reason = "the process for its trial could not be spawned"
-                self._timers.call_after(0.0, partial(self._report, deployment.handle, "", reason, ""))
+                failure = load_failure("the process for its trial could not be spawned")
+                self._timers.call_after(0.0, partial(self._report, deployment.handle, failure, ""))
                 continue
             _log.info(
                 "event=trying %s handle=%d probe=%s", deployment.title, deployment.handle, child.child_id
@@ -188,8 +189,7 @@ class Trials:
 
     def _say(self, child: Child, error: ErrorRecord | None, detail: str) -> None:
         if child.child_id in self._running:
-            name, reason = (error.name, error.message) if error else ("", "")
-            self._outcomes.setdefault(child.child_id, (name, reason, detail))
+            self._outcomes.setdefault(child.child_id, (error, detail))
 
     def exited(self, child: Child, reason: str) -> None:
         """A probe ended, and its memory is free; what it said is the outcome, or that it said nothing."""
@@ -199,7 +199,9 @@ class Trials:
         if running is not None:
             if outcome is None:
                 text = child.killed_for or f"its trial process ended without a word: {reason}"
-                outcome = (ModelTooLarge.__name__ if child.child_id in self._too_large else "", text, "")
+                is_too_large = child.child_id in self._too_large
+                error = ErrorRecord(ModelTooLarge.__name__, text) if is_too_large else load_failure(text)
+                outcome = (error, "")
             self._report(running[1].handle, *outcome)
         self._too_large.discard(child.child_id)
         self.run_waiting()

@@ -160,9 +160,9 @@ class Told:
     def now_serving(self, deployment: Deployment) -> None:
         self.events.append(("serving", deployment.handle))
 
-    def has_failed(self, deployment: Deployment, error_name: str, reason: str) -> None:
+    def has_failed(self, deployment: Deployment, error: ErrorRecord) -> None:
         self.events.append(("failed", deployment.handle))
-        self.reasons.append((error_name, reason))
+        self.reasons.append((error.name, error.message))
 
     def has_gone(self, deployment: Deployment) -> None:
         self.events.append(("gone", deployment.handle))

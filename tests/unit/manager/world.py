@@ -18,7 +18,7 @@ from ovms_mp.manager.models.repository import Repository
 from ovms_mp.model.status import State
 from ovms_mp.model.versions import Latest, VersionPolicy
 from ovms_mp.wire.messages import LoadModel
-from ovms_mp.wire.records import ModelRecord, VersionRecord
+from ovms_mp.wire.records import ErrorRecord, ModelRecord, VersionRecord
 
 from .fakes import Clock, FakeTrials, FakeWorkers, loaded, unloaded
 
@@ -119,7 +119,7 @@ class World:
     def end_trial(self, reason: str = "", name: str = "") -> Deployment:
         """The trial that waits longest ends."""
         deployment = self.trials.waiting.popleft()
-        self.books.trial_ended(deployment.handle, name, reason, "")
+        self.books.trial_ended(deployment.handle, ErrorRecord(name, reason) if reason else None, "")
         return deployment
 
     def load(self) -> LoadModel:

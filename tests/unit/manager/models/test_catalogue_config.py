@@ -11,6 +11,7 @@ import pytest
 from ovms_mp.config.model import RefusedModel
 from ovms_mp.model.status import State
 from ovms_mp.model.versions import All, Specific
+from ovms_mp.wire.records import ErrorRecord
 
 from ..fakes import Clock, load_failed
 from ..world import World, model, put, remove, steady_clock
@@ -508,6 +509,6 @@ def test_a_reason_has_paths_from_the_base_path_on_and_the_log_has_all(
     world.turn()
     (deployment,) = world.trials.waiting
     reason = f"cannot read {deployment.files.model_file}: see {base.parent}/x/lib.so"
-    world.books.trial_ended(deployment.handle, "ModelLoadFailed", reason, "")
+    world.books.trial_ended(deployment.handle, ErrorRecord("ModelLoadFailed", reason), "")
     assert world.versions()[2].error_message == "cannot read 2/model.onnx: see lib.so"
     assert reason in caplog.text

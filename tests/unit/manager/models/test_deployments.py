@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import LimitsConfig
-from ovms_mp.manager.models.deployment import Deployment, Phase, endpoints_of, settings_of
+from ovms_mp.manager.models.deployment import Deployment, Phase, endpoints_of, load_failure, settings_of
 from ovms_mp.manager.models.deployments import Deployments
 from ovms_mp.model.input_settings import BatchSize, InputSettings
 from ovms_mp.model.status import State
@@ -39,7 +39,7 @@ class Scene:
 
     def tried(self, version: int = 1) -> Deployment:
         deployment = self.begin(version)
-        self.books.trial_ended(deployment.handle, "", "", "")
+        self.books.trial_ended(deployment.handle, None, "")
         return deployment
 
     def served(self, version: int = 1) -> Deployment:
@@ -85,7 +85,7 @@ def test_it_is_tried_before_any_worker_hears_of_it(scene: Scene) -> None:
 
 def test_handles_are_never_used_twice(scene: Scene) -> None:
     first = scene.begin()
-    scene.books.give_up(first, "", "no")
+    scene.books.give_up(first, load_failure("no"))
     second = scene.begin()
 
     assert first.handle > 0
@@ -94,7 +94,7 @@ def test_handles_are_never_used_twice(scene: Scene) -> None:
 
 def test_a_trial_that_fails_is_the_end_and_no_worker_hears_of_it(scene: Scene) -> None:
     deployment = scene.begin()
-    scene.books.trial_ended(deployment.handle, "DeviceUnavailable", "no NPU here", "")
+    scene.books.trial_ended(deployment.handle, ErrorRecord("DeviceUnavailable", "no NPU here"), "")
 
     assert scene.told.take() == [("failed", deployment.handle)]
     assert scene.told.reasons == [("DeviceUnavailable", "no NPU here")]
@@ -103,18 +103,17 @@ def test_a_trial_that_fails_is_the_end_and_no_worker_hears_of_it(scene: Scene) -
     assert deployment.handle in scene.trials.forgotten
 
 
-@pytest.mark.parametrize(("name", "reason"), [("ModelLoadFailed", ""), ("", "it died")])
-def test_a_name_or_a_reason_alone_is_a_failure_too(scene: Scene, name: str, reason: str) -> None:
+def test_an_error_without_a_text_is_a_failure_too(scene: Scene) -> None:
     deployment = scene.begin()
-    scene.books.trial_ended(deployment.handle, name, reason, "")
+    scene.books.trial_ended(deployment.handle, load_failure(""), "")
 
-    assert scene.told.reasons == [(name, reason)]
+    assert scene.told.reasons == [("ModelLoadFailed", "")]
 
 
 def test_a_good_trial_leads_to_loads_at_all_ready_workers_of_the_device(two: Scene) -> None:
     two.workers.devices["gpu"] = "GPU"
     deployment = two.begin()
-    two.books.trial_ended(deployment.handle, "", "", "compiled")
+    two.books.trial_ended(deployment.handle, None, "compiled")
     load = two.workers.sent[0][1]
 
     assert isinstance(load, LoadModel)
@@ -131,8 +130,8 @@ def test_a_good_trial_leads_to_loads_at_all_ready_workers_of_the_device(two: Sce
 def test_the_outcome_of_a_trial_counts_once(scene: Scene) -> None:
     deployment = scene.tried()
     scene.workers.take()
-    scene.books.trial_ended(deployment.handle, "", "", "")
-    scene.books.trial_ended(deployment.handle, "", "it died in the end", "")
+    scene.books.trial_ended(deployment.handle, None, "")
+    scene.books.trial_ended(deployment.handle, load_failure("it died in the end"), "")
 
     assert scene.workers.take() == []
     assert scene.told.take() == []
@@ -140,7 +139,7 @@ def test_the_outcome_of_a_trial_counts_once(scene: Scene) -> None:
 
 
 def test_the_outcome_of_a_trial_that_nobody_knows_is_nothing(scene: Scene) -> None:
-    scene.books.trial_ended(77, "", "", "")
+    scene.books.trial_ended(77, None, "")
 
     assert scene.workers.take() == []
     assert scene.told.take() == []
@@ -220,7 +219,7 @@ def test_a_failure_without_a_reason_has_one_all_the_same(scene: Scene) -> None:
     deployment = scene.tried()
     scene.books.state_changed("w0", ModelStateChanged(deployment.handle, State.LOADING, None, (), (), 0, ""))
 
-    assert scene.told.reasons == [("", "no reason given")]
+    assert scene.told.reasons == [("ModelLoadFailed", "no reason given")]
 
 
 def test_a_worker_that_dies_in_the_load_leaves_it_to_the_others(two: Scene) -> None:
@@ -279,7 +278,7 @@ def test_after_a_worker_starts_anew_what_it_loads_first_is_suspected(scene: Scen
     innocent = scene.begin(1)
     guilty = scene.served(2)
     scene.lose("w0")
-    scene.books.trial_ended(innocent.handle, "", "", "")
+    scene.books.trial_ended(innocent.handle, None, "")
     for worker in ("w1", "w2"):
         scene.arrive(worker)
         assert [handle for _, _, handle in scene.workers.take()] == [guilty.handle, innocent.handle]
@@ -324,7 +323,7 @@ def test_a_new_worker_gets_what_serves_before_what_is_coming(scene: Scene) -> No
     going = scene.tried(4)
     scene.books.retire(going, 9)
     other = scene.books.begin("m", 5, ON_GPU, files())
-    scene.books.trial_ended(other.handle, "", "", "")
+    scene.books.trial_ended(other.handle, None, "")
     scene.workers.take()
     scene.arrive("w1")
 
@@ -415,7 +414,7 @@ def test_completeness_is_about_what_serves_on_that_device(two: Scene) -> None:
     deployment = two.served()
     two.tried(2)
     other = two.books.begin("m", 3, ON_GPU, files())
-    two.books.trial_ended(other.handle, "", "", "")
+    two.books.trial_ended(other.handle, None, "")
     assert two.books.is_complete_on("w0", "CPU")
     assert not two.books.is_complete_on("w9", "CPU")
     assert two.books.is_complete_on("w9", "GPU")
@@ -450,7 +449,7 @@ def test_a_trial_that_nobody_wants_is_withdrawn_and_gone_with_the_fronts_word(sc
     deployment = scene.begin()
     scene.books.retire(deployment, 3)
     assert scene.trials.withdrawn == [deployment.handle]
-    scene.books.trial_ended(deployment.handle, "", "killed", "")
+    scene.books.trial_ended(deployment.handle, load_failure("killed"), "")
     assert scene.told.take() == []
     scene.books.fronts_applied(3)
 
@@ -535,7 +534,7 @@ def test_an_answer_to_an_unload_that_nobody_remembers_is_nothing(scene: Scene) -
 
 def test_giving_up_a_trial_withdraws_it(scene: Scene) -> None:
     deployment = scene.begin()
-    scene.books.give_up(deployment, "DeviceUnavailable", "no worker")
+    scene.books.give_up(deployment, ErrorRecord("DeviceUnavailable", "no worker"))
 
     assert scene.trials.withdrawn == [deployment.handle]
     assert scene.told.reasons == [("DeviceUnavailable", "no worker")]
@@ -546,7 +545,7 @@ def test_giving_up_a_load_drops_it_where_it_is_and_where_it_is_coming(two: Scene
     deployment = two.tried()
     two.books.state_changed("w0", loaded(deployment.handle))
     two.workers.take()
-    two.books.give_up(deployment, "", "no")
+    two.books.give_up(deployment, load_failure("no"))
     assert two.workers.take() == [("w0", "unload", deployment.handle)]
     two.books.state_changed("w1", loaded(deployment.handle))
 
@@ -614,7 +613,9 @@ class Story(Scene):
                 self.begin(number + 1)
             case "tried" | "untried" if self.trials.waiting:
                 deployment = self.trials.waiting.popleft()
-                self.books.trial_ended(deployment.handle, "", "" if event == "tried" else "no", "")
+                self.books.trial_ended(
+                    deployment.handle, None if event == "tried" else load_failure("no"), ""
+                )
             case "load" | "fail" | "unload" if self.unanswered:
                 self.answer(self.unanswered.pop(number % len(self.unanswered)), is_good=event != "fail")
             case "retire" if everything:

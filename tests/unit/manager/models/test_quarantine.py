@@ -14,6 +14,7 @@ from ovms_mp.manager.children.child import ChildState
 from ovms_mp.manager.children.specs import SpecMaker
 from ovms_mp.manager.children.supervisor import Supervisor
 from ovms_mp.manager.models.catalogue import Catalogue
+from ovms_mp.manager.models.deployment import load_failure
 from ovms_mp.manager.models.quarantine import Quarantine
 from ovms_mp.manager.models.repository import Repository
 from ovms_mp.manager.timers import Timers
@@ -67,7 +68,7 @@ class Scene:
             self.make_ready(seat)
         self.catalogue.rescan(self.repository, 0)
         for _ in range(2):
-            self.books.trial_ended(self.trials.waiting.popleft().handle, "", "", "")
+            self.books.trial_ended(self.trials.waiting.popleft().handle, None, "")
         self.settle()
 
     def send(self, identity: bytes, payload: bytes) -> None:
@@ -346,5 +347,5 @@ def test_convictions_are_bounded_and_end_with_their_version(scene: Scene) -> Non
     assert scene.quarantine.convictions() == tuple(conviction(handle, number) for number in range(36, 100))
     deployment = scene.books.find(handle)
     assert deployment is not None
-    scene.books.give_up(deployment, "", "gone")
+    scene.books.give_up(deployment, load_failure("gone"))
     assert scene.quarantine.convictions() == ()

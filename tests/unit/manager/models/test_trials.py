@@ -17,7 +17,7 @@ import pytest
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import EngineConfig, LimitsConfig
 from ovms_mp.manager.children.child import Child, ChildState, Kind
-from ovms_mp.manager.models.deployment import Deployment, settings_of
+from ovms_mp.manager.models.deployment import Deployment, load_failure, settings_of
 from ovms_mp.manager.models.trial_memory import TrialMemory
 from ovms_mp.manager.models.trials import Trials, cache_directory_of
 from ovms_mp.manager.timers import Timers
@@ -46,7 +46,7 @@ class Scene:
     probes: dict[str, Child] = field(default_factory=dict)
     handles: dict[str, int] = field(default_factory=dict)
     signals: list[tuple[str, int]] = field(default_factory=list)
-    reports: list[tuple[int, str, str, str]] = field(default_factory=list)
+    reports: list[tuple[int, ErrorRecord | None, str]] = field(default_factory=list)
     is_refused: bool = False
     used_mb: dict[int, int] = field(default_factory=dict)
     next_handle: int = 1
@@ -136,7 +136,7 @@ def test_a_good_trial(scene: Scene) -> None:
     # A large version is not loaded beside the memory of its trial.
     assert scene.reports == []
     scene.end(deployment)
-    assert scene.reports == [(deployment.handle, "", "", "2 streams")]
+    assert scene.reports == [(deployment.handle, None, "2 streams")]
 
 
 def test_a_trial_has_spare_time_first_and_more_when_that_is_not_enough(scene: Scene) -> None:
@@ -157,7 +157,7 @@ def test_a_bad_trial(scene: Scene) -> None:
     scene.say(deployment, ErrorRecord("ModelLoadFailed", "no such operation"), "")
     scene.end(deployment)
 
-    assert scene.reports == [(deployment.handle, "ModelLoadFailed", "no such operation", "")]
+    assert scene.reports == [(deployment.handle, ErrorRecord("ModelLoadFailed", "no such operation"), "")]
 
 
 def test_a_death_without_a_word(scene: Scene) -> None:
@@ -168,8 +168,7 @@ def test_a_death_without_a_word(scene: Scene) -> None:
     assert scene.reports == [
         (
             deployment.handle,
-            "",
-            "its trial process ended without a word: killed by signal 11 (SIGSEGV)",
+            load_failure("its trial process ended without a word: killed by signal 11 (SIGSEGV)"),
             "",
         )
     ]
@@ -186,7 +185,7 @@ def test_one_that_hangs_is_killed_and_the_limit_is_its_reason(scene: Scene) -> N
     scene.pass_time(5)
 
     assert scene.reports == [
-        (deployment.handle, "", "its trial was not over within 600 s (--load_timeout_s)", "")
+        (deployment.handle, load_failure("its trial was not over within 600 s (--load_timeout_s)"), "")
     ]
 
 
@@ -197,7 +196,7 @@ def test_its_word_at_the_last_moment_counts(scene: Scene) -> None:
     scene.end(deployment, "killed by signal 9 (SIGKILL)")
     scene.pass_time(5)
 
-    assert scene.reports == [(deployment.handle, "", "", "ok")]
+    assert scene.reports == [(deployment.handle, None, "ok")]
 
 
 def test_one_that_says_its_word_and_then_does_not_end_is_killed(scene: Scene) -> None:
@@ -230,7 +229,7 @@ def test_words_of_strangers_are_nothing(scene: Scene) -> None:
     assert scene.reports == []
     scene.end(deployment)
 
-    assert scene.reports == [(deployment.handle, "", "", "ok")]
+    assert scene.reports == [(deployment.handle, None, "ok")]
 
 
 def test_a_system_that_spawns_nothing_is_a_failure_with_a_reason(scene: Scene) -> None:
@@ -238,7 +237,9 @@ def test_a_system_that_spawns_nothing_is_a_failure_with_a_reason(scene: Scene) -
     deployment = scene.submit()
     scene.pass_time(0)
 
-    assert scene.reports == [(deployment.handle, "", "the process for its trial could not be spawned", "")]
+    assert scene.reports == [
+        (deployment.handle, load_failure("the process for its trial could not be spawned"), "")
+    ]
     scene.is_refused = False
     other = scene.submit()
     assert scene.handles == {"probe.2": other.handle}
@@ -274,8 +275,10 @@ def test_one_that_takes_too_much_memory_is_ended_with_the_limit(scene: Scene) ->
     assert scene.reports == [
         (
             first.handle,
-            "ModelTooLarge",
-            "its trial takes 1001 MiB of memory; --trial_memory_limit_mb 1000 is the most",
+            ErrorRecord(
+                "ModelTooLarge",
+                "its trial takes 1001 MiB of memory; --trial_memory_limit_mb 1000 is the most",
+            ),
             "",
         )
     ]
