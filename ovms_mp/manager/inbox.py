@@ -13,11 +13,10 @@ from ovms_mp.wire.messages import Heartbeat, Hello
 
 if TYPE_CHECKING:
     from ovms_mp.manager.children.child import Child
+    from ovms_mp.manager.children.control import ControlChannel
     from ovms_mp.manager.children.supervisor import Supervisor
     from ovms_mp.manager.models.deployments import Deployments
     from ovms_mp.manager.timers import Timers
-    from ovms_mp.wire.channels import Router
-    from ovms_mp.wire.messages import ToChild
 
 _GREET_AGAIN_S = 1.0
 
@@ -34,26 +33,29 @@ class Listener(Protocol):
     def take_message(self, child: Child, message: object) -> None:
         """Everything else."""
 
-    def send(self, child: Child, message: ToChild) -> None:
-        """Answer."""
-
 
 class Inbox:
     """Decodes, finds the sender, and keeps what goes wrong with one message from the others."""
 
     def __init__(
-        self, supervisor: Supervisor, deployments: Deployments, timers: Timers, listener: Listener
+        self,
+        control: ControlChannel,
+        supervisor: Supervisor,
+        deployments: Deployments,
+        timers: Timers,
+        listener: Listener,
     ) -> None:
+        self._control = control
         self._supervisor = supervisor
         self._deployments = deployments
         self._timers = timers
         self._listener = listener
 
-    def take(self, control: Router) -> None:
+    def take(self) -> None:
         """Hand over all that has come."""
-        while (received := control.receive()) is not None:
-            name = received[0].decode(errors="replace")
-            contain("manager.message", name, self._take_payload, name, received[1])
+        while (received := self._control.receive()) is not None:
+            name, payload = received
+            contain("manager.message", name, self._take_payload, name, payload)
 
     def _take_payload(self, name: str, payload: bytes) -> None:
         message = decode_to_manager(payload)
@@ -72,6 +74,6 @@ class Inbox:
         if is_followed:
             return
         if child is not None:
-            make_up_for(child, message, self._deployments, listener.send)
+            make_up_for(child, message, self._deployments, self._control)
         elif isinstance(message, Hello):  # Of a REST front, which its arbiter has started.
             self._timers.call_after(_GREET_AGAIN_S, partial(listener.greet, message))

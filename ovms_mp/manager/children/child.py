@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ExitCode
+from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.manager.children.processes import send_signal
 
 if TYPE_CHECKING:
@@ -43,21 +44,6 @@ _NEXT = {
 }
 
 
-class Kind(enum.Enum):
-    """What a child is."""
-
-    WORKER = "worker"
-    PROBE = "probe"
-    GRPC = "grpc"
-    ARBITER = "arbiter"
-    REST = "rest"
-
-    @property
-    def is_front(self) -> bool:
-        """Whether it owns an arena and routes requests."""
-        return self in (Kind.GRPC, Kind.REST)
-
-
 _CRASH_SIGNALS = frozenset(
     {
         signal.SIGSEGV,
@@ -78,7 +64,7 @@ class Child:
     REST fronts are the arbiter's children: the manager watches them and leaves reaping to it.
 
     Attributes:
-        name: The role it fills, e.g. ``grpc-0``; a successor has the same.
+        role: Name of the role that it fills, e.g. ``grpc-0``; a successor has the same.
         child_id: Unique for this process.
         process: A process that the manager started itself; None for a REST front.
         clock: The manager's.
@@ -90,7 +76,7 @@ class Child:
         was_drained: The server asked it to end.
     """
 
-    name: str
+    role: str
     child_id: str
     kind: Kind
     pid: int

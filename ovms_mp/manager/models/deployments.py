@@ -22,18 +22,18 @@ from __future__ import annotations
 
 import itertools
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
 from ovms_mp.errors import WorkerLost
 from ovms_mp.manager.models.deployment import Deployment, Phase, first_line, load_failure
 from ovms_mp.model.status import State
-from ovms_mp.wire.messages import LoadModel, UnloadModel
 from ovms_mp.wire.records import ErrorRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ovms_mp.manager.models.interfaces import DeploymentListener, TrialGate, WorkerGate
     from ovms_mp.storage.local import VersionFiles
     from ovms_mp.wire.messages import ModelStateChanged
     from ovms_mp.wire.records import ModelSettings
@@ -46,55 +46,13 @@ _MAX_DEATHS_IN_RELOAD = 5
 """The same for one that has been served before, whose worker rather died of something else."""
 
 
-class WorkerGate(Protocol):
-    """How deployments reach the workers of a device."""
-
-    def ready(self, device: str, tenant: int = 0) -> tuple[str, ...]:
-        """READY workers that take loads, by child id: those of one deployment, or those that all others share."""
-
-    def send(self, worker: str, message: LoadModel | UnloadModel) -> None:
-        """Send one of them a message."""
-
-
-class TrialGate(Protocol):
-    """How deployments are tried."""
-
-    def submit(self, deployment: Deployment) -> None:
-        """Try it; the outcome comes to :meth:`Deployments.trial_ended`."""
-
-    def skip(self, deployment: Deployment) -> None:
-        """It is not tried for the time being; prepare it for its load."""
-
-    def withdraw(self, deployment: Deployment) -> None:
-        """Nobody wants to know any more; end the trial if it runs. Unknown ones are ignored."""
-
-    def forget_cache(self, deployment: Deployment) -> None:
-        """Its first load is over, so what the trial compiled is not needed any more."""
-
-
-class Observer(Protocol):
-    """Who is told how deployments fare."""
-
-    def now_serving(self, deployment: Deployment) -> None:
-        """It can be routed to, for the first time."""
-
-    def has_failed(self, deployment: Deployment, error: ErrorRecord) -> None:
-        """It will not serve, or not any more; it is gone from the books."""
-
-    def has_gone(self, deployment: Deployment) -> None:
-        """It retired, and no worker has it any more."""
-
-    def workers_changed(self, deployment: Deployment) -> None:
-        """A SERVING one can be routed to at other workers than before, possibly at none."""
-
-
 class Deployments:
     """The books of all deployments. Owned by the manager's loop."""
 
-    def __init__(self, workers: WorkerGate, trials: TrialGate, observer: Observer) -> None:
+    def __init__(self, workers: WorkerGate, trials: TrialGate, listener: DeploymentListener) -> None:
         self._workers = workers
         self._trials = trials
-        self._observer = observer
+        self._listener = listener
         self._by_handle: dict[int, Deployment] = {}
         self._next_handle = 1
         self._orders = itertools.count()
@@ -136,7 +94,7 @@ class Deployments:
 
     def _try(self, deployment: Deployment) -> None:
         deployment.phase, deployment.is_untried = Phase.TRYING, False
-        self._trials.submit(deployment)
+        self._trials.submit(deployment, self.trial_ended)
 
     def waits_for_untried(self, handle: int, worker: str) -> bool:
         """Whether a worker has not begun with a load, as it is still busy with an untried one."""
@@ -184,7 +142,7 @@ class Deployments:
         """Every front routes by a snapshot of at least this epoch."""
         for unload_epoch, worker, handle in self._evictions:
             if unload_epoch <= epoch:
-                self._workers.send(worker, UnloadModel(handle))
+                self._workers.unload(worker, handle)
         self._evictions = [eviction for eviction in self._evictions if eviction[0] > epoch]
         for deployment in self:
             if deployment.phase is Phase.RETIRING and 0 < deployment.unload_epoch <= epoch:
@@ -192,7 +150,7 @@ class Deployments:
 
     def _unload(self, deployment: Deployment) -> None:
         for worker in deployment.loaded:
-            self._workers.send(worker, UnloadModel(deployment.handle))
+            self._workers.unload(worker, deployment.handle)
         deployment.unload_epoch = 0
         self._end_if_empty(deployment)
 
@@ -209,7 +167,7 @@ class Deployments:
         self._evictions += [(unload_epoch, worker, deployment.handle) for worker in deployment.loaded]
         deployment.loaded.clear()
         deployment.pending.clear()  # What comes of these is unloaded.
-        self._observer.workers_changed(deployment)
+        self._listener.workers_changed(deployment)
         return True
 
     def release(self, deployment: Deployment) -> None:
@@ -257,7 +215,7 @@ class Deployments:
         if worker in deployment.loaded:
             deployment.loaded.discard(worker)
             if deployment.phase is Phase.SERVING:
-                self._observer.workers_changed(deployment)
+                self._listener.workers_changed(deployment)
         elif worker in deployment.pending:
             del deployment.pending[worker]
             if deployment.is_untried and deployment.phase is Phase.LOADING and reason:
@@ -307,7 +265,7 @@ class Deployments:
         if deployment is None:
             if message.state == State.AVAILABLE:
                 # It was given up while this worker was still loading it.
-                self._workers.send(worker, UnloadModel(message.handle))
+                self._workers.unload(worker, message.handle)
             return
         match message.state:
             case State.AVAILABLE:
@@ -336,13 +294,13 @@ class Deployments:
             deployment.files.model_file,
         )
         is_urgent = not any(entry.phase is Phase.SERVING and entry.loaded for entry in self)
-        self._workers.send(worker, deployment.load_message(is_urgent=is_urgent))
+        self._workers.load(worker, deployment.load_message(is_urgent=is_urgent), self)
 
     def _loaded_at(self, deployment: Deployment, worker: str, message: ModelStateChanged) -> None:
         is_expected = deployment.pending.pop(worker, None) is not None
         if deployment.is_isolated and not is_expected:
             # It was isolated while this worker, which others share, was loading it.
-            self._workers.send(worker, UnloadModel(deployment.handle))
+            self._workers.unload(worker, deployment.handle)
             return
         deployment.loaded.add(worker)
         deployment.deaths_in_load = 0
@@ -351,9 +309,9 @@ class Deployments:
         _log.info("event=loaded %s worker=%s %s", deployment.title, worker, first_line(message.detail))
         if deployment.phase is Phase.RETIRING:
             if not deployment.unload_epoch:
-                self._workers.send(worker, UnloadModel(deployment.handle))
+                self._workers.unload(worker, deployment.handle)
         elif deployment.phase is Phase.SERVING:
-            self._observer.workers_changed(deployment)
+            self._listener.workers_changed(deployment)
         else:
             self._load_at_the_rest(deployment)
             self._serve_if_loaded(deployment)
@@ -371,7 +329,7 @@ class Deployments:
             self._trials.forget_cache(deployment)
             if not deployment.is_cache_kept:
                 deployment.cache_directory = ""
-            self._observer.now_serving(deployment)
+            self._listener.now_serving(deployment)
 
     def _load_failed_at(self, deployment: Deployment, worker: str, error: ErrorRecord | None) -> None:
         deployment.pending.pop(worker, None)
@@ -389,8 +347,8 @@ class Deployments:
         self._trials.withdraw(deployment)
         self._trials.forget_cache(deployment)
         for worker in deployment.loaded:
-            self._workers.send(worker, UnloadModel(deployment.handle))
-        self._observer.has_failed(deployment, error)
+            self._workers.unload(worker, deployment.handle)
+        self._listener.has_failed(deployment, error)
 
     def _end_if_empty(self, deployment: Deployment) -> None:
         if deployment.phase is Phase.RETIRING and not (
@@ -398,4 +356,4 @@ class Deployments:
         ):
             del self._by_handle[deployment.handle]
             self._trials.forget_cache(deployment)
-            self._observer.has_gone(deployment)
+            self._listener.has_gone(deployment)

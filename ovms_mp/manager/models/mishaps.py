@@ -21,11 +21,9 @@ from ovms_mp.wire.messages import (
 from ovms_mp.wire.records import ErrorRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ovms_mp.manager.children.child import Child
+    from ovms_mp.manager.children.control import ControlChannel
     from ovms_mp.manager.models.deployments import Deployments
-    from ovms_mp.wire.messages import ToChild
 
 _NOT_LOADED = "the manager could not take note of the outcome of its load; the log has the reason"
 
@@ -34,7 +32,7 @@ def make_up_for(
     child: Child,
     message: object,
     deployments: Deployments,
-    send: Callable[[Child, ToChild], None],
+    control: ControlChannel,
 ) -> None:
     """Fail the version or request that a message was about, or have the child replaced, whose successor says it anew.
 
@@ -42,7 +40,7 @@ def make_up_for(
         child: The sender.
         message: What raised when it was followed.
         deployments: All of them.
-        send: Sends a message to a child.
+        control: The way to the children.
     """
     match message:
         case Heartbeat() | SnapshotApplied() | Drained() | RequestConvicted() | LoadProgress():
@@ -53,6 +51,6 @@ def make_up_for(
                 deployments.give_up(deployment, load_failure(_NOT_LOADED))
         case ReloadConfig(request_id=request_id):
             error = ErrorRecord.of(OvmsError(INTERNAL_ERROR_TEXT))
-            send(child, ConfigReloaded(request_id, is_changed=False, error=error))
+            control.send(child, ConfigReloaded(request_id, is_changed=False, error=error))
         case _:
             child.end(f"its {type(message).__name__} could not be followed")

@@ -22,8 +22,8 @@ from ovms_mp.child.specs import ProbeSpec, spec_from_argument
 from ovms_mp.config.file import parse_config_file
 from ovms_mp.config.server import GrpcConfig, LimitsConfig, RepositoryConfig, RestConfig, ServerConfig
 from ovms_mp.errors import ExitCode
-from ovms_mp.manager import manager as manager_module
-from ovms_mp.manager.manager import Manager
+from ovms_mp.manager import assembly
+from ovms_mp.manager.assembly import opened_manager
 from ovms_mp.manager.workers.cpu_plan import Machine
 from ovms_mp.model.status import State
 from ovms_mp.storage.watch import RepositoryWatch
@@ -122,10 +122,10 @@ class Scene:
         self.config_path = root / "config.json"
         self.wakeup_fd = -1
         self.handle = 0
-        patch.setattr(manager_module, "Poller", lambda: self.turns)
-        patch.setattr(manager_module, "Router", self.open_channel)
-        patch.setattr(manager_module, "read_machine", lambda: MACHINE)
-        patch.setattr(manager_module, "ctypes", self)
+        patch.setattr(assembly, "Poller", lambda: self.turns)
+        patch.setattr(assembly, "Router", self.open_channel)
+        patch.setattr(assembly, "read_machine", lambda: MACHINE)
+        patch.setattr(assembly, "ctypes", self)
         patch.setattr(signal, "signal", lambda *_: None)
         patch.setattr(signal, "set_wakeup_fd", self.set_wakeup_fd)
         patch.setattr(os, "waitpid", self.waitpid)
@@ -179,7 +179,7 @@ class Scene:
             repository=RepositoryConfig(poll_wait_s=poll_wait_s, settle_s=0.0),
         )
         self.turns.story = story(self)
-        with Manager(config, "run", self.kernel) as manager:
+        with opened_manager(config, "run", self.kernel) as manager:
             try:
                 return manager.run()
             except StoryOver:

@@ -14,6 +14,7 @@ import pytest
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import LimitsConfig
 from ovms_mp.manager.models.catalogue import Catalogue
+from ovms_mp.manager.models.reconciler import Reconciler
 from ovms_mp.manager.models.repository import Repository
 from ovms_mp.model.status import State
 from ovms_mp.model.versions import Latest, VersionPolicy
@@ -61,10 +62,17 @@ class World:
         self.clock = clock
         self.workers = FakeWorkers()
         self.trials = FakeTrials()
-        self.look_anew(settle_s, is_watching=is_watching)
-        self.catalogue = Catalogue(models, LIMITS, self.workers, self.trials, clock)  # type: ignore[arg-type]  # a gate
+        self.catalogue = Catalogue(
+            models,
+            LIMITS,
+            self.workers,  # type: ignore[arg-type]  # a gate
+            self.trials,
+            clock,
+            on_outdated=self.ask_plan,
+            on_loaded=lambda _version, _detail: None,
+        )
         self.books = self.catalogue.deployments
-        self.catalogue.on_outdated = self.ask_plan
+        self.look_anew(settle_s, is_watching=is_watching)
         self.is_plan_due = True
         self.epoch = 0
         self.applied = 0
@@ -81,6 +89,7 @@ class World:
         """Another repository, which asks files to be left alone for so long."""
         self.repository = Repository(settle_s, self.clock, is_watching=is_watching)
         self.repositories.append(self.repository)
+        self.reconciler = Reconciler(self.catalogue, self.repository, self.clock)
 
     def ask_plan(self) -> None:
         self.is_plan_due = True
@@ -88,14 +97,13 @@ class World:
     def plan(self, *, is_asked: bool = False) -> float | None:
         """Look at everything and carry out what follows."""
         self.is_plan_due = False
-        return self.catalogue.rescan(self.repository, self.epoch, is_asked=is_asked)
+        return self.reconciler.reconcile(is_asked=is_asked)
 
     def publish(self) -> None:
         """What the manager's loop does at the end of each turn, with fronts that have not answered yet."""
         if self.catalogue.is_changed:
-            self.catalogue.is_changed = False
             self.epoch += 1
-            self.catalogue.epoch = self.epoch
+            self.catalogue.note_snapshot(self.epoch)
         self.books.fronts_applied(self.applied)
 
     def apply(self) -> None:

@@ -9,7 +9,8 @@ import signal
 
 import pytest
 
-from ovms_mp.manager.children.child import Child, ChildState, Kind, exit_text
+from ovms_mp.manager.children.child import Child, ChildState, exit_text
+from ovms_mp.manager.children.kinds import Kind
 
 from ..fakes import Clock
 

@@ -167,7 +167,7 @@ def test_what_is_replaced_is_unloaded_only_when_all_fronts_route_to_its_successo
     world.turn()
     message = world.load()
     # Something else was published since the last plan, and the fronts have applied all of it.
-    world.catalogue.is_changed = True
+    world.catalogue.note_news()
     world.publish()
     world.apply()
     world.answer(message.handle)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ovms_mp.config.server import EngineConfig, ServerConfig, SupervisionConfig
-from ovms_mp.manager.children.child import Child, Kind
+from ovms_mp.manager.children.child import Child
+from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.manager.models import load_reports as module
 from ovms_mp.manager.models.load_reports import LoadReports
 from ovms_mp.manager.timers import Timers

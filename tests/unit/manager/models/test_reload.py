@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ovms_mp.manager.models.reload import ConfigFile, ReloadRequests
+from ovms_mp.manager.models.config_file import ConfigFile
+from ovms_mp.manager.models.reloads import ReloadRequests
 from ovms_mp.wire.messages import ConfigReloaded
 from ovms_mp.wire.records import ErrorRecord
 

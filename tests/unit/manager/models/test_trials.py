@@ -16,10 +16,13 @@ import pytest
 
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import EngineConfig, LimitsConfig
-from ovms_mp.manager.children.child import Child, ChildState, Kind
+from ovms_mp.manager.children.child import Child, ChildState
+from ovms_mp.manager.children.kinds import Kind
+from ovms_mp.manager.children.owned_directory import sweep
+from ovms_mp.manager.models.compile_caches import CompileCaches, cache_directory_of
 from ovms_mp.manager.models.deployment import Deployment, load_failure, settings_of
 from ovms_mp.manager.models.trial_memory import TrialMemory
-from ovms_mp.manager.models.trials import Trials, cache_directory_of
+from ovms_mp.manager.models.trials import Trials
 from ovms_mp.manager.timers import Timers
 from ovms_mp.wire.messages import ProbeDone
 from ovms_mp.wire.records import ErrorRecord
@@ -54,13 +57,13 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.timers = Timers(self.clock)
+        self.compile_caches = CompileCaches(self.cache_dir)
         self.trials = Trials(
-            self.launch,
-            lambda *outcome: self.reports.append(outcome),
+            self,  # type: ignore[arg-type]  # launches
             self.timers,
             time_limit_s=LIMIT_S,
             most_at_once=self.most_at_once,
-            cache_dir=self.cache_dir,
+            caches=self.compile_caches,
             memory=TrialMemory(LIMIT_MB, used_by=lambda pid: self.used_mb.get(pid, 0) << 20),
         )
 
@@ -77,7 +80,7 @@ class Scene:
     def submit(self) -> Deployment:
         deployment = Deployment(self.next_handle, "m", self.next_handle, SETTINGS, files())
         self.next_handle += 1
-        self.trials.submit(deployment)
+        self.trials.submit(deployment, lambda *outcome: self.reports.append(outcome))
         return deployment
 
     def probe(self, deployment: Deployment) -> Child:
@@ -122,7 +125,7 @@ def scene(root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
     monkeypatch.setattr(signal, "pidfd_send_signal", send)
     yield made
-    made.trials.close()
+    made.compile_caches.close()
 
 
 # Outcomes.
@@ -342,7 +345,7 @@ def test_withdrawn_while_it_runs_it_is_killed_and_makes_room(scene: Scene) -> No
 
 def test_after_the_end_none_is_begun(scene: Scene) -> None:
     first, _, third = scene.submit(), scene.submit(), scene.submit()
-    scene.trials.close()
+    scene.trials.stop()
     scene.end(first, "killed by signal 9 (SIGKILL)")
 
     assert third.handle not in scene.handles.values()
@@ -397,7 +400,7 @@ def test_each_trial_has_a_directory_of_its_own_until_it_is_forgotten(scene: Scen
 
     assert not Path(first.cache_directory).exists()
     assert Path(second.cache_directory).is_dir()
-    scene.trials.close()
+    scene.compile_caches.close()
     assert list(scene.root.iterdir()) == []
 
 
@@ -413,7 +416,7 @@ def test_the_users_directory_is_given_to_all_and_never_removed(root: Path, clock
     deployment = scene.submit()
     assert deployment.cache_directory == str(own)
     scene.trials.forget_cache(deployment)
-    scene.trials.close()
+    scene.compile_caches.close()
 
     assert (own / "old.blob").exists()
     assert list(root.iterdir()) == [own]
@@ -430,7 +433,7 @@ def test_no_room_for_caches_is_no_failure(
     assert list(scene.handles.values()) == [deployment.handle]
     assert "event=no_cache" in caplog.text
     scene.trials.forget_cache(deployment)
-    scene.trials.close()
+    scene.compile_caches.close()
 
 
 def test_want_of_room_is_told_once(
@@ -441,9 +444,9 @@ def test_want_of_room_is_told_once(
 
     monkeypatch.setattr(tempfile, "gettempdir", no_directory)
     scene = Scene(root, clock)
-    scene.trials.open()
+    sweep()
     deployments = [scene.submit() for _ in range(3)]
-    scene.trials.close()
+    scene.compile_caches.close()
 
     assert [deployment.cache_directory for deployment in deployments] == ["", "", ""]
     assert caplog.text.count("event=no_cache") == 1

@@ -1,5 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The orderly end of the server: what children are told, and the moment from which nobody is waited for."""
+"""The orderly stop: who is asked to finish, in which order, and the moment from which nobody is waited for.
+
+::
+
+    begin --> trials end, gRPC fronts drain --a moment--> REST fronts drain --no front is left--> workers drain --> over
+
+REST comes a moment later than gRPC: meanwhile its fronts tell clients to close their connections.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +15,17 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
 from ovms_mp.log import tell_people
-from ovms_mp.manager.children.child import Child, ChildState, Kind
+from ovms_mp.manager.children.child import Child, ChildState
+from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.wire.messages import Drain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from ovms_mp.manager.children.control import ControlChannel
     from ovms_mp.manager.children.supervisor import Supervisor
     from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.fronts.fronts import Fronts
     from ovms_mp.manager.models.trials import Trials
     from ovms_mp.manager.timers import Timers
-    from ovms_mp.wire.messages import ToChild
 
 _log = logging.getLogger(__name__)
 
@@ -29,27 +35,42 @@ _NOTICE_S = 0.3
 _WHY = "the server stops"
 
 
-class Ending:
-    """Begun once; the manager's phases carry it on."""
+class Shutdown:
+    """Begun once, and carried on by the manager's loop."""
 
     def __init__(
         self,
         grace_s: float,
         supervisor: Supervisor,
+        fronts: Fronts,
+        trials: Trials,
+        control: ControlChannel,
         timers: Timers,
         clock: Clock,
-        send: Callable[[Child, ToChild], None],
     ) -> None:
-        self._clock = clock
+        """Prepare.
+
+        Args:
+            grace_s: Whoever has not ended this long after the beginning is killed.
+            supervisor: Of all children.
+            fronts: Stop accepting first.
+            trials: End at once.
+            control: The way to the children.
+            timers: The manager's.
+            clock: The manager's.
+        """
         self._grace_s = grace_s
         self._supervisor = supervisor
+        self._fronts = fronts
+        self._trials = trials
+        self._control = control
         self._timers = timers
-        self._send = send
+        self._clock = clock
         self._deadline_ns = 0
-        self.is_over = False
-        """The grace period is over, and children are left."""
+        self._are_workers_draining = False
+        self._is_grace_over = False
 
-    def begin(self, reason: str, fronts: Fronts, trials: Trials) -> None:
+    def begin(self, reason: str) -> None:
         """Ask gRPC fronts to finish, and REST fronts a moment later."""
         _log.info("event=stopping reason=%s grace_s=%g", reason, self._grace_s)
         tell_people(_log, "Stopping (%s); requests in flight have %g s to end", reason, self._grace_s)
@@ -57,12 +78,30 @@ class Ending:
         self._timers.call_after(self._grace_s, self._give_up)
         self._deadline_ns = self._clock.monotonic_ns() + int(self._grace_s * 1e9)
         contain("manager.stop", "the supervisor", self._supervisor.stop_replacing)
-        contain("manager.stop", "trials", trials.stop)
-        self.drain(Kind.GRPC)
+        contain("manager.stop", "trials", self._trials.stop)
+        self._drain(Kind.GRPC)
         notice_s = min(_NOTICE_S, self._grace_s / 2)
-        self._timers.call_after(notice_s, lambda: fronts.stop_rest(self._deadline_ns))
+        self._timers.call_after(notice_s, lambda: self._fronts.stop_rest(self._deadline_ns))
 
-    def drain(self, kind: Kind) -> None:
+    def advance(self) -> bool:
+        """Take the next step when this one has done its work; whether all is over."""
+        if self._is_grace_over:
+            return True
+        if not self._are_workers_draining:
+            if not any(self._supervisor.living(Kind.GRPC, Kind.REST, Kind.ARBITER)):
+                self._are_workers_draining = True
+                self._drain(Kind.WORKER)
+        elif not any(self._supervisor.living()):
+            _log.info("event=stopped")
+            tell_people(_log, "Stopped")
+            return True
+        return False
+
+    def greeted(self, child: Child) -> None:
+        """A REST front said hello after the stop was asked for; its arbiter ends it with the others."""
+        self._fronts.stop_one(child, self._deadline_ns)
+
+    def _drain(self, kind: Kind) -> None:
         """Ask the children of a kind to finish; one that has not even begun, or cannot be asked, is ended at once."""
         for child in self._supervisor.living(kind):
             if not contain("manager.drain", child.child_id, self._drain_one, child):
@@ -70,14 +109,10 @@ class Ending:
 
     def _drain_one(self, child: Child) -> None:
         if child.state is ChildState.READY:
-            self._send(child, Drain(self._deadline_ns))
+            self._control.send(child, Drain(self._deadline_ns))
         elif child.state is not ChildState.DRAINING:
             child.end(_WHY, is_dismissed=True)
         child.to(ChildState.DRAINING)
-
-    def greeted(self, child: Child, fronts: Fronts) -> None:
-        """A REST front said hello after the stop was asked for; its arbiter ends it with the others."""
-        fronts.stop_one(child, self._deadline_ns)
 
     def _give_up(self) -> None:
         living = [child.child_id for child in self._supervisor.living()]
@@ -85,4 +120,4 @@ class Ending:
             _log.warning(
                 "event=grace_over killing=%s; work in flight is lost (--stop_grace_s)", ",".join(living)
             )
-            self.is_over = True
+            self._is_grace_over = True

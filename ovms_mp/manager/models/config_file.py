@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration file over time, and the clients that wait for a reload.
+"""The configuration file over time.
 
 A changed file is taken entry by entry: one that cannot be served leaves that model as it was. A file that is no
 configuration leaves everything as it was; it is read again a few times, as it may be half written.
@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.file import MAX_BYTES, read_config_file
 from ovms_mp.defects import report
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, ConfigError
 from ovms_mp.files import read_regular
-from ovms_mp.log import tell_everybody, tell_people
-from ovms_mp.wire.messages import ConfigReloaded
+from ovms_mp.log import tell_people
 from ovms_mp.wire.records import ConfigRefusal, ErrorRecord, bounded_text
 
 if TYPE_CHECKING:
@@ -35,8 +33,6 @@ _log = logging.getLogger(__name__)
 _TRIES = 4
 _TRY_AGAIN_S = 0.1
 _MOST_TOLD = 10
-BY_SIGNAL = ""
-"""In place of the front that asks for a reload: the log is answered."""
 
 
 class ConfigFile:
@@ -140,42 +136,3 @@ class ConfigFile:
         return ConfigRefusal(
             self._clock.time(), is_whole=False, error=ErrorRecord(ConfigError.__name__, reason)
         )
-
-
-def tell_outcome(outcome: ConfigReloaded) -> None:
-    """Log what came of a reload that was asked for by SIGHUP."""
-    text = "something changed" if outcome.is_changed else "nothing changed"
-    level = logging.INFO
-    if outcome.error is not None:
-        level = logging.WARNING
-        text += f"; {outcome.error.message}"
-    tell_everybody(_log, level, "event=reloaded reason=SIGHUP %s", text)
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiter:
-    child_id: str
-    request_id: int
-    changes_before: int
-
-
-class ReloadRequests:
-    """Clients that asked for a reload; all are answered when everything that was begun has ended."""
-
-    def __init__(self) -> None:
-        self._waiters: list[_Waiter] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._waiters)
-
-    def add(self, child_id: str, request_id: int, changes: int) -> None:
-        """Note who waits, and how many changes there had been before."""
-        self._waiters.append(_Waiter(child_id, request_id, changes))
-
-    def answers(self, changes: int, error: ErrorRecord | None) -> list[tuple[str, ConfigReloaded]]:
-        """(front, answer) for all who wait; nobody waits any more then."""
-        waiters, self._waiters = self._waiters, []
-        return [
-            (waiter.child_id, ConfigReloaded(waiter.request_id, changes != waiter.changes_before, error))
-            for waiter in waiters
-        ]

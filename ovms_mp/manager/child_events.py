@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What children say and how they end, and which part of the manager that is for."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ovms_mp.manager.children.child import Child, ChildState
+from ovms_mp.manager.children.kinds import Kind
+from ovms_mp.wire.messages import (
+    PROTOCOL_VERSION,
+    ArenaReleased,
+    BootFailed,
+    Drain,
+    Drained,
+    Heartbeat,
+    Hello,
+    LoadProgress,
+    ModelStateChanged,
+    ProbeDone,
+    Ready,
+    ReloadConfig,
+    RequestConvicted,
+    SnapshotApplied,
+    Welcome,
+)
+
+if TYPE_CHECKING:
+    from ovms_mp.manager.children.control import ControlChannel
+    from ovms_mp.manager.children.roles import RoleFailure
+    from ovms_mp.manager.children.supervisor import Supervisor
+    from ovms_mp.manager.fronts.fronts import Fronts
+    from ovms_mp.manager.lifecycle import Lifecycle
+    from ovms_mp.manager.models.catalogue import Catalogue
+    from ovms_mp.manager.models.load_reports import LoadReports
+    from ovms_mp.manager.models.quarantine import Quarantine
+    from ovms_mp.manager.models.reloads import Reloads
+    from ovms_mp.manager.models.rescans import Rescans
+    from ovms_mp.manager.models.trials import Trials
+    from ovms_mp.manager.publisher import Publisher
+    from ovms_mp.manager.shutdown import Shutdown
+    from ovms_mp.manager.workers.provisioner import Provisioner
+    from ovms_mp.manager.workers.workers import Workers
+    from ovms_mp.wire.records import ErrorRecord
+
+_log = logging.getLogger(__name__)
+
+
+class ChildEvents:
+    """Listens to the inbox and to the supervisor."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        control: ControlChannel,
+        lifecycle: Lifecycle,
+        shutdown: Shutdown,
+        publisher: Publisher,
+        fronts: Fronts,
+        workers: Workers,
+        provisioner: Provisioner,
+        catalogue: Catalogue,
+        trials: Trials,
+        load_reports: LoadReports,
+        quarantine: Quarantine,
+        rescans: Rescans,
+        reloads: Reloads,
+    ) -> None:
+        self._supervisor = supervisor
+        self._control = control
+        self._lifecycle = lifecycle
+        self._shutdown = shutdown
+        self._publisher = publisher
+        self._fronts = fronts
+        self._workers = workers
+        self._provisioner = provisioner
+        self._catalogue = catalogue
+        self._trials = trials
+        self._load_reports = load_reports
+        self._quarantine = quarantine
+        self._rescans = rescans
+        self._reloads = reloads
+
+    def greet(self, hello: Hello) -> None:
+        """Welcome a child that says that it is there."""
+        if hello.protocol != PROTOCOL_VERSION:
+            self._lifecycle.cannot_boot(
+                f"{hello.child_id} speaks protocol {hello.protocol}, the manager {PROTOCOL_VERSION}; "
+                f"was the package replaced while the server ran?"
+            )
+            return
+        child = self._supervisor.find(hello.child_id)
+        if child is None and hello.kind == Kind.REST.value:
+            child = self._supervisor.adopt(hello.child_id, Kind.REST, hello.pid)
+        if child is None or child.state is not ChildState.SPAWNED:
+            return  # Gone, or already told to go while its hello was on the way.
+        child.to(ChildState.BOOTING)
+        if child.kind.is_front:
+            self._fronts.greeted(child, self._publisher.snapshot())
+            if self._lifecycle.is_stopping:
+                self._shutdown.greeted(child)
+        else:
+            self._control.send(child, Welcome(-1, 0))
+
+    def beat(self, child: Child, message: Heartbeat) -> None:
+        """A child says how it is."""
+        self._supervisor.beat(child, message.progress, message.in_flight, message.oldest_run_s)
+
+    def take_message(self, child: Child, message: object) -> None:
+        """Hand what a child says to the part that it is for."""
+        match message:
+            case Ready(detail=detail):
+                self._child_ready(child, detail)
+            case BootFailed(error=error):
+                self._boot_failed(child, error)
+            case SnapshotApplied(epoch=epoch):
+                child.applied_epoch = epoch
+                self._publisher.carry_on()
+            case ModelStateChanged():
+                self._catalogue.deployments.state_changed(child.child_id, message)
+            case LoadProgress(handle=handle, stage=stage):
+                self._load_reports.take_stage(child, handle, stage)
+            case ProbeDone():
+                self._trials.done(child, message)
+                self._control.send(child, Drain(0))  # Heard; it may end.
+            case _:
+                self._take_front_message(child, message)
+
+    def _take_front_message(self, child: Child, message: object) -> None:
+        match message:
+            case ReloadConfig():
+                self._reloads.ask(child.child_id, message.request_id)
+            case RequestConvicted(conviction=conviction):
+                self._quarantine.convicted(conviction)
+            case ArenaReleased(arena=arena, epoch=epoch):
+                self._fronts.arena_released(child, arena, epoch)
+                self._fronts.welcome_waiting(self._publisher.snapshot())
+            case Drained():
+                return
+            case _:
+                _log.warning(
+                    "event=unexpected_message child=%s type=%s", child.child_id, type(message).__name__
+                )
+
+    def _boot_failed(self, child: Child, error: ErrorRecord) -> None:
+        if child.kind is Kind.PROBE:
+            self._trials.failed(child, error)
+        else:
+            self._supervisor.report_boot_failure(child, error.message)
+
+    def _child_ready(self, child: Child, detail: str) -> None:
+        if child.state is not ChildState.BOOTING:
+            return  # It is being drained already.
+        child.to(ChildState.READY)
+        self._supervisor.beat(child)
+        _log.info("event=ready child=%s pid=%d %s", child.child_id, child.pid, detail)
+        if child.kind is Kind.WORKER:
+            seat = self._provisioner.worker_ready(child)
+            if seat is not None:
+                self._catalogue.deployments.worker_ready(child.child_id, seat.device, seat.tenant)
+
+    def child_exited(self, child: Child, reason: str) -> None:
+        """A child has ended and touches nothing any more."""
+        if child.kind is Kind.PROBE:
+            self._trials.exited(child, reason)
+            return
+        if child.kind is Kind.WORKER:
+            self._rescans.ask()
+            self._fronts.worker_reaped(child)
+            self._quarantine.worker_exited(child, self._workers.seat_of(child), reason)
+        elif child.kind.is_front:
+            self._fronts.exited(child)
+        self._fronts.welcome_waiting(self._publisher.snapshot())
+
+    def role_failed(self, failure: RoleFailure) -> None:
+        """A role cannot be filled. One that the server can do without is a worker's that a reload asked for."""
+        if failure.is_vital:
+            self._lifecycle.cannot_boot(failure.reason)
+            return
+        tenant = self._provisioner.tenant_of(failure.role)
+        device = self._provisioner.role_failed(failure.role)
+        if tenant:
+            self._quarantine.release(tenant)
+        if device is not None:
+            self._catalogue.device_failed(
+                device, f"no inference worker for {device!r} can be started: {failure.reason}"
+            )
