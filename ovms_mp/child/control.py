@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 _FAREWELL_LINGER_MS = 500
 _WELCOME_WITHIN_S = 3600.0
-"""A front may have to wait until a long inference lets go of a dead front's arena. A manager that is dead takes this
-process with it, so this only bounds the wait for one that hangs."""
+"""Not ``--boot_timeout_s``, by which the manager judges the start: a front may have to wait until a long inference lets
+go of a dead front's arena. A manager that dies takes this process with it, so this only bounds the wait for one that
+hangs."""
 
 
 class ControlLink:
@@ -34,7 +35,8 @@ class ControlLink:
         """Introduce this process and wait for the manager's answer.
 
         Raises:
-            BootError: No answer within the boot timeout.
+            BootError: No answer within an hour; the manager hangs.
+            ProtocolError: The answer is another message.
         """
         self.send(Hello(self.child_id, self._spec.kind, os.getpid()))
         payload = self.dealer.wait(_WELCOME_WITHIN_S)

@@ -145,20 +145,20 @@ def opened_manager(config: ServerConfig, run_id: str, clock: Clock) -> Iterator[
             lifecycle, catalogue, workers, provisioner, quarantine, rescans, fronts, announcement
         )
         events = ChildEvents(
-            supervisor,
-            control,
-            lifecycle,
-            shutdown,
-            publisher,
-            fronts,
-            workers,
-            provisioner,
-            catalogue,
-            trials,
-            load_reports,
-            quarantine,
-            rescans,
-            reloads,
+            supervisor=supervisor,
+            control=control,
+            lifecycle=lifecycle,
+            shutdown=shutdown,
+            publisher=publisher,
+            fronts=fronts,
+            workers=workers,
+            provisioner=provisioner,
+            catalogue=catalogue,
+            trials=trials,
+            load_reports=load_reports,
+            quarantine=quarantine,
+            rescans=rescans,
+            reloads=reloads,
         )
         inbox = Inbox(control, supervisor, catalogue.deployments, timers, events)
         status = stack.enter_context(
@@ -168,19 +168,19 @@ def opened_manager(config: ServerConfig, run_id: str, clock: Clock) -> Iterator[
         signal_pipe = stack.enter_context(contextlib.closing(SignalPipe(poller)))
         stack.callback(supervisor.kill_all)  # First of all.
         yield Manager(
-            poller,
-            timers,
-            signal_pipe,
-            signals,
-            supervisor,
-            inbox,
-            events,
-            fronts,
-            rescans,
-            reloads,
-            lifecycle,
-            publisher,
-            status,
+            poller=poller,
+            timers=timers,
+            signal_pipe=signal_pipe,
+            signals=signals,
+            supervisor=supervisor,
+            inbox=inbox,
+            events=events,
+            fronts=fronts,
+            rescans=rescans,
+            reloads=reloads,
+            lifecycle=lifecycle,
+            publisher=publisher,
+            status=status,
         )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.manager.children.child import Child, ChildState
@@ -47,65 +48,49 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, kw_only=True)
 class ChildEvents:
     """Listens to the inbox and to the supervisor."""
 
-    def __init__(
-        self,
-        supervisor: Supervisor,
-        control: ControlChannel,
-        lifecycle: Lifecycle,
-        shutdown: Shutdown,
-        publisher: Publisher,
-        fronts: Fronts,
-        workers: Workers,
-        provisioner: Provisioner,
-        catalogue: Catalogue,
-        trials: Trials,
-        load_reports: LoadReports,
-        quarantine: Quarantine,
-        rescans: Rescans,
-        reloads: Reloads,
-    ) -> None:
-        self._supervisor = supervisor
-        self._control = control
-        self._lifecycle = lifecycle
-        self._shutdown = shutdown
-        self._publisher = publisher
-        self._fronts = fronts
-        self._workers = workers
-        self._provisioner = provisioner
-        self._catalogue = catalogue
-        self._trials = trials
-        self._load_reports = load_reports
-        self._quarantine = quarantine
-        self._rescans = rescans
-        self._reloads = reloads
+    supervisor: Supervisor
+    control: ControlChannel
+    lifecycle: Lifecycle
+    shutdown: Shutdown
+    publisher: Publisher
+    fronts: Fronts
+    workers: Workers
+    provisioner: Provisioner
+    catalogue: Catalogue
+    trials: Trials
+    load_reports: LoadReports
+    quarantine: Quarantine
+    rescans: Rescans
+    reloads: Reloads
 
     def greet(self, hello: Hello) -> None:
         """Welcome a child that says that it is there."""
         if hello.protocol != PROTOCOL_VERSION:
-            self._lifecycle.cannot_boot(
+            self.lifecycle.cannot_boot(
                 f"{hello.child_id} speaks protocol {hello.protocol}, the manager {PROTOCOL_VERSION}; "
                 f"was the package replaced while the server ran?"
             )
             return
-        child = self._supervisor.find(hello.child_id)
+        child = self.supervisor.find(hello.child_id)
         if child is None and hello.kind == Kind.REST.value:
-            child = self._supervisor.adopt(hello.child_id, Kind.REST, hello.pid)
+            child = self.supervisor.adopt(hello.child_id, Kind.REST, hello.pid)
         if child is None or child.state is not ChildState.SPAWNED:
             return  # Gone, or already told to go while its hello was on the way.
         child.to(ChildState.BOOTING)
         if child.kind.is_front:
-            self._fronts.greeted(child, self._publisher.snapshot())
-            if self._lifecycle.is_stopping:
-                self._shutdown.greeted(child)
+            self.fronts.greeted(child, self.publisher.snapshot())
+            if self.lifecycle.is_stopping:
+                self.shutdown.greeted(child)
         else:
-            self._control.send(child, Welcome(-1, 0))
+            self.control.send(child, Welcome(-1, 0))
 
     def beat(self, child: Child, message: Heartbeat) -> None:
         """A child says how it is."""
-        self._supervisor.beat(child, message.progress, message.in_flight, message.oldest_run_s)
+        self.supervisor.beat(child, message.progress, message.in_flight, message.oldest_run_s)
 
     def take_message(self, child: Child, message: object) -> None:
         """Hand what a child says to the part that it is for."""
@@ -116,26 +101,26 @@ class ChildEvents:
                 self._boot_failed(child, error)
             case SnapshotApplied(epoch=epoch):
                 child.applied_epoch = epoch
-                self._publisher.carry_on()
+                self.publisher.carry_on()
             case ModelStateChanged():
-                self._catalogue.deployments.state_changed(child.child_id, message)
+                self.catalogue.deployments.state_changed(child.child_id, message)
             case LoadProgress(handle=handle, stage=stage):
-                self._load_reports.take_stage(child, handle, stage)
+                self.load_reports.take_stage(child, handle, stage)
             case ProbeDone():
-                self._trials.done(child, message)
-                self._control.send(child, Drain(0))  # Heard; it may end.
+                self.trials.done(child, message)
+                self.control.send(child, Drain(0))  # Heard; it may end.
             case _:
                 self._take_front_message(child, message)
 
     def _take_front_message(self, child: Child, message: object) -> None:
         match message:
             case ReloadConfig():
-                self._reloads.ask(child.child_id, message.request_id)
+                self.reloads.ask(child.child_id, message.request_id)
             case RequestConvicted(conviction=conviction):
-                self._quarantine.convicted(conviction)
+                self.quarantine.convicted(conviction)
             case ArenaReleased(arena=arena, epoch=epoch):
-                self._fronts.arena_released(child, arena, epoch)
-                self._fronts.welcome_waiting(self._publisher.snapshot())
+                self.fronts.arena_released(child, arena, epoch)
+                self.fronts.welcome_waiting(self.publisher.snapshot())
             case Drained():
                 return
             case _:
@@ -145,44 +130,44 @@ class ChildEvents:
 
     def _boot_failed(self, child: Child, error: ErrorRecord) -> None:
         if child.kind is Kind.PROBE:
-            self._trials.failed(child, error)
+            self.trials.failed(child, error)
         else:
-            self._supervisor.report_boot_failure(child, error.message)
+            self.supervisor.report_boot_failure(child, error.message)
 
     def _child_ready(self, child: Child, detail: str) -> None:
         if child.state is not ChildState.BOOTING:
             return  # It is being drained already.
         child.to(ChildState.READY)
-        self._supervisor.beat(child)
+        self.supervisor.beat(child)
         _log.info("event=ready child=%s pid=%d %s", child.child_id, child.pid, detail)
         if child.kind is Kind.WORKER:
-            seat = self._provisioner.worker_ready(child)
+            seat = self.provisioner.worker_ready(child)
             if seat is not None:
-                self._catalogue.deployments.worker_ready(child.child_id, seat.device, seat.tenant)
+                self.catalogue.deployments.worker_ready(child.child_id, seat.device, seat.tenant)
 
     def child_exited(self, child: Child, reason: str) -> None:
         """A child has ended and touches nothing any more."""
         if child.kind is Kind.PROBE:
-            self._trials.exited(child, reason)
+            self.trials.exited(child, reason)
             return
         if child.kind is Kind.WORKER:
-            self._rescans.ask()
-            self._fronts.worker_reaped(child)
-            self._quarantine.worker_exited(child, self._workers.seat_of(child), reason)
+            self.rescans.ask()
+            self.fronts.worker_reaped(child)
+            self.quarantine.worker_exited(child, self.workers.seat_of(child), reason)
         elif child.kind.is_front:
-            self._fronts.exited(child)
-        self._fronts.welcome_waiting(self._publisher.snapshot())
+            self.fronts.exited(child)
+        self.fronts.welcome_waiting(self.publisher.snapshot())
 
     def role_failed(self, failure: RoleFailure) -> None:
         """A role cannot be filled. One that the server can do without is a worker's that a reload asked for."""
         if failure.is_vital:
-            self._lifecycle.cannot_boot(failure.reason)
+            self.lifecycle.cannot_boot(failure.reason)
             return
-        tenant = self._provisioner.tenant_of(failure.role)
-        device = self._provisioner.role_failed(failure.role)
+        tenant = self.provisioner.tenant_of(failure.role)
+        device = self.provisioner.role_failed(failure.role)
         if tenant:
-            self._quarantine.release(tenant)
+            self.quarantine.release(tenant)
         if device is not None:
-            self._catalogue.device_failed(
+            self.catalogue.device_failed(
                 device, f"no inference worker for {device!r} can be started: {failure.reason}"
             )

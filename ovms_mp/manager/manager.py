@@ -7,6 +7,8 @@ Everything is owned by the parts that :mod:`.assembly` builds; what the server a
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import Steps, contain
@@ -32,44 +34,29 @@ _MOST_FAILURES_AT_START = 20
 """Turns in a row in which a step may raise while nothing is served yet; then the server ends with its reason."""
 
 
+@dataclass(slots=True, kw_only=True)
 class Manager:
     """One turn of the loop: each part does its share of it."""
 
-    def __init__(
-        self,
-        poller: Poller,
-        timers: Timers,
-        signal_pipe: SignalPipe,
-        signals: Signals,
-        supervisor: Supervisor,
-        inbox: Inbox,
-        events: ChildEvents,
-        fronts: Fronts,
-        rescans: Rescans,
-        reloads: Reloads,
-        lifecycle: Lifecycle,
-        publisher: Publisher,
-        status: StatusSocket,
-    ) -> None:
-        self._poller = poller
-        self._timers = timers
-        self._signal_pipe = signal_pipe
-        self._signals = signals
-        self._supervisor = supervisor
-        self._inbox = inbox
-        self._events = events
-        self._fronts = fronts
-        self._rescans = rescans
-        self._reloads = reloads
-        self._lifecycle = lifecycle
-        self._publisher = publisher
-        self._status = status
-        self._readable: set[int] = set()
+    poller: Poller
+    timers: Timers
+    signal_pipe: SignalPipe
+    signals: Signals
+    supervisor: Supervisor
+    inbox: Inbox
+    events: ChildEvents
+    fronts: Fronts
+    rescans: Rescans
+    reloads: Reloads
+    lifecycle: Lifecycle
+    publisher: Publisher
+    status: StatusSocket
+    _readable: set[int] = field(default_factory=set, init=False)
 
     def run(self) -> int:
         """Serve until stopped; the exit code."""
-        self._lifecycle.start()
-        self._signals.watch_terminal()
+        self.lifecycle.start()
+        self.signals.watch_terminal()
         turn = (
             self._take_signals,
             self._take_beats,
@@ -77,52 +64,53 @@ class Manager:
             self._tell_status,
             self._take_messages,
             self._collect,
-            self._timers.run_due,
+            self.timers.run_due,
             self._take_role_failures,
             self._rescan,
-            self._lifecycle.advance,
-            self._publisher.publish,
-            self._reloads.answer,
+            self.lifecycle.advance,
+            self.publisher.publish,
+            self.reloads.answer,
         )
         steps = Steps("manager", _MOST_FAILURES_AT_START)
-        while self._lifecycle.exit_code is None:
-            if self._lifecycle.is_serving:
+        while self.lifecycle.exit_code is None:
+            if self.lifecycle.is_serving:
                 steps.most_failures = 0
             if steps.have_failed:
                 # Not at once, as what made a descriptor readable may not have been taken.
-                self._signal_pipe.wait(_AGAIN_S)
-                self._timers.call_after(0.0, _ignore)
-            self._readable = self._poller.wait(self._timers.seconds_to_next())
+                self.signal_pipe.wait(_AGAIN_S)
+                self.timers.call_after(0.0, _ignore)
+            self._readable = self.poller.wait(self.timers.seconds_to_next())
             steps.do(turn)
-        return self._lifecycle.exit_code
+        return self.lifecycle.exit_code
 
     def _take_signals(self) -> None:
-        self._signals.take(self._signal_pipe.take(self._readable))
+        self.signals.take(self.signal_pipe.take(self._readable))
 
     def _take_beats(self) -> None:
-        self._fronts.take_beats(self._readable)
+        self.fronts.take_beats(self._readable)
 
     def _take_hints(self) -> None:
-        self._rescans.take_hints(self._readable)
+        self.rescans.take_hints(self._readable)
 
     def _tell_status(self) -> None:
-        self._status.take(self._readable)
+        self.status.take(self._readable)
 
     def _take_messages(self) -> None:
-        self._inbox.take()
+        self.inbox.take()
 
     def _collect(self) -> None:
-        self._supervisor.collect(self._readable, self._events)
+        self.supervisor.collect(self._readable, self.events)
 
     def _take_role_failures(self) -> None:
-        while (failure := self._supervisor.take_failure()) is not None:
-            contain("manager.role", failure.role, self._events.role_failed, failure)
+        while (failure := self.supervisor.take_failure()) is not None:
+            if not contain("manager.role", failure.role, self.events.role_failed, failure):
+                self.timers.call_after(_AGAIN_S, partial(self.events.role_failed, failure))
 
     def _rescan(self) -> None:
-        if self._lifecycle.is_stopping:
-            self._rescans.stop()
+        if self.lifecycle.is_stopping:
+            self.rescans.stop()
         else:
-            self._rescans.run_if_due()
+            self.rescans.run_if_due()
 
 
 def _ignore() -> None:

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import DeviceUnavailable
-from ovms_mp.manager.models.deployment import Phase, settings_of
+from ovms_mp.manager.models.deployment import DeploymentState, settings_of
 from ovms_mp.manager.models.deployments import Deployments
 from ovms_mp.manager.models.known import KnownModel, KnownVersion
 from ovms_mp.manager.models.model_records import model_record
@@ -196,7 +196,7 @@ class Catalogue:
         for deployment in self.deployments:
             if deployment.settings.device != device or deployment.loaded:
                 continue
-            if deployment.phase is not Phase.RETIRING:
+            if deployment.state is not DeploymentState.RETIRING:
                 self.deployments.give_up(deployment, ErrorRecord(DeviceUnavailable.__name__, reason))
 
     def remove(self, model: KnownModel) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ovms_mp.storage.local import VersionFiles
 
 
-class Phase(enum.Enum):
-    """How far a deployment is."""
+class DeploymentState(enum.Enum):
+    """Where in its life a deployment is."""
 
     TRYING = enum.auto()
     LOADING = enum.auto()
@@ -51,7 +51,7 @@ class Deployment:
     version: int
     settings: ModelSettings
     files: VersionFiles
-    phase: Phase = Phase.TRYING
+    state: DeploymentState = DeploymentState.TRYING
     loaded: set[str] = field(default_factory=set)
     pending: dict[str, int] = field(default_factory=dict)
     unload_epoch: int = 0

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
 from ovms_mp.errors import WorkerLost
-from ovms_mp.manager.models.deployment import Deployment, Phase, first_line, load_failure
+from ovms_mp.manager.models.deployment import Deployment, DeploymentState, first_line, load_failure
 from ovms_mp.model.status import State
 from ovms_mp.wire.records import ErrorRecord
 
@@ -88,12 +88,12 @@ class Deployments:
                 if entry is deployment or (entry.is_untried and not entry.pending):
                     self._try(entry)
         else:
-            deployment.phase, deployment.is_untried = Phase.LOADING, True
+            deployment.state, deployment.is_untried = DeploymentState.LOADING, True
             self._trials.skip(deployment)
         return deployment
 
     def _try(self, deployment: Deployment) -> None:
-        deployment.phase, deployment.is_untried = Phase.TRYING, False
+        deployment.state, deployment.is_untried = DeploymentState.TRYING, False
         self._trials.submit(deployment, self.trial_ended)
 
     def waits_for_untried(self, handle: int, worker: str) -> bool:
@@ -118,20 +118,20 @@ class Deployments:
     def trial_ended(self, handle: int, error: ErrorRecord | None, detail: str) -> None:
         """The trial's outcome; no error means that it went well."""
         deployment = self._by_handle.get(handle)
-        if deployment is None or deployment.phase is not Phase.TRYING:
+        if deployment is None or deployment.state is not DeploymentState.TRYING:
             return
         if error is not None:
             self._fail(deployment, error)
             return
-        deployment.phase = Phase.LOADING
+        deployment.state = DeploymentState.LOADING
         _log.info("event=tried %s handle=%d %s", deployment.title, handle, detail)
         self._send_loads(deployment)
 
     def retire(self, deployment: Deployment, unload_epoch: int) -> None:
         """Route nothing to it from that snapshot on, then unload it."""
-        if deployment.phase is Phase.TRYING:
+        if deployment.state is DeploymentState.TRYING:
             self._trials.withdraw(deployment)
-        deployment.phase = Phase.RETIRING
+        deployment.state = DeploymentState.RETIRING
         deployment.unload_epoch = unload_epoch
 
     def give_up(self, deployment: Deployment, error: ErrorRecord) -> None:
@@ -145,7 +145,7 @@ class Deployments:
                 self._workers.unload(worker, handle)
         self._evictions = [eviction for eviction in self._evictions if eviction[0] > epoch]
         for deployment in self:
-            if deployment.phase is Phase.RETIRING and 0 < deployment.unload_epoch <= epoch:
+            if deployment.state is DeploymentState.RETIRING and 0 < deployment.unload_epoch <= epoch:
                 contain("manager.unload", deployment.title, self._unload, deployment)
 
     def _unload(self, deployment: Deployment) -> None:
@@ -161,7 +161,7 @@ class Deployments:
             deployment: One that serves.
             unload_epoch: Snapshot that does not route to the shared workers any more.
         """
-        if deployment.phase is not Phase.SERVING or deployment.is_isolated:
+        if deployment.state is not DeploymentState.SERVING or deployment.is_isolated:
             return False
         deployment.is_isolated = True
         self._evictions += [(unload_epoch, worker, deployment.handle) for worker in deployment.loaded]
@@ -180,7 +180,7 @@ class Deployments:
         deployment = self._by_handle.get(handle)
         if deployment is None:
             return False
-        if deployment.is_isolated or deployment.phase is Phase.RETIRING:
+        if deployment.is_isolated or deployment.state is DeploymentState.RETIRING:
             return True
         shared = self._workers.ready(deployment.settings.device)
         return not any(worker in deployment.loaded for worker in shared)
@@ -198,9 +198,9 @@ class Deployments:
             for deployment in self
             if deployment.settings.device == device
             and deployment.tenant == tenant
-            and deployment.phase in (Phase.LOADING, Phase.SERVING)
+            and deployment.state in (DeploymentState.LOADING, DeploymentState.SERVING)
         ]
-        for deployment in sorted(waiting, key=lambda entry: entry.phase is not Phase.SERVING):
+        for deployment in sorted(waiting, key=lambda entry: entry.state is not DeploymentState.SERVING):
             self._send_load(deployment, worker)
 
     def worker_lost(self, worker: str, reason: str) -> None:
@@ -214,11 +214,11 @@ class Deployments:
     def _lose(self, deployment: Deployment, worker: str, reason: str, suspect: Deployment | None) -> None:
         if worker in deployment.loaded:
             deployment.loaded.discard(worker)
-            if deployment.phase is Phase.SERVING:
+            if deployment.state is DeploymentState.SERVING:
                 self._listener.workers_changed(deployment)
         elif worker in deployment.pending:
             del deployment.pending[worker]
-            if deployment.is_untried and deployment.phase is Phase.LOADING and reason:
+            if deployment.is_untried and deployment.state is DeploymentState.LOADING and reason:
                 self._died_untried(deployment, reason)
                 return
             if reason and deployment is suspect:
@@ -226,7 +226,7 @@ class Deployments:
                 self._cautious.add(deployment.settings.device)
             limit = _MAX_DEATHS_IN_RELOAD if deployment.has_served else _MAX_DEATHS_IN_LOAD
             # What another worker serves is not taken away for it.
-            is_served = deployment.phase is Phase.SERVING and bool(deployment.loaded)
+            is_served = deployment.state is DeploymentState.SERVING and bool(deployment.loaded)
             if deployment.deaths_in_load >= limit and not is_served:
                 text = f"the inference worker died while loading it: {reason}"
                 is_hopeless = not deployment.has_served
@@ -235,9 +235,11 @@ class Deployments:
                 )
                 return
             self._serve_if_loaded(deployment)
-            if deployment.is_untried and deployment.phase is Phase.LOADING:  # That worker was asked to end.
+            if (
+                deployment.is_untried and deployment.state is DeploymentState.LOADING
+            ):  # That worker was asked to end.
                 self._send_loads(deployment)
-        if deployment.phase is Phase.RETIRING:
+        if deployment.state is DeploymentState.RETIRING:
             self._end_if_empty(deployment)
 
     def _died_untried(self, deployment: Deployment, reason: str) -> None:
@@ -254,7 +256,7 @@ class Deployments:
         return all(
             worker in deployment.loaded
             for deployment in self
-            if deployment.phase is Phase.SERVING
+            if deployment.state is DeploymentState.SERVING
             and deployment.settings.device == device
             and deployment.tenant == tenant
         )
@@ -293,7 +295,7 @@ class Deployments:
             deployment.settings.device,
             deployment.files.model_file,
         )
-        is_urgent = not any(entry.phase is Phase.SERVING and entry.loaded for entry in self)
+        is_urgent = not any(entry.state is DeploymentState.SERVING and entry.loaded for entry in self)
         self._workers.load(worker, deployment.load_message(is_urgent=is_urgent), self)
 
     def _loaded_at(self, deployment: Deployment, worker: str, message: ModelStateChanged) -> None:
@@ -307,10 +309,10 @@ class Deployments:
         deployment.inputs, deployment.outputs = message.inputs, message.outputs
         deployment.nireq, deployment.detail = message.nireq, message.detail
         _log.info("event=loaded %s worker=%s %s", deployment.title, worker, first_line(message.detail))
-        if deployment.phase is Phase.RETIRING:
+        if deployment.state is DeploymentState.RETIRING:
             if not deployment.unload_epoch:
                 self._workers.unload(worker, deployment.handle)
-        elif deployment.phase is Phase.SERVING:
+        elif deployment.state is DeploymentState.SERVING:
             self._listener.workers_changed(deployment)
         else:
             self._load_at_the_rest(deployment)
@@ -323,8 +325,8 @@ class Deployments:
             self._send_loads(deployment)
 
     def _serve_if_loaded(self, deployment: Deployment) -> None:
-        if deployment.phase is Phase.LOADING and deployment.loaded and not deployment.pending:
-            deployment.phase = Phase.SERVING
+        if deployment.state is DeploymentState.LOADING and deployment.loaded and not deployment.pending:
+            deployment.state = DeploymentState.SERVING
             deployment.has_served = True
             self._trials.forget_cache(deployment)
             if not deployment.is_cache_kept:
@@ -334,9 +336,9 @@ class Deployments:
     def _load_failed_at(self, deployment: Deployment, worker: str, error: ErrorRecord | None) -> None:
         deployment.pending.pop(worker, None)
         error = error or load_failure("no reason given")
-        if deployment.phase is Phase.RETIRING:
+        if deployment.state is DeploymentState.RETIRING:
             self._end_if_empty(deployment)
-        elif deployment.phase is Phase.SERVING and (deployment.loaded or deployment.pending):
+        elif deployment.state is DeploymentState.SERVING and (deployment.loaded or deployment.pending):
             _log.error("event=load_failed_at %s worker=%s reason=%s", deployment.title, worker, error.message)
         else:
             self._fail(deployment, error)
@@ -351,7 +353,7 @@ class Deployments:
         self._listener.has_failed(deployment, error)
 
     def _end_if_empty(self, deployment: Deployment) -> None:
-        if deployment.phase is Phase.RETIRING and not (
+        if deployment.state is DeploymentState.RETIRING and not (
             deployment.loaded or deployment.pending or deployment.unload_epoch
         ):
             del self._by_handle[deployment.handle]

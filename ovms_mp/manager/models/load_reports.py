@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.log import tell_people
-from ovms_mp.manager.models.deployment import Phase
+from ovms_mp.manager.models.deployment import DeploymentState
 from ovms_mp.manager.workers.machine import own_memory_bytes
 
 if TYPE_CHECKING:
@@ -120,9 +120,9 @@ class LoadReports:
             yield _Load(f"{name}/{number}", "files", what)
         for deployment in self._catalogue.deployments:
             version = f"{deployment.model_name}/{deployment.version}"
-            if deployment.phase is Phase.TRYING:
+            if deployment.state is DeploymentState.TRYING:
                 yield self._trial(deployment, version)
-            elif deployment.phase is not Phase.RETIRING:
+            elif deployment.state is not DeploymentState.RETIRING:
                 yield from self._loads_at_workers(deployment, version)
 
     def _trial(self, deployment: Deployment, version: str) -> _Load:
@@ -143,7 +143,7 @@ class LoadReports:
 
     def _loads_at_workers(self, deployment: Deployment, version: str) -> Iterator[_Load]:
         limit_mb = self._config.engine.worker_memory_limit_mb
-        if deployment.phase is Phase.LOADING and not deployment.pending:
+        if deployment.state is DeploymentState.LOADING and not deployment.pending:
             yield _Load(version, "worker", "waiting for an inference worker")
         for worker in deployment.pending:
             child = self._workers.find(worker)

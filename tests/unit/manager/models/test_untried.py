@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from ovms_mp.manager.models.deployment import Deployment, Phase, load_failure
+from ovms_mp.manager.models.deployment import Deployment, DeploymentState, load_failure
 from ovms_mp.wire.messages import LoadModel
 
 from ..fakes import files, load_failed, loaded
@@ -33,7 +33,7 @@ def start() -> Start:
 
 def test_what_comes_alone_is_loaded_at_once_by_the_first_worker(start: Start) -> None:
     deployment = start.begin()
-    assert deployment.phase is Phase.LOADING
+    assert deployment.state is DeploymentState.LOADING
     assert start.trials.skipped == [deployment.handle]
     start.arrive("w0")
     assert start.is_urgent() == [True]
@@ -58,7 +58,7 @@ def test_in_company_all_are_tried(start: Start) -> None:
     deployments = [start.begin(version) for version in (1, 2, 3)]
 
     assert list(start.trials.waiting) == deployments
-    assert {deployment.phase for deployment in deployments} == {Phase.TRYING}
+    assert {deployment.state for deployment in deployments} == {DeploymentState.TRYING}
     start.arrive("w0")
     assert start.workers.take() == []
 
@@ -116,7 +116,7 @@ def test_when_its_worker_dies_it_is_tried_and_costs_no_other(start: Start) -> No
     deployment = start.begin()
     start.arrive("w0")
     start.lose("w0")
-    assert deployment.phase is Phase.TRYING
+    assert deployment.state is DeploymentState.TRYING
     assert start.is_tried(deployment)
     assert start.told.take() == []
     start.workers.take()

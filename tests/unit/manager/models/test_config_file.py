@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration file over time, and who waits for a reload."""
+"""The configuration file over time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 
 from ovms_mp.manager.models.config_file import ConfigFile
-from ovms_mp.manager.models.reloads import ReloadRequests
-from ovms_mp.wire.messages import ConfigReloaded
-from ovms_mp.wire.records import ErrorRecord
 
 from ..fakes import Clock
 
@@ -205,29 +202,3 @@ def test_odd_keys_are_told_or_refused(tmp_path: Path, clock: Clock, caplog: pyte
 
     assert scene.file.refusal is not None
     assert "nreq" in scene.file.refusal.error.message
-
-
-# Who waits.
-
-
-def test_all_who_wait_are_answered_once() -> None:
-    requests = ReloadRequests()
-    assert not requests
-    requests.add("grpc-0.1", 7, 10)
-    requests.add("rest.55", 7, 12)
-    assert requests
-
-    assert requests.answers(12, None) == [
-        ("grpc-0.1", ConfigReloaded(7, is_changed=True, error=None)),
-        ("rest.55", ConfigReloaded(7, is_changed=False, error=None)),
-    ]
-    assert not requests
-    assert requests.answers(12, None) == []
-
-
-def test_an_error_is_everybodys() -> None:
-    requests = ReloadRequests()
-    requests.add("grpc-0.1", 1, 0)
-    error = ErrorRecord("ConfigError", "no")
-
-    assert requests.answers(0, error) == [("grpc-0.1", ConfigReloaded(1, is_changed=False, error=error))]
