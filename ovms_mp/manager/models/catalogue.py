@@ -191,13 +191,17 @@ class Catalogue:
         self.deployments.retire(deployment, self.next_epoch)
         self.note_change()
 
+    def give_up(self, deployment: Deployment, error: ErrorRecord) -> None:
+        """End a deployment that cannot become anything."""
+        self.deployments.give_up(deployment, error)
+
     def device_failed(self, device: str, reason: str) -> None:
         """A device's worker cannot be started: what waits for it has failed."""
         for deployment in self.deployments:
             if deployment.settings.device != device or deployment.loaded:
                 continue
             if deployment.state is not DeploymentState.RETIRING:
-                self.deployments.give_up(deployment, ErrorRecord(DeviceUnavailable.__name__, reason))
+                self.give_up(deployment, ErrorRecord(DeviceUnavailable.__name__, reason))
 
     def remove(self, model: KnownModel) -> None:
         """Forget a model, all versions of which have ended."""
