@@ -32,7 +32,7 @@ class ControlLink:
         self.dealer = Dealer(spec.common.control_endpoint, child_id.encode())
 
     def say_hello(self) -> Welcome:
-        """Introduce this process and wait for the manager's answer.
+        """Send Hello and wait for the manager's Welcome.
 
         Raises:
             BootError: No answer within an hour; the manager hangs.
@@ -57,10 +57,10 @@ class ControlLink:
         return None if payload is None else decode_to_child(payload)
 
     def report_boot_failure(self, error: OvmsError) -> None:
-        """Tell the manager why this process cannot start, and make sure that the message leaves."""
+        """Report to the manager why this process cannot start, and flush the message."""
         self.send(BootFailed(ErrorRecord.of(error)))
         self.close()
 
     def close(self) -> None:
-        """Close after what was queued has left, or half a second."""
+        """Close once queued messages are sent, at most half a second later."""
         self.dealer.close(_FAREWELL_LINGER_MS)

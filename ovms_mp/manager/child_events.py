@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What children say and how they end, and which part of the manager that is for."""
+"""Dispatches messages and exits of children to the part of the manager that handles them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class ChildEvents:
-    """Listens to the inbox and to the supervisor."""
+    """Handles events of the inbox and of the supervisor."""
 
     supervisor: Supervisor
     control: ControlChannel
@@ -68,7 +68,7 @@ class ChildEvents:
     reloads: Reloads
 
     def greet(self, hello: Hello) -> None:
-        """Welcome a child that says that it is there."""
+        """Answer the Hello of a child."""
         if hello.protocol != PROTOCOL_VERSION:
             self.lifecycle.cannot_boot(
                 f"{hello.child_id} speaks protocol {hello.protocol}, the manager {PROTOCOL_VERSION}; "
@@ -89,11 +89,11 @@ class ChildEvents:
             self.control.send(child, Welcome(-1, 0))
 
     def beat(self, child: Child, message: Heartbeat) -> None:
-        """A child says how it is."""
+        """Handle a heartbeat."""
         self.supervisor.beat(child, message.progress, message.in_flight, message.oldest_run_s)
 
     def take_message(self, child: Child, message: object) -> None:
-        """Hand what a child says to the part that it is for."""
+        """Dispatch a message."""
         match message:
             case Ready(detail=detail):
                 self._child_ready(child, detail)
@@ -146,7 +146,7 @@ class ChildEvents:
                 self.catalogue.deployments.worker_ready(child.child_id, seat.device, seat.tenant)
 
     def child_exited(self, child: Child, reason: str) -> None:
-        """A child has ended and touches nothing any more."""
+        """Handle the exit of a child that has been reaped."""
         if child.kind is Kind.PROBE:
             self.trials.exited(child, reason)
             return
@@ -159,7 +159,7 @@ class ChildEvents:
         self.fronts.welcome_waiting(self.publisher.snapshot())
 
     def role_failed(self, failure: RoleFailure) -> None:
-        """A role cannot be filled. One that the server can do without is a worker's that a reload asked for."""
+        """Handle a role that cannot be filled: stop the server, or fail the models of a worker's device."""
         if failure.is_vital:
             self.lifecycle.cannot_boot(failure.reason)
             return

@@ -22,20 +22,20 @@ _GREET_AGAIN_S = 1.0
 
 
 class Listener(Protocol):
-    """Who acts upon what children say."""
+    """Handles messages of children."""
 
     def greet(self, hello: Hello) -> None:
-        """A child says that it is there; it may be one that nobody here has started."""
+        """Handle a Hello, possibly of a process that the manager did not start."""
 
     def beat(self, child: Child, message: Heartbeat) -> None:
-        """A child says how it is."""
+        """Handle a heartbeat."""
 
     def take_message(self, child: Child, message: object) -> None:
-        """Everything else."""
+        """Handle any other message."""
 
 
 class Inbox:
-    """Decodes, finds the sender, and keeps what goes wrong with one message from the others."""
+    """Decodes messages and finds their senders; a failure with one message does not affect the others."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Inbox:
         self._listener = listener
 
     def take(self) -> None:
-        """Hand over all that has come."""
+        """Dispatch all messages that have been received."""
         while (received := self._control.receive()) is not None:
             name, payload = received
             contain("manager.message", name, self._take_payload, name, payload)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the server as a whole is doing: first workers and loads, then fronts, then serving, and the stop in reverse."""
+"""The phases of the server: workers start and load, then fronts start, then it serves; the stop is the reverse."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ class Lifecycle:
 
     @property
     def exit_code(self) -> int | None:
-        """Of the manager, once it is to end; None until then."""
+        """The manager's exit code; None while it is to go on."""
         return self._exit_code
 
     def start(self) -> None:
-        """Start the first workers, and begin to look after them."""
+        """Start the first workers and the periodic checks."""
         self._provisioner.start(self._catalogue.devices())
         self._timers.call_every(
             self._config.supervision.heartbeat_interval_s, self._supervisor.check_liveness
@@ -94,7 +94,7 @@ class Lifecycle:
         self._load_reports.open()
 
     def advance(self) -> None:
-        """Step to the next phase when this one has done its work."""
+        """Enter the next phase when this one is complete."""
         failure = self._catalogue.last_failure
         match self._phase:
             case Phase.LOADING if (
@@ -116,13 +116,13 @@ class Lifecycle:
                 pass
 
     def _has_loaded(self) -> bool:
-        """Whether to open the doors: all has been tried, or enough for one that takes long not to hold up the rest."""
+        """Whether to start the fronts: all loads have ended, or enough have, so that a slow one delays nothing else."""
         if self._clock.monotonic() - self._started_at > _START_PATIENCE_S:
             return self._catalogue.is_idle() or self._catalogue.has_available()
         return self._catalogue.is_settled()
 
     def stop(self, reason: str) -> None:
-        """Begin the orderly stop; :meth:`advance` carries it on."""
+        """Begin the graceful stop; :meth:`advance` continues it."""
         if self._phase is Phase.STOPPING:
             return
         self._phase = Phase.STOPPING
@@ -130,7 +130,7 @@ class Lifecycle:
         self._shutdown.begin(reason)
 
     def end(self, exit_code: int) -> None:
-        """End at once, whatever is going on."""
+        """Exit at the end of this turn, without a graceful stop."""
         self._exit_code = exit_code
 
     def cannot_boot(self, reason: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sends fronts a new routing snapshot whenever anything in it has changed, and carries on what waits for one."""
+"""Sends fronts a new routing snapshot whenever its contents change, and continues what waits until it is applied."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Publisher:
         self._published_phase = (False, False)
 
     def snapshot(self) -> RoutingSnapshot:
-        """All that fronts are to know now."""
+        """The current routing snapshot."""
         return RoutingSnapshot(
             epoch=self._epoch,
             is_draining=self._lifecycle.is_stopping,
@@ -59,7 +59,7 @@ class Publisher:
         )
 
     def publish(self) -> None:
-        """Send a snapshot if anything in it changed, and carry on what waits for one to be applied."""
+        """Send a snapshot if its contents have changed, then :meth:`carry_on`."""
         parts = (self._catalogue, self._provisioner, self._rescans)
         phase = (self._lifecycle.is_serving, self._lifecycle.is_stopping)
         if self._is_due or phase != self._published_phase or any(part.is_changed for part in parts):
@@ -74,7 +74,7 @@ class Publisher:
         self.carry_on()
 
     def carry_on(self) -> None:
-        """Do what waits for all fronts to have applied a snapshot."""
+        """Continue what waits until all fronts have applied a snapshot."""
         applied = self._fronts.applied_epoch(self._epoch)
         self._catalogue.deployments.fronts_applied(applied)
         if not self._lifecycle.is_stopping:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The orderly stop: who is asked to finish, in which order, and the moment from which nobody is waited for.
+"""The graceful stop: the order in which children drain, and the deadline after which they are killed.
 
 ::
 
@@ -36,7 +36,7 @@ _WHY = "the server stops"
 
 
 class Shutdown:
-    """Begun once, and carried on by the manager's loop."""
+    """Begun once, and continued by the manager's loop."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Shutdown:
         """Prepare.
 
         Args:
-            grace_s: Whoever has not ended this long after the beginning is killed.
+            grace_s: Children that have not exited after this time are killed.
             supervisor: Of all children.
             fronts: Stop accepting first.
             trials: End at once.
@@ -84,7 +84,7 @@ class Shutdown:
         self._timers.call_after(notice_s, lambda: self._fronts.stop_rest(self._deadline_ns))
 
     def advance(self) -> bool:
-        """Take the next step when this one has done its work; whether all is over."""
+        """Take the next step when this one is complete; whether all have exited or the grace period is over."""
         if self._is_grace_over:
             return True
         if not self._are_workers_draining:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each signal makes the manager do: SIGTERM and SIGINT, SIGHUP, SIGUSR1; see OPERATING.md."""
+"""Signal handling of the manager: SIGTERM, SIGINT, SIGHUP and SIGUSR1; see OPERATING.md."""
 
 from __future__ import annotations
 

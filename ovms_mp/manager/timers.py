@@ -22,8 +22,8 @@ _MOST_TRIES = 5
 class Timers:
     """Calls functions at monotonic moments.
 
-    An entry cannot be taken back, so callees check whether they still apply. One that raises is called again a second
-    later, five times in all, and takes no other one with it.
+    A call cannot be cancelled, so functions check whether they still apply. One that raises is called again a second
+    later, five times in all, and does not affect the others.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of children, and what starting one takes: its module, its environment, its place when memory runs out."""
+"""The kinds of children, and what differs when one is started: module, environment, OOM score."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MODULES = {
 }
 """What ``python -m`` runs. REST fronts are forked by the arbiter."""
 OOM_POINTS = {Kind.PROBE: 1000, Kind.WORKER: 200, Kind.GRPC: 100, Kind.ARBITER: 100}
-"""When memory runs out: a trial loses nobody's work, a worker is replaced, and the manager goes last."""
+"""Added to the OOM score: a trial loses nobody's work, a worker is replaced, and the manager goes last."""
 
 
 def environment_of(kind: Kind) -> dict[str, str]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Liveness is progress, not existence: who is silent or stuck is killed.
+"""Liveness means progress, not existence: children that are silent or stuck are killed.
 
-A child that sends no heartbeat is stopped or gone; one that beats but has work in flight and finishes nothing is stuck.
+A child that sends no heartbeat is stopped or gone; one that sends heartbeats but finishes none of its work is stuck.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LATE_LOOP_S = 1.0
 
 
 class Liveness:
-    """Judges by heartbeats. Owned by the supervisor."""
+    """Judges children by their heartbeats. Owned by the supervisor."""
 
     def __init__(self, settings: SupervisionConfig, clock: Clock) -> None:
         self._settings = settings
@@ -35,7 +35,7 @@ class Liveness:
     def beat(
         self, child: Child, progress: int | None = None, in_flight: int = 0, oldest_run_s: float = 0.0
     ) -> None:
-        """A child gave a sign of life."""
+        """Record a heartbeat of a child."""
         now = self._clock.monotonic()
         child.beat_at = now
         if progress is not None and (progress != child.progress or not in_flight):
@@ -45,7 +45,7 @@ class Liveness:
         child.oldest_run_s = oldest_run_s
 
     def check(self, children: Iterable[Child]) -> None:
-        """Kill who is silent or stuck. Called every heartbeat interval."""
+        """Kill children that are silent or stuck. Called every heartbeat interval."""
         now = self._clock.monotonic()
         held_up = now - self._looked_at - self._settings.heartbeat_interval_s
         self._looked_at = now

@@ -18,7 +18,7 @@ class Orphans:
         self._pids: set[int] = set()
 
     def add(self, pid: int) -> None:
-        """A REST front has ended; its arbiter reaps it, or this process must."""
+        """Remember a REST front that has exited; its arbiter reaps it, or this process must."""
         self._pids.add(pid)
 
     def reap(self, living: Collection[int]) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the supervisor keeps filled, one child after another, and what it does when one of them dies.
+"""Roles: names under which the supervisor keeps a child running, and when a dead child is replaced.
 
 A successor is spawned at once when its predecessor had served, else after a growing, capped delay. A role whose
-children come to nothing again and again is given up.
+children die again and again before they are ready is given up.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RoleFailure:
 
 
 def no_pause() -> float:
-    """A successor need not wait."""
+    """No delay."""
     return 0.0
 
 
@@ -71,12 +71,12 @@ class Role:
     is_wanted: bool = True
 
     def next_id(self) -> str:
-        """The child id of its next process."""
+        """Return the child id of the next process."""
         self.generation += 1
         return f"{self.name}.{self.generation}"
 
     def spawn_failed(self) -> bool:
-        """A process of it could not even be started; whether to try again."""
+        """Count a spawn that the system refused; whether to try again."""
         self.deaths_in_boot += 1
         return self.deaths_in_boot <= _MAX_DEATHS_IN_BOOT
 
@@ -89,7 +89,7 @@ class Role:
             now: Monotonic seconds.
 
         Returns:
-            Why another child would come to nothing, too; empty if the role is to be filled again.
+            Why a successor would fail as well; empty if one is to be spawned.
         """
         if not child.was_ready and child.status is not None and child.status >= 0:
             return f"{child.child_id} could not start: {reason}; its reason is in the log above"
@@ -104,7 +104,7 @@ class Role:
         return ""
 
     def delay_s(self) -> float:
-        """How long the next child waits."""
+        """Delay before the next child is spawned, in seconds."""
         delay_s = 0.0
         if self.quick_deaths > 1:
             delay_s = min(BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2.0 ** (self.quick_deaths - 2))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts a child's process: command line, environment, descriptors, and a descriptor that tells of its end."""
+"""Starts a child's process: command line, environment, inherited descriptors, and a pidfd to watch it."""
 
 from __future__ import annotations
 

@@ -39,10 +39,10 @@ _SETTLE_AGAIN_S = 0.1
 
 
 class ExitListener(Protocol):
-    """Who is told of deaths."""
+    """Is told when children exit."""
 
     def child_exited(self, child: Child, reason: str) -> None:
-        """A child has ended; it touches nothing any more."""
+        """A child has exited and been reaped."""
 
 
 class Supervisor:
@@ -75,7 +75,7 @@ class Supervisor:
         self._spawn(role)
 
     def spawn_once(self, kind: Kind, spec: ChildSpec, descriptors: tuple[int, ...]) -> Child | None:
-        """Run a child that is not replaced when it ends; None when the system refuses."""
+        """Spawn a child that is not replaced when it exits; None if the system refuses."""
         try:
             child = self._start(spec.child_id, kind, spec, descriptors)
         except OSError as error:
@@ -87,7 +87,7 @@ class Supervisor:
         return child
 
     def adopt(self, child_id: str, kind: Kind, pid: int) -> Child | None:
-        """Watch a process that a child of ours started; None when it is gone already."""
+        """Watch a process that one of our children forked; None if it has exited already."""
         try:
             pidfd = watch_process(pid)
         except ProcessLookupError:
@@ -113,7 +113,7 @@ class Supervisor:
         return child
 
     def _spawn_again(self, role: Role, reason: str) -> None:
-        """Spawn after a while, unless a role's processes come to nothing again and again."""
+        """Retry after a delay, unless spawning has failed too often in a row."""
         if role.spawn_failed():
             self._timers.call_after(BACKOFF_LONGEST_S / 5, partial(self._spawn_if_wanted, role))
         else:
@@ -160,11 +160,11 @@ class Supervisor:
     def beat(
         self, child: Child, progress: int | None = None, in_flight: int = 0, oldest_run_s: float = 0.0
     ) -> None:
-        """A child gave a sign of life."""
+        """Record a heartbeat of a child."""
         self._liveness.beat(child, progress, in_flight, oldest_run_s)
 
     def check_liveness(self) -> None:
-        """Kill who is silent or stuck. Called every heartbeat interval."""
+        """Kill children that are silent or stuck. Called every heartbeat interval."""
         self._liveness.check(self.living())
 
     def collect(self, readable: set[int], listener: ExitListener) -> None:
@@ -199,7 +199,7 @@ class Supervisor:
             self._timers.call_after(_SETTLE_AGAIN_S, partial(self._settle, child, reason, listener))
 
     def _settle(self, child: Child, reason: str, listener: ExitListener) -> None:
-        """Tell of a death, and replace who died: in this order, as a successor takes its predecessor's place."""
+        """Report a death, then replace the child: in this order, as a successor takes over its predecessor's role."""
         listener.child_exited(child, reason)
         role = self._roles.get(child.role)
         if role is not None and role.is_wanted and not child.was_drained:
@@ -218,7 +218,7 @@ class Supervisor:
             self._spawn(role)
 
     def report_boot_failure(self, child: Child, reason: str) -> None:
-        """A child says that starting it again would fail again."""
+        """A child reports that starting it again would fail again."""
         role = self._roles.get(child.role)
         if role is None:
             _log.error("event=boot_failed child=%s reason=%s", child.child_id, reason)
@@ -234,22 +234,22 @@ class Supervisor:
             self._failures.append(RoleFailure(role.name, reason, is_vital=False))
 
     def take_failure(self) -> RoleFailure | None:
-        """The next role that cannot be filled, once; None when there is none."""
+        """Remove and return the oldest failure of a role; None if there is none."""
         return self._failures.popleft() if self._failures else None
 
     def reopen_logs(self) -> None:
-        """Have every child take its log files by their names again; the arbiter tells the REST fronts."""
+        """Have every child reopen its log files; the arbiter forwards it to the REST fronts."""
         for child in self.living(Kind.WORKER, Kind.PROBE, Kind.GRPC, Kind.ARBITER):
             child.signal(signal.SIGUSR1)
 
     def stop_replacing(self, name: str = "") -> None:
-        """From now on a death is final, for one role or for all."""
+        """Stop replacing children that die, of one role or of all."""
         for role in self._roles.values():
             if name in ("", role.name):
                 role.is_wanted = False
 
     def end_role(self, name: str) -> None:
-        """Kill whoever fills a role, and fill it no more."""
+        """Kill the child of a role and do not replace it."""
         self.stop_replacing(name)
         for child in self.living():
             if child.role == name:

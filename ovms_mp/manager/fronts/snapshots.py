@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routing snapshots as bytes. One that no front could receive is not sent: the model to blame is left out, loudly.
+"""Routing snapshots as bytes. A model that makes one too large for a front to receive is left out, with an error.
 
 What is longer than a channel's longest message would be dropped by the receiver, and every front would keep its old
 routes for good. Versions bring a megabyte of names and shapes at most (``worker.spec_records``), but a model may have

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The truth about models: what the configuration wants, what serves, what is on its way, what is published.
+"""The authoritative state of all models: what is configured, loading, serving and published.
 
 Keeps every version's status. :mod:`.reconciler` begins and ends versions, :mod:`.outcomes` notes what becomes of them.
 A version is published AVAILABLE only when fronts can route to it.
@@ -179,7 +179,7 @@ class Catalogue:
         entry.note = ""
 
     def drop_coming(self, entry: KnownVersion) -> None:
-        """Give up what is on its way for a version."""
+        """Retire the deployment that was to replace what a version serves."""
         if entry.coming is not None:
             self.retire(entry, entry.coming)
             entry.coming = None
@@ -192,7 +192,7 @@ class Catalogue:
         self.note_change()
 
     def give_up(self, deployment: Deployment, error: ErrorRecord) -> None:
-        """End a deployment that cannot become anything."""
+        """Fail a deployment."""
         self.deployments.give_up(deployment, error)
 
     def device_failed(self, device: str, reason: str) -> None:
@@ -240,11 +240,11 @@ class Catalogue:
         self.last_failure = None
 
     def begin_look(self) -> None:
-        """All base paths are being looked at; what arrives is found anew."""
+        """A rescan begins: forget which versions were arriving."""
         self._is_arriving = False
 
     def await_arrival(self) -> None:
-        """Something is arriving that clients may wait for."""
+        """A version is arriving that clients may wait for."""
         self._is_arriving = True
 
     def to(self, entry: KnownVersion, state: State) -> None:

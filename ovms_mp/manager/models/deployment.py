@@ -108,7 +108,7 @@ def settings_of(config: ModelConfig, limits: LimitsConfig) -> ModelSettings:
 
 
 def load_failure(reason: str) -> ErrorRecord:
-    """Why a deployment came to nothing, where no process has given an error of a more specific class."""
+    """The error of a deployment for which no process has reported one."""
     return ErrorRecord(ModelLoadFailed.__name__, reason)
 
 

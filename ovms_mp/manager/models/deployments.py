@@ -47,7 +47,7 @@ _MAX_DEATHS_IN_RELOAD = 5
 
 
 class Deployments:
-    """The books of all deployments. Owned by the manager's loop."""
+    """All deployments. Owned by the manager's loop."""
 
     def __init__(self, workers: WorkerGate, trials: TrialGate, listener: DeploymentListener) -> None:
         self._workers = workers
@@ -135,7 +135,7 @@ class Deployments:
         deployment.unload_epoch = unload_epoch
 
     def give_up(self, deployment: Deployment, error: ErrorRecord) -> None:
-        """It cannot become anything."""
+        """Fail it for a reason that is not a trial's or a load's."""
         self._fail(deployment, error)
 
     def fronts_applied(self, epoch: int) -> None:
@@ -344,7 +344,7 @@ class Deployments:
             self._fail(deployment, error)
 
     def _fail(self, deployment: Deployment, error: ErrorRecord) -> None:
-        """Take it off the books; workers that have it already drop it. No front routes to it."""
+        """Remove it; workers that have loaded it unload it. No front routes to it."""
         del self._by_handle[deployment.handle]
         self._trials.withdraw(deployment)
         self._trials.forget_cache(deployment)

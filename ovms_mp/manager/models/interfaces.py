@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What deployments need from their surroundings: workers, trials, and somebody who listens."""
+"""What deployments depend on: workers, trials, and a listener."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WorkerGate(Protocol):
 
 
 class TrialReport(Protocol):
-    """Who is told how a trial went."""
+    """Is called with the outcome of a trial."""
 
     def __call__(self, handle: int, error: ErrorRecord | None, detail: str, /) -> None:
         """No error means that it went well; the detail tells how the version would run."""
@@ -49,13 +49,13 @@ class TrialGate(Protocol):
 
 
 class DeploymentListener(Protocol):
-    """Who is told how deployments fare."""
+    """Is told of the events of deployments."""
 
     def now_serving(self, deployment: Deployment) -> None:
         """It can be routed to, for the first time."""
 
     def has_failed(self, deployment: Deployment, error: ErrorRecord) -> None:
-        """It will not serve, or not any more; it is gone from the books."""
+        """It has failed and been removed."""
 
     def has_gone(self, deployment: Deployment) -> None:
         """It retired, and no worker has it any more."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a child's message that could not be followed: what it was about fails, and nothing else does."""
+"""What happens when handling a child's message raised: only what the message was about fails."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def make_up_for(
     deployments: Deployments,
     control: ControlChannel,
 ) -> None:
-    """Fail the version or request that a message was about, or have the child replaced, whose successor says it anew.
+    """Fail the version or request that a message was about, or have the child replaced, whose successor repeats it.
 
     Args:
         child: The sender.
-        message: What raised when it was followed.
+        message: What raised when it was handled.
         deployments: All of them.
         control: The way to the children.
     """

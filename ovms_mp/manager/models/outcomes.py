@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a version when its deployment serves, fails or has gone: its status, its note, its next try."""
+"""Updates a version when its deployment serves, fails or is unloaded: its status, its note, its next retry."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class VersionBook(Protocol):
         """Unload a deployment of a version once nobody routes to it."""
 
     def give_up(self, deployment: Deployment, error: ErrorRecord) -> None:
-        """End a deployment that cannot become anything."""
+        """Fail a deployment."""
 
     def note_failure(self, error: ErrorRecord) -> None:
         """Remember for those who wait for a reload."""
@@ -98,7 +98,7 @@ class Outcomes:
         self._on_outdated()
 
     def has_failed(self, deployment: Deployment, error: ErrorRecord) -> None:
-        """A deployment came to nothing: what served before it goes on, and it is tried again later."""
+        """A deployment failed: what was served before goes on serving, and it is retried later."""
         entry = self._book.entry_of(deployment)
         if entry is None:
             return

@@ -67,7 +67,7 @@ class _Record:
 
 
 class Quarantine:
-    """The books of deaths. Owned by the manager's loop."""
+    """Records deaths of workers. Owned by the manager's loop."""
 
     def __init__(self, catalogue: Catalogue, provisioner: Provisioner, clock: Clock) -> None:
         """Begin without any death.
@@ -112,7 +112,7 @@ class Quarantine:
             self._catalogue.note_news()
 
     def worker_exited(self, child: Child, seat: Seat | None, reason: str) -> None:
-        """A worker has been reaped: tell everybody in whose books it is. Its seat is None if that was given up."""
+        """Handle a worker that has been reaped. Its seat is None if that was given up."""
         was_asked = child.was_drained or (seat is not None and seat.is_leaving)
         self._deployments.worker_lost(child.child_id, "" if was_asked else reason)
         if seat is not None:

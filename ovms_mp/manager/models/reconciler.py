@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Brings what is loaded nearer to what is on disk and what the configuration wants, one look after another.
+"""Reconciles what is loaded with what is on disk and what is configured.
 
 Whatever replaces a version is loaded beside it first, so no step leaves a moment without one.
 """
@@ -166,7 +166,7 @@ class Reconciler:
             self._note_files(model, entry, is_other=is_other and not is_outdated)
         state = entry.status.state
         if coming is None and serving is None and entry.is_coming:
-            state = State.START  # Nothing is on its way for it, whatever the reason was.
+            state = State.START  # No deployment of it is under way, whatever the reason was.
         return Known(state, entry.has_failed and coming is None, is_outdated, entry.retry_at)
 
     def _note_files(self, model: KnownModel, entry: KnownVersion, *, is_other: bool) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When the manager looks at configuration and repositories, and what follows from what it sees."""
+"""When the manager reads the configuration file and the repositories, and what it does with the result."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _AGAIN_S = 1.0
 
 
 class RescanRequest:
-    """Whether configuration and repositories are to be looked at in this turn of the loop, and whether somebody asks.
+    """Whether a rescan is due in this turn of the loop, and whether a client asked for it.
 
-    Apart from :class:`Rescans`, as the catalogue asks, too, which that one looks at.
+    Separate from :class:`Rescans`, as the catalogue, which that one needs, requests rescans as well.
     """
 
     def __init__(self) -> None:
@@ -38,19 +38,19 @@ class RescanRequest:
         self._is_asked = False
 
     def ask(self) -> None:
-        """Have a look taken at the end of this turn."""
+        """Request a rescan in this turn."""
         self.is_due = True
 
     def look_now(self) -> None:
-        """Somebody wants configuration and repositories looked at, whatever the settings say."""
+        """Request a rescan for a client, whatever the settings say."""
         self._is_asked = self.is_due = True
 
     def drop(self) -> None:
-        """Look no more: the server stops."""
+        """Drop the request: the server is stopping."""
         self.is_due = False
 
     def take(self) -> bool:
-        """The look is being taken; whether somebody asked for it."""
+        """Begin the rescan; whether a client asked for it."""
         is_asked = self._is_asked
         self.is_due = self._is_asked = False
         return is_asked
@@ -107,7 +107,7 @@ class Rescans:
 
     @property
     def is_due(self) -> bool:
-        """Whether a look will be taken in this turn."""
+        """Whether a rescan is due in this turn."""
         return self._request.is_due
 
     @property
@@ -125,15 +125,15 @@ class Rescans:
         return None if self._config_file is None else self._config_file.refusal
 
     def ask(self) -> None:
-        """Have a look taken at the end of this turn."""
+        """Request a rescan in this turn."""
         self._request.ask()
 
     def look_now(self) -> None:
-        """Somebody wants configuration and repositories looked at, whatever the settings say."""
+        """Request a rescan for a client, whatever the settings say."""
         self._request.look_now()
 
     def stop(self) -> None:
-        """Look no more: the server stops."""
+        """Drop the request: the server is stopping."""
         self._request.drop()
 
     def poll(self) -> None:

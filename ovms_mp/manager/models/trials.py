@@ -42,7 +42,7 @@ _SLOW_S = 10.0
 _MOST_SLOW = 4
 _MEMORY_LOOK_S = 0.1
 _END_S = 10.0
-"""A probe that has said its word has so long to end."""
+"""Time that a probe has to exit after it has reported its result."""
 
 
 @dataclass(frozen=True, slots=True)

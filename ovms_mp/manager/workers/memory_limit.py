@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which workers have outgrown ``--worker_memory_limit_mb`` and are to be replaced, and which one is not worth it."""
+"""Finds workers that exceed ``--worker_memory_limit_mb``, and avoids replacements that would not help."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts workers for the devices that models want, replaces them hitlessly, and retires those of no use.
+"""Starts workers for the devices that models want, replaces them without losing requests, and retires others.
 
 A worker that is replaced goes on until its successor has loaded everything that it has; then a snapshot routes
 past it, and when every front has applied that, the worker is drained. So a replacement looks like a version switch.
@@ -48,7 +48,7 @@ class Completeness(Protocol):
 
 
 class Provisioner:
-    """Decides which seats there are. Owned by the manager's loop."""
+    """Decides which workers run. Owned by the manager's loop."""
 
     def __init__(
         self,

@@ -175,7 +175,7 @@ class FakeTrials:
 
 @dataclass
 class Told:
-    """What a deployment's observer was told, in order."""
+    """What a deployment's listener was told, in order."""
 
     events: list[tuple[str, int]] = field(default_factory=list)
     reasons: list[tuple[str, str]] = field(default_factory=list)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A deployment's way from its trial to its end, with the test as workers, trials and observer."""
+"""A deployment's way from its trial to its end, with the test as workers, trials and listener."""
 
 from __future__ import annotations
 

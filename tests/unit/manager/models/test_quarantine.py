@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What follows from workers' deaths: the real catalogue, staff, supervisor and seats, over a played kernel."""
+"""What follows from workers' deaths: the real catalogue, provisioner, supervisor and seats, over a played kernel."""
 
 from __future__ import annotations
 

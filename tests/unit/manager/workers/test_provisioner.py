@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who sits where: the real supervisor and seats, over a kernel that the test plays."""
+"""Which workers run: the real supervisor and seats, over a kernel that the test plays."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MIB = 1 << 20
 
 
 class Scene:
-    """Staff among its surroundings; the test also plays the manager's loop."""
+    """A provisioner among its surroundings; the test also plays the manager's loop."""
 
     def __init__(self, kernel: Kernel, *, cpu_workers: int = 1, limit_mb: int = 0) -> None:
         self.kernel = kernel
