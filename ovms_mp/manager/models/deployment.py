@@ -113,7 +113,7 @@ def load_failure(reason: str) -> ErrorRecord:
 
 
 def first_line(detail: str) -> str:
-    """The plan in a version's detail, without the notices below it, which its worker has logged."""
+    """How a version runs: its detail without the notices below, which its worker has logged."""
     return detail.partition("\n")[0]
 
 
