@@ -25,7 +25,7 @@ class CommonSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         run_id: Names this run of the server in every log line.
         control_endpoint: Where the manager listens.
         heartbeat_interval_s: Time between two signs of life.
-        boot_timeout_s: Longest wait for anything during the start.
+        boot_timeout_s: How long a front waits for its first routing snapshot.
         arenas: All arenas, by index.
     """
 

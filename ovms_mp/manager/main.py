@@ -13,9 +13,10 @@ from ovms_mp import __version__
 from ovms_mp.child.lifetime import holding_log_signals
 from ovms_mp.errors import BootError, ExitCode
 from ovms_mp.log import check_log_path, configure_logging, is_short, tell_people
+from ovms_mp.manager.assembly import opened_manager
 from ovms_mp.manager.children.descriptor_limit import raise_descriptor_limit
 from ovms_mp.manager.children.sandbox import allow_thread_scheduling
-from ovms_mp.manager.manager import Manager
+from ovms_mp.manager.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,7 @@ def run_server(config: ServerConfig, notices: Sequence[str]) -> int:
     try:
         allow_thread_scheduling()
         # The manager takes them once it can.
-        with holding_log_signals(), Manager(config, run_id) as manager:
+        with holding_log_signals(), opened_manager(config, run_id, SystemClock()) as manager:
             return manager.run()
     except BootError as error:
         _log.error("event=boot_failed could not start: %s", error)

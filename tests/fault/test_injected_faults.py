@@ -117,32 +117,32 @@ WORKER = [
 ]
 MANAGER = [
     Fault("manager.manager:Manager._take_messages"),
-    Fault("manager.manager:Manager.take_message", action="version"),
-    Fault("manager.manager:Manager.beat"),
-    Fault("manager.manager:Manager._snapshot", action="version"),
-    Fault("manager.manager:Manager._launch_probe", action="version"),
-    Fault("manager.manager:Manager.child_exited", action="version"),
+    Fault("manager.child_events:ChildEvents.take_message", action="version"),
+    Fault("manager.child_events:ChildEvents.beat"),
+    Fault("manager.publisher:Publisher.snapshot", action="version"),
+    Fault("manager.models.trials:ProbeLauncher.launch", action="version"),
+    Fault("manager.child_events:ChildEvents.child_exited", action="version"),
     Fault("manager.inbox:decode_to_manager"),
     Fault("manager.fronts.snapshots:encode", action="version"),
     Fault("manager.children.supervisor:Supervisor.check_liveness"),
-    Fault("manager.children.supervisor:Supervisor._check_child"),
+    Fault("manager.children.liveness:Liveness._check_child"),
     Fault("manager.children.supervisor:Supervisor._collect_one", action="version"),
     Fault("manager.timers:Timers.run_due"),
-    Fault("manager.workers.staff:Staff.adjust"),
-    Fault("manager.workers.staff:Staff.advance"),
+    Fault("manager.workers.provisioner:Provisioner.adjust"),
+    Fault("manager.workers.provisioner:Provisioner.advance"),
     Fault("manager.models.repository:list_versions"),
-    Fault("manager.models.reload:read_config_file", action="config"),
-    Fault("manager.models.planning:ConfigFile.read_if_changed"),
+    Fault("manager.models.config_file:read_config_file", action="config"),
+    Fault("manager.models.rescans:ConfigFile.read_if_changed"),
     Fault("manager.models.deployments:Deployments.state_changed", action="version"),
     Fault("manager.models.deployments:Deployments._unload", action="version"),
     Fault("storage.watch:RepositoryWatch._arm_base_path"),
     Fault("storage.watch:RepositoryWatch.read", action="version"),
 ]
 DEATHS = [
-    Fault("manager.manager:Manager.child_exited", action="kill"),
+    Fault("manager.child_events:ChildEvents.child_exited", action="kill"),
     Fault("manager.children.supervisor:Supervisor._start", action="kill"),
 ]
-LAST = Fault("manager.ending:Ending._drain_one")
+LAST = Fault("manager.shutdown:Shutdown._drain_one")
 FAULTS = [*FRONT, *HTTP2, *REST, *WORKER, *MANAGER]
 
 

@@ -39,7 +39,7 @@ PLACES = {
     "front.steps.Periodic._turn": A_STEP,
     "log.LineFormatter.format": "the line says that its record cannot be read",
     "manager.main.run_server": ENDS_A_PROCESS,
-    "manager.models.reload.ConfigFile._read": "the file is refused as it is",
+    "manager.models.config_file.ConfigFile._read": "the file is refused as it is",
     "manager.fronts.snapshots.SnapshotEncoder.payload": ONE_ITEM,
     "manager.fronts.snapshots._nbytes": ONE_ITEM,
     "manager.children.supervisor.Supervisor.spawn_once": ONE_ITEM,

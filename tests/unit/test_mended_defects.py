@@ -25,7 +25,7 @@ from ovms_mp.front.tensors import NumberTensor
 from ovms_mp.manager.children.child import exit_text
 from ovms_mp.manager.fronts.arenas import ArenaPool
 from ovms_mp.manager.fronts.listeners import bind_rest, hold_grpc_port, lock_ports
-from ovms_mp.manager.models.planner import Known, Plan, plan
+from ovms_mp.manager.models.decision import Decision, Known, decide
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State
 from ovms_mp.model.tensors import TensorSpec
@@ -44,14 +44,14 @@ HOME = "127.0.0.1"
 # D1 planner: two failed versions -> the fallback is forgotten, END, and so loaded again at once, for ever.
 def test_the_newest_two_have_failed() -> None:
     known = {n: Known(State.LOADING, has_failed=True, retry_at=110.0 - n) for n in (2, 3)}
-    decided = plan({1, 2, 3}, Latest(1), known, 100.0)
-    assert decided == Plan((1,), (), (), (), 107.0)
+    decided = decide({1, 2, 3}, Latest(1), known, 100.0)
+    assert decided == Decision((1,), (), (), (), 107.0)
 
 
 def test_two_broken_versions_settle() -> None:
     broken, known, loads = {2, 3}, dict[int, Known](), 0
     for _ in range(30):
-        decided = plan({1, 2, 3}, Latest(1), known, 100.0)
+        decided = decide({1, 2, 3}, Latest(1), known, 100.0)
         for version in decided.forget:
             known[version] = Known(State.END)
         for version in decided.load:

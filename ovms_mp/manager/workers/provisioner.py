@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Staffs the seats: starts workers for the devices that models want, replaces and retires them hitlessly.
+"""Starts workers for the devices that models want, replaces them without losing requests, and retires others.
 
 A worker that is replaced goes on until its successor has loaded everything that it has; then a snapshot routes
 past it, and when every front has applied that, the worker is drained. So a replacement looks like a version switch.
@@ -8,19 +8,17 @@ past it, and when every front has applied that, the worker is drained. So a repl
 from __future__ import annotations
 
 import logging
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import structs
 
-from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.defects import contain
 from ovms_mp.log import tell_people
-from ovms_mp.manager.children.child import ChildState, Kind
+from ovms_mp.manager.children.child import ChildState
+from ovms_mp.manager.children.kinds import Kind
+from ovms_mp.manager.children.roles import no_pause
 from ovms_mp.manager.workers.cpu_plan import CpuPlan, core_text, make_plan, plan_lines
-from ovms_mp.manager.workers.machine import own_memory_bytes
-from ovms_mp.wire.codec import encode
+from ovms_mp.manager.workers.memory_limit import MemoryLimit
 from ovms_mp.wire.messages import Drain
 
 if TYPE_CHECKING:
@@ -29,20 +27,17 @@ if TYPE_CHECKING:
     from ovms_mp.child.specs import CpuShare
     from ovms_mp.config.server import ServerConfig
     from ovms_mp.manager.children.child import Child
+    from ovms_mp.manager.children.control import ControlChannel
     from ovms_mp.manager.children.specs import SpecMaker
     from ovms_mp.manager.children.supervisor import Supervisor
+    from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.timers import Timers
     from ovms_mp.manager.workers.cpu_plan import Machine
     from ovms_mp.manager.workers.workers import Seat, Workers
-    from ovms_mp.wire.channels import Router
 
 _log = logging.getLogger(__name__)
 
 _MEMORY_LOOK_S = 1.0
-_REPLACE_AGAIN_FIRST_S = 10.0
-_REPLACE_AGAIN_LONGEST_S = 3600.0
-_GROWTH_WORTH_REPLACING = 1.1
-"""A successor that starts out above the limit is replaced only when it has grown by this factor since."""
 
 
 class Completeness(Protocol):
@@ -52,40 +47,55 @@ class Completeness(Protocol):
         """Whether it has everything that its device serves, or the one deployment that it is for."""
 
 
-@dataclass(slots=True)
-class _MemoryWatch:
-    """When a seat's worker was replaced for its memory, and what its successor needs at least."""
-
-    allowed_at: float = 0.0
-    delay_s: float = _REPLACE_AGAIN_FIRST_S
-    at_start_bytes: int = 0
-
-
-class Staff:
-    """Decides who sits where. Owned by the manager's loop."""
+class Provisioner:
+    """Decides which workers run. Owned by the manager's loop."""
 
     def __init__(
-        self, config: ServerConfig, machine: Machine, supervisor: Supervisor, workers: Workers, timers: Timers
+        self,
+        config: ServerConfig,
+        machine: Machine,
+        supervisor: Supervisor,
+        workers: Workers,
+        control: ControlChannel,
+        specs: SpecMaker,
+        descriptors: tuple[int, ...],
+        timers: Timers,
+        clock: Clock,
     ) -> None:
+        """Prepare; no worker is started before :meth:`start`.
+
+        Args:
+            config: Of the server.
+            machine: What the workers are to share.
+            supervisor: Keeps a child in each seat's role.
+            workers: The seats.
+            control: The way to the workers.
+            specs: Makes their command lines.
+            descriptors: The arenas, which each worker inherits.
+            timers: The manager's.
+            clock: The manager's.
+        """
         self._config = config
         self._machine = machine
         self._supervisor = supervisor
         self._workers = workers
         self._timers = timers
+        self._clock = clock
         self._plan = CpuPlan({}, ())
-        self._memory: dict[str, _MemoryWatch] = {}
+        self._memory = MemoryLimit(config.engine.worker_memory_limit_mb, clock)
         self._unavailable: set[str] = set()
         self._has_started = False
-        self._specs: SpecMaker
-        self._control: Router
-        self._descriptors: tuple[int, ...]
-        self.is_changed = False
-
-    def connect(self, specs: SpecMaker, control: Router, descriptors: tuple[int, ...]) -> None:
-        """What is known only once the arenas exist."""
-        self._specs = specs
         self._control = control
+        self._specs = specs
         self._descriptors = descriptors
+        self._epoch = 0
+        self.is_changed = False
+        """Whether the newest snapshot does not show the workers as they are."""
+
+    def note_snapshot(self, epoch: int) -> None:
+        """What has changed until now is in the snapshot of this number."""
+        self._epoch = epoch
+        self.is_changed = False
 
     def plan_lines(self) -> tuple[str, ...]:
         """How the machine is divided among the workers that there are now, for people."""
@@ -198,43 +208,47 @@ class Staff:
                 _log.info("event=worker_not_needed seat=%s device=%s", seat.name, seat.device)
                 self._leave(seat)
 
-    def advance(self, catalogue: Completeness, epoch: int, applied_epoch: int) -> None:
+    def advance(self, loads: Completeness, applied_epoch: int) -> None:
         """Carry on what was begun.
 
         Args:
-            catalogue: Knows what is loaded where.
-            epoch: Number of the snapshot that fronts were sent last.
-            applied_epoch: Number of the one that all of them have applied.
+            loads: Knows what is loaded where.
+            applied_epoch: Number of the snapshot that all fronts have applied.
         """
         for seat in self._workers:
-            contain("manager.seat", seat.name, self._advance_seat, seat, catalogue, epoch, applied_epoch)
+            contain("manager.seat", seat.name, self._advance_seat, seat, loads, applied_epoch)
 
-    def _advance_seat(self, seat: Seat, catalogue: Completeness, epoch: int, applied_epoch: int) -> None:
+    def _advance_seat(self, seat: Seat, loads: Completeness, applied_epoch: int) -> None:
         if seat.replaces is not None and seat.is_ready and seat.child is not None:
-            self._succeed(seat, seat.replaces, seat.child, catalogue)
+            self._succeed(seat, seat.replaces, seat.child, loads)
         if seat.replaces is not None and seat.child is not None and not seat.is_leaving:
             self._give_up_late(seat, seat.child)
         if seat.is_leaving and seat.leave_epoch == 0 and not self.is_changed:
-            seat.leave_epoch = epoch
+            seat.leave_epoch = self._epoch
         if seat.is_leaving and 0 < seat.leave_epoch <= applied_epoch and seat.child is not None:
             self._drain(seat.child)
 
-    def _succeed(self, seat: Seat, old: Seat, child: Child, catalogue: Completeness) -> None:
+    def _succeed(self, seat: Seat, old: Seat, child: Child, loads: Completeness) -> None:
         """Let the old worker leave once its successor has everything."""
-        if not catalogue.is_complete_on(child.child_id, seat.device, seat.tenant):
+        if not loads.is_complete_on(child.child_id, seat.device, seat.tenant):
             return
         seat.replaces = None
-        if seat.name in self._memory:
-            self._memory[seat.name].at_start_bytes = own_memory_bytes(child.pid)
+        self._memory.succeeded(seat, child)
         self._leave(old)
 
     def _give_up_late(self, seat: Seat, child: Child) -> None:
         """End a successor that did not come to have everything; the old worker stays."""
         limit_s = self._config.supervision.load_timeout_s
-        if child.was_ready and time.monotonic() - child.ready_at > limit_s:
+        if child.was_ready and self._clock.monotonic() - child.ready_at > limit_s:
             _log.error("event=not_replaced seat=%s does not have everything within %g s", seat.name, limit_s)
             seat.replaces = None
             self._leave(seat)
+
+    def worker_ready(self, child: Child) -> Seat | None:
+        """A worker takes loads from now on; its seat, or None when that is not wanted any more."""
+        seat = self._workers.became_ready(child)
+        self.is_changed |= seat is not None
+        return seat
 
     def worker_exited(self, child: Child) -> bool:
         """A worker is gone; its seat too, if it was leaving. Whether it was."""
@@ -246,7 +260,7 @@ class Staff:
         self._workers.remove(seat)
         return True
 
-    def _fill(self, seat: Seat, pause_s: Callable[[], float] = lambda: 0.0) -> None:
+    def _fill(self, seat: Seat, pause_s: Callable[[], float] = no_pause) -> None:
         self._supervisor.fill(
             seat.name,
             Kind.WORKER,
@@ -263,7 +277,7 @@ class Staff:
         seat.is_leaving = True
         seat.leave_epoch = 0
         self.is_changed = True
-        self._memory.pop(seat.name, None)
+        self._memory.forget(seat)
         self._supervisor.stop_replacing(seat.name)
         child = seat.child
         if child is None:
@@ -274,30 +288,14 @@ class Staff:
         if child.state is ChildState.READY:
             grace_s = self._config.supervision.stuck_timeout_s
             _log.info("event=draining child=%s", child.child_id)
-            deadline_ns = time.monotonic_ns() + int(grace_s * 1e9)
-            self._control.send(child.child_id.encode(), encode(Drain(deadline_ns)))
+            deadline_ns = self._clock.monotonic_ns() + int(grace_s * 1e9)
+            self._control.send(child, Drain(deadline_ns))
             child.to(ChildState.DRAINING)
             self._supervisor.end_within(child, grace_s + 1.0)
 
     def _look_at_memory(self) -> None:
-        """Replace a worker that has grown past the limit."""
-        limit = self._config.engine.worker_memory_limit_mb * MEBIBYTE
+        """Replace workers that have grown past the limit."""
         leaving = {seat.replaces for seat in self._workers if seat.replaces is not None}
-        for seat in self._workers:
-            if not seat.is_ready or seat.child is None or seat in leaving or seat.replaces is not None:
-                continue
-            watch = self._memory.setdefault(seat.name, _MemoryWatch())
-            own = own_memory_bytes(seat.child.pid)
-            now = time.monotonic()
-            if own <= limit:
-                continue
-            if now < watch.allowed_at or own < watch.at_start_bytes * _GROWTH_WORTH_REPLACING:
-                continue
-            successor = self.replace(
-                seat,
-                f"{own // MEBIBYTE} MiB of its own, the limit is {limit // MEBIBYTE} (--worker_memory_limit_mb)",
-            )
-            # For the successor, and for this one should the successor not come to life.
-            watch.allowed_at = now + watch.delay_s
-            watch.delay_s = min(2 * watch.delay_s, _REPLACE_AGAIN_LONGEST_S)
-            self._memory[successor.name] = _MemoryWatch(watch.allowed_at, watch.delay_s)
+        settled = [seat for seat in self._workers if seat not in leaving and seat.replaces is None]
+        for seat, reason in self._memory.exceeded(settled):
+            self._memory.replaced(seat, self.replace(seat, reason))

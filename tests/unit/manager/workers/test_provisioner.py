@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who sits where: the real supervisor and seats, over a kernel that the test plays."""
+"""Which workers run: the real supervisor and seats, over a kernel that the test plays."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ import pytest
 
 from ovms_mp.child.specs import CpuShare, WorkerSpec, spec_from_argument
 from ovms_mp.config.server import EngineConfig, ServerConfig, SupervisionConfig
-from ovms_mp.manager import timers as timers_module
-from ovms_mp.manager.children import child as children_module
-from ovms_mp.manager.children import supervisor as supervisor_module
 from ovms_mp.manager.children.child import Child, ChildState
+from ovms_mp.manager.children.control import ControlChannel
 from ovms_mp.manager.children.specs import SpecMaker
 from ovms_mp.manager.children.supervisor import Supervisor
 from ovms_mp.manager.timers import Timers
-from ovms_mp.manager.workers import staff as staff_module
+from ovms_mp.manager.workers import memory_limit as memory_limit_module
 from ovms_mp.manager.workers.cpu_plan import Machine
 from ovms_mp.manager.workers.machine import own_memory_bytes
-from ovms_mp.manager.workers.staff import Staff
+from ovms_mp.manager.workers.provisioner import Provisioner
 from ovms_mp.manager.workers.workers import Seat, Workers
 from ovms_mp.wire.channels import Poller
-from ovms_mp.wire.codec import decode_to_child
 from ovms_mp.wire.messages import Drain
 
+from ..fakes import Router
 from ..kernel import Kernel
 
 if TYPE_CHECKING:
@@ -39,18 +37,8 @@ STUCK_S = 120.0
 MIB = 1 << 20
 
 
-class Control:
-    """The manager's end of the control channel."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, object]] = []
-
-    def send(self, identity: bytes, payload: bytes) -> None:
-        self.sent.append((identity.decode(), decode_to_child(payload)))
-
-
 class Scene:
-    """Staff among its surroundings; the test also plays the manager's loop."""
+    """A provisioner among its surroundings; the test also plays the manager's loop."""
 
     def __init__(self, kernel: Kernel, *, cpu_workers: int = 1, limit_mb: int = 0) -> None:
         self.kernel = kernel
@@ -59,30 +47,38 @@ class Scene:
             supervision=SupervisionConfig(stuck_timeout_s=STUCK_S),
             engine=EngineConfig(cpu_workers=cpu_workers, worker_memory_limit_mb=limit_mb),
         )
-        self.timers, self.poller, self.control = Timers(), Poller(), Control()
-        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, self)
-        self.workers = Workers(lambda _child, _message: None, self.timers, 600.0)
-        self.staff = Staff(config, MACHINE, self.supervisor, self.workers, self.timers)
-        specs = SpecMaker(config, "run", "ipc://@control", (), 8 << 30)
-        self.staff.connect(specs, self.control, (5,))  # type: ignore[arg-type]  # only sends
+        self.timers, self.poller, self.control = Timers(kernel), Poller(), Router()
+        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, kernel)
+        control = ControlChannel(self.control)  # type: ignore[arg-type]  # only sends
+        self.workers = Workers(control, self.timers, 600.0)
+        self.provisioner = Provisioner(
+            config,
+            MACHINE,
+            self.supervisor,
+            self.workers,
+            control,
+            SpecMaker(config, "run", "ipc://@control", (), 8 << 30),
+            (5,),
+            self.timers,
+            kernel,
+        )
         self.complete: set[str] = set()
         self.memory: dict[int, int] = {}
         self.fatal: list[str] = []
         self.without_worker: list[str] = []
         self.epoch = self.applied = 0
 
-    # The supervisor's observer.
+    # The supervisor's listener.
 
     def child_exited(self, child: Child, reason: str) -> None:
-        self.staff.worker_exited(child)
+        self.provisioner.worker_exited(child)
 
-    def cannot_boot(self, reason: str) -> None:
-        self.fatal.append(reason)
-
-    def role_failed(self, name: str, reason: str) -> None:
-        device = self.staff.role_failed(name)
-        if device is not None:
-            self.without_worker.append(device)
+    def take_failures(self) -> None:
+        while (failure := self.supervisor.take_failure()) is not None:
+            if failure.is_vital:
+                self.fatal.append(failure.reason)
+            elif (device := self.provisioner.role_failed(failure.role)) is not None:
+                self.without_worker.append(device)
 
     # What workers have.
 
@@ -93,15 +89,15 @@ class Scene:
 
     def publish(self) -> None:
         """As the manager does at the end of each turn."""
-        if self.staff.is_changed:
-            self.staff.is_changed = False
+        if self.provisioner.is_changed:
             self.epoch += 1
-        self.staff.advance(self, self.epoch, self.applied)
+            self.provisioner.note_snapshot(self.epoch)
+        self.provisioner.advance(self, self.applied)
 
     def apply(self) -> None:
         """The fronts have applied what was published last."""
         self.applied = self.epoch
-        self.staff.advance(self, self.epoch, self.applied)
+        self.provisioner.advance(self, self.applied)
 
     def rest(self) -> None:
         """Publish and apply until nothing moves."""
@@ -110,7 +106,7 @@ class Scene:
             self.apply()
 
     def child(self, seat: Seat) -> Child:
-        (child,) = [child for child in self.supervisor.living() if child.name == seat.name]
+        (child,) = [child for child in self.supervisor.living() if child.role == seat.name]
         return child
 
     def make_ready(self, seat: Seat) -> Child:
@@ -123,11 +119,13 @@ class Scene:
 
     def end(self, child: Child, status: int) -> None:
         self.kernel.process(child.pid).end(status)
-        self.supervisor.collect(self.poller.wait(0.0))
+        self.supervisor.collect(self.poller.wait(0.0), self)
+        self.take_failures()
 
     def pass_time(self, seconds: float) -> None:
         self.kernel.now += seconds
         self.timers.run_due()
+        self.take_failures()
 
     def seats(self, device: str = "CPU") -> list[Seat]:
         return [seat for seat in self.workers if seat.device == device]
@@ -140,7 +138,7 @@ class Scene:
 
     def started(self, *devices: str) -> list[Child]:
         """The first workers, ready."""
-        self.staff.start(devices)
+        self.provisioner.start(devices)
         children = [self.make_ready(seat) for seat in self.workers]
         self.complete |= {child.child_id for child in children}
         self.rest()
@@ -150,12 +148,14 @@ class Scene:
 @pytest.fixture
 def make_scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Scene]]:
     kernel = Kernel()
-    kernel.install(monkeypatch, supervisor_module, timers_module, staff_module, children_module)
+    kernel.install(monkeypatch)
     scenes: list[Scene] = []
 
     def make(**settings: int) -> Scene:
         scenes.append(Scene(kernel, **settings))
-        monkeypatch.setattr(staff_module, "own_memory_bytes", lambda pid: scenes[-1].memory.get(pid, 0))
+        monkeypatch.setattr(
+            memory_limit_module, "own_memory_bytes", lambda pid: scenes[-1].memory.get(pid, 0)
+        )
         return scenes[-1]
 
     yield make
@@ -174,7 +174,7 @@ def scene(make_scene: Callable[..., Scene]) -> Scene:
 
 def test_every_device_has_a_worker_with_its_share(make_scene: Callable[..., Scene]) -> None:
     scene = make_scene(cpu_workers=2)
-    scene.staff.start(["CPU", "GPU"])
+    scene.provisioner.start(["CPU", "GPU"])
     specs = [scene.spec(child) for child in scene.supervisor.living()]
 
     assert [(spec.device, spec.cpu.cores) for spec in specs] == [
@@ -184,8 +184,8 @@ def test_every_device_has_a_worker_with_its_share(make_scene: Callable[..., Scen
     ]
     assert len({spec.data_endpoint for spec in specs}) == 3
     assert [seat.endpoint for seat in scene.workers] == [spec.data_endpoint for spec in specs]
-    assert scene.staff.share_of("CPU").cores == (0, 1)
-    assert scene.staff.plan_lines()[0].startswith("machine: 4 cores")
+    assert scene.provisioner.share_of("CPU").cores == (0, 1)
+    assert scene.provisioner.plan_lines()[0].startswith("machine: 4 cores")
     pages = [seat.page_descriptor for seat in scene.workers]
     assert len(set(pages)) == 3
     assert [spec.run_page for spec in specs] == pages
@@ -194,7 +194,7 @@ def test_every_device_has_a_worker_with_its_share(make_scene: Callable[..., Scen
 
 
 def test_a_first_worker_that_cannot_start_ends_the_server(scene: Scene) -> None:
-    scene.staff.start(["CPU"])
+    scene.provisioner.start(["CPU"])
     scene.end(scene.child(scene.seats()[0]), 3)
 
     assert len(scene.fatal) == 1
@@ -212,7 +212,7 @@ def test_a_worker_that_dies_is_followed_by_another_in_its_seat(scene: Scene) -> 
     assert scene.child(seat).child_id == "worker-0.2"
     assert seat.child is None
     assert seat.endpoint != before
-    assert scene.staff.is_changed
+    assert scene.provisioner.is_changed
 
 
 # Devices come and go.
@@ -220,76 +220,80 @@ def test_a_worker_that_dies_is_followed_by_another_in_its_seat(scene: Scene) -> 
 
 def test_nothing_to_adjust_is_nothing(scene: Scene) -> None:
     scene.started("CPU")
-    scene.staff.adjust(["CPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU"], {"CPU"})
 
     assert len(scene.kernel.processes) == 1
-    assert not scene.staff.is_changed
+    assert not scene.provisioner.is_changed
 
 
 def test_a_new_device_gets_a_worker(scene: Scene) -> None:
     scene.started("CPU")
-    scene.staff.adjust(["CPU", "GPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU", "GPU"], {"CPU"})
 
     assert [seat.device for seat in scene.workers] == ["CPU", "GPU"]
-    assert any(line.startswith("GPU") for line in scene.staff.plan_lines())
-    scene.staff.adjust(["CPU", "GPU"], {"CPU"})
+    assert any(line.startswith("GPU") for line in scene.provisioner.plan_lines())
+    scene.provisioner.adjust(["CPU", "GPU"], {"CPU"})
     assert len(scene.kernel.processes) == 2
 
 
 def test_the_plan_is_that_of_the_workers_there_are(scene: Scene) -> None:
     scene.started("CPU", "GPU")
-    assert [line.split(":")[0] for line in scene.staff.plan_lines()] == [
+    assert [line.split(":")[0] for line in scene.provisioner.plan_lines()] == [
         "machine",
         "CPU",
         "CPU worker 0",
         "GPU",
     ]
-    scene.staff.adjust(["CPU"], {"CPU"})
-    assert scene.staff.is_changed  # So that it is published.
+    scene.provisioner.adjust(["CPU"], {"CPU"})
+    assert scene.provisioner.is_changed  # So that it is published.
 
-    assert [line.split(":")[0] for line in scene.staff.plan_lines()] == ["machine", "CPU", "CPU worker 0"]
+    assert [line.split(":")[0] for line in scene.provisioner.plan_lines()] == [
+        "machine",
+        "CPU",
+        "CPU worker 0",
+    ]
 
 
 def test_the_plan_lacks_a_device_whose_worker_could_not_be_started(scene: Scene) -> None:
     scene.started("CPU")
-    scene.staff.adjust(["CPU", "GPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU", "GPU"], {"CPU"})
     scene.end(scene.child(scene.seats("GPU")[0]), 3)
 
     assert scene.without_worker == ["GPU"]
-    assert not any(line.startswith("GPU") for line in scene.staff.plan_lines())
+    assert not any(line.startswith("GPU") for line in scene.provisioner.plan_lines())
 
 
 def test_the_plan_has_a_replaced_worker_until_its_successor_takes_over(scene: Scene) -> None:
     (old,) = scene.started("CPU")
-    before = scene.staff.plan_lines()
+    before = scene.provisioner.plan_lines()
     seat = scene.seats()[0]
-    successor = scene.staff.replace(seat, "for a test", CpuShare((0, 1), 0, is_pinning_safe=True))
+    successor = scene.provisioner.replace(seat, "for a test", CpuShare((0, 1), 0, is_pinning_safe=True))
     scene.make_ready(successor)
     scene.rest()
-    assert scene.staff.plan_lines() == before
+    assert scene.provisioner.plan_lines() == before
     scene.complete.add(scene.child(successor).child_id)
     scene.publish()
 
-    assert "CPU worker 0: cores 0-1, 2 threads at most" in scene.staff.plan_lines()
+    assert "CPU worker 0: cores 0-1, 2 threads at most" in scene.provisioner.plan_lines()
     assert scene.seats()[0].child is old
 
 
 def test_the_plan_has_the_worker_of_a_version_on_its_own(scene: Scene) -> None:
     scene.started("CPU")
-    scene.staff.isolate("CPU", 7, lambda: 0.0)
+    scene.provisioner.isolate("CPU", 7, lambda: 0.0)
 
-    assert scene.staff.plan_lines()[-1] == (
+    assert scene.provisioner.plan_lines()[-1] == (
         "CPU: 1 more worker on cores 0-3, for one version whose requests crash workers"
     )
-    assert scene.staff.plan_lines()[1].startswith("CPU: 1 worker; ")
+    assert scene.provisioner.plan_lines()[1].startswith("CPU: 1 worker; ")
 
 
 def test_a_device_that_nobody_wants_is_drained_when_all_fronts_know(scene: Scene) -> None:
     _, child = scene.started("CPU", "GPU")
-    scene.staff.adjust(["CPU"], {"CPU", "GPU"})
+    scene.provisioner.adjust(["CPU"], {"CPU", "GPU"})
     scene.rest()
     assert scene.control.sent == [], "something is still deployed there"
-    scene.staff.adjust(["CPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU"], {"CPU"})
     assert scene.workers.ready("GPU") == ()
     scene.publish()
     assert scene.control.sent == []
@@ -307,7 +311,7 @@ def test_a_device_that_nobody_wants_is_drained_when_all_fronts_know(scene: Scene
 
 def test_the_drain_has_a_deadline(scene: Scene) -> None:
     _, child = scene.started("CPU", "GPU")
-    scene.staff.adjust(["CPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU"], {"CPU"})
     scene.rest()
     (_, message) = scene.control.sent[0]
     assert isinstance(message, Drain)
@@ -321,8 +325,8 @@ def test_the_drain_has_a_deadline(scene: Scene) -> None:
 
 def test_a_device_that_is_wanted_again_while_its_worker_leaves_gets_another(scene: Scene) -> None:
     _, child = scene.started("CPU", "GPU")
-    scene.staff.adjust(["CPU"], {"CPU"})
-    scene.staff.adjust(["CPU", "GPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU", "GPU"], {"CPU"})
     old, new = scene.seats("GPU")
     scene.make_ready(new)
     scene.rest()
@@ -334,9 +338,9 @@ def test_a_device_that_is_wanted_again_while_its_worker_leaves_gets_another(scen
 
 def test_a_worker_that_is_not_needed_before_it_is_ready_is_ended(scene: Scene) -> None:
     scene.started("CPU")
-    scene.staff.adjust(["CPU", "GPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU", "GPU"], {"CPU"})
     child = scene.child(scene.seats("GPU")[0])
-    scene.staff.adjust(["CPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU"], {"CPU"})
     assert scene.signals(child) == [signal.SIGKILL]
     assert scene.seats("GPU") == []
     scene.end(child, -9)
@@ -348,22 +352,22 @@ def test_a_worker_that_is_not_needed_before_it_is_ready_is_ended(scene: Scene) -
 
 def test_a_device_whose_later_worker_cannot_start_is_told_once(scene: Scene) -> None:
     scene.started("CPU")
-    scene.staff.adjust(["CPU", "NPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU", "NPU"], {"CPU"})
     scene.end(scene.child(scene.seats("NPU")[0]), 3)
     assert scene.without_worker == ["NPU"]
     assert scene.fatal == []
     assert scene.seats("NPU") == []
-    scene.staff.adjust(["CPU", "NPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU", "NPU"], {"CPU"})
 
     assert len(scene.kernel.processes) == 2
 
 
 def test_it_is_tried_again_when_the_configuration_asks_anew(scene: Scene) -> None:
     scene.started("CPU")
-    scene.staff.adjust(["CPU", "NPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU", "NPU"], {"CPU"})
     scene.end(scene.child(scene.seats("NPU")[0]), 3)
-    scene.staff.adjust(["CPU"], {"CPU"})
-    scene.staff.adjust(["CPU", "NPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU", "NPU"], {"CPU"})
 
     assert len(scene.seats("NPU")) == 1
 
@@ -371,10 +375,10 @@ def test_it_is_tried_again_when_the_configuration_asks_anew(scene: Scene) -> Non
 def test_it_is_tried_again_when_a_version_is_tried_again(scene: Scene) -> None:
     # A version whose back-off is over has a deployment there, which would wait for a worker for ever.
     scene.started("CPU")
-    scene.staff.adjust(["CPU", "NPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU", "NPU"], {"CPU"})
     scene.end(scene.child(scene.seats("NPU")[0]), 3)
-    scene.staff.adjust(["CPU", "NPU"], {"CPU"})
-    scene.staff.adjust(["CPU", "NPU"], {"CPU", "NPU"})
+    scene.provisioner.adjust(["CPU", "NPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU", "NPU"], {"CPU", "NPU"})
 
     assert len(scene.seats("NPU")) == 1
 
@@ -384,7 +388,7 @@ def test_one_of_several_workers_that_cannot_start_leaves_the_device_to_the_other
 ) -> None:
     scene = make_scene(cpu_workers=2)
     scene.started("GPU")
-    scene.staff.adjust(["GPU", "CPU"], {"GPU"})
+    scene.provisioner.adjust(["GPU", "CPU"], {"GPU"})
     first, second = scene.seats()
     scene.end(scene.child(first), 3)
 
@@ -394,8 +398,8 @@ def test_one_of_several_workers_that_cannot_start_leaves_the_device_to_the_other
 
 def test_a_worker_that_leaves_is_none_that_the_device_has(scene: Scene) -> None:
     scene.started("CPU", "GPU")
-    scene.staff.adjust(["CPU"], {"CPU"})
-    scene.staff.adjust(["CPU", "GPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU"], {"CPU"})
+    scene.provisioner.adjust(["CPU", "GPU"], {"CPU"})
     old, new = scene.seats("GPU")
     assert old.is_leaving
     scene.end(scene.child(new), 3)
@@ -404,7 +408,7 @@ def test_a_worker_that_leaves_is_none_that_the_device_has(scene: Scene) -> None:
 
 
 def test_names_that_are_no_seat_are_nothing(scene: Scene) -> None:
-    assert scene.staff.role_failed("grpc-0") is None
+    assert scene.provisioner.role_failed("grpc-0") is None
 
 
 # Replacement.
@@ -413,7 +417,7 @@ def test_names_that_are_no_seat_are_nothing(scene: Scene) -> None:
 def test_a_successor_takes_over_before_the_old_worker_leaves(scene: Scene) -> None:
     (old,) = scene.started("CPU")
     (seat,) = scene.seats()
-    successor = scene.staff.replace(seat, "it has grown")
+    successor = scene.provisioner.replace(seat, "it has grown")
     assert successor.share == seat.share
     scene.rest()
     assert scene.workers.ready("CPU") == (old.child_id,)
@@ -437,11 +441,11 @@ def test_a_successor_takes_over_before_the_old_worker_leaves(scene: Scene) -> No
 
 def test_only_a_snapshot_without_the_old_worker_counts(scene: Scene) -> None:
     (old,) = scene.started("CPU")
-    successor = scene.staff.replace(scene.seats()[0], "it has grown")
+    successor = scene.provisioner.replace(scene.seats()[0], "it has grown")
     new = scene.make_ready(successor)
     scene.complete.add(new.child_id)
     # The fronts say that they have applied what was published before the old worker left.
-    scene.staff.is_changed = True
+    scene.provisioner.is_changed = True
     scene.publish()
     scene.apply()
     assert scene.seats()[0].is_leaving
@@ -457,7 +461,7 @@ def test_only_a_snapshot_without_the_old_worker_counts(scene: Scene) -> None:
 def test_an_old_worker_that_dies_meanwhile_has_left(scene: Scene) -> None:
     (old,) = scene.started("CPU")
     seat = scene.seats()[0]
-    successor = scene.staff.replace(seat, "it has grown")
+    successor = scene.provisioner.replace(seat, "it has grown")
     scene.supervisor.beat(old, progress=1)
     scene.end(old, -9)
     again = scene.child(seat)
@@ -474,7 +478,7 @@ def test_an_old_worker_that_dies_meanwhile_has_left(scene: Scene) -> None:
 
 def test_a_successor_that_cannot_start_leaves_the_old_worker(scene: Scene) -> None:
     (old,) = scene.started("CPU")
-    successor = scene.staff.replace(scene.seats()[0], "it has grown")
+    successor = scene.provisioner.replace(scene.seats()[0], "it has grown")
     scene.end(scene.child(successor), 3)
     scene.rest()
 
@@ -485,7 +489,7 @@ def test_a_successor_that_cannot_start_leaves_the_old_worker(scene: Scene) -> No
 
 def test_a_successor_that_dies_is_followed_by_another(scene: Scene) -> None:
     (old,) = scene.started("CPU")
-    successor = scene.staff.replace(scene.seats()[0], "it has grown")
+    successor = scene.provisioner.replace(scene.seats()[0], "it has grown")
     new = scene.make_ready(successor)
     scene.supervisor.beat(new, progress=1)
     scene.end(new, -9)
@@ -501,7 +505,7 @@ def test_a_successor_that_dies_is_followed_by_another(scene: Scene) -> None:
 def test_a_successor_that_never_has_everything_does_not_stay_for_ever(scene: Scene) -> None:
     # A version that serves did not load there, say for want of memory; nothing else would end the two workers.
     (old,) = scene.started("CPU")
-    new = scene.make_ready(scene.staff.replace(scene.seats()[0], "it has grown"))
+    new = scene.make_ready(scene.provisioner.replace(scene.seats()[0], "it has grown"))
     for _ in range(100):
         scene.pass_time(60)
         scene.rest()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration file over time, and who waits for a reload."""
+"""The configuration file over time."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ovms_mp.manager.models import reload as reload_module
-from ovms_mp.manager.models.reload import ConfigFile, ReloadRequests
-from ovms_mp.wire.messages import ConfigReloaded
-from ovms_mp.wire.records import ErrorRecord
+from ovms_mp.manager.models.config_file import ConfigFile
 
 from ..fakes import Clock
 
@@ -23,10 +20,8 @@ def text(*names: str) -> str:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(reload_module, "time", made)
-    return made
+def clock() -> Clock:
+    return Clock()
 
 
 class Scene:
@@ -35,7 +30,7 @@ class Scene:
     def __init__(self, path: Path, clock: Clock, content: str = text("a")) -> None:
         self.path, self.clock = path, clock
         path.write_text(content)
-        self.file = ConfigFile(path, is_strict=False)
+        self.file = ConfigFile(path, clock, is_strict=False)
 
     def read(self, *, is_asked: bool = False) -> list[str] | None:
         """Names of the models, None when there is nothing to do; without what comes later."""
@@ -186,7 +181,7 @@ def test_a_replaced_link_is_a_changed_file(tmp_path: Path, clock: Clock) -> None
     scene = Scene(tmp_path / "first.json", clock)
     link = tmp_path / "config.json"
     link.symlink_to(scene.path)
-    scene.file = ConfigFile(link, is_strict=False)
+    scene.file = ConfigFile(link, scene.clock, is_strict=False)
     assert scene.read() is None
     (tmp_path / "second.json").write_text(text("b"))
     link.unlink()
@@ -201,35 +196,9 @@ def test_odd_keys_are_told_or_refused(tmp_path: Path, clock: Clock, caplog: pyte
     scene.path.write_text(odd)
     assert scene.read() == ["a"]
     assert "nreq" in caplog.text
-    scene.file = ConfigFile(scene.path, is_strict=True)
+    scene.file = ConfigFile(scene.path, scene.clock, is_strict=True)
     scene.path.write_text(odd + " ")
     assert scene.read_out() is None
 
     assert scene.file.refusal is not None
     assert "nreq" in scene.file.refusal.error.message
-
-
-# Who waits.
-
-
-def test_all_who_wait_are_answered_once() -> None:
-    requests = ReloadRequests()
-    assert not requests
-    requests.add("grpc-0.1", 7, 10)
-    requests.add("rest.55", 7, 12)
-    assert requests
-
-    assert requests.answers(12, None) == [
-        ("grpc-0.1", ConfigReloaded(7, is_changed=True, error=None)),
-        ("rest.55", ConfigReloaded(7, is_changed=False, error=None)),
-    ]
-    assert not requests
-    assert requests.answers(12, None) == []
-
-
-def test_an_error_is_everybodys() -> None:
-    requests = ReloadRequests()
-    requests.add("grpc-0.1", 1, 0)
-    error = ErrorRecord("ConfigError", "no")
-
-    assert requests.answers(0, error) == [("grpc-0.1", ConfigReloaded(1, is_changed=False, error=error))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The planner: from what is on disk, what the policy wants and what is loaded, to what to do next. Pure.
+"""What to do next with a model's versions, from what is on disk, what the policy wants and what is loaded. Pure.
 
 Availability comes first: a version is only taken away for a better one after that one is AVAILABLE. A version
 whose load failed is left out when the policy chooses, so the next lower one is served instead, and it is
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the planner needs to know of a version that was seen before.
+    """What counts of a version that was seen before.
 
     Attributes:
         state: Its state.
@@ -41,7 +41,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Decision:
     """Actions, each ascending by version.
 
     Attributes:
@@ -49,7 +49,7 @@ class Plan:
         replace: Versions to load again beside themselves.
         unload: Versions to take out of service.
         forget: Versions that are not served yet and that nobody wants any more: END without a front's help.
-        next_retry_at: When to plan again even if nothing changes; None for never.
+        next_retry_at: When to decide again even if nothing changes; None for never.
     """
 
     load: tuple[int, ...]
@@ -59,7 +59,7 @@ class Plan:
     next_retry_at: float | None
 
 
-def plan(available: Set[int], policy: VersionPolicy, known: Mapping[int, Known], now: float) -> Plan:
+def decide(available: Set[int], policy: VersionPolicy, known: Mapping[int, Known], now: float) -> Decision:
     """Decide for one model.
 
     Args:
@@ -99,7 +99,7 @@ def plan(available: Set[int], policy: VersionPolicy, known: Mapping[int, Known],
                 unload.append(version)
         elif entry.has_failed or entry.state is State.START or may_replace or version not in available:
             forget.append(version)
-    return Plan(tuple(load), tuple(replace), tuple(unload), tuple(forget), min(retries, default=None))
+    return Decision(tuple(load), tuple(replace), tuple(unload), tuple(forget), min(retries, default=None))
 
 
 def _needs_load(entry: Known | None) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration file over time, and the clients that wait for a reload.
+"""The configuration file over time.
 
 A changed file is taken entry by entry: one that cannot be served leaves that model as it was. A file that is no
 configuration leaves everything as it was; it is read again a few times, as it may be half written.
@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.file import MAX_BYTES, read_config_file
 from ovms_mp.defects import report
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, ConfigError
 from ovms_mp.files import read_regular
-from ovms_mp.log import tell_everybody, tell_people
-from ovms_mp.wire.messages import ConfigReloaded
+from ovms_mp.log import tell_people
 from ovms_mp.wire.records import ConfigRefusal, ErrorRecord, bounded_text
 
 if TYPE_CHECKING:
@@ -29,41 +26,44 @@ if TYPE_CHECKING:
     from ovms_mp.config.file import ConfigDocument
     from ovms_mp.config.model import RefusedModel
     from ovms_mp.config.server import ServerConfig
+    from ovms_mp.manager.clock import Clock
 
 _log = logging.getLogger(__name__)
 
 _TRIES = 4
 _TRY_AGAIN_S = 0.1
 _MOST_TOLD = 10
-BY_SIGNAL = ""
-"""In place of the front that asks for a reload: the log is answered."""
 
 
 class ConfigFile:
     """The file that the models came from. Owned by the manager's loop."""
 
-    def __init__(self, path: Path, *, is_strict: bool, refused: Sequence[RefusedModel] = ()) -> None:
+    def __init__(
+        self, path: Path, clock: Clock, *, is_strict: bool, refused: Sequence[RefusedModel] = ()
+    ) -> None:
         """Take the file as read.
 
         Args:
             path: The file.
+            clock: The manager's.
             is_strict: Any error is one of the whole file.
             refused: What could not be served when it was read at the start.
         """
         self.path = path
+        self._clock = clock
         self._is_strict = is_strict
         self._digest = self._look()
         self._tries = 0
         self._again_at = 0.0
-        self.refusal: ConfigRefusal | None = _entries_refusal(refused)
+        self.refusal: ConfigRefusal | None = self._entries_refusal(refused)
         """What is wrong with the file as it is now; None when it is what is being served."""
 
     @classmethod
-    def of(cls, config: ServerConfig) -> Self | None:
+    def of(cls, config: ServerConfig, clock: Clock) -> Self | None:
         """The file that a server was started with; None where its model was given by flags."""
         if config.config_path is None:
             return None
-        return cls(config.config_path, is_strict=config.is_strict, refused=config.refused)
+        return cls(config.config_path, clock, is_strict=config.is_strict, refused=config.refused)
 
     def read_if_changed(self, *, is_asked: bool) -> tuple[ConfigDocument | None, float | None]:
         """Read the file if it is another than before, or the last one was refused and somebody asks.
@@ -77,23 +77,23 @@ class ConfigFile:
         if digest != self._digest:
             self._digest = digest
             self._tries = 0
-        elif self._tries and time.monotonic() < self._again_at:
+        elif self._tries and self._clock.monotonic() < self._again_at:
             return None, self._again_at
         try:
             document = self._read()
         except ConfigError as error:
             self._tries += 1
             if self._tries < _TRIES:
-                self._again_at = time.monotonic() + _TRY_AGAIN_S
+                self._again_at = self._clock.monotonic() + _TRY_AGAIN_S
                 return None, self._again_at
             self._tries = 0
             reason = ErrorRecord(type(error).__name__, bounded_text(error.client_message))
-            self.refusal = ConfigRefusal(time.time(), is_whole=True, error=reason)
+            self.refusal = ConfigRefusal(self._clock.time(), is_whole=True, error=reason)
             for line in error.message.split("\n"):
                 _log.error("event=config_refused everything stays as it was: %s", line)
             return None, None
         self._tries = 0
-        self.refusal = _entries_refusal(document.refused)
+        self.refusal = self._entries_refusal(document.refused)
         for notice in document.notices:
             _log.warning("event=configuration %s", notice)
         _log.info("event=config_read path=%s models=%d", self.path, len(document.models))
@@ -127,50 +127,12 @@ class ConfigFile:
         except OSError:
             return b""
 
-
-def _entries_refusal(refused: Sequence[RefusedModel]) -> ConfigRefusal | None:
-    if not refused:
-        return None
-    told = "; ".join(entry.client_text for entry in refused[:_MOST_TOLD])
-    more = "; and more" if len(refused) > _MOST_TOLD else ""
-    reason = bounded_text(f"the rest of the file is followed; refused is {told}{more}")
-    return ConfigRefusal(time.time(), is_whole=False, error=ErrorRecord(ConfigError.__name__, reason))
-
-
-def tell_outcome(outcome: ConfigReloaded) -> None:
-    """Log what came of a reload that was asked for by SIGHUP."""
-    text = "something changed" if outcome.is_changed else "nothing changed"
-    level = logging.INFO
-    if outcome.error is not None:
-        level = logging.WARNING
-        text += f"; {outcome.error.message}"
-    tell_everybody(_log, level, "event=reloaded reason=SIGHUP %s", text)
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiter:
-    child_id: str
-    request_id: int
-    changes_before: int
-
-
-class ReloadRequests:
-    """Clients that asked for a reload; all are answered when everything that was begun has ended."""
-
-    def __init__(self) -> None:
-        self._waiters: list[_Waiter] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._waiters)
-
-    def add(self, child_id: str, request_id: int, changes: int) -> None:
-        """Note who waits, and how many changes there had been before."""
-        self._waiters.append(_Waiter(child_id, request_id, changes))
-
-    def answers(self, changes: int, error: ErrorRecord | None) -> list[tuple[str, ConfigReloaded]]:
-        """(front, answer) for all who wait; nobody waits any more then."""
-        waiters, self._waiters = self._waiters, []
-        return [
-            (waiter.child_id, ConfigReloaded(waiter.request_id, changes != waiter.changes_before, error))
-            for waiter in waiters
-        ]
+    def _entries_refusal(self, refused: Sequence[RefusedModel]) -> ConfigRefusal | None:
+        if not refused:
+            return None
+        told = "; ".join(entry.client_text for entry in refused[:_MOST_TOLD])
+        more = "; and more" if len(refused) > _MOST_TOLD else ""
+        reason = bounded_text(f"the rest of the file is followed; refused is {told}{more}")
+        return ConfigRefusal(
+            self._clock.time(), is_whole=False, error=ErrorRecord(ConfigError.__name__, reason)
+        )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The planner: named cases, its rules on any input, and what becomes of a model that obeys it."""
+"""What is decided: named cases, its rules on any input, and what becomes of a model that obeys it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovms_mp.manager.models.planner import Known, Plan, plan
+from ovms_mp.manager.models.decision import Decision, Known, decide
 from ovms_mp.model.status import State
 from ovms_mp.model.versions import All, Latest, Specific, VersionPolicy, desired_versions
 
@@ -30,7 +30,7 @@ ONLY_3 = Specific(frozenset({3}))
 
 @dataclass(frozen=True)
 class Case:
-    """A situation and the plan for it."""
+    """A situation and what is decided in it."""
 
     available: set[int]
     known: dict[int, Known]
@@ -122,14 +122,14 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_case(case: Case) -> None:
-    decided = plan(case.available, case.policy, case.known, NOW)
+    decided = decide(case.available, case.policy, case.known, NOW)
 
-    assert decided == Plan(case.load, case.replace, case.unload, case.forget, case.retry)
+    assert decided == Decision(case.load, case.replace, case.unload, case.forget, case.retry)
 
 
 @pytest.mark.parametrize(("retry_at", "is_due"), [(NOW + 0.001, False), (NOW, True), (NOW - 1, True)])
 def test_a_failed_load_is_tried_again_only_when_its_time_has_come(retry_at: float, is_due: bool) -> None:
-    decided = plan({1}, Latest(1), {1: Known(State.LOADING, has_failed=True, retry_at=retry_at)}, NOW)
+    decided = decide({1}, Latest(1), {1: Known(State.LOADING, has_failed=True, retry_at=retry_at)}, NOW)
 
     assert decided.load == ((1,) if is_due else ())
     assert decided.next_retry_at == (None if is_due else retry_at)
@@ -166,7 +166,7 @@ def is_lacking(entry: Known | None) -> bool:
 @given(situation=SITUATIONS)
 def test_loads_are_of_what_is_on_disk_and_not_there_yet(situation: Situation) -> None:
     available, policy, known = situation
-    decided = plan(available, policy, known, NOW)
+    decided = decide(available, policy, known, NOW)
 
     assert list(decided.load) == sorted(set(decided.load))
     assert set(decided.load) <= available
@@ -179,7 +179,7 @@ def test_loads_are_of_what_is_on_disk_and_not_there_yet(situation: Situation) ->
 @given(situation=SITUATIONS)
 def test_replaced_is_what_serves_on_disk_with_something_that_is_not_todays(situation: Situation) -> None:
     available, policy, known = situation
-    decided = plan(available, policy, known, NOW)
+    decided = decide(available, policy, known, NOW)
 
     assert list(decided.replace) == sorted(set(decided.replace))
     assert set(decided.replace) <= available
@@ -193,7 +193,7 @@ def test_replaced_is_what_serves_on_disk_with_something_that_is_not_todays(situa
 @given(situation=SITUATIONS)
 def test_everything_wanted_is_loaded_or_underway_or_waits_for_its_retry(situation: Situation) -> None:
     available, policy, known = situation
-    decided = plan(available, policy, known, NOW)
+    decided = decide(available, policy, known, NOW)
     failed = failed_of(known)
     # What would be served if just it loaded after all is hoped for, too.
     hoped = {entry for entry in failed if entry in desired_versions(available - (failed - {entry}), policy)}
@@ -219,7 +219,7 @@ def test_everything_wanted_is_loaded_or_underway_or_waits_for_its_retry(situatio
 @given(situation=SITUATIONS)
 def test_nothing_is_taken_away_before_what_should_serve_is_available(situation: Situation) -> None:
     available, policy, known = situation
-    decided = plan(available, policy, known, NOW)
+    decided = decide(available, policy, known, NOW)
     replacements = desired_versions(available - failed_of(known), policy)
 
     assert list(decided.unload) == sorted(set(decided.unload))
@@ -235,7 +235,7 @@ def test_what_was_served_before_its_worker_died_is_not_dropped_before_its_replac
 ) -> None:
     # It is LOADING without an error then, like what is on its way for the first time.
     available, policy, known = situation
-    decided = plan(available, policy, known, NOW)
+    decided = decide(available, policy, known, NOW)
     replacements = desired_versions(available - failed_of(known), policy)
 
     for version in decided.forget:
@@ -247,7 +247,7 @@ def test_what_was_served_before_its_worker_died_is_not_dropped_before_its_replac
 @given(situation=SITUATIONS)
 def test_only_what_does_not_serve_is_forgotten_and_never_twice(situation: Situation) -> None:
     available, policy, known = situation
-    decided = plan(available, policy, known, NOW)
+    decided = decide(available, policy, known, NOW)
 
     assert list(decided.forget) == sorted(set(decided.forget))
     for version in decided.forget:
@@ -257,7 +257,7 @@ def test_only_what_does_not_serve_is_forgotten_and_never_twice(situation: Situat
 @given(situation=SITUATIONS)
 def test_no_version_gets_two_orders_at_once(situation: Situation) -> None:
     available, policy, known = situation
-    decided = plan(available, policy, known, NOW)
+    decided = decide(available, policy, known, NOW)
     orders = [*decided.load, *decided.replace, *decided.unload, *decided.forget]
 
     assert len(orders) == len(set(orders))
@@ -266,14 +266,14 @@ def test_no_version_gets_two_orders_at_once(situation: Situation) -> None:
 @given(situation=SITUATIONS)
 def test_what_is_underway_is_not_ordered_again(situation: Situation) -> None:
     available, policy, known = situation
-    first = plan(available, policy, known, NOW)
+    first = decide(available, policy, known, NOW)
     after = dict(known)
     after |= dict.fromkeys(first.load, LOADING)
     # The catalogue says outdated only until the successor is on its way.
     after |= dict.fromkeys(first.replace, SERVED)
     after |= dict.fromkeys(first.unload, GOING)
     after |= dict.fromkeys(first.forget, GONE)
-    second = plan(available, policy, after, NOW)
+    second = decide(available, policy, after, NOW)
 
     underway = {*first.load, *first.replace, *first.unload, *first.forget}
     assert not underway & {*second.load, *second.replace, *second.unload}
@@ -299,8 +299,8 @@ class World:
     def served(self) -> set[int]:
         return {version for version, entry in self.known.items() if entry.state is State.AVAILABLE}
 
-    def obey(self) -> Plan:
-        decided = plan(self.available, self.policy, self.known, self.now)
+    def obey(self) -> Decision:
+        decided = decide(self.available, self.policy, self.known, self.now)
         for version in decided.load:
             self.known[version] = LOADING
             self.underway.append(version)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server's ports, taken and given back. The ports are real ones of this machine."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from ovms_mp.config.server import GrpcConfig, RestConfig, ServerConfig
+from ovms_mp.errors import BootError
+from ovms_mp.manager.fronts.ports import take_ports
+
+HOST = "127.0.0.1"
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def config(grpc: int, rest: int) -> ServerConfig:
+    return ServerConfig(
+        models=(),
+        grpc=GrpcConfig(port=grpc, bind_address=HOST),
+        rest=RestConfig(port=rest, bind_address=HOST),
+    )
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as other:
+        try:
+            other.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def test_both_are_held_until_they_are_closed() -> None:
+    grpc, rest = free_port(), free_port()
+    ports = take_ports(config(grpc, rest))
+    assert len(ports.rest) == 1
+    assert not is_free(grpc)
+    assert not is_free(rest)
+    ports.close()
+    ports.close()
+
+    assert is_free(grpc)
+    assert is_free(rest)
+
+
+def test_without_a_port_there_is_no_socket() -> None:
+    ports = take_ports(config(0, 0))
+
+    assert (ports.rest, ports.held) == ((), ())
+
+
+def test_if_the_second_is_taken_the_first_is_given_back() -> None:
+    grpc = free_port()
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        with pytest.raises(BootError, match="choose another --rest_port"):
+            take_ports(config(grpc, taken.getsockname()[1]))
+
+    assert is_free(grpc)
+
+
+def test_connections_come_from_listening_on() -> None:
+    rest = free_port()
+    ports = take_ports(config(0, rest))
+    with socket.socket() as client, pytest.raises(ConnectionRefusedError):
+        client.connect((HOST, rest))
+    ports.listen(rest, 5)
+    with socket.create_connection((HOST, rest), timeout=5):
+        pass
+    ports.close()
