@@ -37,14 +37,6 @@ from ovms_mp.places import absolute_path, module_command, module_environment, us
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_LEGACY_WORDS: Mapping[str, str] = MappingProxyType(
-    {
-        "_prepare_output_with_make_tensor_proto": "TENSOR_CONTENT",
-        "_prepare_output_as_AppendArrayToTensorProto": "TYPED_FIELDS",
-    }
-)
-"""Values of SERIALIZATION_FUNCTION in deployments of the legacy server."""
-
 _IGNORED_VARIABLES = ("PLUGIN_DIR", "ENGINE_REQUESTS_QUEUE_SIZE", "ENGINE_REQUESTS_QUEUE_TIMEOUT")
 """Variables of the legacy server whose subject does not exist here."""
 
@@ -178,8 +170,7 @@ def _read_settings(
         text, source = given.get(setting.flag), f"--{setting.flag}"
         if text is None and setting.environment and environment.get(setting.environment):
             text, source = environment[setting.environment], setting.environment
-            text = _LEGACY_WORDS.get(text, text)
-            if setting.choices and text.upper() not in setting.choices:
+            if setting.choices and setting.choice(text) is None:
                 # The legacy server took any other LOG_LEVEL for the default, so deployments may carry one.
                 notices.append(
                     f"{source}: {text!r} is unknown, {declared.default} is used; accepted: {setting.accepted()}"

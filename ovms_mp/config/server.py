@@ -54,11 +54,12 @@ class GrpcConfig:
     )
 
     front: str = _setting(
-        "WIRE",
+        "native",
         Setting(
             "grpc_front",
-            "What carries gRPC: our own HTTP/2 server, the faster one, or grpcio's.",
-            choices=("WIRE", "GRPCIO"),
+            "Server that carries gRPC: our own HTTP/2 server, which is faster, or the grpcio library's.",
+            choices=("native", "grpcio"),
+            aliases=(("wire", "native"),),
         ),
     )
     output_encoding: str = _setting(
@@ -68,6 +69,10 @@ class GrpcConfig:
             "Where answers carry their values: in raw bytes, or one by one in float_val and the like (slow).",
             environment="SERIALIZATION_FUNCTION",
             choices=("TENSOR_CONTENT", "TYPED_FIELDS"),
+            aliases=(
+                ("_prepare_output_with_make_tensor_proto", "TENSOR_CONTENT"),
+                ("_prepare_output_as_AppendArrayToTensorProto", "TYPED_FIELDS"),
+            ),
         ),
     )
 

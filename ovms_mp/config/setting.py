@@ -19,7 +19,8 @@ class Setting:
         environment: Variable that gives the value when the flag does not; empty for none.
         low: Least accepted number.
         high: Greatest accepted number.
-        choices: Accepted words, for text; :data:`SWITCH` for a flag that may stand alone.
+        choices: Accepted words, in any case; :data:`SWITCH` for a flag that may stand alone.
+        aliases: Words of older releases and of OVMS that are accepted as well, each with the choice that it means.
         is_path: It names a file or directory, and is made absolute; an empty text is none.
     """
 
@@ -29,6 +30,7 @@ class Setting:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
     is_path: bool = False
 
     def accepted(self) -> str:
@@ -63,11 +65,17 @@ class Setting:
             return value
         value = str(absolute_path(text, source)) if self.is_path and text else text
         if self.choices:
-            words = {choice.upper(): choice for choice in self.choices}
-            if text.upper() not in words:
+            choice = self.choice(text)
+            if choice is None:
                 raise ConfigError(f"{source}: {text!r} is unknown; accepted: {self.accepted()}")
-            value = words[text.upper()]
+            value = choice
         return value == "true" if kind is bool else value
+
+    def choice(self, text: str) -> str | None:
+        """The choice that a word means; None for an unknown word."""
+        words = {word.upper(): choice for word, choice in self.aliases}
+        words |= {choice.upper(): choice for choice in self.choices}
+        return words.get(text.upper())
 
 
 SWITCH = ("true", "false")

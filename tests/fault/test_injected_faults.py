@@ -233,7 +233,7 @@ class Rig:
 def rig(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """The server of all faults that no process dies of."""
     before = Ledger.take()
-    made = Rig(zoo, tmp_path_factory.mktemp("injected"), "WIRE", FAULTS)
+    made = Rig(zoo, tmp_path_factory.mktemp("injected"), "native", FAULTS)
     with made.server, Load(made.server.port, made.server.rest_port, CLIENTS) as load:
         made.load = load
         made.wait_served()
@@ -273,7 +273,7 @@ def test_a_step_that_raises_ends_what_it_is_for(rig: Rig, tfs: TfsClient, fault:
 
 def test_a_death_that_cannot_be_settled_at_once_and_a_stop(zoo: ModelZoo, tmp_path: Path) -> None:
     """Here with grpcio's server: the worker is replaced nevertheless, and the stop ends the server."""
-    rig = Rig(zoo, tmp_path, "GRPCIO", [*DEATHS, *FRONT[:2], LAST])
+    rig = Rig(zoo, tmp_path, "grpcio", [*DEATHS, *FRONT[:2], LAST])
     with rig.server, Load(rig.server.port, rig.server.rest_port, CLIENTS) as load:
         rig.load = load
         rig.wait_served()

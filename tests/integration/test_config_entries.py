@@ -77,7 +77,7 @@ class Site:
         return rest_client.predict(self.server.rest_port, name, {"inputs": X.tolist()})
 
 
-@pytest.fixture(params=["WIRE", "GRPCIO"])
+@pytest.fixture(params=["native", "grpcio"])
 def site(request: pytest.FixtureRequest, zoo: ModelZoo, tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path, zoo, request.param)
     with made.server:
@@ -134,7 +134,7 @@ def hold_status_command(site: Site) -> None:
 def test_strictly_and_by_check_it_is_an_error_of_the_file(
     zoo: ModelZoo, tmp_path: Path, flags: list[str]
 ) -> None:
-    config = Site(tmp_path, zoo, "WIRE").config
+    config = Site(tmp_path, zoo, "native").config
     command = [sys.executable, "-m", "ovms_mp", "config", *flags, str(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
