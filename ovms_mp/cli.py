@@ -9,7 +9,6 @@ those of the modern one (a protocol without a port is off). The only place that 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,18 +20,12 @@ from ovms_mp.config.declared import SECTIONS, declared_settings
 from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
 from ovms_mp.config.model_flags import read_models
 from ovms_mp.config.ovms_flags import take_ovms_flags
-from ovms_mp.config.server import (
-    EngineConfig,
-    GrpcConfig,
-    RepositoryConfig,
-    RestConfig,
-    ServerConfig,
-    SupervisionConfig,
-)
+from ovms_mp.config.server import EngineConfig, RepositoryConfig, ServerConfig, SupervisionConfig
 from ovms_mp.config.server_flags import server_parser
+from ovms_mp.config.transports import GrpcConfig, RestConfig
 from ovms_mp.errors import ConfigError, ExitCode
 from ovms_mp.log import keep_standard_descriptors, printable, say
-from ovms_mp.places import absolute_path, module_command, module_environment, usable_cores
+from ovms_mp.places import absolute_path, module_environment, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,7 +58,9 @@ def _run(arguments: list[str], environment: Mapping[str, str]) -> int:
         case "model" | "config":
             return _serve(arguments[1:], environment, command)
         case "devices":
-            return _devices(arguments[1:])
+            from ovms_mp.commands.devices import run_devices
+
+            return run_devices(arguments[1:], environment)
         case "status":
             return _status(arguments[1:])
         case "demo":
@@ -209,29 +204,6 @@ def _capped(flag: str, workers: int, cores: int, notices: list[str]) -> int:
         f"--{flag} {workers} is lowered to {cores}, the cores that this process may use: each is a process"
     )
     return cores
-
-
-def _devices(arguments: Sequence[str]) -> int:
-    parser = Parser(
-        prog="ovms_mp devices",
-        description="Show the devices that OpenVINO sees on this machine, and AUTO's choice.",
-    )
-    flags = {
-        "model": "model file: show what each device would do with it",
-        "target_device": "device string: show what OpenVINO makes of it, e.g. AUTO:GPU,CPU",
-        "plugins_xml": "OpenVINO's plugins.xml that registers further devices",
-        "cpu_extension": "shared library with custom operations for the CPU",
-    }
-    for flag, text in flags.items():
-        parser.add_argument(f"--{flag}", help=text, metavar=flag.rpartition("_")[2].upper())
-    given = parser.read(arguments)
-    for flag in ("model", "plugins_xml", "cpu_extension"):
-        if given[flag]:
-            given[flag] = str(absolute_path(given[flag], f"--{flag}"))
-    passed_on = [word for flag in flags if given[flag] is not None for word in (f"--{flag}", given[flag])]
-    # A process of its own: only the worker package may import openvino.
-    command = module_command("ovms_mp.worker.devices", *passed_on)
-    return subprocess.run(command, check=False, cwd="/", env=module_environment(os.environ)).returncode
 
 
 def _status(arguments: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ from ovms_mp.config.model_flags import add_file_flag, add_model_flags, flag_of
 from ovms_mp.config.model_keys import MODEL_KEYS
 from ovms_mp.config.ovms_flags import add_ovms_flags
 from ovms_mp.config.setting import SWITCH
+from ovms_mp.model.devices import OPENVINO_DEVICES
 
 if TYPE_CHECKING:
     import argparse
@@ -38,7 +39,7 @@ _USUAL_FLAGS: Mapping[str, str] = MappingProxyType(
         "check": "say what is wrong with a file, or what it means; serve nothing",
         "port": "gRPC port, 0 for none",
         "rest_port": "REST port, 0 for none",
-        "target_device": "CPU, GPU, NPU, AUTO, AUTO:GPU,CPU, ...",
+        "target_device": f"{', '.join(OPENVINO_DEVICES)}, AUTO, AUTO:GPU,CPU, ...",
         "cpu_workers": "inference worker processes for the CPU, each on cores of its own",
         "cache_dir": "keep compiled models there, for faster starts",
     }

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ovms_mp.errors import ConfigError
 from ovms_mp.places import absolute_path
+
+ValueT = TypeVar("ValueT", bool, int, float, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Setting:
         high: Greatest accepted number.
         choices: Accepted words, in any case; :data:`SWITCH` for a flag that may stand alone.
         aliases: Words of older releases and of OVMS that are accepted as well, each with the choice that it means.
-        is_path: It names a file or directory, and is made absolute; an empty text is none.
+        is_path: It names a file or directory, and is made absolute; an empty string is none.
     """
 
     flag: str
@@ -41,7 +44,7 @@ class Setting:
             return f"{_plain(self.low)} to {_plain(self.high)}"
         if self.low is not None:
             return f"at least {_plain(self.low)}"
-        return "any text"
+        return "any string"
 
     def parse(self, text: str, kind: type, source: str) -> bool | int | float | str:
         """Read a value that was given as text.
@@ -80,6 +83,12 @@ class Setting:
 
 SWITCH = ("true", "false")
 """Choices of a boolean setting."""
+
+
+def declare(default: ValueT, setting: Setting) -> ValueT:
+    """A field of a section, with the declaration of its setting."""
+    declared: ValueT = field(default=default, metadata={"setting": setting})
+    return declared
 
 
 def _plain(number: float) -> str:

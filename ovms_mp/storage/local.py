@@ -16,11 +16,11 @@ from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from ovms_mp.files import refusal
-from ovms_mp.model.mapping import MAPPING_FILE_NAME
-from ovms_mp.storage.formats import (
+from ovms_mp.model.formats import (
     FORMATS_TEXT,
     SAVED_MODEL,
     companions,
+    is_part_of,
     may_be_of_model,
     models_among,
     shown,
@@ -297,11 +297,6 @@ def _look_at_model_file(path: Path) -> Listing:
         text = f"needs {missing[0]} beside it" if missing else f"is no model: expected is {FORMATS_TEXT}"
         return Listing(problems={shown(path.name): text})
     return Listing({1: tree.files_of(path)})
-
-
-def is_part_of(model_name: str, name: str) -> bool:
-    """Whether a file beside a model file belongs to it: ``m.bin``, ``m.onnx.data``, ... to ``m.xml`` or ``m.onnx``."""
-    return name == MAPPING_FILE_NAME or name.startswith(model_name.rpartition(".")[0] + ".")
 
 
 class _Tree:

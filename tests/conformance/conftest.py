@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.config.server import GrpcConfig
+from ovms_mp.config.transports import GrpcConfig
 from tests.support import rest_client
 from tests.support.ledger import Ledger, assert_nothing_left
 from tests.support.server import Server

@@ -18,8 +18,9 @@ from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.defects import contain
 from ovms_mp.log import tell_people
 from ovms_mp.manager.children.child import ChildState, Kind
-from ovms_mp.manager.workers.cpu_plan import CpuPlan, core_text, make_plan, plan_lines
+from ovms_mp.manager.workers.cpu_plan import CpuPlan, make_plan, plan_lines
 from ovms_mp.manager.workers.machine import own_memory_bytes
+from ovms_mp.model.core_lists import core_text
 from ovms_mp.wire.codec import encode
 from ovms_mp.wire.messages import Drain
 

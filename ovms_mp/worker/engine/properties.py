@@ -18,8 +18,8 @@ import logging
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from ovms_mp.config.device_text import engine_device, may_use_cpu, meta_device, named_devices
 from ovms_mp.errors import DeviceUnavailable
+from ovms_mp.model.devices import engine_device, may_use_cpu, meta_device, named_devices
 from ovms_mp.worker.engine.cache_directory import odd_entry
 
 if TYPE_CHECKING:

@@ -41,8 +41,8 @@ import openvino as ov
 from openvino import opset13 as ops
 
 import ovms_mp
-from ovms_mp.config.device_text import engine_device, meta_device
 from ovms_mp.files import read_regular
+from ovms_mp.model.devices import engine_device, meta_device
 from ovms_mp.wire.records import Record
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ovms_mp.config.device_text import meta_device
 from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
+from ovms_mp.model.devices import meta_device
 from ovms_mp.worker.engine.engine import compile_for
 from ovms_mp.worker.engine.properties import compile_properties
 from ovms_mp.worker.load.compiled import CompiledVersion, OutputPath, specs_of

@@ -135,7 +135,7 @@ def test_an_alias_means_one_of_the_choices(entry: DeclaredSetting) -> None:
         (Setting("a", "x", low=0, high=0.5), "0 to 0.5"),
         (Setting("a", "x", low=1, high=1 << 24), "1 to 16777216"),
         (Setting("a", "x", choices=SWITCH), "one of true, false"),
-        (Setting("a", "x"), "any text"),
+        (Setting("a", "x"), "any string"),
     ],
 )
 def test_accepted_text(setting: Setting, text: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Local repositories: which directories are versions, and which file of each is read (behaviour.md 3.1)."""
+"""Local repositories: which directories are versions, and which file of each is read."""
 
 from __future__ import annotations
 

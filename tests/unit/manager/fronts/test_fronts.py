@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.config.server import GrpcConfig, LimitsConfig, RestConfig, ServerConfig
+from ovms_mp.config.server import LimitsConfig, ServerConfig
+from ovms_mp.config.transports import GrpcConfig, RestConfig
 from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children import child as children_module
 from ovms_mp.manager.children import supervisor as supervisor_module
