@@ -304,7 +304,7 @@ def _described(
     shapes: Shapes | None = None,
 ) -> LoadedVersion:
     request = maker.request
-    notices = (*facts.notices, *state_notices(compiled))
+    notices = (*facts.notices, *state_notices(compiled.slots[0].request))
     for notice in notices:
         _log.warning("event=notice model=%s version=%d notice=%r", request.name, request.version, notice)
     inputs = specs[0]

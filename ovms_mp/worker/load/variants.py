@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shapes of a version that is compiled for one set of input shapes at a time. Pure bookkeeping of the worker's loop.
+"""Shapes of a version that is compiled for one set of input shapes at a time. Pure bookkeeping.
 
 Where ``auto`` shapes cannot be served by one dynamic compiled model, the version has *variants*: one compiled model for
 each set of input shapes that clients send. They are kept, up to a number, and the least recently used makes room::
@@ -8,7 +8,7 @@ each set of input shapes that clients send. They are kept, up to a number, and t
                        |                            ^
                        +-- no room: until a held variant is idle, or patience ends
 
-Nothing here compiles, waits or answers; :mod:`ovms_mp.worker.loop` does.
+Nothing here compiles, waits or answers; :mod:`ovms_mp.worker.run.shaping` does.
 """
 
 from __future__ import annotations
