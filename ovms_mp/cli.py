@@ -122,7 +122,7 @@ def _effective_config(
     notices: list[str] = []
     take_ovms_flags(given, notices)
     notices += [
-        f"{name} is set and has no effect: its subject does not exist here"
+        f"{name} is set and has no effect: this server has no such setting"
         for name in _IGNORED_VARIABLES
         if environment.get(name)
     ]
@@ -209,13 +209,15 @@ def _capped(flag: str, workers: int, cores: int, notices: list[str]) -> int:
 def _status(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="ovms_mp status",
-        description="Show what a running server says of its workers, models and versions. A server of yours on this "
-        "machine is found by itself.",
+        description="Show the workers, models and versions of a running server. A server of this user on this "
+        "machine is found automatically.",
     )
-    parser.add_argument("--host", help="where it runs, if not on this machine; needs its REST port")
-    parser.add_argument("--port", help="its gRPC port, to choose among several on this machine")
-    parser.add_argument("--rest_port", help="its REST port (default with --host: 8000)")
-    parser.add_argument("--json", action="store_true", help="print the document for programs")
+    parser.add_argument(
+        "--host", help="host of the server, if it is not this machine; requires its REST port"
+    )
+    parser.add_argument("--port", help="gRPC port of the server, to select one of several on this machine")
+    parser.add_argument("--rest_port", help="REST port of the server (default with --host: 8000)")
+    parser.add_argument("--json", action="store_true", help="print the status document as JSON")
     given = parser.read(arguments)
     settings = {entry.setting.flag: entry.setting for entry in declared_settings()}
     ports = {
@@ -233,10 +235,10 @@ def _demo(arguments: Sequence[str]) -> int:
         description="Serve the packaged handwritten-digits model and send it a digit over both protocols. "
         "Flags that are not listed here go to the server, e.g. --log_level DEBUG.",
     )
-    parser.add_argument("--port", default="9000", help="gRPC port, 0 for any free one (default 9000)")
-    parser.add_argument("--rest_port", default="8000", help="REST port, 0 for any free one (default 8000)")
+    parser.add_argument("--port", default="9000", help="gRPC port; 0 selects a free one (default 9000)")
+    parser.add_argument("--rest_port", default="8000", help="REST port; 0 selects a free one (default 8000)")
     parser.add_argument(
-        "--once", action="store_true", help="stop after the check; exit 0 only if both answers are right"
+        "--once", action="store_true", help="stop after the check; exit 0 only if both answers are correct"
     )
     parser.add_argument(
         "--export",

@@ -287,7 +287,7 @@ def _version_row(version: _Version) -> tuple[str, ...]:
     if version.is_failed and version.is_being_loaded:
         cells.append("being tried again")
     elif version.is_being_loaded and version.workers:
-        cells.append("being loaded anew")
+        cells.append("being reloaded")
     elif version.next_try_in_s is not None:
         cells.append(f"next try in {math.ceil(version.next_try_in_s)} s")
     return (str(version.version), state, *cells, *("",) * (_CELLS - len(cells)))

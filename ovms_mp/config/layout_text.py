@@ -19,7 +19,7 @@ def parse_layout(value: object) -> tuple[str, str]:
     """Read a layout: the clients' side, and the model's or an empty text where only one is given.
 
     Raises:
-        ConfigError: Why it is none.
+        ConfigError: Why it is not valid.
     """
     if not isinstance(value, str):
         raise ConfigError("a layout must be a string")

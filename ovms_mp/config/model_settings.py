@@ -227,7 +227,7 @@ class _Reader:
         shapes = self.named("shape", parse_shape)
         if batch_size is not None and self._given.get("shape"):
             self._findings.notices.append(
-                f"{self._place_of('batch_size')} has no effect beside shape, which goes before it"
+                f"{self._place_of('batch_size')} has no effect, as shape takes precedence"
             )
             batch_size = None
         layouts = self.named("layout", parse_layout)

@@ -4,7 +4,7 @@
 ``TARGET:SOURCE`` has the clients' form first and the model's second, like a layout: OVMS's own example serves an FP32
 model to clients that send bytes as ``--precision uint8:fp32``
 (https://github.com/openvinotoolkit/model_server, ``demos/using_onnx_model/python/README.md``).
-See :mod:`ovms_mp.config.shape_text` for how errors are told.
+See :mod:`ovms_mp.config.shape_text` for the form of errors.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def parse_mean(value: object) -> tuple[float, ...]:
     """Read what to subtract: one number, or one a channel.
 
     Raises:
-        ConfigError: Why it is none.
+        ConfigError: Why it is not valid.
     """
     if isinstance(value, list):
         numbers = tuple(_number(entry) for entry in value)
@@ -45,7 +45,7 @@ def parse_scale(value: object) -> tuple[float, ...]:
     """Read what to divide by: one number, or one a channel; none may be 0.
 
     Raises:
-        ConfigError: Why it is none.
+        ConfigError: Why it is not valid.
     """
     numbers = parse_mean(value)
     if 0 in numbers:
@@ -57,7 +57,7 @@ def parse_color_format(value: object) -> tuple[str, str]:
     """Read a color conversion, e.g. ``NV12:RGB``: the clients' format and the model's, in capitals.
 
     Raises:
-        ConfigError: Why it is none.
+        ConfigError: Why it is not valid.
     """
     client, model = _two_sides(value, COLOR_FORMATS)
     if not COLOR_FORMATS[model].is_for_models:
@@ -70,7 +70,7 @@ def parse_precision(value: object) -> tuple[str, str]:
     """Read a conversion of element types, e.g. ``uint8:fp32``: the clients' and the model's, in small letters.
 
     Raises:
-        ConfigError: Why it is none.
+        ConfigError: Why it is not valid.
     """
     client, model = _two_sides(value, PRECISIONS)
     if client not in CLIENT_PRECISIONS:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batch sizes and shapes as OVMS writes them: ``"auto"``, ``"(1,3,-1,200:500)"``. Pure.
 
-The parsers say why a value is none in a :class:`~ovms_mp.errors.ConfigError` without place and value, which the
+The parsers say why a value is not valid in a :class:`~ovms_mp.errors.ConfigError` without place and value, which the
 caller knows.
 """
 
@@ -28,7 +28,7 @@ def parse_batch_size(value: object) -> BatchSize | None:
     """Read a batch size; None where it asks for nothing, as 0 does.
 
     Raises:
-        ConfigError: Why it is none.
+        ConfigError: Why it is not valid.
     """
     if isinstance(value, str) and value.strip().lower() == "auto":
         return BatchSize(None)
@@ -44,7 +44,7 @@ def parse_shape(value: object) -> tuple[Bound, ...] | None:
         value: Text, or the list that a JSON author may write in its place.
 
     Raises:
-        ConfigError: Why it is none.
+        ConfigError: Why it is not valid.
     """
     if isinstance(value, list):
         return tuple(_size(size) for size in value)

@@ -69,9 +69,9 @@ def parse_mapping(text: bytes) -> NameMapping:
     try:
         document = json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
-        raise ModelLoadFailed(f"{MAPPING_FILE_NAME} is no valid JSON: nested too deeply") from None
+        raise ModelLoadFailed(f"{MAPPING_FILE_NAME} is not valid JSON: nested too deeply") from None
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError and ours about repeated keys
-        raise ModelLoadFailed(f"{MAPPING_FILE_NAME} is no valid JSON: {error}") from None
+        raise ModelLoadFailed(f"{MAPPING_FILE_NAME} is not valid JSON: {error}") from None
     if not isinstance(document, dict):
         raise _unexpected("$", document, 'an object like {"inputs": {"tensor": "alias"}}')
     unknown = sorted(set(document) - {"inputs", "outputs"})

@@ -350,7 +350,7 @@ def test_batch_size_beside_shape_is_told() -> None:
     answer = effective(*MODEL, "--batch_size", "4", "--shape", "auto")
 
     assert answer.config.models[0].inputs.batch_size is None
-    assert answer.notices == ("--batch_size has no effect beside shape, which goes before it",)
+    assert answer.notices == ("--batch_size has no effect, as shape takes precedence",)
 
 
 # Files of the engine.

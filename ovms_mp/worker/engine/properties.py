@@ -167,7 +167,7 @@ def compile_properties(
     if cache_directory and (settings.allow_cache or not settings.inputs.is_auto):
         odd = odd_entry(cache_directory)
         if odd:
-            _log.warning("event=cache_not_used directory=%s: %s in it is no file", cache_directory, odd)
+            _log.warning("event=cache_not_used directory=%s: %s in it is not a file", cache_directory, odd)
         else:
             merged.setdefault("CACHE_DIR", cache_directory)
     return merged

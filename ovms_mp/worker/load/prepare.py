@@ -141,7 +141,7 @@ def _refuse_other_formats(model_file: str) -> None:
         return  # It cannot be opened; reading it says why.
     if not is_taken:
         raise RuntimeError(
-            f"it is no {declared.title} model, or only a part of one ({os.path.getsize(model_file)} bytes)"
+            f"it is not a valid {declared.title} model, or only a part of one ({os.path.getsize(model_file)} bytes)"
         )
 
 

@@ -35,7 +35,7 @@ _PATIENCE_S = 1.0
 """So long shapes without room wait for a held variant to become idle; then the least recently used one has to go."""
 _MOST_REFUSALS = 64
 _RETRY_AFTER_S = 30.0
-"""A failure that is not about the shapes themselves, such as memory that ran out, is believed for so long."""
+"""A failure that is not about the shapes themselves, such as memory that ran out, is remembered for this long."""
 
 
 @dataclass(slots=True)

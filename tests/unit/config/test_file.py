@@ -242,9 +242,7 @@ def test_batch_size_beside_shape_is_ignored_with_a_notice(tmp_path: Path) -> Non
     models, notices = read(tmp_path, listed(GOOD | {"batch_size": 4, "shape": "(1,2)"}))
 
     assert models[0].inputs == InputSettings(shapes=(InputShape("", ((1, 1), (2, 2))),))
-    assert notices == (
-        "$.model_config_list[0].config.batch_size has no effect beside shape, which goes before it",
-    )
+    assert notices == ("$.model_config_list[0].config.batch_size has no effect, as shape takes precedence",)
 
 
 @pytest.mark.parametrize(

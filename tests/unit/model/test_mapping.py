@@ -35,10 +35,10 @@ def test_what_is_read(text: bytes, inputs: dict[str, str], outputs: dict[str, st
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b"", "no valid JSON"),
-        (b"{", "no valid JSON"),
-        (b"{} {}", "no valid JSON"),
-        (b"\xff\xfe\xfd", "no valid JSON"),
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b"{} {}", "not valid JSON"),
+        (b"\xff\xfe\xfd", "not valid JSON"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"inputs": {"x": "a", "x": "b"}}', "'x' is repeated"),
         (b'{"inputs": {}, "inputs": {}}', "'inputs' is repeated"),
