@@ -54,7 +54,7 @@ def send(port: int, body: bytes, requests: int) -> None:
 
 
 def copies_of_server(
-    grpc_front: Literal["wire", "grpcio"], requests: int, files: ModelFiles, body: bytes, counts: Path
+    grpc_front: Literal["native", "grpcio"], requests: int, files: ModelFiles, body: bytes, counts: Path
 ) -> Copied:
     """What the server's processes copy from start to end with so many requests."""
     scenario = Scenario(name="copies", model="mirror", protocol="grpc", concurrency=1, grpc_front=grpc_front)
@@ -127,7 +127,7 @@ def main() -> int:
         body = write_bodies(files).grpc_path.read_bytes()[5:]
         os.environ["LD_PRELOAD"] = str(library)
         found = copies_a_request(copies_of_echo, files, body, scratch)
-        for front in ("grpcio", "wire"):
+        for front in ("grpcio", "native"):
             measure = functools.partial(copies_of_server, front)
             found |= copies_a_request(measure, files, body, scratch)
     print(f"tensor of {size} bytes in and out, {_MANY - _FEW} requests; copies of 16 KiB and more")
@@ -137,7 +137,7 @@ def main() -> int:
             print(f"{key[0]:8} {key[1]:28} {found[key]:16.0f} {found[key] / size:8.2f}")
     sums = {
         wanted: sum(value for (kind, _), value in found.items() if kind == wanted) / size
-        for wanted in ("echo", "grpcio", "wire", "worker")
+        for wanted in ("echo", "grpcio", "native", "worker")
     }
     print("tensors a request: " + ", ".join(f"{kind} {count:.2f}" for kind, count in sums.items()))
     return 0

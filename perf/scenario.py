@@ -40,7 +40,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         concurrency: Requests in flight, over all connections.
         connections: gRPC only; REST has as many as requests in flight.
         seconds: Length of one timed load.
-        grpc_front: What carries gRPC: "wire" or "grpcio".
+        grpc_front: What carries gRPC: "native" or "grpcio".
         plugin_config: OpenVINO properties, of the server's model and of the direct floors.
     """
 
@@ -51,7 +51,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     connections: int = 1
     seconds: float = 4.0
     grpc_workers: int = 1
-    grpc_front: Literal["wire", "grpcio"] = "wire"
+    grpc_front: Literal["native", "grpcio"] = "native"
     rest_workers: int = 1
     plugin_config: dict[str, str | int | float | bool] = {}
     floors: tuple[FloorName, ...] = ()

@@ -131,7 +131,7 @@ NAMES = Refusal(errors.InputNameMismatch, (ALIAS, "Inputs expected to be in the 
 MISSING = Refusal(errors.InputNameMismatch, ("input 'b' is missing",))
 NO_MODEL = Refusal(errors.ModelNotFound, (f"{SERVABLE}nobody, 0)",))
 NO_VERSION = Refusal(errors.VersionNotFound, (f"{SERVABLE}id_f32, 7)",))
-NOT_READY = Refusal(errors.ModelNotReady, ("it is no OpenVINO IR model",))
+NOT_READY = Refusal(errors.ModelNotReady, ("it is not a valid OpenVINO IR model",))
 REFUSALS = (
     _shape("long, other dimension", "tiny", (1, COUNT), f"{DATA} [1, {COUNT}], required shape [1, 10]"),
     _shape("long, rank too high", "id_f32", (1, COUNT), f"{DATA} [1, {COUNT}]"),

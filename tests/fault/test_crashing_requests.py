@@ -130,7 +130,7 @@ def server(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     assert_nothing_left(before)
 
 
-@pytest.mark.parametrize("grpc_front", ["WIRE", "GRPCIO"])
+@pytest.mark.parametrize("grpc_front", ["native", "grpcio"])
 def test_it_fails_alone_and_every_front_refuses_it_from_then_on(
     models: dict[str, Path], tmp_path: Path, grpc_front: str
 ) -> None:

@@ -48,7 +48,7 @@ def rounds(fault_seconds: float) -> int:
 
 def wire_server(zoo: ModelZoo, log_path: Path, port: int = 0) -> Server:
     arguments = ["model", "--model_name", "tiny", "--model_path", str(zoo.base_path("tiny"))]
-    server = Server([*arguments, "--grpc_front", "wire"], log_path)
+    server = Server([*arguments, "--grpc_front", "native"], log_path)
     if port:
         server.port, server.rest_port = port, free_ports(1)[0]
     return server

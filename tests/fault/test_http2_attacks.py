@@ -81,7 +81,7 @@ def server(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """One wire front for all attacks."""
     directory = tmp_path_factory.mktemp("attacked")
     config = zoo.config_file(directory, ["tiny", "id_f32"])
-    arguments = ["config", "--config_path", str(config), "--grpc_front", "wire"]
+    arguments = ["config", "--config_path", str(config), "--grpc_front", "native"]
     with Server(arguments, directory / "server.log") as started:
         yield started
 

@@ -91,16 +91,16 @@ REST = [
     Fault("front.rest.arbiter:RestArbiter._beat"),
 ]
 WORKER = [
-    Fault("worker.loop:WorkerLoop._take_tasks"),
-    Fault("worker.loop:WorkerLoop._accept", ONE),
-    Fault("worker.loop:WorkerLoop._note_run", ONE),
-    Fault("worker.loop:WorkerLoop._retire_versions"),
-    Fault("worker.loop:WorkerLoop._release_arenas"),
+    Fault("worker.run.intake:Intake.take_tasks"),
+    Fault("worker.run.intake:Intake._accept", ONE),
+    Fault("worker.run.scheduler:Scheduler._note_run", ONE),
+    Fault("worker.orders:Orders.retire_versions"),
+    Fault("worker.orders:Orders.release_arenas"),
     Fault("worker.loop:WorkerLoop.measure"),
-    Fault("worker.loop:decode_to_worker"),
-    Fault("worker.loop:WorkerLoop._follow", action="version"),
-    Fault("worker.loop:WorkerLoop._take_outcome", action="version"),
-    Fault("worker.loop:WorkerLoop._let_go", action="version"),
+    Fault("worker.run.intake:decode_to_worker"),
+    Fault("worker.orders:Orders._follow", action="version"),
+    Fault("worker.orders:Orders._take_outcome", action="version"),
+    Fault("worker.orders:Orders._let_go", action="version"),
     Fault("worker.run.shaping:Shaping.advance"),
     Fault("worker.run.outbox:encode"),
     Fault("worker.run.outbox:encode", ONE, times=2),
@@ -233,7 +233,7 @@ class Rig:
 def rig(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """The server of all faults that no process dies of."""
     before = Ledger.take()
-    made = Rig(zoo, tmp_path_factory.mktemp("injected"), "WIRE", FAULTS)
+    made = Rig(zoo, tmp_path_factory.mktemp("injected"), "native", FAULTS)
     with made.server, Load(made.server.port, made.server.rest_port, CLIENTS) as load:
         made.load = load
         made.wait_served()
@@ -273,7 +273,7 @@ def test_a_step_that_raises_ends_what_it_is_for(rig: Rig, tfs: TfsClient, fault:
 
 def test_a_death_that_cannot_be_settled_at_once_and_a_stop(zoo: ModelZoo, tmp_path: Path) -> None:
     """Here with grpcio's server: the worker is replaced nevertheless, and the stop ends the server."""
-    rig = Rig(zoo, tmp_path, "GRPCIO", [*DEATHS, *FRONT[:2], LAST])
+    rig = Rig(zoo, tmp_path, "grpcio", [*DEATHS, *FRONT[:2], LAST])
     with rig.server, Load(rig.server.port, rig.server.rest_port, CLIENTS) as load:
         rig.load = load
         rig.wait_served()

@@ -55,7 +55,7 @@ def config_file(models: Path, directory: Path, names: list[str]) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=["WIRE", "GRPCIO"])
+@pytest.fixture(scope="module", params=["native", "grpcio"])
 def server(
     request: pytest.FixtureRequest, models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:

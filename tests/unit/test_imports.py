@@ -161,6 +161,21 @@ def test_wings_are_built_upon_each_other(room: str) -> None:
                 )
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Neither at run time nor for types alone."""
+    names = {module.name for module in MODULES}
+    imports = {
+        module.name: {name if name in names else name.rpartition(".")[0] for name, _ in imported(module)}
+        for module in MODULES
+    }
+    while leaves := [name for name, others in imports.items() if not others & imports.keys()]:
+        for name in leaves:
+            del imports[name]
+    cyclic = {name: sorted(others & imports.keys()) for name, others in imports.items()}
+
+    assert cyclic == {}, "each imports one of the others, or one that does"
+
+
 @every_module
 def test_libraries_stay_where_they_belong(module: Module) -> None:
     for name, line in module.imports():

@@ -200,7 +200,7 @@ def write(tmp_path: Path, content: bytes) -> list[str]:
 
 @pytest.mark.parametrize("content", [b'{"a": "\xff"}', b"[" * 100_000])
 def test_a_file_that_is_no_json_in_other_ways(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(ConfigError, match=r"is wrong:\n.*(JSON|levels)"):
+    with pytest.raises(ConfigError, match=r"is not valid:\n.*(JSON|levels)"):
         effective_config(write(tmp_path, content), {}, "config")
 
 

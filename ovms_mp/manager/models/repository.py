@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ovms_mp.log import tell_everybody, tell_log_readers
-from ovms_mp.storage.formats import shown
+from ovms_mp.model.formats import shown
 from ovms_mp.storage.local import list_versions
 from ovms_mp.storage.mounts import Ground
 from ovms_mp.storage.watch import RepositoryWatch

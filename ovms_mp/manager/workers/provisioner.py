@@ -17,8 +17,9 @@ from ovms_mp.log import tell_people
 from ovms_mp.manager.children.child import ChildState
 from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.manager.children.roles import no_pause
-from ovms_mp.manager.workers.cpu_plan import CpuPlan, core_text, make_plan, plan_lines
+from ovms_mp.manager.workers.cpu_plan import CpuPlan, make_plan, plan_lines
 from ovms_mp.manager.workers.memory_limit import MemoryLimit
+from ovms_mp.model.core_lists import core_text
 from ovms_mp.wire.messages import Drain
 
 if TYPE_CHECKING:

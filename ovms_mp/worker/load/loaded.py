@@ -12,8 +12,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ovms_mp.config.device_text import meta_device
 from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
+from ovms_mp.model.devices import meta_device
 from ovms_mp.worker.engine.engine import compile_for
 from ovms_mp.worker.engine.properties import compile_properties
 from ovms_mp.worker.load.compiled import CompiledVersion, OutputPath, specs_of
@@ -304,7 +304,7 @@ def _described(
     shapes: Shapes | None = None,
 ) -> LoadedVersion:
     request = maker.request
-    notices = (*facts.notices, *state_notices(compiled))
+    notices = (*facts.notices, *state_notices(compiled.slots[0].request))
     for notice in notices:
         _log.warning("event=notice model=%s version=%d notice=%r", request.name, request.version, notice)
     inputs = specs[0]

@@ -51,7 +51,7 @@ class ServedVersion:
     title: str
     queue: VersionQueue
     run_time_s: float = 0.0
-    pool: InferPool | None = None
+    pool: InferPool[ServedVersion] | None = None
     running: int = 0
     is_retiring: bool = False
     examiner: VariantMaker | None = None
@@ -64,7 +64,7 @@ class ServedVersion:
     def equip(self, compiled: CompiledVersion, run_time_s: float) -> None:
         """Give it what runs its tasks."""
         self.run_time_s = run_time_s
-        self.pool = InferPool(compiled, f"infer-{self.handle}")
+        self.pool = InferPool(self, compiled, f"infer-{self.handle}")
 
     def replace(self, compiled: CompiledVersion) -> None:
         """Go on with another compiled model of it; what is handed over ends on the old one."""
@@ -77,7 +77,7 @@ class ServedVersion:
         """Whether its tasks take too long for the loop."""
         return self.run_time_s > _INLINE_LIMIT_S
 
-    def free_pool(self) -> InferPool | None:
+    def free_pool(self) -> InferPool[ServedVersion] | None:
         """What can take a task now. One that the loop may run has nothing that a thread has not ended."""
         pool = self.pool
         if pool is None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.config.server import GrpcConfig, LimitsConfig, RestConfig, ServerConfig
+from ovms_mp.config.server import LimitsConfig, ServerConfig
+from ovms_mp.config.transports import GrpcConfig, RestConfig
 from ovms_mp.manager.children.child import Child, ChildState
 from ovms_mp.manager.children.control import ControlChannel
 from ovms_mp.manager.children.kinds import Kind

@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Model formats by file name: what OpenVINO reads, in the order that upstream looks for them (behaviour.md 3.1).
+"""Model formats by file name: what OpenVINO reads, in the order in which OVMS looks for them. Pure.
+
+A further format is one line in :data:`FORMATS`. The manager finds versions by these rules
+(:mod:`ovms_mp.storage.local`), and ``ovms_mp devices --model`` finds the model of a directory.
 
 OpenVINO reads an ``.xml`` without ``.bin`` (and a ``.pdmodel`` without ``.pdiparams``) if the model has no weights.
-They are required nevertheless, as every generation of OVMS does: the writer of a model writes both, and one without
+They are required nevertheless, as by every generation of OVMS: whatever writes a model writes both, and one without
 the other is a copy that is still going on.
+Source: openvinotoolkit/model_server, ``src/modelinstance.cpp``.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ovms_mp.model.mapping import MAPPING_FILE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -18,20 +25,49 @@ if TYPE_CHECKING:
 SAVED_MODEL = "saved_model.pb"
 """Makes the directory that holds it a model; OpenVINO is given the directory."""
 
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A model format.
+
+    Attributes:
+        suffix: Of the model's file.
+        title: The format's name, for messages.
+        companion: Suffix of a file that is required beside it; empty for none.
+        front_end: OpenVINO's front end that can tell whether a file is of this format without printing anything; empty
+            for none.
+    """
+
+    suffix: str
+    title: str
+    companion: str = ""
+    front_end: str = ""
+
+
+FORMATS = (
+    Format(".xml", "OpenVINO IR", companion=".bin", front_end="ir"),
+    Format(".onnx", "ONNX", front_end="onnx"),
+    Format(".pdmodel", "PaddlePaddle", companion=".pdiparams"),
+    Format(".pb", "TensorFlow"),
+    Format(".tflite", "TensorFlow Lite", front_end="tflite"),
+)
+"""The preferred one first."""
+
+FORMATS_TEXT = ", ".join(
+    f"NAME{entry.suffix}" + (f" with NAME{entry.companion}" if entry.companion else "") for entry in FORMATS
+)
+FORMATS_TEXT += f" or {SAVED_MODEL}"
+
 _VERSION_NAME = re.compile(r"0*([1-9][0-9]{0,18})")
 _MAX_VERSION = (1 << 63) - 1
-_COMPANIONS = {".xml": ".bin", ".pdmodel": ".pdiparams"}
-_SUFFIXES = (".xml", ".onnx", ".pdmodel", ".pb", ".tflite")
+_COMPANIONS = {entry.suffix: entry.companion for entry in FORMATS if entry.companion}
+_SUFFIXES = tuple(entry.suffix for entry in FORMATS)
 _TOKENIZERS = frozenset({"openvino_tokenizer.xml", "openvino_detokenizer.xml"})
-"""Lie beside the model whose text they make and read; models themselves, but not the one that is meant."""
+"""Models themselves, but beside the model whose text they make and read it is that one that is meant."""
 _PREFERRED = "openvino_model.xml"
 """As optimum-cli and OpenVINO's own tools name the model."""
 _PARTS_OF_SAVED_MODEL = frozenset({"fingerprint.pb", "keras_metadata.pb"})
-"""Lie beside a ``saved_model.pb`` and may be copied before it; no models themselves."""
-
-FORMATS_TEXT = (
-    "NAME.xml with NAME.bin, NAME.onnx, NAME.pdmodel with NAME.pdiparams, saved_model.pb, *.pb or *.tflite"
-)
+"""Lie beside a ``saved_model.pb`` and may be copied before it; they are no models."""
 
 
 def version_number(name: str) -> int | None:
@@ -41,17 +77,27 @@ def version_number(name: str) -> int | None:
     return number if 0 < number <= _MAX_VERSION else None
 
 
+def format_of(name: str) -> Format | None:
+    """The format of a model file, by its name in any case; None where the name tells none."""
+    return next((entry for entry in FORMATS if name.lower().endswith(entry.suffix)), None)
+
+
 def companions(name: str) -> list[str]:
-    """Files that a model file of this name needs beside it."""
+    """Files that a model file of this name requires beside it."""
     stem, dot, suffix = name.rpartition(".")
     needed = _COMPANIONS.get(dot + suffix)
     return [] if needed is None else [stem + needed]
 
 
-def models_among(names: Iterable[str]) -> list[str]:
-    """The model files among the regular files of a directory, the one to take first.
+def is_part_of(model_name: str, name: str) -> bool:
+    """Whether a file beside a model file belongs to it: ``m.bin``, ``m.onnx.data``, ... to ``m.xml`` or ``m.onnx``."""
+    return name == MAPPING_FILE_NAME or name.startswith(model_name.rpartition(".")[0] + ".")
 
-    A name that is hidden, or no UTF-8 and so cannot be sent to a worker, is passed over.
+
+def models_among(names: Iterable[str]) -> list[str]:
+    """The model files among the regular files of a directory, the preferred one first.
+
+    A name that is hidden, or is not UTF-8 and so cannot be sent to a worker, is skipped.
     """
     there = {name for name in names if _is_usable(name)}
     found: list[str] = []
@@ -104,7 +150,7 @@ def _model_below(files: Iterable[str]) -> tuple[str, str] | None:
 
 
 def shown(name: str) -> str:
-    r"""A file name as text that can be logged and sent; bytes that are no UTF-8 as ``\xff``."""
+    r"""A file name as text that can be logged and sent; bytes that are not UTF-8 as ``\xff``."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

@@ -1,11 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which file of a version directory is the model (behaviour.md 3.1)."""
+"""Which file of a version directory is the model."""
 
 from __future__ import annotations
 
 import pytest
 
-from ovms_mp.storage.formats import companions, models_among, unfinished_text
+from ovms_mp.model.formats import (
+    FORMATS,
+    FORMATS_TEXT,
+    Format,
+    companions,
+    format_of,
+    is_part_of,
+    models_among,
+    unfinished_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +79,33 @@ def test_what_a_model_file_needs_beside_it(name: str, needed: list[str]) -> None
 def test_what_is_missing_is_named(names: list[str], text: str) -> None:
     assert unfinished_text(names).startswith("holds no model")
     assert text in unfinished_text(names)
+
+
+@pytest.mark.parametrize("entry", FORMATS, ids=lambda entry: entry.suffix)
+def test_a_format_of_the_table_is_found_and_named(entry: Format) -> None:
+    name = f"m{entry.suffix}"
+
+    assert models_among([name, *companions(name)]) == [name]
+    assert format_of(name) is format_of(name.upper()) is entry
+    assert f"NAME{entry.suffix}" in FORMATS_TEXT
+
+
+@pytest.mark.parametrize("name", ["", "1", "model", "model.xml.bin", "model.h5"])
+def test_other_names_have_no_format(name: str) -> None:
+    assert format_of(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "is_part"),
+    [
+        ("m.bin", True),
+        ("m.onnx.data", True),
+        ("m.xml", True),
+        ("mapping_config.json", True),
+        ("m2.bin", False),
+        ("m", False),
+        ("readme.md", False),
+    ],
+)
+def test_parts_of_a_model_file(name: str, is_part: bool) -> None:
+    assert is_part_of("m.xml", name) is is_part
