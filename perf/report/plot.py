@@ -18,7 +18,7 @@ from perf import CHECKOUT
 
 RECORD = CHECKOUT / "perf" / "RECORD.md"
 PLOT = CHECKOUT / "perf" / "rates.svg"
-HEADING = "## Figures of the plot"
+HEADING = "## Rates over gRPC, 16 requests in flight"
 
 _NAMES = ("ovms_mp", "ovms_mp --grpc_front GRPCIO")
 _COLORS = ("#2f6fb3", "#a9c4e2")
