@@ -20,7 +20,7 @@ RECORD = CHECKOUT / "perf" / "RECORD.md"
 PLOT = CHECKOUT / "perf" / "rates.svg"
 HEADING = "## Rates over gRPC, 16 requests in flight"
 
-_NAMES = ("ovms_mp", "ovms_mp --grpc_front GRPCIO")
+_NAMES = ("ovms_mp", "ovms_mp --grpc_front grpcio")
 _COLORS = ("#2f6fb3", "#a9c4e2")
 _WIDTH = 800
 _LEFT = 250
