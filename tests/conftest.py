@@ -45,7 +45,7 @@ def zoo(model_cache: ModelCache) -> ModelZoo:
 @pytest.fixture(scope="session")
 def resnet50(model_cache: ModelCache) -> Path:
     """Base path of the ResNet-50 topology with fixed random weights. Input ``image`` f32 [1,3,224,224]."""
-    return model_cache.get("perf.model_builder", "resnet50", "--root") / "models" / "resnet50"
+    return model_cache.get("perf.models.model_builder", "resnet50", "--root") / "models" / "resnet50"
 
 
 @pytest.fixture(scope="session")

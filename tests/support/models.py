@@ -92,7 +92,7 @@ class ModelCache:
         root: Where they are. ``pytest --cache-clear`` empties it.
     """
 
-    _SOURCES = ("tests/support/build_*.py", "tests/support/random_graphs.py", "perf/model_builder.py")
+    _SOURCES = ("tests/support/build_*.py", "tests/support/random_graphs.py", "perf/models/model_builder.py")
     _LIBRARIES = ("numpy", "onnx", "openvino", "tensorflow")
 
     def __init__(self, root: Path) -> None:

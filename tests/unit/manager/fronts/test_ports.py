@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from ovms_mp.config.server import GrpcConfig, RestConfig, ServerConfig
+from ovms_mp.config.server import ServerConfig
+from ovms_mp.config.transports import GrpcConfig, RestConfig
 from ovms_mp.errors import BootError
 from ovms_mp.manager.fronts.ports import take_ports
 
