@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.errors import BootError
@@ -60,6 +60,13 @@ _log = logging.getLogger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36
 
 
+class _Owner(Protocol):
+    def close(self) -> None: ...
+
+
+OwnerT = TypeVar("OwnerT", bound=_Owner)
+
+
 @contextlib.contextmanager
 def opened_manager(config: ServerConfig, run_id: str, clock: Clock) -> Iterator[Manager]:
     """A manager that holds its ports, memory and signals, and has no child yet.
@@ -70,31 +77,30 @@ def opened_manager(config: ServerConfig, run_id: str, clock: Clock) -> Iterator[
         clock: What all parts go by.
 
     Raises:
-        BootError: A port is taken, or the memory is refused.
+        BootError: A port is taken, the memory is refused, or a limit of the process is too low.
     """
     with contextlib.ExitStack() as stack:
         # REST fronts whose arbiter died become our children, so that we can reap them also where init does
         # not.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        sweep()  # What killed servers of this user left in the temporary directory.
         timers, machine = Timers(clock), read_machine()
-        poller = stack.enter_context(contextlib.closing(Poller()))
-        ports = stack.enter_context(contextlib.closing(take_ports(config)))
-        arenas = stack.enter_context(contextlib.closing(_take_arenas(config)))
-        beats = stack.enter_context(contextlib.closing(BeatPipe(poller)))
-        sockets = stack.enter_context(contextlib.closing(SocketDirectory()))
+        check_process_limits(count_fronts(config), config.limits.arena_size_mb)
+        poller = _owned(stack, Poller())
+        ports = _owned(stack, take_ports(config))
+        arenas = _owned(stack, _take_arenas(config))
+        sweep()  # What killed servers of this user left in the temporary directory.
+        beats = _owned(stack, BeatPipe(poller))
+        sockets = _owned(stack, SocketDirectory())
         control_endpoint = sockets.new_endpoint()
-        router = stack.enter_context(contextlib.closing(Router(control_endpoint)))
+        router = _owned(stack, Router(control_endpoint))
         poller.register(router)
         control = ControlChannel(router)
         specs = SpecMaker(
             config, run_id, control_endpoint, arenas.handles, read_memory(), sockets.new_endpoint
         )
         supervision = config.supervision
-        caches = stack.enter_context(contextlib.closing(CompileCaches(cache_directory_of(config.engine))))
-        workers = stack.enter_context(
-            contextlib.closing(Workers(control, timers, supervision.load_timeout_s))
-        )
+        caches = _owned(stack, CompileCaches(cache_directory_of(config.engine)))
+        workers = _owned(stack, Workers(control, timers, supervision.load_timeout_s))
         supervisor = Supervisor(supervision, timers, poller, clock)
 
         fronts = Fronts(config, supervisor, control, specs, ports, arenas, beats)
@@ -121,9 +127,7 @@ def opened_manager(config: ServerConfig, run_id: str, clock: Clock) -> Iterator[
             on_loaded=announcement.loaded,
         )
         catalogue.refuse(config.refused)
-        rescans = stack.enter_context(
-            contextlib.closing(Rescans(config, catalogue, provisioner, request, poller, timers, clock))
-        )
+        rescans = _owned(stack, Rescans(config, catalogue, provisioner, request, poller, timers, clock))
         quarantine = Quarantine(catalogue, provisioner, clock)
         load_reports = LoadReports(config, catalogue, trials, workers, timers, clock)
         reloads = Reloads(catalogue, rescans, supervisor, control)
@@ -161,11 +165,9 @@ def opened_manager(config: ServerConfig, run_id: str, clock: Clock) -> Iterator[
             reloads=reloads,
         )
         inbox = Inbox(control, supervisor, catalogue.deployments, timers, events)
-        status = stack.enter_context(
-            contextlib.closing(_status_socket(config, poller, timers, publisher, rescans))
-        )
+        status = _owned(stack, _status_socket(config, poller, timers, publisher, rescans))
         signals = Signals(lifecycle, supervisor, reloads, Terminal(clock), timers)
-        signal_pipe = stack.enter_context(contextlib.closing(SignalPipe(poller)))
+        signal_pipe = _owned(stack, SignalPipe(poller))
         stack.callback(supervisor.kill_all)  # First of all.
         yield Manager(
             poller=poller,
@@ -184,16 +186,19 @@ def opened_manager(config: ServerConfig, run_id: str, clock: Clock) -> Iterator[
         )
 
 
+def _owned(stack: contextlib.ExitStack, owner: OwnerT) -> OwnerT:
+    """Close it when the manager is left."""
+    return stack.enter_context(contextlib.closing(owner))
+
+
 def _take_arenas(config: ServerConfig) -> ArenaPool:
     """Arenas for all fronts and as many successors.
 
     Raises:
-        BootError: A limit of the process is too low, or the memory is refused.
+        BootError: The memory is refused.
     """
-    count = count_fronts(config)
-    check_process_limits(count, config.limits.arena_size_mb)
     try:
-        return ArenaPool(2 * count, config.limits.arena_size_mb * MEBIBYTE)
+        return ArenaPool(2 * count_fronts(config), config.limits.arena_size_mb * MEBIBYTE)
     except OSError as error:
         raise BootError(f"--arena_size_mb {config.limits.arena_size_mb}: {error.strerror}") from None
 
