@@ -19,7 +19,7 @@ from ovms_mp.front.grpc.http2.faults import ErrorCode, peer_log
 from ovms_mp.front.grpc.http2.headers import RequestHead
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Guard, Hit
 from ovms_mp.front.grpc.http2.methods import Methods
-from ovms_mp.front.grpc.http2.transports import peer_name, speaks_h2
+from ovms_mp.front.grpc.http2.transports import pause_at_once, peer_name, speaks_h2
 from ovms_mp.front.grpc.http2.turn import Turn
 from ovms_mp.front.grpc.http2.writer import Writer
 
@@ -93,6 +93,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
         self.connection = Http2Connection(self._new_call, self._guard, now_ns)
         self._deadlines = Deadlines(self.connection, now_ns)
         self._writer = Writer(self._loop, self._transport, self.connection, self._ending, self._fail_cut)
+        pause_at_once(self._transport)  # Which may already pause.
         has_room = self._connections.make_room(now_ns)
         self._connections.add(self)
         if not has_room:
@@ -192,7 +193,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
     # How it ends.
 
     def _ending(self) -> None:
-        """All is written that will be."""
+        """Note a fault that ends the connection, when all is written that will be."""
         if not self.connection.fault:
             return
         self._rest(0)  # Not to end: nobody reads what comes behind a fault.

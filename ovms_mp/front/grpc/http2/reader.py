@@ -85,13 +85,13 @@ class Reader:
         self._tail = b""
         self.is_behind = False
         is_kept = len(tail) > 0
-        octets = memoryview(tail or data)
+        octets = tail or data
         if is_kept and data:
-            octets = memoryview(b"".join((tail, data)))
+            octets = b"".join((tail, data))
         if self._target.is_closed:
             return
-        position = self._take_frames(octets, is_over)
-        rest = octets[position:]
+        view = memoryview(octets)
+        rest = view[self._take_frames(view, is_over) :]
         if is_kept and self.is_behind:
             self._tail = rest  # Ours already: not copied again for each turn.
         else:

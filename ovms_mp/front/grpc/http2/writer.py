@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ovms_mp.defects import report
 from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.stream import Hook
-from ovms_mp.front.grpc.http2.transports import end_writing, pause_at_once
+from ovms_mp.front.grpc.http2.transports import end_writing
 
 _LARGE_BYTES = 64 << 10
 """Octets from which a system call of their own is cheaper than a copy."""
@@ -51,7 +51,6 @@ class Writer:
         self._is_flush_due = False
         self._unwritten: list[Hook] = []
         """Releases of what the transport has and the socket perhaps not."""
-        pause_at_once(transport)
 
     def wake(self) -> None:
         """Write what there is at the end of this loop turn, behind what its tasks have to say."""
