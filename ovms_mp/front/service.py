@@ -25,7 +25,6 @@ from ovms_mp.front.convert import write_tensor
 from ovms_mp.front.convictions import Convictions, crashed_text
 from ovms_mp.front.dispatch import OutputsDidNotFit, RouteWasStale, WorkerGone
 from ovms_mp.front.exactness import refuse_inexact
-from ovms_mp.front.flow import current_flow
 from ovms_mp.front.output_room import OutputRoom
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import RoutingTable, not_found_text
@@ -40,7 +39,9 @@ from ovms_mp.wire.records import TensorRef
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.dispatch import Dispatcher, Lease, WorkerEnd
+    from ovms_mp.front.predict_request import Decode, PredictRequest
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.tensors import GivenTensor
     from ovms_mp.model.status import VersionStatus
@@ -107,7 +108,7 @@ class Service:
         """The newest snapshot."""
         return self._table
 
-    async def reload(self, deadline_ns: int) -> bool:
+    async def reload(self, context: CallContext) -> bool:
         """Have configuration and repositories looked at now; whether that changed anything.
 
         Returns when it is done, and :attr:`table` shows it.
@@ -115,7 +116,7 @@ class Service:
         Raises:
             OvmsError: See :func:`~ovms_mp.front.reload.reload_failure`; whatever failed, what served before serves on.
         """
-        answer = await self._ask_reload(deadline_ns)
+        answer = await self._ask_reload(context.deadline_ns)
         if answer.error is not None:
             raise reload_failure(answer.error.to_error())
         return answer.is_changed
@@ -206,9 +207,8 @@ class Service:
         self,
         name: str,
         version: int,
-        given: Mapping[str, GivenTensor],
-        output_filter: Sequence[str],
-        deadline_ns: int,
+        decode: Decode,
+        context: CallContext,
         encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
     ) -> AnswerT:
         """Run one predict request.
@@ -216,22 +216,28 @@ class Service:
         Args:
             name: The model.
             version: Its version; 0 for the default.
-            given: Inputs by name; borrowed until the inputs are written.
-            output_filter: Names of the outputs to answer with; empty for all.
-            deadline_ns: Monotonic moment after which nobody waits; 0 for the server's own limit.
+            decode: Reads the request for the version that was found; not called if there is none.
+            context: The call.
             encode: Makes the answer; the tensors it gets are arena views that end when it returns, unless it holds
                 their lease.
 
         Raises:
             OvmsError: One of the failures in :mod:`ovms_mp.errors`.
         """
+        request: PredictRequest | None = None
+        specs: Sequence[TensorSpec] = ()
         for _ in range(_MAX_ROUTES):
             route = self._table.find(name, version)
             # What would be refused anyway does not wait for the worker that it has crashed.
             if not route.endpoints and route.handle not in self._convictions.by_handle:
                 route = await self.routable(name, version)
+            if request is None or route.inputs != specs:
+                table, specs = self._table, route.inputs
+                request = await decode(route)
+                if self._table is not table:
+                    continue  # The version may have changed hands while the body was on its way.
             try:
-                return await self._predict_on(route, given, output_filter, deadline_ns, encode)
+                return await self._predict_on(route, request.inputs, request.output_filter, context, encode)
             except RouteWasStale:
                 continue  # The version retired under the request; where another one serves it, that answers.
         raise ModelNotReady(
@@ -243,7 +249,7 @@ class Service:
         route: VersionRoute,
         given: Mapping[str, GivenTensor],
         output_filter: Sequence[str],
-        deadline_ns: int,
+        context: CallContext,
         encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
     ) -> AnswerT:
         tensors = match_inputs(route, given)
@@ -274,8 +280,8 @@ class Service:
                 refs,
                 lease.offset_bytes + inputs_nbytes,
                 outputs_nbytes,
-                self._deadline(deadline_ns),
-                current_flow.get(),
+                self._deadline(context.deadline_ns),
+                context.flow,
             )
             return await self._run(route, task, (lease, *placed), shapes, wanted, encode)
         finally:

@@ -11,7 +11,7 @@ from ovms_mp.errors import NoFreeSlot
 from ovms_mp.front.arrivals import Arrivals
 from ovms_mp.front.dispatch import Dispatcher, Lease
 from ovms_mp.front.sinks import wanted
-from ovms_mp.front.tfs.predict_sink import PredictSink
+from ovms_mp.front.tfs.protobuf.predict_sink import PredictSink
 from tests.unit.front.test_dispatch import MIB, dispatcher
 
 

@@ -27,7 +27,7 @@ from ovms_mp.wire.messages import (
     RoutingSnapshot,
 )
 from ovms_mp.wire.records import ArenaHandle, ModelRecord, TensorRef, TensorSpecRecord, VersionRecord
-from tests.unit.front.workers import PlayedWorker, eventually, table, tasks_come
+from tests.unit.front.workers import PlayedWorker, context, decoded, eventually, table, tasks_come
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -168,7 +168,9 @@ def test_deadlines_of_clients_are_bounded(
     async def body(desk: Desk) -> None:
         service = Service(desk.dispatcher, 300.0, retry_window_s=0.0, ask_reload=no_reload)
         service.replace_table(table([desk.worker], [desk.worker], inputs=INPUTS))
-        call = asyncio.ensure_future(service.predict("m", 0, GIVEN, (), deadline_ns, lambda *_: "answered"))
+        call = asyncio.ensure_future(
+            service.predict("m", 0, decoded(GIVEN), context(deadline_ns), lambda *_: "answered")
+        )
         await tasks_come((desk.worker, 1))
         assert 0 < desk.worker.tasks[0].deadline_ns < 1 << 62
         desk.worker.answer()

@@ -39,6 +39,7 @@ from ovms_mp.wire.records import (
     VersionRecord,
     WorkerRecord,
 )
+from tests.unit.front.workers import context, decoded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -105,7 +106,7 @@ class Desk:
         """With what a predict request is refused; it must leave nothing leased."""
         self.service.replace_table(table(version(1, State.AVAILABLE, **specs), default=1))
         try:
-            await self.service.predict("m", 0, given, output_filter, 0, never)
+            await self.service.predict("m", 0, decoded(given, output_filter), context(), never)
         except OvmsError as error:
             assert self.dispatcher.statistics().leases == 0
             assert self.dispatcher.statistics().in_flight == 0
@@ -378,7 +379,7 @@ def test_draining_is_what_the_snapshot_says(run: Any) -> None:
 def test_a_reload_says_whether_anything_changed(run: Any, is_changed: bool) -> None:
     async def body(desk: Desk) -> None:
         desk.reloaded = ConfigReloaded(1, is_changed, None)
-        assert await desk.service.reload(77) is is_changed
+        assert await desk.service.reload(context(77)) is is_changed
         assert desk.asked_reloads == [77]
 
     run(body)
@@ -388,7 +389,7 @@ def test_a_reload_that_failed_is_raised_in_the_clients_words(run: Any) -> None:
     async def body(desk: Desk) -> None:
         desk.reloaded = ConfigReloaded(1, True, ErrorRecord("ConfigError", "$.model_config_list is missing"))
         with pytest.raises(ConfigRejected) as caught:
-            await desk.service.reload(0)
+            await desk.service.reload(context())
         assert caught.value.message == (
             "Reloading config file failed. Check server logs for more info. $.model_config_list is missing"
         )

@@ -8,7 +8,7 @@ mean at once; what is to be written collects in ``output``. A peer's fault ends 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 
-from ovms_mp.front.flow import new_flow
+from ovms_mp.front.call_context import new_flow
 from ovms_mp.front.grpc.http2 import frames
 from ovms_mp.front.grpc.http2.frames import ErrorCode, Fault, StreamFault, require
 from ovms_mp.front.grpc.http2.headers import BlockDecoder, RequestHead, check_fields

@@ -17,12 +17,13 @@ from typing import Concatenate, ParamSpec
 
 from ovms_mp.defects import contain, report
 from ovms_mp.errors import BootError, Code
+from ovms_mp.front.call_context import address_text
 from ovms_mp.front.grpc.http2.call import Call
 from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.frames import ErrorCode
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Guard, Hit
-from ovms_mp.front.grpc.http2.methods import Methods
 from ovms_mp.front.grpc.http2.output import Hook
+from ovms_mp.front.methods import Methods
 from ovms_mp.front.steps import Periodic
 
 _log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
         """Begin, if the client speaks HTTP/2 and there is room for it."""
         server, guard = self._server, self._server.guard
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # As all of stream servers.
-        new_call = functools.partial(Call, server.methods, self.wake)
+        new_call = functools.partial(Call, server.methods, self.wake, self.peer)
         self.connection = Http2Connection(new_call, guard, self._opened_ns)
         tls = transport.get_extra_info("ssl_object")
         # NOTE: TLS transports pause at the mark, plain ones above it; behind a handshake this may pause us at once.
@@ -175,6 +176,10 @@ class Http2Protocol(asyncio.BufferedProtocol):
         """Go on with what waits."""
         self._is_paused = False
         self._flush()
+
+    def peer(self) -> str:
+        """The client's address."""
+        return address_text(self._transport.get_extra_info("peername"))
 
     def wake(self) -> None:
         """Write what there is at the end of this loop turn, behind what its tasks have to say."""
