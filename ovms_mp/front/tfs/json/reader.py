@@ -119,12 +119,12 @@ def tensor_of(value: object, spec: TensorSpec, place: str, after_index: str = ""
     while level and type(level[0]) is list:
         size = len(level[0])
         # The types come first: a string has a length too.
-        if set(map(type, level)) != {list} or set(map(len, level)) != {size}:  # type: ignore[arg-type]
+        if set(map(type, level)) != {list} or set(map(len, level)) != {size}:  # type: ignore[arg-type]  # all are lists
             raise _fault(value, spec, place, after_index)
         shape.append(size)
         if len(shape) > MAX_DEPTH:
             raise _invalid(f"input {spec.name!r}: {place} is nested deeper than {MAX_DEPTH} levels")
-        level = list(chain.from_iterable(level))  # type: ignore[arg-type]
+        level = list(chain.from_iterable(level))  # type: ignore[arg-type]  # as above
     types: set[type] = set(map(type, level))
     if not types <= _ACCEPTED[spec.dtype.kind]:
         raise _fault(value, spec, place, after_index)

@@ -29,6 +29,21 @@ from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto, TensorShapeProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import ModelSpec, PredictRequest
 from ovms_mp.front.tfs.protobuf.decode_long import LONGEST_PART_BYTES, MOST_NAMES, read_long
+from ovms_mp.front.tfs.protobuf.records import LONGEST_SIZE_BYTES
+from ovms_mp.front.tfs.protobuf.tags import (
+    CONTENT,
+    DOUBLES,
+    DTYPE,
+    ENTRY_KEY,
+    ENTRY_VALUE,
+    FLOATS,
+    INPUTS,
+    LONGEST_PLAIN_PART_BYTES,
+    MODEL_SPEC,
+    OUTPUT_FILTER,
+    PACKED,
+    SHAPE,
+)
 from ovms_mp.front.tfs.protobuf.values import given_tensor, static_shape
 from ovms_mp.model.dtypes import DType, element_count
 
@@ -155,26 +170,17 @@ class _NotPlain(Exception):
     """The scanner met something that it leaves to the generated classes."""
 
 
-# Tags (field number and wire type) in their one-byte form, by message.
-_REQUEST_MODEL_SPEC, _REQUEST_INPUTS, _REQUEST_OUTPUT_FILTER = 0x0A, 0x12, 0x1A
-_ENTRY_KEY, _ENTRY_VALUE = 0x0A, 0x12
-_TENSOR_DTYPE, _TENSOR_SHAPE, _TENSOR_CONTENT = 0x08, 0x12, 0x22
-_TENSOR_FLOATS, _TENSOR_DOUBLES = 0x2A, 0x32
-_PACKED = frozenset({_TENSOR_FLOATS, _TENSOR_DOUBLES, 0x3A, 0x52, 0x5A, 0x6A})
-"""The value fields in packed form: float, double, int, int64, bool, half. Rarer ones have two-byte tags."""
-_IN_PLACE = {DType.FP32.tf_number: _TENSOR_FLOATS, DType.FP64.tf_number: _TENSOR_DOUBLES}
+_IN_PLACE = {DType.FP32.tf_number: FLOATS, DType.FP64.tf_number: DOUBLES}
 """Packed fields that hold a dtype's elements exactly as ``tensor_content`` does."""
-_SIZE_BITS = 35
+_SIZE_BITS = 7 * LONGEST_SIZE_BYTES
 
 _DTYPES: list[DType | None] = [None] * 128
 for _dtype in DType:
     _DTYPES[_dtype.tf_number] = _dtype
 
 # Clients repeat themselves: a model spec and a shape are read once by the generated classes and then known by
-# their bytes. 128 bytes bound the memory, and are too few to nest unknown groups as deep as protobuf's limit
-# of 100, the one thing that reads differently in a part than in the whole.
+# their bytes, which are few.
 _REMEMBERED_PARTS = 4096
-_LONGEST_PART_BYTES = 128
 _specs: dict[bytes, Spec] = {}
 _shapes: dict[bytes, Shape] = {}
 
@@ -199,12 +205,12 @@ def _scan_request(body: bytes) -> PredictCall:
         fields += 1
         if stop > end or fields > MOST_NAMES:
             raise _NotPlain
-        if tag == _REQUEST_INPUTS:
+        if tag == INPUTS:
             _scan_input(body, view, at, stop, inputs)
-        elif tag == _REQUEST_MODEL_SPEC and spec is None and size <= _LONGEST_PART_BYTES:
+        elif tag == MODEL_SPEC and spec is None and size <= LONGEST_PLAIN_PART_BYTES:
             part = body[at:stop]
             spec = _specs.get(part) or _remember_spec(part)
-        elif tag == _REQUEST_OUTPUT_FILTER and size <= LONGEST_PART_BYTES:
+        elif tag == OUTPUT_FILTER and size <= LONGEST_PART_BYTES:
             names.append(body[at:stop].decode())
         else:
             raise _NotPlain
@@ -221,7 +227,7 @@ def _scan_input(body: bytes, view: memoryview, at: int, end: int, inputs: dict[s
     size = body[at + 1]
     stop = at + 2 + size
     name = body[at + 2 : stop].decode()
-    if body[at] != _ENTRY_KEY or size > 127 or body[stop] != _ENTRY_VALUE:
+    if body[at] != ENTRY_KEY or size > 127 or body[stop] != ENTRY_VALUE:
         raise _NotPlain
     size = body[stop + 1]
     at = stop + 2
@@ -240,15 +246,15 @@ def _scan_tensor(body: bytes, view: memoryview, at: int, end: int, name: str) ->
     while at < end:
         tag, size = body[at], body[at + 1]
         at += 2
-        if tag == _TENSOR_DTYPE:
+        if tag == DTYPE:
             number = size
             continue
         if size > 127:
             size, at = _long_size(body, at - 1)
-        if tag == _TENSOR_SHAPE and shape is None and size <= _LONGEST_PART_BYTES:
+        if tag == SHAPE and shape is None and size <= LONGEST_PLAIN_PART_BYTES:
             part = body[at : at + size]
             shape = _shapes.get(part) or _remember_shape(part)
-        elif not holder and (tag == _TENSOR_CONTENT or tag in _PACKED):
+        elif not holder and (tag == CONTENT or tag in PACKED):
             holder, values_at, nbytes = tag, at, size
         else:
             raise _NotPlain
@@ -257,7 +263,7 @@ def _scan_tensor(body: bytes, view: memoryview, at: int, end: int, name: str) ->
     if at != end or dtype is None:
         raise _NotPlain
     dimensions, count = shape or _SCALAR
-    if holder == _TENSOR_CONTENT or holder == _IN_PLACE.get(number):
+    if holder == CONTENT or holder == _IN_PLACE.get(number):
         if nbytes == count * dtype.itemsize:
             return GivenTensor(dtype, dimensions, view[values_at : values_at + nbytes])
         return GivenTensor(dtype, dimensions, _few_values(body, dtype, count, holder, values_at, nbytes))
@@ -268,7 +274,7 @@ def _scan_tensor(body: bytes, view: memoryview, at: int, end: int, name: str) ->
 
 def _few_values(body: bytes, dtype: DType, count: int, holder: int, at: int, nbytes: int) -> AnyArray:
     """Take the compact form in place: packed floats, fewer than the shape has elements."""
-    if holder == _TENSOR_CONTENT or nbytes > count * dtype.itemsize or nbytes % dtype.itemsize:
+    if holder == CONTENT or nbytes > count * dtype.itemsize or nbytes % dtype.itemsize:
         raise _NotPlain
     return np.frombuffer(body, dtype.numpy, nbytes // dtype.itemsize, at)
 

@@ -24,6 +24,17 @@ from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto, Tenso
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import ModelSpec
 from ovms_mp.front.tfs.protobuf.packed import count_varints, read_varints
 from ovms_mp.front.tfs.protobuf.records import BYTES, FIXED32, FIXED64, VARINT, FieldReader
+from ovms_mp.front.tfs.protobuf.tags import (
+    CONTENT_FIELD,
+    DTYPE_FIELD,
+    ENTRY_KEY_FIELD,
+    ENTRY_VALUE_FIELD,
+    INPUTS_FIELD,
+    MODEL_SPEC_FIELD,
+    OUTPUT_FILTER_FIELD,
+    SHAPE_FIELD,
+    field_number,
+)
 from ovms_mp.front.tfs.protobuf.values import (
     VALUE_FIELD,
     misplaced_values,
@@ -45,10 +56,6 @@ LONGEST_PART_BYTES = 16 << 10
 """Of a name, a model spec and a shape: what is read in one piece."""
 _FIELDS_A_STEP = 1024
 
-_MODEL_SPEC, _INPUTS, _OUTPUT_FILTER = 1, 2, 3
-_KEY, _VALUE = 1, 2
-_DTYPE, _SHAPE, _CONTENT = 1, 2, 4
-
 _ELEMENT_KINDS = {
     "half_val": VARINT,
     "float_val": FIXED32,
@@ -64,7 +71,7 @@ _ELEMENT_KINDS = {
     "float8_val": BYTES,
 }
 """Fields of a tensor that hold values, with the wire type of one element."""
-_VALUE_FIELDS = {TensorProto.DESCRIPTOR.fields_by_name[name].number: name for name in _ELEMENT_KINDS}
+_VALUE_FIELDS = {field_number(TensorProto, name): name for name in _ELEMENT_KINDS}
 _ANY_STRING = memoryview(b"?")  # Which strings there are does not matter: no model takes any.
 _ELEMENT_SIZES = {FIXED32: 4, FIXED64: 8}
 
@@ -120,15 +127,15 @@ def read_long(body: bytes | bytearray, check: Check | None = None) -> Generator[
             yield
         if kind != BYTES:
             continue
-        if number == _MODEL_SPEC:
+        if number == MODEL_SPEC_FIELD:
             _append_part(spec, view[start:stop], "the model spec")
-        elif number == _INPUTS:
+        elif number == INPUTS_FIELD:
             inputs_seen += 1
             _refuse_too_many(inputs_seen, "inputs")
             name, tensor = yield from _read_entry(reader, view, start, stop)
             if tensor is not None:
                 entries[name] = tensor
-        elif number == _OUTPUT_FILTER:
+        elif number == OUTPUT_FILTER_FIELD:
             names.append(_text(view[start:stop]))
             _refuse_too_many(len(names), "names in its output filter")
     model = _parsed(ModelSpec, spec)
@@ -154,9 +161,9 @@ def _read_entry(
     for number, kind, start, stop in reader.fields(at, end):
         if not reader.left % _FIELDS_A_STEP:
             yield
-        if kind == BYTES and number == _KEY:
+        if kind == BYTES and number == ENTRY_KEY_FIELD:
             name = _text(view[start:stop])
-        elif kind == BYTES and number == _VALUE:
+        elif kind == BYTES and number == ENTRY_VALUE_FIELD:
             yield from _read_tensor(reader, view, start, stop, tensor)
         else:
             is_known = False
@@ -176,11 +183,11 @@ def _read_tensor(
     for number, kind, start, stop in reader.fields(at, end):
         if not reader.left % _FIELDS_A_STEP:
             yield
-        if number == _DTYPE and kind == VARINT:
+        if number == DTYPE_FIELD and kind == VARINT:
             tensor.dtype = _int32(reader.varint(start, stop)[0])
-        elif number == _SHAPE and kind == BYTES:
+        elif number == SHAPE_FIELD and kind == BYTES:
             _append_part(tensor.shape_bytes, view[start:stop], "a tensor's shape")
-        elif number == _CONTENT and kind == BYTES:
+        elif number == CONTENT_FIELD and kind == BYTES:
             tensor.content = view[start:stop]
         elif (name := _VALUE_FIELDS.get(number)) is not None and kind in (BYTES, _ELEMENT_KINDS[name]):
             if name == "string_val":

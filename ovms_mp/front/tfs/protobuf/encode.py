@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.errors import ProtocolError
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictResponse
+from ovms_mp.front.tfs.protobuf.tags import CONTENT, ENTRY_KEY, ENTRY_VALUE, OUTPUTS
 from ovms_mp.model.dtypes import element_count
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 SIGNATURE = "serving_default"
 """The one signature that every model has; the name is TensorFlow's default."""
 
-_OUTPUTS, _ENTRY_VALUE, _TENSOR_CONTENT = b"\x0a", b"\x12", b"\x22"
-"""Tags: field number and wire type 2 (a length follows)."""
+_OUTPUTS, _ENTRY_VALUE, _TENSOR_CONTENT = bytes([OUTPUTS]), bytes([ENTRY_VALUE]), bytes([CONTENT])
+_EMPTY_KEY = bytes([ENTRY_KEY, 0])
 
 # Dynamic shapes make as many pieces as clients like, so both memories are bounded.
 _REMEMBERED_PIECES = 4096
@@ -79,7 +80,7 @@ def _remember_head(output: ResultTensor) -> tuple[bytes, int]:
     # The content is the last field of the tensor, the tensor of the entry: only lengths before them know it.
     # proto3 leaves an empty content out.
     fields = tensor.SerializeToString() + (_TENSOR_CONTENT + _varint(nbytes) if nbytes else b"")
-    name = PredictResponse.OutputsEntry(key=output.name).SerializeToString() or b"\x0a\x00"
+    name = PredictResponse.OutputsEntry(key=output.name).SerializeToString() or _EMPTY_KEY
     value = _ENTRY_VALUE + _varint(len(fields) + nbytes)
     entry = name + value + fields
     head = _OUTPUTS + _varint(len(entry) + nbytes) + entry, nbytes

@@ -21,6 +21,20 @@ from ovms_mp.errors import NoFreeSlot, OvmsError
 from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs.protobuf.decode import PredictCall, scan_predict
+from ovms_mp.front.tfs.protobuf.records import LONGEST_SIZE_BYTES
+from ovms_mp.front.tfs.protobuf.tags import (
+    CONTENT,
+    DOUBLES,
+    DTYPE,
+    ENTRY_KEY,
+    ENTRY_VALUE,
+    FLOATS,
+    INPUTS,
+    LONGEST_PLAIN_PART_BYTES,
+    MODEL_SPEC,
+    OUTPUT_FILTER,
+    SHAPE,
+)
 from ovms_mp.front.tfs.protobuf.values import static_shape
 from ovms_mp.model.dtypes import DType, dtype_of_tf, element_count
 
@@ -32,17 +46,8 @@ if TYPE_CHECKING:
 SHORTEST_LONG_BYTES = 32 << 10
 """Of a map entry whose values go straight to the arena. Below it the copy costs less than the bookkeeping."""
 
-# Tags (field number and wire type) in their one-byte form, by message.
-_MODEL_SPEC, _INPUTS, _OUTPUT_FILTER = 0x0A, 0x12, 0x1A
-_KEY, _VALUE = 0x0A, 0x12
-_DTYPE, _SHAPE, _CONTENT, _FLOATS, _DOUBLES = 0x08, 0x12, 0x22, 0x2A, 0x32
-_HOLDERS: dict[int, DType | None] = {_CONTENT: None, _FLOATS: DType.FP32, _DOUBLES: DType.FP64}
+_HOLDERS: dict[int, DType | None] = {CONTENT: None, FLOATS: DType.FP32, DOUBLES: DType.FP64}
 """Fields whose bytes are a tensor's elements, and for which dtype only: packed numbers are little-endian, too."""
-_LONGEST_SIZE = 5
-"""Bytes of a length; protobuf takes no longer ones, not even with zeros."""
-_LONGEST_REST_BYTES = 128
-"""Of a tensor without its values. Too few to nest unknown groups as deep as protobuf's limit of 100, the one thing that
-reads differently in a part than in the whole."""
 _MOST_SMALL_FIELDS = 1000
 """Fields of a request that are read one by one, here on the event loop; the generated classes read more of them."""
 
@@ -225,30 +230,30 @@ class PredictSink:
             self._in_entry(entry, tag, at, size)
 
     def _in_request(self, start: int, tag: int, at: int, size: int) -> None:
-        if tag == _INPUTS and size >= SHORTEST_LONG_BYTES:
+        if tag == INPUTS and size >= SHORTEST_LONG_BYTES:
             self._entry = _LongTensor(self._tail_starts_at + at + size)
             if self._entry.end > self._length:
                 raise _NotPlain
             self._at = at
-        elif tag in (_MODEL_SPEC, _INPUTS, _OUTPUT_FILTER) and len(self._others) < _MOST_SMALL_FIELDS:
+        elif tag in (MODEL_SPEC, INPUTS, OUTPUT_FILTER) and len(self._others) < _MOST_SMALL_FIELDS:
             self._others.append(self._whole(start, at + size))
         else:
             raise _NotPlain
 
     def _in_entry(self, entry: _LongTensor, tag: int, at: int, size: int) -> None:
-        if tag == _KEY and not entry.has_key:
+        if tag == ENTRY_KEY and not entry.has_key:
             entry.key, entry.has_key = self._whole(at, at + size), True
-        elif tag == _VALUE and self._tail_starts_at + at + size == entry.end:
+        elif tag == ENTRY_VALUE and self._tail_starts_at + at + size == entry.end:
             self._is_in_tensor = True
             self._at = at
         else:
             raise _NotPlain
 
     def _in_tensor(self, entry: _LongTensor, start: int, tag: int, at: int, size: int) -> None:
-        if tag in (_DTYPE, _SHAPE):
+        if tag in (DTYPE, SHAPE):
             # A dtype is no length: what was read as one is the value, and all there is.
-            end = at if tag == _DTYPE else at + size
-            if len(entry.rest) + end - start > _LONGEST_REST_BYTES:
+            end = at if tag == DTYPE else at + size
+            if len(entry.rest) + end - start > LONGEST_PLAIN_PART_BYTES:
                 raise _NotPlain
             entry.rest += self._whole(start, end)
             return
@@ -276,7 +281,7 @@ class PredictSink:
     def _size(self, at: int) -> tuple[int, int]:
         """Read a length; returns it and the place behind it."""
         value = shift = 0
-        for index in range(at, at + _LONGEST_SIZE):
+        for index in range(at, at + LONGEST_SIZE_BYTES):
             if index >= len(self._tail):
                 raise _MoreNeeded
             byte = self._tail[index]

@@ -18,7 +18,9 @@ VARINT, FIXED64, BYTES, GROUP, GROUP_END, FIXED32 = range(6)
 MOST_FIELDS = 1 << 16
 """Fields that are read of a request, at all levels together. PERF: 0.4 us each."""
 LONGEST_VARINT_BYTES = 10
-_LONGEST_TAG_BYTES = _LONGEST_SIZE_BYTES = 5
+_LONGEST_TAG_BYTES = 5
+LONGEST_SIZE_BYTES = 5
+"""Of a length; protobuf takes no longer ones, not even with zeros."""
 _DEEPEST_GROUP = 100
 _MOST_GROUP_FIELDS = 1024
 """Of an unknown group, which is skipped at one go. Nobody has written groups for many years."""
@@ -48,7 +50,7 @@ class FieldReader:
             tag, start = self.varint(at, end, _LONGEST_TAG_BYTES)
             number, kind = tag >> 3, tag & 7
             if kind == BYTES:
-                size, start = self.varint(start, end, _LONGEST_SIZE_BYTES)
+                size, start = self.varint(start, end, LONGEST_SIZE_BYTES)
                 if size > _LARGEST_SIZE:
                     raise _malformed(body, at)
                 stop = start + size
@@ -101,7 +103,7 @@ class FieldReader:
                 if not open_groups:
                     return at
             elif kind == BYTES:
-                size, at = self.varint(at, end, _LONGEST_SIZE_BYTES)
+                size, at = self.varint(at, end, LONGEST_SIZE_BYTES)
                 at += size
             elif kind in (VARINT, FIXED32, FIXED64) and number:
                 at = self._skip(number, kind, at, end)
