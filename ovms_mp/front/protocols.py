@@ -32,7 +32,7 @@ class MessageParts:
         release: Gives such a lease back.
         memory: The whole arena.
         unpacked_limit: How long a request with tensors may become, by its packed octets.
-        has_typed_outputs: Whether TensorFlow Serving's answers have typed fields (--tfs_typed_outputs).
+        has_typed_outputs: Whether answers carry values one by one in typed fields (--grpc_output_encoding).
     """
 
     service: Service

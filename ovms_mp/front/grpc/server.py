@@ -118,8 +118,8 @@ def _unary(
                 )
                 return joined(await method.handler(octets, _context(method, call)))
         except Exception as error:
-            failure: Exception = error
-        return await _abort(call, failure, method)
+            code, text = _status_of(error, method, call)
+        return await _abort(call, code, text)
 
     return handle
 
@@ -133,10 +133,10 @@ def _streaming(
                 stream = GrpcioStream(messages, call, limits.max_message_bytes, share)
                 await method.handler(stream, _context(method, call))
         except Exception as error:
-            failure: Exception = error
+            code, text = _status_of(error, method, call)
         else:
             return
-        await _abort(call, failure, method)
+        await _abort(call, code, text)
 
     return handle
 
@@ -209,8 +209,12 @@ def _context(method: Method, call: _Context) -> CallContext:
     return CallContext(deadline_ns, 0, method.protocol, method.name, _Origin(call))
 
 
-async def _abort(call: _Context, failure: Exception, method: Method) -> NoReturn:
+def _status_of(error: Exception, method: Method, call: _Context) -> tuple[grpc.StatusCode, str]:
     metadata = dict(_Origin(call).metadata)
-    code, text = status_of(failure, method.path, str(metadata.get("user-agent", "")))
-    await call.abort(_STATUS_BY_NUMBER[code.number], text)
+    code, text = status_of(error, method.path, str(metadata.get("user-agent", "")))
+    return _STATUS_BY_NUMBER[code.number], text
+
+
+async def _abort(call: _Context, code: grpc.StatusCode, text: str) -> NoReturn:
+    await call.abort(code, text)
     raise AssertionError("abort always raises")

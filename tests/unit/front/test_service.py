@@ -24,6 +24,7 @@ from ovms_mp.errors import (
     VersionNotFound,
 )
 from ovms_mp.front.dispatch import Dispatcher
+from ovms_mp.front.predict_request import PlainRequest
 from ovms_mp.front.routing import RoutingTable, VersionRoute
 from ovms_mp.front.service import Service
 from ovms_mp.front.tensors import GivenTensor, ResultTensor
@@ -523,5 +524,66 @@ def test_misfits_are_known_without_values(run: RunAtDesk) -> None:
             service.refuse_misfits("other", 0, fitting)
         with pytest.raises(VersionNotFound):
             service.refuse_misfits("m", 7, fitting)
+
+    run(body)
+
+
+async def after(desk: Desk, route: VersionRoute, asked: list[int], *next_table: RoutingTable) -> PlainRequest:
+    """A decoder that notes for which version it was asked, and meanwhile the table is replaced."""
+    asked.append(route.version)
+    for new_table in next_table:
+        desk.service.replace_table(new_table)
+    return PlainRequest({})
+
+
+def test_nothing_is_decoded_for_a_model_that_there_is_not(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        asked: list[int] = []
+        with pytest.raises(ModelNotFound):
+            await desk.service.predict("m", 0, lambda route: after(desk, route, asked), context(), never)
+        assert asked == []
+
+    run(body)
+
+
+def test_a_request_is_decoded_once(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        asked: list[int] = []
+        desk.service.replace_table(table(version(1, State.AVAILABLE), default=1))
+        with pytest.raises(InputNameMismatch):
+            await desk.service.predict("m", 0, lambda route: after(desk, route, asked), context(), never)
+        assert asked == [1]
+
+    run(body)
+
+
+@pytest.mark.parametrize("is_other", [True, False])
+def test_a_version_that_changed_hands_meanwhile_is_looked_up_again(run: Any, is_other: bool) -> None:
+    """Its request is read again only if it has other inputs."""
+
+    async def body(desk: Desk) -> None:
+        asked: list[int] = []
+        inputs = (TensorSpecRecord("c", "FP32", ((1, 1),)),) if is_other else STATIC
+        successor = table(version(2, State.AVAILABLE, inputs=inputs), default=2, epoch=2)
+        desk.service.replace_table(table(version(1, State.AVAILABLE), default=1))
+        with pytest.raises(InputNameMismatch, match="'c'" if is_other else "'a'"):
+            await desk.service.predict(
+                "m",
+                0,
+                lambda route: after(desk, route, asked, *([successor] if route.version == 1 else [])),
+                context(),
+                never,
+            )
+        assert asked == ([1, 2] if is_other else [1])
+
+    run(body)
+
+
+def test_who_has_lost_its_version_while_its_body_came_is_told_so(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        desk.service.replace_table(table(version(1, State.AVAILABLE), default=1))
+        gone = table(version(1, State.END), epoch=2)
+        with pytest.raises(VersionNotFound):
+            await desk.service.predict("m", 1, lambda route: after(desk, route, [], gone), context(), never)
 
     run(body)

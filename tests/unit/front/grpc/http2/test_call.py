@@ -116,6 +116,7 @@ class Handlers:
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
+        self.contexts: list[CallContext] = []
         self.gate = asyncio.Event()
         self.released = 0
         self.was_cancelled = False
@@ -123,7 +124,7 @@ class Handlers:
 
     def methods(self) -> dict[str, Unary | Streaming]:
         return {
-            "/s/Echo": Unary("/s/Echo", self.echo),
+            "/s/Echo": Unary("/s/Echo", self.echo, protocol="p"),
             "/s/Gather": Unary("/s/Gather", self.gather),
             "/s/Wait": Unary("/s/Wait", self.wait),
             "/s/Refuse": Unary("/s/Refuse", self.refuse),
@@ -141,6 +142,7 @@ class Handlers:
 
     async def echo(self, request: bytes | bytearray, context: CallContext) -> bytes:
         self.seen.append((bytes(request), context.deadline_ns))
+        self.contexts.append(context)
         return bytes(request)
 
     async def gather(self, request: bytes, _context: CallContext) -> Gathered:
@@ -700,6 +702,16 @@ def test_other_metadata_is_text() -> None:
 # Time and cancellation.
 
 
+def test_a_handler_is_told_whose_call_it_is() -> None:
+    client = one_call("/s/Echo", message(b"a"), ("y", "z"))[0]
+
+    (context,) = client.handlers.contexts
+    assert (context.protocol, context.method, context.deadline_ns) == ("p", "Echo", 0)
+    assert context.flow == client.connection.number > 0
+    assert ("y", "z") in context.metadata
+    assert context.peer == "host:1"
+
+
 def test_the_deadline_is_carried_to_the_handler() -> None:
     client = one_call("/s/Echo", message(b"a"), ("grpc-timeout", "250m"))[0]
 
@@ -1079,6 +1091,7 @@ async def test_metadata_is_the_handlers_to_read() -> None:
 
     assert isinstance(call, Call)
     assert {("x-bin", b"\0\1"), ("y", "z")} <= set(call.head.metadata)
+    assert (call.metadata, call.peer) == (call.head.metadata, "host:1")
     client.send(reset(1))
     await client.settle()
 
