@@ -33,7 +33,7 @@ class RestRequest(Protocol):
     def share(self) -> BodyShare:
         """What the body takes of the memory for bodies; ends with the request."""
 
-    async def read_body(self, bound_bytes: int | None) -> bytes | bytearray:
+    def read_body(self, bound_bytes: int | None) -> Awaitable[bytes | bytearray]:
         """The whole body, unpacked.
 
         Args:

@@ -9,7 +9,7 @@ from ovms_mp.front.call_context import address_text
 from ovms_mp.front.rest.body import read_body
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from falcon.asgi import Request
 
@@ -50,9 +50,9 @@ class FalconRequest:
         raw_path: bytes = self._request.scope["raw_path"]
         return raw_path
 
-    async def read_body(self, bound_bytes: int | None) -> bytes | bytearray:
+    def read_body(self, bound_bytes: int | None) -> Awaitable[bytes | bytearray]:
         """The whole body; see :func:`~ovms_mp.front.rest.body.read_body`."""
-        return await read_body(self._request, self._limits, bound_bytes, self.share)
+        return read_body(self._request, self._limits, bound_bytes, self.share)
 
     @property
     def metadata(self) -> Sequence[tuple[str, str | bytes]]:

@@ -20,21 +20,9 @@ from google.protobuf.message import DecodeError
 from ovms_mp.errors import NoFreeSlot, OvmsError
 from ovms_mp.front.tensors import GivenTensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
+from ovms_mp.front.tfs.protobuf import tags
 from ovms_mp.front.tfs.protobuf.decode import PredictCall, scan_predict
 from ovms_mp.front.tfs.protobuf.records import LONGEST_SIZE_BYTES
-from ovms_mp.front.tfs.protobuf.tags import (
-    CONTENT,
-    DOUBLES,
-    DTYPE,
-    ENTRY_KEY,
-    ENTRY_VALUE,
-    FLOATS,
-    INPUTS,
-    LONGEST_PLAIN_PART_BYTES,
-    MODEL_SPEC,
-    OUTPUT_FILTER,
-    SHAPE,
-)
 from ovms_mp.front.tfs.protobuf.values import static_shape
 from ovms_mp.model.dtypes import DType, dtype_of_tf, element_count
 
@@ -46,7 +34,7 @@ if TYPE_CHECKING:
 SHORTEST_LONG_BYTES = 32 << 10
 """Of a map entry whose values go straight to the arena. Below it the copy costs less than the bookkeeping."""
 
-_HOLDERS: dict[int, DType | None] = {CONTENT: None, FLOATS: DType.FP32, DOUBLES: DType.FP64}
+_HOLDERS: dict[int, DType | None] = {tags.CONTENT: None, tags.FLOATS: DType.FP32, tags.DOUBLES: DType.FP64}
 """Fields whose bytes are a tensor's elements, and for which dtype only: packed numbers are little-endian, too."""
 _MOST_SMALL_FIELDS = 1000
 """Fields of a request that are read one by one, here on the event loop; the generated classes read more of them."""
@@ -230,30 +218,33 @@ class PredictSink:
             self._in_entry(entry, tag, at, size)
 
     def _in_request(self, start: int, tag: int, at: int, size: int) -> None:
-        if tag == INPUTS and size >= SHORTEST_LONG_BYTES:
+        if tag == tags.INPUTS and size >= SHORTEST_LONG_BYTES:
             self._entry = _LongTensor(self._tail_starts_at + at + size)
             if self._entry.end > self._length:
                 raise _NotPlain
             self._at = at
-        elif tag in (MODEL_SPEC, INPUTS, OUTPUT_FILTER) and len(self._others) < _MOST_SMALL_FIELDS:
+        elif (
+            tag in (tags.MODEL_SPEC, tags.INPUTS, tags.OUTPUT_FILTER)
+            and len(self._others) < _MOST_SMALL_FIELDS
+        ):
             self._others.append(self._whole(start, at + size))
         else:
             raise _NotPlain
 
     def _in_entry(self, entry: _LongTensor, tag: int, at: int, size: int) -> None:
-        if tag == ENTRY_KEY and not entry.has_key:
+        if tag == tags.ENTRY_KEY and not entry.has_key:
             entry.key, entry.has_key = self._whole(at, at + size), True
-        elif tag == ENTRY_VALUE and self._tail_starts_at + at + size == entry.end:
+        elif tag == tags.ENTRY_VALUE and self._tail_starts_at + at + size == entry.end:
             self._is_in_tensor = True
             self._at = at
         else:
             raise _NotPlain
 
     def _in_tensor(self, entry: _LongTensor, start: int, tag: int, at: int, size: int) -> None:
-        if tag in (DTYPE, SHAPE):
+        if tag in (tags.DTYPE, tags.SHAPE):
             # A dtype is no length: what was read as one is the value, and all there is.
-            end = at if tag == DTYPE else at + size
-            if len(entry.rest) + end - start > LONGEST_PLAIN_PART_BYTES:
+            end = at if tag == tags.DTYPE else at + size
+            if len(entry.rest) + end - start > tags.LONGEST_PLAIN_PART_BYTES:
                 raise _NotPlain
             entry.rest += self._whole(start, end)
             return
