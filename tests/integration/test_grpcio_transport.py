@@ -3,165 +3,96 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import gzip
+import json
 import socket
-from typing import TYPE_CHECKING, Any, cast
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
 
 import grpc
-import grpc.aio
 import pytest
 
-from ovms_mp.child.specs import FrontLimits
-from ovms_mp.errors import INTERNAL_ERROR_TEXT, ModelNotFound
-from ovms_mp.front.gathered import Gathered
-from ovms_mp.front.grpc.server import create_server
-from ovms_mp.front.methods import Streaming, Unary, by_path
+from ovms_mp.errors import INTERNAL_ERROR_TEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from ovms_mp.front.call_context import CallContext
-    from ovms_mp.front.methods import MessageStream
+    from collections.abc import Iterator
 
 DEADLINE_S = 20
-LIMITS = FrontLimits(
-    request_timeout_s=DEADLINE_S,
-    retry_window_s=1,
-    max_message_bytes=1 << 20,
-    max_unpacked_bytes=0,
-    max_body_memory_bytes=64 << 20,
-)
 
 
-class Handlers:
-    """A unary and a streaming method, each with what it saw."""
-
-    def __init__(self) -> None:
-        self.contexts: list[CallContext] = []
-        self.released = 0
-
-    async def gather(self, request: bytes, context: CallContext) -> Gathered:
-        self.contexts.append(context)
-        return Gathered([request, memoryview(request)], self.release)
-
-    def release(self) -> None:
-        self.released += 1
-
-    async def refuse(self, request: bytes, context: CallContext) -> bytes:
-        raise ModelNotFound("m" * 2000)
-
-    async def double(self, stream: MessageStream, context: CallContext) -> None:
-        self.contexts.append(context)
-        async for message in stream:
-            if message == b"break":
-                raise KeyError("secret")
-            await stream.send(Gathered([message, message], self.release))
-
-
-def asked(ask: Callable[[grpc.aio.Channel, Handlers], Awaitable[Any]]) -> Any:
-    """What a client's coroutine returns, of a server that runs beside it."""
-    handlers = Handlers()
-    methods = by_path(
-        [
-            Unary("/s/Gather", handlers.gather, max_bytes=100, protocol="p"),
-            Unary("/s/Refuse", handlers.refuse),
-            Streaming("/s/Double", handlers.double, "p"),
-        ]
-    )
-
-    async def body() -> Any:
-        # The port is ours while it is bound here; grpcio shares it.
-        with socket.socket() as holder:
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            holder.bind(("127.0.0.1", 0))
-            port = holder.getsockname()[1]
-            server = create_server(methods, [f"127.0.0.1:{port}"], LIMITS)
-            await server.start()
+@pytest.fixture(scope="module")
+def channel() -> Iterator[Any]:  # Any: a channel's stubs want arguments that have defaults.
+    """A client that is connected to the server."""
+    # The port is ours while it is bound here; grpcio shares it.
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        with subprocess.Popen([sys.executable, "-m", "tests.support.grpcio_server", str(port)]) as server:
             try:
-                async with (
-                    asyncio.timeout(DEADLINE_S),
-                    grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
-                ):
-                    return await ask(channel, handlers)
+                with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                    grpc.channel_ready_future(channel).result(DEADLINE_S)
+                    yield channel
             finally:
-                await server.stop(0)
-
-    try:
-        return asyncio.run(body())
-    finally:
-        gc.collect()  # A client's failure refers to its channel, and by its traceback to itself.
+                server.terminate()
+                assert server.wait(DEADLINE_S) == 0
 
 
-def unary(
-    channel: grpc.aio.Channel, path: str
-) -> Any:  # Any: what the stubs want arguments for that have defaults.
-    return cast("Any", channel).unary_unary(path)
+def told(channel: Any) -> dict[str, Any]:
+    """What a handler knows of its call."""
+    reply = channel.unary_unary("/s/Tell")(b"", metadata=[("y", "z")], timeout=DEADLINE_S)
+    found: dict[str, Any] = json.loads(reply)
+    return found
 
 
-def doubled(channel: grpc.aio.Channel) -> Any:  # Any: as above.
-    return cast("Any", channel).stream_stream("/s/Double")()
+def refusal(channel: Any, path: str, request: bytes) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(path)(request, timeout=DEADLINE_S)
+    error: Any = caught.value  # Any: it is a call, too, which the stubs do not say.
+    return error.code(), error.details()
 
 
-def test_a_reply_in_pieces_is_sent_whole_and_released() -> None:
-    async def ask(channel: grpc.aio.Channel, handlers: Handlers) -> None:
-        call = unary(channel, "/s/Gather")(b"ab", metadata=[("y", "z")], timeout=DEADLINE_S)
-        assert await call == b"abab"
-        assert handlers.released == 1
-        (context,) = handlers.contexts
-        assert (context.protocol, context.method, context.flow) == ("p", "Gather", 0)
-        assert context.deadline_ns > 0
-        assert ("y", "z") in context.metadata
-        assert context.peer.startswith("127.0.0.1:")
+def test_a_reply_in_pieces_is_sent_whole_and_released(channel: Any) -> None:
+    released = told(channel)["released"]
 
-    asked(ask)
+    assert channel.unary_unary("/s/Gather")(b"ab", timeout=DEADLINE_S) == b"abab"
+    assert told(channel)["released"] == released + 1
+
+
+def test_a_handler_is_told_whose_call_it_is(channel: Any) -> None:
+    context = told(channel)
+
+    assert (context["protocol"], context["method"], context["flow"]) == ("p", "Tell", 0)
+    assert context["has_deadline"]
+    assert context["y"] == ["z"]
+    assert context["peer"].startswith("127.0.0.1:")
 
 
 @pytest.mark.parametrize(("nbytes", "is_taken"), [(100, True), (101, False)])
-def test_a_methods_own_limit_holds_for_packed_messages(nbytes: int, is_taken: bool) -> None:
-    async def ask(channel: grpc.aio.Channel, handlers: Handlers) -> None:
-        request = gzip.compress(bytes(nbytes), mtime=0)
-        if is_taken:
-            assert await unary(channel, "/s/Gather")(request) == bytes(2 * nbytes)
-            return
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await unary(channel, "/s/Gather")(request)
-        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-    asked(ask)
+def test_a_methods_own_limit_holds_for_packed_messages(channel: Any, nbytes: int, is_taken: bool) -> None:
+    request = gzip.compress(bytes(nbytes), mtime=0)
+    if is_taken:
+        assert channel.unary_unary("/s/Gather")(request, timeout=DEADLINE_S) == bytes(2 * nbytes)
+    else:
+        assert refusal(channel, "/s/Gather", request)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_a_long_text_reaches_the_client() -> None:
-    async def ask(channel: grpc.aio.Channel, handlers: Handlers) -> None:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await unary(channel, "/s/Refuse")(b"")
-        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-        assert caught.value.details() == "m" * 997 + "..."
-
-    asked(ask)
+def test_a_long_text_reaches_the_client(channel: Any) -> None:
+    assert refusal(channel, "/s/Refuse", b"") == (grpc.StatusCode.NOT_FOUND, "m" * 997 + "...")
 
 
-def test_a_streaming_method() -> None:
-    async def ask(channel: grpc.aio.Channel, handlers: Handlers) -> None:
-        call = doubled(channel)
-        for message in (b"a", gzip.compress(b"bb", mtime=0)):
-            await call.write(message)
-        assert [await call.read(), await call.read()] == [b"aa", b"bbbb"]
-        await call.done_writing()
-        assert await call.code() is grpc.StatusCode.OK
-        assert handlers.released == 2
-        assert (handlers.contexts[0].protocol, handlers.contexts[0].method) == ("p", "Double")
+def test_a_streaming_method(channel: Any) -> None:
+    released = told(channel)["released"]
+    messages = (b"a", gzip.compress(b"bb", mtime=0))
 
-    asked(ask)
+    assert list(channel.stream_stream("/s/Double")(iter(messages), timeout=DEADLINE_S)) == [b"aa", b"bbbb"]
+    assert told(channel)["released"] == released + 2
 
 
-def test_a_defect_of_a_streaming_method_is_internal() -> None:
-    async def ask(channel: grpc.aio.Channel, handlers: Handlers) -> None:
-        call = doubled(channel)
-        await call.write(b"break")
-        await call.done_writing()
-        assert await call.code() is grpc.StatusCode.INTERNAL
-        assert await call.details() == INTERNAL_ERROR_TEXT
+def test_a_defect_of_a_streaming_method_is_internal(channel: Any) -> None:
+    call = channel.stream_stream("/s/Double")(iter((b"break",)), timeout=DEADLINE_S)
+    with pytest.raises(grpc.RpcError):
+        next(call)
 
-    asked(ask)
+    assert (call.code(), call.details()) == (grpc.StatusCode.INTERNAL, INTERNAL_ERROR_TEXT)
