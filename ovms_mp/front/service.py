@@ -14,7 +14,6 @@ import sys
 from typing import TYPE_CHECKING, TypeVar
 
 from ovms_mp.errors import ModelNotReady, VersionNotFound
-from ovms_mp.front.flow import current_flow
 from ovms_mp.front.infer.inputs import Inputs
 from ovms_mp.front.infer.outcomes import RouteWasStale
 from ovms_mp.front.infer.output_room import OutputRoom
@@ -27,13 +26,16 @@ from ovms_mp.wire.messages import InferTask, RoutingSnapshot
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.clock import Clock
     from ovms_mp.front.infer.convictions import Convictions
     from ovms_mp.front.infer.dispatch import Dispatcher
     from ovms_mp.front.infer.leases import Lease, Leases
+    from ovms_mp.front.predict_request import Decode, PredictRequest
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.tensors import GivenTensor, ResultTensor
     from ovms_mp.model.status import VersionStatus
+    from ovms_mp.model.tensors import TensorSpec
     from ovms_mp.wire.messages import ConfigReloaded
 
 AnswerT = TypeVar("AnswerT")
@@ -100,7 +102,7 @@ class Service:
         """The newest snapshot."""
         return self._table
 
-    async def reload(self, deadline_ns: int) -> bool:
+    async def reload(self, context: CallContext) -> bool:
         """Have configuration and repositories looked at now; whether that changed anything.
 
         Returns when it is done, and :attr:`table` shows it.
@@ -108,7 +110,7 @@ class Service:
         Raises:
             OvmsError: See :func:`~ovms_mp.front.reload.reload_failure`; whatever failed, what served before serves on.
         """
-        answer = await self._ask_reload(deadline_ns)
+        answer = await self._ask_reload(context.deadline_ns)
         if answer.error is not None:
             raise reload_failure(answer.error.to_error())
         return answer.is_changed
@@ -200,9 +202,8 @@ class Service:
         self,
         name: str,
         version: int,
-        given: Mapping[str, GivenTensor],
-        output_filter: Sequence[str],
-        deadline_ns: int,
+        decode: Decode,
+        context: CallContext,
         encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
     ) -> AnswerT:
         """Run one predict request.
@@ -210,22 +211,28 @@ class Service:
         Args:
             name: The model.
             version: Its version; 0 for the default.
-            given: Inputs by name; borrowed until the inputs are written.
-            output_filter: Names of the outputs to answer with; empty for all.
-            deadline_ns: Monotonic moment after which nobody waits; 0 for the server's own limit.
+            decode: Reads the request for the version that was found; not called if there is none.
+            context: The call.
             encode: Makes the answer; the tensors it gets are arena views that end when it returns, unless it holds
                 their lease.
 
         Raises:
             OvmsError: One of the failures in :mod:`ovms_mp.errors`.
         """
+        request: PredictRequest | None = None
+        specs: Sequence[TensorSpec] = ()
         for _ in range(_MAX_ROUTES):
             route = self._table.find(name, version)
             # What would be refused anyway does not wait for the worker that it has crashed.
             if not route.endpoints and route.handle not in self._convictions.by_handle:
                 route = await self.routable(name, version)
+            if request is None or route.inputs != specs:
+                table, specs = self._table, route.inputs
+                request = await decode(route)
+                if self._table is not table:
+                    continue  # The version may have changed hands while the body was on its way.
             try:
-                return await self._predict_on(route, given, output_filter, deadline_ns, encode)
+                return await self._predict_on(route, request.inputs, request.output_filter, context, encode)
             except RouteWasStale:
                 continue  # The version retired under the request; where another one serves it, that answers.
         raise ModelNotReady(
@@ -237,7 +244,7 @@ class Service:
         route: VersionRoute,
         given: Mapping[str, GivenTensor],
         output_filter: Sequence[str],
-        deadline_ns: int,
+        context: CallContext,
         encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
     ) -> AnswerT:
         tensors = match_inputs(route, given)
@@ -252,8 +259,8 @@ class Service:
                 inputs.write(self._leases.memory, lease),
                 lease.offset_bytes + inputs.nbytes,
                 outputs_nbytes,
-                self._deadline(deadline_ns),
-                current_flow.get(),
+                self._deadline(context.deadline_ns),
+                context.flow,
             )
             leases = (lease, *inputs.placed)
             return await self._runner.run(route, task, leases, inputs.shapes, wanted, encode)

@@ -11,18 +11,19 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
+from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
-from ovms_mp.front.grpc.http2.methods import Unary
 from ovms_mp.front.grpc.http2.server import Http2Server
+from ovms_mp.front.methods import Unary
 from perf.floors import READY_TEXTS
 
 _PATH = "/tensorflow.serving.PredictionService/Predict"
 
 
-def _answer_with(response_bytes: int) -> Callable[[bytes, int], Awaitable[bytes]]:
+def _answer_with(response_bytes: int) -> Callable[[bytes, CallContext], Awaitable[bytes]]:
     constant = bytes(max(response_bytes, 0))
 
-    async def answer(request: bytes, deadline_ns: int) -> bytes:
+    async def answer(request: bytes, context: CallContext) -> bytes:
         return request if response_bytes < 0 else constant
 
     return answer
@@ -31,7 +32,7 @@ def _answer_with(response_bytes: int) -> Callable[[bytes, int], Awaitable[bytes]
 async def _serve(port: int, response_bytes: int) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    server = Http2Server({_PATH: Unary(_answer_with(response_bytes))}, Guard(Limits()))
+    server = Http2Server({_PATH: Unary(_PATH, _answer_with(response_bytes))}, Guard(Limits()))
     await server.start([f"127.0.0.1:{port}"])
     sys.stdout.write(READY_TEXTS["wire_echo"] + "\n")
     sys.stdout.flush()

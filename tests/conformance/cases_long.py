@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovms_mp import errors
-from ovms_mp.front.tfs.predict_sink import SHORTEST_LONG_BYTES
+from ovms_mp.front.tfs.protobuf.predict_sink import SHORTEST_LONG_BYTES
 from tests.conformance.case import (
     GRPC,
     SERVABLE,

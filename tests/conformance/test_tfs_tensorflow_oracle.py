@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from ovms_mp.front.tensors import ResultTensor
-from ovms_mp.front.tfs.decode import decode_predict
-from ovms_mp.front.tfs.encode import encode_predict
+from ovms_mp.front.tfs.protobuf.decode import decode_predict
+from ovms_mp.front.tfs.protobuf.encode import encode_predict
 from ovms_mp.model.dtypes import DType, element_count
 from tests.support.predict_messages import values_of
 

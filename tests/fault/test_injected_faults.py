@@ -83,11 +83,11 @@ HTTP2 = [
     Fault("front.grpc.http2.call:Call.tick", ONE),
     Fault("front.grpc.http2.call:Call.ended", ONE),
     Fault("front.grpc.http2.call:Call.finish", ONE),
-    Fault("front.grpc.servicer:TfsServicer._gather", ONE),
+    Fault("front.tfs.methods:TfsMethods._gather", ONE),
 ]
 REST = [
-    Fault("front.rest.tfs_calls:encode_predict", ONE),
-    Fault("front.rest.app:read_body", ONE),
+    Fault("front.tfs.rest:encode_predict", ONE),
+    Fault("front.rest.request:read_body", ONE),
     Fault("front.rest.arbiter:RestArbiter._beat"),
 ]
 WORKER = [

@@ -36,7 +36,7 @@ SETTINGS: dict[str, Document] = {
     "variants": {"shape": "auto"},
 }
 LONG = 10_000
-"""Elements that go straight into shared memory over gRPC (front/tfs/predict_sink.py)."""
+"""Elements that go straight into shared memory over gRPC (front/tfs/protobuf/predict_sink.py)."""
 HUGE = 1 << 62
 
 

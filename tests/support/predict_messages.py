@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ovms_mp.front.tensors import GivenTensor
-    from ovms_mp.front.tfs.decode import PredictCall
+    from ovms_mp.front.tfs.protobuf.decode import PredictCall
     from ovms_mp.model.dtypes import AnyArray
 
 VARINT, FIXED64, BYTES, GROUP, GROUP_END, FIXED32 = range(6)

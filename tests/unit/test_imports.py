@@ -52,7 +52,7 @@ ONLY_IN = {
     "uvicorn": ["front.rest"],
     "uvicorn_worker": ["front.rest"],
     "grpc": ["front.grpc", "demo.check", "client"],
-    "google.protobuf": ["front.tfs", "front.grpc", "demo.check"],
+    "google.protobuf": ["front.tfs", "demo.check"],
     "sklearn": ["demo.train"],
     "inotify_simple": ["manager", "storage"],
     "pickle": [],
@@ -210,6 +210,19 @@ def test_the_transport_neutral_front_knows_neither_adapter() -> None:
             for name, line in module.imports():
                 for adapter in ("ovms_mp.front.rest", "ovms_mp.front.grpc"):
                     assert not is_within(name, adapter), f"{module.path}:{line}: {name}"
+
+
+def test_transports_know_the_list_of_protocols_and_none_of_them() -> None:
+    protocols = {path.parent.name for path in (ROOT / "front").glob("*/protocol.py")}
+    assert "tfs" in protocols
+    for module in MODULES:
+        if module.room == "front" and module.name.partition(".")[2].partition(".")[0] not in {
+            *protocols,
+            "protocols",
+        }:
+            for name, line in module.imports():
+                for protocol in protocols:
+                    assert not is_within(name, f"ovms_mp.front.{protocol}"), f"{module.path}:{line}: {name}"
 
 
 # What is done nowhere, or in one place.

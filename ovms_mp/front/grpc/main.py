@@ -15,7 +15,8 @@ from ovms_mp.child.process import run_child
 from ovms_mp.child.specs import GrpcFrontSpec
 from ovms_mp.errors import ExitCode, OvmsError
 from ovms_mp.front.grpc.bodies import UnpackedLimits
-from ovms_mp.front.grpc.servicer import TfsServicer
+from ovms_mp.front.methods import by_path
+from ovms_mp.front.protocols import MessageParts, all_methods
 from ovms_mp.front.session import FrontSession
 
 if TYPE_CHECKING:
@@ -41,16 +42,25 @@ class Server(Protocol):
         """Take no further calls; end when those in flight have, or after so many seconds."""
 
 
-async def _start_server(spec: GrpcFrontSpec, session: FrontSession, servicer: TfsServicer) -> Server:
-    unpacked = UnpackedLimits(lambda: session.service.table, spec.limits)
+async def _start_server(spec: GrpcFrontSpec, session: FrontSession) -> Server:
+    leases, service = session.leases, session.service
+    parts = MessageParts(
+        service=service,
+        lease=leases.lease_arriving,
+        release=leases.release,
+        memory=leases.memory,
+        unpacked_limit=UnpackedLimits(lambda: service.table, spec.limits).of_request,
+        has_typed_outputs=spec.has_typed_outputs,
+    )
+    methods = by_path(all_methods(parts))
     # Either transport is imported only where it carries the calls: grpcio costs 20 MB and some threads.
     if spec.is_wire:
         from ovms_mp.front.grpc.wire import start_wire_server
 
-        return await start_wire_server(servicer, session.leases, spec.bind_addresses, spec.limits, unpacked)
+        return await start_wire_server(methods, leases.free_bytes, spec.bind_addresses, spec.limits)
     from ovms_mp.front.grpc.server import create_server
 
-    server = create_server(servicer.methods(), spec.bind_addresses, spec.limits, unpacked)
+    server = create_server(methods, spec.bind_addresses, spec.limits)
     await server.start()
     return server
 
@@ -59,8 +69,7 @@ async def _serve(spec: GrpcFrontSpec) -> int:
     control = ControlLink(spec, spec.child_id)
     try:
         session = await FrontSession.open(spec, control)
-        servicer = TfsServicer(session.service, has_typed_outputs=spec.has_typed_outputs)
-        server = await _start_server(spec, session, servicer)
+        server = await _start_server(spec, session)
     except OvmsError as error:
         _log.error("event=boot_failed error=%s", error)
         control.report_boot_failure(error)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ovms_mp.child.specs import RestSpec
+    from ovms_mp.front.service import Service
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,11 @@ class Lifespan:
         self.spec = spec
         self.bodies = BodyBudget(spec.limits.max_body_memory_bytes)
         self.session: FrontSession
+
+    @property
+    def service(self) -> Service:
+        """What answers, once the session has been opened."""
+        return self.session.service
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Open the session; connections wait in the backlog until it is there."""

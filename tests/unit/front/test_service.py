@@ -23,6 +23,7 @@ from ovms_mp.errors import (
     TensorTooLarge,
     VersionNotFound,
 )
+from ovms_mp.front.predict_request import PlainRequest
 from ovms_mp.front.routing import RoutingTable, VersionRoute
 from ovms_mp.front.tensors import GivenTensor, NumberTensor, RawTensor, ResultTensor
 from ovms_mp.model.dtypes import DType
@@ -37,6 +38,7 @@ from ovms_mp.wire.records import (
     WorkerRecord,
 )
 from tests.unit.front.core import MIB, Core
+from tests.unit.front.workers import context, decoded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -100,7 +102,7 @@ class Desk:
         """With what a predict request is refused; it must leave nothing leased."""
         self.service.replace_table(table(version(1, State.AVAILABLE, **specs), default=1))
         try:
-            await self.service.predict("m", 0, given, output_filter, 0, never)
+            await self.service.predict("m", 0, decoded(given, output_filter), context(), never)
         except OvmsError as error:
             assert self.leases.statistics().leases == 0
             assert self.dispatcher.statistics().in_flight == 0
@@ -373,7 +375,7 @@ def test_draining_is_what_the_snapshot_says(run: Any) -> None:
 def test_a_reload_says_whether_anything_changed(run: Any, is_changed: bool) -> None:
     async def body(desk: Desk) -> None:
         desk.reloaded = ConfigReloaded(1, is_changed, None)
-        assert await desk.service.reload(77) is is_changed
+        assert await desk.service.reload(context(77)) is is_changed
         assert desk.asked_reloads == [77]
 
     run(body)
@@ -383,7 +385,7 @@ def test_a_reload_that_failed_is_raised_in_the_clients_words(run: Any) -> None:
     async def body(desk: Desk) -> None:
         desk.reloaded = ConfigReloaded(1, True, ErrorRecord("ConfigError", "$.model_config_list is missing"))
         with pytest.raises(ConfigRejected) as caught:
-            await desk.service.reload(0)
+            await desk.service.reload(context())
         assert caught.value.message == (
             "Reloading config file failed. Check server logs for more info. $.model_config_list is missing"
         )
@@ -516,5 +518,66 @@ def test_misfits_are_known_without_values(run: RunAtDesk) -> None:
             service.refuse_misfits("other", 0, fitting)
         with pytest.raises(VersionNotFound):
             service.refuse_misfits("m", 7, fitting)
+
+    run(body)
+
+
+async def after(desk: Desk, route: VersionRoute, asked: list[int], *next_table: RoutingTable) -> PlainRequest:
+    """A decoder that notes for which version it was asked, and meanwhile the table is replaced."""
+    asked.append(route.version)
+    for new_table in next_table:
+        desk.service.replace_table(new_table)
+    return PlainRequest({})
+
+
+def test_nothing_is_decoded_for_a_model_that_there_is_not(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        asked: list[int] = []
+        with pytest.raises(ModelNotFound):
+            await desk.service.predict("m", 0, lambda route: after(desk, route, asked), context(), never)
+        assert asked == []
+
+    run(body)
+
+
+def test_a_request_is_decoded_once(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        asked: list[int] = []
+        desk.service.replace_table(table(version(1, State.AVAILABLE), default=1))
+        with pytest.raises(InputNameMismatch):
+            await desk.service.predict("m", 0, lambda route: after(desk, route, asked), context(), never)
+        assert asked == [1]
+
+    run(body)
+
+
+@pytest.mark.parametrize("is_other", [True, False])
+def test_a_version_that_changed_hands_meanwhile_is_looked_up_again(run: Any, is_other: bool) -> None:
+    """Its request is read again only if it has other inputs."""
+
+    async def body(desk: Desk) -> None:
+        asked: list[int] = []
+        inputs = (TensorSpecRecord("c", "FP32", ((1, 1),)),) if is_other else STATIC
+        successor = table(version(2, State.AVAILABLE, inputs=inputs), default=2, epoch=2)
+        desk.service.replace_table(table(version(1, State.AVAILABLE), default=1))
+        with pytest.raises(InputNameMismatch, match="'c'" if is_other else "'a'"):
+            await desk.service.predict(
+                "m",
+                0,
+                lambda route: after(desk, route, asked, *([successor] if route.version == 1 else [])),
+                context(),
+                never,
+            )
+        assert asked == ([1, 2] if is_other else [1])
+
+    run(body)
+
+
+def test_who_has_lost_its_version_while_its_body_came_is_told_so(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        desk.service.replace_table(table(version(1, State.AVAILABLE), default=1))
+        gone = table(version(1, State.END), epoch=2)
+        with pytest.raises(VersionNotFound):
+            await desk.service.predict("m", 1, lambda route: after(desk, route, [], gone), context(), never)
 
     run(body)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
-from ovms_mp.front.flow import new_flow
+from ovms_mp.front.call_context import new_flow
 from ovms_mp.front.grpc.http2 import frames, settings
 from ovms_mp.front.grpc.http2.faults import ErrorCode, Fault, StreamFault
 from ovms_mp.front.grpc.http2.field_blocks import BlockDecoder

@@ -11,6 +11,7 @@ from typing import Concatenate, ParamSpec
 
 from ovms_mp.defects import contain, report
 from ovms_mp.errors import Code
+from ovms_mp.front.call_context import address_text
 from ovms_mp.front.grpc.http2.call import Call
 from ovms_mp.front.grpc.http2.connection import DrainPhase, Http2Connection
 from ovms_mp.front.grpc.http2.connections import Connections
@@ -18,10 +19,10 @@ from ovms_mp.front.grpc.http2.deadlines import FAREWELL_S, Deadlines, is_late
 from ovms_mp.front.grpc.http2.faults import ErrorCode, peer_log
 from ovms_mp.front.grpc.http2.headers import RequestHead
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Guard, Hit
-from ovms_mp.front.grpc.http2.methods import Methods
 from ovms_mp.front.grpc.http2.transports import pause_at_once, peer_name, speaks_h2
 from ovms_mp.front.grpc.http2.turn import Turn
 from ovms_mp.front.grpc.http2.writer import Writer
+from ovms_mp.front.methods import Methods
 
 _Rest = ParamSpec("_Rest")
 _Step = Callable[Concatenate["Http2Protocol", _Rest], None]
@@ -174,6 +175,10 @@ class Http2Protocol(asyncio.BufferedProtocol):
 
     # Writing.
 
+    def peer(self) -> str:
+        """The client's address."""
+        return address_text(self._transport.get_extra_info("peername"))
+
     def wake(self) -> None:
         """Write what there is at the end of this loop turn."""
         self._writer.wake()
@@ -188,7 +193,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
         self._writer.resume()
 
     def _new_call(self, connection: Http2Connection, stream_id: int, head: RequestHead) -> Call:
-        return Call(self._methods, self.wake, connection, stream_id, head)
+        return Call(self._methods, self.wake, self.peer, connection, stream_id, head)
 
     # How it ends.
 

@@ -11,8 +11,8 @@ from ovms_mp.errors import BootError
 from ovms_mp.front.grpc.http2.connections import Connections, Member
 from ovms_mp.front.grpc.http2.deadlines import FAREWELL_S
 from ovms_mp.front.grpc.http2.limits import Guard
-from ovms_mp.front.grpc.http2.methods import Methods
 from ovms_mp.front.grpc.http2.protocol import Http2Protocol
+from ovms_mp.front.methods import Methods
 from ovms_mp.front.steps import Periodic
 
 _TICK_S = 0.1

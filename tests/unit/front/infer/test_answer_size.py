@@ -15,7 +15,7 @@ from ovms_mp.model.dtypes import DType
 from ovms_mp.wire.arena import create_arena_file
 from ovms_mp.wire.records import TensorSpecRecord
 from tests.unit.front.core import MIB, Core
-from tests.unit.front.workers import PlayedWorker, table, tasks_come
+from tests.unit.front.workers import PlayedWorker, context, decoded, table, tasks_come
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -43,7 +43,7 @@ class Office:
             return "answered"
 
         given = {"x": RawTensor(DType.FP32, shape, memoryview(bytes(size)))}
-        return asyncio.ensure_future(self.service.predict("m", 0, given, (), 0, encode))
+        return asyncio.ensure_future(self.service.predict("m", 0, decoded(given), context(), encode))
 
 
 Body: TypeAlias = "Callable[[Office], Awaitable[None]]"

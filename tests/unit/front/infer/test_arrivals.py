@@ -10,7 +10,7 @@ import pytest
 from ovms_mp.errors import NoFreeSlot
 from ovms_mp.front.infer.leases import Lease, Leases
 from ovms_mp.front.sinks import wanted
-from ovms_mp.front.tfs.predict_sink import PredictSink
+from ovms_mp.front.tfs.protobuf.predict_sink import PredictSink
 from tests.unit.front.infer.test_leases import MIB, arena_leases
 
 

@@ -25,7 +25,7 @@ from ovms_mp.wire.messages import (
 )
 from ovms_mp.wire.records import ModelRecord, TensorRef, TensorSpecRecord, VersionRecord
 from tests.unit.front.core import MIB, Core
-from tests.unit.front.workers import PlayedWorker, eventually, table, tasks_come
+from tests.unit.front.workers import PlayedWorker, context, decoded, eventually, table, tasks_come
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -163,7 +163,7 @@ def test_deadlines_of_clients_are_bounded(
     async def body(desk: Desk) -> None:
         desk.service.replace_table(table([desk.worker], [desk.worker], inputs=INPUTS))
         call = asyncio.ensure_future(
-            desk.service.predict("m", 0, GIVEN, (), deadline_ns, lambda *_: "answered")
+            desk.service.predict("m", 0, decoded(GIVEN), context(deadline_ns), lambda *_: "answered")
         )
         await tasks_come((desk.worker, 1))
         assert 0 < desk.worker.tasks[0].deadline_ns < 1 << 62

@@ -19,7 +19,7 @@ from ovms_mp.wire.messages import InferTask
 from ovms_mp.wire.records import Conviction, DeathRecord, RunMark, TensorRef, TensorSpecRecord
 from ovms_mp.wire.run_page import NOT_A_TASK
 from tests.unit.front.core import MIB, Core
-from tests.unit.front.workers import PlayedWorker, table, tasks_come
+from tests.unit.front.workers import PlayedWorker, context, decoded, table, tasks_come
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -65,7 +65,7 @@ class Office:
         def encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> str:
             return f"from version {route.version}"
 
-        return asyncio.ensure_future(self.service.predict("m", 0, given, (), 0, encode))
+        return asyncio.ensure_future(self.service.predict("m", 0, decoded(given), context(), encode))
 
     async def tasks(self, count: int) -> list[InferTask]:
         """What the worker has been sent."""

@@ -17,7 +17,7 @@ from ovms_mp.wire.arena import create_arena_file
 from ovms_mp.wire.messages import InferTask
 from ovms_mp.wire.records import TensorSpecRecord
 from tests.unit.front.core import MIB, Core
-from tests.unit.front.workers import PlayedWorker, eventually, table, tasks_come
+from tests.unit.front.workers import PlayedWorker, context, decoded, eventually, table, tasks_come
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -57,7 +57,7 @@ class Office:
         def encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> str:
             return f"from version {route.version}"
 
-        return asyncio.ensure_future(self.service.predict("m", 0, GIVEN, (), 0, encode))
+        return asyncio.ensure_future(self.service.predict("m", 0, decoded(GIVEN), context(), encode))
 
 
 Body: TypeAlias = "Callable[[Office], Awaitable[None]]"
