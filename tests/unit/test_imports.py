@@ -62,7 +62,7 @@ ONLY_IN = {
     "tensorflow": [],
     "tensorflow_serving": [],
 }
-MOST_LINES = 500
+MOST_LINES = 400
 
 
 @dataclass(frozen=True)

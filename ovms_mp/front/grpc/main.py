@@ -16,7 +16,8 @@ from ovms_mp.child.specs import GrpcFrontSpec
 from ovms_mp.errors import ExitCode, OvmsError
 from ovms_mp.front.grpc.bodies import UnpackedLimits
 from ovms_mp.front.methods import by_path
-from ovms_mp.front.protocols import MessageParts, all_methods
+from ovms_mp.front.protocols import all_methods
+from ovms_mp.front.served_protocol import MessageParts
 from ovms_mp.front.session import FrontSession
 
 if TYPE_CHECKING:

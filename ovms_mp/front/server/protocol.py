@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server's own paths as transports see them; see :mod:`ovms_mp.front.protocols`."""
+"""The server's own paths as transports see them; see :mod:`ovms_mp.front.served_protocol`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.endpoints import Route
     from ovms_mp.front.methods import Method
-    from ovms_mp.front.protocols import HasService, MessageParts
+    from ovms_mp.front.served_protocol import HasService, MessageParts
 
 
 class ServerItself:

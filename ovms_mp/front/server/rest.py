@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.endpoints import RestRequest, Route
-    from ovms_mp.front.protocols import HasService
+    from ovms_mp.front.served_protocol import HasService
     from ovms_mp.front.service import Service
 
 NOTHING_CHANGED = 200

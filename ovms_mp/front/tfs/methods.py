@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.methods import Octets, Reply
-    from ovms_mp.front.protocols import MessageParts
     from ovms_mp.front.routing import VersionRoute
+    from ovms_mp.front.served_protocol import MessageParts
     from ovms_mp.front.service import Service
     from ovms_mp.front.sinks import MessageSink
     from ovms_mp.front.tensors import ResultTensor

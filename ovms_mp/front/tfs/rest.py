@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.endpoints import RestRequest, Route
-    from ovms_mp.front.protocols import HasService
     from ovms_mp.front.routing import VersionRoute
+    from ovms_mp.front.served_protocol import HasService
     from ovms_mp.front.service import Service
     from ovms_mp.front.tensors import ResultTensor
     from ovms_mp.front.tfs.json.reader import JsonFormat

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from ovms_mp.front.protocols import PROTOCOLS, MessageParts, all_methods, all_routes
+from ovms_mp.front.protocols import PROTOCOLS, all_methods, all_routes
+from ovms_mp.front.served_protocol import MessageParts
 
 if TYPE_CHECKING:
     from ovms_mp.front.service import Service
@@ -49,7 +50,7 @@ def test_methods_say_whose_they_are() -> None:
 )
 def test_a_front_loads_what_its_transport_carries(call: str, stranger: str) -> None:
     program = (
-        f"import sys; from ovms_mp.front.protocols import *; from ovms_mp.front.protocols import MessageParts; "
+        f"import sys; from ovms_mp.front.protocols import *; from ovms_mp.front.served_protocol import MessageParts; "
         f"{call}; print({stranger!r} in sys.modules)"
     )
     done = subprocess.run(

@@ -10,7 +10,7 @@ import pytest
 
 from ovms_mp.errors import ConfigRejected, MalformedPayload, OvmsError, RequestTooLarge, UnsupportedOperation
 from ovms_mp.front.methods import Unary, by_path
-from ovms_mp.front.protocols import MessageParts
+from ovms_mp.front.served_protocol import MessageParts
 from ovms_mp.front.tfs import methods
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 from tests.unit.front.workers import context
