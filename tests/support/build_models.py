@@ -106,7 +106,7 @@ def _scalar() -> ov.Model:
 def _slow() -> ov.Model:
     """Sines of sines, on one core however many there are, so that it takes as long on every machine."""
     x = _parameter("x", [1])
-    many = _repeat(ops.constant(np.int32(200_000)), ops.broadcast(x, np.array([64])), ops.sin)
+    many = _repeat(ops.constant(np.int32(250_000)), ops.broadcast(x, np.array([64])), ops.sin)
     return ov.Model([_result("y", ops.reduce_mean(many, np.array([0]), True))], [x], "slow")
 
 
