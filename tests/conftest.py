@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,12 @@ LONGEST = (
     "test_injected_faults",
     "test_rest_attacks",
 )
+
+
+def pytest_configure() -> None:
+    """Have everything that tests start take Ctrl-C, also where a shell that runs them in the background does not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.support.tfs_client import TfsClient
 
 CLIENTS = 4
-PAUSE_S = 0.01
+PAUSE_S = 0.02
 WITHIN_S = 30.0
 GOES_ON = 5
 """Requests of each client after a failure: the first of them says that what was under way has ended."""

@@ -94,13 +94,14 @@ def assert_nothing_left(before: Ledger, within_s: float = 5.0, *, count_descript
 def _names_of_this_user(directory: Path, kind: int = 0) -> set[str]:
     """Entries of a kind, without those of services that use the same directory."""
     found: set[str] = set()
-    for path in directory.iterdir():
-        try:
-            status = path.lstat()
-        except FileNotFoundError:
-            continue
-        if status.st_uid == os.getuid() and kind in (0, stat.S_IFMT(status.st_mode)):
-            found.add(str(path))
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if status.st_uid == os.getuid() and kind in (0, stat.S_IFMT(status.st_mode)):
+                found.add(entry.path)
     return found
 
 
