@@ -8,6 +8,7 @@ looking at 64 threads that go on running.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS, CALLS_EACH = 16, 4
 HUNG_AFTER_S = 60.0
+PAUSE_S = 0.05
 FULL_ROUNDS, FULL_SECONDS = 50, 60.0
 NO_ERROR = 0
 OPTIONS = (
@@ -147,12 +149,16 @@ def test_every_call_before_the_last_goaway_is_answered(zoo: ModelZoo, log_path: 
 
 
 class GrpcioLoad:
-    """16 channels of grpcio with four callers each; a failed call is noted."""
+    """16 channels of grpcio with four callers each; a failed call is noted.
+
+    They keep the server busy around its drain; while another one starts, each pauses between its calls.
+    """
 
     def __init__(self, ports: Sequence[int], *, waits: bool) -> None:
         self._address = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
         self._waits = waits
         self._stopping = threading.Event()
+        self._pause_s = PAUSE_S
         self.counts: Counter[str] = Counter()
         self.slowest_s = 0.0
         self._lock = threading.Lock()
@@ -178,6 +184,13 @@ class GrpcioLoad:
         for channel in self._channels:
             channel.close()
 
+    @contextlib.contextmanager
+    def without_pauses(self) -> Iterator[None]:
+        """Each caller has its next call on the way as soon as one is answered."""
+        self._pause_s = 0.0
+        yield
+        self._pause_s = PAUSE_S
+
     def answered(self) -> int:
         """Right answers so far."""
         with self._lock:
@@ -190,7 +203,7 @@ class GrpcioLoad:
 
     def _ask(self, channel: grpc.Channel) -> None:
         call, request = channel.unary_unary(PREDICT, None, None), predict("tiny", 10)
-        while not self._stopping.is_set():
+        while not self._stopping.wait(self._pause_s):
             started = time.monotonic()
             try:
                 call(request, timeout=HUNG_AFTER_S, wait_for_ready=self._waits)
@@ -228,10 +241,11 @@ def test_clients_move_to_a_server_that_is_reachable(
     with GrpcioLoad(ports, waits=False) as load:
         for number in range(rounds):
             successor = _succeed(relay, zoo, log_path, ports[(number + 1) % 2])
-            _expect_answers(load, "under load")
-            assert serving.stop() == 0, serving.log()
-            serving = successor
-            _expect_answers(load, "answered by the successor")
+            with load.without_pauses():
+                _expect_answers(load, "under load")
+                assert serving.stop() == 0, serving.log()
+                serving = successor
+                _expect_answers(load, "answered by the successor")
             assert not load.failures(), f"round {number}: {load.failures()}"
 
 
@@ -244,8 +258,9 @@ def test_clients_wait_for_a_server_that_starts_again(
     serving = _succeed(relay, zoo, log_path, port)
     with GrpcioLoad([port], waits=True) as load:
         for number in range(rounds):
-            _expect_answers(load, "under load")
-            assert serving.stop() == 0, serving.log()
+            with load.without_pauses():
+                _expect_answers(load, "under load")
+                assert serving.stop() == 0, serving.log()
             serving = _succeed(relay, zoo, log_path, port)
             _expect_answers(load, "answered by the next server")
             assert not load.failures(), f"round {number}: {load.failures()}"

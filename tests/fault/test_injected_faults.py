@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tests.support.tfs_client import TfsClient
 
 CLIENTS = 4
+PAUSE_S = 0.02
 WITHIN_S = 30.0
 GOES_ON = 5
 """Requests of each client after a failure: the first of them says that what was under way has ended."""
@@ -234,7 +235,7 @@ def rig(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig
     """The server of all faults that no process dies of."""
     before = Ledger.take()
     made = Rig(zoo, tmp_path_factory.mktemp("injected"), "native", FAULTS)
-    with made.server, Load(made.server.port, made.server.rest_port, CLIENTS) as load:
+    with made.server, Load(made.server.port, made.server.rest_port, CLIENTS, PAUSE_S) as load:
         made.load = load
         made.wait_served()
         yield made
@@ -274,7 +275,7 @@ def test_a_step_that_raises_ends_what_it_is_for(rig: Rig, tfs: TfsClient, fault:
 def test_a_death_that_cannot_be_settled_at_once_and_a_stop(zoo: ModelZoo, tmp_path: Path) -> None:
     """Here with grpcio's server: the worker is replaced nevertheless, and the stop ends the server."""
     rig = Rig(zoo, tmp_path, "grpcio", [*DEATHS, *FRONT[:2], LAST])
-    with rig.server, Load(rig.server.port, rig.server.rest_port, CLIENTS) as load:
+    with rig.server, Load(rig.server.port, rig.server.rest_port, CLIENTS, PAUSE_S) as load:
         rig.load = load
         rig.wait_served()
         for fault in (*FRONT[:2], *DEATHS):

@@ -45,7 +45,7 @@ def mutated(octets: bytes, changes: list[tuple[int, int, str]]) -> bytes:
     return bytes(result)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     order=st.lists(st.sampled_from(CAPTURE), min_size=1, max_size=30),
     changes=mutations,

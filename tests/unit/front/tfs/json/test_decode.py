@@ -458,7 +458,7 @@ def wrapped(form: str, value: object, names: Sequence[str]) -> dict[str, Any]:
 FORMS = st.sampled_from(["row", "column", "named row", "named column"])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     data=st.data(), kind=st.sampled_from(Kind), form=FORMS, indent=INDENTS, pad=PADS, count=st.integers(1, 2)
 )
@@ -492,7 +492,7 @@ NESTED: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     value=NESTED
     | st.lists(st.lists(st.just(1) | st.just([1]), min_size=2, max_size=2), min_size=1, max_size=3),
@@ -535,14 +535,14 @@ def refused_or_sound(body: bytes, inputs: Sequence[TensorSpec]) -> None:
     assert found[1]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(body=st.binary(max_size=60), inputs=INPUTS)
 def test_any_bytes(body: bytes, inputs: list[TensorSpec]) -> None:
     """Arbitrary bytes are refused."""
     refused_or_sound(body, inputs)
 
 
-@settings(max_examples=1200, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
     body=st.sampled_from(SEEDS),
     edits=st.lists(
@@ -665,7 +665,7 @@ def results(draw: st.DrawFn, first: int | None = None, name: str = "y") -> Resul
     return ResultTensor(name, dtype, shape, memoryview(data))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(output=results(), fmt=st.sampled_from(JsonFormat))
 def test_one_output_reads_back(output: ResultTensor, fmt: JsonFormat) -> None:
     """Any bits of any dtype in any shape survive the text."""
@@ -673,7 +673,7 @@ def test_one_output_reads_back(output: ResultTensor, fmt: JsonFormat) -> None:
     assert_bits_equal(read_back(value, output.dtype, output.shape), output)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     data=st.data(),
     rows=st.integers(0, 4),

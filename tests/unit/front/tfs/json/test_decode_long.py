@@ -98,14 +98,14 @@ def test_rows_are_found_behind_what_clients_send(change: tuple[bytes, bytes]) ->
     ],
 )
 def test_integers_and_floats_in_different_pieces_are_exact(first: bytes, last: bytes) -> None:
-    parts = [b'{"x": [%b]}' % value for value in (first, last) for _ in range(20_000)]
+    parts = [b'{"x": [%b]}' % value for value in (first, last) for _ in range(8_000)]
     body = b'{"instances": [' + b", ".join(parts) + b"]}"
 
     assert_same(long(body, spec("x", DType.INT64)), body, spec("x", DType.INT64))
 
 
 def test_integers_that_no_array_holds_are_refused() -> None:
-    parts = [b'{"x": [%b]}' % value for value in (b"-1", b"18446744073709551615") for _ in range(20_000)]
+    parts = [b'{"x": [%b]}' % value for value in (b"-1", b"18446744073709551615") for _ in range(8_000)]
 
     with pytest.raises(MalformedPayload, match="out of range"):
         long(b'{"instances": [' + b", ".join(parts) + b"]}", spec("x", DType.INT64))
@@ -134,14 +134,14 @@ def test_what_is_wrong_is_told_with_its_place(row: bytes, text: str) -> None:
 def test_others_run_between_pieces() -> None:
     async def count_turns() -> int:
         turns = 0
-        body = rows({"x": [1, 2]}, count=200_000)
+        body = rows({"x": [1, 2]}, count=80_000)
         task = asyncio.ensure_future(decode_long(body, [spec()], BodyBudget(256 * MIB).share()))
         while not task.done():
             await asyncio.sleep(0)
             turns += 1
         return turns
 
-    assert asyncio.run(count_turns()) >= 30
+    assert asyncio.run(count_turns()) >= 12
 
 
 def test_what_reading_takes_is_counted_first() -> None:

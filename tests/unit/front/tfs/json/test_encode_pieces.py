@@ -49,17 +49,17 @@ def test_pieces_make_the_same_text(arrays: list[AnyArray], most: int, fmt: JsonF
 
 
 @pytest.mark.parametrize("dtype", [DType.FP32, DType.INT32, DType.UINT8])
-@pytest.mark.parametrize("shape", [(200_000,), (1, 200_000), (200_000, 1), (2, 3, 40_000)])
+@pytest.mark.parametrize("shape", [(140_000,), (1, 140_000), (140_000, 1), (2, 3, 24_000)])
 def test_long_ones(dtype: DType, shape: tuple[int, ...]) -> None:
     array = (np.arange(np.prod(shape)) % 200).astype(dtype.numpy).reshape(shape)
     assert json.loads(encode_predict(JsonFormat.COLUMN, [result(array, dtype)]))["outputs"] == array.tolist()
 
 
-@pytest.mark.parametrize("shape", [(200_000,), (1, 200_000), (100_000, 2), (2, 2, 50_000)])
+@pytest.mark.parametrize("shape", [(140_000,), (1, 140_000), (70_000, 2), (2, 2, 35_000)])
 def test_longer_than_allowed(shape: tuple[int, ...]) -> None:
     output = result(np.ones(shape, np.float32))
     length = len(encode_predict(JsonFormat.COLUMN, [output]))
     assert len(encode_predict(JsonFormat.COLUMN, [output], length)) == length
-    for limit in (300_000, length - 100):  # By their number alone, and by their text.
+    for limit in (200_000, length - 100):  # By their number alone, and by their text.
         with pytest.raises(AnswerTooLarge, match=rf"limit is {limit} \(--max_message_mb\)"):
             encode_predict(JsonFormat.COLUMN, [output], limit)

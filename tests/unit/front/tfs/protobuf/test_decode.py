@@ -41,7 +41,7 @@ from tests.support.predict_messages import (
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(requests())
 def test_readers_agree_on_valid_and_odd_messages(body: bytes) -> None:
     """The scanner accepts nothing that the generated classes read otherwise."""
@@ -51,7 +51,7 @@ def test_readers_agree_on_valid_and_odd_messages(body: bytes) -> None:
 PLAIN = request(x=tensor(1, [2, 2], bytes(16)), y=tensor(1, [3], float_val=[1.0, 2.0]))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     body=st.one_of(st.just(PLAIN), requests()),
     place=st.integers(0, 10**6),

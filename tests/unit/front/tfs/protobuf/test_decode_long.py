@@ -76,13 +76,13 @@ def read(body: bytes) -> PredictCall:
             )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(requests())
 def test_it_reads_what_the_classes_read(body: bytes) -> None:
     assert outcome(read, body) == outcome(parse_predict, body)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     body=st.one_of(st.just(PLAIN), requests()),
     place=st.integers(0, 10**6),

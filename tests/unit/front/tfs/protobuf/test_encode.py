@@ -49,7 +49,7 @@ results = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     model_name=st.one_of(st.text(max_size=5), st.just("m" * 200)),
     version=st.integers(1, 2**63 - 1),

@@ -187,7 +187,7 @@ def cuts_of(body: bytes, places: Sequence[int]) -> list[int]:
     return sorted(place % (len(body) + 1) for place in places)
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(requests(), cut_places)
 def test_equal_on_valid_and_odd_messages(body: bytes, places: list[int]) -> None:
     expected = of_whole(body)
@@ -195,7 +195,7 @@ def test_equal_on_valid_and_odd_messages(body: bytes, places: list[int]) -> None
         assert of_pieces(body, cuts) == expected
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     body=st.one_of(st.just(PLAIN), requests()),
     place=st.integers(0, 10**6),
