@@ -178,6 +178,6 @@ class Orders:
 
     def _let_go(self, version: ServedVersion) -> None:
         self._shaping.forget(version)
-        if version.pool is not None:
-            version.pool.close()
-            self._loader.release(version.pool.compiled)
+        compiled = version.unequip()
+        if compiled is not None:
+            self._loader.release(compiled)

@@ -72,6 +72,17 @@ class ServedVersion:
             self.pool.close()
         self.equip(compiled, self.run_time_s)
 
+    def unequip(self) -> CompiledVersion | None:
+        """Take away what ran its tasks, whose memory can then be given back; None where there was nothing.
+
+        Pool and version know each other, so that left to the garbage collector the infer requests would stay.
+        """
+        pool, self.pool = self.pool, None
+        if pool is None:
+            return None
+        pool.close()
+        return pool.compiled
+
     @property
     def runs_in_threads(self) -> bool:
         """Whether its tasks take too long for the loop."""

@@ -334,7 +334,7 @@ def test_what_differs_from_the_defaults_is_explained(
         "allow_cache: ",
         "Notices\n",
         "metrics.enable has no effect",
-        "batch_size has no effect beside shape",
+        "batch_size has no effect, as shape takes precedence",
         "nam is unknown and has no effect; did you mean 'name'?",
     ):
         assert sentence in text
