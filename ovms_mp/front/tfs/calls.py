@@ -1,46 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """TensorFlow Serving's calls on the service, before messages or JSON are made of what they give.
 
-Both forms of the API go through here, so that they refuse the same things. What reads and writes messages is loaded by
-gRPC fronts only (:mod:`~ovms_mp.front.tfs.methods`), and what reads and writes JSON by REST fronts only
-(:mod:`~ovms_mp.front.tfs.rest`).
+Predict is the service's own, once its label has been refused. Both forms of the API go through here, so that they
+refuse the same things. What reads and writes messages is loaded by gRPC fronts only (``methods.py``), and what reads
+and writes JSON by REST fronts only (``rest.py``).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ovms_mp.errors import UnsupportedOperation
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
-    from ovms_mp.front.call_context import CallContext
-    from ovms_mp.front.predict_request import Decode
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.service import Service
-    from ovms_mp.front.tensors import ResultTensor
     from ovms_mp.model.status import VersionStatus
-
-AnswerT = TypeVar("AnswerT")
 
 PROTOCOL = "tfs"
 PREDICT, STATUS, METADATA = "Predict", "GetModelStatus", "GetModelMetadata"
 """Names of methods, as gRPC has them; the REST calls that do the same have them, too."""
-
-
-def predict(
-    service: Service,
-    name: str,
-    version: int,
-    label: str,
-    decode: Decode,
-    context: CallContext,
-    encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
-) -> Awaitable[AnswerT]:
-    """Run a predict request; see :meth:`~ovms_mp.front.service.Service.predict`."""
-    refuse_label(label)
-    return service.predict(name, version, decode, context, encode)
 
 
 def status(service: Service, name: str, version: int, label: str) -> Sequence[VersionStatus]:

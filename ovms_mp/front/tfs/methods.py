@@ -101,15 +101,8 @@ class TfsMethods:
         async def decode(_: VersionRoute) -> PredictCall:
             return call
 
-        return calls.predict(
-            self._service,
-            call.model_name,
-            call.version or 0,
-            call.version_label,
-            decode,
-            context,
-            self._gather,
-        )
+        calls.refuse_label(call.version_label)
+        return self._service.predict(call.model_name, call.version or 0, decode, context, self._gather)
 
     def _gather(self, route: VersionRoute, outputs: Sequence[ResultTensor]) -> Reply:
         nbytes = sum([output.data.nbytes for output in outputs])

@@ -109,9 +109,8 @@ class TfsRestCalls:
                 return _encode_aside(service, form, outputs)
             return encode_predict(form, outputs)
 
-        answer = await calls.predict(
-            service, target.name, version_number(target), target.label, decode, context, encode
-        )
+        calls.refuse_label(target.label)
+        answer = await service.predict(target.name, version_number(target), decode, context, encode)
         # A thread goes on when its client gives up; what it reads must not be given to others before it has ended.
         return Answer(answer if isinstance(answer, bytes) else await asyncio.shield(answer))
 
