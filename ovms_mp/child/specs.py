@@ -151,12 +151,12 @@ class GrpcFrontSpec(FrontSpec, frozen=True, kw_only=True):
     Attributes:
         bind_addresses: Each ``host:port``.
         has_typed_outputs: Answers carry values in typed fields instead of raw bytes.
-        is_wire: Our own HTTP/2 server carries the calls, not grpcio's.
+        is_native: Our own HTTP/2 server carries the calls, not grpcio's.
     """
 
     bind_addresses: tuple[str, ...]
     has_typed_outputs: bool
-    is_wire: bool
+    is_native: bool
 
 
 class RestSpec(FrontSpec, frozen=True, kw_only=True):

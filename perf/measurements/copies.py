@@ -7,7 +7,7 @@ starting and stopping copies falls out. What remains is bytes a request, shown i
 
 A bare grpc.aio echo with the same bodies runs beside it: its copies are grpcio's own, between its socket slices and
 Python's bytes objects. The wanted picture of ``--grpc_front grpcio`` is the echo's copies plus two by the interpreter
-in the front, from the request's bytes object into the arena and from the arena into the answer's. The wire front is
+in the front, from the request's bytes object into the arena and from the arena into the answer's. The native front is
 wanted to make none for what comes in large frames, as from grpcio's clients, and one for what comes in frames of
 16 KiB, from the receive memory that all connections share. The worker makes none.
 """

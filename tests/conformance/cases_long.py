@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predictions over gRPC with tensors so long that the wire front receives them in the arena."""
+"""Predictions over gRPC with tensors so long that the native front receives them in the arena."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGTERM under load with 64 calls in flight on 16 connections of the wire front: no call is lost.
+"""SIGTERM under load with 64 calls in flight on 16 connections of the native front: no call is lost.
 
 ``--fault-seconds 60 -o faulthandler_timeout=0`` is the full run of 50 rounds; faulthandler itself would crash there,
 looking at 64 threads that go on running.
@@ -48,7 +48,7 @@ def rounds(fault_seconds: float) -> int:
     return max(2, round(FULL_ROUNDS * min(1.0, fault_seconds / FULL_SECONDS) ** 2))
 
 
-def wire_server(zoo: ModelZoo, log_path: Path, port: int = 0) -> Server:
+def native_server(zoo: ModelZoo, log_path: Path, port: int = 0) -> Server:
     arguments = ["model", "--model_name", "tiny", "--model_path", str(zoo.base_path("tiny"))]
     server = Server([*arguments, "--grpc_front", "native"], log_path)
     if port:
@@ -141,7 +141,7 @@ def test_every_call_before_the_last_goaway_is_answered(zoo: ModelZoo, log_path: 
     answered = 0
     for number in range(rounds):
         tally = Tally()
-        with wire_server(zoo, log_path.parent / f"server-{number}.log") as server:
+        with native_server(zoo, log_path.parent / f"server-{number}.log") as server:
             assert asyncio.run(load(server, tally)) == 0, server.log()
             assert not tally.faults, f"round {number}: {tally}\n{server.log()}"
         answered += tally.answered
@@ -226,7 +226,7 @@ def relay(zoo: ModelZoo, log_path: Path) -> Iterator[list[Server]]:
 
 
 def _succeed(relay: list[Server], zoo: ModelZoo, log_path: Path, port: int) -> Server:
-    server = wire_server(zoo, log_path.parent / f"server-{len(relay)}.log", port)
+    server = native_server(zoo, log_path.parent / f"server-{len(relay)}.log", port)
     relay.append(server)
     return server.__enter__()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each known attack on HTTP/2 servers against the wire front, beside a client that wants nothing but answers.
+"""Each known attack on HTTP/2 servers against the native front, beside a client that wants nothing but answers.
 
 The client sees no failure and waits not much longer than without, the front's memory is bounded, and the attacker is
 told what the RFC says. ``--fault-seconds 60`` is the full run of 30 s for each attack; ``-s`` shows the figures, and
@@ -78,7 +78,7 @@ LONG_ELEMENTS = 10_000  # Long enough for a place in the arena while it arrives.
 
 @pytest.fixture(scope="module")
 def server(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One wire front for all attacks."""
+    """One native front for all attacks."""
     directory = tmp_path_factory.mktemp("attacked")
     config = zoo.config_file(directory, ["tiny", "id_f32"])
     arguments = ["config", "--config_path", str(config), "--grpc_front", "native"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.child.specs import FrontLimits
 from ovms_mp.errors import ModelNotFound
 from ovms_mp.front.gathered import Gathered
-from ovms_mp.front.grpc.server import create_server
+from ovms_mp.front.grpc.grpcio import create_server
 from ovms_mp.front.methods import Streaming, Unary, by_path
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gRPC layer of the wire front without sockets or workers: methods that answer at once, and real sinks."""
+"""The gRPC layer of the native front without sockets or workers: methods that answer at once, and real sinks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class InlineExecutor(concurrent.futures.ThreadPoolExecutor):
 
 
 class Bench:
-    """Methods as the wire front has them: Predict with a sink of real leases, a plain unary one, a streaming one."""
+    """Methods as the native front has them: Predict with a sink of real leases, a plain unary one, a streaming one."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._allocator = ArenaAllocator(_ARENA_BYTES)

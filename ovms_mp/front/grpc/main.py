@@ -55,11 +55,11 @@ async def _start_server(spec: GrpcFrontSpec, session: FrontSession) -> Server:
     )
     methods = by_path(all_methods(parts))
     # Either transport is imported only where it carries the calls: grpcio costs 20 MB and some threads.
-    if spec.is_wire:
-        from ovms_mp.front.grpc.wire import start_wire_server
+    if spec.is_native:
+        from ovms_mp.front.grpc.native import start_native_server
 
-        return await start_wire_server(methods, leases.free_bytes, spec.bind_addresses, spec.limits)
-    from ovms_mp.front.grpc.server import create_server
+        return await start_native_server(methods, leases.free_bytes, spec.bind_addresses, spec.limits)
+    from ovms_mp.front.grpc.grpcio import create_server
 
     server = create_server(methods, spec.bind_addresses, spec.limits)
     await server.start()

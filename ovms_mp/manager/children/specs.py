@@ -89,7 +89,7 @@ class SpecMaker:
             common=self._common(),
             limits=self._limits(),
             has_typed_outputs=config.grpc.output_encoding == "TYPED_FIELDS",
-            is_wire=config.grpc.front == "native",
+            is_native=config.grpc.front == "native",
             bind_addresses=tuple(f"{_bracketed(address)}:{config.grpc.port}" for address in addresses),
         )
 

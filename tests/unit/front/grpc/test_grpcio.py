@@ -9,7 +9,7 @@ import sys
 import pytest
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # the stubs have public names only
 
-from ovms_mp.front.grpc.server import is_no_ended_call
+from ovms_mp.front.grpc.grpcio import is_no_ended_call
 
 
 def record_of(error: Exception) -> logging.LogRecord:

@@ -25,7 +25,7 @@ _LAST_BYTES = 64 << 20
 """Of the memory for bodies: for what comes by windows that were granted before."""
 
 
-async def start_wire_server(
+async def start_native_server(
     methods: Methods,
     free_bytes: Callable[[], int],
     bind_addresses: Sequence[str],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor of the wire front: our own HTTP/2 server that answers every call with the same bytes, parsing none."""
+"""Floor of the native front: our own HTTP/2 server that answers every call with the same bytes, parsing none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def _serve(port: int, response_bytes: int) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     server = Http2Server({_PATH: Unary(_PATH, _answer_with(response_bytes))}, Guard(Limits()))
     await server.start([f"127.0.0.1:{port}"])
-    sys.stdout.write(READY_TEXTS["wire_echo"] + "\n")
+    sys.stdout.write(READY_TEXTS["native_echo"] + "\n")
     sys.stdout.flush()
     await stop.wait()
     await server.stop(0.1)
