@@ -9,7 +9,6 @@ those of the modern one (a protocol without a port is off). The only place that 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,29 +20,15 @@ from ovms_mp.config.declared import SECTIONS, declared_settings
 from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
 from ovms_mp.config.model_flags import read_models
 from ovms_mp.config.ovms_flags import take_ovms_flags
-from ovms_mp.config.server import (
-    EngineConfig,
-    GrpcConfig,
-    RepositoryConfig,
-    RestConfig,
-    ServerConfig,
-    SupervisionConfig,
-)
+from ovms_mp.config.server import EngineConfig, RepositoryConfig, ServerConfig, SupervisionConfig
 from ovms_mp.config.server_flags import server_parser
+from ovms_mp.config.transports import GrpcConfig, RestConfig
 from ovms_mp.errors import ConfigError, ExitCode
 from ovms_mp.log import keep_standard_descriptors, printable, say
-from ovms_mp.places import absolute_path, module_command, module_environment, usable_cores
+from ovms_mp.places import absolute_path, module_environment, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-_LEGACY_WORDS: Mapping[str, str] = MappingProxyType(
-    {
-        "_prepare_output_with_make_tensor_proto": "TENSOR_CONTENT",
-        "_prepare_output_as_AppendArrayToTensorProto": "TYPED_FIELDS",
-    }
-)
-"""Values of SERIALIZATION_FUNCTION in deployments of the legacy server."""
 
 _IGNORED_VARIABLES = ("PLUGIN_DIR", "ENGINE_REQUESTS_QUEUE_SIZE", "ENGINE_REQUESTS_QUEUE_TIMEOUT")
 """Variables of the legacy server whose subject does not exist here."""
@@ -73,7 +58,9 @@ def _run(arguments: list[str], environment: Mapping[str, str]) -> int:
         case "model" | "config":
             return _serve(arguments[1:], environment, command)
         case "devices":
-            return _devices(arguments[1:])
+            from ovms_mp.commands.devices import run_devices
+
+            return run_devices(arguments[1:], environment)
         case "status":
             return _status(arguments[1:])
         case "demo":
@@ -138,7 +125,7 @@ def _effective_config(
     notices: list[str] = []
     take_ovms_flags(given, notices)
     notices += [
-        f"{name} is set and has no effect: its subject does not exist here"
+        f"{name} is set and has no effect: this server has no such setting"
         for name in _IGNORED_VARIABLES
         if environment.get(name)
     ]
@@ -181,8 +168,7 @@ def _read_settings(
         text, source = given.get(setting.flag), f"--{setting.flag}"
         if text is None and setting.environment and environment.get(setting.environment):
             text, source = environment[setting.environment], setting.environment
-            text = _LEGACY_WORDS.get(text, text)
-            if setting.choices and text.upper() not in setting.choices:
+            if setting.choices and setting.choice(text) is None:
                 # The legacy server took any other LOG_LEVEL for the default, so deployments may carry one.
                 notices.append(
                     f"{source}: {text!r} is unknown, {declared.default} is used; accepted: {setting.accepted()}"
@@ -223,39 +209,18 @@ def _capped(flag: str, workers: int, cores: int, notices: list[str]) -> int:
     return cores
 
 
-def _devices(arguments: Sequence[str]) -> int:
-    parser = Parser(
-        prog="ovms_mp devices",
-        description="Show the devices that OpenVINO sees on this machine, and AUTO's choice.",
-    )
-    flags = {
-        "model": "model file: show what each device would do with it",
-        "target_device": "device string: show what OpenVINO makes of it, e.g. AUTO:GPU,CPU",
-        "plugins_xml": "OpenVINO's plugins.xml that registers further devices",
-        "cpu_extension": "shared library with custom operations for the CPU",
-    }
-    for flag, text in flags.items():
-        parser.add_argument(f"--{flag}", help=text, metavar=flag.rpartition("_")[2].upper())
-    given = parser.read(arguments)
-    for flag in ("model", "plugins_xml", "cpu_extension"):
-        if given[flag]:
-            given[flag] = str(absolute_path(given[flag], f"--{flag}"))
-    passed_on = [word for flag in flags if given[flag] is not None for word in (f"--{flag}", given[flag])]
-    # A process of its own: only the worker package may import openvino.
-    command = module_command("ovms_mp.worker.devices", *passed_on)
-    return subprocess.run(command, check=False, cwd="/", env=module_environment(os.environ)).returncode
-
-
 def _status(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="ovms_mp status",
-        description="Show what a running server says of its workers, models and versions. A server of yours on this "
-        "machine is found by itself.",
+        description="Show the workers, models and versions of a running server. A server of this user on this "
+        "machine is found automatically.",
     )
-    parser.add_argument("--host", help="where it runs, if not on this machine; needs its REST port")
-    parser.add_argument("--port", help="its gRPC port, to choose among several on this machine")
-    parser.add_argument("--rest_port", help="its REST port (default with --host: 8000)")
-    parser.add_argument("--json", action="store_true", help="print the document for programs")
+    parser.add_argument(
+        "--host", help="host of the server, if it is not this machine; requires its REST port"
+    )
+    parser.add_argument("--port", help="gRPC port of the server, to select one of several on this machine")
+    parser.add_argument("--rest_port", help="REST port of the server (default with --host: 8000)")
+    parser.add_argument("--json", action="store_true", help="print the status document as JSON")
     given = parser.read(arguments)
     settings = {entry.setting.flag: entry.setting for entry in declared_settings()}
     ports = {
@@ -273,10 +238,10 @@ def _demo(arguments: Sequence[str]) -> int:
         description="Serve the packaged handwritten-digits model and send it a digit over both protocols. "
         "Flags that are not listed here go to the server, e.g. --log_level DEBUG.",
     )
-    parser.add_argument("--port", default="9000", help="gRPC port, 0 for any free one (default 9000)")
-    parser.add_argument("--rest_port", default="8000", help="REST port, 0 for any free one (default 8000)")
+    parser.add_argument("--port", default="9000", help="gRPC port; 0 selects a free one (default 9000)")
+    parser.add_argument("--rest_port", default="8000", help="REST port; 0 selects a free one (default 8000)")
     parser.add_argument(
-        "--once", action="store_true", help="stop after the check; exit 0 only if both answers are right"
+        "--once", action="store_true", help="stop after the check; exit 0 only if both answers are correct"
     )
     parser.add_argument(
         "--export",

@@ -35,7 +35,7 @@ from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import (
     ReloadConfigResponse,
     SignatureDefMap,
 )
-from ovms_mp.front.tfs.values import given_tensor
+from ovms_mp.front.tfs.protobuf.values import given_tensor
 from ovms_mp.model.dtypes import DType, element_count
 
 if TYPE_CHECKING:

@@ -47,13 +47,15 @@ class _Told:
 class _Ledger:
     """Who may write what. Used from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._steps: dict[str, _Told] = {}
         self._tracebacks: dict[tuple[str, int], float] = {}
 
-    def may_tell(self, step: str, now_s: float) -> int | None:
+    def may_tell(self, step: str) -> int | None:
         """How many failures of the step were not told before this one; None if this one is not to be told."""
+        now_s = self._clock()
         with self._lock:
             told = self._steps.setdefault(step, _Told())
             if told.second != int(now_s):
@@ -65,8 +67,9 @@ class _Ledger:
             untold, told.untold = told.untold, 0
             return untold
 
-    def may_show(self, place: tuple[str, int], now_s: float) -> bool:
+    def may_show(self, place: tuple[str, int]) -> bool:
         """Whether the traceback of an exception that was raised there is to be shown."""
+        now_s = self._clock()
         with self._lock:
             shown_s = self._tracebacks.get(place)
             if shown_s is not None and now_s - shown_s < _TRACEBACK_INTERVAL_S:
@@ -86,8 +89,7 @@ def report(step: str, error: BaseException, victim: str = "nobody") -> None:
         error: What it raised.
         victim: What ends by it: a task, connection, child, version or timer.
     """
-    now_s = time.monotonic()
-    untold = _ledger.may_tell(step, now_s)
+    untold = _ledger.may_tell(step)
     if untold is None:
         return
     text = " ".join(f"{type(error).__name__}: {error}".split())
@@ -99,7 +101,7 @@ def report(step: str, error: BaseException, victim: str = "nobody") -> None:
         victim,
         text,
         f" ({untold} more of this step were not logged)" if untold else "",
-        exc_info=error if _ledger.may_show(_origin(error), now_s) else None,
+        exc_info=error if _ledger.may_show(_origin(error)) else None,
     )
 
 

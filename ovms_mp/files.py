@@ -12,6 +12,8 @@ import os
 import stat
 from pathlib import Path
 
+from ovms_mp.model.formats import is_part_of
+
 _MOST_PARTS = 1000
 """Files of a model's directory that are looked at for one that may not be read."""
 
@@ -32,7 +34,7 @@ def read_regular(path: Path | str, most_bytes: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read(most_bytes + 1)
     finally:
@@ -79,7 +81,7 @@ def refused_part(model_file: Path | str) -> str:
         if path.is_dir():
             parts += sorted(path.rglob("*"))[:_MOST_PARTS]
         else:
-            parts += sorted(part for part in path.parent.iterdir() if part.name.startswith(f"{path.stem}."))
+            parts += sorted(part for part in path.parent.iterdir() if is_part_of(path.name, part.name))
     except OSError:
         pass  # Not ours to list; what is known is tried.
     for part in parts:

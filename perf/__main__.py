@@ -1,79 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m perf``: measure, print the table, keep the result file.
+"""Run a measurement of the server: ``python -m perf NAME``.
 
-Exit code 0 unless answers were wrong or something failed (1) or the command line is wrong (2). A missed
-target is a figure in the table, not a failure: figures of a busy machine must not stop anything.
+A command is a module with ``main(arguments) -> int``. Only the one that is asked for is imported, so that each needs
+what it needs itself; the list takes the first lines of their docstrings from the files.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import importlib
 import signal
 import sys
-from pathlib import Path
+from types import MappingProxyType
 
-from perf.child import ChildFailed
-from perf.environment import CHECKOUT, describe_environment
-from perf.records import Environment, Problem
-from perf.report import ResultRefused, ResultWriter, format_table, read_results
-from perf.run import Effort, run, say
-from perf.scenario import ScenarioError, read_scenarios, select_scenarios
+from perf import CHECKOUT
 
-_EXIT_PROBLEM = 1
-_EXIT_USAGE = 2
+_WAYS = MappingProxyType(
+    {
+        "perf.measurements": (
+            "scenarios",
+            "against",
+            "big_load",
+            "changes",
+            "copies",
+            "cpu_workers",
+            "cycles",
+            "shapes",
+            "soak",
+        ),
+        "perf.report": ("plot",),
+    }
+)
+COMMANDS = MappingProxyType({name: f"{room}.{name}" for room, names in _WAYS.items() for name in names})
+"""The module of each command."""
+
+
+def command_list() -> str:
+    """A line for each command: its name and what it does."""
+    return "\n".join(f"  {name:12} {_first_line(module)}" for name, module in COMMANDS.items())
+
+
+def _first_line(module: str) -> str:
+    path = CHECKOUT.joinpath(*module.split(".")).with_suffix(".py")
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    given = _parser().parse_args(arguments)
-    try:
-        if given.report is not None:
-            say(format_table(read_results(given.report)))
-            return 0
-        scenarios = select_scenarios(read_scenarios(), given.only)
-    except (OSError, ResultRefused, ScenarioError) as error:
-        sys.stderr.write(f"perf: {error}\n")
-        return _EXIT_USAGE
-    if given.list:
-        say("\n".join(scenario.name for scenario in scenarios))
-        return 0
+    """Run the command line; the exit code is the command's."""
+    parser = argparse.ArgumentParser(
+        prog="python -m perf",
+        usage="python -m perf NAME [OPTION ...]",
+        description="Measure the server. Each command has --help; most have --quick, for a look.",
+        epilog=f"commands:\n{command_list()}\n\nWhat was measured so far is in perf/RECORD.md.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=COMMANDS, metavar="NAME", help="the command")
+    parser.add_argument("options", nargs=argparse.REMAINDER, metavar="OPTION", help="options of the command")
+    given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     # `timeout` and a terminal's end must not leave servers behind: SIGTERM unwinds like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    effort = Effort.quick(is_floors_only=given.floors_only)
-    if not given.quick:
-        effort = Effort(is_floors_only=given.floors_only)
-    try:
-        environment = describe_environment()
-        path = given.output or _default_output(environment)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with ResultWriter(path, environment) as writer:
-            run(scenarios, effort, writer)
-    except (ChildFailed, OSError) as error:
-        sys.stderr.write(f"perf: {error}\n")
-        return _EXIT_PROBLEM
-    say("\n" + format_table(writer.records))
-    say(f"written to {path}")
-    return _EXIT_PROBLEM if any(isinstance(record, Problem) for record in writer.records) else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m perf", description="Load the server beside its floors.")
-    parser.add_argument("--quick", action="store_true", help="two short repeats instead of three long ones")
-    parser.add_argument(
-        "--only", nargs="+", default=[], metavar="NAME", help="scenarios; 'tiny*' fits a prefix"
-    )
-    parser.add_argument("--output", type=Path, help="result file; perf/results/TIME-COMMIT.jsonl without it")
-    parser.add_argument("--floors-only", action="store_true", help="leave the server out")
-    parser.add_argument("--list", action="store_true", help="print the scenarios' names and end")
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="print the table of a result file and end"
-    )
-    return parser
-
-
-def _default_output(environment: Environment) -> Path:
-    moment = environment.taken_at.partition("+")[0].replace(":", "").replace("-", "")
-    return CHECKOUT / "perf" / "results" / f"{moment}-{environment.commit[:12]}.jsonl"
+    return int(importlib.import_module(COMMANDS[given.name]).main(given.options))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,15 @@ beginning.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]  # has no types
 
 from ovms_mp.demo import digits
 from tests.support.ledger import MARK, Ledger, assert_nothing_left
@@ -22,10 +26,22 @@ from tests.support.turns import turn
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
-    from pathlib import Path
 
 os.environ[MARK[0]] = MARK[1]
 PROCESS_TESTS = ("integration", "fault", "conformance")
+LONGEST = (
+    "test_cases",
+    "test_bad_versions",
+    "test_settings_table",
+    "test_injected_faults",
+    "test_rest_attacks",
+)
+
+
+def pytest_configure() -> None:
+    """Have everything that tests start take Ctrl-C, also where a shell that runs them in the background does not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +61,7 @@ def zoo(model_cache: ModelCache) -> ModelZoo:
 @pytest.fixture(scope="session")
 def resnet50(model_cache: ModelCache) -> Path:
     """Base path of the ResNet-50 topology with fixed random weights. Input ``image`` f32 [1,3,224,224]."""
-    return model_cache.get("perf.model_builder", "resnet50", "--root") / "models" / "resnet50"
+    return model_cache.get("perf.models.model_builder", "resnet50", "--root") / "models" / "resnet50"
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +145,33 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first, and those that want quiet last; else the order of pytest-randomly remains."""
     quiet = {item.path for item in items if item.get_closest_marker("quiet") is not None}
-    items.sort(key=lambda item: (item.path in quiet, not _is_process_test(item)))
+    items.sort(key=lambda item: (item.path in quiet, _haste(item)))
+
+
+def _haste(item: pytest.Item) -> int:
+    """Whose files have to begin before others, so that none of them is still at it when all others have ended."""
+    if item.path.stem in LONGEST:
+        return LONGEST.index(item.path.stem)
+    return len(LONGEST) + (not _is_process_test(item))
+
+
+class LaneScheduling(LoadFileScheduling):  # type: ignore[misc]  # as above
+    """A file's tests share a process, as xdist does it; so do all files of the shared server, which starts slowly."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "shared_server" if _asks_for_the_shared_server(self.config.rootpath / file) else file
+
+
+@functools.cache
+def _asks_for_the_shared_server(file: Path) -> bool:
+    # From the text, as who schedules the tests has not collected them.
+    return "shared_server: Server" in file.read_text()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LaneScheduling | None:
+    """Our own where ``--dist=loadfile`` asks for it."""
+    return LaneScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

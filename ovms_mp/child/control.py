@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 _FAREWELL_LINGER_MS = 500
 _WELCOME_WITHIN_S = 3600.0
-"""A front may have to wait until a long inference lets go of a dead front's arena. A manager that is dead takes this
-process with it, so this only bounds the wait for one that hangs."""
+"""Not ``--boot_timeout_s``, by which the manager judges the start: a front may have to wait until a long inference lets
+go of a dead front's arena. A manager that dies takes this process with it, so this only bounds the wait for one that
+hangs."""
 
 
 class ControlLink:
@@ -31,10 +32,11 @@ class ControlLink:
         self.dealer = Dealer(spec.common.control_endpoint, child_id.encode())
 
     def say_hello(self) -> Welcome:
-        """Introduce this process and wait for the manager's answer.
+        """Send Hello and wait for the manager's Welcome.
 
         Raises:
-            BootError: No answer within the boot timeout.
+            BootError: No answer within an hour; the manager hangs.
+            ProtocolError: The answer is another message.
         """
         self.send(Hello(self.child_id, self._spec.kind, os.getpid()))
         payload = self.dealer.wait(_WELCOME_WITHIN_S)
@@ -55,10 +57,10 @@ class ControlLink:
         return None if payload is None else decode_to_child(payload)
 
     def report_boot_failure(self, error: OvmsError) -> None:
-        """Tell the manager why this process cannot start, and make sure that the message leaves."""
+        """Report to the manager why this process cannot start, and flush the message."""
         self.send(BootFailed(ErrorRecord.of(error)))
         self.close()
 
     def close(self) -> None:
-        """Close after what was queued has left, or half a second."""
+        """Close once queued messages are sent, at most half a second later."""
         self.dealer.close(_FAREWELL_LINGER_MS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A child's sign of life. Runs in every child but gunicorn's arbiter, which writes to a pipe instead."""
+"""Heartbeats. Sent by every child but gunicorn's arbiter, which writes to a pipe instead."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class HeartbeatThread(threading.Thread):
     def __init__(
         self, endpoint: str, child_id: str, interval_s: float, measure: Callable[[], tuple[int, int, float]]
     ) -> None:
-        """Prepare; :meth:`start` begins to beat.
+        """Prepare; :meth:`start` begins to send.
 
         Args:
             endpoint: The manager's control endpoint.
-            child_id: Who beats.
-            interval_s: Time between beats.
+            child_id: The sender.
+            interval_s: Time between heartbeats.
             measure: Gives (progress, in_flight, oldest_run_s); called from this thread.
         """
         super().__init__(name="heartbeat", daemon=True)
@@ -43,7 +43,7 @@ class HeartbeatThread(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Beat until :meth:`stop`."""
+        """Send heartbeats until :meth:`stop`."""
         with Dealer(self._endpoint) as dealer:
             while True:
                 contain("heartbeat", "this beat", self._beat, dealer)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A child's tie to its parent, and the signals that must not end it.
+"""Ends a child when its parent dies, and handles the signals that must not end it.
 
 Imports no zmq: gunicorn's arbiter, which forks, uses it too.
 """
@@ -25,7 +25,7 @@ _PR_SET_PDEATHSIG = 1
 
 @contextlib.contextmanager
 def holding_log_signals() -> Iterator[None]:
-    """Let these signals wait. Processes that are started meanwhile begin with them held, until they can take them."""
+    """Block these signals. Processes started meanwhile inherit the mask, and unblock them once they can handle them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, LOG_SIGNALS)
     try:
         yield
@@ -34,7 +34,7 @@ def holding_log_signals() -> Iterator[None]:
 
 
 def take_log_signals() -> None:
-    """Have all of them reopen this process's log files from now on."""
+    """Reopen this process's log files on each of them from now on."""
     for number in LOG_SIGNALS:
         signal.signal(number, lambda *_: reopen_logs())
         # System calls of the engine's and gRPC's own threads go on as if nothing had come.
@@ -43,7 +43,7 @@ def take_log_signals() -> None:
 
 
 def release_log_signals() -> None:
-    """Let those come that waited, and all further ones."""
+    """Unblock them; pending ones are delivered."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, LOG_SIGNALS)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the system lets a thread of this process do to itself: asked by doing it."""
+"""Whether the system permits a system call to a thread of this process, found out by trying."""
 
 from __future__ import annotations
 

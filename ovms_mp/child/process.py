@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first lines of every child that the manager starts by exec, and what its end means.
+"""Entry point of every child that the manager starts by exec, and its exit codes.
 
 ::
 
@@ -37,7 +37,7 @@ def run_child(
     title: Callable[[SpecT], str],
     body: Callable[[SpecT], int],
 ) -> int:
-    """Become the child that the command line describes and do its work; the process's exit code.
+    """Run the child that the command line describes; the process's exit code.
 
     Args:
         arguments: The command line without the program; one document.

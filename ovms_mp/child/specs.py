@@ -25,7 +25,7 @@ class CommonSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         run_id: Names this run of the server in every log line.
         control_endpoint: Where the manager listens.
         heartbeat_interval_s: Time between two signs of life.
-        boot_timeout_s: Longest wait for anything during the start.
+        boot_timeout_s: How long a front waits for its first routing snapshot.
         arenas: All arenas, by index.
     """
 
@@ -152,13 +152,13 @@ class GrpcFrontSpec(FrontSpec, frozen=True, kw_only=True):
         bind_addresses: Each ``host:port``.
         listen_descriptors: Listening sockets that a service manager handed over, to be used instead.
         has_typed_outputs: Answers carry values in typed fields instead of raw bytes.
-        is_wire: Our own HTTP/2 server carries the calls, not grpcio's.
+        is_native: Our own HTTP/2 server carries the calls, not grpcio's.
     """
 
     bind_addresses: tuple[str, ...]
     listen_descriptors: tuple[int, ...] = ()
     has_typed_outputs: bool
-    is_wire: bool
+    is_native: bool
 
 
 class RestSpec(FrontSpec, frozen=True, kw_only=True):

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ovms_mp.config.device_text import DEFAULT_DEVICE
 from ovms_mp.config.model import ModelConfig
+from ovms_mp.model.devices import DEFAULT_DEVICE
 from ovms_mp.model.versions import All, Latest, Specific, VersionPolicy, desired_versions
 from ovms_mp.storage.local import list_versions
 
@@ -33,10 +33,10 @@ def explain(models: Sequence[ModelConfig], path: Path, notices: Sequence[str]) -
         notices: What its author should know.
     """
     count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
-    paragraphs = [f"{path} is right: {count}."]
+    paragraphs = [f"{path} is valid: {count}."]
     paragraphs += ["\n  ".join([model.name, *_sentences(model)]) for model in models]
     if notices:
-        paragraphs.append("\n  ".join(["Worth knowing", *notices]))
+        paragraphs.append("\n  ".join(["Notices", *notices]))
     return "\n\n".join(paragraphs)
 
 

@@ -26,6 +26,7 @@ import msgspec
 
 from ovms_mp.errors import ConfigError, ExitCode
 from ovms_mp.log import printable, say
+from ovms_mp.model.core_lists import core_text
 from ovms_mp.wire.status_document import ADDRESS_PREFIX
 
 if TYPE_CHECKING:
@@ -286,24 +287,15 @@ def _version_row(version: _Version) -> tuple[str, ...]:
     if version.is_failed and version.is_being_loaded:
         cells.append("being tried again")
     elif version.is_being_loaded and version.workers:
-        cells.append("being loaded anew")
+        cells.append("being reloaded")
     elif version.next_try_in_s is not None:
         cells.append(f"next try in {math.ceil(version.next_try_in_s)} s")
     return (str(version.version), state, *cells, *("",) * (_CELLS - len(cells)))
 
 
 def _cores(cores: Sequence[int]) -> str:
-    """Cores with runs drawn together: ``cores 0-3,8``; empty where they are not known."""
-    runs: list[list[int]] = []
-    for core in sorted(cores):
-        if runs and core == runs[-1][1] + 1:
-            runs[-1][1] = core
-        else:
-            runs.append([core, core])
-    if not runs:
-        return ""
-    text = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-    return f"cores {text}" if len(cores) > 1 else f"core {text}"
+    """Cores for people, e.g. ``cores 0-3,8``; empty where they are not known."""
+    return f"core{'s' if len(cores) > 1 else ''} {core_text(cores)}" if cores else ""
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -8,15 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ovms_mp.config.server import (
-    EngineConfig,
-    GrpcConfig,
-    LimitsConfig,
-    LogConfig,
-    RepositoryConfig,
-    RestConfig,
-    SupervisionConfig,
-)
+from ovms_mp.config.server import EngineConfig, LimitsConfig, LogConfig, RepositoryConfig, SupervisionConfig
+from ovms_mp.config.transports import GrpcConfig, RestConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,7 +56,7 @@ def declared_settings() -> Iterator[DeclaredSetting]:
 
 
 def settings_table() -> str:
-    """All server-wide settings as a Markdown table; the README holds it between its markers."""
+    """All server-wide settings as a Markdown table, which SETTINGS.md has between its markers."""
     lines = ["| flag | default | accepted | variable | meaning |", "|---|---|---|---|---|"]
     for declared in declared_settings():
         setting = declared.setting

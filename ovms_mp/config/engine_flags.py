@@ -62,7 +62,7 @@ def _check_cache_dir(path: Path) -> None:
         nearest = nearest.parent
     if not nearest.is_dir():
         raise ConfigError(
-            f"--cache_dir {path}: {nearest} is no directory; give one, or a path that can be made"
+            f"--cache_dir {path}: {nearest} is not a directory; give one, or a path that can be made"
         )
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ConfigError(f"--cache_dir {path}: this user may not write to {nearest}; give another directory")

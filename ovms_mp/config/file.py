@@ -173,7 +173,7 @@ class _FileReader:
             name = body.get("name") if isinstance(body, dict) else None
             if isinstance(name, str) and name in places:
                 # The first one counts, whatever becomes of it: which of them is meant only their author knows.
-                reason = f"it is the name of {places[name]} too"
+                reason = f"{places[name]} has the same name"
                 findings.refuse(f"{where}.config.name", name, "another name for one of them", reason)
             elif isinstance(name, str):
                 places[name] = f"{where}.config"
@@ -212,7 +212,7 @@ def _check_monitoring(findings: Findings, monitoring: object) -> None:
     _note_unknown(findings, metrics, known, known, place)
     names = metrics.get("metrics_list", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        findings.refuse(f"{place}.metrics_list", names, "a list of texts")
+        findings.refuse(f"{place}.metrics_list", names, "a list of strings")
     is_enabled = metrics.get("enable")
     if not isinstance(is_enabled, bool):
         findings.refuse(f"{place}.enable", is_enabled, "true or false")

@@ -13,11 +13,11 @@ import difflib
 import json
 import math
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ConfigError
+from ovms_mp.model.json_keys import repeated_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -185,7 +185,7 @@ def _decode(text: bytes | str) -> object:
             text = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             encoding = " (it looks like UTF-16)" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-            raise ConfigError(f"byte {error.start} is no UTF-8 text{encoding}") from None
+            raise ConfigError(f"byte {error.start} is not valid UTF-8{encoding}") from None
     if not text.strip():
         raise ConfigError("it is empty")
     try:
@@ -197,7 +197,7 @@ def _decode(text: bytes | str) -> object:
         where = f"it is not JSON: {error.msg} in line {error.lineno}, column {error.colno}"
         raise ConfigError(f"{where}, near {near}", where) from None
     except RecursionError:
-        raise ConfigError(f"it has more than {MAX_DEPTH} levels") from None
+        raise ConfigError(f"it is nested more than {MAX_DEPTH} levels deep") from None
     return document
 
 
@@ -208,9 +208,7 @@ def _integer(text: str) -> float:
 
 def _object(pairs: list[tuple[str, object]]) -> _Object:
     decoded = _Object(pairs)
-    if len(decoded) != len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        decoded.repeated = tuple(key for key, count in counts.items() if count > 1)
+    decoded.repeated = repeated_keys(pairs)
     return decoded
 
 
@@ -220,18 +218,22 @@ def _flaws(document: object, place: str, but: object, level: int) -> Iterator[Fa
     while waiting:
         where, value, depth = waiting.pop()
         if depth > MAX_DEPTH:
-            reason = f"it has more than {MAX_DEPTH} levels"
+            reason = f"it is nested more than {MAX_DEPTH} levels deep"
             yield Fault.at(where, f"{where[:_LONGEST_VALUE]}: {reason}; accepted: fewer", reason)
             return
         if isinstance(value, dict):
             repeated = value.repeated if isinstance(value, _Object) else ()
             for key in repeated:
-                reason = "is there more than once in one object"
+                reason = "is repeated in one object"
                 child = child_place(where, key)
                 yield Fault.at(child, f"{child}: {reason}; keep one of them", reason)
             waiting.extend((child_place(where, key), entry, depth + 1) for key, entry in value.items())
             yield from (
-                Fault.at(where, f"{where}: the key {shown(key)} is no text", "a key is no text")
+                Fault.at(
+                    where,
+                    f"{where}: the key {shown(key)} is not a valid string",
+                    "a key is not a valid string",
+                )
                 for key in value
                 if not is_text(key)
             )
@@ -239,11 +241,12 @@ def _flaws(document: object, place: str, but: object, level: int) -> Iterator[Fa
             entries = () if value is but else enumerate(value)
             waiting.extend((child_place(where, index), entry, depth + 1) for index, entry in entries)
         elif isinstance(value, float) and not math.isfinite(value):
-            text = f"{where}: {shown(value)} is no number of JSON; accepted: a finite number, up to 1.7e308"
-            yield Fault.at(where, text, "it is no number of JSON")
+            text = f"{where}: {shown(value)} is not a valid JSON number; accepted: a finite number, up to 1.7e308"
+            yield Fault.at(where, text, "it is not a valid JSON number")
         elif isinstance(value, str) and not is_text(value):
-            text = f"{where}: {shown(value)} is no text: half of a UTF-16 pair; save the file as UTF-8"
-            yield Fault.at(where, text, "it is no text")
+            reason = "is not a valid string: it has half of a UTF-16 surrogate pair; save the file as UTF-8"
+            text = f"{where}: {shown(value)} {reason}"
+            yield Fault.at(where, text, "it is not a valid string")
 
 
 def is_text(value: str) -> bool:

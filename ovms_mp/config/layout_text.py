@@ -19,10 +19,10 @@ def parse_layout(value: object) -> tuple[str, str]:
     """Read a layout: the clients' side, and the model's or an empty text where only one is given.
 
     Raises:
-        ConfigError: Why it is none.
+        ConfigError: Why it is not valid.
     """
     if not isinstance(value, str):
-        raise ConfigError("a layout is a text")
+        raise ConfigError("a layout must be a string")
     client, colon, model = "".join(value.split()).upper().partition(":")
     for side in (client, model) if colon else (client,):
         _check_side(side)
@@ -38,9 +38,9 @@ def names_channels(layout: str) -> bool:
 
 def _check_side(side: str) -> None:
     if not side:
-        raise ConfigError("a side of it is empty")
+        raise ConfigError("one side of it is empty")
     if _SIDE.fullmatch(side) is None:
-        raise ConfigError(f"'{side[:40]}' is not made of {', '.join(LETTERS)}, ? and at most one ...")
+        raise ConfigError(f"'{side[:40]}' may contain only {', '.join(LETTERS)}, ? and at most one ...")
     twice = [letter for letter in LETTERS if side.count(letter) > 1]
     if twice:
-        raise ConfigError(f"{side[:40]} has {twice[0]} twice")
+        raise ConfigError(f"{side[:40]} contains {twice[0]} twice")

@@ -110,7 +110,7 @@ def read_models(
         except ConfigUnreadable:
             raise  # It names the file.
         except ConfigError as error:
-            raise ConfigError(f"{path} is wrong:\n{error.message}") from None
+            raise ConfigError(f"{path} is not valid:\n{error.message}") from None
         notices.extend(document.notices)
         return NamedModels(document.models, document.refused, absolute)
     missing = [name for name in ("model_name", "model_path") if not given.get(name)]

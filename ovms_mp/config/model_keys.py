@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The keys of a model in the configuration file, declared once; the flags of a single model have the same names.
 
-``--help``, the README's second table, the text of errors and the hints for misspelt keys derive from here, and so
-does what becomes of keys that OVMS has and this server has not.
+``--help``, the second table of SETTINGS.md, the text of errors and the hints for misspelt keys derive from here, and
+so does the handling of keys that OVMS has and this server does not support.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ovms_mp.config.preprocessing_text import COLOR_FORMATS, PRECISIONS
+from ovms_mp.model.devices import OPENVINO_DEVICES
+from ovms_mp.model.preprocessing import COLOR_FORMATS, PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_NIREQ = 100_000
 MAX_NAME_BYTES = 1024
-"""Of a model's name in UTF-8: it is in every snapshot and status, and a part of URLs."""
+"""Limit of a model's name in UTF-8, as it is in every snapshot and status, and a part of URLs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,10 @@ class ModelKey:
     """The declaration of one key.
 
     Attributes:
-        accepted: Forms of its value.
-        default: What its absence means; empty where it must be given.
+        accepted: Accepted forms of its value.
+        default: What its absence means; empty if it is required.
         meaning: One sentence for people.
-        flag: Name of the command-line flag where it is another one.
+        flag: Name of the command-line flag if that differs.
     """
 
     accepted: str
@@ -49,41 +50,41 @@ MODEL_KEYS: Mapping[str, ModelKey] = MappingProxyType(
         "base_path": ModelKey(
             "a path on this machine",
             "",
-            "Directory of the version directories 1/, 2/, ..., or one model file, which is version 1; in a "
-            "configuration file relative ones start at the file and have no `..`.",
+            "Directory of the version directories 1/, 2/, ..., or a model file, which is version 1; in a configuration "
+            "file, a relative path starts at the file's directory and must not contain `..`.",
             flag="model_path",
         ),
         "batch_size": ModelKey(
             'a number, "auto", "-1" for any, or a range "1:8"',
             "as stored",
-            "Size of dimension N of every input; 0 leaves it as stored, and beside shape it is ignored.",
+            "Size of dimension N of every input; 0 keeps the stored size. Ignored if shape is given.",
         ),
         "shape": ModelKey(
             '"auto", sizes as in "(1,3,-1,200:500)", or an object {"INPUT": "(1,3)"}; '
             "a size is a number from 1, -1 for any, or a range",
             "as stored",
-            "Shape of the only input, or of the named ones; with auto requests may have any that the model takes.",
+            "Shape of the only input, or of the named ones; with auto, any shape that the model accepts.",
         ),
         "layout": ModelKey(
             'letters of N, C, H, W, D, ? and ... as in "NHWC" or "NHWC:NCHW", or an object {"TENSOR": "NHWC:NCHW"}',
             "the model's own",
-            "Which dimension is which; with a colon, clients' data in the first layout is transposed to the model's, "
-            "the second.",
+            "Order of the dimensions; with a colon, clients send the first layout, and data is transposed to the "
+            "model's, the second.",
         ),
         "mean": ModelKey(
-            'a number, one a channel as in "[123.7,116.3,103.5]", or an object {"INPUT": 127.5}',
+            'a number, one for each channel as in "[123.7,116.3,103.5]", or an object {"INPUT": 127.5}',
             "none",
-            "Subtracted from the input, inside the compiled model; one a channel needs a layout with C.",
+            "Subtracted from the input, inside the compiled model; several numbers need a layout with C.",
         ),
         "scale": ModelKey(
-            'a number that is not 0, one a channel as in "[58.4,57.1,57.4]", or an object {"INPUT": 255}',
+            'a number that is not 0, one for each channel as in "[58.4,57.1,57.4]", or an object {"INPUT": 255}',
             "none",
-            "Divides the input after mean, inside the compiled model; one a channel needs a layout with C.",
+            "Divides the input after mean, inside the compiled model; several numbers need a layout with C.",
         ),
         "color_format": ModelKey(
             f'"CLIENT:MODEL" of {", ".join(COLOR_FORMATS)}, as in "BGR:RGB", or an object {{"INPUT": "BGR:RGB"}}',
             "none",
-            "Colors that clients send and the model takes; needs a layout with C.",
+            "Color format that clients send and the one that the model takes; needs a layout with C.",
         ),
         "precision": ModelKey(
             f'"CLIENT:MODEL" of {", ".join(PRECISIONS)}, as in "uint8:fp32", or an object {{"INPUT": "uint8:fp32"}}',
@@ -93,27 +94,28 @@ MODEL_KEYS: Mapping[str, ModelKey] = MappingProxyType(
         "nireq": ModelKey(
             f"0 (automatic) to {MAX_NIREQ}",
             "0",
-            "Infer requests for each version; 0 takes the device's optimal number.",
+            "Number of infer requests for each version; 0 uses the device's optimal number.",
         ),
         "target_device": ModelKey(
-            "CPU, GPU, GPU.1, NPU, AUTO, AUTO:GPU,CPU, MULTI:a,b, HETERO:a,b, BATCH:d(n) or a plugin's name",
+            f"{', '.join(OPENVINO_DEVICES)}, GPU.1, AUTO, AUTO:GPU,CPU, MULTI:a,b, HETERO:a,b, BATCH:d(n) or a "
+            "plugin's name",
             "CPU",
-            "OpenVINO device; an empty text is AUTO. See `ovms_mp devices`.",
+            "OpenVINO device; an empty string means AUTO. See `ovms_mp devices`.",
         ),
         "plugin_config": ModelKey(
-            'an object of texts, numbers and booleans, as in {"NUM_STREAMS": "2"}',
+            'an object of strings, numbers and booleans, as in {"NUM_STREAMS": "2"}',
             "{}",
             "OpenVINO properties for compiling; names of older OVMS versions are translated.",
         ),
         "model_version_policy": ModelKey(
             '{"latest": {"num_versions": N}}, {"all": {}} or {"specific": {"versions": [N]}}, N from 1',
             '{"latest": {"num_versions": 1}}',
-            "Which of the versions on disk to serve.",
+            "Which versions on disk to serve.",
         ),
         "allow_cache": ModelKey(
             "true or false",
             "false",
-            "Keep compiled models in `--cache_dir` also where batch_size or shape is auto.",
+            "Keep compiled models in `--cache_dir` even if batch_size or shape is auto.",
         ),
     }
 )
@@ -169,10 +171,10 @@ def asks_for_nothing(key: UnsupportedKey, value: object) -> bool:
 
 
 def model_settings_table() -> str:
-    """All keys of a model as a Markdown table; the README holds it between its markers."""
+    """All keys of a model as a Markdown table, which SETTINGS.md has between its markers."""
     lines = ["| key and flag | default | accepted | meaning |", "|---|---|---|---|"]
     for name, key in MODEL_KEYS.items():
         flag = f", `--{key.flag}`" if key.flag else ""
-        default = key.default or "must be given"
+        default = key.default or "required"
         lines.append(f"| `{name}`{flag} | {default} | {key.accepted} | {key.meaning} |")
     return "\n".join(lines)

@@ -11,7 +11,6 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from ovms_mp.config.device_text import DEFAULT_DEVICE, parse_device
 from ovms_mp.config.json_document import child_place
 from ovms_mp.config.layout_text import names_channels, parse_layout
 from ovms_mp.config.model import ModelConfig
@@ -26,6 +25,7 @@ from ovms_mp.config.model_keys import (
 from ovms_mp.config.preprocessing_text import parse_color_format, parse_mean, parse_precision, parse_scale
 from ovms_mp.config.shape_text import parse_batch_size, parse_shape
 from ovms_mp.errors import ConfigError
+from ovms_mp.model.devices import DEFAULT_DEVICE, parse_device
 from ovms_mp.model.input_settings import ChannelValues, Conversion, InputSettings, InputShape, Layout
 from ovms_mp.model.versions import Latest, VersionPolicy, parse_policy
 
@@ -121,7 +121,7 @@ class _Reader:
         value = self._given.get(key)
         if isinstance(value, str) and value.strip():
             return value
-        self._refuse(key, "" if key in self._given else "it must be given")
+        self._refuse(key, "" if key in self._given else "it is required")
         return ""
 
     def name(self) -> str:
@@ -141,9 +141,9 @@ class _Reader:
             )
             self._refuse("base_path", f"{reason}; copy the model to a local directory and give that")
         elif "\0" in path:
-            self._refuse("base_path", "no path has a NUL character")
+            self._refuse("base_path", "a path must not contain a NUL character")
         elif not may_climb and ".." in PurePath(path).parts:
-            self._refuse("base_path", "it has `..`; give the path that it leads to")
+            self._refuse("base_path", "it contains `..`; give the path that it leads to")
         else:
             return path
         return ""
@@ -219,7 +219,7 @@ class _Reader:
                 checked[name] = str(self._directory / str(value)) if is_path else value
             else:
                 place = child_place(self._place_of("plugin_config"), name)
-                self._findings.refuse(place, value, "a text, a number, true or false", reason or "")
+                self._findings.refuse(place, value, "a string, a number, true or false", reason or "")
         return MappingProxyType(checked)
 
     def inputs(self) -> InputSettings:
@@ -227,7 +227,7 @@ class _Reader:
         shapes = self.named("shape", parse_shape)
         if batch_size is not None and self._given.get("shape"):
             self._findings.notices.append(
-                f"{self._place_of('batch_size')} has no effect beside shape, which goes before it"
+                f"{self._place_of('batch_size')} has no effect, as shape takes precedence"
             )
             batch_size = None
         layouts = self.named("layout", parse_layout)
@@ -276,7 +276,7 @@ def _property_reason(name: str, value: object) -> str | None:
     """Why a property cannot be passed on; None when it can."""
     if name == "DEVICE_PROPERTIES" and not (isinstance(value, str) and '"' not in value):
         # OpenVINO 2026.4 takes names with quotes inside this text without complaint and ignores them.
-        return 'OpenVINO takes it as a text without inner quotes, as in "{CPU:{NUM_STREAMS:2},GPU:{NUM_STREAMS:1}}"'
+        return 'OpenVINO takes it as a string without inner quotes, as in "{CPU:{NUM_STREAMS:2},GPU:{NUM_STREAMS:1}}"'
     if isinstance(value, int) and abs(value) > _MAX_INTEGER:
         return "the number is out of range"
     return None if isinstance(value, (str, int, float)) else ""

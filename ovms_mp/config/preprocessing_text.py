@@ -4,23 +4,21 @@
 ``TARGET:SOURCE`` has the clients' form first and the model's second, like a layout: OVMS's own example serves an FP32
 model to clients that send bytes as ``--precision uint8:fp32``
 (https://github.com/openvinotoolkit/model_server, ``demos/using_onnx_model/python/README.md``).
-See :mod:`ovms_mp.config.shape_text` for how errors are told.
+See :mod:`ovms_mp.config.shape_text` for the form of errors.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ConfigError
+from ovms_mp.model.preprocessing import CLIENT_PRECISIONS, COLOR_FORMATS, PRECISIONS
 
-COLOR_FORMATS = ("RGB", "BGR", "GRAY", "NV12", "NV12_2", "I420", "I420_3")
-_MODEL_COLOR_FORMATS = ("RGB", "BGR", "GRAY")
-PRECISIONS = (
-    "fp64", "fp32", "fp16", "bf16", "int64", "int32", "int16", "int8", "int4",
-    "uint64", "uint32", "uint16", "uint8", "uint4", "uint1",
-)  # fmt: skip
-_MODEL_PRECISIONS_ONLY = ("int4", "uint4", "uint1")
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _BRACKETS = re.compile(r"\((?P<round>[^()\[\]]*)\)|\[(?P<square>[^()\[\]]*)\]")
 
@@ -29,7 +27,7 @@ def parse_mean(value: object) -> tuple[float, ...]:
     """Read what to subtract: one number, or one a channel.
 
     Raises:
-        ConfigError: Why it is none.
+        ConfigError: Why it is not valid.
     """
     if isinstance(value, list):
         numbers = tuple(_number(entry) for entry in value)
@@ -39,7 +37,7 @@ def parse_mean(value: object) -> tuple[float, ...]:
     else:
         numbers = (_number(value),)
     if not numbers:
-        raise ConfigError("it holds no number")
+        raise ConfigError("it contains no number")
     return numbers
 
 
@@ -47,11 +45,11 @@ def parse_scale(value: object) -> tuple[float, ...]:
     """Read what to divide by: one number, or one a channel; none may be 0.
 
     Raises:
-        ConfigError: Why it is none.
+        ConfigError: Why it is not valid.
     """
     numbers = parse_mean(value)
     if 0 in numbers:
-        raise ConfigError("nothing can be divided by 0")
+        raise ConfigError("0 is not allowed, as the input is divided by it")
     return numbers
 
 
@@ -59,11 +57,12 @@ def parse_color_format(value: object) -> tuple[str, str]:
     """Read a color conversion, e.g. ``NV12:RGB``: the clients' format and the model's, in capitals.
 
     Raises:
-        ConfigError: Why it is none.
+        ConfigError: Why it is not valid.
     """
     client, model = _two_sides(value, COLOR_FORMATS)
-    if model not in _MODEL_COLOR_FORMATS:
-        raise ConfigError(f"a model takes {', '.join(_MODEL_COLOR_FORMATS)}; the clients' side stands first")
+    if not COLOR_FORMATS[model].is_for_models:
+        accepted = ", ".join(word for word, color in COLOR_FORMATS.items() if color.is_for_models)
+        raise ConfigError(f"the model's side must be one of {accepted}; the clients' side comes first")
     return client, model
 
 
@@ -71,20 +70,20 @@ def parse_precision(value: object) -> tuple[str, str]:
     """Read a conversion of element types, e.g. ``uint8:fp32``: the clients' and the model's, in small letters.
 
     Raises:
-        ConfigError: Why it is none.
+        ConfigError: Why it is not valid.
     """
     client, model = _two_sides(value, PRECISIONS)
-    if client in _MODEL_PRECISIONS_ONLY:
-        raise ConfigError(f"no client can send {client}; the clients' side stands first")
+    if client not in CLIENT_PRECISIONS:
+        raise ConfigError(f"clients cannot send {client}; the clients' side comes first")
     return client, model
 
 
-def _two_sides(value: object, words: tuple[str, ...]) -> tuple[str, str]:
+def _two_sides(value: object, words: Iterable[str]) -> tuple[str, str]:
     if not isinstance(value, str):
-        raise ConfigError("it is a text of two words with a colon between")
+        raise ConfigError("it must be a string of two words separated by a colon")
     sides = "".join(value.split()).split(":")
     if len(sides) != 2:
-        raise ConfigError("it needs two words with a colon between")
+        raise ConfigError("it must be two words separated by a colon")
     known = {word.lower(): word for word in words}
     for side in sides:
         if side.lower() not in known:
@@ -94,7 +93,7 @@ def _two_sides(value: object, words: tuple[str, ...]) -> tuple[str, str]:
 
 def _number(value: object) -> float:
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()) is None:
-        raise ConfigError(f"'{value.strip()[:40]}' is no number")
+        raise ConfigError(f"'{value.strip()[:40]}' is not a number")
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ConfigError("a number is expected")
     try:

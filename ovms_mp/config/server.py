@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every setting of the server: type, unit, default, bounds and meaning, declared once.
+"""The settings of a server: type, unit, default, bounds and meaning, declared once.
 
-The command line, the environment, ``--help`` and the README's table derive from the declarations below. The
-result is one frozen :class:`ServerConfig`, built once by :mod:`ovms_mp.cli` (command line, then environment,
-then file, then default) and never changed. Names of flags and variables are those of OpenVINO Model Server
-where it has the setting.
+The command line, the environment, ``--help`` and the tables of SETTINGS.md derive from the declarations here and in
+:mod:`ovms_mp.config.transports`. The result is one frozen :class:`ServerConfig`, built once by :mod:`ovms_mp.cli`
+(command line, then environment, then default) and never changed. Flags and variables have the names of OpenVINO Model
+Server where it has the setting.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from ovms_mp.config.setting import SWITCH, Setting
+from ovms_mp.config.setting import SWITCH, Setting, declare
+from ovms_mp.config.transports import GrpcConfig, RestConfig
 from ovms_mp.log import FORMATS, LEVELS
 
 if TYPE_CHECKING:
@@ -20,166 +21,77 @@ if TYPE_CHECKING:
 
     from ovms_mp.config.model import ModelConfig, RefusedModel
 
-ValueT = TypeVar("ValueT", bool, int, float, str)
-
 MEBIBYTE = 1 << 20
-
-
-def _setting(default: ValueT, setting: Setting) -> ValueT:
-    """A dataclass field with its declaration attached."""
-    declared: ValueT = field(default=default, metadata={"setting": setting})
-    return declared
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrpcConfig:
-    """The gRPC fronts."""
-
-    port: int = _setting(9000, Setting("port", "gRPC port; 0 starts no gRPC server.", low=0, high=65535))
-    bind_address: str = _setting(
-        "[::]",
-        Setting(
-            "grpc_bind_address", "Addresses for gRPC, separated by commas; [::] is all of IPv4 and IPv6."
-        ),
-    )
-    workers: int = _setting(
-        1,
-        Setting(
-            "grpc_workers",
-            "gRPC front processes that share the port; more than the machine has cores is lowered to that.",
-            environment="GRPC_SERVERS",
-            low=1,
-            high=10000,
-        ),
-    )
-
-    front: str = _setting(
-        "WIRE",
-        Setting(
-            "grpc_front",
-            "What carries gRPC: our own HTTP/2 server, the faster one, or grpcio's.",
-            choices=("WIRE", "GRPCIO"),
-        ),
-    )
-    output_encoding: str = _setting(
-        "TENSOR_CONTENT",
-        Setting(
-            "grpc_output_encoding",
-            "Where answers carry their values: in raw bytes, or one by one in float_val and the like (slow).",
-            environment="SERIALIZATION_FUNCTION",
-            choices=("TENSOR_CONTENT", "TYPED_FIELDS"),
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestConfig:
-    """The REST fronts."""
-
-    port: int = _setting(0, Setting("rest_port", "REST port; 0 starts no REST server.", low=0, high=65535))
-    bind_address: str = _setting(
-        "[::]",
-        Setting(
-            "rest_bind_address", "Addresses for REST, separated by commas; [::] is all of IPv4 and IPv6."
-        ),
-    )
-    workers: int = _setting(
-        1,
-        Setting(
-            "rest_workers",
-            "REST front processes; more than the machine has cores is lowered to that.",
-            low=1,
-            high=10000,
-        ),
-    )
-    backlog: int = _setting(
-        1024,
-        Setting(
-            "rest_requests_queue_size",
-            "Connections that may wait to be accepted.",
-            environment="REST_REQUESTS_QUEUE_SIZE",
-            low=1,
-            high=65535,
-        ),
-    )
-    client_timeout_s: float = _setting(
-        60.0,
-        Setting(
-            "rest_client_timeout_s",
-            "A REST client that sends nothing of the body it has begun, or reads nothing of its answer, for so many "
-            "seconds is disconnected; a request's head has 30 s at most.",
-            low=1,
-            high=86400,
-        ),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
     """Bounds of memory, of queues and of the values that models take."""
 
-    arena_size_mb: int = _setting(
+    arena_size_mb: int = declare(
         4096,
         Setting(
             "arena_size_mb",
-            "Shared memory for tensors of each front in MiB; sparse, pages are taken when first used.",
+            "Shared memory for the tensors of each front, in MiB; pages are allocated when they are first "
+            "used.",
             low=1,
             high=1 << 20,
         ),
     )
-    max_message_mb: int = _setting(
+    max_message_mb: int = declare(
         1025,
         Setting(
             "max_message_mb",
-            "Longest accepted request in MiB, on both protocols, and longest answer of a size that requests choose.",
+            "Maximum size of a request in MiB, on both protocols, and of a response whose size the request "
+            "determines.",
             low=1,
             high=2047,
         ),
     )
-    max_unpacked_mb: int = _setting(
+    max_unpacked_mb: int = declare(
         0,
         Setting(
             "max_unpacked_mb",
-            "Longest request in MiB once it is unpacked, longest JSON text, and longest tensor that fewer values than "
-            "elements are repeated to fill; 0 is automatic: what the model's inputs can need, or 16 times the packed "
-            "bytes, at least 4 MiB, where they have no largest size.",
+            "Maximum size in MiB of a request once it is decompressed, of JSON text, and of a tensor that is "
+            "filled by repeating fewer values; 0 is automatic: what the model's inputs can need or, where "
+            "they have no maximum size, 16 times the compressed size, at least 4 MiB.",
             low=0,
             high=2047,
         ),
     )
-    max_body_memory_mb: int = _setting(
+    max_body_memory_mb: int = declare(
         0,
         Setting(
             "max_body_memory_mb",
-            "Memory in MiB for the requests that a front is receiving, unpacking and reading; 0 is automatic: a "
-            "quarter of the machine's or cgroup's memory, divided among the fronts.",
+            "Memory in MiB for the requests that a front is receiving, decompressing and decoding; 0 is "
+            "automatic: a quarter of the machine's or cgroup's memory, divided among the fronts.",
             low=0,
             high=1 << 24,
         ),
     )
-    max_queue_tasks: int = _setting(
+    max_queue_tasks: int = declare(
         4096,
         Setting(
             "max_queue_tasks",
-            "Requests that may wait for an infer request, per model version.",
+            "Maximum number of requests that wait for an infer request, per model version.",
             low=1,
             high=1 << 20,
         ),
     )
-    max_queue_mb: int = _setting(
+    max_queue_mb: int = declare(
         4096,
         Setting(
             "max_queue_mb",
-            "Input tensors that may wait for an infer request in MiB, per model version.",
+            "Maximum size in MiB of the input tensors that wait for an infer request, per model version.",
             low=1,
             high=1 << 20,
         ),
     )
-    lossy_integers: str = _setting(
+    lossy_integers: str = declare(
         "refuse",
         Setting(
             "lossy_integers",
-            "Values of a request that the engine would take for others, as it computes INT64 in 32 bits and FP64 as "
+            "What to do with values that the engine would change, as it computes INT64 in 32 bits and FP64 as "
             "FP32: refuse the request, or allow a wrong result.",
             choices=("refuse", "allow"),
         ),
@@ -190,61 +102,68 @@ class LimitsConfig:
 class SupervisionConfig:
     """Time limits of starting, serving and stopping."""
 
-    boot_timeout_s: float = _setting(
-        60.0, Setting("boot_timeout_s", "Time a child has to become ready, in seconds.", low=1, high=3600)
+    boot_timeout_s: float = declare(
+        60.0,
+        Setting("boot_timeout_s", "Maximum time for a child to become ready, in seconds.", low=1, high=3600),
     )
-    heartbeat_interval_s: float = _setting(
-        0.5, Setting("heartbeat_interval_s", "Time between two signs of life, in seconds.", low=0.05, high=60)
+    heartbeat_interval_s: float = declare(
+        0.5,
+        Setting(
+            "heartbeat_interval_s", "Time between two heartbeats of a child, in seconds.", low=0.05, high=60
+        ),
     )
-    heartbeat_timeout_s: float = _setting(
+    heartbeat_timeout_s: float = declare(
         10.0,
         Setting(
             "heartbeat_timeout_s",
-            "A child that is silent for so many seconds is replaced; copying 1 GiB can silence one for three.",
+            "A child that sends no heartbeat for this many seconds is replaced; copying 1 GiB can delay one "
+            "by three seconds.",
             low=0.2,
             high=3600,
         ),
     )
-    stuck_timeout_s: float = _setting(
+    stuck_timeout_s: float = declare(
         120.0,
         Setting(
             "stuck_timeout_s",
-            "A child with work in flight that finishes nothing for so many seconds is replaced.",
+            "A child that has work in flight and completes none of it for this many seconds is replaced.",
             low=0.5,
             high=86400,
         ),
     )
-    load_timeout_s: float = _setting(
+    load_timeout_s: float = declare(
         600.0,
         Setting(
             "load_timeout_s",
-            "Time a version has to be read and compiled, with its wait for other loads on the device, in seconds.",
+            "Maximum time to read and compile a version, including the wait for other loads on its device, in "
+            "seconds.",
             low=1,
             high=86400,
         ),
     )
-    retry_window_s: float = _setting(
+    retry_window_s: float = declare(
         0.9,
         Setting(
             "retry_window_s",
-            "Time a request waits for a dead worker's successor, or for a version that is being loaded, in seconds.",
+            "Maximum time that a request waits for a dead worker's successor, or for a version that is being "
+            "loaded, in seconds.",
             low=0,
             high=60,
         ),
     )
-    request_timeout_s: float = _setting(
+    request_timeout_s: float = declare(
         300.0,
         Setting(
             "request_timeout_s",
-            "Deadline of a request that brings none of its own, in seconds.",
+            "Deadline of requests that carry none, in seconds.",
             low=0.1,
             high=86400,
         ),
     )
-    stop_grace_s: float = _setting(
+    stop_grace_s: float = declare(
         30.0,
         Setting(
-            "stop_grace_s", "Time to finish what is in flight after SIGTERM, in seconds.", low=0, high=3600
+            "stop_grace_s", "Time to complete what is in flight after SIGTERM, in seconds.", low=0, high=3600
         ),
     )
 
@@ -253,33 +172,35 @@ class SupervisionConfig:
 class RepositoryConfig:
     """Where models come from."""
 
-    poll_wait_s: float = _setting(
+    poll_wait_s: float = declare(
         1.0,
         Setting(
             "file_system_poll_wait_seconds",
-            "Time between two looks at the model directories and the configuration file, in seconds, besides those "
-            "that inotify asks for; 0 or less looks only at the start and on request (SIGHUP, POST /v1/config/reload).",
+            "Interval between checks of the model directories and the configuration file, in seconds, in "
+            "addition to those that inotify triggers; 0 or less checks only at the start and on request "
+            "(SIGHUP, POST /v1/config/reload).",
             environment="FILE_SYSTEM_POLL_WAIT_SECONDS",
             low=-86400,
             high=86400,
         ),
     )
-    settle_s: float = _setting(
+    settle_s: float = declare(
         0.5,
         Setting(
             "settle_s",
-            "Time that a version's files must be left alone before it is loaded, in seconds; a copy that goes on is "
-            "waited for.",
+            "Time for which the files of a version must be unchanged before it is loaded, in seconds; a copy "
+            "in progress is waited for.",
             low=0,
             high=3600,
         ),
     )
-    is_strict: bool = _setting(
+    is_strict: bool = declare(
         False,
         Setting(
             "strict_config",
-            "Whatever is wrong with the configuration file is an error: unknown keys, which else are notices, and "
-            "models that cannot be served, whose status else says why while the others are served.",
+            "Treat every problem of the configuration file as an error: unknown keys, which are otherwise "
+            "only logged, and models that cannot be served, which otherwise say why in their status while the "
+            "others are served.",
             choices=SWITCH,
         ),
     )
@@ -289,54 +210,55 @@ class RepositoryConfig:
 class EngineConfig:
     """OpenVINO and its processes, for all models."""
 
-    cpu_workers: int = _setting(
+    cpu_workers: int = declare(
         1,
         Setting(
             "cpu_workers",
-            "Inference worker processes for the device CPU, each on cores of its own; more than there are cores is "
-            "lowered to that.",
+            "Number of inference worker processes for the device CPU, each on cores of its own; at most the "
+            "number of cores.",
             low=1,
             high=1024,
         ),
     )
-    worker_memory_limit_mb: int = _setting(
+    worker_memory_limit_mb: int = declare(
         0,
         Setting(
             "worker_memory_limit_mb",
-            "An inference worker that holds more memory of its own, in MiB, is replaced without losing a request; 0 "
-            "for no limit.",
+            "An inference worker whose own memory exceeds this many MiB is replaced without losing a request; "
+            "0 is no limit.",
             low=0,
             high=1 << 24,
         ),
     )
-    trial_memory_limit_mb: int = _setting(
+    trial_memory_limit_mb: int = declare(
         0,
         Setting(
             "trial_memory_limit_mb",
-            "Memory in MiB that a new version may take in its trial; one that takes more fails. 0 is automatic: as "
-            "much as leaves a twentieth of the machine's or cgroup's memory available.",
+            "Memory in MiB that a new version may use in its trial; a version that uses more fails. 0 is "
+            "automatic: whatever leaves a twentieth of the machine's or cgroup's memory available.",
             low=0,
             high=1 << 24,
         ),
     )
-    cache_dir: str = _setting(
+    cache_dir: str = declare(
         "",
         Setting(
             "cache_dir",
-            "Directory where compiled models are kept over restarts, made if it is missing; it never shrinks. "
-            "/opt/cache is taken where it exists; without one they are kept only from a version's trial to its load.",
+            "Directory in which compiled models are kept across restarts, created if it is missing; it never "
+            "shrinks. Defaults to /opt/cache if that exists; without a directory they are kept only from a "
+            "version's trial to its load.",
             is_path=True,
         ),
     )
-    plugins_xml: str = _setting(
+    plugins_xml: str = declare(
         "",
         Setting(
             "plugins_xml",
-            "OpenVINO's plugins.xml that registers further devices, e.g. a contributed NVIDIA one.",
+            "OpenVINO's plugins.xml that registers further devices, e.g. a contributed NVIDIA plugin.",
             is_path=True,
         ),
     )
-    cpu_extension: str = _setting(
+    cpu_extension: str = declare(
         "",
         Setting(
             "cpu_extension",
@@ -351,26 +273,28 @@ class EngineConfig:
 class LogConfig:
     """The log."""
 
-    level: str = _setting(
-        "INFO", Setting("log_level", "Least severe line to log.", environment="LOG_LEVEL", choices=LEVELS)
+    level: str = declare(
+        "INFO",
+        Setting("log_level", "Minimum level of the lines to log.", environment="LOG_LEVEL", choices=LEVELS),
     )
-    form: str = _setting(
+    form: str = declare(
         "AUTO",
         Setting(
             "log_format",
-            "Form of the log on stderr: events, a short one for people, or events as journald reads them; automatic is "
+            "Format of the log on stderr: events, short lines for people, or events as journald reads them; AUTO is "
             "short on a terminal, and the journal's where systemd reads stderr.",
             choices=FORMATS,
         ),
     )
-    path: str = _setting(
-        "", Setting("log_path", "File to log to, besides stderr.", environment="LOG_PATH", is_path=True)
+    path: str = declare(
+        "",
+        Setting("log_path", "File to log to, in addition to stderr.", environment="LOG_PATH", is_path=True),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """Everything the server is told.
+    """The whole configuration of a server.
 
     Attributes:
         refused: Entries of the configuration file that cannot be served.
@@ -382,8 +306,8 @@ class ServerConfig:
     models: tuple[ModelConfig, ...]
     refused: tuple[RefusedModel, ...] = ()
     config_path: Path | None = None
-    grpc: GrpcConfig = GrpcConfig()
-    rest: RestConfig = RestConfig()
+    grpc: GrpcConfig = field(default_factory=GrpcConfig)
+    rest: RestConfig = field(default_factory=RestConfig)
     limits: LimitsConfig = LimitsConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     repository: RepositoryConfig = RepositoryConfig()
@@ -392,5 +316,5 @@ class ServerConfig:
 
     @property
     def is_strict(self) -> bool:
-        """Unknown keys of the configuration file are errors, not notices."""
+        """Whether every problem of the configuration file is an error."""
         return self.repository.is_strict

@@ -13,6 +13,7 @@ from ovms_mp.config.model_flags import add_file_flag, add_model_flags, flag_of
 from ovms_mp.config.model_keys import MODEL_KEYS
 from ovms_mp.config.ovms_flags import add_ovms_flags
 from ovms_mp.config.setting import SWITCH
+from ovms_mp.model.devices import OPENVINO_DEVICES
 
 if TYPE_CHECKING:
     import argparse
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 _PURPOSE = "Serve OpenVINO models over the TensorFlow Serving API, gRPC and REST.\n"
 _COMMANDS = """\
 commands:
-  demo       serve a handwritten-digits model and ask it something
+  demo       serve a handwritten-digits model and send it a request
   model      serve one model: --model_name NAME --model_path DIR
-  config     serve several: --config_path FILE; or only check the file: --check FILE
-  status     what a running server says of its models and workers
-  devices    what OpenVINO sees on this machine
+  config     serve several models: --config_path FILE; or only check the file: --check FILE
+  status     show the models and workers of a running server
+  devices    show the devices that OpenVINO finds on this machine
 Without a command, flags have the defaults of newer OVMS releases: a protocol without a port is off.
 """
 _USUAL_FLAGS: Mapping[str, str] = MappingProxyType(
@@ -35,12 +36,12 @@ _USUAL_FLAGS: Mapping[str, str] = MappingProxyType(
         "model_name": "name that clients use",
         "model_path": "directory of the version directories 1/, 2/, ..., or one model file",
         "config_path": "JSON file with model_config_list; read again when it changes",
-        "check": "say what is wrong with a file, or what it means; serve nothing",
+        "check": "check a configuration file and explain it; serve nothing",
         "port": "gRPC port, 0 for none",
         "rest_port": "REST port, 0 for none",
-        "target_device": "CPU, GPU, NPU, AUTO, AUTO:GPU,CPU, ...",
-        "cpu_workers": "inference worker processes for the CPU, each on cores of its own",
-        "cache_dir": "keep compiled models there, for faster starts",
+        "target_device": f"{', '.join(OPENVINO_DEVICES)}, AUTO, AUTO:GPU,CPU, ...",
+        "cpu_workers": "number of inference worker processes for the CPU",
+        "cache_dir": "directory to keep compiled models in, for faster starts",
     }
 )
 """What ``--help`` says of the flags that most people need, in their order."""
@@ -74,7 +75,7 @@ def server_parser(command: str) -> Parser:
             metavar="FILE",
             nargs="?",
             const="",
-            help="Only say what is wrong with the file (exit code 2), or what it means and what would be served (0).",
+            help="Only check the file: print its errors (exit code 2), or what it means and what would be served (0).",
         )
     if command != "model":
         add_file_flag(parser)

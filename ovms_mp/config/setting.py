@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ovms_mp.errors import ConfigError
 from ovms_mp.places import absolute_path
+
+ValueT = TypeVar("ValueT", bool, int, float, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +22,9 @@ class Setting:
         environment: Variable that gives the value when the flag does not; empty for none.
         low: Least accepted number.
         high: Greatest accepted number.
-        choices: Accepted words, for text; :data:`SWITCH` for a flag that may stand alone.
-        is_path: It names a file or directory, and is made absolute; an empty text is none.
+        choices: Accepted words, in any case; :data:`SWITCH` for a flag that may stand alone.
+        aliases: Words of older releases and of OVMS that are accepted as well, each with the choice that it means.
+        is_path: It names a file or directory, and is made absolute; an empty string is none.
     """
 
     flag: str
@@ -29,6 +33,7 @@ class Setting:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
     is_path: bool = False
 
     def accepted(self) -> str:
@@ -39,7 +44,7 @@ class Setting:
             return f"{_plain(self.low)} to {_plain(self.high)}"
         if self.low is not None:
             return f"at least {_plain(self.low)}"
-        return "any text"
+        return "any string"
 
     def parse(self, text: str, kind: type, source: str) -> bool | int | float | str:
         """Read a value that was given as text.
@@ -63,15 +68,27 @@ class Setting:
             return value
         value = str(absolute_path(text, source)) if self.is_path and text else text
         if self.choices:
-            words = {choice.upper(): choice for choice in self.choices}
-            if text.upper() not in words:
+            choice = self.choice(text)
+            if choice is None:
                 raise ConfigError(f"{source}: {text!r} is unknown; accepted: {self.accepted()}")
-            value = words[text.upper()]
+            value = choice
         return value == "true" if kind is bool else value
+
+    def choice(self, text: str) -> str | None:
+        """The choice that a word means; None for an unknown word."""
+        words = {word.upper(): choice for word, choice in self.aliases}
+        words |= {choice.upper(): choice for choice in self.choices}
+        return words.get(text.upper())
 
 
 SWITCH = ("true", "false")
 """Choices of a boolean setting."""
+
+
+def declare(default: ValueT, setting: Setting) -> ValueT:
+    """A field of a section, with the declaration of its setting."""
+    declared: ValueT = field(default=default, metadata={"setting": setting})
+    return declared
 
 
 def _plain(number: float) -> str:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batch sizes and shapes as OVMS writes them: ``"auto"``, ``"(1,3,-1,200:500)"``. Pure.
 
-The parsers say why a value is none in a :class:`~ovms_mp.errors.ConfigError` without place and value, which the
+The parsers say why a value is not valid in a :class:`~ovms_mp.errors.ConfigError` without place and value, which the
 caller knows.
 """
 
@@ -28,7 +28,7 @@ def parse_batch_size(value: object) -> BatchSize | None:
     """Read a batch size; None where it asks for nothing, as 0 does.
 
     Raises:
-        ConfigError: Why it is none.
+        ConfigError: Why it is not valid.
     """
     if isinstance(value, str) and value.strip().lower() == "auto":
         return BatchSize(None)
@@ -44,18 +44,18 @@ def parse_shape(value: object) -> tuple[Bound, ...] | None:
         value: Text, or the list that a JSON author may write in its place.
 
     Raises:
-        ConfigError: Why it is none.
+        ConfigError: Why it is not valid.
     """
     if isinstance(value, list):
         return tuple(_size(size) for size in value)
     if not isinstance(value, str):
-        raise ConfigError("a shape is a text")
+        raise ConfigError("a shape must be a string")
     text = value.strip()
     if text.lower() == "auto":
         return None
     brackets = _BRACKETS.fullmatch(text)
     if brackets is None:
-        raise ConfigError("sizes stand in one pair of ( ) or [ ], with commas between")
+        raise ConfigError("sizes must be enclosed in one pair of ( ) or [ ] and separated by commas")
     inner = (brackets["round"] or brackets["square"] or "").strip()
     if not inner:
         return ()
@@ -66,15 +66,17 @@ def parse_shape(value: object) -> tuple[Bound, ...] | None:
 def _size(value: object) -> Bound:
     """The bounds of one dimension."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ConfigError("a size is a number from 1, -1 or a range")
+        raise ConfigError("a size must be a number from 1, -1 or a range")
     text = "".join(str(value).split())
     if text == "-1":
         return ANY
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise ConfigError(f"'{text[:40]}' is no size")
+        raise ConfigError(f"'{text[:40]}' is not a size")
     low = int(match["low"])
     high = int(match["high"]) if match["high"] else low
     if not 1 <= low <= high <= MAX_SIZE:
-        raise ConfigError(f"'{text}' is out of range: sizes are 1 to {MAX_SIZE}, a range's lesser one first")
+        raise ConfigError(
+            f"'{text}' is out of range: sizes are 1 to {MAX_SIZE}, and a range starts with the smaller"
+        )
     return low, high

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing a client's tensor into the arena as the model's dtype: the one copy on the way in.
+"""Writing a client's values into the arena as the model's dtype: the one copy on the way in.
 
 Clients of OVMS send float64 or uint8 arrays to FP32 models, since NumPy made them so. A conversion is done
 when it keeps what the values say: between floats (rounded, but never a finite number to an infinity), from
@@ -19,45 +19,39 @@ from ovms_mp.model.dtypes import DType, Kind
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from ovms_mp.front.tensors import GivenTensor
     from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
-
 
 _LONG_COPY_BYTES = 16 << 20
 """Some milliseconds of copying; PERF: below that a memoryview's assignment is the quicker way, by 1 us."""
 
 
-def write_tensor(given: GivenTensor, spec: TensorSpec, place: memoryview) -> None:
-    """Write all elements of ``given`` to ``place`` as ``spec.dtype``, little-endian, C order.
+def copy_bytes(values: memoryview, place: memoryview) -> None:
+    """Copy bytes that need no conversion, as many as the place has."""
+    if len(values) < _LONG_COPY_BYTES:
+        place[:] = values
+    else:
+        # NumPy lets other threads run meanwhile, the heartbeat among them; a memoryview does not.
+        np.copyto(np.frombuffer(place, dtype=np.uint8), np.frombuffer(values, dtype=np.uint8))
+
+
+def write_values(values: AnyArray, source: DType, spec: TensorSpec, place: memoryview) -> None:
+    """Write values as ``spec.dtype``, little-endian; the last one fills the rest, and none at all means zeros.
 
     Args:
-        given: Its shape has been accepted by ``spec``.
+        values: A one-dimensional array, no longer than the place has elements.
+        source: Their dtype. Booleans may be bytes of 0 and 1.
         spec: The model's input.
         place: Leased arena memory of exactly the tensor's size.
 
     Raises:
         DtypeMismatch: A value cannot become the model's dtype.
     """
-    values = given.values
-    if isinstance(values, memoryview):
-        if given.dtype is spec.dtype and spec.dtype is not DType.BOOL:
-            if len(values) < _LONG_COPY_BYTES:
-                place[:] = values
-            else:
-                # NumPy lets other threads run meanwhile, the heartbeat among them; a memoryview does not.
-                np.copyto(np.frombuffer(place, dtype=np.uint8), np.frombuffer(values, dtype=np.uint8))
-            return
-        values = np.frombuffer(values, dtype=given.dtype.numpy)
-        if given.dtype is DType.BOOL:
-            # Any byte but 0 is true to NumPy and to C++, but the engine's kernels count on 1.
-            values = values.view(np.uint8) != 0
     target = np.frombuffer(place, dtype=spec.dtype.numpy)
     count = len(values)
     if count:
-        _convert(values, target[:count], given.dtype, spec)
+        _convert(values, target[:count], source, spec)
     if count < len(target):
-        # TensorFlow's compact form: the last value fills the rest, and no value at all means zeros.
         target[count:] = target[count - 1] if count else np.zeros((), target.dtype)
 
 

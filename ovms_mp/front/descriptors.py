@@ -11,23 +11,22 @@ import errno
 import logging
 import os
 import resource
-import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from ovms_mp.front.clock import Clock
 
 _log = logging.getLogger(__name__)
 
-_TELL_INTERVAL_S = 60.0
+_TELL_INTERVAL_NS = 60 * 10**9
 
 
 class DescriptorWatch:
     """Says once in a while that connections are turned away."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._tell_at = 0.0
+    def __init__(self, clock_ns: Clock) -> None:
+        self._clock_ns = clock_ns
+        self._tell_at_ns = 0
 
     def look(self) -> bool:
         """Whether a descriptor can be had; if not, that is logged at most once a minute."""
@@ -36,8 +35,8 @@ class DescriptorWatch:
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 return True
-            if self._clock() >= self._tell_at:
-                self._tell_at = self._clock() + _TELL_INTERVAL_S
+            if self._clock_ns() >= self._tell_at_ns:
+                self._tell_at_ns = self._clock_ns() + _TELL_INTERVAL_NS
                 limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
                 _log.error(
                     "event=connections_turned_away reason=%s limit=%d; raise the limit of open files (ulimit -n, "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import (
@@ -26,6 +25,7 @@ from ovms_mp.wire.messages import ReloadConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ovms_mp.front.clock import Clock
     from ovms_mp.wire.messages import ConfigReloaded
 
 _log = logging.getLogger(__name__)
@@ -38,14 +38,21 @@ _NOT_LOADED = "Reloading models versions failed. Check server logs for more info
 class Reloads:
     """Questions to the manager and their answers. All calls come from one event loop."""
 
-    def __init__(self, send: Callable[[ReloadConfig], None], timeout_s: float) -> None:
+    def __init__(
+        self,
+        send: Callable[[ReloadConfig], None],
+        timeout_s: float,
+        clock_ns: Clock,
+    ) -> None:
         """Prepare.
 
         Args:
             send: Queues a message to the manager.
             timeout_s: Longest time to wait for an answer.
+            clock_ns: Monotonic time.
         """
         self._send = send
+        self._clock_ns = clock_ns
         self._timeout_s = timeout_s
         self._waiting: dict[int, asyncio.Future[ConfigReloaded]] = {}
         self._next_id = 0
@@ -67,7 +74,7 @@ class Reloads:
             raise _draining()
         timeout_s = self._timeout_s
         if deadline_ns:
-            timeout_s = min(timeout_s, max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
+            timeout_s = min(timeout_s, max(0.0, (deadline_ns - self._clock_ns()) / 1e9))
         self._next_id += 1
         request_id = self._next_id
         future: asyncio.Future[ConfigReloaded] = asyncio.get_running_loop().create_future()

@@ -11,50 +11,38 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-import time
 from typing import TYPE_CHECKING, TypeVar
 
-from ovms_mp.errors import (
-    Draining,
-    ModelNotReady,
-    VersionNotFound,
-    WorkerCrashed,
-    WorkerLost,
-)
-from ovms_mp.front.convert import write_tensor
-from ovms_mp.front.convictions import Convictions, crashed_text
-from ovms_mp.front.dispatch import OutputsDidNotFit, RouteWasStale, WorkerGone
-from ovms_mp.front.exactness import refuse_inexact
-from ovms_mp.front.flow import current_flow
-from ovms_mp.front.output_room import OutputRoom
+from ovms_mp.errors import ModelNotReady, VersionNotFound
+from ovms_mp.front.infer.inputs import Inputs
+from ovms_mp.front.infer.outcomes import RouteWasStale
+from ovms_mp.front.infer.output_room import OutputRoom
+from ovms_mp.front.infer.runs import Runner
+from ovms_mp.front.infer.validation import match_filter, match_inputs
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import RoutingTable, not_found_text
-from ovms_mp.front.sizes import refuse_impossible, refuse_results_of_nothing
-from ovms_mp.front.tensors import ResultTensor
-from ovms_mp.front.validation import match_filter, match_inputs, refuse_blown_up
-from ovms_mp.model.dtypes import element_count
-from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.messages import InferTask, RoutingSnapshot
-from ovms_mp.wire.records import TensorRef
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from ovms_mp.front.dispatch import Dispatcher, Lease, WorkerEnd
+    from ovms_mp.front.call_context import CallContext
+    from ovms_mp.front.clock import Clock
+    from ovms_mp.front.infer.convictions import Convictions
+    from ovms_mp.front.infer.dispatch import Dispatcher
+    from ovms_mp.front.infer.leases import Lease, Leases
+    from ovms_mp.front.predict_request import Decode, PredictRequest
     from ovms_mp.front.routing import VersionRoute
-    from ovms_mp.front.tensors import GivenTensor
+    from ovms_mp.front.tensors import GivenTensor, ResultTensor
     from ovms_mp.model.status import VersionStatus
     from ovms_mp.model.tensors import TensorSpec
     from ovms_mp.wire.messages import ConfigReloaded
-    from ovms_mp.wire.records import Conviction
 
 AnswerT = TypeVar("AnswerT")
 
 _LONGEST_TIMEOUT_NS = 86_400 * 10**9
 """As long as --request_timeout_s may be: a day."""
 _MAX_ROUTES = 5
-_MAX_LOST_RUNS = 2
-"""Workers that may end while they run one request, if nothing says that it was the request's fault."""
 
 
 class Service:
@@ -62,35 +50,42 @@ class Service:
 
     def __init__(
         self,
+        leases: Leases,
+        convictions: Convictions,
         dispatcher: Dispatcher,
+        ask_reload: Callable[[int], Awaitable[ConfigReloaded]],
+        *,
         request_timeout_s: float,
         retry_window_s: float,
-        ask_reload: Callable[[int], Awaitable[ConfigReloaded]],
-        announce: Callable[[Conviction], None] = lambda _: None,
+        clock_ns: Clock,
         max_message_bytes: int = sys.maxsize,
         max_unpacked_bytes: int = 0,
     ) -> None:
         """Begin with no model.
 
         Args:
+            leases: Of the arena in which inputs and outputs are.
+            convictions: Requests that crash workers.
             dispatcher: Carries tasks to the workers.
+            ask_reload: Has the manager reload, until a monotonic deadline in ns or 0.
             request_timeout_s: Deadline of requests that bring none.
             retry_window_s: Longest wait for a version that is about to come.
-            ask_reload: Has the manager reload, until a monotonic deadline in ns or 0.
-            announce: Tells the manager of a request that crashes workers.
+            clock_ns: Monotonic time.
             max_message_bytes: Longest outputs of a model whose output shapes are dynamic; half of the arena if that is
                 less, so that two such requests do not shut others out.
             max_unpacked_bytes: What a tensor in the compact form may be filled up to; 0 for what the model tells.
         """
-        self._convictions = Convictions(dispatcher.memory, announce)
-        dispatcher.judge = self._judge
+        self._leases = leases
+        self._convictions = convictions
         self._dispatcher = dispatcher
         self._ask_reload = ask_reload
         self.max_message_bytes = max_message_bytes
-        self._room = OutputRoom(min(max_message_bytes, len(dispatcher.memory) // 2))
+        self._room = OutputRoom(min(max_message_bytes, len(leases.memory) // 2))
+        self._runner = Runner(dispatcher, leases, convictions, self._room, self.routable)
         self._max_unpacked_bytes = max_unpacked_bytes
         self._request_timeout_ns = int(request_timeout_s * 1e9)
         self._retry_window_s = retry_window_s
+        self._clock_ns = clock_ns
         self._table = RoutingTable(RoutingSnapshot(0, False, (), (), ()))
         self._table_changed = asyncio.Event()
 
@@ -107,7 +102,7 @@ class Service:
         """The newest snapshot."""
         return self._table
 
-    async def reload(self, deadline_ns: int) -> bool:
+    async def reload(self, context: CallContext) -> bool:
         """Have configuration and repositories looked at now; whether that changed anything.
 
         Returns when it is done, and :attr:`table` shows it.
@@ -115,15 +110,15 @@ class Service:
         Raises:
             OvmsError: See :func:`~ovms_mp.front.reload.reload_failure`; whatever failed, what served before serves on.
         """
-        answer = await self._ask_reload(deadline_ns)
+        answer = await self._ask_reload(context.deadline_ns)
         if answer.error is not None:
             raise reload_failure(answer.error.to_error())
         return answer.is_changed
 
     def hold(self, lease: Lease) -> Callable[[], None]:
         """Hold the lease of a result beyond its encoder's return; what is given back lets go of it, once."""
-        self._dispatcher.hold(lease)
-        return functools.partial(self._dispatcher.release, lease)
+        self._leases.hold(lease)
+        return functools.partial(self._leases.release, lease)
 
     @property
     def is_draining(self) -> bool:
@@ -174,13 +169,14 @@ class Service:
             VersionNotFound: No such version.
             ModelNotReady: Not available, also after the wait.
         """
-        give_up_at = 0.0
+        give_up_at_ns = 0
         while True:
             route = self._table.find(name, version)
             if route.endpoints:
                 return route
-            give_up_at = give_up_at or time.monotonic() + self._retry_window_s
-            remaining_s = give_up_at - time.monotonic()
+            now_ns = self._clock_ns()
+            give_up_at_ns = give_up_at_ns or now_ns + int(self._retry_window_s * 1e9)
+            remaining_s = (give_up_at_ns - now_ns) / 1e9
             if not route.may_come or remaining_s <= 0:
                 raise route.unavailable()
             try:
@@ -206,9 +202,8 @@ class Service:
         self,
         name: str,
         version: int,
-        given: Mapping[str, GivenTensor],
-        output_filter: Sequence[str],
-        deadline_ns: int,
+        decode: Decode,
+        context: CallContext,
         encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
     ) -> AnswerT:
         """Run one predict request.
@@ -216,22 +211,28 @@ class Service:
         Args:
             name: The model.
             version: Its version; 0 for the default.
-            given: Inputs by name; borrowed until the inputs are written.
-            output_filter: Names of the outputs to answer with; empty for all.
-            deadline_ns: Monotonic moment after which nobody waits; 0 for the server's own limit.
+            decode: Reads the request for the version that was found; not called if there is none.
+            context: The call.
             encode: Makes the answer; the tensors it gets are arena views that end when it returns, unless it holds
                 their lease.
 
         Raises:
             OvmsError: One of the failures in :mod:`ovms_mp.errors`.
         """
+        request: PredictRequest | None = None
+        specs: Sequence[TensorSpec] = ()
         for _ in range(_MAX_ROUTES):
             route = self._table.find(name, version)
             # What would be refused anyway does not wait for the worker that it has crashed.
             if not route.endpoints and route.handle not in self._convictions.by_handle:
                 route = await self.routable(name, version)
+            if request is None or route.inputs != specs:
+                table, specs = self._table, route.inputs
+                request = await decode(route)
+                if self._table is not table:
+                    continue  # The version may have changed hands while the body was on its way.
             try:
-                return await self._predict_on(route, given, output_filter, deadline_ns, encode)
+                return await self._predict_on(route, request.inputs, request.output_filter, context, encode)
             except RouteWasStale:
                 continue  # The version retired under the request; where another one serves it, that answers.
         raise ModelNotReady(
@@ -243,194 +244,35 @@ class Service:
         route: VersionRoute,
         given: Mapping[str, GivenTensor],
         output_filter: Sequence[str],
-        deadline_ns: int,
+        context: CallContext,
         encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
     ) -> AnswerT:
         tensors = match_inputs(route, given)
         wanted = match_filter(route, output_filter)
-        inputs_nbytes = 0
-        offsets: list[int] = []
-        placed: tuple[Lease, ...] = ()
-        arena_nbytes = len(self._dispatcher.memory)
-        for tensor, spec in zip(tensors, route.inputs, strict=True):
-            offsets.append(inputs_nbytes)
-            if tensor.lease is not None and tensor.is_in_place_for(spec.dtype):
-                placed += (tensor.lease,)
-            else:
-                nbytes = element_count(tensor.shape) * spec.dtype.itemsize
-                if not 0 < nbytes <= arena_nbytes:
-                    refuse_impossible(spec, tensor.shape, arena_nbytes)
-                if spec.static_nbytes is None:
-                    refuse_blown_up(tensor, spec, nbytes, self._max_unpacked_bytes)
-                inputs_nbytes += aligned(nbytes)
-        shapes = tuple([tensor.shape for tensor in tensors])
-        outputs_nbytes = self._room.nbytes(route, shapes)
-        lease = self._dispatcher.lease(inputs_nbytes + outputs_nbytes)
+        inputs = Inputs(route.inputs, tensors, len(self._leases.memory), self._max_unpacked_bytes)
+        outputs_nbytes = self._room.nbytes(route, inputs.shapes)
+        lease = self._leases.lease(inputs.nbytes + outputs_nbytes)
         try:
-            refs = self._write_inputs(route.inputs, tensors, offsets, lease)
             task = InferTask(
                 self._dispatcher.new_task_id(),
                 route.handle,
-                refs,
-                lease.offset_bytes + inputs_nbytes,
+                inputs.write(self._leases.memory, lease),
+                lease.offset_bytes + inputs.nbytes,
                 outputs_nbytes,
-                self._deadline(deadline_ns),
-                current_flow.get(),
+                self._deadline(context.deadline_ns),
+                context.flow,
             )
-            return await self._run(route, task, (lease, *placed), shapes, wanted, encode)
+            leases = (lease, *inputs.placed)
+            return await self._runner.run(route, task, leases, inputs.shapes, wanted, encode)
         finally:
-            self._dispatcher.release(lease)
+            self._leases.release(lease)
 
     def _deadline(self, deadline_ns: int) -> int:
         """When nobody waits any more. The one place where clients' deadlines are bounded, for all protocols.
 
         A gRPC client may name 11,000 years, which is no time that a message between processes can carry. PERF: 0.2 us.
         """
-        now_ns = time.monotonic_ns()
+        now_ns = self._clock_ns()
         if not deadline_ns:
             return now_ns + self._request_timeout_ns
         return min(deadline_ns, now_ns + _LONGEST_TIMEOUT_NS)
-
-    def _write_inputs(
-        self,
-        specs: Sequence[TensorSpec],
-        tensors: Sequence[GivenTensor],
-        offsets: Sequence[int],
-        lease: Lease,
-    ) -> tuple[TensorRef, ...]:
-        refs: list[TensorRef] = []
-        memory = self._dispatcher.memory
-        for spec, tensor, offset in zip(specs, tensors, offsets, strict=True):
-            start = lease.offset_bytes + offset
-            nbytes = element_count(tensor.shape) * spec.dtype.itemsize
-            if tensor.lease is not None and tensor.is_in_place_for(spec.dtype):
-                start = tensor.lease.offset_bytes
-            elif nbytes:
-                write_tensor(tensor, spec, memory[start : start + nbytes])
-            if spec.exact is not None:
-                refuse_inexact(spec, tensor.shape, memory[start : start + nbytes])
-            refs.append(TensorRef(start, nbytes, tensor.shape))
-        return tuple(refs)
-
-    async def _run(
-        self,
-        route: VersionRoute,
-        task: InferTask,
-        leases: tuple[Lease, ...],
-        shapes: tuple[tuple[int, ...], ...],
-        wanted: frozenset[str] | None,
-        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
-    ) -> AnswerT:
-        """Send the task, again where that can help, and encode its outputs."""
-        output_lease: Lease | None = None
-        lost: list[WorkerEnd] = []
-        try:
-            while True:
-                if task.handle in self._convictions.by_handle:
-                    self._convictions.check(task, route.title)
-                held = leases if output_lease is None else (*leases, output_lease)
-                try:
-                    refs = await self._dispatcher.infer(route, task, held)
-                except WorkerGone as gone:
-                    if gone.end is not None:
-                        lost.append(gone.end)
-                        self._refuse_if_guilty(task, lost, route.title)
-                    route = await self._successor(route)
-                    task = _again(
-                        task,
-                        self._dispatcher.new_task_id(),
-                        handle=route.handle,
-                        is_suspect=task.is_suspect or any(end.has_crashed for end in lost),
-                    )
-                except OutputsDidNotFit as short:
-                    if output_lease is not None:
-                        self._dispatcher.release(output_lease)
-                    output_lease = None
-                    self._room.check(route, short.needed_nbytes)
-                    output_lease = self._dispatcher.lease(short.needed_nbytes)
-                    # Only what fits is worth remembering.
-                    self._room.learn(route, shapes, short.needed_nbytes)
-                    task = _again(task, self._dispatcher.new_task_id(), output=output_lease)
-                else:
-                    if task.inputs and not task.inputs[0].nbytes:
-                        refuse_results_of_nothing(shapes, refs)
-                    lease = leases[0] if output_lease is None else output_lease
-                    return encode(route, self._results(route.outputs, refs, wanted, lease))
-        finally:
-            if output_lease is not None:
-                self._dispatcher.release(output_lease)
-
-    def _judge(self, task: InferTask, end: WorkerEnd) -> None:
-        """Remember a task that crashed its worker beyond doubt: by itself, or again after it was under suspicion."""
-        if end.has_crashed and (end.was_alone or task.is_suspect):
-            self._convictions.convict(task, end.reason)
-
-    def _refuse_if_guilty(self, task: InferTask, lost: Sequence[WorkerEnd], title: str) -> None:
-        """Decide about a task with which workers ended that were running it; the last one just now.
-
-        Raises:
-            WorkerCrashed: The task is at fault.
-            WorkerLost: It has been run often enough.
-        """
-        end = lost[-1]
-        if end.has_crashed and (end.was_alone or task.is_suspect):
-            raise WorkerCrashed(crashed_text(title, end.reason)) from None
-        if len(lost) < _MAX_LOST_RUNS:
-            return
-        if all(one.was_alone for one in lost):
-            # Killed by somebody else each time, who may be the kernel for want of memory.
-            self._convictions.convict(task, end.reason)
-            raise WorkerCrashed(crashed_text(title, end.reason)) from None
-        raise WorkerLost(
-            f"{title}: {len(lost)} inference workers died while they ran this request ({end.reason})"
-        ) from None
-
-    async def _successor(self, route: VersionRoute) -> VersionRoute:
-        """The same version on another worker, or on the one that follows the dead one when there is no other."""
-        if self._dispatcher.is_closed:
-            raise Draining("the server is stopping") from None
-        try:
-            return await self.routable(route.model_name, route.version)
-        except VersionNotFound:
-            raise WorkerLost(f"the worker died and version {route.version} is not served any more") from None
-
-    def _results(
-        self,
-        specs: Sequence[TensorSpec],
-        refs: Sequence[TensorRef],
-        wanted: frozenset[str] | None,
-        lease: Lease,
-    ) -> list[ResultTensor]:
-        memory = self._dispatcher.memory
-        return [
-            ResultTensor(
-                spec.name,
-                spec.dtype,
-                ref.shape,
-                memory[ref.offset_bytes : ref.offset_bytes + ref.nbytes],
-                lease,
-            )
-            for spec, ref in zip(specs, refs, strict=True)
-            if wanted is None or spec.name in wanted
-        ]
-
-
-def _again(
-    task: InferTask,
-    task_id: int,
-    *,
-    handle: int | None = None,
-    output: Lease | None = None,
-    is_suspect: bool | None = None,
-) -> InferTask:
-    """The task under a new id, for another worker or with another output region."""
-    return InferTask(
-        task_id,
-        task.handle if handle is None else handle,
-        task.inputs,
-        task.output_offset_bytes if output is None else output.offset_bytes,
-        task.output_nbytes if output is None else output.nbytes,
-        task.deadline_ns,
-        task.flow,
-        task.is_suspect if is_suspect is None else is_suspect,
-    )

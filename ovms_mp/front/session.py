@@ -9,11 +9,13 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from ovms_mp.child.control import ControlLink
 from ovms_mp.child.heartbeat import HeartbeatThread
 from ovms_mp.errors import BootError
 from ovms_mp.front.descriptors import DescriptorWatch
-from ovms_mp.front.dispatch import Dispatcher
+from ovms_mp.front.infer.arrivals import Arrivals
+from ovms_mp.front.infer.convictions import Convictions
+from ovms_mp.front.infer.dispatch import Dispatcher
+from ovms_mp.front.infer.leases import Leases
 from ovms_mp.front.reload import Reloads
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.service import Service
@@ -31,9 +33,12 @@ from ovms_mp.wire.messages import (
 )
 
 if TYPE_CHECKING:
+    from typing import Self
+
+    from ovms_mp.child.control import ControlLink
     from ovms_mp.child.specs import FrontSpec
-    from ovms_mp.errors import OvmsError
-    from ovms_mp.wire.messages import ReloadConfig
+    from ovms_mp.front.clock import Clock
+    from ovms_mp.wire.messages import ReloadConfig, Welcome
 
 _log = logging.getLogger(__name__)
 
@@ -41,53 +46,71 @@ _TRIM_INTERVAL_S = 10.0
 
 
 class FrontSession:
-    """Ties one front process to the manager and to the workers. Created inside the running event loop."""
+    """Ties one front process to the manager and to the workers. Lives in the event loop that it is opened in."""
 
-    def __init__(self, spec: FrontSpec, child_id: str) -> None:
+    def __init__(self, spec: FrontSpec, control: ControlLink, welcome: Welcome, clock_ns: Clock) -> None:
+        """Prepare; see :meth:`open`.
+
+        Args:
+            spec: What this front was told at its start.
+            control: Has said hello.
+            welcome: The manager's answer.
+            clock_ns: Monotonic time.
+        """
         self._spec = spec
+        self._control = control
+        self._clock_ns = clock_ns
         self._loop = asyncio.get_running_loop()
-        self._control = ControlLink(spec, child_id)
         self._ticks = 0
-        self._descriptors = DescriptorWatch()
+        self._descriptors = DescriptorWatch(clock_ns)
         self._has_table = asyncio.Event()
-        self._reloads = Reloads(self._send, spec.limits.request_timeout_s)
+        self._reloads = Reloads(self._send, spec.limits.request_timeout_s, clock_ns)
         self._heartbeat = HeartbeatThread(
             spec.common.control_endpoint,
-            child_id,
+            control.child_id,
             spec.common.heartbeat_interval_s,
             lambda: (self._ticks, 1, 0.0),
         )
+        self._timers: list[Periodic] = []
         self.drain_deadline_ns = 0
         self.drain_requested = asyncio.Event()
-        self.service: Service
-        self.dispatcher: Dispatcher
+        self.leases = Leases(Arena(spec.common.arenas[welcome.arena]), Arrivals(clock_ns))
+        convictions = Convictions(
+            self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns
+        )
+        address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
+        self._dispatcher = Dispatcher(self.leases, address, self._loop, convictions.judge, clock_ns)
+        self.service = Service(
+            self.leases,
+            convictions,
+            self._dispatcher,
+            self.reload_config,
+            request_timeout_s=spec.limits.request_timeout_s,
+            retry_window_s=spec.limits.retry_window_s,
+            max_message_bytes=spec.limits.max_message_bytes,
+            max_unpacked_bytes=spec.limits.max_unpacked_bytes,
+            clock_ns=clock_ns,
+        )
 
-    async def start(self) -> None:
+    @classmethod
+    async def open(cls, spec: FrontSpec, control: ControlLink, clock_ns: Clock = time.monotonic_ns) -> Self:
         """Introduce this front, map its arena and wait for the first snapshot.
 
         Raises:
             BootError: The manager does not answer in time.
         """
-        report_the_rest(self._loop)
-        welcome = self._control.say_hello()
-        arena = Arena(self._spec.common.arenas[welcome.arena])
-        address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
-        self.dispatcher = Dispatcher(arena, address, self._loop)
-        self.service = Service(
-            self.dispatcher,
-            self._spec.limits.request_timeout_s,
-            self._spec.limits.retry_window_s,
-            self.reload_config,
-            lambda conviction: self._send(RequestConvicted(conviction)),
-            self._spec.limits.max_message_bytes,
-            self._spec.limits.max_unpacked_bytes,
-        )
+        report_the_rest(asyncio.get_running_loop())
+        session = cls(spec, control, control.say_hello(), clock_ns)
+        await session._start()
+        return session
+
+    async def _start(self) -> None:
         self._heartbeat.start()
         beat_s = self._spec.common.heartbeat_interval_s
-        self._timers = (
+        self._timers += [
             Periodic(self._loop, "front.tick", lambda: beat_s, self._tick),
-            Periodic(self._loop, "front.trim", lambda: _TRIM_INTERVAL_S, self.dispatcher.trim),
-        )
+            Periodic(self._loop, "front.trim", lambda: _TRIM_INTERVAL_S, self.leases.trim),
+        ]
         self._loop.add_reader(self._control.dealer.fileno(), self._take_control_soon)
         self._take_control_soon()
         try:
@@ -97,10 +120,6 @@ class FrontSession:
             raise BootError(
                 f"no routing snapshot within {self._spec.common.boot_timeout_s:g} s (--boot_timeout_s)"
             ) from None
-
-    def report_boot_failure(self, error: OvmsError) -> None:
-        """Tell the manager why this front cannot start."""
-        self._control.report_boot_failure(error)
 
     def report_ready(self, detail: str = "") -> None:
         """Tell the manager that requests are answered from now on."""
@@ -125,13 +144,13 @@ class FrontSession:
     async def finish(self) -> None:
         """Wait until nothing is in flight, or the drain's deadline; then say goodbye and close."""
         self._reloads.end()
-        await self.dispatcher.wait_idle((self.drain_deadline_ns - time.monotonic_ns()) / 1e9)
+        await self._dispatcher.wait_idle((self.drain_deadline_ns - self._clock_ns()) / 1e9)
         self._send(Drained())
         self._heartbeat.stop()
         self._loop.remove_reader(self._control.dealer.fileno())
         for timer in self._timers:
             timer.cancel()
-        self.dispatcher.close()
+        self._dispatcher.close()
         self._control.close()
 
     def _send(self, message: Ready | ReloadConfig | RequestConvicted | Drained | SnapshotApplied) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from ovms_mp.defects import report
@@ -23,6 +24,7 @@ def attempt(
     step: str,
     function: Callable[[Unpack[ArgumentsT]], object],
     *arguments: *ArgumentsT,
+    again_in_s: float = _AGAIN_FIRST_S,
 ) -> None:
     """Do a step now; one that raises is done again in a moment, at growing intervals, until it does not.
 
@@ -31,26 +33,10 @@ def attempt(
     try:
         function(*arguments)
     except Exception as error:
-        _again(loop, step, error, _AGAIN_FIRST_S, function, *arguments)
-
-
-def _again(
-    loop: asyncio.AbstractEventLoop,
-    step: str,
-    error: Exception,
-    delay_s: float,
-    function: Callable[[Unpack[ArgumentsT]], object],
-    *arguments: *ArgumentsT,
-) -> None:
-    report(step, error, f"tried again in {delay_s:g} s")
-
-    def retry() -> None:
-        try:
-            function(*arguments)
-        except Exception as error:
-            _again(loop, step, error, min(2 * delay_s, _AGAIN_LONGEST_S), function, *arguments)
-
-    loop.call_later(delay_s, retry)
+        report(step, error, f"tried again in {again_in_s:g} s")
+        longer_s = min(2 * again_in_s, _AGAIN_LONGEST_S)
+        again = functools.partial(attempt, loop, step, function, *arguments, again_in_s=longer_s)
+        loop.call_later(again_in_s, again)
 
 
 class Periodic:

@@ -1,44 +1,141 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors between a protocol's codec and the service: as a client gave them, and as a model answered them."""
+"""Tensors between a protocol's codec and the service: as a client gave them, and as a model answered them.
+
+A client's values come in several kinds, one class each. The service asks a tensor how much memory it takes as the
+model's input, and has it write itself there; it does not know the kinds.
+"""
 
 from __future__ import annotations
 
+import sys
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovms_mp.errors import MalformedPayload
-from ovms_mp.model.dtypes import DType
+from ovms_mp.errors import MalformedPayload, RequestTooLarge
+from ovms_mp.front.budget import unpacked_limit
+from ovms_mp.front.convert import copy_bytes, write_values
+from ovms_mp.model.dtypes import DType, element_count
 
 if TYPE_CHECKING:
-    from ovms_mp.front.dispatch import Lease
+    from ovms_mp.front.infer.leases import Lease
     from ovms_mp.model.dtypes import AnyArray
+    from ovms_mp.model.tensors import TensorSpec
 
 
 @dataclass(slots=True)
-class GivenTensor:
-    """An input tensor as the client sent it, not yet held against any model.
+class GivenTensor(ABC):
+    """An input tensor as the client sent it; its values are borrowed from the request's bytes.
+
+    The methods are called with the model's input once that has accepted the shape.
 
     Attributes:
         dtype: What the client says the elements are.
         shape: Static, no negative dimension.
-        values: Either a ``memoryview`` of format ``B`` that holds exactly all elements, little-endian and in
-            C order, or a one-dimensional array of this dtype with at most that many elements: TensorFlow's
-            compact form, in which the last element fills the rest, and none at all means zeros. Borrowed from
-            the request's bytes; valid while they are.
-        lease: Where the transport has received the values straight into the arena: the lease of exactly that memory,
-            which whoever made this tensor releases; else None.
     """
 
     dtype: DType
     shape: tuple[int, ...]
-    values: memoryview | AnyArray
-    lease: Lease | None = None
 
-    def is_in_place_for(self, dtype: DType) -> bool:
-        """Whether a worker can read the values where they are; a boolean may be any byte and is made 0 or 1."""
-        return self.lease is not None and self.dtype is dtype and dtype is not DType.BOOL
+    def nbytes(self, spec: TensorSpec) -> int:
+        """Arena memory that the tensor takes as this input."""
+        return spec.dtype.nbytes(self.shape) if spec.static_nbytes is None else spec.static_nbytes
+
+    def lease_for(self, spec: TensorSpec) -> Lease | None:
+        """Where a worker can read the tensor without a copy; None where it has to be written."""
+        return None
+
+    def refuse_inflated(  # noqa: B027  # nothing to do for kinds in which all elements are sent
+        self, spec: TensorSpec, nbytes: int, max_unpacked_bytes: int
+    ) -> None:
+        """Hold what the tensor becomes against what was sent, as for anything that comes packed.
+
+        Args:
+            spec: The model's input.
+            nbytes: Memory that the tensor takes.
+            max_unpacked_bytes: The setting; 0 where it is automatic.
+
+        Raises:
+            RequestTooLarge: A few values would fill far more memory than the client has sent.
+        """
+
+    @abstractmethod
+    def write(self, spec: TensorSpec, place: memoryview) -> None:
+        """Write all elements as the input's dtype, little-endian, in C order.
+
+        Args:
+            spec: The model's input.
+            place: Leased arena memory of exactly the tensor's size, not empty.
+
+        Raises:
+            DtypeMismatch: A value cannot become the model's dtype.
+        """
+
+
+@dataclass(slots=True)
+class RawTensor(GivenTensor):
+    """A tensor whose elements were sent as the memory of an array.
+
+    Attributes:
+        values: Exactly all elements, little-endian and in C order; format ``B``.
+    """
+
+    values: memoryview
+
+    def write(self, spec: TensorSpec, place: memoryview) -> None:
+        """See :meth:`GivenTensor.write`; a plain copy where the dtype is the model's."""
+        if self.dtype is spec.dtype and spec.dtype is not DType.BOOL:
+            copy_bytes(self.values, place)
+            return
+        values: AnyArray = np.frombuffer(self.values, dtype=self.dtype.numpy)
+        if self.dtype is DType.BOOL:
+            # Any byte but 0 is true to NumPy and to C++, but the engine's kernels count on 1.
+            values = values.view(np.uint8) != 0
+        write_values(values, self.dtype, spec, place)
+
+
+@dataclass(slots=True)
+class PlacedTensor(RawTensor):
+    """A raw tensor that the transport has received straight into the arena.
+
+    Attributes:
+        lease: Of exactly the memory of ``values``; whoever made this tensor releases it.
+    """
+
+    lease: Lease
+
+    def lease_for(self, spec: TensorSpec) -> Lease | None:
+        """See :meth:`GivenTensor.lease_for`; a boolean may be any byte and is made 0 or 1."""
+        return self.lease if self.dtype is spec.dtype and spec.dtype is not DType.BOOL else None
+
+
+@dataclass(slots=True)
+class NumberTensor(GivenTensor):
+    """A tensor whose elements were sent as numbers.
+
+    Attributes:
+        values: A one-dimensional array of the dtype with at most as many elements as the shape has: in TensorFlow's
+            compact form the last value fills the rest, and none at all means zeros.
+    """
+
+    values: AnyArray
+
+    def refuse_inflated(self, spec: TensorSpec, nbytes: int, max_unpacked_bytes: int) -> None:
+        """See :meth:`GivenTensor.refuse_inflated`."""
+        if len(self.values) == element_count(self.shape):
+            return
+        limit = unpacked_limit(self.values.nbytes, spec.most_nbytes, max_unpacked_bytes, sys.maxsize)
+        if nbytes > limit:
+            raise RequestTooLarge(
+                f"input {spec.name!r}: {len(self.values)} values for shape {list(self.shape)} would be repeated to "
+                f"fill {nbytes} bytes, more than {limit}; send all values, or raise --max_unpacked_mb"
+            )
+
+    def write(self, spec: TensorSpec, place: memoryview) -> None:
+        """See :meth:`GivenTensor.write`."""
+        write_values(self.values, self.dtype, spec, place)
 
 
 @dataclass(slots=True)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manager process: supervises children, watches repositories, plans loads, publishes routing."""
+"""The manager process: supervises children, watches repositories, loads versions, publishes routes."""

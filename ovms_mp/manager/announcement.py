@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the log says when the doors open, and when it changes whether anything is served at all.
+"""What the log says when the server becomes ready, and when it starts or stops serving anything at all.
 
 Two forms: the line that scripts of OVMS users wait for, which names only models that are served or on their way; and
 one for people, which says what is served, what is not and why, and where to ask. What fails later is told to people by
@@ -43,11 +43,11 @@ class Announcement:
         self._told_missing: frozenset[str] = frozenset()
 
     def loaded(self, version: str, detail: str) -> None:
-        """Say that a version begins to be served; those of the start are one line together, when the doors open.
+        """Log that a version is served; those loaded during the start share one line once the server is ready.
 
         Args:
             version: E.g. ``lin/1``.
-            detail: The plan it runs by.
+            detail: How it runs, e.g. its streams and infer requests.
         """
         self._loaded.append((version, detail))
         if self._was_serving is not None:

@@ -13,47 +13,49 @@ from ovms_mp.wire.messages import Heartbeat, Hello
 
 if TYPE_CHECKING:
     from ovms_mp.manager.children.child import Child
+    from ovms_mp.manager.children.control import ControlChannel
     from ovms_mp.manager.children.supervisor import Supervisor
     from ovms_mp.manager.models.deployments import Deployments
     from ovms_mp.manager.timers import Timers
-    from ovms_mp.wire.channels import Router
-    from ovms_mp.wire.messages import ToChild
 
 _GREET_AGAIN_S = 1.0
 
 
 class Listener(Protocol):
-    """Who acts upon what children say."""
+    """Handles messages of children."""
 
     def greet(self, hello: Hello) -> None:
-        """A child says that it is there; it may be one that nobody here has started."""
+        """Handle a Hello, possibly of a process that the manager did not start."""
 
     def beat(self, child: Child, message: Heartbeat) -> None:
-        """A child says how it is."""
+        """Handle a heartbeat."""
 
     def take_message(self, child: Child, message: object) -> None:
-        """Everything else."""
-
-    def send(self, child: Child, message: ToChild) -> None:
-        """Answer."""
+        """Handle any other message."""
 
 
 class Inbox:
-    """Decodes, finds the sender, and keeps what goes wrong with one message from the others."""
+    """Decodes messages and finds their senders; a failure with one message does not affect the others."""
 
     def __init__(
-        self, supervisor: Supervisor, deployments: Deployments, timers: Timers, listener: Listener
+        self,
+        control: ControlChannel,
+        supervisor: Supervisor,
+        deployments: Deployments,
+        timers: Timers,
+        listener: Listener,
     ) -> None:
+        self._control = control
         self._supervisor = supervisor
         self._deployments = deployments
         self._timers = timers
         self._listener = listener
 
-    def take(self, control: Router) -> None:
-        """Hand over all that has come."""
-        while (received := control.receive()) is not None:
-            name = received[0].decode(errors="replace")
-            contain("manager.message", name, self._take_payload, name, received[1])
+    def take(self) -> None:
+        """Dispatch all messages that have been received."""
+        while (received := self._control.receive()) is not None:
+            name, payload = received
+            contain("manager.message", name, self._take_payload, name, payload)
 
     def _take_payload(self, name: str, payload: bytes) -> None:
         message = decode_to_manager(payload)
@@ -72,6 +74,6 @@ class Inbox:
         if is_followed:
             return
         if child is not None:
-            make_up_for(child, message, self._deployments, listener.send)
+            make_up_for(child, message, self._deployments, self._control)
         elif isinstance(message, Hello):  # Of a REST front, which its arbiter has started.
             self._timers.call_after(_GREET_AGAIN_S, partial(listener.greet, message))

@@ -14,10 +14,11 @@ from ovms_mp import __version__
 from ovms_mp.child.lifetime import holding_log_signals
 from ovms_mp.errors import BootError, ExitCode
 from ovms_mp.log import check_log_path, chosen_form, configure_logging, tell_people
+from ovms_mp.manager.assembly import opened_manager
 from ovms_mp.manager.children.descriptor_limit import raise_descriptor_limit
 from ovms_mp.manager.children.sandbox import allow_thread_scheduling
+from ovms_mp.manager.clock import SystemClock
 from ovms_mp.manager.fronts.inherited import take_inherited
-from ovms_mp.manager.manager import Manager
 from ovms_mp.manager.service_manager import ServiceManager
 
 if TYPE_CHECKING:
@@ -53,10 +54,13 @@ def run_server(config: ServerConfig, notices: Sequence[str]) -> int:
     raise_descriptor_limit()
     try:
         allow_thread_scheduling()
-        # The manager takes them once it can.
-        inherited = take_inherited(os.environ)
         service_manager = ServiceManager.of_environment(os.environ)
-        with holding_log_signals(), Manager(config, run_id, service_manager, inherited) as manager:
+        inherited = take_inherited(os.environ)
+        # The manager takes them once it can.
+        with (
+            holding_log_signals(),
+            opened_manager(config, run_id, SystemClock(), service_manager, inherited) as manager,
+        ):
             return manager.run()
     except BootError as error:
         _log.error("event=boot_failed could not start: %s", error)

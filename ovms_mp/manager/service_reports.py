@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.model.status import State
@@ -11,6 +10,7 @@ from ovms_mp.model.status import State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.service_manager import ServiceManager
     from ovms_mp.manager.timers import Timers
     from ovms_mp.wire.records import ModelRecord
@@ -26,9 +26,10 @@ _MOST_NAMED = 10
 class ServiceReports:
     """Owns the service manager's socket."""
 
-    def __init__(self, service_manager: ServiceManager, timers: Timers) -> None:
+    def __init__(self, service_manager: ServiceManager, timers: Timers, clock: Clock) -> None:
         self._told = service_manager
         self._timers = timers
+        self._clock = clock
         self._is_ready = False
         self._is_stopping = False
 
@@ -56,7 +57,7 @@ class ServiceReports:
     def reloading(self) -> None:
         """A reload was asked for by a signal."""
         if self._is_ready:
-            self._told.reloading(time.monotonic_ns())
+            self._told.reloading(self._clock.monotonic_ns())
 
     def reloaded(self) -> None:
         """It has ended, in whatever way."""

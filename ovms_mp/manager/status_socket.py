@@ -34,37 +34,46 @@ _CREDENTIALS = struct.Struct("3i")
 """pid, uid, gid; ``struct ucred``."""
 
 
+def listen_for_status(port: int, rest_port: int) -> socket.socket:
+    """Listen under a name that tells the server's ports; the caller owns the socket.
+
+    Raises:
+        OSError: Sockets are refused.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        listener.bind(status_address(os.getpid(), port, rest_port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
 class StatusSocket:
     """Owns the listening socket. Belongs to the manager's loop."""
 
-    def __init__(self, poller: Poller, timers: Timers, document: Callable[[], bytes]) -> None:
-        """Prepare; nothing listens before :meth:`open`.
+    def __init__(
+        self,
+        listener: socket.socket | None,
+        poller: Poller,
+        timers: Timers,
+        document: Callable[[], bytes],
+    ) -> None:
+        """Answer from now on.
 
         Args:
-            poller: Watches the socket.
+            listener: Of :func:`listen_for_status`, owned from now on; None where sockets are refused.
+            poller: Watches it.
             timers: The manager's.
             document: Makes the answer, a JSON document.
         """
+        self._listener = listener
         self._poller = poller
         self._timers = timers
         self._document = document
-        self._listener: socket.socket | None = None
-
-    def open(self, port: int, rest_port: int) -> None:
-        """Listen under a name that tells the server's ports.
-
-        Raises:
-            OSError: Sockets are refused.
-        """
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            listener.bind(status_address(os.getpid(), port, rest_port))
-            listener.listen(_BACKLOG)
-        except OSError:
-            listener.close()
-            raise
-        self._listener = listener
-        self._poller.register(listener.fileno())
+        if listener is not None:
+            poller.register(listener.fileno())
 
     def take(self, readable: set[int]) -> None:
         """Answer one connection, if there is one; those of other users before it are closed."""

@@ -15,8 +15,11 @@ its own a moment before or after. setsid(2), credentials(7), tty_ioctl(4)
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ovms_mp.manager.clock import Clock
 
 _TOGETHER_S = 2.5
 """Signal and loss of the terminal at most so far apart belong together."""
@@ -38,12 +41,14 @@ class Terminal:
         is_awaited: Whether there is one whose end is to be the server's, too.
     """
 
-    def __init__(self, stat: Path = _STAT) -> None:
+    def __init__(self, clock: Clock, stat: Path = _STAT) -> None:
         """Look; before SIGHUP is handled, as how it is handled until then is what ``nohup`` sets.
 
         Args:
+            clock: The manager's.
             stat: Where the kernel tells of this process.
         """
+        self._clock = clock
         self._stat = stat
         self.is_awaited = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and has_terminal(stat)
         self._hung_up_at: float | None = None
@@ -51,14 +56,14 @@ class Terminal:
 
     def hang_up(self) -> bool:
         """A SIGHUP came; whether it means that the terminal was closed."""
-        self._hung_up_at = time.monotonic()
+        self._hung_up_at = self._clock.monotonic()
         return self.is_closed()
 
     def is_closed(self) -> bool:
         """Whether the terminal was closed, and not only left behind. To be asked at every SIGHUP, and each second."""
         if not self.is_awaited:
             return False
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if self._lost_at is None and not has_terminal(self._stat):
             self._lost_at = now
         if self._lost_at is None:

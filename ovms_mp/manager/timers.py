@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,8 @@ from ovms_mp.defects import contain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ovms_mp.manager.clock import Clock
+
 _AGAIN_S = 1.0
 _MOST_TRIES = 5
 
@@ -21,21 +22,22 @@ _MOST_TRIES = 5
 class Timers:
     """Calls functions at monotonic moments.
 
-    An entry cannot be taken back, so callees check whether they still apply. One that raises is called again a second
-    later, five times in all, and takes no other one with it.
+    A call cannot be cancelled, so functions check whether they still apply. One that raises is called again a second
+    later, five times in all, and does not affect the others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
     def call_at(self, moment: float, function: Callable[[], None]) -> None:
-        """Call ``function`` once ``time.monotonic()`` has reached ``moment``."""
+        """Call ``function`` once the clock's monotonic time has reached ``moment``."""
         heapq.heappush(self._heap, (moment, next(self._order), function))
 
     def call_after(self, delay_s: float, function: Callable[[], None]) -> None:
         """Call ``function`` after ``delay_s``."""
-        self.call_at(time.monotonic() + delay_s, function)
+        self.call_at(self._clock.monotonic() + delay_s, function)
 
     def call_every(self, interval_s: float, function: Callable[[], None]) -> None:
         """Call ``function`` now and every ``interval_s``, whether or not it raises."""
@@ -48,11 +50,11 @@ class Timers:
 
     def seconds_to_next(self) -> float | None:
         """Time until the next call is due; None when there is none."""
-        return max(0.0, self._heap[0][0] - time.monotonic()) if self._heap else None
+        return max(0.0, self._heap[0][0] - self._clock.monotonic()) if self._heap else None
 
     def run_due(self) -> None:
         """Make the calls that are due now; calls that they add wait for the next turn."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         due: list[Callable[[], None]] = []
         while self._heap and self._heap[0][0] <= now:
             due.append(heapq.heappop(self._heap)[2])

@@ -67,6 +67,10 @@ class DType(enum.Enum):
         self.kind = kind
         self.itemsize = numpy.itemsize
 
+    def nbytes(self, shape: Iterable[int]) -> int:
+        """Size in bytes of a dense tensor of this dtype and a static shape."""
+        return element_count(shape) * self.itemsize
+
     @property
     def tf_name(self) -> str:
         """Name in TensorFlow's ``DataType`` enum, e.g. ``DT_FLOAT``."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a model's configuration changes about its inputs: batch, shapes, layouts, preprocessing. Pure values.
 
-Read from OVMS's JSON and flags by :mod:`ovms_mp.config.file`, carried to the inference worker inside a
-``LoadModel`` message, and applied there while the model is prepared for compiling. A ``name`` is the client's name
-for a tensor (after ``mapping_config.json``); empty where the configuration names none and so means the model's
-only input.
+Read from OVMS's JSON and from flags by :mod:`ovms_mp.config.model_settings`, carried to the inference worker inside a
+``LoadModel`` message, and applied there while the model is prepared for compiling. A ``name`` is the name that
+clients use for a tensor (after ``mapping_config.json``). It is empty where the configuration names none: that means the
+only input, but for a shape ``auto``, which then is for every input.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 """``mapping_config.json`` of a version: the names that clients use for a model's tensors.
 
 ``{"inputs": {"tensor": "alias"}, "outputs": {"tensor": "alias"}}``, both optional. A tensor that is not mentioned
-keeps its name, an entry that names no tensor of the model does nothing, and the original name of a mapped tensor is not
-accepted any more (behaviour.md 3.2). Pure: whoever has the bytes calls it.
+keeps its name, an entry that names no tensor of the model has no effect, and the original name of a mapped tensor is no
+longer accepted, as in OVMS. Pure: the caller reads the file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ModelLoadFailed
+from ovms_mp.model.json_keys import repeated_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -68,9 +69,9 @@ def parse_mapping(text: bytes) -> NameMapping:
     try:
         document = json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
-        raise ModelLoadFailed(f"{MAPPING_FILE_NAME} is no valid JSON: nested too deeply") from None
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError and ours about names that come twice
-        raise ModelLoadFailed(f"{MAPPING_FILE_NAME} is no valid JSON: {error}") from None
+        raise ModelLoadFailed(f"{MAPPING_FILE_NAME} is not valid JSON: nested too deeply") from None
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError and ours about repeated keys
+        raise ModelLoadFailed(f"{MAPPING_FILE_NAME} is not valid JSON: {error}") from None
     if not isinstance(document, dict):
         raise _unexpected("$", document, 'an object like {"inputs": {"tensor": "alias"}}')
     unknown = sorted(set(document) - {"inputs", "outputs"})
@@ -98,13 +99,10 @@ def _aliases(document: dict[str, object], section: str) -> Mapping[str, str]:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object; a key that comes twice is an error, as one of its two values would be lost."""
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key!r} comes twice in one object")
-        found[key] = value
-    return found
+    """An object; a repeated key is an error, as one of its values would be lost."""
+    if repeated := repeated_keys(pairs):
+        raise ValueError(f"the key {repeated[0]!r} is repeated in one object")
+    return dict(pairs)
 
 
 def _unexpected(place: str, found: object, expected: str) -> ModelLoadFailed:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from ovms_mp.model.dtypes import Kind, element_count
+from ovms_mp.model.dtypes import Kind
 
 if TYPE_CHECKING:
     from ovms_mp.model.dtypes import DType
@@ -42,8 +42,14 @@ class TensorSpec:
     ) -> TensorSpec:
         """Build a spec from its bounds."""
         dims = tuple(low if low == high else -1 for low, high in bounds)
-        static = None if -1 in dims else element_count(dims) * dtype.itemsize
+        static = None if -1 in dims else dtype.nbytes(dims)
         return cls(name, dtype, bounds, dims, static, exact)
+
+    @property
+    def most_nbytes(self) -> int | None:
+        """Size in bytes of the largest tensor that fits; None where a dimension has no upper bound."""
+        highest = [high for _, high in self.bounds]
+        return None if -1 in highest else self.dtype.nbytes(highest)
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this static shape fits."""

@@ -16,11 +16,11 @@ from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from ovms_mp.files import refusal
-from ovms_mp.model.mapping import MAPPING_FILE_NAME
-from ovms_mp.storage.formats import (
+from ovms_mp.model.formats import (
     FORMATS_TEXT,
     SAVED_MODEL,
     companions,
+    is_part_of,
     may_be_of_model,
     models_among,
     shown,
@@ -28,27 +28,18 @@ from ovms_mp.storage.formats import (
     version_number,
 )
 from ovms_mp.storage.misplaced import directory_of_models_text, models_below
+from ovms_mp.storage.tree import IS_NOTHING, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ValueT = TypeVar("ValueT")
 
-MAX_DEPTH = 16
-"""Levels of directories below a version that are looked into; real models have one or two."""
-_MAX_FILES = 10_000
-_MAX_DIRECTORIES = 1_000
-"""Files and directories of a version that are looked at; a SavedModel has a few dozen."""
 _TRIES = 3
 _MAX_LOOKS = 100_000
-"""The same of all versions of a base path."""
+"""Files and directories of all versions of a base path that are looked at."""
 
-_IS_NOTHING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-"""Gone meanwhile, or a link that leads nowhere."""
-_IS_NOT_FOR_US = _IS_NOTHING | {errno.EACCES, errno.EPERM}
-"""The same below a version, where e.g. a volume's ``lost+found`` is nobody's business."""
-
-_NO_VERSION = "is no version: names of version directories are positive integers"
+_NO_VERSION = "is not a version: names of version directories are positive integers"
 
 Fingerprint: TypeAlias = tuple[tuple[str, int, int, int], ...]
 """Relative name, size in bytes, time of the last change of content in ns, and inode of each file, ordered by name."""
@@ -212,7 +203,7 @@ def _look_at_entry(entry: os.DirEntry[str], number: int, listing: Listing, looks
         directory = Path(entry.path)
         (files, problem), is_steady = _steadily(directory, lambda: _look_at_version(directory, looks))
     except OSError as error:
-        if error.errno in _IS_NOTHING:
+        if error.errno in IS_NOTHING:
             return
         raise
     name = shown(entry.name)
@@ -234,7 +225,7 @@ def _look_at_version(directory: Path, looks: _Looks | None = None) -> tuple[Vers
     Raises:
         OSError: It cannot be looked at.
     """
-    tree = _Tree(directory)
+    tree = Tree(directory)
     tree.walk(str(directory), "")
     if looks is not None:
         looks.left -= tree.count
@@ -245,12 +236,10 @@ def _look_at_version(directory: Path, looks: _Looks | None = None) -> tuple[Vers
     chosen = models[0]
     problem = ""
     if tree.has_more:
-        problem = (
-            f"holds more than {_MAX_FILES} files or {_MAX_DIRECTORIES} directories; only those are looked at"
-        )
+        problem = tree.excess_text()
     elif len(models) > 1:
         problem = f"holds several models; {chosen} is taken, not {', '.join(models[1:])}"
-    return tree.files_of(directory if chosen == SAVED_MODEL else directory / chosen), problem
+    return _files_of(tree, directory if chosen == SAVED_MODEL else directory / chosen), problem
 
 
 def _look_for_flat_model(base_path: Path, names: list[str], listing: Listing) -> None:
@@ -289,98 +278,21 @@ def _look_at_model_file(path: Path) -> Listing:
     except PermissionError:
         # The file may be readable where its directory is not.
         names = [path.name, *companions(path.name)]
-    tree = _Tree(path.parent)
+    tree = Tree(path.parent)
     for name in sorted(names):
         tree.add(name, str(path.parent / name))
     if path.name not in models_among(list(tree.files)):
         missing = [name for name in companions(path.name) if name not in tree.files]
-        text = f"needs {missing[0]} beside it" if missing else f"is no model: expected is {FORMATS_TEXT}"
+        text = f"needs {missing[0]} beside it" if missing else f"is not a model: expected is {FORMATS_TEXT}"
         return Listing(problems={shown(path.name): text})
-    return Listing({1: tree.files_of(path)})
+    return Listing({1: _files_of(tree, path)})
 
 
-def is_part_of(model_name: str, name: str) -> bool:
-    """Whether a file beside a model file belongs to it: ``m.bin``, ``m.onnx.data``, ... to ``m.xml`` or ``m.onnx``."""
-    return name == MAPPING_FILE_NAME or name.startswith(model_name.rpartition(".")[0] + ".")
-
-
-class _Tree:
-    """The regular files of a version, by relative name."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._device = os.stat(directory).st_dev
-        self.files: dict[str, os.stat_result] = {}
-        self.has_more = False
-        self.count = 0
-        self._seen: set[tuple[int, int]] = set()
-
-    def walk(self, directory: str, prefix: str, depth: int = 0) -> None:
-        """Add everything below a directory. Each directory is entered once, however many links lead to it.
-
-        Raises:
-            OSError: Something could not be looked at.
-        """
-        with os.scandir(directory) as iterator:
-            # What may be the model first, so that nothing beside it can use up what is looked at.
-            entries = sorted(
-                iterator, key=lambda entry: (depth > 0 or not may_be_of_model(entry.name), entry.name)
-            )
-        for entry in entries:
-            # Of what is hidden only files count, which a copy may write to before it renames them. Hidden directories
-            # and links are where visible links lead (Kubernetes' ``..data``), or not the model's (``.git``).
-            if entry.name.startswith(".") and not entry.is_file(follow_symlinks=False):
-                continue
-            # What may be the model must not be overlooked, whoever may not look.
-            is_needed = depth == 0 and may_be_of_model(entry.name)
-            state = self.add(prefix + entry.name, entry, is_needed=is_needed)
-            if state is None or not S_ISDIR(state.st_mode):
-                continue
-            if depth >= MAX_DEPTH or not self._is_new(state):
-                continue
-            try:
-                self.walk(entry.path, f"{prefix}{entry.name}/", depth + 1)
-            except OSError as error:
-                if error.errno not in _IS_NOT_FOR_US:
-                    raise
-
-    def _is_new(self, state: os.stat_result) -> bool:
-        identity = (state.st_dev, state.st_ino)
-        if identity in self._seen:
-            return False
-        if len(self._seen) >= _MAX_DIRECTORIES:
-            self.has_more = True
-            return False
-        self._seen.add(identity)
-        return True
-
-    def add(
-        self, name: str, entry: os.DirEntry[str] | str, *, is_needed: bool = False
-    ) -> os.stat_result | None:
-        """Note an entry if it is a regular file; its state, None when there is nothing.
-
-        Raises:
-            OSError: It cannot be looked at, and is needed or the file system's trouble is not a matter of permission.
-        """
-        self.count += 1
-        try:
-            state = os.stat(entry) if isinstance(entry, str) else entry.stat()
-        except OSError as error:
-            if error.errno in (_IS_NOTHING if is_needed else _IS_NOT_FOR_US):
-                return None
-            raise
-        if S_ISREG(state.st_mode):
-            if len(self.files) < _MAX_FILES:
-                self.files[name] = state
-            else:
-                self.has_more = True
-        return state
-
-    def files_of(self, model_file: Path) -> VersionFiles:
-        """What was found, as the version of this model file."""
-        fingerprint = tuple(
-            (shown(name), state.st_size, state.st_mtime_ns, state.st_ino)
-            for name, state in sorted(self.files.items())
-        )
-        changed_at = max(state.st_ctime for state in self.files.values())
-        return VersionFiles(model_file, fingerprint, changed_at, self._directory, self._device)
+def _files_of(tree: Tree, model_file: Path) -> VersionFiles:
+    """What was found, as the version of this model file."""
+    fingerprint = tuple(
+        (shown(name), state.st_size, state.st_mtime_ns, state.st_ino)
+        for name, state in sorted(tree.files.items())
+    )
+    changed_at = max(state.st_ctime for state in tree.files.values())
+    return VersionFiles(model_file, fingerprint, changed_at, tree.directory, tree.device)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ovms_mp.storage.formats import models_among, shown, version_number
+from ovms_mp.model.formats import models_among, shown, version_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

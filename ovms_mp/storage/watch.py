@@ -40,9 +40,9 @@ from typing import TYPE_CHECKING
 
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]  # it has no types
 
-from ovms_mp.storage.formats import SAVED_MODEL, models_among, version_number
-from ovms_mp.storage.local import MAX_DEPTH, is_part_of
+from ovms_mp.model.formats import SAVED_MODEL, is_part_of, models_among, version_number
 from ovms_mp.storage.mounts import Mounts
+from ovms_mp.storage.tree import MAX_DEPTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -16,7 +16,7 @@ from ovms_mp import __version__
 from ovms_mp.model.status import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ovms_mp.wire.messages import RoutingSnapshot
     from ovms_mp.wire.records import ConfigRefusal, ModelRecord, VersionRecord
@@ -29,15 +29,20 @@ def status_address(pid: int, port: int, rest_port: int) -> str:
     return f"\0{ADDRESS_PREFIX}-{pid}-{port}-{rest_port}"
 
 
-def status_document(snapshot: RoutingSnapshot, notes: Mapping[str, Sequence[str]] | None = None) -> bytes:
+def status_document(
+    snapshot: RoutingSnapshot,
+    notes: Mapping[str, Sequence[str]] | None = None,
+    clock_ns: Callable[[], int] = time.monotonic_ns,
+) -> bytes:
     """The document of one moment, as indented JSON.
 
     Args:
         snapshot: What is served.
         notes: What is odd about models' base paths, by name. They are not for clients, as they hold paths.
+        clock_ns: The monotonic clock, in nanoseconds.
     """
     notes = notes or {}
-    now_ns = time.monotonic_ns()
+    now_ns = clock_ns()
     document = {
         "server": {"version": __version__, "is_draining": snapshot.is_draining},
         "configuration": _configuration(snapshot.config_refusal),

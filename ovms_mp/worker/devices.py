@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``ovms_mp devices``: what OpenVINO sees on this machine, what is missing, and what AUTO would take.
+"""``ovms_mp devices``: the devices that OpenVINO finds on this machine, what is missing, and what AUTO would choose.
 
-A short-lived process of its own, as it imports openvino: ``python -m ovms_mp.worker.devices [--model PATH]
-[--target_device D] [--plugins_xml FILE] [--cpu_extension FILE]``.
+A short-lived process of its own, as it imports openvino: ``python -m ovms_mp.worker.devices FLAGS``, with the flags of
+:mod:`ovms_mp.config.device_flags`.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,20 +16,19 @@ import openvino as ov
 import openvino.opset13 as ops
 
 from ovms_mp.child.specs import CpuShare, EngineSpec
-from ovms_mp.config.device_text import engine_device, family_of
+from ovms_mp.config.device_flags import PROG, read_device_flags
 from ovms_mp.errors import ConfigError, ExitCode, OvmsError
+from ovms_mp.model.devices import OPENVINO_DEVICES, advice_on, family_of, meta_device
+from ovms_mp.model.formats import SAVED_MODEL, models_among, unfinished_text, version_number
 from ovms_mp.model.input_settings import InputSettings
 from ovms_mp.wire.records import ModelSettings
-from ovms_mp.worker.engine.device_names import advice_on
 from ovms_mp.worker.engine.engine import compile_for, create_core, engine_text
 from ovms_mp.worker.engine.properties import compile_properties
 from ovms_mp.worker.load.prepare import prepare_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-_KNOWN_FAMILIES = ("CPU", "GPU", "NPU")
-_MODEL_SUFFIXES = (".xml", ".onnx", ".pdmodel", ".pb", ".tflite")
 _AUTO_TEXT = """\
 AUTO (and an empty target_device) takes the first of these that is there and supports the model's precision:
   1. a discrete GPU, 2. an integrated GPU, 3. the CPU. An NPU is taken only where it is named, e.g. AUTO:NPU,CPU.
@@ -40,23 +38,12 @@ MULTI:a,b, HETERO:a,b and BATCH:d(n) are built from the devices above."""
 
 def main(arguments: Sequence[str]) -> int:
     """Print the devices; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="ovms_mp devices",
-        description="Show the devices that OpenVINO sees on this machine.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--model", default="", help="model file, version directory or base path to compile on each"
-    )
-    parser.add_argument("--target_device", default="", help="only this device, e.g. AUTO:GPU,CPU")
-    parser.add_argument("--plugins_xml", default="", help="file that registers further device plugins")
-    parser.add_argument("--cpu_extension", default="", help="library with custom operations for the CPU")
-    given = parser.parse_args(list(arguments))
     try:
-        core = create_core(EngineSpec(cpu_extension=given.cpu_extension, plugins_xml=given.plugins_xml))
-        lines = list(_report(core, given.model, given.target_device))
+        query = read_device_flags(arguments)
+        core = create_core(EngineSpec(cpu_extension=query.cpu_extension, plugins_xml=query.plugins_xml))
+        lines = list(_report(core, query.model, query.target_device))
     except OvmsError as error:
-        sys.stderr.write(f"ovms_mp devices: {error}\n")
+        sys.stderr.write(f"{PROG}: {error}\n")
         return ExitCode.USAGE
     sys.stdout.write("\n".join(lines) + "\n")
     return ExitCode.CLEAN
@@ -78,7 +65,7 @@ def _report(core: ov.Core, model_path: str, device: str) -> Iterator[str]:
         yield f"  optimization capabilities: {_property(core, name, 'OPTIMIZATION_CAPABILITIES')}"
         if model is not None:
             yield from _plan_or_reason(core, model, name)
-    for family in _KNOWN_FAMILIES:
+    for family in OPENVINO_DEVICES:
         if not any(family_of(name) == family for name in existing):
             yield f"{family} is not available; {advice_on(family)}"
             yield f"  OpenVINO says: {_refusal(core, family)}"
@@ -116,7 +103,7 @@ def _plan(core: ov.Core, model: ov.Model, device: str) -> Iterator[str]:
     """
     settings = _settings(device)
     properties = compile_properties(core, settings, CpuShare(), "")
-    if engine_device(device).startswith("AUTO"):
+    if meta_device(device) == "AUTO":
         # Else AUTO may say CPU only because the GPU is still compiling.
         properties["ENABLE_STARTUP_FALLBACK"] = False
     compiled = compile_for(core, model, device, {}, properties)
@@ -185,28 +172,22 @@ def _model_file(path: Path) -> Path:
     if path.is_file():
         return path
     try:
-        entries = list(path.iterdir())
-        versions = [entry for entry in entries if entry.name.isdecimal() and entry.is_dir()]
-        if versions:
-            greatest = max(versions, key=lambda entry: int(entry.name))
-            return _model_in(greatest, greatest.iterdir())
-        return _model_in(path, entries)
+        versions = {
+            number: entry
+            for entry in path.iterdir()
+            if (number := version_number(entry.name)) is not None and entry.is_dir()
+        }
+        directory = versions[max(versions)] if versions else path
+        names = [entry.name for entry in directory.iterdir()]
     except OSError as error:
         raise ConfigError(f"--model {path}: {error.strerror}") from None
-
-
-def _model_in(directory: Path, entries: Iterable[Path]) -> Path:
-    names = sorted(entry.name for entry in entries)
-    if "saved_model.pb" in names:
-        return directory
-    for suffix in _MODEL_SUFFIXES:
-        for name in names:
-            if name.endswith(suffix) and not name.startswith("."):
-                return directory / name
-    raise ConfigError(
-        f"--model: {directory} holds no model; give a file ({', '.join(_MODEL_SUFFIXES)}), a version directory or a "
-        "base path with version directories 1/, 2/, ..."
-    )
+    models = models_among(names)
+    if not models:
+        raise ConfigError(
+            f"--model: {directory} {unfinished_text(names)}; give a model file, a version directory, or a base path "
+            "with version directories 1/, 2/, ..."
+        )
+    return directory if models[0] == SAVED_MODEL else directory / models[0]
 
 
 if __name__ == "__main__":

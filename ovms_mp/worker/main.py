@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from ovms_mp.child.heartbeat import HeartbeatThread
 from ovms_mp.child.process import run_child, with_control_link
 from ovms_mp.child.specs import WorkerSpec
+from ovms_mp.model.core_lists import core_text
 from ovms_mp.wire.channels import Router
 from ovms_mp.wire.messages import Ready
 from ovms_mp.wire.run_page import RunPage
-from ovms_mp.worker.engine.affinity import cores_text, take_share
+from ovms_mp.worker.engine.affinity import take_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +50,7 @@ def _serve(spec: WorkerSpec, control: ControlLink) -> None:
             spec.common.control_endpoint, spec.child_id, spec.common.heartbeat_interval_s, loop.measure
         )
         heartbeat.start()
-        cores = cores_text(frozenset(cpu.cores)) or "all"
+        cores = core_text(cpu.cores) or "all"
         control.send(
             Ready(f"device={spec.device or 'automatic'} cores={cores} threads={cpu.threads or 'automatic'}")
         )

@@ -4,6 +4,6 @@
 from types import MappingProxyType
 
 READY_TEXTS = MappingProxyType(
-    {name: f"{name} is ready" for name in ("grpc_echo", "wire_echo", "falcon_echo")},
+    {name: f"{name} is ready" for name in ("grpc_echo", "native_echo", "falcon_echo")},
 )
 """What each echo server writes to stdout once it answers."""

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Floor of the gRPC front: grpc.aio on uvloop that answers every call with the same bytes.
 
-Neither request nor answer is parsed. Options are those that ``design.md`` section 7 found best for 602 kB
-messages.
+Neither request nor answer is parsed. Options are those that were found best for messages of 602 kB.
 """
 
 from __future__ import annotations

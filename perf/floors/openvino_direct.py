@@ -78,7 +78,7 @@ def main() -> None:
     """Measure and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="version directory with model.xml")
-    parser.add_argument("--reference", type=Path, required=True, help="the .npz of perf.model_builder")
+    parser.add_argument("--reference", type=Path, required=True, help="the .npz of perf.models.model_builder")
     parser.add_argument("--mode", choices=("sync", "async"), required=True)
     parser.add_argument("--plugin-config", default="{}", help="JSON object of OpenVINO properties")
     parser.add_argument("--seconds", type=float, default=3.0)

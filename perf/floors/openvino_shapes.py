@@ -19,8 +19,8 @@ from typing import Any
 
 import orjson
 
-from perf.models import Float32Array
-from perf.nets import load_references
+from perf.models.declared import Float32Array
+from perf.models.nets import load_references
 
 # NOTE: OpenVINO ships no types; taken this way it is Any under every mypy configuration.
 ov: Any = importlib.import_module("openvino")
@@ -90,7 +90,7 @@ def main() -> None:
     """Measure and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="version directory with model.xml")
-    parser.add_argument("--reference", type=Path, required=True, help="the .npz of perf.net_builder")
+    parser.add_argument("--reference", type=Path, required=True, help="the .npz of perf.models.net_builder")
     parser.add_argument("--mode", choices=("dynamic", "static"), default="dynamic")
     parser.add_argument("--plugin-config", default="{}", help="JSON object of OpenVINO properties")
     parser.add_argument("--seconds", type=float, default=3.0)

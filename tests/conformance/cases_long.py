@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predictions over gRPC with tensors so long that the wire front receives them in the arena."""
+"""Predictions over gRPC with tensors so long that the native front receives them in the arena."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovms_mp import errors
-from ovms_mp.front.tfs.predict_sink import SHORTEST_LONG_BYTES
+from ovms_mp.front.tfs.protobuf.predict_sink import SHORTEST_LONG_BYTES
 from tests.conformance.case import (
     GRPC,
     SERVABLE,
@@ -131,7 +131,7 @@ NAMES = Refusal(errors.InputNameMismatch, (ALIAS, "Inputs expected to be in the 
 MISSING = Refusal(errors.InputNameMismatch, ("input 'b' is missing",))
 NO_MODEL = Refusal(errors.ModelNotFound, (f"{SERVABLE}nobody, 0)",))
 NO_VERSION = Refusal(errors.VersionNotFound, (f"{SERVABLE}id_f32, 7)",))
-NOT_READY = Refusal(errors.ModelNotReady, ("it is no OpenVINO IR model",))
+NOT_READY = Refusal(errors.ModelNotReady, ("it is not a valid OpenVINO IR model",))
 REFUSALS = (
     _shape("long, other dimension", "tiny", (1, COUNT), f"{DATA} [1, {COUNT}], required shape [1, 10]"),
     _shape("long, rank too high", "id_f32", (1, COUNT), f"{DATA} [1, {COUNT}]"),

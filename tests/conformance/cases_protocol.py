@@ -351,7 +351,9 @@ DOCUMENTS = (
     *_asked_metadata("versions", "versions/versions/1", Document(VERSIONS_METADATA), 1),
     *_asked_metadata("nobody", "nobody", Refusal(errors.ModelNotFound, (f"{SERVABLE}nobody, 0)",))),
     *_asked_metadata("tiny", "tiny/versions/7", Refusal(errors.VersionNotFound, (f"{SERVABLE}tiny, 7)",)), 7),
-    *_asked_metadata("broken", "broken", Refusal(errors.ModelNotReady, ("it is no OpenVINO IR model",))),
+    *_asked_metadata(
+        "broken", "broken", Refusal(errors.ModelNotReady, ("it is not a valid OpenVINO IR model",))
+    ),
     *_asked_status("tiny", "tiny", Document(_versions(1))),
     *_asked_status("org/tiny", "org%2Ftiny", Document(_versions(1))),
     *_asked_status("org/tiny", "org/tiny/versions/1", Document(_versions(1)), 1),

@@ -77,7 +77,7 @@ def _no_version(model: str, version: int) -> Refusal:
     return Refusal(errors.VersionNotFound, (f"{SERVABLE}{model}, {version})",))
 
 
-NOT_READY = Refusal(errors.ModelNotReady, ("'broken'", "it is no OpenVINO IR model"))
+NOT_READY = Refusal(errors.ModelNotReady, ("'broken'", "it is not a valid OpenVINO IR model"))
 UNEQUAL = {"a": np.ones(2, np.float32), "b": np.ones(3, np.float32)}
 SHAPES_DO_NOT_MATCH = Refusal(errors.ShapeMismatch, ("shape",))
 UNKNOWN_MODEL = Refusal(errors.ModelNotFound, (f"{SERVABLE}nobody, 0)",))

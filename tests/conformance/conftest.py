@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.config.server import GrpcConfig
+from ovms_mp.config.transports import GrpcConfig
 from tests.support import rest_client
 from tests.support.ledger import Ledger, assert_nothing_left
 from tests.support.server import Server
@@ -17,13 +17,13 @@ from tests.support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-FRONTS = ("wire", "grpcio")
+FRONTS = ("native", "grpcio")
 
 
 @pytest.fixture(scope="session")
 def fronts(shared_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Server]]:
     """Servers of the same models by what carries their gRPC; the shared one has the default."""
-    default = GrpcConfig().front.lower()
+    default = GrpcConfig().front
     (other,) = (front for front in FRONTS if front != default)
     before = Ledger.take()
     with Server(

@@ -249,10 +249,10 @@ def _json_value(array: AnyArray) -> Any:
 
 def check_fronts(replies: Mapping[str, Reply], expected: Expected) -> None:
     """Each is the expected one, and they are equal."""
-    wire, grpcio = replies["wire"], replies["grpcio"]
-    for reply in (grpcio, wire):
+    native, grpcio = replies["native"], replies["grpcio"]
+    for reply in (grpcio, native):
         check_grpc(reply, expected)
-    assert (wire.code, wire.details, wire.response) == (grpcio.code, grpcio.details, grpcio.response)
+    assert (native.code, native.details, native.response) == (grpcio.code, grpcio.details, grpcio.response)
 
 
 def check_grpc(reply: Reply, expected: Expected) -> None:
@@ -328,7 +328,7 @@ TLS_HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(200)
 STRANGERS = (TLS_HELLO, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\0" * 64, b"SSH-2.0-OpenSSH_9.2\r\n")
 
 
-@pytest.mark.parametrize("front", ["wire", "grpcio"])
+@pytest.mark.parametrize("front", ["native", "grpcio"])
 def test_strangers_on_the_grpc_port_are_counted_and_not_logged_one_by_one(
     front: str, fronts: Mapping[str, Server]
 ) -> None:
@@ -337,7 +337,7 @@ def test_strangers_on_the_grpc_port_are_counted_and_not_logged_one_by_one(
     before = len(server.log().splitlines())
     for octets in STRANGERS * 13:
         speak_and_leave(server.port, octets)
-    if front == "wire":
+    if front == "native":
         eventually(lambda: logged_strangers(server, before) == (13, 39), 20.0, "all are counted")
     lines = server.log().splitlines()[before:]
     assert not [line for line in lines if "connection_fault" in line]

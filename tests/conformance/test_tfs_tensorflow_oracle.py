@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from ovms_mp.front.tensors import ResultTensor
-from ovms_mp.front.tfs.decode import decode_predict
-from ovms_mp.front.tfs.encode import encode_predict
+from ovms_mp.front.tfs.protobuf.decode import decode_predict
+from ovms_mp.front.tfs.protobuf.encode import encode_predict
 from ovms_mp.model.dtypes import DType, element_count
+from tests.support.predict_messages import values_of
 
 if TYPE_CHECKING:
     from ovms_mp.front.tensors import GivenTensor
@@ -111,9 +112,9 @@ def tensorflow() -> dict[str, Any]:
 
 def expanded(tensor: GivenTensor) -> bytes:
     """All elements of a given tensor: the last value fills the rest, none means zeros."""
-    if isinstance(tensor.values, memoryview):
-        return bytes(tensor.values)
-    values, count = tensor.values, element_count(tensor.shape)
+    values, count = values_of(tensor), element_count(tensor.shape)
+    if isinstance(values, memoryview):
+        return bytes(values)
     last = values[-1:] if values.size else np.zeros(1, tensor.dtype.numpy)
     return np.concatenate([values, np.repeat(last, count - values.size)]).tobytes()
 

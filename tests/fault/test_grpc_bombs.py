@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from tests.support.models import ModelZoo
 
-FRONTS = ("WIRE", "GRPCIO")
+FRONTS = ("native", "grpcio")
 MAX_GROWTH_MIB = 64
 MAX_SLOWER, LEAST_QUIET_P99_MS = 3, 25.0
 """The aim; the least p99 is for machines that others use as well."""
@@ -159,7 +159,7 @@ def test_bombs_are_refused_and_others_do_not_notice(
 def test_packed_garbage_is_the_clients_fault(server: Server, name: str) -> None:
     heard = answers(server.port, GARBAGE[name])
     expected = GARBAGE[name].statuses
-    if "GRPCIO" in server.arguments:
+    if "grpcio" in server.arguments:
         expected = OF_GRPCIO.get(name, expected)
     assert set(heard) == {f"status {number}" for number in expected}
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DESCRIPTORS = 256
 CONNECTIONS = 600
-SERVED_WITHIN_S = {"WIRE": 10.0, "GRPCIO": 30.0}
+SERVED_WITHIN_S = {"native": 10.0, "grpcio": 30.0}
 """Of grpcio's connections only those that say nothing go soon, after the ten seconds that a greeting may take."""
 
 
@@ -36,7 +36,7 @@ def ask(channel: grpc.Channel) -> bool:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("front", ["WIRE", "GRPCIO"])
+@pytest.mark.parametrize("front", ["native", "grpcio"])
 def test_idle_connections_shut_nobody_out(zoo: ModelZoo, log_path: Path, front: str) -> None:
     arguments = [
         "model",
@@ -63,6 +63,6 @@ def test_idle_connections_shut_nobody_out(zoo: ModelZoo, log_path: Path, front: 
         eventually(lambda: ask(early), SERVED_WITHIN_S[front], "an earlier client is served")
         assert server.pids("grpc") == pids
         assert "Traceback" not in server.log()
-        if front == "WIRE":
+        if front == "native":
             assert 0 < server.log().count("event=connection_limit most=") < 100
             assert "closed_idle=" in server.log()

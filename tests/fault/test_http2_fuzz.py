@@ -270,7 +270,7 @@ async def _fuzz(first_seed: int, seconds: float) -> int:
 def test_a_real_server_outlives_mutated_captures(zoo: ModelZoo, log_path: Path, fault_seconds: float) -> None:
     config = zoo.config_file(log_path.parent, ["tiny", "id_f32"])
     seed = random.SystemRandom().randrange(1 << 40)
-    with Server(["config", "--config_path", str(config), "--grpc_front", "wire"], log_path) as server:
+    with Server(["config", "--config_path", str(config), "--grpc_front", "native"], log_path) as server:
         pids = server.all_pids()
         until, count = time.monotonic() + fault_seconds / 2, 0
         while time.monotonic() < until or count < 20:

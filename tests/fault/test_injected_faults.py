@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tests.support.tfs_client import TfsClient
 
 CLIENTS = 4
+PAUSE_S = 0.02
 WITHIN_S = 30.0
 GOES_ON = 5
 """Requests of each client after a failure: the first of them says that what was under way has ended."""
@@ -60,47 +61,47 @@ class Fault:
 
 ONE, AT_MOST_ONE = (1,), (0, 1)
 FRONT = [
-    Fault("front.dispatch:encode"),
-    Fault("front.dispatch:encode", ONE, times=2),
-    Fault("front.dispatch:Dispatcher._flush"),
-    Fault("front.dispatch:Dispatcher._drain"),
-    Fault("front.dispatch:Dispatcher._land", ONE),
-    Fault("front.dispatch:Dispatcher._expire"),
-    Fault("front.dispatch:decode_to_front"),
+    Fault("front.infer.links:encode"),
+    Fault("front.infer.links:encode", ONE, times=2),
+    Fault("front.infer.links:WorkerLink._flush"),
+    Fault("front.infer.links:WorkerLink._drain"),
+    Fault("front.infer.links:WorkerLink._land", ONE),
+    Fault("front.infer.dispatch:Dispatcher._expire"),
+    Fault("front.infer.links:decode_to_front"),
     Fault("wire.allocator:ArenaAllocator.release", ONE),
     Fault("front.session:FrontSession._tick"),
     Fault("front.session:FrontSession._take_control", action="reload"),
     Fault("front.session:decode_to_child", action="reload"),
     Fault("front.service:Service.replace_table", action="version"),
     Fault("front.routing:_version_route", action="version"),
-    Fault("front.service:write_tensor", ONE),
+    Fault("front.infer.inputs:Inputs.write", ONE),
 ]
 HTTP2 = [
     Fault("front.grpc.http2.connection:Http2Connection.receive", AT_MOST_ONE),
-    Fault("front.grpc.http2.server:Http2Protocol._write", AT_MOST_ONE),
-    Fault("front.grpc.http2.server:Http2Protocol._check_age", AT_MOST_ONE),
+    Fault("front.grpc.http2.writer:Writer._write", AT_MOST_ONE),
+    Fault("front.grpc.http2.protocol:Http2Protocol._check_age", AT_MOST_ONE),
     Fault("front.grpc.http2.server:Http2Server._tick"),
     Fault("front.grpc.http2.call:Call.tick", ONE),
     Fault("front.grpc.http2.call:Call.ended", ONE),
     Fault("front.grpc.http2.call:Call.finish", ONE),
-    Fault("front.grpc.servicer:TfsServicer._gather", ONE),
+    Fault("front.tfs.methods:TfsMethods._gather", ONE),
 ]
 REST = [
-    Fault("front.rest.tfs_calls:encode_predict", ONE),
-    Fault("front.rest.app:read_body", ONE),
+    Fault("front.tfs.rest:encode_predict", ONE),
+    Fault("front.rest.request:read_body", ONE),
     Fault("front.rest.arbiter:RestArbiter._beat"),
 ]
 WORKER = [
-    Fault("worker.loop:WorkerLoop._take_tasks"),
-    Fault("worker.loop:WorkerLoop._accept", ONE),
-    Fault("worker.loop:WorkerLoop._note_run", ONE),
-    Fault("worker.loop:WorkerLoop._retire_versions"),
-    Fault("worker.loop:WorkerLoop._release_arenas"),
+    Fault("worker.run.intake:Intake.take_tasks"),
+    Fault("worker.run.intake:Intake._accept", ONE),
+    Fault("worker.run.scheduler:Scheduler._note_run", ONE),
+    Fault("worker.orders:Orders.retire_versions"),
+    Fault("worker.orders:Orders.release_arenas"),
     Fault("worker.loop:WorkerLoop.measure"),
-    Fault("worker.loop:decode_to_worker"),
-    Fault("worker.loop:WorkerLoop._follow", action="version"),
-    Fault("worker.loop:WorkerLoop._take_outcome", action="version"),
-    Fault("worker.loop:WorkerLoop._let_go", action="version"),
+    Fault("worker.run.intake:decode_to_worker"),
+    Fault("worker.orders:Orders._follow", action="version"),
+    Fault("worker.orders:Orders._take_outcome", action="version"),
+    Fault("worker.orders:Orders._let_go", action="version"),
     Fault("worker.run.shaping:Shaping.advance"),
     Fault("worker.run.outbox:encode"),
     Fault("worker.run.outbox:encode", ONE, times=2),
@@ -117,32 +118,32 @@ WORKER = [
 ]
 MANAGER = [
     Fault("manager.manager:Manager._take_messages"),
-    Fault("manager.manager:Manager.take_message", action="version"),
-    Fault("manager.manager:Manager.beat"),
-    Fault("manager.manager:Manager._snapshot", action="version"),
-    Fault("manager.manager:Manager._launch_probe", action="version"),
-    Fault("manager.manager:Manager.child_exited", action="version"),
+    Fault("manager.child_events:ChildEvents.take_message", action="version"),
+    Fault("manager.child_events:ChildEvents.beat"),
+    Fault("manager.publisher:Publisher.snapshot", action="version"),
+    Fault("manager.models.trials:ProbeLauncher.launch", action="version"),
+    Fault("manager.child_events:ChildEvents.child_exited", action="version"),
     Fault("manager.inbox:decode_to_manager"),
     Fault("manager.fronts.snapshots:encode", action="version"),
     Fault("manager.children.supervisor:Supervisor.check_liveness"),
-    Fault("manager.children.supervisor:Supervisor._check_child"),
+    Fault("manager.children.liveness:Liveness._check_child"),
     Fault("manager.children.supervisor:Supervisor._collect_one", action="version"),
     Fault("manager.timers:Timers.run_due"),
-    Fault("manager.workers.staff:Staff.adjust"),
-    Fault("manager.workers.staff:Staff.advance"),
+    Fault("manager.workers.provisioner:Provisioner.adjust"),
+    Fault("manager.workers.provisioner:Provisioner.advance"),
     Fault("manager.models.repository:list_versions"),
-    Fault("manager.models.reload:read_config_file", action="config"),
-    Fault("manager.models.planning:ConfigFile.read_if_changed"),
+    Fault("manager.models.config_file:read_config_file", action="config"),
+    Fault("manager.models.rescans:ConfigFile.read_if_changed"),
     Fault("manager.models.deployments:Deployments.state_changed", action="version"),
     Fault("manager.models.deployments:Deployments._unload", action="version"),
     Fault("storage.watch:RepositoryWatch._arm_base_path"),
     Fault("storage.watch:RepositoryWatch.read", action="version"),
 ]
 DEATHS = [
-    Fault("manager.manager:Manager.child_exited", action="kill"),
+    Fault("manager.child_events:ChildEvents.child_exited", action="kill"),
     Fault("manager.children.supervisor:Supervisor._start", action="kill"),
 ]
-LAST = Fault("manager.ending:Ending._drain_one")
+LAST = Fault("manager.shutdown:Shutdown._drain_one")
 FAULTS = [*FRONT, *HTTP2, *REST, *WORKER, *MANAGER]
 
 
@@ -233,8 +234,8 @@ class Rig:
 def rig(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """The server of all faults that no process dies of."""
     before = Ledger.take()
-    made = Rig(zoo, tmp_path_factory.mktemp("injected"), "WIRE", FAULTS)
-    with made.server, Load(made.server.port, made.server.rest_port, CLIENTS) as load:
+    made = Rig(zoo, tmp_path_factory.mktemp("injected"), "native", FAULTS)
+    with made.server, Load(made.server.port, made.server.rest_port, CLIENTS, PAUSE_S) as load:
         made.load = load
         made.wait_served()
         yield made
@@ -273,8 +274,8 @@ def test_a_step_that_raises_ends_what_it_is_for(rig: Rig, tfs: TfsClient, fault:
 
 def test_a_death_that_cannot_be_settled_at_once_and_a_stop(zoo: ModelZoo, tmp_path: Path) -> None:
     """Here with grpcio's server: the worker is replaced nevertheless, and the stop ends the server."""
-    rig = Rig(zoo, tmp_path, "GRPCIO", [*DEATHS, *FRONT[:2], LAST])
-    with rig.server, Load(rig.server.port, rig.server.rest_port, CLIENTS) as load:
+    rig = Rig(zoo, tmp_path, "grpcio", [*DEATHS, *FRONT[:2], LAST])
+    with rig.server, Load(rig.server.port, rig.server.rest_port, CLIENTS, PAUSE_S) as load:
         rig.load = load
         rig.wait_served()
         for fault in (*FRONT[:2], *DEATHS):

@@ -91,7 +91,7 @@ def test_bodies_of_all_kinds(zoo: ModelZoo, log_path: Path) -> None:
         assert {200, 400} <= set(statuses), statuses
         # The same processes still answer, and right.
         assert server.all_pids() == before
-        with Load(server.port, server.rest_port, clients=4) as load:
+        with Load(server.port, server.rest_port, clients=4, pause_s=0.01) as load:
             eventually(lambda: load.right_answers() > 100, 20.0, "right answers afterwards")
         assert set(load.outcome.counts) == {"right"}, load.outcome
         assert "Traceback" not in server.log()

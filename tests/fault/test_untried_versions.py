@@ -87,7 +87,7 @@ def workers_spawned(server: Server) -> int:
     ("name", "text", "more"),
     [
         ("abort_me", "SIGABRT", ["--cpu_workers", "2"]),
-        ("crash_me", "SIGSEGV", ["--grpc_front", "GRPCIO"]),
+        ("crash_me", "SIGSEGV", ["--grpc_front", "grpcio"]),
         ("hang_me", f"not loaded within {LOAD_TIMEOUT_S} s (--load_timeout_s)", []),
     ],
 )

@@ -32,7 +32,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "shape": ({"shape": "(1,ten-secret)"}, "shape: not valid; accepted:"),
     "layout": ({"layout": "QX"}, "layout: not valid; accepted:"),
     "json": ({"plugin_config": '{"KEY": "secret'}, "plugin_config: not valid; accepted:"),
-    "nan": ({"mean": float("nan"), "layout": "NC"}, "it is no number of JSON"),
+    "nan": ({"mean": float("nan"), "layout": "NC"}, "it is not a valid JSON number"),
     "stateful": ({"stateful": True}, "stateful models are not supported"),
 }
 FAILED: dict[str, tuple[dict[str, Any], str]] = {
@@ -77,7 +77,7 @@ class Site:
         return rest_client.predict(self.server.rest_port, name, {"inputs": X.tolist()})
 
 
-@pytest.fixture(params=["WIRE", "GRPCIO"])
+@pytest.fixture(params=["native", "grpcio"])
 def site(request: pytest.FixtureRequest, zoo: ModelZoo, tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path, zoo, request.param)
     with made.server:
@@ -134,7 +134,7 @@ def hold_status_command(site: Site) -> None:
 def test_strictly_and_by_check_it_is_an_error_of_the_file(
     zoo: ModelZoo, tmp_path: Path, flags: list[str]
 ) -> None:
-    config = Site(tmp_path, zoo, "WIRE").config
+    config = Site(tmp_path, zoo, "native").config
     command = [sys.executable, "-m", "ovms_mp", "config", *flags, str(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
@@ -147,7 +147,7 @@ def hold_a_served_model_goes_on_serving(site: Site) -> None:
     assert site.status("good")["state"] == "AVAILABLE"
     assert site.predict("good").json() == {"outputs": (X + 1).tolist()}
     site.write([site.good, site.good, site.wrong[0]])
-    eventually(lambda: "it is the name of" in site.status("good")["status"]["error_message"], 10.0, "both")
+    eventually(lambda: "has the same name" in site.status("good")["status"]["error_message"], 10.0, "both")
     assert site.predict("good").json() == {"outputs": (X + 1).tolist()}
     assert rest_client.request(site.server.rest_port, "GET", "/v1/models/multi").status == 404
     site.write([site.good, entry("hddl", base_path=str(site.zoo.base_path("plus_two")))])

@@ -36,7 +36,7 @@ SETTINGS: dict[str, Document] = {
     "variants": {"shape": "auto"},
 }
 LONG = 10_000
-"""Elements that go straight into shared memory over gRPC (front/tfs/predict_sink.py)."""
+"""Elements that go straight into shared memory over gRPC (front/tfs/protobuf/predict_sink.py)."""
 HUGE = 1 << 62
 
 
@@ -55,7 +55,7 @@ def config_file(models: Path, directory: Path, names: list[str]) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=["WIRE", "GRPCIO"])
+@pytest.fixture(scope="module", params=["native", "grpcio"])
 def server(
     request: pytest.FixtureRequest, models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:

@@ -87,7 +87,7 @@ def server(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def arguments(zoo: ModelZoo, directory: Path) -> list[str]:
     config = zoo.config_file(directory, ["tiny", "id_u8", "slow"], nireq=1)
     limits = ["--arena_size_mb", str(ARENA_MB), "--max_message_mb", str(MAX_MESSAGE_MB)]
-    return ["config", "--config_path", str(config), "--grpc_front", "wire", *limits]
+    return ["config", "--config_path", str(config), "--grpc_front", "native", *limits]
 
 
 @pytest.fixture(scope="module", autouse=True)

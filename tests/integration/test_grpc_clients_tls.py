@@ -18,8 +18,8 @@ import pytest
 import uvloop
 
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
-from ovms_mp.front.grpc.http2.methods import Streaming, Unary
 from ovms_mp.front.grpc.http2.server import Http2Server
+from ovms_mp.front.methods import Streaming, Unary
 from tests.support import grpc_js
 from tests.support.grpc_js import JsClient
 
@@ -27,30 +27,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.grpc.http2.call import Call
 
 DEADLINE_S = 20.0
 LARGE = bytes(range(256)) * 8192
 
 
-async def echo(request: bytes, _deadline_ns: int) -> bytes:
+async def echo(request: bytes, _context: CallContext) -> bytes:
     return bytes(request)
 
 
-async def count(call: Call) -> None:
+async def count(call: Call, _context: CallContext) -> None:
     """As many messages as the one request says."""
     async for request in call:
         for number in range(int(request)):
             await call.send(b"%d" % number)
 
 
-async def flood(call: Call) -> None:
+async def flood(call: Call, _context: CallContext) -> None:
     """Messages until nobody wants them any more."""
     while True:
         await call.send(bytes(1000))
 
 
-async def total(call: Call) -> None:
+async def total(call: Call, _context: CallContext) -> None:
     """One message: the length of all requests."""
     nbytes = 0
     async for request in call:
@@ -58,18 +59,18 @@ async def total(call: Call) -> None:
     await call.send(b"%d" % nbytes)
 
 
-async def talk(call: Call) -> None:
+async def talk(call: Call, _context: CallContext) -> None:
     """A message for each request."""
     async for request in call:
         await call.send(request[::-1])
 
 
 METHODS: dict[str, Unary | Streaming] = {
-    "/s/Echo": Unary(echo),
-    "/s/Count": Streaming(count),
-    "/s/Flood": Streaming(flood),
-    "/s/Total": Streaming(total),
-    "/s/Talk": Streaming(talk),
+    "/s/Echo": Unary("/s/Echo", echo),
+    "/s/Count": Streaming("/s/Count", count),
+    "/s/Flood": Streaming("/s/Flood", flood),
+    "/s/Total": Streaming("/s/Total", total),
+    "/s/Talk": Streaming("/s/Talk", talk),
 }
 
 

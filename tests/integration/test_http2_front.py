@@ -26,8 +26,8 @@ import uvloop
 from ovms_mp.errors import ModelNotFound
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2.limits import Guard, Hit, Limits
-from ovms_mp.front.grpc.http2.methods import Streaming, Unary
 from ovms_mp.front.grpc.http2.server import Http2Server
+from ovms_mp.front.methods import Streaming, Unary
 from tests.support.http2_peer import Attacker, Closed
 from tests.support.waiting import eventually
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
+    from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.grpc.http2.call import Call
 
 DEADLINE_S = 20
@@ -108,11 +109,11 @@ class Front:
     async def _start(self) -> None:
         self.gate = asyncio.Event()
         methods: dict[str, Unary | Streaming] = {
-            "/s/Echo": Unary(self.echo),
-            "/s/Sink": Unary(self.sink, self.slots.make),
-            "/s/Refuse": Unary(self.refuse),
-            "/s/Wait": Unary(self.wait),
-            "/s/Bidi": Streaming(self.bidi),
+            "/s/Echo": Unary("/s/Echo", self.echo),
+            "/s/Sink": Unary("/s/Sink", self.sink, self.slots.make),
+            "/s/Refuse": Unary("/s/Refuse", self.refuse),
+            "/s/Wait": Unary("/s/Wait", self.wait),
+            "/s/Bidi": Streaming("/s/Bidi", self.bidi),
         }
         self.server = Http2Server(methods, self.guard, self._tls)
         await self.server.start(["127.0.0.1:0"])
@@ -127,18 +128,18 @@ class Front:
     def port(self) -> int:
         return self.server.ports[0]
 
-    async def echo(self, request: bytes | bytearray, _deadline_ns: int) -> bytes:
+    async def echo(self, request: bytes | bytearray, _context: CallContext) -> bytes:
         return bytes(request)
 
-    async def sink(self, slot: Slot | bytes, _deadline_ns: int) -> Gathered:
+    async def sink(self, slot: Slot | bytes, _context: CallContext) -> Gathered:
         if not isinstance(slot, Slot):  # It came packed.
             return Gathered([slot])
         return Gathered([memoryview(slot.memory)], slot.abort)
 
-    async def refuse(self, request: bytes, _deadline_ns: int) -> bytes:
+    async def refuse(self, request: bytes, _context: CallContext) -> bytes:
         raise ModelNotFound(f"no {request.decode()}: ü%")
 
-    async def wait(self, request: bytes, _deadline_ns: int) -> bytes:
+    async def wait(self, request: bytes, _context: CallContext) -> bytes:
         self.started.append("wait")
         try:
             await self.gate.wait()
@@ -147,7 +148,7 @@ class Front:
             raise
         return request
 
-    async def bidi(self, call: Call) -> None:
+    async def bidi(self, call: Call, _context: CallContext) -> None:
         async for request in call:
             await call.send(b"<" + request + b">")
 

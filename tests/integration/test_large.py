@@ -28,7 +28,7 @@ GIBIBYTE = 1 << 30
 MAX_MESSAGE_MB = 8
 ARENA_MB = 4
 REST_BODY_BYTES = 64 * MEBIBYTE
-FRONTS = ("wire", "grpcio")
+FRONTS = ("native", "grpcio")
 ONE_FRONT = FRONTS[:1]
 """For tests over REST, to which both are the same."""
 

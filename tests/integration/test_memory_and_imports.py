@@ -89,11 +89,23 @@ def test_only_the_worker_maps_the_engine(server: Server) -> None:
 )
 def test_no_front_imports_the_engine(module: str) -> None:
     """Pure Python modules leave no trace in a process's maps, so the imports themselves are looked at too."""
-    program = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    assert not set(HEAVY) & {name.partition(".")[0] for name in imported_with(module)}
+
+
+def test_no_worker_imports_the_converter() -> None:
+    """It is half of openvino's import, and reports its use over the network."""
+    names = imported_with("ovms_mp.worker.loop")
+    assert "openvino" in names
+    assert not [name for name in names if name.startswith(("openvino_telemetry", "openvino.tools.ovc."))]
+
+
+def imported_with(module: str) -> list[str]:
+    """All modules that a process has once it has imported this one."""
+    program = f"import sys, {module}; print(*sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
-    assert not set(HEAVY) & set(done.stdout.split())
+    return done.stdout.split()
 
 
 def test_arbiter_has_imported_nothing_heavy_before_its_forks(server: Server) -> None:

@@ -261,7 +261,7 @@ def test_limits_that_are_just_enough(zoo: ModelZoo, log_path: Path) -> None:
 # --- addresses ---
 
 
-@pytest.mark.parametrize("front", ["WIRE", "GRPCIO"])
+@pytest.mark.parametrize("front", ["native", "grpcio"])
 def test_addresses_of_both_families(front: str, zoo: ModelZoo, log_path: Path, tfs: TfsClient) -> None:
     both = ("--rest_bind_address", "0.0.0.0,::", "--grpc_bind_address", "0.0.0.0,::", "--grpc_front", front)
     with Server([*tiny(zoo), *both], log_path) as server:

@@ -180,7 +180,7 @@ def test_rest_and_grpc_listen_on_both_families(shared_server: Server, tfs: TfsCl
     assert f"Ready: REST http://0.0.0.0:{shared_server.rest_port}  gRPC 0.0.0.0:" in shared_server.log()
 
 
-@pytest.mark.parametrize("front", ["WIRE", "GRPCIO"])
+@pytest.mark.parametrize("front", ["native", "grpcio"])
 def test_a_machine_without_ipv6(front: str, zoo: ModelZoo, log_path: Path, tfs: TfsClient) -> None:
     arguments = ["model", "--model_name", "tiny", "--model_path", str(zoo.base_path("tiny"))]
     with Server([*arguments, "--grpc_front", front], log_path, place=["--no-ipv6"]) as server:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The acceptance table of model settings: every row is one model of a real server, asked over both protocols.
 
-Rows are in ``tests/support/settings_rows_*.py``; together they are one configuration file. What must come
-out is behaviour.md's (sections 2, 3, 7 and 8, appendix C where the generations differ), in numbers numpy's.
+Rows are in ``tests/support/settings_rows_*.py``; together they are one configuration file. The expected
+answers are those of OVMS, computed with numpy.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def models(model_cache: ModelCache) -> Path:
     return model_cache.get("tests.support.build_shared_models")
 
 
-@pytest.fixture(scope="module", params=["wire", "grpcio"])
+@pytest.fixture(scope="module", params=["native", "grpcio"])
 def server(
     request: pytest.FixtureRequest, models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:

@@ -130,11 +130,11 @@ def test_a_path_that_does_not_exist_is_one_line(zoo: ModelZoo, tmp_path: Path) -
         (
             "model.onnx",
             b"\x08\x09\x12\x10ab",
-            "1/model.onnx: it is no ONNX model, or only a part of one (6 bytes)",
+            "1/model.onnx: it is not a valid ONNX model, or only a part of one (6 bytes)",
         ),
-        ("model.onnx", b"", "1/model.onnx: it is no ONNX model, or only a part of one (0 bytes)"),
-        ("model.tflite", b"hello world", "it is no TensorFlow Lite model"),
-        ("model.xml", b"hello world", "it is no OpenVINO IR"),
+        ("model.onnx", b"", "1/model.onnx: it is not a valid ONNX model, or only a part of one (0 bytes)"),
+        ("model.tflite", b"hello world", "it is not a valid TensorFlow Lite model"),
+        ("model.xml", b"hello world", "it is not a valid OpenVINO IR"),
     ],
 )
 def test_a_file_that_is_no_model_is_one_line_of_ours(

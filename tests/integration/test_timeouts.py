@@ -51,7 +51,7 @@ def status() -> bytes:
     return message(request.SerializeToString())
 
 
-@pytest.fixture(scope="module", params=["WIRE", "GRPCIO"])
+@pytest.fixture(scope="module", params=["native", "grpcio"])
 def server(
     zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Server]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -12,6 +13,9 @@ import openvino as ov
 import openvino.opset13 as ops
 
 from tests.support.models import DTYPES, DTYPES_OF_64_BITS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def main() -> None:
@@ -100,29 +104,29 @@ def _scalar() -> ov.Model:
 
 
 def _slow() -> ov.Model:
-    """Many products of large matrices, made from the input so that nothing can be folded away."""
+    """Sines of sines, on one core however many there are, so that it takes as long on every machine."""
     x = _parameter("x", [1])
-    size = 2048
-    matrix = ops.broadcast(ops.multiply(x, np.float32(1e-4)), np.array([size, size]))
-    node = matrix
-    for _ in range(24):
-        node = ops.matmul(node, matrix, False, False)
-    mean = ops.reduce_mean(node, np.array([0, 1]), False)
-    return ov.Model([_result("y", ops.unsqueeze(mean, np.array(0)))], [x], "slow")
+    many = _repeat(ops.constant(np.int32(250_000)), ops.broadcast(x, np.array([64])), ops.sin)
+    return ov.Model([_result("y", ops.reduce_mean(many, np.array([0]), True))], [x], "slow")
 
 
 def _steps() -> ov.Model:
     """Adds 1 as often as the request says, one after the other."""
     count = _parameter("count", [1], ov.Type.i32)
-    before = ops.parameter([1], np.float32)
-    after = ops.add(before, np.float32(1))
-    goes_on = ops.constant(np.array([True]))
-    loop = ops.loop(ops.squeeze(count, np.array(0)), ops.constant(np.array(True)))
-    loop.set_function(ov.Model([ops.result(goes_on), ops.result(after)], [before]))
-    loop.set_special_body_ports([-1, 0])
-    loop.set_merged_input(before, ops.constant(np.zeros(1, np.float32)).output(0), after.output(0))
-    total = loop.get_iter_value(after.output(0), -1)
+    start = ops.constant(np.zeros(1, np.float32))
+    total = _repeat(ops.squeeze(count, np.array(0)), start, lambda before: ops.add(before, np.float32(1)))
     return ov.Model([_result("y", ops.add(total, np.float32(0)))], [count], "steps")
+
+
+def _repeat(count: ov.Node, start: ov.Node, step: Callable[[ov.Node], ov.Node]) -> ov.Output:
+    """A step so many times, each from what the one before it gave."""
+    before = ops.parameter(start.get_output_partial_shape(0), np.float32)
+    after = step(before)
+    loop = ops.loop(count, ops.constant(np.array(True)))
+    loop.set_function(ov.Model([ops.result(ops.constant(np.array([True]))), ops.result(after)], [before]))
+    loop.set_special_body_ports([-1, 0])
+    loop.set_merged_input(before, start.output(0), after.output(0))
+    return loop.get_iter_value(after.output(0), -1)
 
 
 def _onnx_tiny(directory: Path) -> None:

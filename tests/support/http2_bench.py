@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gRPC layer of the wire front without sockets or workers: methods that answer at once, and real sinks."""
+"""The gRPC layer of the native front without sockets or workers: methods that answer at once, and real sinks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from ovms_mp.errors import NoFreeSlot
 from ovms_mp.front import inflate
-from ovms_mp.front.dispatch import Lease
+from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2.call import Call
 from ovms_mp.front.grpc.http2.connection import Http2Connection
-from ovms_mp.front.grpc.http2.frames import ErrorCode
+from ovms_mp.front.grpc.http2.faults import ErrorCode
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
-from ovms_mp.front.grpc.http2.methods import Streaming, Unary
-from ovms_mp.front.tfs.decode import decode_predict
-from ovms_mp.front.tfs.predict_sink import PlacedCall, PredictSink
+from ovms_mp.front.infer.leases import Lease
+from ovms_mp.front.methods import Streaming, Unary
+from ovms_mp.front.tfs.protobuf.decode import decode_predict
+from ovms_mp.front.tfs.protobuf.predict_sink import PlacedCall, PredictSink
 from ovms_mp.wire.allocator import ArenaAllocator
 from tests.support.http2_peer import PREDICT, STATUS
+from tests.support.predict_messages import values_of
 from tests.unit.front.grpc.http2.peer import cut
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class InlineExecutor(concurrent.futures.ThreadPoolExecutor):
 
 
 class Bench:
-    """Methods as the wire front has them: Predict with a sink of real leases, a plain unary one, a streaming one."""
+    """Methods as the native front has them: Predict with a sink of real leases, a plain unary one, a streaming one."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._allocator = ArenaAllocator(_ARENA_BYTES)
@@ -60,10 +62,12 @@ class Bench:
         self.guard = Guard(limits if limits is not None else Limits(max_message_bytes=4 << 20))
         self.methods: dict[str, Unary | Streaming] = {
             PREDICT: Unary(
-                self._predict, lambda size: PredictSink(size, self._lease, self._let_go, self._memory)
+                PREDICT,
+                self._predict,
+                lambda size: PredictSink(size, self._lease, self._let_go, self._memory),
             ),
-            STATUS: Unary(self._echo),
-            STREAM: Streaming(self._stream),
+            STATUS: Unary(STATUS, self._echo),
+            STREAM: Streaming(STREAM, self._stream),
         }
 
     def _lease(self, _sink: PredictSink, size: int) -> Lease:
@@ -77,10 +81,10 @@ class Bench:
         self.lent -= 1
         self._allocator.release(lease.offset_bytes)
 
-    async def _predict(self, request: Any, _deadline_ns: int) -> Gathered:  # Any: as Unary's handler
+    async def _predict(self, request: Any, _context: CallContext) -> Gathered:  # Any: as Unary's handler
         call = request.call if isinstance(request, PlacedCall) else decode_predict(bytes(request))
         try:
-            octets = b"".join(bytes(tensor.values) for tensor in call.inputs.values())
+            octets = b"".join(bytes(values_of(tensor)) for tensor in call.inputs.values())
         finally:
             if isinstance(request, PlacedCall):
                 request.release()
@@ -90,17 +94,17 @@ class Bench:
     def _released(self) -> None:
         self.unreleased -= 1
 
-    async def _echo(self, request: Any, _deadline_ns: int) -> bytes:  # Any: as Unary's handler
+    async def _echo(self, request: Any, _context: CallContext) -> bytes:  # Any: as Unary's handler
         await asyncio.sleep(0)
         return bytes(request)
 
-    async def _stream(self, call: Any) -> None:  # Any: as Streaming's handler
+    async def _stream(self, call: Any, _context: CallContext) -> None:  # Any: as Streaming's handler
         async for piece in call:
             await call.send(piece)
 
     def connect(self, now_ns: int) -> Http2Connection:
         """A new connection; it is asked for output by the caller, so there is nothing to wake."""
-        return Http2Connection(functools.partial(Call, self.methods, lambda: None), self.guard, now_ns)
+        return Http2Connection(functools.partial(Call, self.methods, lambda: None, str), self.guard, now_ns)
 
 
 def written(connection: Http2Connection) -> bytes:

@@ -2,7 +2,7 @@
 """What could be left behind: processes, socket names, shared memory, descriptors.
 
 Another test session may run on the same machine, so processes are counted by a mark in their environment, which
-everything that this session starts inherits, and sockets by the processes that have them open.
+everything that this session starts inherits, sockets by the processes that have them open, and files by their owner.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
+from typing import TYPE_CHECKING
 
 from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MARK = ("OVMS_MP_TEST_SESSION", secrets.token_hex(8))
 """Variable of the environment; set by ``tests/conftest.py``."""
@@ -37,19 +40,17 @@ class Ledger:
         """Look now."""
         processes: set[str] = set()
         inodes = _socket_inodes(os.getpid())
-        for process in psutil.process_iter(["pid", "cmdline"]):
-            pid, command = process.info["pid"], process.info["cmdline"] or []
-            if any(module in command for module in OURS) and _is_marked(pid):
+        for pid, command in _ours():
+            if _is_marked(pid):
                 processes.add(f"{pid} {command[3] if len(command) > 3 else command}")
                 inodes |= _socket_inodes(pid)
         rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
         names = {row[-1] for row in rows if row[-1].startswith("@ovms_mp-") and row[6] in inodes}
-        temporary = {str(path) for path in Path("/tmp").glob("*") if path.is_socket()}  # noqa: S108  # looked at, not used
         return cls(
             processes=frozenset(processes),
             socket_names=frozenset(names),
-            shared_memory=frozenset(os.listdir("/dev/shm")),  # noqa: S108  # as above
-            socket_files=frozenset(temporary),
+            shared_memory=frozenset(_names_of_this_user(Path("/dev/shm"))),  # noqa: S108  # looked at, not used
+            socket_files=frozenset(_names_of_this_user(Path("/tmp"), stat.S_IFSOCK)),  # noqa: S108  # as above
             descriptors=len(os.listdir("/proc/self/fd")),
         )
 
@@ -88,6 +89,37 @@ def assert_nothing_left(before: Ledger, within_s: float = 5.0, *, count_descript
         eventually(is_clean, within_s, "nothing left behind")
     except AssertionError:
         raise AssertionError(f"left behind: {left}") from None
+
+
+def _names_of_this_user(directory: Path, kind: int = 0) -> set[str]:
+    """Entries of a kind, without those of services that use the same directory."""
+    found: set[str] = set()
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if status.st_uid == os.getuid() and kind in (0, stat.S_IFMT(status.st_mode)):
+                found.add(entry.path)
+    return found
+
+
+def _ours() -> Iterator[tuple[int, list[str]]]:
+    """Processes of the server with their command lines, this session's and others'.
+
+    Looked for twice in every test, so without a library's objects for each process of the machine.
+    """
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                content = Path(f"/proc/{name}/cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if b"ovms_mp." in content:
+                command = content.decode(errors="replace").removesuffix("\0").split("\0")
+                if any(module in command for module in OURS):
+                    yield int(name), command
 
 
 def _is_marked(pid: int) -> bool:

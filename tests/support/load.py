@@ -50,9 +50,16 @@ class Outcome:
 
 
 class Load:
-    """Threads with a connection each: half gRPC, half REST. Use as a context; the outcome is complete at its end."""
+    """Threads with a connection each: half gRPC, half REST. Use as a context; the outcome is complete at its end.
 
-    def __init__(self, port: int, rest_port: int, clients: int = 16) -> None:
+    Args:
+        port: gRPC's.
+        rest_port: REST's.
+        clients: How many threads.
+        pause_s: What each waits after an answer; 0 where the load itself is what matters.
+    """
+
+    def __init__(self, port: int, rest_port: int, clients: int = 16, pause_s: float = 0.0) -> None:
         self.outcome = Outcome()
         self.asked: Counter[int] = Counter()
         """Requests that each client has begun."""
@@ -65,6 +72,7 @@ class Load:
             )
             for index in range(clients)
         ]
+        self._pause_s = pause_s
         self._port = port
         self._rest_port = rest_port
         self._is_server_gone = False
@@ -117,7 +125,7 @@ class Load:
                 request_serializer=serving.PredictRequest.SerializeToString,
                 response_deserializer=serving.PredictResponse.FromString,
             )
-            while not self._stopping.is_set():
+            while not self._stopping.wait(self._pause_s):
                 values = random.integers(-1000, 1000, (1, 10)).astype(np.float32)
                 request = serving.PredictRequest()
                 request.model_spec.name = "tiny"
@@ -149,7 +157,7 @@ class Load:
     def _ask_rest(self, seed: int) -> None:
         random = np.random.default_rng(seed)
         connection = http.client.HTTPConnection("127.0.0.1", self._rest_port, timeout=HUNG_AFTER_S)
-        while not self._stopping.is_set():
+        while not self._stopping.wait(self._pause_s):
             values = [int(value) for value in random.integers(-1000, 1000, 10)]
             self.asked[seed] += 1
             start = time.monotonic()

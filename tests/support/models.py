@@ -42,7 +42,7 @@ class ModelZoo:
     batch: ``x`` f32 [-1,4] -> ``y`` = 2x. range: ``x`` f32 [2..4,3] -> ``y`` = x.
     nonzero: ``x`` f32 [-1] -> ``places`` i64 [1,-1]. scalar: ``x`` f32 [] -> ``y`` = x + 1.
     sum: ``a``, ``b`` f32 [-1] -> ``sum``; the engine raises where their lengths differ and neither is 1.
-    slow: ``x`` f32 [1] -> ``y``, about a second a run.
+    slow: ``x`` f32 [1] -> ``y``, about half a second of one core a run.
     """
 
     root: Path
@@ -92,7 +92,7 @@ class ModelCache:
         root: Where they are. ``pytest --cache-clear`` empties it.
     """
 
-    _SOURCES = ("tests/support/build_*.py", "tests/support/random_graphs.py", "perf/model_builder.py")
+    _SOURCES = ("tests/support/build_*.py", "tests/support/random_graphs.py", "perf/models/model_builder.py")
     _LIBRARIES = ("numpy", "onnx", "openvino", "tensorflow")
 
     def __init__(self, root: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ovms_mp.errors import DtypeMismatch, MalformedPayload, OvmsError
+from ovms_mp.front.tensors import NumberTensor, RawTensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto, TensorShapeProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import ModelSpec, PredictRequest
 from ovms_mp.model.dtypes import DType, dtype_of_tf, element_count
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ovms_mp.front.tensors import GivenTensor
-    from ovms_mp.front.tfs.decode import PredictCall
+    from ovms_mp.front.tfs.protobuf.decode import PredictCall
+    from ovms_mp.model.dtypes import AnyArray
 
 VARINT, FIXED64, BYTES, GROUP, GROUP_END, FIXED32 = range(6)
 
@@ -66,9 +68,15 @@ def request(**inputs: TensorProto) -> bytes:
 # Comparing what was read.
 
 
+def values_of(given_tensor: GivenTensor) -> memoryview | AnyArray:
+    """A tensor's values as they were sent: raw bytes or numbers."""
+    assert isinstance(given_tensor, (RawTensor, NumberTensor))
+    return given_tensor.values
+
+
 def elements(given_tensor: GivenTensor) -> tuple[DType, tuple[int, ...], bytes]:
     """A tensor as plain values. NaNs are made equal: a signalling one does not survive Python's double."""
-    values = given_tensor.values
+    values = values_of(given_tensor)
     array = np.frombuffer(values, given_tensor.dtype.numpy) if isinstance(values, memoryview) else values
     assert array.ndim == 1
     assert array.dtype == given_tensor.dtype.numpy

@@ -95,7 +95,7 @@ MAPPINGS = (
         name="mapping_broken",
         mapping="{",
         expected=PLUS_ONE,
-        log=("model=mapping_broken ", "mapping_config.json is no valid JSON"),
+        log=("model=mapping_broken ", "mapping_config.json is not valid JSON"),
     ),
     Row(
         name="mapping_shape",

@@ -136,7 +136,7 @@ SHAPES = (
         name="shape_before_batch",
         settings={"shape": "(2,10)", "batch_size": 7},
         expected=adds(1, 2, 10),
-        log=("batch_size has no effect beside shape",),
+        log=("batch_size has no effect, as shape takes precedence",),
     ),
 )
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from tests.support.models import ModelZoo
 
+PAUSE_S = 0.02
+"""What a client waits after each answer."""
+
 
 def install_adder(zoo: ModelZoo, base_path: Path, version: int) -> Path:
     """Put version N of a model that adds N below a base path; it appears at once, by a rename."""
@@ -63,7 +66,10 @@ class Answer:
 
 
 class VersionLoad:
-    """Closed-loop clients, a thread and a connection each, half gRPC and half REST, over several models."""
+    """Clients that ask again and again, a thread and a connection each, half gRPC and half REST, over several models.
+
+    They leave the server room to do what the test waits for.
+    """
 
     def __init__(self, port: int, rest_port: int, models: Sequence[str], clients: int = 16) -> None:
         self.answers: list[Answer] = []
@@ -115,7 +121,7 @@ class VersionLoad:
                 request_serializer=serving.PredictRequest.SerializeToString,
                 response_deserializer=serving.PredictResponse.FromString,
             )
-            while not self._stopping.is_set():
+            while not self._stopping.wait(PAUSE_S):
                 values = random.integers(-1000, 1000, (1, 10)).astype(np.float32)
                 request = serving.PredictRequest()
                 request.model_spec.name = model
@@ -139,7 +145,7 @@ class VersionLoad:
     def _ask_rest(self, model: str, seed: int) -> None:
         random = np.random.default_rng(seed)
         connection = http.client.HTTPConnection("127.0.0.1", self._rest_port, timeout=HUNG_AFTER_S)
-        while not self._stopping.is_set():
+        while not self._stopping.wait(PAUSE_S):
             values = random.integers(-1000, 1000, 10)
             body = json.dumps({"instances": [values.tolist()]})
             sent_at = time.time()

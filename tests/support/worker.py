@@ -200,6 +200,7 @@ class WorkerUnderTest(ChildUnderTest):
         self.arena = Arena(handle)
         self._handles = (handle,)
         self._task_ids = itertools.count(1)
+        self._sent: list[int] = []
         self._next_offset = 0
         self.answers: dict[int, InferResult | InferFailed] = {}
 
@@ -257,6 +258,7 @@ class WorkerUnderTest(ChildUnderTest):
             refs.append(TensorRef(self._take(array.nbytes), array.nbytes, array.shape))
             self.arena.view(refs[-1])[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         task_id = next(self._task_ids)
+        self._sent.append(task_id)
         deadline_ns = time.monotonic_ns() + int(within_s * 1e9) if within_s else 0
         place = self._take(output_nbytes)
         task = InferTask(
@@ -302,6 +304,11 @@ class WorkerUnderTest(ChildUnderTest):
         if isinstance(answer, InferResult):
             raise AssertionError(f"task {task_id} succeeded")
         return answer.error_name, answer.error_message
+
+    def settle(self) -> None:
+        """Wait until every task that was sent has its answer."""
+        for task_id in self._sent:
+            self.answer(task_id)
 
     def drain(self) -> int:
         """Let it go; its return code."""

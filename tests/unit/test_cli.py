@@ -350,7 +350,7 @@ def test_batch_size_beside_shape_is_told() -> None:
     answer = effective(*MODEL, "--batch_size", "4", "--shape", "auto")
 
     assert answer.config.models[0].inputs.batch_size is None
-    assert answer.notices == ("--batch_size has no effect beside shape, which goes before it",)
+    assert answer.notices == ("--batch_size has no effect, as shape takes precedence",)
 
 
 # Files of the engine.
@@ -392,7 +392,7 @@ def test_a_cache_directory_below_a_file_cannot_be(tmp_path: Path) -> None:
 
     for path in (file, file / "cache"):
         assert refused(*MODEL, "--cache_dir", str(path)).startswith(
-            f"--cache_dir {path}: {file} is no directory"
+            f"--cache_dir {path}: {file} is not a directory"
         )
 
 
@@ -508,7 +508,7 @@ def test_strict_config_refuses_unknown_keys(config_file: str) -> None:
     message = refused("--config_path", config_file, "--strict_config", command="config")
 
     assert message.splitlines() == [
-        f"{config_file} is wrong:",
+        f"{config_file} is not valid:",
         "$.model_config_list[1].config.nirq is unknown, which --strict_config refuses; did you mean 'nireq'?",
     ]
 
@@ -523,10 +523,10 @@ def test_devices_passes_its_flags_on(monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess(command, 5)
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert main(["devices", "--model", "m.xml", "--target_device", "", "--plugins_xml=p"]) == 5
+    assert main(["devices", "--model", "m.xml", "--target_device", "AUTO", "--plugins_xml=p"]) == 5
     assert commands[0][1:] == [
-        "-P", "-m", "ovms_mp.worker.devices", "--model", str(Path("m.xml").absolute()), "--target_device", "",
-        "--plugins_xml", str(Path("p").absolute()),
+        "-P", "-m", "ovms_mp.worker.devices", "--model", str(Path("m.xml").absolute()),
+        "--target_device", "AUTO", "--plugins_xml", str(Path("p").absolute()),
     ]  # fmt: skip
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import logging
-import time
 from pathlib import Path
 
 import pytest
@@ -23,25 +22,25 @@ ONE_ITEM = "one task, answer, connection, child, model or version fails"
 PLACES = {
     "defects.contain": A_STEP,
     "defects.Steps.do": A_STEP,
-    "front.dispatch.Dispatcher._flush": ONE_ITEM,
-    "front.dispatch.Dispatcher._send_each": ONE_ITEM,
-    "front.dispatch.Dispatcher._drain": ONE_ITEM,
-    "front.dispatch.Dispatcher._land_or_fail": ONE_ITEM,
+    "front.infer.links.WorkerLink._flush": ONE_ITEM,
+    "front.infer.links.WorkerLink._send_each": ONE_ITEM,
+    "front.infer.links.WorkerLink._drain": ONE_ITEM,
+    "front.infer.links.WorkerLink._land_or_fail": ONE_ITEM,
     "front.grpc.http2.call.Call.advance": ANSWERS,
     "front.grpc.http2.call.Call.data": ANSWERS,
     "front.grpc.http2.call.Call._run": ANSWERS,
-    "front.grpc.http2.server._alone.guarded": ONE_ITEM,
-    "front.grpc.http2.server.Http2Protocol.buffer_updated": ONE_ITEM,
-    "front.grpc.http2.server.Http2Protocol._flush": ONE_ITEM,
-    "front.grpc.http2.server.Http2Protocol._release": ONE_ITEM,
-    "front.grpc.server._with_errors.handle": ANSWERS,
+    "front.grpc.http2.protocol._alone.guarded": ONE_ITEM,
+    "front.grpc.http2.protocol.Http2Protocol.buffer_updated": ONE_ITEM,
+    "front.grpc.http2.writer.Writer.flush": ONE_ITEM,
+    "front.grpc.http2.writer.Writer._release": ONE_ITEM,
+    "front.grpc.grpcio._streaming.handle": ANSWERS,
+    "front.grpc.grpcio._unary.handle": ANSWERS,
     "front.routing._route_or_failure": ONE_ITEM,
     "front.steps.attempt": A_STEP,
-    "front.steps._again.retry": A_STEP,
     "front.steps.Periodic._turn": A_STEP,
     "log.LineFormatter.format": "the line says that its record cannot be read",
     "manager.main.run_server": ENDS_A_PROCESS,
-    "manager.models.reload.ConfigFile._read": "the file is refused as it is",
+    "manager.models.config_file.ConfigFile._read": "the file is refused as it is",
     "manager.fronts.snapshots.SnapshotEncoder.payload": ONE_ITEM,
     "manager.fronts.snapshots._nbytes": ONE_ITEM,
     "manager.children.supervisor.Supervisor.spawn_once": ONE_ITEM,
@@ -51,20 +50,20 @@ PLACES = {
     "child.process.run_child": ENDS_A_PROCESS,
     "worker.load.loader.Loader._load": THREAD,
     "worker.load.loader._release": THREAD,
-    "worker.loop.WorkerLoop._receive": A_STEP,
-    "worker.loop.WorkerLoop._decode": ONE_ITEM,
-    "worker.loop.WorkerLoop._take_tasks": ONE_ITEM,
-    "worker.loop.WorkerLoop._start_tasks": ONE_ITEM,
-    "worker.loop.WorkerLoop._run_lone": ONE_ITEM,
-    "worker.loop.WorkerLoop._next_task": ONE_ITEM,
-    "worker.loop.WorkerLoop._take_finished": ONE_ITEM,
+    "worker.orders.Orders._receive": A_STEP,
+    "worker.run.intake.Intake._decode": ONE_ITEM,
+    "worker.run.intake.Intake.take_tasks": ONE_ITEM,
+    "worker.run.scheduler.Scheduler.start_tasks": ONE_ITEM,
+    "worker.run.scheduler.Scheduler._run_lone": ONE_ITEM,
+    "worker.run.scheduler.Scheduler._next_task": ONE_ITEM,
+    "worker.run.scheduler.Scheduler.take_finished": ONE_ITEM,
     "worker.run.outbox.Outbox.flush": ONE_ITEM,
     "worker.run.outbox.Outbox._send_each": ONE_ITEM,
     "worker.run.pool.InferPool.hand_over": "raised again behind what is put back",
     "worker.run.pool.InferPool._work": THREAD,
     "worker.run.pool.InferPool._run": THREAD,
     "worker.probe._try_version": ENDS_A_PROCESS,
-    "worker.run.shaping.Shaping._examine": THREAD,
+    "worker.run.examinations.Examinations._run": THREAD,
     "worker.run.shaping.Shaping._compile": THREAD,
     "worker.run.shaping.Shaping._begin_compilation": ONE_ITEM,
 }
@@ -102,8 +101,7 @@ def test_exceptions_of_every_kind_are_caught_in_named_places_only() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that stands still, and a log that has nothing yet."""
     now = [1000.0]
-    monkeypatch.setattr(defects, "_ledger", defects._Ledger())
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(defects, "_ledger", defects._Ledger(lambda: now[0]))
     return now
 
 

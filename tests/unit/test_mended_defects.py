@@ -20,23 +20,22 @@ from hypothesis import strategies as st
 from ovms_mp.child.specs import WorkerSpec, spec_from_argument
 from ovms_mp.cli import effective_config
 from ovms_mp.errors import BootError, ConfigError, DtypeMismatch, ProtocolError
-from ovms_mp.front.convert import write_tensor
-from ovms_mp.front.dispatch import Dispatcher
 from ovms_mp.front.routing import RoutingTable
-from ovms_mp.front.tensors import GivenTensor
+from ovms_mp.front.tensors import NumberTensor
 from ovms_mp.manager.children.child import exit_text
 from ovms_mp.manager.fronts.arenas import ArenaPool
 from ovms_mp.manager.fronts.listeners import bind_rest, hold_grpc_port, lock_ports
-from ovms_mp.manager.models.planner import Known, Plan, plan
+from ovms_mp.manager.models.decision import Decision, Known, decide
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State
 from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.model.versions import Latest
-from ovms_mp.wire.arena import Arena, create_arena_file
+from ovms_mp.wire.arena import create_arena_file
 from ovms_mp.wire.channels import Router, new_endpoint
 from ovms_mp.wire.codec import decode_to_child, decode_to_front, decode_to_manager, decode_to_worker
 from ovms_mp.wire.messages import InferTask, LoadModel, RoutingSnapshot
-from ovms_mp.wire.records import ArenaHandle, ModelRecord, ModelSettings, VersionRecord, WorkerRecord
+from ovms_mp.wire.records import ModelRecord, ModelSettings, VersionRecord, WorkerRecord
+from tests.unit.front.core import Core
 
 DECODERS = [decode_to_manager, decode_to_child, decode_to_worker, decode_to_front]
 HOME = "127.0.0.1"
@@ -45,14 +44,14 @@ HOME = "127.0.0.1"
 # D1 planner: two failed versions -> the fallback is forgotten, END, and so loaded again at once, for ever.
 def test_the_newest_two_have_failed() -> None:
     known = {n: Known(State.LOADING, has_failed=True, retry_at=110.0 - n) for n in (2, 3)}
-    decided = plan({1, 2, 3}, Latest(1), known, 100.0)
-    assert decided == Plan((1,), (), (), (), 107.0)
+    decided = decide({1, 2, 3}, Latest(1), known, 100.0)
+    assert decided == Decision((1,), (), (), (), 107.0)
 
 
 def test_two_broken_versions_settle() -> None:
     broken, known, loads = {2, 3}, dict[int, Known](), 0
     for _ in range(30):
-        decided = plan({1, 2, 3}, Latest(1), known, 100.0)
+        decided = decide({1, 2, 3}, Latest(1), known, 100.0)
         for version in decided.forget:
             known[version] = Known(State.END)
         for version in decided.load:
@@ -137,7 +136,7 @@ def test_an_address_that_no_resolver_takes(address: str) -> None:
 def test_idle_after_the_worker_is_gone() -> None:
     async def body() -> None:
         descriptor = create_arena_file(0, 1 << 20)
-        dispatcher = Dispatcher(Arena(ArenaHandle(descriptor, 1 << 20)), b"0:1", asyncio.get_running_loop())
+        dispatcher = Core(descriptor).dispatcher
         endpoint = new_endpoint()
         router = Router(endpoint)
         record = VersionRecord(1, 30, 0, "", 5, (endpoint,), 1, "", (), ())
@@ -175,7 +174,7 @@ def test_an_unknown_arena_changes_nothing() -> None:
 def converted(values: np.ndarray, source: DType, wanted: DType) -> np.ndarray:
     place = bytearray(wanted.itemsize * max(1, len(values)))
     spec = TensorSpec.of("x", wanted, ((1, -1),))
-    write_tensor(GivenTensor(source, (max(1, len(values)),), values), spec, memoryview(place))
+    NumberTensor(source, (max(1, len(values)),), values).write(spec, memoryview(place))
     return np.frombuffer(place, wanted.numpy)
 
 
@@ -201,7 +200,7 @@ def write(tmp_path: Path, content: bytes) -> list[str]:
 
 @pytest.mark.parametrize("content", [b'{"a": "\xff"}', b"[" * 100_000])
 def test_a_file_that_is_no_json_in_other_ways(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(ConfigError, match=r"is wrong:\n.*(JSON|levels)"):
+    with pytest.raises(ConfigError, match=r"is not valid:\n.*(JSON|levels)"):
         effective_config(write(tmp_path, content), {}, "config")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests that come packed: how long they may become, for both transports."""
+"""Requests that come packed: how long those with tensors may become, and how they are unpacked."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ovms_mp.child.specs import FrontLimits
-    from ovms_mp.front.budget import BodyBudget
-    from ovms_mp.front.grpc.servicer import Method, Octets
+    from ovms_mp.front.budget import BodyShare
+    from ovms_mp.front.methods import Octets
     from ovms_mp.front.routing import RoutingTable
 
 
@@ -32,8 +32,8 @@ class UnpackedLimits:
         self._epoch = -1
         self._bound_bytes: int | None = None
 
-    def of_predict(self, packed_bytes: int) -> int:
-        """For a predict request of so many packed bytes."""
+    def of_request(self, packed_bytes: int) -> int:
+        """For a request of so many packed bytes."""
         table = self._table()
         if table.epoch != self._epoch:
             self._epoch, self._bound_bytes = table.epoch, _largest_bound(table)
@@ -54,21 +54,19 @@ def _largest_bound(table: RoutingTable) -> int | None:
     return largest
 
 
-def with_unpacking(method: Method, limit_of: Callable[[int], int], budget: BodyBudget) -> Method:
-    """A method whose requests may be packed, for a transport that does not say how.
+async def unpacked(request: bytes, longest_of: Callable[[int], int], share: BodyShare) -> Octets:
+    """A request as it was meant, for a transport that does not say whether it is packed.
 
     Args:
-        method: Takes requests as they are meant.
-        limit_of: How long so many packed bytes may become.
-        budget: What requests that are being worked on may hold.
+        request: As it was sent.
+        longest_of: How long so many packed bytes may become.
+        share: Grows by what is held.
+
+    Raises:
+        OvmsError: It becomes too long, there is no memory for it, or it is not packed as it seems.
     """
-
-    async def unpacked(request: Octets, deadline_ns: int) -> bytes:
-        with budget.share() as share:
-            share.grow(len(request))
-            encoding = recognised_encoding(request)
-            if encoding != "identity":
-                request = await unpack(request, encoding, limit_of(len(request)), share.grow)
-            return await method(request, deadline_ns)
-
-    return unpacked
+    share.grow(len(request))
+    encoding = recognised_encoding(request)
+    if encoding == "identity":
+        return request
+    return await unpack(request, encoding, longest_of(len(request)), share.grow)

@@ -53,10 +53,10 @@ async def unpack(
 
 
 def recognised_encoding(message: bytes | bytearray) -> str:
-    """How a request of TensorFlow Serving's methods is packed, where its call does not say so.
+    """How a request is packed, where its call does not say so.
 
     A request that is not packed begins with the tag of a field: gzip's first byte is none, and zlib's would be that of
-    a field 15, which none of these messages has, with a value that happens to be zlib's check.
+    a field 15, which no request of ours has, with a value that happens to be zlib's check.
     """
     if message.startswith(_GZIP_START):
         return "gzip"

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
+from ovms_mp.child.control import ControlLink
 from ovms_mp.child.process import run_child
 from ovms_mp.child.specs import GrpcFrontSpec
 from ovms_mp.errors import ExitCode, OvmsError
 from ovms_mp.front.grpc.bodies import UnpackedLimits
-from ovms_mp.front.grpc.servicer import TfsServicer
+from ovms_mp.front.methods import by_path
+from ovms_mp.front.protocols import all_methods
+from ovms_mp.front.served_protocol import MessageParts
 from ovms_mp.front.session import FrontSession
 
 if TYPE_CHECKING:
@@ -40,35 +43,38 @@ class Server(Protocol):
         """Take no further calls; end when those in flight have, or after so many seconds."""
 
 
-async def _start_server(spec: GrpcFrontSpec, session: FrontSession, servicer: TfsServicer) -> Server:
-    unpacked = UnpackedLimits(lambda: session.service.table, spec.limits)
+async def _start_server(spec: GrpcFrontSpec, session: FrontSession) -> Server:
+    leases, service = session.leases, session.service
+    parts = MessageParts(
+        service=service,
+        lease=leases.lease_arriving,
+        release=leases.release,
+        memory=leases.memory,
+        unpacked_limit=UnpackedLimits(lambda: service.table, spec.limits).of_request,
+        has_typed_outputs=spec.has_typed_outputs,
+    )
+    methods = by_path(all_methods(parts))
     # Either transport is imported only where it carries the calls: grpcio costs 20 MB and some threads.
-    if spec.is_wire:
-        from ovms_mp.front.grpc.wire import start_wire_server
+    if spec.is_native:
+        from ovms_mp.front.grpc.native import start_native_server
 
-        return await start_wire_server(
-            servicer,
-            session.dispatcher,
-            spec.listen_descriptors or spec.bind_addresses,
-            spec.limits,
-            unpacked,
-        )
-    from ovms_mp.front.grpc.server import create_server
+        addresses = spec.listen_descriptors or spec.bind_addresses
+        return await start_native_server(methods, leases.free_bytes, addresses, spec.limits)
+    from ovms_mp.front.grpc.grpcio import create_server
 
-    server = create_server(servicer.methods(), spec.bind_addresses, spec.limits, unpacked)
+    server = create_server(methods, spec.bind_addresses, spec.limits)
     await server.start()
     return server
 
 
 async def _serve(spec: GrpcFrontSpec) -> int:
-    session = FrontSession(spec, spec.child_id)
+    control = ControlLink(spec, spec.child_id)
     try:
-        await session.start()
-        servicer = TfsServicer(session.service, has_typed_outputs=spec.has_typed_outputs)
-        server = await _start_server(spec, session, servicer)
+        session = await FrontSession.open(spec, control)
+        server = await _start_server(spec, session)
     except OvmsError as error:
         _log.error("event=boot_failed error=%s", error)
-        session.report_boot_failure(error)
+        control.report_boot_failure(error)
         return ExitCode.BOOT_FAILED
     session.report_ready()
     await session.drain_requested.wait()

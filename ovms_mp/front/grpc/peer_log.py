@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What peers of the wire front do wrong, in the log: their count once a second, single faults a few times a second.
+"""What peers of the native front do wrong, in the log: their count once a second, single faults a few times a second.
 
 A peer can break a rule thousands of times a second; it must not fill the disk with it.
 """

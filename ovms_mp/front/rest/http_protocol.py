@@ -101,7 +101,7 @@ class RestProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """A client has connected."""
-        super().connection_made(LingeringTransport(transport, self))  # type: ignore[arg-type]
+        super().connection_made(LingeringTransport(transport, self))  # type: ignore[arg-type]  # it passes on the rest
         self.flow = GatedFlow(transport)
         self._group.add(self)
 
@@ -149,7 +149,7 @@ class RestProtocol(HttpToolsProtocol):
 
     def close(self) -> None:
         """Close the connection; the application has answered or uvicorn ends it."""
-        inner: asyncio.Transport = self.transport.inner  # type: ignore[attr-defined]
+        inner: asyncio.Transport = self.transport.inner  # type: ignore[attr-defined]  # as above
         is_whole = self.cycle is None or not self.cycle.more_body
         if (is_whole and not self._refusal) or inner.is_closing() or self.is_lingering:
             inner.close()
@@ -157,7 +157,7 @@ class RestProtocol(HttpToolsProtocol):
         self.is_lingering = True
         self._group.is_idle(self)  # Makes room for others when that is needed.
         self._unfed = b""
-        self.flow.is_held = False  # type: ignore[attr-defined]
+        self.flow.is_held = False  # type: ignore[attr-defined]  # of GatedFlow
         self.flow.resume_reading()
         if inner.can_write_eof():
             inner.write_eof()
@@ -186,7 +186,7 @@ class RestProtocol(HttpToolsProtocol):
             if len(self.pipeline) >= MOST_PIPELINED:
                 self._unfed = bytes(rest)
                 self.flow.pause_reading()
-                self.flow.is_held = True  # type: ignore[attr-defined]
+                self.flow.is_held = True  # type: ignore[attr-defined]  # of GatedFlow
                 return
             is_in_body = self.cycle is not None and self.cycle.more_body
             size = min(len(rest), self._body_left or (_BODY_PIECE_BYTES if is_in_body else _PIECE_BYTES))
@@ -352,7 +352,7 @@ class RestProtocol(HttpToolsProtocol):
         if self._unfed and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             data, self._unfed = self._unfed, b""
-            self.flow.is_held = False  # type: ignore[attr-defined]
+            self.flow.is_held = False  # type: ignore[attr-defined]  # of GatedFlow
             self._feed(data)
             if not self._unfed:
                 self.flow.resume_reading()

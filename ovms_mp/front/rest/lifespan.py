@@ -8,6 +8,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from ovms_mp.child.control import ControlLink
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.budget import BodyBudget
 from ovms_mp.front.rest.connections import Connections
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ovms_mp.child.specs import RestSpec
+    from ovms_mp.front.service import Service
 
 _log = logging.getLogger(__name__)
 
@@ -30,14 +32,19 @@ class Lifespan:
         self.bodies = BodyBudget(spec.limits.max_body_memory_bytes)
         self.session: FrontSession
 
+    @property
+    def service(self) -> Service:
+        """What answers, once the session has been opened."""
+        return self.session.service
+
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Open the session; connections wait in the backlog until it is there."""
-        session = FrontSession(self.spec, f"rest-{os.getpid()}")
+        control = ControlLink(self.spec, f"rest-{os.getpid()}")
         try:
-            await session.start()
+            session = await FrontSession.open(self.spec, control)
         except OvmsError as error:
             _log.error("event=boot_failed error=%s", error)
-            session.report_boot_failure(error)
+            control.report_boot_failure(error)
             raise
         self.session = session
         connections = Connections(self.bodies, self.spec.client_timeout_s)

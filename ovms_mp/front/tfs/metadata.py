@@ -22,7 +22,7 @@ from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import (
     SignatureDefMap,
     StatusProto,
 )
-from ovms_mp.front.tfs.encode import SIGNATURE
+from ovms_mp.front.tfs.protobuf.encode import SIGNATURE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

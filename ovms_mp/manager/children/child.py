@@ -14,11 +14,15 @@ import enum
 import os
 import signal
 import subprocess
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ExitCode
+from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.manager.children.processes import send_signal
+
+if TYPE_CHECKING:
+    from ovms_mp.manager.clock import Clock
 
 
 class ChildState(enum.Enum):
@@ -38,21 +42,6 @@ _NEXT = {
     ChildState.DRAINING: {ChildState.DRAINING, ChildState.EXITED},
     ChildState.EXITED: set[ChildState](),
 }
-
-
-class Kind(enum.Enum):
-    """What a child is."""
-
-    WORKER = "worker"
-    PROBE = "probe"
-    GRPC = "grpc"
-    ARBITER = "arbiter"
-    REST = "rest"
-
-    @property
-    def is_front(self) -> bool:
-        """Whether it owns an arena and routes requests."""
-        return self in (Kind.GRPC, Kind.REST)
 
 
 _CRASH_SIGNALS = frozenset(
@@ -75,9 +64,10 @@ class Child:
     REST fronts are the arbiter's children: the manager watches them and leaves reaping to it.
 
     Attributes:
-        name: The role it fills, e.g. ``grpc-0``; a successor has the same.
+        role: Name of the role that it fills, e.g. ``grpc-0``; a successor has the same.
         child_id: Unique for this process.
-        process: The handle of a process that the manager started itself.
+        process: A process that the manager started itself; None for a REST front.
+        clock: The manager's.
         pidfd: Descriptor that becomes readable when the process has ended; also the race-free way to signal
             it, where the kernel gives one (:mod:`ovms_mp.manager.children.processes`).
         status: Once it has ended, its exit code, or minus the signal; None if unknown.
@@ -86,14 +76,15 @@ class Child:
         was_drained: The server asked it to end.
     """
 
-    name: str
+    role: str
     child_id: str
     kind: Kind
     pid: int
     pidfd: int
     process: subprocess.Popen[bytes] | None
-    spawned_at: float
-    beat_at: float
+    clock: Clock
+    spawned_at: float = field(init=False)
+    beat_at: float = field(init=False)
     state: ChildState = ChildState.SPAWNED
     progress: int = 0
     progress_at: float = 0.0
@@ -106,6 +97,10 @@ class Child:
     killed_for: str = ""
     is_dismissed: bool = False
     was_drained: bool = False
+
+    def __post_init__(self) -> None:
+        """It begins now."""
+        self.spawned_at = self.beat_at = self.clock.monotonic()
 
     @property
     def was_ready(self) -> bool:
@@ -128,7 +123,7 @@ class Child:
         self.state = state
         self.was_drained |= state is ChildState.DRAINING
         if state is ChildState.READY:
-            self.ready_at = time.monotonic()
+            self.ready_at = self.clock.monotonic()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens when the process has ended."""

@@ -18,7 +18,7 @@ from ovms_mp.child.specs import (
 )
 from ovms_mp.config.addresses import split_addresses
 from ovms_mp.config.server import MEBIBYTE
-from ovms_mp.manager.children.child import Kind
+from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.wire.channels import new_endpoint
 from ovms_mp.wire.records import ArenaHandle
 
@@ -89,7 +89,7 @@ class SpecMaker:
             common=self._common(),
             limits=self._limits(),
             has_typed_outputs=config.grpc.output_encoding == "TYPED_FIELDS",
-            is_wire=config.grpc.front == "WIRE",
+            is_native=config.grpc.front == "native",
             bind_addresses=tuple(f"{_bracketed(address)}:{config.grpc.port}" for address in addresses),
             listen_descriptors=listen_descriptors,
         )
@@ -142,12 +142,14 @@ class SpecMaker:
         config = self.config
         if config.limits.max_body_memory_mb:
             return config.limits.max_body_memory_mb * MEBIBYTE
-        fronts = (config.grpc.workers if config.grpc.port else 0) + (
-            config.rest.workers if config.rest.port else 0
-        )
         share = self.memory_bytes // _BODIES_PART
         longest = config.limits.max_message_mb * MEBIBYTE + _LEAST_BODIES_BYTES
-        return max(_LEAST_BODIES_BYTES, share // max(1, fronts), min(share, longest))
+        return max(_LEAST_BODIES_BYTES, share // max(1, count_fronts(config)), min(share, longest))
+
+
+def count_fronts(config: ServerConfig) -> int:
+    """How many front processes a server has, each with an arena."""
+    return (config.grpc.workers if config.grpc.port else 0) + (config.rest.workers if config.rest.port else 0)
 
 
 def _bracketed(address: str) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class _Slot:
+class _Arena:
     handle: ArenaHandle
     epoch: int = 0
     owner: str = ""
@@ -31,60 +31,60 @@ class ArenaPool:
     """The manager's record of all arenas; owns their descriptors."""
 
     def __init__(self, count: int, size_bytes: int) -> None:
-        self._slots = [
-            _Slot(ArenaHandle(create_arena_file(index, size_bytes), size_bytes)) for index in range(count)
+        self._arenas = [
+            _Arena(ArenaHandle(create_arena_file(index, size_bytes), size_bytes)) for index in range(count)
         ]
 
     @property
     def handles(self) -> tuple[ArenaHandle, ...]:
         """For the children's specs."""
-        return tuple(slot.handle for slot in self._slots)
+        return tuple(arena.handle for arena in self._arenas)
 
     def descriptors(self) -> tuple[int, ...]:
         """For inheritance."""
-        return tuple(slot.handle.descriptor for slot in self._slots)
+        return tuple(arena.handle.descriptor for arena in self._arenas)
 
     def claim(self, owner: str) -> tuple[int, int] | None:
         """Give a free arena to a front: (index, epoch); None when all are owned or still being released."""
-        for index, slot in enumerate(self._slots):
-            if not slot.owner and not slot.waiting_for:
-                slot.owner = owner
-                slot.epoch += 1
-                return index, slot.epoch
+        for index, arena in enumerate(self._arenas):
+            if not arena.owner and not arena.waiting_for:
+                arena.owner = owner
+                arena.epoch += 1
+                return index, arena.epoch
         return None
 
     def retire(self, owner: str, workers: Iterable[str]) -> tuple[int, int] | None:
         """Take a dead front's arena back: (index, epoch) for the workers' notice; None if it owned none."""
-        for index, slot in enumerate(self._slots):
-            if slot.owner == owner:
-                slot.owner = ""
-                slot.waiting_for = set(workers)
-                self._discard_if_released(slot)
-                return index, slot.epoch
+        for index, arena in enumerate(self._arenas):
+            if arena.owner == owner:
+                arena.owner = ""
+                arena.waiting_for = set(workers)
+                self._discard_if_released(arena)
+                return index, arena.epoch
         return None
 
     def released(self, worker: str, index: int, epoch: int) -> None:
         """A worker does not touch that epoch any more."""
-        if not 0 <= index < len(self._slots):
+        if not 0 <= index < len(self._arenas):
             return
-        slot = self._slots[index]
-        if slot.epoch == epoch and worker in slot.waiting_for:
-            slot.waiting_for.discard(worker)
-            self._discard_if_released(slot)
+        arena = self._arenas[index]
+        if arena.epoch == epoch and worker in arena.waiting_for:
+            arena.waiting_for.discard(worker)
+            self._discard_if_released(arena)
 
     def worker_reaped(self, worker: str) -> None:
         """A worker is dead; whatever it still had to say about arenas is settled."""
-        for slot in self._slots:
-            if worker in slot.waiting_for:
-                slot.waiting_for.discard(worker)
-                self._discard_if_released(slot)
+        for arena in self._arenas:
+            if worker in arena.waiting_for:
+                arena.waiting_for.discard(worker)
+                self._discard_if_released(arena)
 
     def close(self) -> None:
         """Give the descriptors back."""
-        for slot in self._slots:
-            os.close(slot.handle.descriptor)
-        self._slots.clear()
+        for arena in self._arenas:
+            os.close(arena.handle.descriptor)
+        self._arenas.clear()
 
-    def _discard_if_released(self, slot: _Slot) -> None:
-        if not slot.owner and not slot.waiting_for:
-            discard_pages(slot.handle.descriptor, slot.handle.size_bytes)
+    def _discard_if_released(self, arena: _Arena) -> None:
+        if not arena.owner and not arena.waiting_for:
+            discard_pages(arena.handle.descriptor, arena.handle.size_bytes)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routing snapshots as bytes. One that no front could receive is not sent: the model to blame is left out, loudly.
+"""Routing snapshots as bytes. A model that makes one too large for a front to receive is left out, with an error.
 
 What is longer than a channel's longest message would be dropped by the receiver, and every front would keep its old
 routes for good. Versions bring a megabyte of names and shapes at most (``worker.spec_records``), but a model may have
@@ -91,19 +91,25 @@ def _nbytes(model: ModelRecord) -> float:
 
 def _stub(model: ModelRecord, reason: str) -> ModelRecord:
     """The model with versions that nobody can ask, and the reason."""
+    code = Code.RESOURCE_EXHAUSTED.number
     versions = tuple(
-        VersionRecord(
-            version=record.version,
-            state=State.LOADING if record.state != State.END else record.state,
-            error_code=Code.RESOURCE_EXHAUSTED.number,
-            error_message=reason,
-            handle=0,
-            endpoints=(),
-            nireq=0,
-            detail="",
-            inputs=(),
-            outputs=(),
-        )
+        unroutable(record.version, State.LOADING if record.state != State.END else record.state, code, reason)
         for record in model.versions
     )
     return ModelRecord(model.name, model.default_version, versions)
+
+
+def unroutable(version: int, state: int, error_code: int, error_message: str) -> VersionRecord:
+    """A version that nobody can ask, with the reason."""
+    return VersionRecord(
+        version=version,
+        state=state,
+        error_code=error_code,
+        error_message=error_message,
+        handle=0,
+        endpoints=(),
+        nireq=0,
+        detail="",
+        inputs=(),
+        outputs=(),
+    )

@@ -7,8 +7,9 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ovms_mp.errors import ModelLoadFailed
 from ovms_mp.wire.messages import LoadModel
-from ovms_mp.wire.records import ModelSettings, TensorSpecRecord
+from ovms_mp.wire.records import ErrorRecord, ModelSettings, TensorSpecRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from ovms_mp.storage.local import VersionFiles
 
 
-class Phase(enum.Enum):
-    """How far a deployment is."""
+class DeploymentState(enum.Enum):
+    """Where in its life a deployment is."""
 
     TRYING = enum.auto()
     LOADING = enum.auto()
@@ -39,7 +40,7 @@ class Deployment:
         cache_directory: Where the trial left what it compiled.
         is_cache_kept: That is the user's, and not emptied after the first load.
         is_untried: No process has loaded it yet; the first worker to load it is its trial.
-        late_reason: Why it has failed should its worker die now, as that took too long to load it.
+        late_failure: Why it has failed should its worker die now, as that took too long to load it.
         is_isolated: It is loaded at a worker of its own only.
         isolation: Why, for people.
         paused_until: That worker is not started before this moment; 0.0 for no pause.
@@ -50,7 +51,7 @@ class Deployment:
     version: int
     settings: ModelSettings
     files: VersionFiles
-    phase: Phase = Phase.TRYING
+    state: DeploymentState = DeploymentState.TRYING
     loaded: set[str] = field(default_factory=set)
     pending: dict[str, int] = field(default_factory=dict)
     unload_epoch: int = 0
@@ -59,7 +60,7 @@ class Deployment:
     cache_directory: str = ""
     is_cache_kept: bool = False
     is_untried: bool = False
-    late_reason: str = ""
+    late_failure: ErrorRecord | None = None
     inputs: tuple[TensorSpecRecord, ...] = ()
     outputs: tuple[TensorSpecRecord, ...] = ()
     nireq: int = 0
@@ -106,8 +107,13 @@ def settings_of(config: ModelConfig, limits: LimitsConfig) -> ModelSettings:
     )
 
 
+def load_failure(reason: str) -> ErrorRecord:
+    """The error of a deployment for which no process has reported one."""
+    return ErrorRecord(ModelLoadFailed.__name__, reason)
+
+
 def first_line(detail: str) -> str:
-    """The plan in a version's detail, without the notices below it, which its worker has logged."""
+    """How a version runs: its detail without the notices below, which its worker has logged."""
     return detail.partition("\n")[0]
 
 

@@ -22,20 +22,21 @@ from __future__ import annotations
 
 import itertools
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
 from ovms_mp.errors import WorkerLost
-from ovms_mp.manager.models.deployment import Deployment, Phase, first_line
+from ovms_mp.manager.models.deployment import Deployment, DeploymentState, first_line, load_failure
 from ovms_mp.model.status import State
-from ovms_mp.wire.messages import LoadModel, UnloadModel
+from ovms_mp.wire.records import ErrorRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ovms_mp.manager.models.interfaces import DeploymentListener, TrialGate, WorkerGate
     from ovms_mp.storage.local import VersionFiles
     from ovms_mp.wire.messages import ModelStateChanged
-    from ovms_mp.wire.records import ErrorRecord, ModelSettings
+    from ovms_mp.wire.records import ModelSettings
 
 _log = logging.getLogger(__name__)
 
@@ -45,55 +46,13 @@ _MAX_DEATHS_IN_RELOAD = 5
 """The same for one that has been served before, whose worker rather died of something else."""
 
 
-class WorkerGate(Protocol):
-    """How deployments reach the workers of a device."""
-
-    def ready(self, device: str, tenant: int = 0) -> tuple[str, ...]:
-        """READY workers that take loads, by child id: those of one deployment, or those that all others share."""
-
-    def send(self, worker: str, message: LoadModel | UnloadModel) -> None:
-        """Send one of them a message."""
-
-
-class TrialGate(Protocol):
-    """How deployments are tried."""
-
-    def submit(self, deployment: Deployment) -> None:
-        """Try it; the outcome comes to :meth:`Deployments.trial_ended`."""
-
-    def skip(self, deployment: Deployment) -> None:
-        """It is not tried for the time being; prepare it for its load."""
-
-    def withdraw(self, deployment: Deployment) -> None:
-        """Nobody wants to know any more; end the trial if it runs. Unknown ones are ignored."""
-
-    def forget_cache(self, deployment: Deployment) -> None:
-        """Its first load is over, so what the trial compiled is not needed any more."""
-
-
-class Observer(Protocol):
-    """Who is told how deployments fare."""
-
-    def now_serving(self, deployment: Deployment) -> None:
-        """It can be routed to, for the first time."""
-
-    def has_failed(self, deployment: Deployment, error_name: str, reason: str) -> None:
-        """It will not serve, or not any more; it is gone from the books."""
-
-    def has_gone(self, deployment: Deployment) -> None:
-        """It retired, and no worker has it any more."""
-
-    def workers_changed(self, deployment: Deployment) -> None:
-        """A SERVING one can be routed to at other workers than before, possibly at none."""
-
-
 class Deployments:
-    """The books of all deployments. Owned by the manager's loop."""
+    """All deployments. Owned by the manager's loop."""
 
-    def __init__(self, workers: WorkerGate, trials: TrialGate, observer: Observer) -> None:
+    def __init__(self, workers: WorkerGate, trials: TrialGate, listener: DeploymentListener) -> None:
         self._workers = workers
         self._trials = trials
-        self._observer = observer
+        self._listener = listener
         self._by_handle: dict[int, Deployment] = {}
         self._next_handle = 1
         self._orders = itertools.count()
@@ -129,13 +88,13 @@ class Deployments:
                 if entry is deployment or (entry.is_untried and not entry.pending):
                     self._try(entry)
         else:
-            deployment.phase, deployment.is_untried = Phase.LOADING, True
+            deployment.state, deployment.is_untried = DeploymentState.LOADING, True
             self._trials.skip(deployment)
         return deployment
 
     def _try(self, deployment: Deployment) -> None:
-        deployment.phase, deployment.is_untried = Phase.TRYING, False
-        self._trials.submit(deployment)
+        deployment.state, deployment.is_untried = DeploymentState.TRYING, False
+        self._trials.submit(deployment, self.trial_ended)
 
     def waits_for_untried(self, handle: int, worker: str) -> bool:
         """Whether a worker has not begun with a load, as it is still busy with an untried one."""
@@ -154,44 +113,44 @@ class Deployments:
         """The worker that loads it is being killed for that."""
         deployment = self._by_handle.get(handle)
         if deployment is not None:
-            deployment.late_reason = reason
+            deployment.late_failure = load_failure(reason)
 
-    def trial_ended(self, handle: int, error_name: str, reason: str, detail: str) -> None:
-        """The trial's outcome; no error name and no reason means that it went well."""
+    def trial_ended(self, handle: int, error: ErrorRecord | None, detail: str) -> None:
+        """The trial's outcome; no error means that it went well."""
         deployment = self._by_handle.get(handle)
-        if deployment is None or deployment.phase is not Phase.TRYING:
+        if deployment is None or deployment.state is not DeploymentState.TRYING:
             return
-        if error_name or reason:
-            self._fail(deployment, error_name, reason)
+        if error is not None:
+            self._fail(deployment, error)
             return
-        deployment.phase = Phase.LOADING
+        deployment.state = DeploymentState.LOADING
         _log.info("event=tried %s handle=%d %s", deployment.title, handle, detail)
         self._send_loads(deployment)
 
     def retire(self, deployment: Deployment, unload_epoch: int) -> None:
         """Route nothing to it from that snapshot on, then unload it."""
-        if deployment.phase is Phase.TRYING:
+        if deployment.state is DeploymentState.TRYING:
             self._trials.withdraw(deployment)
-        deployment.phase = Phase.RETIRING
+        deployment.state = DeploymentState.RETIRING
         deployment.unload_epoch = unload_epoch
 
-    def give_up(self, deployment: Deployment, error_name: str, reason: str) -> None:
-        """It cannot become anything."""
-        self._fail(deployment, error_name, reason)
+    def give_up(self, deployment: Deployment, error: ErrorRecord) -> None:
+        """Fail it for a reason that is not a trial's or a load's."""
+        self._fail(deployment, error)
 
     def fronts_applied(self, epoch: int) -> None:
         """Every front routes by a snapshot of at least this epoch."""
         for unload_epoch, worker, handle in self._evictions:
             if unload_epoch <= epoch:
-                self._workers.send(worker, UnloadModel(handle))
+                self._workers.unload(worker, handle)
         self._evictions = [eviction for eviction in self._evictions if eviction[0] > epoch]
         for deployment in self:
-            if deployment.phase is Phase.RETIRING and 0 < deployment.unload_epoch <= epoch:
+            if deployment.state is DeploymentState.RETIRING and 0 < deployment.unload_epoch <= epoch:
                 contain("manager.unload", deployment.title, self._unload, deployment)
 
     def _unload(self, deployment: Deployment) -> None:
         for worker in deployment.loaded:
-            self._workers.send(worker, UnloadModel(deployment.handle))
+            self._workers.unload(worker, deployment.handle)
         deployment.unload_epoch = 0
         self._end_if_empty(deployment)
 
@@ -202,13 +161,13 @@ class Deployments:
             deployment: One that serves.
             unload_epoch: Snapshot that does not route to the shared workers any more.
         """
-        if deployment.phase is not Phase.SERVING or deployment.is_isolated:
+        if deployment.state is not DeploymentState.SERVING or deployment.is_isolated:
             return False
         deployment.is_isolated = True
         self._evictions += [(unload_epoch, worker, deployment.handle) for worker in deployment.loaded]
         deployment.loaded.clear()
         deployment.pending.clear()  # What comes of these is unloaded.
-        self._observer.workers_changed(deployment)
+        self._listener.workers_changed(deployment)
         return True
 
     def release(self, deployment: Deployment) -> None:
@@ -221,7 +180,7 @@ class Deployments:
         deployment = self._by_handle.get(handle)
         if deployment is None:
             return False
-        if deployment.is_isolated or deployment.phase is Phase.RETIRING:
+        if deployment.is_isolated or deployment.state is DeploymentState.RETIRING:
             return True
         shared = self._workers.ready(deployment.settings.device)
         return not any(worker in deployment.loaded for worker in shared)
@@ -239,9 +198,9 @@ class Deployments:
             for deployment in self
             if deployment.settings.device == device
             and deployment.tenant == tenant
-            and deployment.phase in (Phase.LOADING, Phase.SERVING)
+            and deployment.state in (DeploymentState.LOADING, DeploymentState.SERVING)
         ]
-        for deployment in sorted(waiting, key=lambda entry: entry.phase is not Phase.SERVING):
+        for deployment in sorted(waiting, key=lambda entry: entry.state is not DeploymentState.SERVING):
             self._send_load(deployment, worker)
 
     def worker_lost(self, worker: str, reason: str) -> None:
@@ -255,11 +214,11 @@ class Deployments:
     def _lose(self, deployment: Deployment, worker: str, reason: str, suspect: Deployment | None) -> None:
         if worker in deployment.loaded:
             deployment.loaded.discard(worker)
-            if deployment.phase is Phase.SERVING:
-                self._observer.workers_changed(deployment)
+            if deployment.state is DeploymentState.SERVING:
+                self._listener.workers_changed(deployment)
         elif worker in deployment.pending:
             del deployment.pending[worker]
-            if deployment.is_untried and deployment.phase is Phase.LOADING and reason:
+            if deployment.is_untried and deployment.state is DeploymentState.LOADING and reason:
                 self._died_untried(deployment, reason)
                 return
             if reason and deployment is suspect:
@@ -267,22 +226,27 @@ class Deployments:
                 self._cautious.add(deployment.settings.device)
             limit = _MAX_DEATHS_IN_RELOAD if deployment.has_served else _MAX_DEATHS_IN_LOAD
             # What another worker serves is not taken away for it.
-            is_served = deployment.phase is Phase.SERVING and bool(deployment.loaded)
+            is_served = deployment.state is DeploymentState.SERVING and bool(deployment.loaded)
             if deployment.deaths_in_load >= limit and not is_served:
                 text = f"the inference worker died while loading it: {reason}"
-                self._fail(deployment, "" if deployment.has_served else WorkerLost.__name__, text)
+                is_hopeless = not deployment.has_served
+                self._fail(
+                    deployment, ErrorRecord(WorkerLost.__name__, text) if is_hopeless else load_failure(text)
+                )
                 return
             self._serve_if_loaded(deployment)
-            if deployment.is_untried and deployment.phase is Phase.LOADING:  # That worker was asked to end.
+            if (
+                deployment.is_untried and deployment.state is DeploymentState.LOADING
+            ):  # That worker was asked to end.
                 self._send_loads(deployment)
-        if deployment.phase is Phase.RETIRING:
+        if deployment.state is DeploymentState.RETIRING:
             self._end_if_empty(deployment)
 
     def _died_untried(self, deployment: Deployment, reason: str) -> None:
         """Its first worker died while it loaded it, which harmed nobody; the trial is to say why."""
         self._cautious.add(deployment.settings.device)
-        if deployment.late_reason:
-            self._fail(deployment, "", deployment.late_reason)
+        if deployment.late_failure is not None:
+            self._fail(deployment, deployment.late_failure)
             return
         _log.warning("event=died_untried %s handle=%d %s", deployment.title, deployment.handle, reason)
         self._try(deployment)
@@ -292,7 +256,7 @@ class Deployments:
         return all(
             worker in deployment.loaded
             for deployment in self
-            if deployment.phase is Phase.SERVING
+            if deployment.state is DeploymentState.SERVING
             and deployment.settings.device == device
             and deployment.tenant == tenant
         )
@@ -303,7 +267,7 @@ class Deployments:
         if deployment is None:
             if message.state == State.AVAILABLE:
                 # It was given up while this worker was still loading it.
-                self._workers.send(worker, UnloadModel(message.handle))
+                self._workers.unload(worker, message.handle)
             return
         match message.state:
             case State.AVAILABLE:
@@ -331,25 +295,25 @@ class Deployments:
             deployment.settings.device,
             deployment.files.model_file,
         )
-        is_urgent = not any(entry.phase is Phase.SERVING and entry.loaded for entry in self)
-        self._workers.send(worker, deployment.load_message(is_urgent=is_urgent))
+        is_urgent = not any(entry.state is DeploymentState.SERVING and entry.loaded for entry in self)
+        self._workers.load(worker, deployment.load_message(is_urgent=is_urgent), self)
 
     def _loaded_at(self, deployment: Deployment, worker: str, message: ModelStateChanged) -> None:
         is_expected = deployment.pending.pop(worker, None) is not None
         if deployment.is_isolated and not is_expected:
             # It was isolated while this worker, which others share, was loading it.
-            self._workers.send(worker, UnloadModel(deployment.handle))
+            self._workers.unload(worker, deployment.handle)
             return
         deployment.loaded.add(worker)
         deployment.deaths_in_load = 0
         deployment.inputs, deployment.outputs = message.inputs, message.outputs
         deployment.nireq, deployment.detail = message.nireq, message.detail
         _log.info("event=loaded %s worker=%s %s", deployment.title, worker, first_line(message.detail))
-        if deployment.phase is Phase.RETIRING:
+        if deployment.state is DeploymentState.RETIRING:
             if not deployment.unload_epoch:
-                self._workers.send(worker, UnloadModel(deployment.handle))
-        elif deployment.phase is Phase.SERVING:
-            self._observer.workers_changed(deployment)
+                self._workers.unload(worker, deployment.handle)
+        elif deployment.state is DeploymentState.SERVING:
+            self._listener.workers_changed(deployment)
         else:
             self._load_at_the_rest(deployment)
             self._serve_if_loaded(deployment)
@@ -361,37 +325,37 @@ class Deployments:
             self._send_loads(deployment)
 
     def _serve_if_loaded(self, deployment: Deployment) -> None:
-        if deployment.phase is Phase.LOADING and deployment.loaded and not deployment.pending:
-            deployment.phase = Phase.SERVING
+        if deployment.state is DeploymentState.LOADING and deployment.loaded and not deployment.pending:
+            deployment.state = DeploymentState.SERVING
             deployment.has_served = True
             self._trials.forget_cache(deployment)
             if not deployment.is_cache_kept:
                 deployment.cache_directory = ""
-            self._observer.now_serving(deployment)
+            self._listener.now_serving(deployment)
 
     def _load_failed_at(self, deployment: Deployment, worker: str, error: ErrorRecord | None) -> None:
         deployment.pending.pop(worker, None)
-        reason = error.message if error else "no reason given"
-        if deployment.phase is Phase.RETIRING:
+        error = error or load_failure("no reason given")
+        if deployment.state is DeploymentState.RETIRING:
             self._end_if_empty(deployment)
-        elif deployment.phase is Phase.SERVING and (deployment.loaded or deployment.pending):
-            _log.error("event=load_failed_at %s worker=%s reason=%s", deployment.title, worker, reason)
+        elif deployment.state is DeploymentState.SERVING and (deployment.loaded or deployment.pending):
+            _log.error("event=load_failed_at %s worker=%s reason=%s", deployment.title, worker, error.message)
         else:
-            self._fail(deployment, error.name if error else "", reason)
+            self._fail(deployment, error)
 
-    def _fail(self, deployment: Deployment, error_name: str, reason: str) -> None:
-        """Take it off the books; workers that have it already drop it. No front routes to it."""
+    def _fail(self, deployment: Deployment, error: ErrorRecord) -> None:
+        """Remove it; workers that have loaded it unload it. No front routes to it."""
         del self._by_handle[deployment.handle]
         self._trials.withdraw(deployment)
         self._trials.forget_cache(deployment)
         for worker in deployment.loaded:
-            self._workers.send(worker, UnloadModel(deployment.handle))
-        self._observer.has_failed(deployment, error_name, reason)
+            self._workers.unload(worker, deployment.handle)
+        self._listener.has_failed(deployment, error)
 
     def _end_if_empty(self, deployment: Deployment) -> None:
-        if deployment.phase is Phase.RETIRING and not (
+        if deployment.state is DeploymentState.RETIRING and not (
             deployment.loaded or deployment.pending or deployment.unload_epoch
         ):
             del self._by_handle[deployment.handle]
             self._trials.forget_cache(deployment)
-            self._observer.has_gone(deployment)
+            self._listener.has_gone(deployment)

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from ovms_mp.model.status import VersionStatus
     from ovms_mp.wire.records import TensorSpecRecord
 
+CHANGED_ON_DISK = (
+    "its files were changed on disk after they were loaded; what was loaded goes on serving. Put changes into a new "
+    "version, or have them loaded by SIGHUP or POST /v1/config/reload"
+)
+"""A note of a version that serves."""
+
 
 @dataclass(slots=True)
 class KnownVersion:

@@ -7,13 +7,12 @@ Looks once a second at what is loading; only what processes say of their stages 
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.log import tell_people
-from ovms_mp.manager.models.deployment import Phase
+from ovms_mp.manager.models.deployment import DeploymentState
 from ovms_mp.manager.workers.machine import own_memory_bytes
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.config.server import ServerConfig
     from ovms_mp.manager.children.child import Child
+    from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.models.catalogue import Catalogue
     from ovms_mp.manager.models.deployment import Deployment
     from ovms_mp.manager.models.trials import Trials
@@ -60,7 +60,13 @@ class LoadReports:
     """Owned by the manager's loop."""
 
     def __init__(
-        self, config: ServerConfig, catalogue: Catalogue, trials: Trials, workers: Workers, timers: Timers
+        self,
+        config: ServerConfig,
+        catalogue: Catalogue,
+        trials: Trials,
+        workers: Workers,
+        timers: Timers,
+        clock: Clock,
     ) -> None:
         """Prepare; nothing is told before :meth:`open`."""
         self._config = config
@@ -68,6 +74,7 @@ class LoadReports:
         self._trials = trials
         self._workers = workers
         self._timers = timers
+        self._clock = clock
         self._stages: dict[tuple[str, int], str] = {}
         self._begun: dict[str, float] = {}
         self._steps: dict[tuple[str, str], float] = {}
@@ -91,7 +98,7 @@ class LoadReports:
         """Tell what is due."""
         if not self._is_open:
             return
-        now = time.monotonic()
+        now = self._clock.monotonic()
         loads = list(self._loads())
         self._begun = {load.version: self._begun.get(load.version, now) for load in loads}
         steps = {(load.version, load.step) for load in loads}
@@ -113,9 +120,9 @@ class LoadReports:
             yield _Load(f"{name}/{number}", "files", what)
         for deployment in self._catalogue.deployments:
             version = f"{deployment.model_name}/{deployment.version}"
-            if deployment.phase is Phase.TRYING:
+            if deployment.state is DeploymentState.TRYING:
                 yield self._trial(deployment, version)
-            elif deployment.phase is not Phase.RETIRING:
+            elif deployment.state is not DeploymentState.RETIRING:
                 yield from self._loads_at_workers(deployment, version)
 
     def _trial(self, deployment: Deployment, version: str) -> _Load:
@@ -136,7 +143,7 @@ class LoadReports:
 
     def _loads_at_workers(self, deployment: Deployment, version: str) -> Iterator[_Load]:
         limit_mb = self._config.engine.worker_memory_limit_mb
-        if deployment.phase is Phase.LOADING and not deployment.pending:
+        if deployment.state is DeploymentState.LOADING and not deployment.pending:
             yield _Load(version, "worker", "waiting for an inference worker")
         for worker in deployment.pending:
             child = self._workers.find(worker)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a child's message that could not be followed: what it was about fails, and nothing else does."""
+"""What happens when handling a child's message raised: only what the message was about fails."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, OvmsError
+from ovms_mp.manager.models.deployment import load_failure
 from ovms_mp.wire.messages import (
     ConfigReloaded,
     Drained,
@@ -20,11 +21,9 @@ from ovms_mp.wire.messages import (
 from ovms_mp.wire.records import ErrorRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ovms_mp.manager.children.child import Child
+    from ovms_mp.manager.children.control import ControlChannel
     from ovms_mp.manager.models.deployments import Deployments
-    from ovms_mp.wire.messages import ToChild
 
 _NOT_LOADED = "the manager could not take note of the outcome of its load; the log has the reason"
 
@@ -33,15 +32,15 @@ def make_up_for(
     child: Child,
     message: object,
     deployments: Deployments,
-    send: Callable[[Child, ToChild], None],
+    control: ControlChannel,
 ) -> None:
-    """Fail the version or request that a message was about, or have the child replaced, whose successor says it anew.
+    """Fail the version or request that a message was about, or have the child replaced, whose successor repeats it.
 
     Args:
         child: The sender.
-        message: What raised when it was followed.
+        message: What raised when it was handled.
         deployments: All of them.
-        send: Sends a message to a child.
+        control: The way to the children.
     """
     match message:
         case Heartbeat() | SnapshotApplied() | Drained() | RequestConvicted() | LoadProgress():
@@ -49,9 +48,9 @@ def make_up_for(
         case ModelStateChanged(handle=handle) | ProbeDone(handle=handle):
             deployment = deployments.find(handle)
             if deployment is not None:
-                deployments.give_up(deployment, "", _NOT_LOADED)
+                deployments.give_up(deployment, load_failure(_NOT_LOADED))
         case ReloadConfig(request_id=request_id):
             error = ErrorRecord.of(OvmsError(INTERNAL_ERROR_TEXT))
-            send(child, ConfigReloaded(request_id, is_changed=False, error=error))
+            control.send(child, ConfigReloaded(request_id, is_changed=False, error=error))
         case _:
             child.end(f"its {type(message).__name__} could not be followed")

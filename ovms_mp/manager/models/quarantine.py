@@ -13,7 +13,6 @@ before is isolated by its next crash.
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,9 +22,10 @@ from ovms_mp.wire.run_page import NOT_A_TASK
 
 if TYPE_CHECKING:
     from ovms_mp.manager.children.child import Child
+    from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.models.catalogue import Catalogue
     from ovms_mp.manager.models.deployment import Deployment
-    from ovms_mp.manager.workers.staff import Staff
+    from ovms_mp.manager.workers.provisioner import Provisioner
     from ovms_mp.manager.workers.workers import Seat
 
 _log = logging.getLogger(__name__)
@@ -67,18 +67,20 @@ class _Record:
 
 
 class Quarantine:
-    """The books of deaths. Owned by the manager's loop."""
+    """Records deaths of workers. Owned by the manager's loop."""
 
-    def __init__(self, catalogue: Catalogue, staff: Staff) -> None:
+    def __init__(self, catalogue: Catalogue, provisioner: Provisioner, clock: Clock) -> None:
         """Begin without any death.
 
         Args:
             catalogue: Its deployments are isolated and released.
-            staff: Told whom to give a worker of its own.
+            provisioner: Told whom to give a worker of its own.
+            clock: The manager's.
         """
         self._catalogue = catalogue
         self._deployments = catalogue.deployments
-        self._staff = staff
+        self._provisioner = provisioner
+        self._clock = clock
         self._records: dict[int, _Record] = {}
         self._deaths: deque[DeathRecord] = deque(maxlen=_MOST_DEATHS)
         self._convictions: dict[int, deque[Conviction]] = {}
@@ -89,7 +91,7 @@ class Quarantine:
 
     def convictions(self) -> tuple[Conviction, ...]:
         """For the routing snapshot: those that are not over."""
-        now_ns = time.monotonic_ns()
+        now_ns = self._clock.monotonic_ns()
         for handle in list(self._convictions):
             kept = [entry for entry in self._convictions[handle] if entry.until_ns > now_ns]
             if kept and self._deployments.find(handle) is not None:
@@ -107,15 +109,15 @@ class Quarantine:
         entries = self._convictions.setdefault(conviction.handle, deque(maxlen=_MOST_CONVICTIONS))
         if all(entry.digest != conviction.digest for entry in entries):
             entries.append(conviction)
-            self._catalogue.is_changed = True
+            self._catalogue.note_news()
 
     def worker_exited(self, child: Child, seat: Seat | None, reason: str) -> None:
-        """A worker has been reaped: tell everybody in whose books it is. Its seat is None if that was given up."""
+        """Handle a worker that has been reaped. Its seat is None if that was given up."""
         was_asked = child.was_drained or (seat is not None and seat.is_leaving)
         self._deployments.worker_lost(child.child_id, "" if was_asked else reason)
         if seat is not None:
             self._note_death(child, seat, reason)
-        self._staff.worker_exited(child)
+        self._provisioner.worker_exited(child)
 
     def _note_death(self, child: Child, seat: Seat, reason: str) -> None:
         """The seat still knows where the worker took tasks, and what it ran."""
@@ -139,7 +141,7 @@ class Quarantine:
             self._note_crash(deployment, seat, reason)
 
     def _note_crash(self, deployment: Deployment, seat: Seat, reason: str) -> None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         record = self._records.setdefault(deployment.handle, _Record())
         record.total += 1
         record.last_at, record.reason = now, reason
@@ -161,16 +163,16 @@ class Quarantine:
 
     def _isolate(self, deployment: Deployment) -> bool:
         # The snapshot that does not route to the shared workers has the next epoch.
-        if not self._deployments.isolate(deployment, self._catalogue.epoch + 1):
+        if not self._deployments.isolate(deployment, self._catalogue.next_epoch):
             return False
         handle = deployment.handle
-        self._staff.isolate(deployment.settings.device, handle, lambda: self._pause_s(handle))
+        self._provisioner.isolate(deployment.settings.device, handle, lambda: self._pause_s(handle))
         return True
 
     def _pause_s(self, handle: int) -> float:
         """How long the worker of an isolated version must not be started yet."""
         record = self._records.get(handle)
-        return 0.0 if record is None else max(0.0, record.paused_until - time.monotonic())
+        return 0.0 if record is None else max(0.0, record.paused_until - self._clock.monotonic())
 
     def _tell(self, deployment: Deployment, record: _Record) -> None:
         """Have the version's status say what is going on."""
@@ -183,11 +185,11 @@ class Quarantine:
             text += f", which is started again {round(record.paused_until - record.last_at)} s after its last crash"
         deployment.isolation = text
         deployment.paused_until = record.paused_until if pause_s else 0.0
-        self._catalogue.is_changed = True
+        self._catalogue.note_news()
 
     def advance(self) -> None:
         """End what time ends: pauses, isolation, and workers of versions that are not isolated any more."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         for handle, record in list(self._records.items()):
             deployment = self._deployments.find(handle)
             if deployment is None:
@@ -197,7 +199,7 @@ class Quarantine:
                     self._tell(deployment, record)
                 if now - record.last_at >= _QUIET_S:
                     self.release(handle)
-        self._staff.let_tenants_go(self._deployments.needs_own_worker)
+        self._provisioner.let_tenants_go(self._deployments.needs_own_worker)
 
     def release(self, handle: int) -> None:
         """Serve a version with others again."""
@@ -205,4 +207,4 @@ class Quarantine:
         if deployment is not None and deployment.is_isolated:
             _log.warning("event=released %s", deployment.title)
             self._deployments.release(deployment)
-            self._catalogue.is_changed = True
+            self._catalogue.note_news()

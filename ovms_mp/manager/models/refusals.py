@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from ovms_mp.manager.fronts.snapshots import unroutable
 from ovms_mp.model.status import VersionStatus
-from ovms_mp.wire.records import ModelRecord, VersionRecord
+from ovms_mp.wire.records import ModelRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -50,20 +51,6 @@ class Refusals:
         """Records of the models of which nothing else is known."""
         for name, text in self._texts.items():
             if name not in known:
-                yield ModelRecord(name, 1, (_refused_version(text),))
-
-
-def _refused_version(text: str) -> VersionRecord:
-    failed = VersionStatus(1).failed(text)
-    return VersionRecord(
-        version=failed.version,
-        state=failed.state,
-        error_code=failed.error_code,
-        error_message=failed.error_message,
-        handle=0,
-        endpoints=(),
-        nireq=0,
-        detail="",
-        inputs=(),
-        outputs=(),
-    )
+                status = VersionStatus(1).failed(text)
+                version = unroutable(status.version, status.state, status.error_code, status.error_message)
+                yield ModelRecord(name, 1, (version,))

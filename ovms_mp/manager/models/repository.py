@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ovms_mp.log import tell_everybody, tell_log_readers
-from ovms_mp.storage.formats import shown
+from ovms_mp.model.formats import shown
 from ovms_mp.storage.local import list_versions
 from ovms_mp.storage.mounts import Ground
 from ovms_mp.storage.watch import RepositoryWatch
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ovms_mp.config.model import ModelConfig
+    from ovms_mp.manager.clock import Clock
     from ovms_mp.storage.local import Listing, VersionFiles
 
 _log = logging.getLogger(__name__)
@@ -133,14 +133,16 @@ def _device(directory: Path) -> int:
 class Repository:
     """Looks at base paths. Owned by the manager's loop."""
 
-    def __init__(self, settle_s: float, *, is_watching: bool) -> None:
+    def __init__(self, settle_s: float, clock: Clock, *, is_watching: bool) -> None:
         """Prepare.
 
         Args:
             settle_s: How long files must be left alone.
+            clock: The manager's.
             is_watching: Whether to ask inotify for hints.
         """
         self._settle_s = settle_s
+        self._clock = clock
         self._watch = RepositoryWatch() if is_watching else None
         self._arrivals: dict[tuple[str, int], _Arrival] = {}
         self._last: dict[str, tuple[Path, Look]] = {}
@@ -168,13 +170,13 @@ class Repository:
         self.took_s = 0.0
         if self._watch is None:
             return
-        began_at = time.monotonic()
+        began_at = self._clock.monotonic()
         self._watch.arm([model.base_path for model in models], [config_path] if config_path else [])
         polled = frozenset(f"{path}: {reason}" for path, reason in self._watch.polled.items())
         for text in sorted(polled - self._told_polled):
             _log.warning("event=polling %s; changes are seen at the periodic look only", text)
         self._told_polled = polled
-        self.took_s += time.monotonic() - began_at
+        self.took_s += self._clock.monotonic() - began_at
 
     def look(self, config: ModelConfig, loaded: Mapping[int, Sequence[object]], *, is_asked: bool) -> Look:
         """Look at a model's base path; without watching only at first, while something arrives, and when asked.
@@ -189,9 +191,9 @@ class Repository:
         is_open = bool(last.arriving) or not last.is_certain
         if base_path == config.base_path and not (self._watch or is_asked or is_open):
             return last
-        began_at = time.monotonic()
+        began_at = self._clock.monotonic()
         look = self._look(config, loaded)
-        self.took_s += time.monotonic() - began_at
+        self.took_s += self._clock.monotonic() - began_at
         self._last[config.name] = (config.base_path, look)
         return look
 
@@ -220,13 +222,13 @@ class Repository:
 
     def _settled_at(self, name: str, number: int, files: VersionFiles) -> float | None:
         """When the version may be loaded if nothing touches it; None for now."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         key = (name, number)
         arrival = self._arrivals.get(key)
         if arrival is None or arrival.files.fingerprint != files.fingerprint:
             # Met for the first time: how long it was left alone is what its time stamps say. The wall clock
             # because the stamps have it; a clock that was set back only means waiting settle_s.
-            age = time.time() - files.changed_at if arrival is None else 0.0
+            age = self._clock.time() - files.changed_at if arrival is None else 0.0
             arrival = self._arrivals[key] = _Arrival(files, now - max(0.0, age))
         settled_at = arrival.seen_at + self._settle_s
         return None if settled_at <= now else settled_at

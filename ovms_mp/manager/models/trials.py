@@ -1,36 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trials: each new deployment is compiled and run once in a process of its own before any worker loads it.
 
-What crashes the compiler or hangs it ends there, as that version's status, and nothing else notices. A trial
-leaves what it compiled in a cache directory, so that the workers need not compile the same again.
+What crashes the compiler or hangs it ends there, as that version's status, and nothing else notices. What a trial
+compiled is kept for the workers (:mod:`.compile_caches`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import shutil
 from collections import deque
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain, report
 from ovms_mp.errors import ModelTooLarge
 from ovms_mp.manager.children.child import ChildState
-from ovms_mp.manager.children.owned_directory import OwnedDirectory, sweep
+from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.manager.children.priority import give_some_time, give_spare_time
+from ovms_mp.manager.models.deployment import load_failure
+from ovms_mp.wire.records import ErrorRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ovms_mp.config.server import EngineConfig
     from ovms_mp.manager.children.child import Child
+    from ovms_mp.manager.children.specs import SpecMaker
+    from ovms_mp.manager.children.supervisor import Supervisor
+    from ovms_mp.manager.models.compile_caches import CompileCaches
     from ovms_mp.manager.models.deployment import Deployment
+    from ovms_mp.manager.models.interfaces import TrialReport
     from ovms_mp.manager.models.trial_memory import TrialMemory
     from ovms_mp.manager.timers import Timers
+    from ovms_mp.manager.workers.provisioner import Provisioner
     from ovms_mp.wire.messages import ProbeDone
-    from ovms_mp.wire.records import ErrorRecord
 
 _log = logging.getLogger(__name__)
 
@@ -41,70 +42,76 @@ _SLOW_S = 10.0
 _MOST_SLOW = 4
 _MEMORY_LOOK_S = 0.1
 _END_S = 10.0
-"""A probe that has said its word has so long to end."""
+"""Time that a probe has to exit after it has reported its result."""
 
 
-def cache_directory_of(engine: EngineConfig) -> str:
-    """The user's directory for compiled models, or the part of it that is for the libraries which OpenVINO is given.
-
-    What is compiled depends on them, and what is kept is found by the model and its settings only.
-    """
-    files = [path for path in (engine.cpu_extension, engine.plugins_xml) if path]
-    if not engine.cache_dir or not files:
-        return engine.cache_dir
-    facts: list[object] = []
-    for path in files:
-        try:
-            state = os.stat(path)
-        except OSError:
-            return ""  # The workers will say what is wrong with it.
-        facts.append((path, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino))
-    return os.path.join(engine.cache_dir, "with-" + hashlib.sha256(repr(facts).encode()).hexdigest()[:16])
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    deployment: Deployment
+    report: TrialReport
 
 
-class ProbeLauncher(Protocol):
-    """How a probe process comes to life."""
-
-    def __call__(self, child_id: str, deployment: Deployment) -> Child | None:
-        """Spawn it; None when the system refuses."""
-
-
-class Trials:
-    """Runs probes, a few at a time; owns the cache directories that they fill."""
+class ProbeLauncher:
+    """Starts probe processes."""
 
     def __init__(
         self,
-        launch: ProbeLauncher,
-        report: Callable[[int, str, str, str], None],
+        supervisor: Supervisor,
+        specs: SpecMaker,
+        provisioner: Provisioner,
+        descriptors: tuple[int, ...],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            supervisor: Owns the processes.
+            specs: Makes their command lines.
+            provisioner: Tells which part of the machine a device's worker has.
+            descriptors: The arenas.
+        """
+        self._supervisor = supervisor
+        self._specs = specs
+        self._provisioner = provisioner
+        self._descriptors = descriptors
+
+    def launch(self, child_id: str, deployment: Deployment) -> Child | None:
+        """Spawn the trial of a deployment; None when the system refuses."""
+        share = self._provisioner.share_of(deployment.settings.device)
+        spec = self._specs.probe(child_id, deployment.load_message(), share)
+        return self._supervisor.spawn_once(Kind.PROBE, spec, self._descriptors)
+
+
+class Trials:
+    """Runs probes, a few at a time."""
+
+    def __init__(
+        self,
+        launcher: ProbeLauncher,
         timers: Timers,
         *,
         time_limit_s: float,
         most_at_once: int,
-        cache_dir: str,
+        caches: CompileCaches,
         memory: TrialMemory,
     ) -> None:
         """Prepare; nothing runs yet.
 
         Args:
-            launch: Spawns a probe.
-            report: Takes (handle, error name, reason, detail); no name and no reason means success.
+            launcher: Spawns probes.
             timers: The manager's.
             time_limit_s: A probe that takes longer is killed.
             most_at_once: Further trials wait.
-            cache_dir: The user's directory for compiled models; empty for private ones that end with the load.
+            caches: Where probes leave what they compiled.
             memory: Tells which trial takes too much.
         """
-        self._launch = launch
-        self._report = report
+        self._launcher = launcher
         self._timers = timers
         self._time_limit_s = time_limit_s
         self._most_at_once = most_at_once
-        self._cache_dir = cache_dir
-        self._private: OwnedDirectory | None = None
-        self._has_told = False
-        self._waiting: deque[Deployment] = deque()
-        self._running: dict[str, tuple[Child, Deployment]] = {}
-        self._outcomes: dict[str, tuple[str, str, str]] = {}
+        self._caches = caches
+        self._waiting: deque[_Trial] = deque()
+        self._running: dict[str, tuple[Child, _Trial]] = {}
+        self._outcomes: dict[str, tuple[ErrorRecord | None, str]] = {}
         """What probes have said that have not ended yet: a large version is not loaded beside its trial."""
         self._slow: set[str] = set()
         self._memory = memory
@@ -112,61 +119,58 @@ class Trials:
         self._is_looking = False
         self._count = 0
 
-    def open(self) -> None:
-        """Remove what killed servers of this user left in the temporary directory."""
-        sweep()
+    def submit(self, deployment: Deployment, report: TrialReport) -> None:
+        """Try a deployment as soon as there is room.
 
-    def submit(self, deployment: Deployment) -> None:
-        """Try a deployment as soon as there is room; the outcome is never reported from within this call."""
-        self.skip(deployment)
-        if not self._cache_dir:
-            deployment.cache_directory = self._private_directory(deployment.handle)
-        self._waiting.append(deployment)
+        Args:
+            deployment: What to try.
+            report: Told the outcome, once; never from within this call.
+        """
+        self._caches.assign(deployment, is_tried=True)
+        self._waiting.append(_Trial(deployment, report))
         self.run_waiting()
 
     def process_of(self, deployment: Deployment) -> Child | None:
         """Who is trying a deployment; None while it waits."""
-        return next((child for child, running in self._running.values() if running is deployment), None)
+        return next(
+            (child for child, trial in self._running.values() if trial.deployment is deployment), None
+        )
 
     def skip(self, deployment: Deployment) -> None:
         """It is loaded without a trial: what is compiled then is needed only where the user keeps it."""
-        deployment.cache_directory = self._cache_dir
-        deployment.is_cache_kept = bool(self._cache_dir)
+        self._caches.assign(deployment, is_tried=False)
 
     def withdraw(self, deployment: Deployment) -> None:
         """Nobody wants the outcome any more."""
-        if deployment in self._waiting:
-            self._waiting.remove(deployment)
-        for child, running in self._running.values():
-            if running is deployment:
-                child.end("nobody wants the version any more", is_dismissed=True)
+        self._waiting = deque(trial for trial in self._waiting if trial.deployment is not deployment)
+        child = self.process_of(deployment)
+        if child is not None:
+            child.end("nobody wants the version any more", is_dismissed=True)
 
     def forget_cache(self, deployment: Deployment) -> None:
-        """Remove a private cache directory."""
-        if self._private is not None and not self._cache_dir:
-            shutil.rmtree(self._private.path / str(deployment.handle), ignore_errors=True)
-            if self._private.close_if_empty():
-                self._private = None
+        """Remove what its trial compiled for it alone."""
+        self._caches.remove(deployment)
 
     def run_waiting(self) -> None:
         """Start trials while there is room."""
         while self._waiting and len(self._running) < self._most_at_once + min(len(self._slow), _MOST_SLOW):
-            deployment = self._waiting.popleft()
+            trial = self._waiting.popleft()
+            deployment = trial.deployment
             self._count += 1
             try:
-                child = self._launch(f"probe.{self._count}", deployment)
+                child = self._launcher.launch(f"probe.{self._count}", deployment)
             except Exception as error:
                 report("manager.launch", error, deployment.title)
                 child = None
             if child is None:
                 # Not from within submit: who called that does not know the deployment yet.
-                reason = "the process for its trial could not be spawned"
-                self._timers.call_after(0.0, partial(self._report, deployment.handle, "", reason, ""))
+                failure = load_failure("the process for its trial could not be spawned")
+                self._timers.call_after(0.0, partial(trial.report, deployment.handle, failure, ""))
                 continue
             _log.info(
                 "event=trying %s handle=%d probe=%s", deployment.title, deployment.handle, child.child_id
             )
-            self._running[child.child_id] = (child, deployment)
+            self._running[child.child_id] = (child, trial)
             contain("manager.priority", child.child_id, give_spare_time, child.pid)
             if not self._is_looking:
                 self._is_looking = True
@@ -188,8 +192,7 @@ class Trials:
 
     def _say(self, child: Child, error: ErrorRecord | None, detail: str) -> None:
         if child.child_id in self._running:
-            name, reason = (error.name, error.message) if error else ("", "")
-            self._outcomes.setdefault(child.child_id, (name, reason, detail))
+            self._outcomes.setdefault(child.child_id, (error, detail))
 
     def exited(self, child: Child, reason: str) -> None:
         """A probe ended, and its memory is free; what it said is the outcome, or that it said nothing."""
@@ -199,8 +202,11 @@ class Trials:
         if running is not None:
             if outcome is None:
                 text = child.killed_for or f"its trial process ended without a word: {reason}"
-                outcome = (ModelTooLarge.__name__ if child.child_id in self._too_large else "", text, "")
-            self._report(running[1].handle, *outcome)
+                is_too_large = child.child_id in self._too_large
+                error = ErrorRecord(ModelTooLarge.__name__, text) if is_too_large else load_failure(text)
+                outcome = (error, "")
+            trial = running[1]
+            trial.report(trial.deployment.handle, *outcome)
         self._too_large.discard(child.child_id)
         self.run_waiting()
 
@@ -211,13 +217,6 @@ class Trials:
             child.end("the server stops", is_dismissed=True)
         self._running.clear()
         self._outcomes.clear()
-
-    def close(self) -> None:
-        """Remove the private directories; the supervisor has ended the processes."""
-        self._waiting.clear()
-        if self._private is not None:
-            self._private.close()
-            self._private = None
 
     def _look_at_memory(self) -> None:
         """End the trial that takes too much memory; again as long as there are any."""
@@ -245,21 +244,3 @@ class Trials:
         running = self._running.get(child_id)
         if running is not None:
             running[0].end(f"its trial was not over within {self._time_limit_s:g} s (--load_timeout_s)")
-
-    def _private_directory(self, handle: int) -> str:
-        """A fresh directory, or none where the temporary directory takes none: compiling twice is slower, not wrong."""
-        try:
-            if self._private is None:
-                self._private = OwnedDirectory()
-            directory = self._private.path / str(handle)
-            directory.mkdir()
-        except OSError as error:
-            if not self._has_told:
-                _log.warning(
-                    "event=no_cache models are compiled twice, for their trial and to be served, as there is no "
-                    "directory for what was compiled: %s; set TMPDIR or --cache_dir to one that can be written to",
-                    error,
-                )
-            self._has_told = True
-            return ""
-        return str(directory)

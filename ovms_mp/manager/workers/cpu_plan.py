@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.child.specs import CpuShare
-from ovms_mp.config.device_text import may_use_cpu
+from ovms_mp.model.core_lists import core_text
+from ovms_mp.model.devices import may_use_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -143,18 +144,3 @@ def _device_lines(device: str, shares: Sequence[CpuShare], *, is_shared: bool, i
         )
         lines.append(f"{device} worker {index}: cores {core_text(share.cores)}, {threads}")
     return lines
-
-
-def core_text(cores: Sequence[int]) -> str:
-    """Core numbers as the kernel writes them: ``0-3,8``."""
-    parts: list[str] = []
-    start = previous = None
-    for core in [*sorted(cores), None]:
-        if start is None or previous is None:
-            start = previous = core
-        elif core is not None and core == previous + 1:
-            previous = core
-        else:
-            parts.append(str(start) if start == previous else f"{start}-{previous}")
-            start = previous = core
-    return ",".join(parts)

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from ovms_mp.manager.workers.cpu_plan import Machine
+from ovms_mp.model.core_lists import parse_core_list
 from ovms_mp.places import usable_cores
 
 _UNKNOWN_MEMORY_BYTES = 8 << 30
@@ -31,18 +32,6 @@ def read_machine(root: Path = Path("/")) -> Machine:
         listed = parse_core_list(_text(system / f"cpu/cpu{core}/topology/thread_siblings_list"))
         siblings[core] = tuple(sorted(listed & usable)) or (core,)
     return Machine(cores, tuple(node for node in nodes if node) or (cores,), siblings, read_quota(root))
-
-
-def parse_core_list(text: str) -> set[int]:
-    """The cores of a kernel list such as ``0-3,8``; empty for anything else."""
-    cores: set[int] = set()
-    try:
-        for part in filter(None, text.strip().split(",")):
-            low, _, high = part.partition("-")
-            cores.update(range(int(low), int(high or low) + 1))
-    except ValueError:
-        return set()
-    return cores
 
 
 def read_quota(root: Path = Path("/")) -> float | None:

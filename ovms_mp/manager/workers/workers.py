@@ -11,19 +11,21 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.manager.children.child import Child, ChildState
-from ovms_mp.wire.messages import LoadModel, UnloadModel
+from ovms_mp.wire.messages import UnloadModel
 from ovms_mp.wire.records import WorkerRecord
 from ovms_mp.wire.run_page import RunPage, create_run_page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from ovms_mp.child.specs import CpuShare, WorkerSpec
+    from ovms_mp.manager.children.control import ControlChannel
     from ovms_mp.manager.timers import Timers
-    from ovms_mp.wire.messages import ToChild
+    from ovms_mp.wire.messages import LoadModel
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class Seat:
     """A place for a worker.
 
     Attributes:
-        name: The role's name, never used twice.
+        name: Also of the role that the supervisor keeps filled for it; never used twice.
         is_leaving: Fronts are being told, or have been, to route elsewhere.
         replaces: The seat that leaves once this one has everything.
         leave_epoch: Snapshot without it, which every front must have applied before its worker is drained.
@@ -98,20 +100,19 @@ class Seat:
 class Workers:
     """All seats; the deployments' gate to their workers."""
 
-    def __init__(self, send: Callable[[Child, ToChild], None], timers: Timers, load_timeout_s: float) -> None:
+    def __init__(self, control: ControlChannel, timers: Timers, load_timeout_s: float) -> None:
         """Prepare without any seat.
 
         Args:
-            send: Sends a message to a child.
+            control: The way to the workers.
             timers: The manager's.
             load_timeout_s: A worker that takes longer to load a version is killed.
         """
-        self._send = send
+        self._control = control
         self._timers = timers
         self._load_timeout_s = load_timeout_s
         self._seats: dict[str, Seat] = {}
         self._count = 0
-        self.watch: LoadWatch | None = None
 
     def add(self, device: str, share: CpuShare, replaces: Seat | None = None, tenant: int = 0) -> Seat:
         """A new seat, still empty."""
@@ -137,7 +138,7 @@ class Workers:
 
     def seat_of(self, child: Child) -> Seat | None:
         """The seat that a worker fills, or filled."""
-        return self._seats.get(child.name)
+        return self._seats.get(child.role)
 
     def find(self, worker: str) -> Child | None:
         """A worker by its child id."""
@@ -194,22 +195,29 @@ class Workers:
             if seat.child is not None
         )
 
-    def send(self, worker: str, message: LoadModel | UnloadModel) -> None:
-        """Send a message to a worker; one that is gone has nothing to load or unload."""
-        child = self.find(worker)
-        if child is None:
-            return
-        self._send(child, message)
-        if isinstance(message, LoadModel):
-            self._timers.call_after(self._load_timeout_s, lambda: self._check_load(child, message))
-            self._timers.call_after(_UNTRIED_PATIENCE_S, lambda: self._check_wait(child, message))
+    def load(self, worker: str, message: LoadModel, watch: LoadWatch) -> None:
+        """Have a worker load a version, within the time limit; one that is gone has nothing to load.
 
-    def _check_wait(self, child: Child, message: LoadModel) -> None:
+        Args:
+            worker: By its child id.
+            message: What it is told.
+            watch: Asked later whether the load is still going on.
+        """
+        child = self.find(worker)
+        if child is not None:
+            self._control.send(child, message)
+            self._timers.call_after(self._load_timeout_s, partial(self._check_load, child, message, watch))
+            self._timers.call_after(_UNTRIED_PATIENCE_S, partial(self._check_wait, child, message, watch))
+
+    def unload(self, worker: str, handle: int) -> None:
+        """Have a worker unload a deployment; one that is gone has nothing to unload."""
+        child = self.find(worker)
+        if child is not None:
+            self._control.send(child, UnloadModel(handle))
+
+    def _check_wait(self, child: Child, message: LoadModel, watch: LoadWatch) -> None:
         """Have what was tried loaded by another process; what was not is tried meanwhile."""
-        watch = self.watch
-        if watch is None or child.state is not ChildState.READY:
-            return
-        if watch.waits_for_untried(message.handle, child.child_id):
+        if child.state is ChildState.READY and watch.waits_for_untried(message.handle, child.child_id):
             _log.warning(
                 "event=load_held_up model=%s version=%d %s is busy with one that was not tried; killing it",
                 message.name,
@@ -218,17 +226,15 @@ class Workers:
             )
             child.end("a load that was not tried held up others")
 
-    def _check_load(self, child: Child, message: LoadModel) -> None:
-        watch = self.watch
-        is_pending = watch is not None and watch.is_pending(message.handle, child.child_id)
-        if watch is not None and is_pending and child.state is ChildState.READY:
+    def _check_load(self, child: Child, message: LoadModel, watch: LoadWatch) -> None:
+        if child.state is ChildState.READY and watch.is_pending(message.handle, child.child_id):
             limit = f"{self._load_timeout_s:g} s (--load_timeout_s)"
             watch.load_is_late(message.handle, f"it was not loaded within {limit}")
             _log.error(
-                "event=load_hangs model=%s version=%d not loaded within %g s (--load_timeout_s); killing %s",
+                "event=load_hangs model=%s version=%d not loaded within %s; killing %s",
                 message.name,
                 message.version,
-                self._load_timeout_s,
+                limit,
                 child.child_id,
             )
             child.end(f"it did not load {message.name}/{message.version} in time (--load_timeout_s)")

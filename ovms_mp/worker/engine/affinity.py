@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.child.permission import is_permitted
 from ovms_mp.child.specs import CpuShare
 from ovms_mp.errors import BootError
+from ovms_mp.model.core_lists import core_text, parse_core_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,9 +46,9 @@ def take_share(cpu: CpuShare) -> CpuShare:
     try:
         os.sched_setaffinity(0, cpu.cores)
     except OSError as error:
-        cores = cores_text(frozenset(cpu.cores))
+        cores = core_text(cpu.cores)
         if error.errno == errno.EINVAL:
-            available = cores_text(os.sched_getaffinity(0))
+            available = core_text(os.sched_getaffinity(0))
             raise BootError(
                 f"cannot run on cores {cores}: {error.strerror}; available: {available}"
             ) from None
@@ -92,9 +93,9 @@ def call_strays_back(cpu: CpuShare) -> None:
             continue  # It has ended, or its cores have been taken from this container; the line below shows it.
     _log.warning(
         "event=threads_left_share share=%s threads=%d cores=%s is_mended=%s",
-        cores_text(share),
+        core_text(share),
         len(found),
-        cores_text(frozenset().union(*found.values())),
+        core_text(frozenset().union(*found.values())),
         not strays(cpu),
     )
 
@@ -128,17 +129,6 @@ def low_priority() -> Iterator[None]:
                 continue  # It has ended.
 
 
-def cores_text(cores: frozenset[int] | set[int]) -> str:
-    """Cores for people, in the kernel's form, e.g. ``0-3,8``."""
-    ranges: list[list[int]] = []
-    for core in sorted(cores):
-        if ranges and ranges[-1][1] == core - 1:
-            ranges[-1][1] = core
-        else:
-            ranges.append([core, core])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
-
-
 def _can_return_to(niceness: int) -> bool:
     """Whether a thread of this process may come back from a lower priority."""
 
@@ -161,14 +151,5 @@ def _cores_of(thread_id: int) -> frozenset[int] | None:
         return None
     for line in status.splitlines():
         if line.startswith("Cpus_allowed_list:"):
-            return _parse_cores(line.partition(":")[2])
+            return frozenset(parse_core_list(line.partition(":")[2]))
     return None
-
-
-def _parse_cores(text: str) -> frozenset[int]:
-    cores: set[int] = set()
-    for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        if first:
-            cores.update(range(int(first), int(last or first) + 1))
-    return frozenset(cores)

@@ -1,43 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Device strings held against the devices of this machine: what is taken, and what is said of what is missing. Pure.
 
-What a device string means is :mod:`ovms_mp.config.device_text`'s business.
+What a device string means is :mod:`ovms_mp.model.devices`'s business.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-from ovms_mp.config.device_text import (
-    RETIRED_DEVICES,
+from ovms_mp.errors import DeviceUnavailable
+from ovms_mp.model.devices import (
+    advice_on,
     engine_device,
     excluded_devices,
     family_of,
     meta_device,
     named_devices,
-)
-from ovms_mp.errors import DeviceUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-_DRIVERS: Mapping[str, str] = MappingProxyType(
-    {
-        "GPU": (
-            "it needs an Intel GPU, the OpenCL loader (libOpenCL.so.1) with Intel's compute runtime (intel-opencl-icd, "
-            "level-zero), and /dev/dri in the container"
-        ),
-        "NPU": (
-            "it needs an Intel NPU, its driver (intel_vpu) with intel-driver-compiler-npu, intel-level-zero-npu and "
-            "level-zero, and /dev/accel in the container"
-        ),
-        "CPU": "the only CPU device is called CPU, whatever the number of sockets",
-    }
-)
-_CONTRIBUTED = (
-    "OpenVINO brings no such device; if it is a contributed plugin, register its library by --plugins_xml"
 )
 
 
@@ -104,11 +82,3 @@ def missing_device_text(device: str, existing: tuple[str, ...]) -> str:
                 f"(available: {', '.join(existing) or 'none'}; see `ovms_mp devices`); {advice_on(name)}"
             )
     return ""
-
-
-def advice_on(name: str) -> str:
-    """What a plain device that is not there would need, or what replaced it."""
-    family = family_of(name)
-    if family in RETIRED_DEVICES:
-        return f"{family} is {RETIRED_DEVICES[family]}"
-    return _DRIVERS.get(family) or _CONTRIBUTED

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import openvino as ov
 
-from ovms_mp.config.device_text import engine_device, meta_device, named_devices
 from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
+from ovms_mp.model.devices import engine_device, meta_device, named_devices
 from ovms_mp.worker.engine.device_names import candidates, missing_device_text
 from ovms_mp.worker.engine.properties import refuse_unsupported, supported_properties
 from ovms_mp.worker.engine.stages import COMPILING, begin_stage

@@ -18,8 +18,8 @@ import logging
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from ovms_mp.config.device_text import engine_device, may_use_cpu, meta_device, named_devices
 from ovms_mp.errors import DeviceUnavailable
+from ovms_mp.model.devices import engine_device, may_use_cpu, meta_device, named_devices
 from ovms_mp.worker.engine.cache_directory import odd_entry
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def compile_properties(
     if cache_directory and (settings.allow_cache or not settings.inputs.is_auto):
         odd = odd_entry(cache_directory)
         if odd:
-            _log.warning("event=cache_not_used directory=%s: %s in it is no file", cache_directory, odd)
+            _log.warning("event=cache_not_used directory=%s: %s in it is not a file", cache_directory, odd)
         else:
             merged.setdefault("CACHE_DIR", cache_directory)
     return merged

@@ -248,7 +248,7 @@ class CompiledVersion:
             place = np.asarray(tensor.data).reshape(-1).view(np.uint8)
             if place.nbytes != ref.nbytes:
                 raise ProtocolError(
-                    f"{ref.nbytes} bytes are no {tensor.element_type} tensor of shape {ref.shape}"
+                    f"{ref.nbytes} bytes are not a tensor of type {tensor.element_type} and shape {ref.shape}"
                 )
             place[:] = np.frombuffer(arena.view(ref), np.uint8)
 
@@ -262,7 +262,7 @@ class CompiledVersion:
             else:
                 if count * element_type.size != ref.nbytes:
                     raise ProtocolError(
-                        f"{ref.nbytes} bytes are no {element_type} tensor of shape {ref.shape}"
+                        f"{ref.nbytes} bytes are not a tensor of type {element_type} and shape {ref.shape}"
                     )
                 view = np.frombuffer(arena.view(ref), dtype=np.uint8)
                 tensor = ov.Tensor(view, ov.Shape(ref.shape), element_type)
@@ -285,9 +285,7 @@ def _spec_of(port: ov.ConstOutput, name: str, what: str) -> TensorSpec:
     type_name = port.get_element_type().get_type_name()
     dtype = dtype_of_openvino(type_name)
     if dtype is None:
-        raise ModelLoadFailed(
-            f"{what} {name!r} has element type {type_name}, which no protocol here can carry"
-        )
+        raise ModelLoadFailed(f"{what} {name!r} has element type {type_name}, which no protocol can carry")
     shape = port.get_partial_shape()
     if shape.rank.is_dynamic:
         raise ModelLoadFailed(

@@ -42,9 +42,11 @@ _WHOLE_FP32: Final = (-(2.0**24), 2.0**24)
 """Where FP32 has every integer."""
 _FP32: Final = (-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max))
 
-_SIZES: Final = {"i32": 32, "u32": 32, "i64": 64, "u64": 64}
+_SIZES: Final = {
+    dtype.ov_name: 8 * dtype.itemsize for dtype in DType if dtype.kind is Kind.INTEGER and dtype.itemsize >= 4
+}
 """Integer types that 32 bits, or the 24 of a float, may not hold."""
-_FLOATS: Final = frozenset({"f32", "f16", "bf16"})
+_FLOATS: Final = frozenset(dtype.ov_name for dtype in (DType.FP32, DType.FP16, DType.BF16))
 _NO_VALUES: Final = frozenset({"Result", "ShapeOf"})
 
 

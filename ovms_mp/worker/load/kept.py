@@ -29,10 +29,9 @@ import os
 import shutil
 import tempfile
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -41,9 +40,10 @@ import openvino as ov
 from openvino import opset13 as ops
 
 import ovms_mp
-from ovms_mp.config.device_text import engine_device, meta_device
 from ovms_mp.files import read_regular
+from ovms_mp.model.devices import engine_device, meta_device
 from ovms_mp.wire.records import Record
+from ovms_mp.worker.load.kept_files import checksums_of, files_of, has_died_trying, lock, remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,11 +58,6 @@ _FORMAT: Final = 1
 _BLOB_ID: Final = "1"
 _BLOB, _ENTRY, _TRYING = f"{_BLOB_ID}.blob", "entry.json", "trying-"
 _MOST_ENTRY_BYTES = 4 << 20
-_MOST_FILES = 4096
-"""A version with more files beside its model is not kept; looking at so many takes 20 ms."""
-_PIECE_BYTES = 64 << 20
-_READ_BYTES = 1 << 20
-_MOST_READERS = 4
 
 
 class Facts(Record, frozen=True):
@@ -112,7 +107,7 @@ def entry_of(core: ov.Core, request: LoadModel, properties: Mapping[str, object]
     """
     if not request.cache_directory or not is_kept(request.settings):
         return None
-    files = _files_of(request.model_file)
+    files = files_of(request.model_file)
     if files is None:
         return None
     settings = request.settings
@@ -179,11 +174,11 @@ class Entry:
                 # Locked before it has the name that others look for.
                 descriptor, name = tempfile.mkstemp(prefix=".", suffix=_TRYING, dir=self._path)
                 stack.callback(os.close, descriptor)
-                stack.callback(_remove, name)
+                stack.callback(remove, name)
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 mark = self._path / f"{_TRYING}{Path(name).name}"
                 os.rename(name, mark)
-                stack.callback(_remove, mark)
+                stack.callback(remove, mark)
             except OSError as error:
                 _log.warning("event=cache_not_used directory=%s: %s", self._path, error)
                 contents = None
@@ -209,13 +204,13 @@ class Entry:
             # No parents: a private directory that was removed with its server must not come back.
             self._root.mkdir(exist_ok=True)
             if path.exists():
-                descriptor = _lock(path)
+                descriptor = lock(path)
                 if descriptor is None:
                     return None
                 shutil.rmtree(path, ignore_errors=True)
                 os.close(descriptor)
             path.mkdir(mode=0o700)
-            descriptor = _lock(path)
+            descriptor = lock(path)
         except OSError as error:
             _log.warning("event=cache_not_filled directory=%s: %s", self._root, error)
             return None
@@ -235,14 +230,14 @@ class Entry:
         except OSError:
             return None
         if not S_ISDIR(state.st_mode) or state.st_uid != os.geteuid():
-            _log.warning("event=cache_not_used directory=%s: it is no directory of this user's", self._path)
+            _log.warning("event=cache_not_used directory=%s: it is not a directory of this user", self._path)
             return None
         try:
             contents = _decode(read_regular(self._path / _ENTRY, _MOST_ENTRY_BYTES))
-            if _has_died_trying(self._path):
+            if has_died_trying(self._path, _TRYING):
                 self.discard("a process died while it imported this")
                 return None
-            checksums = _checksums(self._path / _BLOB, contents.nbytes)
+            checksums = checksums_of(self._path / _BLOB, contents.nbytes)
         except (OSError, ValueError) as error:
             self.discard(f"it cannot be read: {error}")
             return None
@@ -270,7 +265,7 @@ class Filling:
         blob = self._path / _BLOB
         try:
             nbytes = os.lstat(blob).st_size
-            contents = _Contents(nbytes, _checksums(blob, nbytes), facts)
+            contents = _Contents(nbytes, checksums_of(blob, nbytes), facts)
             (self._path / _ENTRY).write_bytes(_encode(contents))
             self._path.rename(self._target)
         except FileNotFoundError:
@@ -306,93 +301,3 @@ def _decode(content: bytes) -> _Contents:
 
 def _cache_properties(path: Path) -> dict[str, object]:
     return {"CACHE_DIR": str(path), "CACHE_BLOB_ID": _BLOB_ID}
-
-
-def _files_of(model_file: str) -> list[tuple[str, int, int, int, int]] | None:
-    """Name, length, times and number of each file that a model may consist of, its settings' files among them.
-
-    These are all in its directory and those below, e.g. external weights; None where there are too many, or links to
-    directories, whose content changes elsewhere.
-    """
-    given = Path(model_file)
-    roots = {given} if given.is_dir() else {given.parent, Path(os.path.realpath(given)).parent}
-    found: list[tuple[str, int, int, int, int]] = []
-    try:
-        for root in roots:
-            for directory, names, files in os.walk(root, onerror=_raise):
-                if any(os.path.islink(os.path.join(directory, name)) for name in names):
-                    return None
-                for path in (os.path.join(directory, name) for name in files):
-                    state = os.stat(path)
-                    found.append((path, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino))
-                if len(found) > _MOST_FILES:
-                    return None
-    except OSError:
-        return None
-    return sorted(found)
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _checksums(path: Path, nbytes: int) -> tuple[int, ...]:
-    """The CRC-32 of each 64 MiB of a file of this length.
-
-    PERF: 1.9 GB in the page cache take 0.3 s on two cores.
-
-    Raises:
-        OSError: It cannot be read, is no file, or has another length.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        state = os.fstat(descriptor)
-        if not S_ISREG(state.st_mode) or state.st_size != nbytes:
-            raise OSError(f"{path.name} is no file of {nbytes} bytes")
-
-        def checksum(start: int) -> int:
-            buffer, value = bytearray(_READ_BYTES), 0
-            for offset in range(start, min(start + _PIECE_BYTES, nbytes), _READ_BYTES):
-                count = os.preadv(descriptor, [buffer], offset)
-                value = zlib.crc32(memoryview(buffer)[:count], value)
-            return value
-
-        readers = max(1, min(_MOST_READERS, len(os.sched_getaffinity(0))))
-        with ThreadPoolExecutor(readers, thread_name_prefix="checksum") as threads:
-            return tuple(threads.map(checksum, range(0, nbytes, _PIECE_BYTES)))
-    finally:
-        os.close(descriptor)
-
-
-def _has_died_trying(path: Path) -> bool:
-    """Whether a process that imported an entry has ended before it could say how that went."""
-    for name in path.glob(f"{_TRYING}*"):
-        try:
-            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            continue  # It is done.
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(descriptor)
-        if name.exists():  # Else it was removed, as it went well, while we looked.
-            return True
-    return False
-
-
-def _lock(path: Path) -> int | None:
-    """Lock a directory of ours; None when another process has it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _remove(path: str | Path) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)

@@ -12,15 +12,15 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ovms_mp.config.device_text import meta_device
 from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
+from ovms_mp.model.devices import meta_device
 from ovms_mp.worker.engine.engine import compile_for
 from ovms_mp.worker.engine.properties import compile_properties
 from ovms_mp.worker.load.compiled import CompiledVersion, OutputPath, specs_of
 from ovms_mp.worker.load.exactness import exactness_notices, with_exact_ranges
 from ovms_mp.worker.load.kept import Facts, entry_of, is_kept, stand_in
 from ovms_mp.worker.load.prepare import prepare_model
-from ovms_mp.worker.load.proof import Plan, PlanFailed, prove
+from ovms_mp.worker.load.proof import Attempt, AttemptFailed, prove
 from ovms_mp.worker.load.spec_records import check_size
 from ovms_mp.worker.load.states import state_notices
 from ovms_mp.worker.load.variants import MOST_VARIANTS
@@ -170,18 +170,22 @@ class VariantMaker:
                 must, or does not answer as the engine itself does.
             DeviceUnavailable: The device or a property does not exist here.
         """
-        plan = Plan()
+        attempt = Attempt()
         while True:
             compiled = self._compile(model, self.properties if properties is None else properties)
             is_bound_to_run = must_run and (shapes is not None or compiled.is_static)
             try:
                 proof = prove(
-                    compiled, plan, shapes, must_run=is_bound_to_run, must_agree=not self._has_several_devices
+                    compiled,
+                    attempt,
+                    shapes,
+                    must_run=is_bound_to_run,
+                    must_agree=not self._has_several_devices,
                 )
-            except PlanFailed as failure:
+            except AttemptFailed as failure:
                 compiled.close()
-                plan = failure.next_plan
-                _log.info("event=compiling_again model=%r reason=%r", self._title, plan.remark)
+                attempt = failure.next_attempt
+                _log.info("event=compiling_again model=%r reason=%r", self._title, attempt.remark)
                 continue
             if proof.path is not (OutputPath.BOUND if compiled.can_bind else OutputPath.COPIED):
                 _log.warning("event=outputs_not_bound model=%r %s", self._title, proof)
@@ -304,7 +308,7 @@ def _described(
     shapes: Shapes | None = None,
 ) -> LoadedVersion:
     request = maker.request
-    notices = (*facts.notices, *state_notices(compiled))
+    notices = (*facts.notices, *state_notices(compiled.slots[0].request))
     for notice in notices:
         _log.warning("event=notice model=%s version=%d notice=%r", request.name, request.version, notice)
     inputs = specs[0]

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from openvino.frontend import FrontEndManager, GeneralFailure, InitializationFailure
 
 from ovms_mp.errors import ModelLoadFailed
 from ovms_mp.files import refused_part
+from ovms_mp.model.formats import format_of
 from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.engine.stages import READING, begin_stage
 from ovms_mp.worker.load.auto_shapes import auto_candidates, variable_places, with_open_places
@@ -29,22 +28,10 @@ from ovms_mp.worker.load.reshape import apply_shapes, batch_places, reshaped
 from ovms_mp.worker.load.tensor_names import TensorNames, read_mapping, tensor_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import openvino as ov
 
     from ovms_mp.wire.records import ModelSettings
     from ovms_mp.worker.load.reshape import Place
-
-
-_FRONT_ENDS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        ".onnx": ("onnx", "ONNX"),
-        ".tflite": ("tflite", "TensorFlow Lite"),
-        ".xml": ("ir", "OpenVINO IR"),
-    }
-)
-"""OpenVINO's front end, and people's name of the format, by suffix; those that look at a file without a word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,16 +132,16 @@ def _refuse_other_formats(model_file: str) -> None:
     Raises:
         RuntimeError: With the reason.
     """
-    front_end, name = _FRONT_ENDS.get(Path(model_file).suffix.lower(), ("", ""))
-    if not front_end:
+    declared = format_of(os.path.basename(model_file))
+    if declared is None or not declared.front_end:
         return
     try:
-        is_taken = FrontEndManager().load_by_framework(front_end).supported(model_file)
+        is_taken = FrontEndManager().load_by_framework(declared.front_end).supported(model_file)
     except (GeneralFailure, InitializationFailure):
         return  # It cannot be opened; reading it says why.
     if not is_taken:
         raise RuntimeError(
-            f"it is no {name} model, or only a part of one ({os.path.getsize(model_file)} bytes)"
+            f"it is not a valid {declared.title} model, or only a part of one ({os.path.getsize(model_file)} bytes)"
         )
 
 

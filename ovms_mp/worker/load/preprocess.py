@@ -13,13 +13,13 @@ Source: https://docs.openvino.ai (Preprocessing API details); openvinotoolkit/mo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import openvino as ov
 from openvino.preprocess import ColorFormat, PrePostProcessor
 
 from ovms_mp.errors import ModelLoadFailed
+from ovms_mp.model.preprocessing import COLOR_FORMATS, PRECISIONS
 from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.load.tensor_names import TensorNames
 
@@ -28,38 +28,8 @@ if TYPE_CHECKING:
 
     from ovms_mp.model.input_settings import ChannelValues, Conversion, InputSettings, Layout
 
-_ELEMENT_TYPES: Mapping[str, ov.Type] = MappingProxyType(
-    {
-        "fp64": ov.Type.f64,
-        "fp32": ov.Type.f32,
-        "fp16": ov.Type.f16,
-        "bf16": ov.Type.bf16,
-        "int64": ov.Type.i64,
-        "int32": ov.Type.i32,
-        "int16": ov.Type.i16,
-        "int8": ov.Type.i8,
-        "int4": ov.Type.i4,
-        "uint64": ov.Type.u64,
-        "uint32": ov.Type.u32,
-        "uint16": ov.Type.u16,
-        "uint8": ov.Type.u8,
-        "uint4": ov.Type.u4,
-        "uint1": ov.Type.u1,
-    }
-)
-_COLOR_FORMATS: Mapping[str, ColorFormat] = MappingProxyType(
-    {
-        "RGB": ColorFormat.RGB,
-        "BGR": ColorFormat.BGR,
-        "GRAY": ColorFormat.GRAY,
-        "NV12": ColorFormat.NV12_SINGLE_PLANE,
-        "NV12_2": ColorFormat.NV12_TWO_PLANES,
-        "I420": ColorFormat.I420_SINGLE_PLANE,
-        "I420_3": ColorFormat.I420_THREE_PLANES,
-    }
-)
-_PLANES: Mapping[str, tuple[str, ...]] = MappingProxyType({"NV12_2": ("y", "uv"), "I420_3": ("y", "u", "v")})
-"""A format in several planes makes an input of each: ``image/y`` and ``image/uv`` of ``image``."""
+ValueT = TypeVar("ValueT")
+
 _DEFAULT_LAYOUT = "N..."
 
 
@@ -196,9 +166,7 @@ def _add_steps(port: object, steps: _Steps) -> None:
         tensor.set_element_type(_element_type(steps.precision.client))
         preprocess_steps.convert_element_type(_element_type(steps.precision.model))
     if steps.color is not None:
-        tensor.set_color_format(
-            _color_format(steps.color.client), list(_PLANES.get(steps.color.client.upper(), ()))
-        )
+        tensor.set_color_format(_color_format(steps.color.client), list(_planes_of(steps.color)))
         preprocess_steps.convert_color(_color_format(steps.color.model))
     if steps.mean is not None:
         preprocess_steps.mean(_values(steps.mean))
@@ -211,18 +179,25 @@ def _values(setting: ChannelValues) -> float | list[float]:
     return setting.values[0] if len(setting.values) == 1 else list(setting.values)
 
 
-def _element_type(name: str) -> ov.Type:
-    found = _ELEMENT_TYPES.get(name.lower())
-    if found is None:
-        raise ModelLoadFailed(f"precision {name!r} is unknown; accepted: {', '.join(_ELEMENT_TYPES)}")
+def _element_type(word: str) -> ov.Type:
+    found: ov.Type = getattr(ov.Type, _known("precision", word.lower(), PRECISIONS))
     return found
 
 
-def _color_format(name: str) -> ColorFormat:
-    found = _COLOR_FORMATS.get(name.upper())
-    if found is None:
-        raise ModelLoadFailed(f"color_format {name!r} is unknown; accepted: {', '.join(_COLOR_FORMATS)}")
+def _color_format(word: str) -> ColorFormat:
+    found: ColorFormat = getattr(ColorFormat, _known("color_format", word.upper(), COLOR_FORMATS).ov_name)
     return found
+
+
+def _known(key: str, word: str, words: Mapping[str, ValueT]) -> ValueT:
+    if word not in words:
+        raise ModelLoadFailed(f"{key} {word!r} is unknown; accepted: {', '.join(words)}")
+    return words[word]
+
+
+def _planes_of(conversion: Conversion) -> tuple[str, ...]:
+    """Names of the inputs that a color format in several planes makes of one."""
+    return _known("color_format", conversion.client.upper(), COLOR_FORMATS).planes
 
 
 def _declared_layout(port: ov.Output) -> str:
@@ -263,7 +238,7 @@ def _with_planes(
     new_layouts: list[str] = []
     for place, client in enumerate(inputs.clients):
         steps = of_inputs.get(place)
-        planes = _PLANES.get(steps.color.client.upper(), ()) if steps and steps.color else ()
+        planes = _planes_of(steps.color) if steps and steps.color else ()
         clients += [f"{client}/{plane}" for plane in planes] or [client]
         originals += [inputs.originals[place]] * max(1, len(planes))
         new_layouts += [layouts[place]] * max(1, len(planes))

@@ -21,7 +21,7 @@ find less than there is room for, find next to nothing in the proof's inputs.
 
 A compiled model on which something went wrong is not used any more: its nodes may keep pointing at places that it was
 bound to, even when another infer request runs (seen: a crash, when those places were gone), or stay broken after a run
-that failed. The next plan is for the next one.
+that failed. The next attempt is for the next one.
 
 The probe proves what it compiles, so that a crash is its own; the worker proves it again, as its compiled model is
 another one: imported from the cache.
@@ -65,26 +65,26 @@ _MORE_MOVES = (Round(1, 0, 0), Round(0, 1, 0), Round(1, 1, 1))
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Attempt:
     """What to prove of a compiled model.
 
     Attributes:
-        attempt: How many differences there were before; decides how outputs reach shared memory.
+        number: How many differences there were before; decides how outputs reach shared memory.
         has_values: Whether to run it on made-up values, too, and not on zeros only.
-        remark: Why it is not the first plan.
+        remark: Why it is not the first attempt.
     """
 
-    attempt: int = 0
+    number: int = 0
     has_values: bool = True
     remark: str = ""
 
 
-class PlanFailed(Exception):
-    """The plan did not hold, and what was compiled is spoilt; the next plan is for the model compiled again."""
+class AttemptFailed(Exception):
+    """The attempt failed, and what was compiled is spoilt; the next one is for the model compiled again."""
 
-    def __init__(self, next_plan: Plan) -> None:
-        super().__init__(next_plan.remark)
-        self.next_plan = next_plan
+    def __init__(self, next_attempt: Attempt) -> None:
+        super().__init__(next_attempt.remark)
+        self.next_attempt = next_attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Proof:
 
 def prove(
     version: CompiledVersion,
-    plan: Plan,
+    attempt: Attempt,
     shapes: Shapes | None = None,
     *,
     must_run: bool,
@@ -122,7 +122,7 @@ def prove(
 
     Args:
         version: Freshly compiled; nothing has run on it, and nothing runs on it meanwhile.
-        plan: What to prove.
+        attempt: What to prove.
         shapes: Of its inputs; without them, dynamic dimensions are as small as they may be.
         must_run: Whether a model that cannot run on zeros is broken.
         must_agree: Whether a model that answers differently even when outputs are copied is broken; not where several
@@ -130,64 +130,66 @@ def prove(
 
     Raises:
         ModelLoadFailed: It cannot run though it must, or it answers differently each way.
-        PlanFailed: There is another plan.
+        AttemptFailed: There is another attempt to make.
     """
     begin_stage(FIRST_INFERENCE)
     start = time.perf_counter()
-    trial = _Trial(version, shapes or version.least_shapes)
+    runs = _ProofRuns(version, shapes or version.least_shapes)
     try:
-        trial.ask(0)
+        runs.ask(0)
     except RuntimeError as error:
         if must_run:
             raise ModelLoadFailed(f"trial inference failed: {engine_text(error)}") from None
         remark = "the trial's shapes cannot be run"
         return Proof(OutputPath.BOTH_COPIED, None, time.perf_counter() - start, remark)
-    if plan.has_values:
+    if attempt.has_values:
         try:
-            trial.ask(1)
+            runs.ask(1)
         except RuntimeError:
             remark = "tried on zeros only, as it cannot run on made-up values"
-            raise PlanFailed(replace(plan, has_values=False, remark=remark)) from None
-    path, remark = _choose_path(version, plan, trial, must_agree=must_agree)
-    trial.warm_up()
-    return Proof(path, trial.best_s, time.perf_counter() - start, remark)
+            raise AttemptFailed(replace(attempt, has_values=False, remark=remark)) from None
+    path, remark = _choose_path(version, attempt, runs, must_agree=must_agree)
+    runs.warm_up()
+    return Proof(path, runs.best_s, time.perf_counter() - start, remark)
 
 
 def _choose_path(
-    version: CompiledVersion, plan: Plan, trial: _Trial, *, must_agree: bool
+    version: CompiledVersion, attempt: Attempt, runs: _ProofRuns, *, must_agree: bool
 ) -> tuple[OutputPath, str]:
-    """Have the outputs take the plan's path, if that changes nothing; path and remark."""
-    if plan.attempt and not trial.is_repeatable():
+    """Have the outputs take the path of the attempt, if that changes nothing; path and remark."""
+    if attempt.number and not runs.is_repeatable():
         # No comparison can tell; what is copied is at least what the engine wrote.
         version.take(OutputPath.BOTH_COPIED)
         return OutputPath.BOTH_COPIED, "its answers differ from run to run"
-    paths = _paths(version, plan)
-    path = paths[plan.attempt]
+    paths = _paths(version, attempt)
+    path = paths[attempt.number]
     version.take(path)
-    difference = trial.difference()
+    difference = runs.difference()
     if not difference:
-        return path, plan.remark
-    if plan.attempt < len(paths) - 1:
-        remark = plan.remark if plan.attempt else _joined(plan.remark, f"when {path.value}, {difference}")
-        raise PlanFailed(replace(plan, attempt=plan.attempt + 1, remark=remark))
+        return path, attempt.remark
+    if attempt.number < len(paths) - 1:
+        remark = (
+            attempt.remark if attempt.number else _joined(attempt.remark, f"when {path.value}, {difference}")
+        )
+        raise AttemptFailed(replace(attempt, number=attempt.number + 1, remark=remark))
     if must_agree:
         raise ModelLoadFailed(f"it answers differently each time its tensors move in memory: {difference}")
     return path, "its answers may come from several devices"
 
 
-def _paths(version: CompiledVersion, plan: Plan) -> tuple[OutputPath, ...]:
+def _paths(version: CompiledVersion, attempt: Attempt) -> tuple[OutputPath, ...]:
     """What to attempt, one after another."""
     if not version.can_bind:
         return (OutputPath.COPIED, OutputPath.BOTH_COPIED)
     # On zeros alone, an output that was only cleared looks right.
-    return tuple(path for path in OutputPath if plan.has_values or path is not OutputPath.CLEARED)
+    return tuple(path for path in OutputPath if attempt.has_values or path is not OutputPath.CLEARED)
 
 
 def _joined(*remarks: str) -> str:
     return "; ".join(filter(None, remarks))
 
 
-class _Trial:
+class _ProofRuns:
     """The runs of one proof."""
 
     def __init__(self, version: CompiledVersion, shapes: Shapes) -> None:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     import openvino as ov
 
-    from ovms_mp.worker.load.compiled import CompiledVersion
-
 
 def has_states(request: ov.InferRequest) -> bool:
     """Whether an infer request keeps something from one run to the next."""
@@ -26,10 +24,10 @@ def has_states(request: ov.InferRequest) -> bool:
         return False  # A device that knows no states compiles no model that has some.
 
 
-def state_notices(compiled: CompiledVersion) -> Iterator[str]:
-    """What people should know of a model that has states."""
-    if compiled.has_states:
-        names = ", ".join(sorted(repr(state.name) for state in compiled.slots[0].request.query_state()))
+def state_notices(request: ov.InferRequest) -> Iterator[str]:
+    """What people should know of a model that has states; ``request`` is one of its infer requests."""
+    if has_states(request):
+        names = ", ".join(sorted(repr(state.name) for state in request.query_state()))
         yield (
             f"the model has states ({names}), which are reset before each request: sequences of requests are not "
             "supported"

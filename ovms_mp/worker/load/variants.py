@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shapes of a version that is compiled for one set of input shapes at a time. Pure bookkeeping of the worker's loop.
+"""Shapes of a version that is compiled for one set of input shapes at a time. Pure bookkeeping.
 
 Where ``auto`` shapes cannot be served by one dynamic compiled model, the version has *variants*: one compiled model for
 each set of input shapes that clients send. They are kept, up to a number, and the least recently used makes room::
@@ -8,7 +8,7 @@ each set of input shapes that clients send. They are kept, up to a number, and t
                        |                            ^
                        +-- no room: until a held variant is idle, or patience ends
 
-Nothing here compiles, waits or answers; :mod:`ovms_mp.worker.loop` does.
+Nothing here compiles, waits or answers; :mod:`ovms_mp.worker.run.shaping` does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PATIENCE_S = 1.0
 """So long shapes without room wait for a held variant to become idle; then the least recently used one has to go."""
 _MOST_REFUSALS = 64
 _RETRY_AFTER_S = 30.0
-"""A failure that is not about the shapes themselves, such as memory that ran out, is believed for so long."""
+"""A failure that is not about the shapes themselves, such as memory that ran out, is remembered for this long."""
 
 
 @dataclass(slots=True)

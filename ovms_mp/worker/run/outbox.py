@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain, report
 from ovms_mp.wire.codec import encode
-from ovms_mp.worker.run.pool import defect_answer
+from ovms_mp.worker.run.failures import defect_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

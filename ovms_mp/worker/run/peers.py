@@ -46,7 +46,7 @@ class Peers:
             index, epoch = int(index_text), int(epoch_text)
             arena = self._arenas.get(index) or Arena(self._handles[index])
         except (ValueError, IndexError):
-            raise ProtocolError(f"peer {identity!r} is no front") from None
+            raise ProtocolError(f"peer {identity!r} is not a front") from None
         self._arenas[index] = arena
         peer = Peer(identity, index, epoch, arena)
         self._peers[identity] = peer

@@ -18,31 +18,44 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from ovms_mp.defects import report
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, InferenceFailed, OvmsError
 from ovms_mp.wire.messages import InferFailed, InferResult
-from ovms_mp.wire.records import bounded_text
 from ovms_mp.worker.load.compiled import OutputsTooLarge
+from ovms_mp.worker.run.failures import defect_answer, failure
 
 if TYPE_CHECKING:
     from ovms_mp.wire.channels import Wakeup
-    from ovms_mp.wire.messages import InferTask
     from ovms_mp.wire.run_page import RunPage
     from ovms_mp.worker.load.compiled import CompiledVersion, InferSlot
     from ovms_mp.worker.run.queues import QueuedTask
-    from ovms_mp.worker.run.served import ServedVersion
 
 _log = logging.getLogger(__name__)
 
 
+class Owner(Protocol):
+    """What a pool knows of the version whose tasks it runs."""
+
+    @property
+    def title(self) -> str:
+        """For the log."""
+
+    @property
+    def examiner(self) -> object:
+        """Who finds out why a task failed; None where that needs nobody."""
+
+
+OwnerT = TypeVar("OwnerT", bound=Owner)
+
+
 @dataclass(slots=True)
-class FinishedRun:
+class FinishedRun(Generic[OwnerT]):
     """A task that has run, or that nobody wanted any more when its turn came."""
 
-    version: ServedVersion
-    pool: InferPool
+    owner: OwnerT
+    pool: InferPool[OwnerT]
     queued: QueuedTask
     answer: InferResult | InferFailed
     run_time_s: float
@@ -54,7 +67,7 @@ class FinishedRun:
         return self.run_time_s > 0.0
 
 
-class Runs:
+class Runs(Generic[OwnerT]):
     """What runs in threads: written by them, read by the loop and by the heartbeat."""
 
     def __init__(self, wakeup: Wakeup, page: RunPage) -> None:
@@ -64,7 +77,7 @@ class Runs:
             wakeup: Wakes the loop when a run has ended.
             page: Where runs are marked, for those who ask what this process died of.
         """
-        self.ended: deque[FinishedRun] = deque()
+        self.ended: deque[FinishedRun[OwnerT]] = deque()
         self.page = page
         self._wakeup = wakeup
         self._since_s: dict[int, float] = {}
@@ -73,7 +86,7 @@ class Runs:
         """A run begins."""
         self._since_s[id(slot)] = time.monotonic()
 
-    def end(self, slot: InferSlot, run: FinishedRun) -> None:
+    def end(self, slot: InferSlot, run: FinishedRun[OwnerT]) -> None:
         """A run has ended; the loop learns of it with the next :meth:`announce`."""
         del self._since_s[id(slot)]
         self.ended.append(run)
@@ -90,19 +103,21 @@ class Runs:
         return 0.0 if oldest is None else time.monotonic() - oldest
 
 
-class InferPool:
+class InferPool(Generic[OwnerT]):
     """The infer requests of one compiled model.
 
     Belongs to the loop's thread, but for what is said to run in others.
     """
 
-    def __init__(self, compiled: CompiledVersion, name: str) -> None:
+    def __init__(self, owner: OwnerT, compiled: CompiledVersion, name: str) -> None:
         """Make threads' places; operating system threads appear with the first tasks that are handed over.
 
         Args:
+            owner: The version whose tasks it runs.
             compiled: Not closed here.
             name: For the threads, in a debugger or in ``top``.
         """
+        self._owner = owner
         self.compiled = compiled
         self.handed_over = 0
         """Tasks that wait ahead, run, or have run without the loop having taken note."""
@@ -118,11 +133,11 @@ class InferPool:
         """Whether an infer request is back. A thread gives its one back a moment after the end of its last run."""
         return bool(self._idle)
 
-    def run_now(self, version: ServedVersion, queued: QueuedTask, runs: Runs) -> FinishedRun:
+    def run_now(self, queued: QueuedTask, runs: Runs[OwnerT]) -> FinishedRun[OwnerT]:
         """Run a task in the loop's thread, while none is handed over and an infer request is idle."""
-        return self._run(version, self._idle[0], queued, runs, is_in_loop=True)
+        return self._run(self._idle[0], queued, runs, is_in_loop=True)
 
-    def hand_over(self, version: ServedVersion, queued: QueuedTask, runs: Runs) -> None:
+    def hand_over(self, queued: QueuedTask, runs: Runs[OwnerT]) -> None:
         """Have a task run by the next thread that is free; it ends in ``runs.ended``.
 
         Raises:
@@ -133,7 +148,7 @@ class InferPool:
             if slot is not None:
                 given = [slot]
                 try:
-                    self._threads.submit(self._work, version, given, runs)
+                    self._threads.submit(self._work, given, runs)
                 except Exception:
                     # Where the system gives no thread, the call stays in the executor's queue, so it must find nothing.
                     given.clear()
@@ -151,7 +166,7 @@ class InferPool:
         """No task comes any more; threads end when they have run what they have."""
         self._threads.shutdown(wait=False)
 
-    def _work(self, version: ServedVersion, given: list[InferSlot], runs: Runs) -> None:
+    def _work(self, given: list[InferSlot], runs: Runs[OwnerT]) -> None:
         """Run tasks while there are some. Runs in a thread, which owns the infer request that it is given meanwhile."""
         with self._lock:
             if not given:
@@ -162,13 +177,13 @@ class InferPool:
             try:
                 error = queued.refusal()
                 if error is None:
-                    run = self._run(version, slot, queued, runs)
+                    run = self._run(slot, queued, runs)
                 else:
-                    run = FinishedRun(version, self, queued, failure(queued.task, error), 0.0)
+                    run = FinishedRun(self._owner, self, queued, failure(queued.task, error), 0.0)
             except Exception as raised:
                 # Nobody else would hear of it, and the task would have no answer, nor the infer request a task.
-                report("worker.thread", raised, f"task {queued.task.task_id} of {version.title}")
-                run = FinishedRun(version, self, queued, defect_answer(queued.task), 0.0)
+                report("worker.thread", raised, f"task {queued.task.task_id} of {self._owner.title}")
+                run = FinishedRun(self._owner, self, queued, defect_answer(queued.task), 0.0)
             runs.end(slot, run)
         runs.announce()
 
@@ -181,18 +196,11 @@ class InferPool:
             return None
 
     def _run(
-        self,
-        version: ServedVersion,
-        slot: InferSlot,
-        queued: QueuedTask,
-        runs: Runs,
-        *,
-        is_in_loop: bool = False,
-    ) -> FinishedRun:
+        self, slot: InferSlot, queued: QueuedTask, runs: Runs[OwnerT], *, is_in_loop: bool = False
+    ) -> FinishedRun[OwnerT]:
         """Run one task; never raises, as exactly one answer must follow.
 
         Args:
-            version: For the log.
             slot: Used by nobody else.
             queued: What to run.
             runs: Where it is marked, and whose ends the loop may not know yet.
@@ -212,22 +220,12 @@ class InferPool:
             answer = InferFailed(task.task_id, "", "", error.needed_nbytes)
         except OvmsError as error:
             # Where there is an examiner, it finds out first whose fault it was.
-            if version.examiner is None or not isinstance(error, InferenceFailed):
-                _log.error("event=inference_failed model=%r error=%s", version.title, error)
+            if self._owner.examiner is None or not isinstance(error, InferenceFailed):
+                _log.error("event=inference_failed model=%r error=%s", self._owner.title, error)
             answer = failure(task, error)
         except Exception:
-            _log.exception("event=inference_raised model=%r", version.title)
+            _log.exception("event=inference_raised model=%r", self._owner.title)
             answer = failure(task, InferenceFailed(INTERNAL_ERROR_TEXT))
         finally:
             runs.page.end(mark)
-        return FinishedRun(version, self, queued, answer, time.perf_counter() - start)
-
-
-def failure(task: InferTask, error: OvmsError) -> InferFailed:
-    """The terminal answer of a task that failed."""
-    return InferFailed(task.task_id, type(error).__name__, bounded_text(error.message))
-
-
-def defect_answer(task: InferTask | InferResult | InferFailed) -> InferFailed:
-    """The terminal answer of a task for which a step of the worker raised."""
-    return InferFailed(task.task_id, InferenceFailed.__name__, INTERNAL_ERROR_TEXT)
+        return FinishedRun(self._owner, self, queued, answer, time.perf_counter() - start)

@@ -51,7 +51,7 @@ class ServedVersion:
     title: str
     queue: VersionQueue
     run_time_s: float = 0.0
-    pool: InferPool | None = None
+    pool: InferPool[ServedVersion] | None = None
     running: int = 0
     is_retiring: bool = False
     examiner: VariantMaker | None = None
@@ -64,7 +64,7 @@ class ServedVersion:
     def equip(self, compiled: CompiledVersion, run_time_s: float) -> None:
         """Give it what runs its tasks."""
         self.run_time_s = run_time_s
-        self.pool = InferPool(compiled, f"infer-{self.handle}")
+        self.pool = InferPool(self, compiled, f"infer-{self.handle}")
 
     def replace(self, compiled: CompiledVersion) -> None:
         """Go on with another compiled model of it; what is handed over ends on the old one."""
@@ -72,12 +72,23 @@ class ServedVersion:
             self.pool.close()
         self.equip(compiled, self.run_time_s)
 
+    def unequip(self) -> CompiledVersion | None:
+        """Take away what ran its tasks, whose memory can then be given back; None where there was nothing.
+
+        Pool and version know each other, so that left to the garbage collector the infer requests would stay.
+        """
+        pool, self.pool = self.pool, None
+        if pool is None:
+            return None
+        pool.close()
+        return pool.compiled
+
     @property
     def runs_in_threads(self) -> bool:
         """Whether its tasks take too long for the loop."""
         return self.run_time_s > _INLINE_LIMIT_S
 
-    def free_pool(self) -> InferPool | None:
+    def free_pool(self) -> InferPool[ServedVersion] | None:
         """What can take a task now. One that the loop may run has nothing that a thread has not ended."""
         pool = self.pool
         if pool is None:

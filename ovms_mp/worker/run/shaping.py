@@ -1,18 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the worker's loop does about shapes: compile variants for new ones, and examine those that failed.
+"""Variants: what the worker's loop does about shapes that are compiled one by one.
 
 ::
 
     task of a version with variants --> variant of its shapes --> its queue --> infer slot (as any version's)
                                             | new shapes: compiled in a thread, one after another
-    failed task of a dynamic model --> can the model take these shapes at all? (in a thread)
-                                            | no: answer
-                                            | yes: compiled again, a second try, answer
-
-The second try is for the innocent. Seen with OpenVINO 2026.4 on CPU: where a run fails because of its shapes, nodes
-that were prepared for them stay broken, and the next run with the shapes of the last good one fails too, as does every
-further one until other shapes have passed ("GroupConvolution node ... object is not initialized"). A fresh infer
-request does not help, a fresh compiled model does.
 
 Belongs to the loop's thread, but for what is said to run in others.
 """
@@ -30,29 +22,24 @@ from ovms_mp.defects import contain, report
 from ovms_mp.errors import ModelLoadFailed, OvmsError, ShapeMismatch, VersionNotFound
 from ovms_mp.worker.engine.affinity import call_strays_back
 from ovms_mp.worker.load.variants import Refusals, VariantTable
-from ovms_mp.worker.run.pool import defect_answer, failure
+from ovms_mp.worker.run.failures import failure
 from ovms_mp.worker.run.queues import SharedBounds, VariantQueue
 from ovms_mp.worker.run.served import UNKNOWN_RUN_TIME_S, Family, ServedVersion, shapes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ovms_mp.child.specs import CpuShare
     from ovms_mp.wire.channels import Wakeup
-    from ovms_mp.wire.messages import InferFailed
     from ovms_mp.wire.run_page import RunPage
     from ovms_mp.worker.load.compiled import CompiledVersion
     from ovms_mp.worker.load.loaded import LoadedVersion, VariantMaker
     from ovms_mp.worker.load.variants import Shapes
-    from ovms_mp.worker.run.pool import FinishedRun
-    from ovms_mp.worker.run.queues import Peer, QueuedTask
+    from ovms_mp.worker.run.answers import Answers
+    from ovms_mp.worker.run.queues import QueuedTask, VersionQueue
 
 _log = logging.getLogger(__name__)
 
 _SWEEP_INTERVAL_S = 0.05
 """How exactly a deadline is kept while a task waits for its variant; the fronts look as often."""
-_CURE_AGAIN_AFTER_S = 30.0
-"""A model that fails on shapes that fit it, even freshly compiled, is not compiled for each such request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +52,13 @@ class _Made:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Examined:
-    """What the examining thread hands back to the loop."""
-
-    run: FinishedRun
-    answer: InferFailed
-    """What it says if its shapes were not at fault."""
-    error: OvmsError | None
-    """Why the model cannot take these shapes."""
-    cure: CompiledVersion | None
-    """The model compiled again."""
-
-
 class Shaping:
-    """Variants and examinations of all versions of one worker."""
+    """The variants of all versions of one worker."""
 
     def __init__(
         self,
         versions: dict[int, ServedVersion],
-        answer: Callable[[Peer, InferFailed], None],
+        answers: Answers,
         wakeup: Wakeup,
         cpu: CpuShare,
         page: RunPage,
@@ -93,14 +67,14 @@ class Shaping:
 
         Args:
             versions: The loop's table; variants appear in it and leave it.
-            answer: Sends a task's terminal answer.
+            answers: Takes tasks' terminal answers.
             wakeup: Wakes the loop when a thread has something for :meth:`take_outcomes`.
             cpu: This worker's part of the machine.
             page: Where a task is marked while the engine works on its shapes.
         """
         self._versions = versions
         self._page = page
-        self._answer = answer
+        self._answers = answers
         self._wakeup = wakeup
         self._cpu = cpu
         self._next_handle = -1
@@ -110,25 +84,35 @@ class Shaping:
         self._is_compiling = False
         self._next_sweep_s = 0.0
         self._made: deque[_Made] = deque()
-        self._examined: deque[_Examined] = deque()
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="shapes")
-        self._examiner = ThreadPoolExecutor(1, thread_name_prefix="examiner")
 
-    def admit(self, parent: ServedVersion, loaded: LoadedVersion, run_time_s: float) -> None:
-        """Take in a version that has just been loaded: what it needs of this module, if anything."""
-        if loaded.maker is None:
+    def admit(
+        self, handle: int, title: str, queue: VersionQueue, loaded: LoadedVersion, run_time_s: float
+    ) -> None:
+        """Take a version that has just been loaded into service.
+
+        Args:
+            handle: The manager's.
+            title: For the log.
+            queue: For its tasks; of a version with variants its bounds only.
+            loaded: What the load brought.
+            run_time_s: What to believe of its run time until it has run.
+        """
+        maker = loaded.maker
+        if maker is None or loaded.shapes is None:
+            refusals = None if maker is None else Refusals()
+            version = ServedVersion(handle, title, queue, examiner=maker, refusals=refusals)
+            version.equip(loaded.compiled, run_time_s)
+            self._versions[handle] = version
             return
-        parent.refusals = Refusals()
-        if loaded.shapes is None:
-            parent.examiner = loaded.maker
-            return
-        bounds = SharedBounds(parent.queue.max_tasks, parent.queue.max_bytes)
-        parent.family = Family(loaded.maker, bounds, VariantTable())
+        family = Family(maker, SharedBounds(queue.max_tasks, queue.max_bytes), VariantTable())
+        parent = ServedVersion(handle, title, queue, refusals=Refusals(), family=family)
+        self._versions[handle] = parent
         self._families.append(parent)
-        variant = self._new_variant(parent, parent.family, loaded.shapes)
+        variant = self._new_variant(parent, family, loaded.shapes)
         variant.equip(loaded.compiled, run_time_s)
-        parent.family.table.hold(loaded.shapes, variant)
-        self._adopt(variant, parent.family)
+        family.table.hold(loaded.shapes, variant)
+        self._adopt(variant, family)
 
     def push(self, parent: ServedVersion, family: Family, queued: QueuedTask) -> None:
         """Queue a task at the variant of its shapes, which is made if need be.
@@ -185,29 +169,25 @@ class Shaping:
         """How long the loop may wait before :meth:`advance` has something to do; None for ever."""
         return _SWEEP_INTERVAL_S if self._cold else None
 
-    def advance(self, dismiss: Callable[[QueuedTask], bool]) -> None:
-        """Begin the next compilation, and answer tasks that have waited too long for theirs.
-
-        Args:
-            dismiss: Answers a task that nobody wants any more, and says whether it did.
-        """
+    def advance(self) -> None:
+        """Begin the next compilation, and answer tasks that have waited too long for theirs."""
         if not self._cold:
             return
         now_s = time.monotonic()
         if now_s >= self._next_sweep_s:
             self._next_sweep_s = now_s + _SWEEP_INTERVAL_S
             for variant in list(self._cold.values()):
-                contain("worker.sweep", variant.title, self._sweep, variant, dismiss)
+                contain("worker.sweep", variant.title, self._sweep, variant)
         if not self._is_compiling:
             self._begin_compilation(now_s)
 
-    def _sweep(self, variant: ServedVersion, dismiss: Callable[[QueuedTask], bool]) -> None:
-        variant.queue.take_out(dismiss)
+    def _sweep(self, variant: ServedVersion) -> None:
+        variant.queue.take_out(self._answers.dismiss)
         if not variant.queue.tasks and not variant.running:
             self._end(variant)
 
     def take_outcomes(self) -> None:
-        """Take what the threads have finished."""
+        """Take what has been compiled into service."""
         while self._made:
             made = self._made.popleft()
             self._is_compiling = False
@@ -219,70 +199,10 @@ class Shaping:
                 self._give_up(
                     made.variant, ModelLoadFailed("it was compiled and could not be taken into service")
                 )
-        while self._examined:
-            examined = self._examined.popleft()
-            queued = examined.run.queued
-            examined.run.version.running -= 1
-            if not contain("worker.judge", f"task {queued.task.task_id}", self._judge, examined):
-                self._answer(queued.peer, defect_answer(queued.task))
 
     def _equip(self, made: _Made, compiled: CompiledVersion) -> None:
         _log.info("event=variant_compiled model=%r seconds=%.3f", made.variant.title, made.seconds)
         made.variant.equip(compiled, UNKNOWN_RUN_TIME_S)
-
-    def examine(self, run: FinishedRun, answer: InferFailed, examiner: VariantMaker) -> None:
-        """Find out whether a failed task's shapes were at fault, and answer it then."""
-        shapes = shapes_of(run.queued.task)
-        refusals = run.version.refusals
-        error = refusals.find(shapes, time.monotonic()) if refusals else None
-        if error is not None:
-            self._answer(run.queued.peer, failure(run.queued.task, error))
-        else:
-            self._examiner.submit(self._examine, run, answer, examiner)
-            run.version.running += 1
-
-    def _examine(self, run: FinishedRun, answer: InferFailed, examiner: VariantMaker) -> None:
-        """Runs in the examining thread."""
-        error: OvmsError | None = None
-        cure: CompiledVersion | None = None
-        version, queued = run.version, run.queued
-        mark = self._page.begin(queued.peer.arena_key, queued.task.task_id, queued.task.handle)
-        try:
-            error = examiner.refusal(shapes_of(run.queued.task))
-            may_cure = not run.queued.is_second_try and time.monotonic() >= version.cure_after_s
-            if error is None and may_cure and version.pool is run.pool:
-                cure = examiner.make_dynamic()
-                call_strays_back(self._cpu)
-        except Exception:
-            # What the run said stands; exactly one answer must follow.
-            _log.exception("event=examination_raised model=%r", version.title)
-        finally:
-            self._page.end(mark)
-        self._examined.append(_Examined(run, answer, error, cure))
-        self._wakeup.set()
-
-    def _judge(self, examined: _Examined) -> None:
-        version, queued = examined.run.version, examined.run.queued
-        if examined.error is None:
-            self._try_again_or_fail(examined)
-            return
-        refusal = ShapeMismatch(examined.error.message)
-        if version.refusals is not None:
-            version.refusals.add(shapes_of(queued.task), refusal, time.monotonic())
-        self._answer(queued.peer, failure(queued.task, refusal))
-
-    def _try_again_or_fail(self, examined: _Examined) -> None:
-        version, queued, text = examined.run.version, examined.run.queued, examined.answer.error_message
-        if examined.cure is not None and version.pool is examined.run.pool:
-            _log.warning("event=compiled_again model=%r reason=%s", version.title, text)
-            version.replace(examined.cure)
-        if version.pool is not examined.run.pool and not queued.is_second_try:
-            queued.is_second_try = True
-            version.queue.put_back(queued)
-            return
-        version.cure_after_s = time.monotonic() + _CURE_AGAIN_AFTER_S
-        _log.error("event=inference_failed model=%r error=%s", version.title, text)
-        self._answer(queued.peer, examined.answer)
 
     def _new_variant(self, parent: ServedVersion, family: Family, shapes: Shapes) -> ServedVersion:
         text = " ".join(str(list(shape)) for shape in shapes)
@@ -353,5 +273,5 @@ class Shaping:
         if variant.parent is not None and variant.parent.refusals is not None:
             variant.parent.refusals.add(variant.shapes, error, time.monotonic())
         while (queued := variant.queue.pop()) is not None:
-            self._answer(queued.peer, failure(queued.task, error))
+            self._answers.give(queued.peer, failure(queued.task, error))
         self._end(variant)

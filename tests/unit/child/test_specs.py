@@ -73,7 +73,7 @@ SPECS: list[ChildSpec] = [
         limits=LIMITS,
         bind_addresses=("[::]:9000", "\u00fc:1"),
         has_typed_outputs=True,
-        is_wire=True,
+        is_native=True,
     ),
     RestSpec(
         child_id="arbiter.1",

@@ -32,18 +32,18 @@ EXPECTED: dict[str, list[list[str]]] = {
     "base_path_azure": [[f"{AT}.base_path: ", '"azure://container/m"', "not supported yet; copy the model to a local"]],
     "base_path_climbs": [[f"{AT}.base_path: ", '"../secret/m"', "give the path that it leads to"]],
     "base_path_http": [[f"{AT}.base_path: ", '"https://example.com/m"', "copy the model to a local directory"]],
-    "base_path_missing": [["$.model_config_list[1].config.base_path: ", "null", "it must be given"]],
+    "base_path_missing": [["$.model_config_list[1].config.base_path: ", "null", "it is required"]],
     "base_path_nul": [[f"{AT}.base_path: ", '"/models/\\u0000m"', "NUL"]],
     "base_path_s3": [[f"{AT}.base_path: ", '"s3://bucket/models/m"', "not supported yet; copy the model to a local"]],
     "batch_fraction": [[f"{AT}.batch_size: ", "4.5", 'a range "1:8"']],
     "batch_huge": [[f"{AT}.batch_size: ", "10000000", 'a range "1:8"']],
     "batch_negative": [[f"{AT}.batch_size: ", "-2", 'a range "1:8"']],
-    "batch_range_reversed": [[f"{AT}.batch_size: ", '"8:1"', "lesser one first"]],
+    "batch_range_reversed": [[f"{AT}.batch_size: ", '"8:1"', "a range starts with the smaller"]],
     "batch_text": [[f"{AT}.batch_size: ", '"four"', '"auto"']],
-    "binary": [["$: ", "byte 0 is no UTF-8", JSON]],
+    "binary": [["$: ", "byte 0 is not valid UTF-8", JSON]],
     "blank": [["$: ", "empty", JSON]],
     "color_alone": [[f"{AT}.color_format: ", '"RGB"', '"BGR:RGB"']],
-    "color_swapped": [[f"{AT}.color_format: ", '"BGR:NV12"', "clients' side stands first"]],
+    "color_swapped": [[f"{AT}.color_format: ", '"BGR:NV12"', "clients' side comes first"]],
     "color_unknown": [[f"{AT}.color_format: ", "'CMYK'", "RGB, BGR, GRAY, NV12, NV12_2, I420, I420_3"]],
     "color_without_layout": [[f"{AT}.color_format: ", '"BGR:RGB"', NEED_LAYOUT]],
     "comment": [["$: ", "line 1, column 26", "without comments"]],
@@ -51,10 +51,10 @@ EXPECTED: dict[str, list[list[str]]] = {
     "custom_loader": [[f"{AT}.custom_loader_options: ", '{"loader_name": "x"}', LEAVE_OUT]],
     "deep": [["$: ", "more than 32 levels", JSON]],
     "deep_50": [["$.model_config_list[0][0]", "more than 32 levels", "accepted: fewer"]],
-    "device_fpga": [[f"{AT}.target_device: ", '"HETERO:FPGA,CPU"', "FPGA is gone since OpenVINO 2020.4; take CPU"]],
-    "device_gna": [[f"{AT}.target_device: ", '"GNA_SW"', "GNA is gone", "take NPU"]],
-    "device_hddl_in_multi": [[f"{AT}.target_device: ", '"MULTI:HDDL,CPU"', "HDDL is gone", "take CPU, GPU, or NPU"]],
-    "device_myriad": [[f"{AT}.target_device: ", '"MYRIAD"', "MYRIAD is gone", "take CPU, GPU, or NPU"]],
+    "device_fpga": [[f"{AT}.target_device: ", '"HETERO:FPGA,CPU"', "FPGA is gone since OpenVINO 2020.4; use CPU"]],
+    "device_gna": [[f"{AT}.target_device: ", '"GNA_SW"', "GNA is gone", "use NPU"]],
+    "device_hddl_in_multi": [[f"{AT}.target_device: ", '"MULTI:HDDL,CPU"', "HDDL is gone", "use CPU, GPU, or NPU"]],
+    "device_myriad": [[f"{AT}.target_device: ", '"MYRIAD"', "MYRIAD is gone", "use CPU, GPU, or NPU"]],
     "device_number": [[f"{AT}.target_device: ", "0", "AUTO:GPU,CPU"]],
     "empty": [["$: ", "empty", JSON]],
     "entry_is_text": [["$.model_config_list[0]: ", '"m"', ENTRY]],
@@ -64,30 +64,30 @@ EXPECTED: dict[str, list[list[str]]] = {
     "half_written": [["$: ", "line 2, column 27", JSON]],
     "infinity": [[f"{AT}.scale: ", "-Infinity", FINITE]],
     "integer_of_5000_digits": [[f"{AT}.nireq: ", "Infinity", FINITE]],
-    "key_twice": [[f"{AT}.nireq: ", "more than once", "keep one of them"]],
+    "key_twice": [[f"{AT}.nireq: ", "is repeated in one object", "keep one of them"]],
     "layout_letter_twice": [[f"{AT}.layout: ", '"NCHH"', "H twice", '"NHWC:NCHW"']],
     "layout_letters": [[f"{AT}.layout: ", '"NXYZ"', "N, C, H, W, D, ? and"]],
     "layout_no_transpose": [[f"{AT}.layout: ", '"NHWC:NCH"', "both sides need the same letters"]],
-    "layout_number": [[f"{AT}.layout.x: ", "4", "a layout is a text"]],
+    "layout_number": [[f"{AT}.layout.x: ", "4", "a layout must be a string"]],
     "layout_two_colons": [[f"{AT}.layout: ", '"NHWC:NCHW:NCHW"', '"NHWC:NCHW"']],
-    "list_twice": [["$.model_config_list: ", "more than once", "keep one of them"]],
+    "list_twice": [["$.model_config_list: ", "is repeated in one object", "keep one of them"]],
     "lone_surrogate": [[f"{AT}.name: ", "\\ud800", "save the file as UTF-8"]],
     "many_errors": [
         *([f"$.model_config_list[{index}].config.nireq: ", "-1", "0 (automatic)"] for index in range(20)),
         ["and 5 more errors"],
     ],
     "mean_bool": [[f"{AT}.mean: ", "true", "a number is expected"]],
-    "mean_text": [[f"{AT}.mean: ", "'two' is no number", "a number, one a channel"]],
+    "mean_text": [[f"{AT}.mean: ", "'two' is not a number", "a number, one for each channel"]],
     "mean_without_layout": [[f"{AT}.mean: ", '"[1,2,3]"', NEED_LAYOUT]],
     "mediapipe": [["$.mediapipe_config_list: ", '[{"name": "p"}]', LEAVE_OUT]],
     "metrics_enable_text": [
-        ["$.monitoring.metrics.metrics_list: ", '["a", 1]', "a list of texts"],
+        ["$.monitoring.metrics.metrics_list: ", '["a", 1]', "a list of strings"],
         ["$.monitoring.metrics.enable: ", '"yes"', "true or false"],
     ],
     "model_list_is_object": [["$.model_config_list: ", '{"config": {', "accepted: a list of"]],
     "monitoring_text": [["$.monitoring: ", '"on"', '{"metrics": {"enable": true']],
     "name_empty": [[f"{AT}.name: ", '"  "', "a non-empty string of at most 1024 bytes"]],
-    "name_missing": [[f"{AT}.name: ", "null", "it must be given"]],
+    "name_missing": [[f"{AT}.name: ", "null", "it is required"]],
     "name_number": [[f"{AT}.name: ", "7", "a non-empty string of at most 1024 bytes"]],
     "name_twice": [["$.model_config_list[2].config.name: ", '"m"', AT, "another name"]],
     "nan": [[f"{AT}.mean: ", "NaN", FINITE]],
@@ -99,24 +99,24 @@ EXPECTED: dict[str, list[list[str]]] = {
     "plugin_list": [[f"{AT}.plugin_config: ", '["NUM_STREAMS"]', 'as in {"NUM_STREAMS": "2"}']],
     "plugin_nested": [[f"{AT}.plugin_config.DEVICE_PROPERTIES: ", '{"CPU": {', '"{CPU:{NUM_STREAMS:2},GPU:']],
     "plugin_nested_quotes": [[f"{AT}.plugin_config.DEVICE_PROPERTIES: ", "without inner quotes", '"{CPU:{NUM_STREAMS']],
-    "plugin_null": [[f"{AT}.plugin_config.NUM_STREAMS: ", "null", "a text, a number, true or false"]],
+    "plugin_null": [[f"{AT}.plugin_config.NUM_STREAMS: ", "null", "a string, a number, true or false"]],
     "policy_text": [[f"{AT}.model_version_policy: ", '"latest"', '{"all": {}}']],
     "policy_unknown": [[f"{AT}.model_version_policy: ", '{"newest": {}}', '{"all": {}}']],
     "policy_version_zero": [[f"{AT}.model_version_policy: ", '"versions": [0]', "N from 1"]],
-    "precision_client_int4": [[f"{AT}.precision: ", '"int4:fp32"', "no client can send int4"]],
-    "precision_unknown": [[f"{AT}.precision: ", "'float' is unknown", "fp64, fp32, fp16, bf16"]],
+    "precision_client_int4": [[f"{AT}.precision: ", '"int4:fp32"', "clients cannot send int4"]],
+    "precision_unknown": [[f"{AT}.precision: ", "'float' is unknown", "fp64, fp32, bf16, fp16"]],
     "precision_without_layout": [[f"{AT}.precision: ", '"uint8:fp32"', NEED_LAYOUT]],
     "root_list": [["$: ", "[{", "accepted: {" + LIST]],
     "root_null": [["$: ", "null", "accepted: {" + LIST]],
     "root_text": [["$: ", '"model_config_list"', "accepted: {" + LIST]],
-    "scale_empty": [[f"{AT}.scale: ", '"[]"', "it holds no number"]],
+    "scale_empty": [[f"{AT}.scale: ", '"[]"', "it contains no number"]],
     "scale_without_c": [[f"{AT}.scale: ", "[1, 2]", NEED_LAYOUT, "that says with C"]],
     "scale_zero": [[f"{AT}.scale: ", "[1, 0, 1]", "a number that is not 0"]],
     "shape_half_bracket": [[f"{AT}.shape: ", '"(1,3,224,224]"', SHAPES]],
     "shape_in_json_text": [[f"{AT}.shape.data: ", '"(1,,3)"', SHAPES]],
     "shape_json_text_broken": [[f"{AT}.shape: ", "(1,3)}", "line 1, column 10", SHAPES]],
     "shape_letters": [
-        ["$.model_config_list[2].config.shape.data: ", '"(1,x)"', "'x' is no size", SHAPES],
+        ["$.model_config_list[2].config.shape.data: ", '"(1,x)"', "'x' is not a size", SHAPES],
         ["$.model_config_list[2].config.shape.mask: ", '"(1,2"', SHAPES],
     ],
     "shape_no_brackets": [[f"{AT}.shape: ", '"1,3,224,224"', "one pair of ( ) or [ ]", SHAPES]],
@@ -145,7 +145,7 @@ def errors_of(err: str) -> list[str]:
     """The lines after the one that names the file."""
     lines = err.splitlines()
     assert all(line.startswith("ovms_mp: error: ") for line in lines)
-    assert lines[0].endswith(" is wrong:")
+    assert lines[0].endswith(" is not valid:")
     return [line.removeprefix("ovms_mp: error: ") for line in lines[1:]]
 
 
@@ -259,7 +259,7 @@ def test_a_model_with_defaults_takes_one_sentence(tmp_path: Path, capsys: pytest
 
     path = write(tmp_path, {"name": "m", "base_path": "m"})
     assert explained(path, capsys) == [
-        f"{path} is right: 1 model.",
+        f"{path} is valid: 1 model.",
         "",
         "m",
         f"  Serves version 10 from {tmp_path}/m by the policy latest; versions 1, 2 would not be.",
@@ -332,9 +332,9 @@ def test_what_differs_from_the_defaults_is_explained(
         "color_format BGR:RGB: clients send BGR, converted to the model's RGB.",
         "precision of 'x' uint8:fp32: clients send uint8, converted to the model's fp32.",
         "allow_cache: ",
-        "Worth knowing\n",
+        "Notices\n",
         "metrics.enable has no effect",
-        "batch_size has no effect beside shape",
+        "batch_size has no effect, as shape takes precedence",
         "nam is unknown and has no effect; did you mean 'name'?",
     ):
         assert sentence in text
@@ -385,4 +385,4 @@ def test_a_real_process_explains_without_the_server(tmp_path: Path) -> None:
 
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, check=False, timeout=60)
     lines = done.stdout.decode().splitlines()
-    assert (lines[0], lines[-1], done.stderr) == (f"{path} is right: 1 model.", "0 []", b"")
+    assert (lines[0], lines[-1], done.stderr) == (f"{path} is valid: 1 model.", "0 []", b"")

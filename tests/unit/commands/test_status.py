@@ -75,7 +75,7 @@ def version(**fields: object) -> dict[str, object]:
         ({"is_being_loaded": True}, "3  LOADING"),
         (
             {"state": "AVAILABLE", "workers": 1, "nireq": 2, "is_being_loaded": True},
-            "3  AVAILABLE  1 worker  2 infer requests  being loaded anew",
+            "3  AVAILABLE  1 worker  2 infer requests  being reloaded",
         ),
         (
             {"state": "AVAILABLE", "workers": 1, "nireq": 1, "next_try_in_s": 5.5},

@@ -242,9 +242,7 @@ def test_batch_size_beside_shape_is_ignored_with_a_notice(tmp_path: Path) -> Non
     models, notices = read(tmp_path, listed(GOOD | {"batch_size": 4, "shape": "(1,2)"}))
 
     assert models[0].inputs == InputSettings(shapes=(InputShape("", ((1, 1), (2, 2))),))
-    assert notices == (
-        "$.model_config_list[0].config.batch_size has no effect beside shape, which goes before it",
-    )
+    assert notices == ("$.model_config_list[0].config.batch_size has no effect, as shape takes precedence",)
 
 
 @pytest.mark.parametrize(
@@ -416,12 +414,15 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
         f"{FIRST}.base_path: cloud storage is not supported yet",
     ),
     "shape": ({"shape": "(secret)"}, f"{FIRST}.shape: not valid; accepted: "),
-    "named shape": ({"shape": {"secret name": "x"}}, f"{FIRST}.shape: sizes stand in one pair of"),
+    "named shape": ({"shape": {"secret name": "x"}}, f"{FIRST}.shape: sizes must be enclosed in one pair of"),
     "layout": ({"layout": "secret"}, f"{FIRST}.layout: not valid; accepted: "),
     "JSON in a text": ({"plugin_config": '{"secret": '}, f"{FIRST}.plugin_config: not valid; accepted: "),
-    "no number": ({"mean": float("inf")}, f"{FIRST}.mean: it is no number of JSON"),
-    "half a pair": ({"target_device": "\ud800secret"}, f"{FIRST}.target_device: it is no text"),
-    "too deep": ({"plugin_config": json.loads("[" * 50 + "]" * 50)}, ": it has more than 32 levels"),
+    "no number": ({"mean": float("inf")}, f"{FIRST}.mean: it is not a valid JSON number"),
+    "half a pair": ({"target_device": "\ud800secret"}, f"{FIRST}.target_device: it is not a valid string"),
+    "too deep": (
+        {"plugin_config": json.loads("[" * 50 + "]" * 50)},
+        ": it is nested more than 32 levels deep",
+    ),
 }
 
 
@@ -449,7 +450,7 @@ def test_of_two_entries_with_one_name_the_first_counts(tmp_path: Path) -> None:
 
     assert [(model.name, str(model.base_path)) for model in document.models] == [("m", "/b"), ("n", "/b")]
     assert [entry.name for entry in document.refused] == ["m"]
-    assert "it is the name of $.model_config_list[0].config too" in document.refused[0].client_text
+    assert "$.model_config_list[0].config has the same name" in document.refused[0].client_text
 
 
 @pytest.mark.parametrize("entry", ["m", None, {}, {"config": []}, {"config": {"base_path": "/b"}}], ids=repr)

@@ -73,8 +73,8 @@ def test_values_are_shown_as_json_on_one_line(value: object, text: str) -> None:
 
 def test_every_repeated_key_has_its_place() -> None:
     assert flaws('{"a": 1, "a": 2, "b": [{"c": 1, "c": 1, "c": 1}]}') == [
-        "$.a: is there more than once in one object; keep one of them",
-        "$.b[0].c: is there more than once in one object; keep one of them",
+        "$.a: is repeated in one object; keep one of them",
+        "$.b[0].c: is repeated in one object; keep one of them",
     ]
 
 
@@ -90,7 +90,7 @@ def test_numbers_without_a_place_on_the_line(number: str) -> None:
 def test_half_characters(text: str) -> None:
     (error,) = flaws(text)
 
-    assert "is no text" in error
+    assert "is not a valid string" in error
     error.encode()
 
 

@@ -115,6 +115,19 @@ def test_choices_ignore_case_and_are_listed() -> None:
     assert caught.value.message == "--log_level: 'loud' is unknown; accepted: one of TRACE, INFO"
 
 
+@pytest.mark.parametrize("word", ["native", "NATIVE", "wire", "WIRE", "Wire"])
+def test_aliases_mean_a_choice_in_any_case_and_are_not_listed(word: str) -> None:
+    (front,) = (entry for entry in DECLARED if entry.setting.flag == "grpc_front")
+
+    assert front.setting.parse(word, str, "--grpc_front") == front.default == "native"
+    assert front.setting.accepted() == "one of native, grpcio"
+
+
+@pytest.mark.parametrize("entry", [entry for entry in DECLARED if entry.setting.aliases], ids=by_flag)
+def test_an_alias_means_one_of_the_choices(entry: DeclaredSetting) -> None:
+    assert {choice for _, choice in entry.setting.aliases} <= set(entry.setting.choices)
+
+
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
@@ -122,7 +135,7 @@ def test_choices_ignore_case_and_are_listed() -> None:
         (Setting("a", "x", low=0, high=0.5), "0 to 0.5"),
         (Setting("a", "x", low=1, high=1 << 24), "1 to 16777216"),
         (Setting("a", "x", choices=SWITCH), "one of true, false"),
-        (Setting("a", "x"), "any text"),
+        (Setting("a", "x"), "any string"),
     ],
 )
 def test_accepted_text(setting: Setting, text: str) -> None:

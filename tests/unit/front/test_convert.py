@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovms_mp.errors import DtypeMismatch
-from ovms_mp.front.convert import write_tensor
-from ovms_mp.front.tensors import GivenTensor
+from ovms_mp.front.tensors import NumberTensor, RawTensor
 from ovms_mp.model.dtypes import DType, Kind
 from ovms_mp.model.tensors import TensorSpec
 
@@ -40,7 +39,13 @@ def write(values: AnyArray | memoryview, source: DType, wanted: DType, count: in
     spec = TensorSpec.of("x", wanted, ((count, count),))
     arena = bytearray(b"\xa5" * (count * wanted.itemsize + 128))
     place = memoryview(arena)[64 : 64 + count * wanted.itemsize]
-    write_tensor(GivenTensor(source, (count,), values), spec, place)
+    shape = (count,)
+    tensor = (
+        RawTensor(source, shape, values)
+        if isinstance(values, memoryview)
+        else NumberTensor(source, shape, values)
+    )
+    tensor.write(spec, place)
     assert arena[:64] == arena[-64:] == b"\xa5" * 64
     return np.frombuffer(bytes(place), wanted.numpy)
 

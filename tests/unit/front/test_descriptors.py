@@ -26,19 +26,19 @@ def no_descriptor_left() -> Iterator[None]:
 
 
 def test_nothing_is_said_while_there_are_some(caplog: pytest.LogCaptureFixture) -> None:
-    assert DescriptorWatch().look()
+    assert DescriptorWatch(lambda: 0).look()
     assert not caplog.records
 
 
 @pytest.mark.usefixtures("no_descriptor_left")
 def test_it_is_said_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    now = 1000.0
-    watch = DescriptorWatch(lambda: now)
+    now_ns = 1000 * 10**9
+    watch = DescriptorWatch(lambda: now_ns)
     for _ in range(100):
         assert not watch.look()
-        now += 0.5
+        now_ns += 5 * 10**8
     assert len(caplog.records) == 1
     assert "connections_turned_away" in caplog.text
-    now += 60.0
+    now_ns += 60 * 10**9
     watch.look()
     assert len(caplog.records) == 2

@@ -32,7 +32,7 @@ class Desk:
 
     def __init__(self, timeout_s: float = 300.0) -> None:
         self.sent: list[ReloadConfig] = []
-        self.reloads = Reloads(self.sent.append, timeout_s)
+        self.reloads = Reloads(self.sent.append, timeout_s, time.monotonic_ns)
 
     async def begin(self, count: int = 1) -> list[asyncio.Task[ConfigReloaded]]:
         """Begin to ask so many times."""

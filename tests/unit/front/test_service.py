@@ -23,28 +23,27 @@ from ovms_mp.errors import (
     TensorTooLarge,
     VersionNotFound,
 )
-from ovms_mp.front.dispatch import Dispatcher
+from ovms_mp.front.predict_request import PlainRequest
 from ovms_mp.front.routing import RoutingTable, VersionRoute
-from ovms_mp.front.service import Service
-from ovms_mp.front.tensors import GivenTensor, ResultTensor
-from ovms_mp.model.dtypes import DType, element_count
+from ovms_mp.front.tensors import GivenTensor, NumberTensor, RawTensor, ResultTensor
+from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State
-from ovms_mp.wire.arena import Arena, create_arena_file
+from ovms_mp.wire.arena import create_arena_file
 from ovms_mp.wire.messages import ConfigReloaded, RoutingSnapshot
 from ovms_mp.wire.records import (
-    ArenaHandle,
     ErrorRecord,
     ModelRecord,
     TensorSpecRecord,
     VersionRecord,
     WorkerRecord,
 )
+from tests.unit.front.core import MIB, Core
+from tests.unit.front.workers import context, decoded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 ResultT = TypeVar("ResultT")
-MIB = 1 << 20
 ENDPOINT = "ipc://@nobody"
 
 STATIC = (TensorSpecRecord("a", "FP32", ((2, 2), (3, 3))), TensorSpecRecord("b", "INT64", ((2, 2), (3, 3))))
@@ -87,11 +86,9 @@ def table(
 class Desk:
     """A service with a real dispatcher on a real arena."""
 
-    def __init__(self, descriptor: int) -> None:
-        self.dispatcher = Dispatcher(Arena(ArenaHandle(descriptor, MIB)), b"0:1", asyncio.get_running_loop())
-        self.service = Service(
-            self.dispatcher, request_timeout_s=300.0, retry_window_s=5.0, ask_reload=self.answer_reload
-        )
+    def __init__(self, descriptor: int, retry_window_s: float) -> None:
+        core = Core(descriptor, ask_reload=self.answer_reload, retry_window_s=retry_window_s)
+        self.leases, self.dispatcher, self.service = core.leases, core.dispatcher, core.service
         self.asked_reloads: list[int] = []
         self.reloaded = ConfigReloaded(1, False, None)
 
@@ -105,9 +102,9 @@ class Desk:
         """With what a predict request is refused; it must leave nothing leased."""
         self.service.replace_table(table(version(1, State.AVAILABLE, **specs), default=1))
         try:
-            await self.service.predict("m", 0, given, output_filter, 0, never)
+            await self.service.predict("m", 0, decoded(given, output_filter), context(), never)
         except OvmsError as error:
-            assert self.dispatcher.statistics().leases == 0
+            assert self.leases.statistics().leases == 0
             assert self.dispatcher.statistics().in_flight == 0
             return error
         raise AssertionError("it was not refused")
@@ -125,9 +122,9 @@ def run() -> Iterator[RunAtDesk]:
     """Runs a test's coroutine at a desk."""
     descriptor = create_arena_file(0, MIB)
 
-    def runner(body: Callable[[Desk], Awaitable[None]]) -> None:
+    def runner(body: Callable[[Desk], Awaitable[None]], retry_window_s: float = 5.0) -> None:
         async def around() -> None:
-            desk = Desk(descriptor)
+            desk = Desk(descriptor, retry_window_s)
             try:
                 await body(desk)
             finally:
@@ -140,7 +137,7 @@ def run() -> Iterator[RunAtDesk]:
 
 
 def given(dtype: DType, *shape: int) -> GivenTensor:
-    return GivenTensor(dtype, shape, memoryview(bytes(element_count(shape) * dtype.itemsize)))
+    return RawTensor(dtype, shape, memoryview(bytes(dtype.nbytes(shape))))
 
 
 A, B = given(DType.FP32, 2, 3), given(DType.INT64, 2, 3)
@@ -268,7 +265,7 @@ def test_a_batch_out_of_range_says_what_it_was_and_what_it_may_be(run: Any) -> N
 
 def test_values_that_the_model_cannot_take_leave_nothing_leased(run: Any) -> None:
     async def body(desk: Desk) -> None:
-        bad = GivenTensor(DType.FP64, (2, 3), np.array([0, 1, 2, 3, 4.5, 5]))
+        bad = NumberTensor(DType.FP64, (2, 3), np.array([0, 1, 2, 3, 4.5, 5]))
         error = await desk.refusal({"a": A, "b": bad})
         assert type(error) is DtypeMismatch
         assert error.message.startswith("input 'b' is INT64; value 4.5 (element 4, sent as FP64)")
@@ -378,7 +375,7 @@ def test_draining_is_what_the_snapshot_says(run: Any) -> None:
 def test_a_reload_says_whether_anything_changed(run: Any, is_changed: bool) -> None:
     async def body(desk: Desk) -> None:
         desk.reloaded = ConfigReloaded(1, is_changed, None)
-        assert await desk.service.reload(77) is is_changed
+        assert await desk.service.reload(context(77)) is is_changed
         assert desk.asked_reloads == [77]
 
     run(body)
@@ -388,7 +385,7 @@ def test_a_reload_that_failed_is_raised_in_the_clients_words(run: Any) -> None:
     async def body(desk: Desk) -> None:
         desk.reloaded = ConfigReloaded(1, True, ErrorRecord("ConfigError", "$.model_config_list is missing"))
         with pytest.raises(ConfigRejected) as caught:
-            await desk.service.reload(0)
+            await desk.service.reload(context())
         assert caught.value.message == (
             "Reloading config file failed. Check server logs for more info. $.model_config_list is missing"
         )
@@ -451,12 +448,11 @@ def test_who_waits_is_told_when_it_has_gone(run: Any) -> None:
 @pytest.mark.parametrize("retry_window_s", [0.0, 0.005])
 def test_patience_ends(run: Any, retry_window_s: float) -> None:
     async def body(desk: Desk) -> None:
-        service = Service(desk.dispatcher, 300.0, retry_window_s, desk.answer_reload)
-        service.replace_table(table(version(1, State.LOADING), default=1))
+        desk.service.replace_table(table(version(1, State.LOADING), default=1))
         with pytest.raises(ModelNotReady, match="version 1 of model 'm' is not available: state LOADING"):
-            await service.routable("m", 0)
+            await desk.service.routable("m", 0)
 
-    run(body)
+    run(body, retry_window_s)
 
 
 def test_nobody_waits_for_what_has_failed(run: Any) -> None:
@@ -481,7 +477,7 @@ def test_a_few_values_do_not_fill_an_arena(run: RunAtDesk, dtype: DType, count: 
     """The compact form is held against what was sent, before anything is leased."""
 
     async def body(desk: Desk) -> None:
-        few = {"a": GivenTensor(dtype, (ROWS, 10), np.zeros(count, dtype.numpy))}
+        few: dict[str, GivenTensor] = {"a": NumberTensor(dtype, (ROWS, 10), np.zeros(count, dtype.numpy))}
         error = await desk.refusal(few, inputs=DYNAMIC)
         assert isinstance(error, RequestTooLarge)
         assert "--max_unpacked_mb" in error.message
@@ -501,7 +497,7 @@ def test_what_may_be_filled(
     """Here only the arena is too small for it."""
 
     async def body(desk: Desk) -> None:
-        tensor = GivenTensor(DType.FP32, shape, np.zeros(count, np.float32))
+        tensor = NumberTensor(DType.FP32, shape, np.zeros(count, np.float32))
         assert isinstance(await desk.refusal({"a": tensor}, inputs=inputs), TensorTooLarge)
 
     run(body)
@@ -512,15 +508,76 @@ def test_misfits_are_known_without_values(run: RunAtDesk) -> None:
         service = desk.service
         service.replace_table(table(version(1, State.AVAILABLE), default=1))
         none = np.empty(0, np.float32)
-        fitting = {"a": GivenTensor(DType.FP32, (2, 3), none), "b": GivenTensor(DType.INT64, (2, 3), none)}
+        fitting = {"a": NumberTensor(DType.FP32, (2, 3), none), "b": NumberTensor(DType.INT64, (2, 3), none)}
         service.refuse_misfits("m", 0, fitting)
         with pytest.raises(ShapeMismatch):
-            service.refuse_misfits("m", 0, fitting | {"b": GivenTensor(DType.INT64, (2, 4), none)})
+            service.refuse_misfits("m", 0, fitting | {"b": NumberTensor(DType.INT64, (2, 4), none)})
         with pytest.raises(InputNameMismatch):
             service.refuse_misfits("m", 0, {"a": fitting["a"]})
         with pytest.raises(ModelNotFound):
             service.refuse_misfits("other", 0, fitting)
         with pytest.raises(VersionNotFound):
             service.refuse_misfits("m", 7, fitting)
+
+    run(body)
+
+
+async def after(desk: Desk, route: VersionRoute, asked: list[int], *next_table: RoutingTable) -> PlainRequest:
+    """A decoder that notes for which version it was asked, and meanwhile the table is replaced."""
+    asked.append(route.version)
+    for new_table in next_table:
+        desk.service.replace_table(new_table)
+    return PlainRequest({})
+
+
+def test_nothing_is_decoded_for_a_model_that_there_is_not(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        asked: list[int] = []
+        with pytest.raises(ModelNotFound):
+            await desk.service.predict("m", 0, lambda route: after(desk, route, asked), context(), never)
+        assert asked == []
+
+    run(body)
+
+
+def test_a_request_is_decoded_once(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        asked: list[int] = []
+        desk.service.replace_table(table(version(1, State.AVAILABLE), default=1))
+        with pytest.raises(InputNameMismatch):
+            await desk.service.predict("m", 0, lambda route: after(desk, route, asked), context(), never)
+        assert asked == [1]
+
+    run(body)
+
+
+@pytest.mark.parametrize("is_other", [True, False])
+def test_a_version_that_changed_hands_meanwhile_is_looked_up_again(run: Any, is_other: bool) -> None:
+    """Its request is read again only if it has other inputs."""
+
+    async def body(desk: Desk) -> None:
+        asked: list[int] = []
+        inputs = (TensorSpecRecord("c", "FP32", ((1, 1),)),) if is_other else STATIC
+        successor = table(version(2, State.AVAILABLE, inputs=inputs), default=2, epoch=2)
+        desk.service.replace_table(table(version(1, State.AVAILABLE), default=1))
+        with pytest.raises(InputNameMismatch, match="'c'" if is_other else "'a'"):
+            await desk.service.predict(
+                "m",
+                0,
+                lambda route: after(desk, route, asked, *([successor] if route.version == 1 else [])),
+                context(),
+                never,
+            )
+        assert asked == ([1, 2] if is_other else [1])
+
+    run(body)
+
+
+def test_who_has_lost_its_version_while_its_body_came_is_told_so(run: Any) -> None:
+    async def body(desk: Desk) -> None:
+        desk.service.replace_table(table(version(1, State.AVAILABLE), default=1))
+        gone = table(version(1, State.END), epoch=2)
+        with pytest.raises(VersionNotFound):
+            await desk.service.predict("m", 1, lambda route: after(desk, route, [], gone), context(), never)
 
     run(body)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ovms_mp.child.control import ControlLink
 from ovms_mp.child.specs import CommonSpec, FrontLimits, FrontSpec
 from ovms_mp.errors import Draining
 from ovms_mp.front.session import FrontSession
@@ -27,6 +28,7 @@ from ovms_mp.wire.messages import (
     Welcome,
 )
 from ovms_mp.wire.records import ArenaHandle
+from tests.unit.front.workers import context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -110,9 +112,8 @@ def run() -> Iterator[Callable[[Callable[[FrontSession, PlayedManager], Awaitabl
             manager = PlayedManager(endpoint)
             thread = threading.Thread(target=manager.welcome)
             thread.start()
-            session = FrontSession(spec, "grpc-1")
+            session = await FrontSession.open(spec, ControlLink(spec, "grpc-1"))
             try:
-                await session.start()
                 thread.join()
                 await body(session, manager)
             finally:
@@ -128,7 +129,7 @@ def run() -> Iterator[Callable[[Callable[[FrontSession, PlayedManager], Awaitabl
 
 def test_a_reload_is_answered_after_the_snapshot_that_shows_it(run: Callable[..., None]) -> None:
     async def body(session: FrontSession, manager: PlayedManager) -> None:
-        call = asyncio.ensure_future(session.service.reload(0))
+        call = asyncio.ensure_future(session.service.reload(context()))
         (question,) = await manager.questions(1)
         manager.send(RoutingSnapshot(2, False, (), ("a new plan",), ()))
         manager.send(ConfigReloaded(question.request_id, True, None))

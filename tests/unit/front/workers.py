@@ -7,6 +7,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from ovms_mp.front.call_context import CallContext
+from ovms_mp.front.predict_request import PlainRequest
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.status import State
 from ovms_mp.wire.channels import Router, new_endpoint
@@ -21,8 +23,10 @@ from ovms_mp.wire.messages import (
 from ovms_mp.wire.records import ModelRecord, VersionRecord, WorkerRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from ovms_mp.front.predict_request import Decode
+    from ovms_mp.front.tensors import GivenTensor
     from ovms_mp.wire.records import Conviction, DeathRecord, TensorSpecRecord
 
 WITHIN_S = 10.0
@@ -76,6 +80,27 @@ async def tasks_come(*expected: tuple[PlayedWorker, int]) -> None:
     """Wait until each worker has that many unanswered tasks."""
     counts = [count for _, count in expected]
     await eventually(lambda: [worker.look() for worker, _ in expected] == counts)
+
+
+class Nobody:
+    """Has sent no headers from nowhere."""
+
+    metadata: Sequence[tuple[str, str | bytes]] = ()
+    peer = ""
+
+
+def context(deadline_ns: int = 0, flow: int = 0) -> CallContext:
+    """A call."""
+    return CallContext(deadline_ns, flow, "tfs", "Predict", Nobody())
+
+
+def decoded(given: Mapping[str, GivenTensor], output_filter: Sequence[str] = ()) -> Decode:
+    """A request that is here and decoded already, whatever the route."""
+
+    async def decode(_: object) -> PlainRequest:
+        return PlainRequest(given, output_filter)
+
+    return decode
 
 
 async def eventually(predicate: Callable[[], bool]) -> None:

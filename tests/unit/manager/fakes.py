@@ -10,18 +10,37 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.model.status import State
 from ovms_mp.storage.local import VersionFiles
+from ovms_mp.wire.codec import decode_to_child
 from ovms_mp.wire.messages import LoadModel, ModelStateChanged, UnloadModel
 from ovms_mp.wire.records import ErrorRecord, TensorSpecRecord
 
 if TYPE_CHECKING:
     from ovms_mp.manager.models.deployment import Deployment
+    from ovms_mp.manager.models.interfaces import TrialReport
+    from ovms_mp.manager.workers.workers import LoadWatch
+    from ovms_mp.wire.messages import ToChild
 
 INPUTS = (TensorSpecRecord("x", "FP32", ((1, 1), (10, 10))),)
 OUTPUTS = (TensorSpecRecord("y", "FP32", ((1, 1), (10, 10))),)
 
 
+class Router:
+    """The manager's end of the control socket; remembers what was sent to whom."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, ToChild]] = []
+
+    def send(self, identity: bytes, payload: bytes) -> None:
+        self.sent.append((identity.decode(), decode_to_child(payload)))
+
+    def take(self) -> list[tuple[str, ToChild]]:
+        """What was sent since the last call."""
+        sent, self.sent = self.sent, []
+        return sent
+
+
 class Clock:
-    """Stands still until it is told otherwise; takes the place of the module ``time``."""
+    """Stands still until it is told otherwise."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -70,18 +89,22 @@ class FakeWorkers:
     def routes(self, device: str) -> list[tuple[str, str]]:
         return [(worker, f"ipc://@{worker}") for worker, its in self.devices.items() if its == device]
 
-    def send(self, worker: str, message: LoadModel | UnloadModel) -> None:
+    def load(self, worker: str, message: LoadModel, watch: LoadWatch) -> None:
         if worker not in self.devices:
             return
-        if isinstance(message, LoadModel):
-            assert (worker, message.handle) not in self.ever, "one handle, loaded twice"
-            assert message.settings.device == self.devices[worker], "loaded at another device's worker"
-            self.ever.add((worker, message.handle))
-            self.held.setdefault(worker, set()).add(message.handle)
-        else:
-            assert message.handle in self.held.get(worker, set()), "unloaded where it is not"
-            self.held[worker].discard(message.handle)
+        assert (worker, message.handle) not in self.ever, "one handle, loaded twice"
+        assert message.settings.device == self.devices[worker], "loaded at another device's worker"
+        assert watch.is_pending(message.handle, worker)
+        self.ever.add((worker, message.handle))
+        self.held.setdefault(worker, set()).add(message.handle)
         self.sent.append((worker, message))
+
+    def unload(self, worker: str, handle: int) -> None:
+        if worker not in self.devices:
+            return
+        assert handle in self.held.get(worker, set()), "unloaded where it is not"
+        self.held[worker].discard(handle)
+        self.sent.append((worker, UnloadModel(handle)))
 
     def take(self) -> list[tuple[str, str, int]]:
         """(worker, "load" or "unload", handle) since the last call."""
@@ -129,7 +152,7 @@ class FakeTrials:
     withdrawn: list[int] = field(default_factory=list)
     forgotten: list[int] = field(default_factory=list)
 
-    def submit(self, deployment: Deployment) -> None:
+    def submit(self, deployment: Deployment, report: TrialReport) -> None:
         deployment.cache_directory = f"/cache/{deployment.handle}"
         self.waiting.append(deployment)
 
@@ -152,7 +175,7 @@ class FakeTrials:
 
 @dataclass
 class Told:
-    """What a deployment's observer was told, in order."""
+    """What a deployment's listener was told, in order."""
 
     events: list[tuple[str, int]] = field(default_factory=list)
     reasons: list[tuple[str, str]] = field(default_factory=list)
@@ -160,9 +183,9 @@ class Told:
     def now_serving(self, deployment: Deployment) -> None:
         self.events.append(("serving", deployment.handle))
 
-    def has_failed(self, deployment: Deployment, error_name: str, reason: str) -> None:
+    def has_failed(self, deployment: Deployment, error: ErrorRecord) -> None:
         self.events.append(("failed", deployment.handle))
-        self.reasons.append((error_name, reason))
+        self.reasons.append((error.name, error.message))
 
     def has_gone(self, deployment: Deployment) -> None:
         self.events.append(("gone", deployment.handle))

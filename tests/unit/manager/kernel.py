@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 from .fakes import Clock
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     import pytest
 
 FIRST_PID = 2**22 + 1
@@ -48,7 +46,7 @@ class Process:
 
 
 class Kernel(Clock):
-    """Plays the kernel, and the clock."""
+    """Plays the kernel, and is a clock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,10 +86,8 @@ class Kernel(Clock):
                 process.end(0)
                 os.close(process.read_end)
 
-    def install(self, patch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
-        """Take the kernel's place, and that of the clock in these modules."""
-        for module in modules:
-            patch.setattr(module, "time", self)
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        """Take the kernel's place."""
         patch.setattr(subprocess, "Popen", self.start)
         patch.setattr(os, "pidfd_open", self.pidfd_open)
         patch.setattr(signal, "pidfd_send_signal", self.send)

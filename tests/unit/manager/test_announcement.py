@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.config.server import GrpcConfig, RestConfig, ServerConfig
+from ovms_mp.config.server import ServerConfig
+from ovms_mp.config.transports import GrpcConfig, RestConfig
 from ovms_mp.manager.announcement import Announcement
 from ovms_mp.model.status import State
 from ovms_mp.wire.records import ModelRecord, VersionRecord

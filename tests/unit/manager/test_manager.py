@@ -20,17 +20,12 @@ import pytest
 
 from ovms_mp.child.specs import ProbeSpec, spec_from_argument
 from ovms_mp.config.file import parse_config_file
-from ovms_mp.config.server import GrpcConfig, LimitsConfig, RepositoryConfig, RestConfig, ServerConfig
+from ovms_mp.config.server import LimitsConfig, RepositoryConfig, ServerConfig
+from ovms_mp.config.transports import GrpcConfig, RestConfig
 from ovms_mp.errors import ExitCode
-from ovms_mp.manager import manager as manager_module
-from ovms_mp.manager import timers as timers_module
-from ovms_mp.manager.children import child as children_module
-from ovms_mp.manager.children import supervisor as supervisor_module
-from ovms_mp.manager.manager import Manager
-from ovms_mp.manager.models import catalogue as catalogue_module
-from ovms_mp.manager.models import reload as reload_module
-from ovms_mp.manager.models import repository as repository_module
-from ovms_mp.manager.workers import staff as staff_module
+from ovms_mp.manager import assembly
+from ovms_mp.manager.assembly import opened_manager
+from ovms_mp.manager.service_manager import ServiceManager
 from ovms_mp.manager.workers.cpu_plan import Machine
 from ovms_mp.model.status import State
 from ovms_mp.storage.watch import RepositoryWatch
@@ -58,16 +53,6 @@ if TYPE_CHECKING:
 
 MessageT = TypeVar("MessageT")
 MACHINE = Machine((0, 1), ((0, 1),), {0: (0,), 1: (1,)})
-MODULES = (
-    catalogue_module,
-    children_module,
-    manager_module,
-    reload_module,
-    repository_module,
-    staff_module,
-    supervisor_module,
-    timers_module,
-)
 
 
 class StoryOver(Exception):
@@ -139,10 +124,10 @@ class Scene:
         self.config_path = root / "config.json"
         self.wakeup_fd = -1
         self.handle = 0
-        patch.setattr(manager_module, "Poller", lambda: self.turns)
-        patch.setattr(manager_module, "Router", self.open_channel)
-        patch.setattr(manager_module, "read_machine", lambda: MACHINE)
-        patch.setattr(manager_module, "ctypes", self)
+        patch.setattr(assembly, "Poller", lambda: self.turns)
+        patch.setattr(assembly, "Router", self.open_channel)
+        patch.setattr(assembly, "read_machine", lambda: MACHINE)
+        patch.setattr(assembly, "ctypes", self)
         patch.setattr(signal, "signal", lambda *_: None)
         patch.setattr(signal, "set_wakeup_fd", self.set_wakeup_fd)
         patch.setattr(os, "waitpid", self.waitpid)
@@ -196,7 +181,7 @@ class Scene:
             repository=RepositoryConfig(poll_wait_s=poll_wait_s, settle_s=0.0),
         )
         self.turns.story = story(self)
-        with Manager(config, "run") as manager:
+        with opened_manager(config, "run", self.kernel, ServiceManager(""), ()) as manager:
             try:
                 return manager.run()
             except StoryOver:
@@ -282,7 +267,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     # The first of them in a process starts one to find the C library.
     RepositoryWatch().close()
     kernel = ObedientKernel()
-    kernel.install(monkeypatch, *MODULES)
+    kernel.install(monkeypatch)
     made = Scene(tmp_path, kernel, monkeypatch)
     made.put(1)
     made.configure(m={})

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.manager import terminal as terminal_module
 from ovms_mp.manager.terminal import Terminal, has_terminal
 
 from .fakes import Clock
@@ -32,10 +31,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    clock = Clock()
-    monkeypatch.setattr(terminal_module, "time", clock)
-    return Scene(tmp_path / "stat", clock)
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path / "stat", Clock())
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +65,7 @@ def test_a_kernel_that_does_not_tell(content: str | None, scene: Scene) -> None:
 
 
 def test_it_is_closed(scene: Scene) -> None:
-    terminal = Terminal(scene.stat)
+    terminal = Terminal(scene.clock, scene.stat)
     assert not terminal.is_closed()
     scene.show(NONE)
 
@@ -77,7 +74,7 @@ def test_it_is_closed(scene: Scene) -> None:
 
 
 def test_somebody_asks_for_a_reload(scene: Scene) -> None:
-    terminal = Terminal(scene.stat)
+    terminal = Terminal(scene.clock, scene.stat)
     for _ in range(3):
         assert not terminal.hang_up()
         scene.clock.now += 10
@@ -85,7 +82,7 @@ def test_somebody_asks_for_a_reload(scene: Scene) -> None:
 
 
 def test_a_shell_hangs_up_a_moment_before_its_terminal_goes(scene: Scene) -> None:
-    terminal = Terminal(scene.stat)
+    terminal = Terminal(scene.clock, scene.stat)
     assert not terminal.hang_up()
     scene.clock.now += 1
     scene.show(NONE)
@@ -94,7 +91,7 @@ def test_a_shell_hangs_up_a_moment_before_its_terminal_goes(scene: Scene) -> Non
 
 
 def test_a_shell_hangs_up_a_moment_after_its_terminal_is_gone(scene: Scene) -> None:
-    terminal = Terminal(scene.stat)
+    terminal = Terminal(scene.clock, scene.stat)
     scene.show(NONE)
     assert not terminal.is_closed()
     scene.clock.now += 1
@@ -103,7 +100,7 @@ def test_a_shell_hangs_up_a_moment_after_its_terminal_is_gone(scene: Scene) -> N
 
 
 def test_it_was_left_behind_before(scene: Scene) -> None:
-    terminal = Terminal(scene.stat)
+    terminal = Terminal(scene.clock, scene.stat)
     scene.show(NONE)
     for _ in range(5):
         assert not terminal.is_closed()
@@ -114,7 +111,7 @@ def test_it_was_left_behind_before(scene: Scene) -> None:
 
 def test_without_one_it_is_always_a_reload(scene: Scene) -> None:
     scene.show(NONE)
-    terminal = Terminal(scene.stat)
+    terminal = Terminal(scene.clock, scene.stat)
 
     assert not terminal.is_awaited
     assert not terminal.hang_up()
@@ -122,7 +119,7 @@ def test_without_one_it_is_always_a_reload(scene: Scene) -> None:
 
 @pytest.mark.usefixtures("ignored_hangup")
 def test_with_nohup_it_is_always_a_reload(scene: Scene) -> None:
-    terminal = Terminal(scene.stat)
+    terminal = Terminal(scene.clock, scene.stat)
     scene.show(NONE)
 
     assert not terminal.hang_up()

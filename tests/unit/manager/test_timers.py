@@ -5,36 +5,25 @@ from __future__ import annotations
 
 import pytest
 
-from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.timers import Timers
 
-
-class Clock:
-    """Stands still until it is told otherwise."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from .fakes import Clock
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(timers_module, "time", made)
-    return made
+def clock() -> Clock:
+    return Clock()
 
 
 def test_nothing_to_wait_for(clock: Clock) -> None:
-    timers = Timers()
+    timers = Timers(clock)
     timers.run_due()
 
     assert timers.seconds_to_next() is None
 
 
 def test_calls_are_made_when_due_and_once(clock: Clock) -> None:
-    timers, calls = Timers(), list[str]()
+    timers, calls = Timers(clock), list[str]()
     timers.call_after(2.0, lambda: calls.append("b"))
     timers.call_at(clock.now + 1.0, lambda: calls.append("a"))
     assert timers.seconds_to_next() == 1.0
@@ -54,7 +43,7 @@ def test_calls_are_made_when_due_and_once(clock: Clock) -> None:
 
 
 def test_what_is_due_together_is_called_in_order_of_its_moment_then_of_its_asking(clock: Clock) -> None:
-    timers, calls = Timers(), list[int]()
+    timers, calls = Timers(clock), list[int]()
     for name, moment in ((0, 5.0), (1, 3.0), (2, 5.0), (3, 3.0)):
         timers.call_at(clock.now + moment, lambda name=name: calls.append(name))  # type: ignore[misc]  # binds now
     clock.now += 10.0
@@ -64,7 +53,7 @@ def test_what_is_due_together_is_called_in_order_of_its_moment_then_of_its_askin
 
 
 def test_a_call_that_asks_for_itself_at_once_waits_for_the_next_turn(clock: Clock) -> None:
-    timers, calls = Timers(), list[float]()
+    timers, calls = Timers(clock), list[float]()
 
     def again() -> None:
         calls.append(clock.now)
@@ -79,7 +68,7 @@ def test_a_call_that_asks_for_itself_at_once_waits_for_the_next_turn(clock: Cloc
 
 
 def test_a_call_that_raises_does_not_take_others_of_later_turns_with_it(clock: Clock) -> None:
-    timers, calls = Timers(), list[str]()
+    timers, calls = Timers(clock), list[str]()
     timers.call_after(1.0, lambda: calls.append("later"))
     timers.call_after(0.0, lambda: [][0])
     timers.call_after(0.0, lambda: calls.append("beside"))
@@ -92,7 +81,7 @@ def test_a_call_that_raises_does_not_take_others_of_later_turns_with_it(clock: C
 
 
 def test_a_call_that_raises_is_made_again_a_few_times(clock: Clock) -> None:
-    timers, calls = Timers(), list[float]()
+    timers, calls = Timers(clock), list[float]()
 
     def fail() -> None:
         calls.append(clock.now)
@@ -108,7 +97,7 @@ def test_a_call_that_raises_is_made_again_a_few_times(clock: Clock) -> None:
 
 
 def test_a_periodic_call_goes_on_whether_or_not_it_raises(clock: Clock) -> None:
-    timers, calls = Timers(), list[float]()
+    timers, calls = Timers(clock), list[float]()
 
     def fail_each_second_time() -> None:
         calls.append(clock.now)

@@ -13,14 +13,13 @@ import pytest
 
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import LimitsConfig
-from ovms_mp.manager.models import catalogue as catalogue_module
-from ovms_mp.manager.models import repository as repository_module
 from ovms_mp.manager.models.catalogue import Catalogue
+from ovms_mp.manager.models.reconciler import Reconciler
 from ovms_mp.manager.models.repository import Repository
 from ovms_mp.model.status import State
 from ovms_mp.model.versions import Latest, VersionPolicy
 from ovms_mp.wire.messages import LoadModel
-from ovms_mp.wire.records import ModelRecord, VersionRecord
+from ovms_mp.wire.records import ErrorRecord, ModelRecord, VersionRecord
 
 from .fakes import Clock, FakeTrials, FakeWorkers, loaded, unloaded
 
@@ -57,29 +56,40 @@ class World:
     repositories: ClassVar[list[Repository]] = []
     """To be closed when the test is over."""
 
-    def __init__(self, *models: ModelConfig, settle_s: float = 0.0, is_watching: bool = True) -> None:
+    def __init__(
+        self, clock: Clock, *models: ModelConfig, settle_s: float = 0.0, is_watching: bool = True
+    ) -> None:
+        self.clock = clock
         self.workers = FakeWorkers()
         self.trials = FakeTrials()
-        self.look_anew(settle_s, is_watching=is_watching)
-        self.catalogue = Catalogue(models, LIMITS, self.workers, self.trials)  # type: ignore[arg-type]  # a gate
+        self.catalogue = Catalogue(
+            models,
+            LIMITS,
+            self.workers,  # type: ignore[arg-type]  # a gate
+            self.trials,
+            clock,
+            on_outdated=self.ask_plan,
+            on_loaded=lambda _version, _detail: None,
+        )
         self.books = self.catalogue.deployments
-        self.catalogue.on_outdated = self.ask_plan
+        self.look_anew(settle_s, is_watching=is_watching)
         self.is_plan_due = True
         self.epoch = 0
         self.applied = 0
 
     @classmethod
-    def serving(cls, base: Path) -> World:
+    def serving(cls, base: Path, clock: Clock) -> World:
         """One model, version 1 of which is served."""
         put(base, 1)
-        world = cls(model(base))
+        world = cls(clock, model(base))
         world.serve()
         return world
 
     def look_anew(self, settle_s: float, *, is_watching: bool = True) -> None:
         """Another repository, which asks files to be left alone for so long."""
-        self.repository = Repository(settle_s, is_watching=is_watching)
+        self.repository = Repository(settle_s, self.clock, is_watching=is_watching)
         self.repositories.append(self.repository)
+        self.reconciler = Reconciler(self.catalogue, self.repository, self.clock)
 
     def ask_plan(self) -> None:
         self.is_plan_due = True
@@ -87,14 +97,13 @@ class World:
     def plan(self, *, is_asked: bool = False) -> float | None:
         """Look at everything and carry out what follows."""
         self.is_plan_due = False
-        return self.catalogue.rescan(self.repository, self.epoch, is_asked=is_asked)
+        return self.reconciler.reconcile(is_asked=is_asked)
 
     def publish(self) -> None:
         """What the manager's loop does at the end of each turn, with fronts that have not answered yet."""
         if self.catalogue.is_changed:
-            self.catalogue.is_changed = False
             self.epoch += 1
-            self.catalogue.epoch = self.epoch
+            self.catalogue.note_snapshot(self.epoch)
         self.books.fronts_applied(self.applied)
 
     def apply(self) -> None:
@@ -118,7 +127,7 @@ class World:
     def end_trial(self, reason: str = "", name: str = "") -> Deployment:
         """The trial that waits longest ends."""
         deployment = self.trials.waiting.popleft()
-        self.books.trial_ended(deployment.handle, name, reason, "")
+        self.books.trial_ended(deployment.handle, ErrorRecord(name, reason) if reason else None, "")
         return deployment
 
     def load(self) -> LoadModel:
@@ -190,13 +199,9 @@ def model(
 
 
 @contextmanager
-def installed_clock() -> Iterator[Clock]:
-    """A clock for catalogue and repository; in the end every world's repository is closed."""
-    clock = SteadyClock()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalogue_module, "time", clock)
-        patch.setattr(repository_module, "time", clock)
-        yield clock
+def steady_clock() -> Iterator[Clock]:
+    """A clock for worlds; in the end every world's repository is closed."""
+    yield SteadyClock()
     for repository in World.repositories:
         repository.close()
     World.repositories.clear()

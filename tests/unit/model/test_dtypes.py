@@ -77,3 +77,9 @@ def test_other_openvino_types_have_no_row(name: str) -> None:
 @given(shape=st.lists(st.integers(0, 1 << 40), max_size=6))
 def test_element_count_is_exact(shape: list[int]) -> None:
     assert element_count(shape) == math.prod(shape)
+
+
+@pytest.mark.parametrize("dtype", DType, ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("shape", [(), (0, 7), (2, 3)])
+def test_size_is_that_of_numpy_s_array(dtype: DType, shape: tuple[int, ...]) -> None:
+    assert dtype.nbytes(shape) == np.zeros(shape, dtype.numpy).nbytes

@@ -51,3 +51,11 @@ def test_views_of_the_bounds(
 def test_no_shape_with_minus_one_is_accepted_by_a_bounded_dimension() -> None:
     assert not TensorSpec.of("x", DType.FP32, ((2, 4), (3, 3))).accepts((-2, 3))
     assert not TensorSpec.of("x", DType.FP32, ((2, 4), (3, 3))).accepts((5, 3))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "most_nbytes"),
+    [((), 4), (((2, 2), (3, 3)), 24), (((1, 5), (3, 3)), 60), (((1, -1), (3, 3)), None)],
+)
+def test_the_largest_that_fits(bounds: tuple[Bound, ...], most_nbytes: int | None) -> None:
+    assert TensorSpec.of("x", DType.FP32, bounds).most_nbytes == most_nbytes

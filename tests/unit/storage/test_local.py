@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Local repositories: which directories are versions, and which file of each is read (behaviour.md 3.1)."""
+"""Local repositories: which directories are versions, and which file of each is read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.storage import local
+from ovms_mp.storage import local, tree
 from ovms_mp.storage.local import list_versions
 
 if TYPE_CHECKING:
@@ -181,8 +181,8 @@ def test_a_base_path_that_cannot_be_listed_is_a_problem(tmp_path: Path) -> None:
         ("m.pb", [], None),
         ("m.tflite", [], None),
         ("a file.v2.tflite", ["b.onnx"], None),
-        ("readme.md", ["m.onnx"], "is no model: expected is"),
-        ("m.bin", ["m.xml"], "is no model"),
+        ("readme.md", ["m.onnx"], "is not a model: expected is"),
+        ("m.bin", ["m.xml"], "is not a model"),
     ],
 )
 def test_a_base_path_that_is_a_file(
@@ -336,7 +336,7 @@ def test_links_in_circles_end(tmp_path: Path) -> None:
 def test_a_version_of_too_many_files_is_served_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_MAX_FILES", 10)
+    monkeypatch.setattr(tree, "MAX_FILES", 10)
     fill(tmp_path / "1", "m.onnx", *(f"sub/{number}" for number in range(20)))
     listing = list_versions(tmp_path)
 
@@ -622,7 +622,7 @@ def test_openvino_model_is_preferred(tmp_path: Path) -> None:
 def test_a_model_behind_a_crowd_of_other_files(
     others: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_MAX_FILES", 100)
+    monkeypatch.setattr(tree, "MAX_FILES", 100)
     fill(tmp_path / "1", *ir("model"), *(others.format(number) for number in range(120)))
     listing = list_versions(tmp_path)
 

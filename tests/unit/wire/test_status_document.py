@@ -6,29 +6,25 @@ from __future__ import annotations
 import json
 import time
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ovms_mp.commands.status import status_text
 from ovms_mp.errors import Code
 from ovms_mp.model.status import State
-from ovms_mp.wire import status_document as module
 from ovms_mp.wire.codec import decode_to_child, encode
 from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import ConfigRefusal, ErrorRecord, ModelRecord, VersionRecord
+from ovms_mp.wire.status_document import status_document
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
-class Clock:
-    """Always the same moment."""
-
-    def monotonic_ns(self) -> int:
-        return 1_000_000_000_000
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "time", Clock())
+def document_of(found: RoutingSnapshot, notes: Mapping[str, Sequence[str]] | None = None) -> bytes:
+    """The document, always of the same moment."""
+    return status_document(found, notes, lambda: 1_000_000_000_000)
 
 
 def snapshot(*versions: VersionRecord, refusal: ConfigRefusal | None = None) -> RoutingSnapshot:
@@ -60,7 +56,7 @@ def failed(*, is_coming: bool = False, retry_in_s: float | None = None) -> Versi
 
 
 def document(found: RoutingSnapshot) -> Any:
-    return json.loads(module.status_document(found))
+    return json.loads(document_of(found))
 
 
 @pytest.mark.parametrize(
@@ -74,14 +70,14 @@ def test_the_next_try_is_told_from_now_on(retry_in_s: float | None, next_try: fl
 
 
 def test_people_are_told_the_same() -> None:
-    lines = status_text(module.status_document(snapshot(failed(retry_in_s=33.25)))).splitlines()
+    lines = status_text(document_of(snapshot(failed(retry_in_s=33.25)))).splitlines()
 
     assert lines[-2:] == ["  1  FAILED  next try in 34 s", "    ! it is no model"]
 
 
 def test_notes_are_for_the_administrator() -> None:
     """They hold paths, which clients are not told."""
-    told = module.status_document(snapshot(), {"m": ["/m: does not exist"], "gone": ["/gone"]})
+    told = document_of(snapshot(), {"m": ["/m: does not exist"], "gone": ["/gone"]})
 
     assert status_text(told).splitlines()[-1] == "  ! /m: does not exist"
     assert "notes" not in document(snapshot())["models"]["m"]

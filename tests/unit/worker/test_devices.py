@@ -160,9 +160,9 @@ def test_the_command_asks_one_device() -> None:
     [
         (("--target_device", "GPU"), "GPU is not available on this machine"),
         (("--model", "/no/such/model"), "--model /no/such/model: there is no such file or directory"),
-        (("--plugins_xml", "nope.xml"), "--plugins_xml nope.xml: there is no file /"),
-        (("--cpu_extension", "nope.so"), "--cpu_extension nope.so: there is no file /"),
-        (("--unknown",), "unrecognized arguments: --unknown"),
+        (("--plugins_xml", "nope.xml"), "nope.xml: there is no file /"),
+        (("--cpu_extension", "nope.so"), "nope.so: there is no file /"),
+        (("--unknown",), "--unknown is unknown; see ovms_mp devices --help"),
     ],
 )
 def test_errors_of_the_command_are_text(arguments: tuple[str, ...], expected: str) -> None:
@@ -181,7 +181,10 @@ def test_files_that_are_no_models_or_libraries(tmp_path: Path) -> None:
 
     for arguments, expected in (
         (("--model", str(broken)), f"cannot read {broken}: "),
-        (("--model", str(tmp_path / "empty")), "holds no model; give a file"),
+        (
+            ("--model", str(tmp_path / "empty")),
+            "holds no model: there is no file in it (yet); give a model file",
+        ),
         (("--plugins_xml", str(broken)), f"--plugins_xml {broken}: Error loading XML file"),
         (("--cpu_extension", str(broken)), f"--cpu_extension {broken}: Cannot add extension"),
     ):

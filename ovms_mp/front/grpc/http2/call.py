@@ -6,25 +6,25 @@ UNIMPLEMENTED for an unknown encoding and for a unary request without exactly on
 """
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from ovms_mp import errors
 from ovms_mp.defects import report
-from ovms_mp.front.flow import current_flow
+from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.encodings import pack, too_large, unpack
+from ovms_mp.front.grpc.http2.call_head import CallHead, percent_encoded
 from ovms_mp.front.grpc.http2.connection import Http2Connection
-from ovms_mp.front.grpc.http2.frames import ErrorCode
-from ovms_mp.front.grpc.http2.headers import RequestHead, encode_block
+from ovms_mp.front.grpc.http2.faults import ErrorCode
+from ovms_mp.front.grpc.http2.field_blocks import encode_block
+from ovms_mp.front.grpc.http2.headers import RequestHead
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Hit
-from ovms_mp.front.grpc.http2.methods import CallHead, Methods, Streaming, Unary, percent_encoded
-from ovms_mp.front.grpc.http2.output import Hook, Stream
+from ovms_mp.front.grpc.http2.stream import Hook, Stream
+from ovms_mp.front.grpc.statuses import status_of
+from ovms_mp.front.methods import Methods, Reply, Streaming, Unary
 from ovms_mp.front.sinks import fill
-
-_log = logging.getLogger(__name__)
 
 _PREFIX_SIZE, _SLOWEST_BYTES_PER_S = 5, 1 << 20
 _FAIR_BYTES_PER_S, _MUCH_BYTES = (
@@ -32,7 +32,6 @@ _FAIR_BYTES_PER_S, _MUCH_BYTES = (
     64 << 10,
 )  # Who is slower may not keep so much when memory is short.
 _PIECE_BYTES = 64  # What a piece costs besides its octets, or a peer could hold much by frames of little.
-_LONGEST_TEXT = 1000  # Percent-encoded up to twelve times as long; clients refuse metadata above 16 KiB.
 _JOINED_BYTES = 16 << 10  # Replies up to here are copied into one piece, and their memory released at once.
 _GRPC = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 _ENCODINGS = (b"grpc-accept-encoding", b"identity,deflate,gzip")
@@ -44,10 +43,16 @@ _OK = encode_block([(b"grpc-status", b"0")])
 
 
 class Call(Stream):
-    """One call; a streaming method's handler has it as its argument. ``head.metadata`` is the client's."""
+    """One call, with its origin; a streaming method's handler has it as its argument."""
 
     def __init__(
-        self, table: Methods, wake: Hook, connection: Http2Connection, number: int, head: RequestHead
+        self,
+        table: Methods,
+        wake: Hook,
+        read_peer: Callable[[], str],
+        connection: Http2Connection,
+        number: int,
+        head: RequestHead,
     ) -> None:
         limits, window = connection.limits, connection.output.initial_window
         super().__init__(number, limits.stream_window_bytes, window, head.content_length)
@@ -56,7 +61,7 @@ class Call(Stream):
         self.head: CallHead = head.memo
         timeout_ns = self.head.timeout_ns
         self.deadline_ns = connection.now_ns + timeout_ns if timeout_ns else 0  # Monotonic; 0 for never.
-        self._connection, self._wake = connection, wake
+        self._connection, self._wake, self._read_peer = connection, wake, read_peer
         self._begun_ns = connection.now_ns
         self._receive_by_ns = connection.now_ns + int(limits.message_timeout_s * SECOND_NS)
         self._prefix = b""
@@ -103,8 +108,8 @@ class Call(Stream):
     def _begin(self, flags: int, length: int) -> None:
         limits, method = self._connection.limits, self.head.method
         limit_bytes = limits.max_message_bytes
-        if isinstance(method, Unary) and 0 < method.max_bytes < limit_bytes:
-            limit_bytes = method.max_bytes
+        if isinstance(method, Unary):
+            limit_bytes = method.longest_bytes(limit_bytes)
         if length > limit_bytes:
             self._connection.guard.counters[Hit.MESSAGE_SIZE] += 1
             raise too_large(length, limit_bytes)
@@ -176,9 +181,8 @@ class Call(Stream):
 
     def _start(self) -> None:
         """Begin the handler, if the client has any window for its answer; else ``drained`` tries again."""
-        self._is_parked = self.send_window <= 0
+        self._is_parked = self.send_window.size <= 0
         if not self._is_parked:
-            current_flow.set(self._connection.number)
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def was_reset(self) -> None:
@@ -225,14 +229,14 @@ class Call(Stream):
         return now_ns - self._begun_ns > SECOND_NS * (1 + self._held_bytes / _FAIR_BYTES_PER_S)
 
     async def _run(self) -> None:
-        """Run the handler. The one place where failures become statuses."""
+        """Run the handler, and end the call with its failure if it has one."""
         method = self.head.method
         failure: Exception | None = None
         try:
             if isinstance(method, Streaming):
-                await method.handler(self)
+                await method.handler(self, self._context(method))
             elif method is not None:
-                await self._send(await method.handler(await self._request(method), self.deadline_ns))
+                await self._send(await method.handler(await self._request(method), self._context(method)))
         except asyncio.CancelledError:
             failure = errors.CallCancelled("the server cancelled the call")
         except Exception as error:
@@ -250,30 +254,41 @@ class Call(Stream):
         # An error refers to this frame by its traceback, and with it to the request: a circle, if it stayed here.
         del failure
 
+    def _context(self, method: Unary | Streaming) -> CallContext:
+        return CallContext(self.deadline_ns, self._connection.number, method.protocol, method.name, self)
+
+    @property
+    def metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        """See :class:`~ovms_mp.front.call_context.CallOrigin`."""
+        return self.head.metadata
+
+    @property
+    def peer(self) -> str:
+        """See :class:`~ovms_mp.front.call_context.CallOrigin`."""
+        return self._read_peer()
+
     async def _request(self, method: Unary) -> Any:  # Any: each method has its own type of request.
         if self.sink is None:
-            return await self._plain(*self._messages.popleft(), method.unpacked_limit)
+            return await self._plain(*self._messages.popleft(), method)
         request, self.sink = self.sink.finish(), None
         return request
 
-    async def _plain(
-        self, message: bytes, is_packed: bool, unpacked_limit: Callable[[int], int] | None = None
-    ) -> bytes | bytearray:
+    async def _plain(self, message: bytes, is_packed: bool, method: Unary | None = None) -> bytes | bytearray:
         if not is_packed:
             return message
         limit_bytes = self._connection.limits.max_message_bytes
-        if unpacked_limit is not None:
-            limit_bytes = min(limit_bytes, unpacked_limit(len(message)))
+        if method is not None:
+            limit_bytes = method.longest_unpacked_bytes(len(message), limit_bytes)
         return await unpack(message, self.head.encoding, limit_bytes, self._grow)
 
-    async def send(self, reply: bytes | Gathered) -> None:
+    async def send(self, reply: Reply) -> None:
         """Send a message of a streaming call; returns when the client has room for another one."""
         await self._send(reply)
         await asyncio.sleep(0)  # A client that takes all would else keep the loop from everybody else.
         while self.outbox and not self._is_over:
             await self._wait()
 
-    async def _send(self, reply: bytes | Gathered) -> None:
+    async def _send(self, reply: Reply) -> None:
         """Send a message. What the client has no window for is copied, so that no slow reader holds the arena."""
         pieces = [reply] if isinstance(reply, bytes) else reply.pieces
         release = _NOTHING if isinstance(reply, bytes) else reply.release
@@ -318,11 +333,7 @@ class Call(Stream):
         await self._changed
 
     def _fail(self, error: Exception) -> None:
-        if not isinstance(error, errors.OvmsError):
-            form = "event=call_raised method=%s user_agent=%s"
-            _log.error(form, self.head.path, self.head.user_agent, exc_info=error)
-            error = errors.OvmsError(errors.INTERNAL_ERROR_TEXT)
-        self.finish(error.code, error.message)
+        self.finish(*status_of(error, self.head.path, self.head.user_agent))
 
     def finish(self, code: errors.Code | None, text: str) -> None:
         """End the call with a status; None is OK. A second end does nothing."""
@@ -330,7 +341,6 @@ class Call(Stream):
             return
         block = _OK
         if code is not None or not self._has_headers:
-            text = text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 3] + "..."
             fields = [] if self._has_headers else [*_GRPC, _ENCODINGS]
             status = b"%d" % (0 if code is None else code.number)
             fields += [(b"grpc-status", status), (b"grpc-message", percent_encoded(text).encode())]

@@ -1,58 +1,98 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames: numbers and layouts of RFC 9113, sections 4, 6 and 7, and the two ways in which a peer can break them."""
+"""Frames: numbers, layouts and the rules for a single frame's header (RFC 9113, sections 3.4, 4 and 6)."""
 
-import enum
+from __future__ import annotations
+
 import struct
+from collections.abc import Callable
 
-from ovms_mp.front.grpc.http2.limits import Hit
+from ovms_mp.front.grpc.http2.faults import ErrorCode, Fault
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-TLS_HANDSHAKE = b"\x16\x03"
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = range(5)
-PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(5, 10)
-ACK = END_STREAM = 0x1
-END_HEADERS, PADDED, HAS_PRIORITY = 0x4, 0x8, 0x20
-ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = range(2, 6)
-HEADER_SIZE, DEFAULT_WINDOW, DEFAULT_FRAME_SIZE, LARGEST_FRAME_SIZE = 9, 65_535, 16_384, (1 << 24) - 1
-LARGEST_WINDOW = LARGEST_STREAM_ID = (1 << 31) - 1
-parse_header = struct.Struct(">IBI").unpack_from  # (length << 8 | type, flags, reserved bit and stream)
 
+# Types (section 6).
+DATA = 0x0
+HEADERS = 0x1
+PRIORITY = 0x2
+RST_STREAM = 0x3
+SETTINGS = 0x4
+PUSH_PROMISE = 0x5
+PING = 0x6
+GOAWAY = 0x7
+WINDOW_UPDATE = 0x8
+CONTINUATION = 0x9
 
-class ErrorCode(enum.IntEnum):
-    """RFC 9113, section 7; those that we send."""
+# Flags. The same bit has different names in different types.
+END_STREAM = 0x01
+ACK = 0x01
+END_HEADERS = 0x04
+PADDED = 0x08
+HAS_PRIORITY = 0x20
 
-    NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR = range(4)
-    STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM = 0x5, 0x6, 0x7
-    COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 0x9, 0xB
+HEADER_SIZE = 9
+PRIORITY_SIZE = 5
+DEFAULT_WINDOW = 65_535
+DEFAULT_FRAME_SIZE = 16_384
+LARGEST_FRAME_SIZE = (1 << 24) - 1
+LARGEST_WINDOW = (1 << 31) - 1
+LARGEST_STREAM_ID = (1 << 31) - 1
 
+WHOLE = frozenset((HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION))
+"""Types that are handled when the whole frame is there. DATA is passed on as it comes, all others are skipped."""
 
-class Fault(Exception):
-    """The peer broke a rule; the connection must end (RFC 9113, 5.4.1)."""
+_ON_CONNECTION = frozenset((SETTINGS, PING, GOAWAY))
+_ON_STREAM = frozenset((DATA, HEADERS, PRIORITY, RST_STREAM, CONTINUATION))
+_FIXED_SIZES = {RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
+_LEAST_GOAWAY_SIZE = 8
 
-    def __init__(self, code: ErrorCode, text: str, hit: Hit = Hit.PROTOCOL) -> None:
-        super().__init__(text)
-        self.code, self.text, self.hit = code, text, hit
+parse_header: Callable[[memoryview, int], tuple[int, int, int]] = struct.Struct(">IBI").unpack_from
+"""A frame's header as three numbers: ``length << 8 | type``, flags, ``reserved bit << 31 | stream``.
 
-
-class StreamFault(Fault):
-    """The peer broke a rule; only the stream must end (RFC 9113, 5.4.2)."""
-
-
-def require(condition: bool, code: ErrorCode, text: str, fault: type[Fault] = Fault) -> None:
-    """Raise the fault that it is if the condition does not hold."""
-    if not condition:
-        raise fault(code, text)
+PERF: the first number is not taken apart here, as the fast path compares it as it is.
+"""
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
-    """A whole frame."""
+    """A whole frame (4.1)."""
     return b"%b%c%c%b%b" % (len(payload).to_bytes(3), kind, flags, stream_id.to_bytes(4), payload)
 
 
-def unpadded(flags: int, payload: memoryview) -> memoryview:
-    """A HEADERS payload without its padding and its deprecated priority fields (6.2)."""
-    start = bool(flags & PADDED) + (5 if flags & HAS_PRIORITY else 0)
-    require(len(payload) >= start, ErrorCode.FRAME_SIZE_ERROR, "HEADERS lacks its pad length or priority")
-    end = len(payload) - (payload[0] if flags & PADDED else 0)
-    require(end >= start, ErrorCode.PROTOCOL_ERROR, "padding longer than HEADERS")
+def data_header(length: int, stream_id: int) -> bytes:
+    """The header of a DATA frame without flags (6.1)."""
+    return (length << 16).to_bytes(5) + stream_id.to_bytes(4)
+
+
+def check_header(kind: int, stream_id: int, length: int, max_frame_size: int) -> None:
+    """Check what a frame's header alone tells: its length, and whether it may be on a stream (4.2 and section 6).
+
+    Raises:
+        Fault: The frame breaks a rule. A wrong length of PRIORITY is a fault of its stream only (6.3), so it is not
+            checked here.
+    """
+    is_size = length <= max_frame_size and length == _FIXED_SIZES.get(kind, length)
+    if not is_size or (kind == GOAWAY and length < _LEAST_GOAWAY_SIZE):
+        raise Fault(ErrorCode.FRAME_SIZE_ERROR, "a frame's length")
+    misplaced = _ON_CONNECTION if stream_id else _ON_STREAM
+    if kind in misplaced or kind == PUSH_PROMISE:
+        raise Fault(ErrorCode.PROTOCOL_ERROR, "a frame where it may not be")
+
+
+def block_fragment(flags: int, payload: memoryview) -> memoryview:
+    """The field block fragment of HEADERS, without padding and the deprecated priority fields (6.2).
+
+    Raises:
+        Fault: The payload is too short for what its flags say.
+    """
+    start = 0
+    if flags & PADDED:
+        start += 1
+    if flags & HAS_PRIORITY:
+        start += PRIORITY_SIZE
+    if len(payload) < start:
+        raise Fault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS lacks its pad length or priority")
+    end = len(payload)
+    if flags & PADDED:
+        end -= payload[0]
+    if end < start:
+        raise Fault(ErrorCode.PROTOCOL_ERROR, "padding longer than HEADERS")
     return payload[start:end]

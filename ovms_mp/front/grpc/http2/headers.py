@@ -1,135 +1,133 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Header blocks: HPACK in and out, and what makes a request malformed (RFC 9113, 8.1 to 8.3; RFC 7541).
+"""Field sections and what makes a request of one, or a malformed request (RFC 9113, 8.1 to 8.3)."""
 
-Decoding is the ``hpack`` library. What we send never uses the dynamic table, so it can be encoded once for all.
-"""
+from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
-
-from ovms_mp.front.grpc.http2.frames import ErrorCode, Fault, StreamFault, require
-from ovms_mp.front.grpc.http2.limits import Hit
+from ovms_mp.front.grpc.http2.faults import ErrorCode, StreamFault
 
 Fields = Sequence[tuple[bytes, bytes]]
-_CACHED_BLOCKS, _LONGEST_CACHED_BLOCK, _LONGEST_LENGTH = 64, 4096, 18
-_MOST_SIZE_UPDATES = 2  # In a block: the least size since the last one, then the final one (RFC 7541, 4.2).
+
+_FIELD_OVERHEAD = 32
+"""Octets that a field counts for besides its name and value (RFC 9113, 6.5.2)."""
+_LONGEST_LENGTH = 18
+"""Digits of a content-length."""
 _PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
-_HTTP_1 = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
+_CONNECTION_SPECIFIC = frozenset(
+    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+)
 _is_name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 _is_value = re.compile(rb"(?:[^\0\r\n\t ](?:[^\0\r\n]*[^\0\r\n\t ])?)?").fullmatch
-_encoder = Encoder()
-_require = functools.partial(require, code=ErrorCode.PROTOCOL_ERROR, fault=StreamFault)
 
 
 class RequestHead:
-    """A decoded block, and by ``validate`` a valid request. Blocks of equal octets share it: nobody changes it."""
+    """The header section of a valid request. Requests of equal field blocks share it, so nobody changes it.
+
+    Attributes:
+        fields: Those that are no pseudo-header fields.
+        nbytes: The size of all fields as SETTINGS_MAX_HEADER_LIST_SIZE counts (6.5.2).
+        method, path, authority: Of the pseudo-header fields, or of ``host``. The path is empty for CONNECT.
+        content_length: What was declared; -1 if nothing was.
+        memo: What the layer above has made of this head; None at first.
+    """
+
+    def __init__(self, fields: Fields, nbytes: int) -> None:
+        """Validate.
+
+        Args:
+            fields: The field section as it was decoded.
+            nbytes: Its size.
+
+        Raises:
+            StreamFault: The request is malformed (8.1.1).
+        """
+        pseudo, regular = _split(fields)
+        check_fields(regular)
+        self.fields: Fields = regular
+        self.nbytes = nbytes
+        self.content_length = _content_length(regular)
+        self.authority = _authority(pseudo, regular)
+        self.method = pseudo.get(b":method", b"")
+        self.path = pseudo.get(b":path", b"")
+        if not _is_complete(pseudo, self.authority):
+            raise _malformed("a pseudo header is missing, or one too many")
+        self.memo: object = None
+
+
+class FieldSection:
+    """A decoded field block: a request's header section, or its trailers. Equal blocks share it."""
 
     def __init__(self, fields: Fields) -> None:
-        self.fields = fields  # After validation those that are no pseudo headers.
-        self.nbytes = sum(len(name) + len(value) + 32 for name, value in fields)  # As SETTINGS count.
-        self.method = self.path = self.authority = b""  # The path is empty for CONNECT.
-        self.content_length = -1  # Or what was declared.
-        self.memo: object = None  # What the layer above has made of it.
+        self.fields = fields
+        self._request: RequestHead | None = None
 
-    def validate(self) -> None:
-        """Become a request, once; or raise the fault of a malformed one (8.1.1)."""
-        if self.method:
-            return
-        pseudo: dict[bytes, bytes] = {}
-        regular: list[tuple[bytes, bytes]] = []
-        for name, value in self.fields:
-            if name[:1] != b":":
-                regular.append((name, value))
-            else:
-                is_first = name in _PSEUDO and name not in pseudo and not regular
-                _require(is_first and _is_value(value) is not None, text="a wrong pseudo header")
-                pseudo[name] = value
-        check_fields(regular)
-        lengths = {value for name, value in regular if name == b"content-length"}
-        is_length = len(lengths) < 2 and all(v.isdigit() and len(v) <= _LONGEST_LENGTH for v in lengths)
-        _require(is_length, text="content-length is no number, or two")
-        hosts = {value for name, value in regular if name == b"host"} | {pseudo.get(b":authority", b"")}
-        _require(len(hosts - {b""}) < 2, text="host differs from :authority")
-        method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
-        if method == b"CONNECT":
-            is_complete = b":scheme" not in pseudo and b":path" not in pseudo and any(hosts)
-        else:
-            has_path = path[:1] == b"/" or (method, path) == (b"OPTIONS", b"*")
-            is_complete = bool(method and pseudo.get(b":scheme") and has_path)
-        _require(is_complete, text="a pseudo header is missing, or one too many")
-        self.fields, self.method, self.path, self.authority = regular, method, path, max(hosts)
-        self.content_length = int(lengths.pop()) if lengths else -1
+    def request(self) -> RequestHead:
+        """The request that this is, always the same one; raises StreamFault if it is malformed."""
+        if self._request is None:
+            nbytes = sum(len(name) + len(value) + _FIELD_OVERHEAD for name, value in self.fields)
+            self._request = RequestHead(self.fields, nbytes)
+        return self._request
 
 
 def check_fields(fields: Fields) -> None:
-    """Raise a fault for what no field but a pseudo header may be (8.2.1 and 8.2.2)."""
-    for name, value in fields:
-        _require(bool(_is_name(name) and _is_value(value)), text="a character that no field may have")
-        is_http_1 = name in _HTTP_1 or (name == b"te" and value != b"trailers")
-        _require(not is_http_1, text="a field of HTTP/1.1 connections")
+    """Check fields of which none may be a pseudo-header field: names, values (8.2.1) and what HTTP/2 lacks (8.2.2).
 
-
-class BlockDecoder:
-    """Decodes the blocks of one connection.
-
-    PERF: most blocks of a client equal an earlier one (8 fields: 17 us decoded, 0.1 us remembered). One is remembered
-    if decoding it changed nothing in the table, until something does: as long as that is the same, so is its meaning.
+    Raises:
+        StreamFault: One of them may not be.
     """
-
-    def __init__(self, hard_limit_bytes: int) -> None:
-        self._decoder = Decoder(max_header_list_size=hard_limit_bytes)
-        self._table = self._decoder.header_table.dynamic_entries
-        self._known: dict[bytes, RequestHead] = {}
-
-    def decode(self, block: bytes) -> RequestHead:
-        """Decode a block, or raise a Fault; each one must pass here, in order, wanted or not (RFC 9113, 4.3)."""
-        known = self._known.get(block)
-        if known is not None:
-            return known
-        is_resized = _is_size_update(block, 0)
-        if is_resized:
-            _check_size_updates(block)
-        newest = self._table[0] if self._table else None
-        try:
-            decoded = RequestHead(list(self._decoder.decode(block, raw=True)))
-        except HPACKError as error:
-            is_large = isinstance(error, OversizedHeaderListError)
-            code = ErrorCode.ENHANCE_YOUR_CALM if is_large else ErrorCode.COMPRESSION_ERROR
-            raise Fault(code, "undecodable headers", Hit.HEADER_LIST if is_large else Hit.PROTOCOL) from None
-        # An insertion puts a new tuple first or clears the table; a size update, which may evict, is possible only at
-        # the start of a block: the library refuses it elsewhere (RFC 7541, 2.3.2, 4.2 and 4.4).
-        has_changed = is_resized or (self._table[0] if self._table else None) is not newest
-        if has_changed or len(self._known) >= _CACHED_BLOCKS:
-            self._known.clear()
-        if not has_changed and len(block) <= _LONGEST_CACHED_BLOCK:
-            self._known[block] = decoded
-        return decoded
+    for name, value in fields:
+        if not _is_name(name) or not _is_value(value):
+            raise _malformed("a character that no field may have")
+        if name in _CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers"):
+            raise _malformed("a field of HTTP/1.1 connections")
 
 
-def _is_size_update(block: bytes, position: int) -> bool:
-    """Whether the octet begins a dynamic table size update, 001xxxxx (RFC 7541, 6.3)."""
-    return block[position : position + 1] >= b"\x20" and block[position] < 0x40
+def _malformed(text: str) -> StreamFault:
+    return StreamFault(ErrorCode.PROTOCOL_ERROR, text)
 
 
-def _check_size_updates(block: bytes) -> None:
-    """Refuse a block with more size updates than any encoder needs. The library takes a block full of them."""
-    position = count = 0
-    while _is_size_update(block, position):
-        count += 1
-        is_allowed = count <= _MOST_SIZE_UPDATES
-        require(is_allowed, ErrorCode.COMPRESSION_ERROR, "too many table size updates in a header block")
-        is_long = block[position] & 0x1F == 0x1F
-        position += 1
-        while is_long and position < len(
-            block
-        ):  # Further octets of the number: all but the last have the top bit.
-            is_long = block[position] >= 0x80
-            position += 1
+def _split(fields: Fields) -> tuple[dict[bytes, bytes], list[tuple[bytes, bytes]]]:
+    """Pseudo-header fields, which come first, each at most once (8.3), and the others."""
+    pseudo: dict[bytes, bytes] = {}
+    regular: list[tuple[bytes, bytes]] = []
+    for name, value in fields:
+        if not name.startswith(b":"):
+            regular.append((name, value))
+        elif name in _PSEUDO and name not in pseudo and not regular and _is_value(value):
+            pseudo[name] = value
+        else:
+            raise _malformed("a wrong pseudo header")
+    return pseudo, regular
 
 
-def encode_block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A header block that neither needs nor changes a dynamic table: literals are 'never indexed'."""
-    return _encoder.encode([(name, value, True) for name, value in fields], huffman=False)
+def _content_length(regular: Fields) -> int:
+    """What content-length declares; -1 if there is none. Equal ones count as one (RFC 9110, 8.6)."""
+    lengths = {value for name, value in regular if name == b"content-length"}
+    if not lengths:
+        return -1
+    length = lengths.pop()
+    if lengths or not length.isdigit() or len(length) > _LONGEST_LENGTH:
+        raise _malformed("content-length is no number, or two")
+    return int(length)
+
+
+def _authority(pseudo: dict[bytes, bytes], regular: Fields) -> bytes:
+    """What ``:authority`` and ``host`` say, which must be the same if both do (8.3.1); empty if none does."""
+    hosts = {value for name, value in regular if name == b"host"}
+    hosts.add(pseudo.get(b":authority", b""))
+    hosts.discard(b"")
+    if len(hosts) > 1:
+        raise _malformed("host differs from :authority")
+    return hosts.pop() if hosts else b""
+
+
+def _is_complete(pseudo: dict[bytes, bytes], authority: bytes) -> bool:
+    """Whether a request has all pseudo-header fields that it needs (8.3.1), and none that CONNECT lacks (8.5)."""
+    method = pseudo.get(b":method", b"")
+    path = pseudo.get(b":path", b"")
+    if method == b"CONNECT":
+        return b":scheme" not in pseudo and b":path" not in pseudo and authority != b""
+    has_path = path.startswith(b"/") or (method == b"OPTIONS" and path == b"*")
+    return method != b"" and pseudo.get(b":scheme", b"") != b"" and has_path

@@ -4,6 +4,8 @@
 They answer CVE-2019-9511 to 9518, CVE-2023-44487 (rapid reset), CVE-2024-27316 (CONTINUATION flood), CVE-2025-8671.
 """
 
+from __future__ import annotations
+
 import enum
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,10 +20,28 @@ class Hit(enum.IntEnum):
     Who does not even greet in HTTP/2 is counted as TLS_HELLO or NOT_HTTP2, and not logged one by one.
     """
 
-    CONNECTIONS, STREAMS, HEADER_LIST, HEADER_BLOCK, CONTINUATIONS, MESSAGE_SIZE, UNREAD = range(7)
-    RESETS, PINGS, SETTINGS, WINDOW_UPDATES, EMPTY_DATA, IGNORED = range(7, 13)
-    HANDSHAKE, SLOW_FRAME, SLOW_MESSAGE, BUDGET, STALLED_STREAM, STALLED_CONNECTION, PROTOCOL = range(13, 20)
-    TLS_HELLO, NOT_HTTP2 = range(20, 22)
+    CONNECTIONS = 0
+    STREAMS = 1
+    HEADER_LIST = 2
+    HEADER_BLOCK = 3
+    CONTINUATIONS = 4
+    MESSAGE_SIZE = 5
+    UNREAD = 6
+    RESETS = 7
+    PINGS = 8
+    SETTINGS = 9
+    WINDOW_UPDATES = 10
+    EMPTY_DATA = 11
+    IGNORED = 12
+    HANDSHAKE = 13
+    SLOW_FRAME = 14
+    SLOW_MESSAGE = 15
+    BUDGET = 16
+    STALLED_STREAM = 17
+    STALLED_CONNECTION = 18
+    PROTOCOL = 19
+    TLS_HELLO = 20
+    NOT_HTTP2 = 21
 
 
 RATES = {
@@ -32,7 +52,8 @@ RATES = {
     Hit.WINDOW_UPDATES: 5000,  # Besides four for each DATA frame that we sent, but not for crumbs.
     Hit.EMPTY_DATA: 100,
     Hit.IGNORED: 1000,  # PRIORITY, GOAWAY and unknown frames.
-}  # How often a connection may do what costs us more than it.
+}
+"""How often a connection may do what costs us more than it, in ``Limits.rate_window_s``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +68,7 @@ class Limits:
     connection_window_bytes: int = 16 << 20  # Granted in advance, so held beyond the budget at worst.
     connection_buffer_bytes: int = 2 << 30  # Held for one connection; beyond it no window is granted.
     process_buffer_bytes: int = 4 << 30  # Held for all; beyond it answers without window are refused, too.
-    process_limit_bytes: int = (
-        5 << 30
-    )  # Held for all; beyond it messages are refused, also those on their way.
+    process_limit_bytes: int = 5 << 30  # Held for all; beyond it messages on their way are refused, too.
     arena_reserve_bytes: int = 0  # With less than this left in the arena no window is granted.
     max_header_list_bytes: int = 16 << 10  # Announced; a call with more is refused.
     max_header_block_bytes: int = 64 << 10  # Compressed or not, more ends the connection.
@@ -66,18 +85,27 @@ class Limits:
     max_age_s: float = 0  # A connection this old is asked to leave (give or take a tenth).
     age_grace_s: float = 300  # Calls that go on for longer after that are ended.
 
-    def settings(self) -> bytes:
-        """Our SETTINGS' payload (RFC 9113, 6.5.1)."""
-        ours = (self.max_streams, self.stream_window_bytes, self.max_frame_bytes, self.max_header_list_bytes)
-        return b"".join(key.to_bytes(2) + value.to_bytes(4) for key, value in enumerate(ours, start=3))
-
 
 class Guard:
-    """What connections share: the limits, how often each was hit, and what messages hold, but for sinks' memory."""
+    """What all connections of a server share.
+
+    Attributes:
+        limits: What peers are held to.
+        counters: How often each limit was hit.
+        held_bytes: What messages hold that are on their way, but for memory of sinks.
+    """
 
     def __init__(self, limits: Limits, free_bytes: Callable[[], int] | None = None) -> None:
-        self.limits, self.counters, self.held_bytes = limits, Counter[Hit](), 0
-        self._free_bytes = free_bytes  # What the arena has left at this moment.
+        """Start with nothing held.
+
+        Args:
+            limits: What peers are held to.
+            free_bytes: Tells what the arena has left at this moment; None if there is no arena.
+        """
+        self.limits = limits
+        self.counters = Counter[Hit]()
+        self.held_bytes = 0
+        self._free_bytes = free_bytes
 
     @property
     def is_open(self) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from ovms_mp.child.specs import FrontLimits
 from ovms_mp.errors import BodyMemoryFull, MalformedPayload, OvmsError, RequestTooLarge
 from ovms_mp.front.budget import UNPACKED_FLOOR_BYTES, BodyBudget
-from ovms_mp.front.grpc.bodies import UnpackedLimits, with_unpacking
+from ovms_mp.front.grpc.bodies import UnpackedLimits, unpacked
 from ovms_mp.front.grpc.encodings import recognised_encoding
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.status import State
@@ -56,14 +56,14 @@ def table(epoch: int, *shapes: tuple[tuple[int, int], ...]) -> RoutingTable:
 def test_the_largest_input_of_all_models_counts() -> None:
     """The model is known only behind the unpacking; a new table may have another one."""
     now = table(1, ((1, 1), (10, 10)))
-    unpacked = UnpackedLimits(lambda: now, limits())
-    assert unpacked.of_predict(1000) == UNPACKED_FLOOR_BYTES
+    limited = UnpackedLimits(lambda: now, limits())
+    assert limited.of_request(1000) == UNPACKED_FLOOR_BYTES
     now = table(2, ((1, 1), (10, 10)), ((1, 1_000_000),))
-    assert unpacked.of_predict(1000) >= 64_000_000
+    assert limited.of_request(1000) >= 64_000_000
     now = table(3, ((1, 1_000_000),), ((0, -1),))
-    assert unpacked.of_predict(1000) == UNPACKED_FLOOR_BYTES
-    assert unpacked.of_predict(10 * MIB) == 100 * MIB, "never more than a message may be"
-    assert UnpackedLimits(lambda: now, limits(MIB)).of_predict(1000) == MIB
+    assert limited.of_request(1000) == UNPACKED_FLOOR_BYTES
+    assert limited.of_request(10 * MIB) == 100 * MIB, "never more than a message may be"
+    assert UnpackedLimits(lambda: now, limits(MIB)).of_request(1000) == MIB
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,13 @@ def answered(budget: BodyBudget, message: bytes, limit_bytes: int = 10 * MIB) ->
     """What a method makes of a message when it echoes its request."""
     before = budget.used_bytes
 
-    async def echo(octets: bytes | bytearray, _deadline_ns: int) -> bytes:
-        unpacked_bytes = len(octets) if recognised_encoding(message) != "identity" else 0
-        assert budget.used_bytes == before + len(message) + unpacked_bytes
-        return bytes(octets)
-
     async def ask() -> bytes | OvmsError:
         try:
-            return await with_unpacking(echo, lambda _: limit_bytes, budget)(message, 0)
+            with budget.share() as share:
+                octets = await unpacked(message, lambda _: limit_bytes, share)
+                unpacked_bytes = len(octets) if recognised_encoding(message) != "identity" else 0
+                assert budget.used_bytes == before + len(message) + unpacked_bytes
+                return bytes(octets)
         except OvmsError as error:
             return error
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pytest
 
 from ovms_mp import __version__
@@ -23,13 +24,15 @@ from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.status import State
 from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import ModelRecord, TensorSpecRecord, VersionRecord, WorkerRecord
+from tests.support.predict_messages import values_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ovms_mp.child.specs import RestSpec
     from ovms_mp.errors import OvmsError
-    from ovms_mp.front.routing import VersionRoute
+    from ovms_mp.front.call_context import CallContext
+    from ovms_mp.front.predict_request import Decode
     from ovms_mp.front.session import FrontSession
     from ovms_mp.model.status import VersionStatus
 
@@ -74,13 +77,11 @@ class PlayedService:
     def statuses(self, name: str, version: int) -> Sequence[VersionStatus]:
         return [route.status for _, route in sorted(self.table.model(name).versions.items())]
 
-    async def routable(self, name: str, version: int) -> VersionRoute:
-        return self.table.find(name, version)
+    async def predict(self, name: str, version: int, decode: Decode, *_: Any) -> bytes:
+        given = (await decode(self.table.find(name, version))).inputs
+        return json.dumps({"given": np.asarray(values_of(given["x"])).tolist()}).encode()
 
-    async def predict(self, name: str, version: int, given: Any, *_: Any) -> bytes:
-        return json.dumps({"given": given["x"].values.tolist()}).encode()
-
-    async def reload(self, deadline_ns: int) -> bool:
+    async def reload(self, context: CallContext) -> bool:
         self.reloads += 1
         if isinstance(self.reloaded, bool):
             return self.reloaded

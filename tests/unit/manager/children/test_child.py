@@ -9,7 +9,10 @@ import signal
 
 import pytest
 
-from ovms_mp.manager.children.child import Child, ChildState, Kind, exit_text
+from ovms_mp.manager.children.child import Child, ChildState, exit_text
+from ovms_mp.manager.children.kinds import Kind
+
+from ..fakes import Clock
 
 STEPS = {
     (ChildState.SPAWNED, ChildState.BOOTING),
@@ -28,7 +31,7 @@ NO_PID = 2**22 + 1
 
 
 def child(state: ChildState = ChildState.SPAWNED, pidfd: int = -1) -> Child:
-    return Child("grpc-0", "grpc-0.1", Kind.GRPC, NO_PID, pidfd, None, 0.0, 0.0, state)
+    return Child("grpc-0", "grpc-0.1", Kind.GRPC, NO_PID, pidfd, None, Clock(), state=state)
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(ChildState, ChildState)))

@@ -10,15 +10,8 @@ import pytest
 
 from ovms_mp.child.specs import CpuShare, EngineSpec, FrontLimits, ProbeSpec, spec_from_argument
 from ovms_mp.config.model import ModelConfig
-from ovms_mp.config.server import (
-    EngineConfig,
-    GrpcConfig,
-    LimitsConfig,
-    LogConfig,
-    RestConfig,
-    ServerConfig,
-    SupervisionConfig,
-)
+from ovms_mp.config.server import EngineConfig, LimitsConfig, LogConfig, ServerConfig, SupervisionConfig
+from ovms_mp.config.transports import GrpcConfig, RestConfig
 from ovms_mp.manager.children.specs import SpecMaker
 from ovms_mp.manager.models.deployment import Deployment, settings_of
 from ovms_mp.wire.records import ArenaHandle

@@ -14,9 +14,10 @@ import pytest
 
 from ovms_mp.child.specs import ChildSpec, CommonSpec
 from ovms_mp.config.server import SupervisionConfig
-from ovms_mp.manager import timers as timers_module
 from ovms_mp.manager.children import supervisor as supervisor_module
-from ovms_mp.manager.children.child import Child, ChildState, Kind
+from ovms_mp.manager.children.child import Child, ChildState
+from ovms_mp.manager.children.kinds import Kind
+from ovms_mp.manager.children.roles import RoleFailure
 from ovms_mp.manager.children.supervisor import Supervisor
 from ovms_mp.manager.timers import Timers
 from ovms_mp.wire.channels import Poller
@@ -29,21 +30,30 @@ if TYPE_CHECKING:
 
 @dataclass
 class Told:
-    """What the observer was told."""
+    """What the manager was told."""
 
+    supervisor: Supervisor
     exits: list[tuple[str, str]] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-    given_up: list[tuple[str, str]] = field(default_factory=list)
+    failures: list[RoleFailure] = field(default_factory=list)
 
     def child_exited(self, child: Child, reason: str) -> None:
         assert child.state is ChildState.EXITED
         self.exits.append((child.child_id, reason))
 
-    def cannot_boot(self, reason: str) -> None:
-        self.reasons.append(reason)
+    def _take_failures(self) -> list[RoleFailure]:
+        while (failure := self.supervisor.take_failure()) is not None:
+            self.failures.append(failure)
+        return self.failures
 
-    def role_failed(self, name: str, reason: str) -> None:
-        self.given_up.append((name, reason))
+    @property
+    def reasons(self) -> list[str]:
+        """Why the server must stop."""
+        return [failure.reason for failure in self._take_failures() if failure.is_vital]
+
+    @property
+    def given_up(self) -> list[tuple[str, str]]:
+        """Roles that it can do without."""
+        return [(failure.role, failure.reason) for failure in self._take_failures() if not failure.is_vital]
 
 
 @dataclass
@@ -82,7 +92,7 @@ class Scene:
     def end(self, child: Child, status: int) -> None:
         """The process ends, and the manager's loop notices."""
         self.kernel.process(child.pid).end(status)
-        self.supervisor.collect(self.poller.wait(0.0))
+        self.supervisor.collect(self.poller.wait(0.0), self.told)
 
     def serve_and_end(self, child: Child, status: int) -> None:
         self.make_ready(child)
@@ -115,14 +125,15 @@ def make_spec(child_id: str) -> ChildSpec:
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     kernel = Kernel()
-    kernel.install(monkeypatch, supervisor_module, timers_module)
-    timers, poller, told = Timers(), Poller(), Told()
+    kernel.install(monkeypatch)
+    timers, poller = Timers(kernel), Poller()
+    supervisor = Supervisor(SupervisionConfig(heartbeat_timeout_s=5.0), timers, poller, kernel)
     yield Scene(
         kernel,
         timers,
         poller,
-        told,
-        Supervisor(SupervisionConfig(heartbeat_timeout_s=5.0), timers, poller, told),
+        Told(supervisor),
+        supervisor,
     )
     kernel.close()
     poller.close()
@@ -139,7 +150,7 @@ def test_a_child_is_started_with_its_spec_and_descriptors(scene: Scene) -> None:
     assert process.environment["OPENBLAS_NUM_THREADS"] == os.environ.get("OPENBLAS_NUM_THREADS", "1")
     root = str(Path(supervisor_module.__file__).parents[3])
     assert process.environment["PYTHONPATH"].split(os.pathsep)[0] == root
-    assert (child.name, child.child_id, child.pid, child.state) == (
+    assert (child.role, child.child_id, child.pid, child.state) == (
         "grpc-0", "grpc-0.1", process.pid, ChildState.SPAWNED
     )  # fmt: skip
 
@@ -288,7 +299,7 @@ def test_a_successor_that_was_due_after_the_stop_is_not_started(scene: Scene) ->
 
 def test_descriptors_that_are_no_childs_are_passed_over(scene: Scene) -> None:
     scene.fill()
-    scene.supervisor.collect({0, 1, 12345})
+    scene.supervisor.collect({0, 1, 12345}, scene.told)
 
     assert scene.ids() == ["worker-0.1"]
     assert scene.told.exits == []
@@ -299,7 +310,7 @@ def test_deaths_at_the_same_moment_are_all_noticed(scene: Scene) -> None:
         scene.make_ready(scene.fill(name))
     for process in list(scene.kernel.processes):
         process.end(-9)
-    scene.supervisor.collect(scene.poller.wait(0.0))
+    scene.supervisor.collect(scene.poller.wait(0.0), scene.told)
 
     assert {child_id for child_id, _ in scene.told.exits} == {"worker-0.1", "grpc-0.1", "grpc-1.1"}
     assert sorted(scene.ids()) == ["grpc-0.2", "grpc-1.2", "worker-0.2"]
@@ -423,7 +434,7 @@ def test_one_role_alone_is_not_replaced_any_more(scene: Scene) -> None:
 
 def test_a_process_that_is_run_once_is_not_replaced(scene: Scene) -> None:
     child = scene.spawn_once()
-    assert (child.name, child.child_id, child.kind) == ("probe.1", "probe.1", Kind.PROBE)
+    assert (child.role, child.child_id, child.kind) == ("probe.1", "probe.1", Kind.PROBE)
     assert scene.kernel.processes[0].command[3] == "ovms_mp.worker.probe"
     assert scene.kernel.processes[0].descriptors == (3, 4)
     scene.end(child, 3)

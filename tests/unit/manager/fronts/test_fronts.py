@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.config.server import GrpcConfig, LimitsConfig, RestConfig, ServerConfig
-from ovms_mp.manager import timers as timers_module
-from ovms_mp.manager.children import child as children_module
-from ovms_mp.manager.children import supervisor as supervisor_module
-from ovms_mp.manager.children.child import Child, ChildState, Kind
+from ovms_mp.config.server import LimitsConfig, ServerConfig
+from ovms_mp.config.transports import GrpcConfig, RestConfig
+from ovms_mp.manager.children.child import Child, ChildState
+from ovms_mp.manager.children.control import ControlChannel
+from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.manager.children.specs import SpecMaker
 from ovms_mp.manager.children.supervisor import Supervisor
+from ovms_mp.manager.fronts.arenas import ArenaPool
+from ovms_mp.manager.fronts.beat_pipe import BeatPipe
 from ovms_mp.manager.fronts.fronts import Fronts
+from ovms_mp.manager.fronts.ports import take_ports
 from ovms_mp.manager.timers import Timers
 from ovms_mp.wire.channels import Poller
-from ovms_mp.wire.codec import decode_to_child
 from ovms_mp.wire.messages import (
     ArenaRetired,
     Drain,
@@ -28,12 +30,14 @@ from ovms_mp.wire.messages import (
     Welcome,
 )
 
+from ..fakes import Router
 from ..kernel import Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ovms_mp.child.specs import ChildSpec
+    from ovms_mp.wire.messages import ToChild
 
 
 def snapshot(epoch: int) -> RoutingSnapshot:
@@ -58,21 +62,22 @@ class Scene:
             rest=RestConfig(port=0),
             limits=LimitsConfig(arena_size_mb=1),
         )
-        self.timers, self.poller = Timers(), Poller()
-        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, self)
-        self.fronts = Fronts(config, self.supervisor, self.poller)
-        self.fronts.open()
-        specs = SpecMaker(config, "run", "ipc://@control", self.fronts.arena_handles, 8 << 30)
-        self.specs = specs
-        self.fronts.connect(specs, self)  # type: ignore[arg-type]  # only sends
-        self.sent: list[tuple[str, object]] = []
+        self.timers, self.poller = Timers(kernel), Poller()
+        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, kernel)
+        self.ports, self.arenas, self.beats = take_ports(config), ArenaPool(2, 1 << 20), BeatPipe(self.poller)
+        self.specs = SpecMaker(config, "run", "ipc://@control", self.arenas.handles, 8 << 30)
+        self.router = Router()
+        control = ControlChannel(self.router)  # type: ignore[arg-type]  # only sends
+        self.fronts = Fronts(
+            config, self.supervisor, control, self.specs, self.ports, self.arenas, self.beats
+        )
 
-    def send(self, identity: bytes, payload: bytes) -> None:
-        self.sent.append((identity.decode(), decode_to_child(payload)))
+    def take(self) -> list[tuple[str, ToChild]]:
+        return self.router.take()
 
-    def take(self) -> list[tuple[str, object]]:
-        sent, self.sent = self.sent, []
-        return sent
+    def close(self) -> None:
+        for owner in (self.beats, self.arenas, self.ports):
+            owner.close()
 
     def child_exited(self, child: Child, reason: str) -> None:
         if child.kind is Kind.WORKER:
@@ -80,12 +85,6 @@ class Scene:
         else:
             self.fronts.exited(child)
         self.fronts.welcome_waiting(snapshot(9))
-
-    def cannot_boot(self, reason: str) -> None:
-        pytest.fail(reason)
-
-    def role_failed(self, name: str, reason: str) -> None:
-        pytest.fail(reason)
 
     def fill(self, name: str, kind: Kind) -> Child:
         def make_spec(child_id: str) -> ChildSpec:
@@ -117,26 +116,26 @@ class Scene:
     def end(self, child: Child, status: int = -9) -> None:
         child.ready_at = child.ready_at or 1.0
         self.kernel.process(child.pid).end(status)
-        self.supervisor.collect(self.poller.wait(0.0))
+        self.supervisor.collect(self.poller.wait(0.0), self)
 
 
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     kernel = Kernel()
-    kernel.install(monkeypatch, supervisor_module, timers_module, children_module)
+    kernel.install(monkeypatch)
     made = Scene(kernel)
     yield made
-    made.fronts.close()
+    made.close()
     kernel.close()
     made.poller.close()
 
 
 def test_there_are_twice_as_many_arenas_as_fronts_and_no_more_processes_than_that(scene: Scene) -> None:
-    assert len(scene.fronts.arena_handles) == 2
-    assert scene.fronts.start() == ""
+    assert len(scene.arenas.handles) == 2
+    scene.fronts.start()
 
     assert [child.child_id for child in scene.supervisor.living()] == ["grpc-0.1"]
-    assert scene.kernel.processes[0].descriptors == scene.fronts.arena_descriptors()
+    assert scene.kernel.processes[0].descriptors == scene.arenas.descriptors()
     assert not scene.fronts.are_ready()
     front = scene.child("grpc-0.1")
     front.to(ChildState.BOOTING)
@@ -240,10 +239,10 @@ def test_a_beat_of_the_arbiter_makes_it_ready(scene: Scene) -> None:
     arbiter = scene.fill("arbiter", Kind.ARBITER)
     scene.fronts.take_beats(set())
     assert not arbiter.was_ready
-    (read_end,) = scene.poller.wait(0.0) or {scene.fronts._beat_read}
-    os.write(scene.fronts._beat_write, b"..")
+    assert scene.poller.wait(0.0) == set()
+    os.write(scene.beats.write_end, b"..")
     readable = scene.poller.wait(1.0)
-    assert read_end in readable
+    assert len(readable) == 1
     scene.kernel.now += 3
     scene.fronts.take_beats(readable)
 

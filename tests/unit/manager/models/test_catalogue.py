@@ -13,7 +13,7 @@ from ovms_mp.model.versions import All
 from ovms_mp.wire.records import ErrorRecord, VersionRecord
 
 from ..fakes import INPUTS, OUTPUTS, Clock, load_failed
-from ..world import World, installed_clock, model, put, remove
+from ..world import World, model, put, remove, steady_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def clock() -> Iterator[Clock]:
-    with installed_clock() as made:
+    with steady_clock() as made:
         yield made
 
 
@@ -31,17 +31,17 @@ def base(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def world(base: Path) -> World:
+def world(base: Path, clock: Clock) -> World:
     """One model, version 1 of which is served."""
-    return World.serving(base)
+    return World.serving(base, clock)
 
 
 # The first load.
 
 
-def test_a_version_is_tried_then_loaded_then_served(base: Path) -> None:
+def test_a_version_is_tried_then_loaded_then_served(base: Path, clock: Clock) -> None:
     put(base, 1, 4)
-    world = World(model(base))
+    world = World(clock, model(base))
     world.turn()
     assert world.states() == {4: State.LOADING}
     assert world.workers.take() == []
@@ -84,7 +84,7 @@ def test_nothing_changes_while_nothing_happens(world: World) -> None:
 
 def test_a_version_that_is_being_copied_is_start_until_it_has_settled(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base), settle_s=0.5)
+    world = World(clock, model(base), settle_s=0.5)
     moment = world.turn()
     assert moment is not None
     assert clock.now < moment <= clock.now + 0.5
@@ -104,7 +104,7 @@ def test_a_version_that_is_being_copied_is_start_until_it_has_settled(base: Path
 
 
 def test_a_copy_that_nobody_will_want_is_not_shown_nor_waited_for(base: Path, clock: Clock) -> None:
-    world = World(model(base), settle_s=0.5)
+    world = World(clock, model(base), settle_s=0.5)
     put(base, 5)
     world.turn()
     clock.now += 0.5
@@ -117,9 +117,9 @@ def test_a_copy_that_nobody_will_want_is_not_shown_nor_waited_for(base: Path, cl
     assert moment is not None
 
 
-def test_a_copy_that_stops_and_vanishes_ends(base: Path) -> None:
+def test_a_copy_that_stops_and_vanishes_ends(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base), settle_s=0.5)
+    world = World(clock, model(base), settle_s=0.5)
     world.turn()
     remove(base, 1)
     world.turn()
@@ -130,7 +130,7 @@ def test_a_copy_that_stops_and_vanishes_ends(base: Path) -> None:
 
 def test_a_version_that_changes_while_it_is_tried_is_begun_anew(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base), settle_s=0.5)
+    world = World(clock, model(base), settle_s=0.5)
     world.turn()
     clock.now += 0.5
     world.turn()
@@ -149,7 +149,7 @@ def test_a_version_that_changes_while_it_is_tried_is_begun_anew(base: Path, cloc
 
 def test_a_version_that_changes_and_vanishes_while_it_is_loaded_ends(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base), settle_s=0.5)
+    world = World(clock, model(base), settle_s=0.5)
     world.turn()
     clock.now += 0.5
     world.turn()
@@ -166,9 +166,9 @@ def test_a_version_that_changes_and_vanishes_while_it_is_loaded_ends(base: Path,
     assert world.catalogue.is_settled()
 
 
-def test_without_a_worker_the_load_waits_for_it(base: Path) -> None:
+def test_without_a_worker_the_load_waits_for_it(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base))
+    world = World(clock, model(base))
     world.workers.devices.clear()
     world.turn()
     (deployment,) = world.books
@@ -180,9 +180,9 @@ def test_without_a_worker_the_load_waits_for_it(base: Path) -> None:
     assert world.workers.take() == [("w7", "load", deployment.handle)]
 
 
-def test_devices_are_those_of_the_models_in_their_order(base: Path) -> None:
+def test_devices_are_those_of_the_models_in_their_order(base: Path, clock: Clock) -> None:
     world = World(
-        model(base, name="b", device="GPU"), model(base, name="a"), model(base, name="c", device="GPU")
+        clock, model(base, name="b", device="GPU"), model(base, name="a"), model(base, name="c", device="GPU")
     )
 
     assert world.catalogue.devices() == ("GPU", "CPU")
@@ -332,7 +332,7 @@ def test_a_look_that_fails_takes_nothing_away(world: World, base: Path, clock: C
 
 def test_a_failed_load_says_why_and_is_tried_again_with_growing_patience(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base))
+    world = World(clock, model(base))
     delays = []
     for number in range(9):
         world.turn()
@@ -358,7 +358,7 @@ def test_a_failed_load_says_why_and_is_tried_again_with_growing_patience(base: P
 
 def test_a_load_that_fails_at_the_worker_is_the_same(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base))
+    world = World(clock, model(base))
     world.turn()
     message = world.load()
     world.books.state_changed("w0", load_failed(message.handle, "out of memory"))
@@ -370,7 +370,7 @@ def test_a_load_that_fails_at_the_worker_is_the_same(base: Path, clock: Clock) -
 
 def test_success_forgets_the_failures(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base))
+    world = World(clock, model(base))
     world.turn()
     world.fail()
     clock.now += 1
@@ -388,7 +388,7 @@ def test_success_forgets_the_failures(base: Path, clock: Clock) -> None:
 
 def test_a_version_that_was_mended_is_tried_at_once(base: Path, clock: Clock) -> None:
     put(base, 1, content=b"broken")
-    world = World(model(base))
+    world = World(clock, model(base))
     for _ in range(5):
         clock.now += 20
         world.turn()
@@ -419,7 +419,7 @@ def test_a_broken_newest_leaves_the_old_one_serving(world: World, base: Path, cl
 
 def test_a_broken_newest_falls_back_to_the_one_below(base: Path, clock: Clock) -> None:
     put(base, 1, 2)
-    world = World(model(base))
+    world = World(clock, model(base))
     world.turn()
     world.fail()
     fallback = world.serve()
@@ -429,9 +429,9 @@ def test_a_broken_newest_falls_back_to_the_one_below(base: Path, clock: Clock) -
     assert world.turn() == clock.now + 1
 
 
-def test_a_failed_version_that_leaves_the_disk_ends(base: Path) -> None:
+def test_a_failed_version_that_leaves_the_disk_ends(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base))
+    world = World(clock, model(base))
     world.turn()
     world.fail()
     assert world.default() == 1
@@ -446,7 +446,7 @@ def test_a_failed_version_that_leaves_the_disk_ends(base: Path) -> None:
 def test_a_device_that_has_no_worker_fails_what_waits_for_it(base: Path, clock: Clock) -> None:
     put(base / "a", 1)
     put(base / "b", 1)
-    world = World(model(base / "a", name="a", device="NPU"), model(base / "b", name="b"))
+    world = World(clock, model(base / "a", name="a", device="NPU"), model(base / "b", name="b"))
     world.turn()
     world.end_trial()
     world.catalogue.device_failed("NPU", "no NPU; here are CPU")
@@ -491,9 +491,9 @@ def test_a_lost_worker_takes_its_versions_back_to_loading_and_a_new_one_gets_the
     assert world.catalogue.is_idle()
 
 
-def test_one_of_two_workers_dies_and_the_version_stays_available(base: Path) -> None:
+def test_one_of_two_workers_dies_and_the_version_stays_available(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base))
+    world = World(clock, model(base))
     world.workers.devices = {"w0": "CPU", "w1": "CPU"}
     world.turn()
     deployment = world.end_trial()
@@ -518,10 +518,10 @@ def test_a_version_whose_workers_are_all_past_routing_is_not_called_available(wo
     assert bool(world.versions()[1].endpoints) == (world.states()[1] is State.AVAILABLE)
 
 
-def test_only_the_lost_workers_device_is_affected(base: Path) -> None:
+def test_only_the_lost_workers_device_is_affected(base: Path, clock: Clock) -> None:
     put(base / "a", 1)
     put(base / "b", 1)
-    world = World(model(base / "a", name="a"), model(base / "b", name="b", device="GPU"))
+    world = World(clock, model(base / "a", name="a"), model(base / "b", name="b", device="GPU"))
     world.workers.devices["gpu"] = "GPU"
     world.turn()
     world.answer(world.end_trial().handle)
@@ -557,7 +557,7 @@ def test_a_version_whose_worker_is_dead_can_be_taken_away(world: World, base: Pa
 
 def test_a_version_that_kills_two_workers_in_its_first_load_has_failed(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base))
+    world = World(clock, model(base))
     world.turn()
     world.load()
     world.lose("w0", "killed by signal 11 (SIGSEGV)")
@@ -597,9 +597,9 @@ def test_what_served_and_cannot_be_loaded_again_has_failed_and_is_tried_again(
 # Without watching.
 
 
-def test_without_watching_only_who_asks_is_shown_something_new(base: Path) -> None:
+def test_without_watching_only_who_asks_is_shown_something_new(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base), is_watching=False)
+    world = World(clock, model(base), is_watching=False)
     world.serve()
     put(base, 2)
     for _ in range(3):
@@ -612,7 +612,7 @@ def test_without_watching_only_who_asks_is_shown_something_new(base: Path) -> No
 
 def test_without_watching_a_failed_load_is_still_tried_again(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base), is_watching=False)
+    world = World(clock, model(base), is_watching=False)
     world.turn()
     world.fail()
     clock.now += 1
@@ -624,9 +624,9 @@ def test_without_watching_a_failed_load_is_still_tried_again(base: Path, clock: 
 # The default version.
 
 
-def test_the_default_is_the_highest_available_then_the_highest_coming_back(base: Path) -> None:
+def test_the_default_is_the_highest_available_then_the_highest_coming_back(base: Path, clock: Clock) -> None:
     put(base, 1, 2, 3)
-    world = World(model(base, All()))
+    world = World(clock, model(base, All()))
     assert world.default() == 0
     world.turn()
     assert world.default() == 3
@@ -644,9 +644,9 @@ def test_the_default_is_the_highest_available_then_the_highest_coming_back(base:
     assert world.default() == 2
 
 
-def test_when_all_have_failed_the_highest_says_why(base: Path) -> None:
+def test_when_all_have_failed_the_highest_says_why(base: Path, clock: Clock) -> None:
     put(base, 1, 2)
-    world = World(model(base, All()))
+    world = World(clock, model(base, All()))
     world.turn()
     world.fail()
     world.fail()

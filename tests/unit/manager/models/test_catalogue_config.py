@@ -11,9 +11,10 @@ import pytest
 from ovms_mp.config.model import RefusedModel
 from ovms_mp.model.status import State
 from ovms_mp.model.versions import All, Specific
+from ovms_mp.wire.records import ErrorRecord
 
 from ..fakes import Clock, load_failed
-from ..world import World, installed_clock, model, put, remove
+from ..world import World, model, put, remove, steady_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def clock() -> Iterator[Clock]:
-    with installed_clock() as made:
+    with steady_clock() as made:
         yield made
 
 
@@ -31,9 +32,9 @@ def base(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def world(base: Path) -> World:
+def world(base: Path, clock: Clock) -> World:
     """One model, version 1 of which is served."""
-    return World.serving(base)
+    return World.serving(base, clock)
 
 
 # Files that change in place.
@@ -166,7 +167,7 @@ def test_what_is_replaced_is_unloaded_only_when_all_fronts_route_to_its_successo
     world.turn()
     message = world.load()
     # Something else was published since the last plan, and the fronts have applied all of it.
-    world.catalogue.is_changed = True
+    world.catalogue.note_news()
     world.publish()
     world.apply()
     world.answer(message.handle)
@@ -235,9 +236,9 @@ def test_settings_that_are_taken_back_while_they_are_tried_are_dropped(world: Wo
     assert [deployment.handle for deployment in world.books] == [1]
 
 
-def test_settings_that_change_while_the_first_load_goes_on(base: Path) -> None:
+def test_settings_that_change_while_the_first_load_goes_on(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base))
+    world = World(clock, model(base))
     world.turn()
     first = world.load()
     world.configure(model(base, nireq=5))
@@ -254,9 +255,9 @@ def test_settings_that_change_while_the_first_load_goes_on(base: Path) -> None:
     assert world.catalogue.is_settled()
 
 
-def test_settings_that_change_after_a_failure_are_tried_at_once(base: Path) -> None:
+def test_settings_that_change_after_a_failure_are_tried_at_once(base: Path, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base, nireq=5))
+    world = World(clock, model(base, nireq=5))
     world.turn()
     world.fail("too many")
     world.configure(model(base))
@@ -386,9 +387,9 @@ def test_a_removed_model_is_unloaded_and_then_unknown(world: World) -> None:
 
 
 @pytest.mark.parametrize("step", ["arriving", "trying", "loading", "failed", "worker dead"])
-def test_a_model_can_be_removed_at_any_moment(base: Path, step: str) -> None:
+def test_a_model_can_be_removed_at_any_moment(base: Path, step: str, clock: Clock) -> None:
     put(base, 1)
-    world = World(model(base), settle_s=0.5 if step == "arriving" else 0.0)
+    world = World(clock, model(base), settle_s=0.5 if step == "arriving" else 0.0)
     world.turn()
     if step == "failed":
         world.fail()
@@ -508,6 +509,6 @@ def test_a_reason_has_paths_from_the_base_path_on_and_the_log_has_all(
     world.turn()
     (deployment,) = world.trials.waiting
     reason = f"cannot read {deployment.files.model_file}: see {base.parent}/x/lib.so"
-    world.books.trial_ended(deployment.handle, "ModelLoadFailed", reason, "")
+    world.books.trial_ended(deployment.handle, ErrorRecord("ModelLoadFailed", reason), "")
     assert world.versions()[2].error_message == "cannot read 2/model.onnx: see lib.so"
     assert reason in caplog.text

@@ -16,7 +16,7 @@ from ovms_mp.model.status import State
 from ovms_mp.model.versions import All, Latest, Specific, desired_versions
 
 from ..fakes import Clock, load_failed, loaded, unloaded
-from ..world import World, installed_clock, model, put, remove
+from ..world import World, model, put, remove, steady_clock
 
 if TYPE_CHECKING:
     pass
@@ -43,8 +43,8 @@ class Story(World):
 
     def __init__(self, base: Path, clock: Clock, settle_s: float) -> None:
         self.config = model(base)
-        super().__init__(self.config, settle_s=settle_s)
-        self.base, self.clock = base, clock
+        super().__init__(clock, self.config, settle_s=settle_s)
+        self.base = base
         self.unanswered: list[tuple[str, str, int]] = []
         self.published: set[int] = set()
         self.routed: set[int] = set()
@@ -145,7 +145,7 @@ class Story(World):
 def test_it_comes_to_serve_what_is_there_when_all_is_well_again(
     events: list[tuple[str, int]], settle_s: float
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory, installed_clock() as clock:
+    with tempfile.TemporaryDirectory() as directory, steady_clock() as clock:
         logging.disable(logging.CRITICAL)
         story = Story(Path(directory), clock, settle_s)
         try:

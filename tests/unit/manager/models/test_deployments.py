@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A deployment's way from its trial to its end, with the test as workers, trials and observer."""
+"""A deployment's way from its trial to its end, with the test as workers, trials and listener."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import LimitsConfig
-from ovms_mp.manager.models.deployment import Deployment, Phase, endpoints_of, settings_of
+from ovms_mp.manager.models.deployment import (
+    Deployment,
+    DeploymentState,
+    endpoints_of,
+    load_failure,
+    settings_of,
+)
 from ovms_mp.manager.models.deployments import Deployments
 from ovms_mp.model.input_settings import BatchSize, InputSettings
 from ovms_mp.model.status import State
@@ -39,14 +45,14 @@ class Scene:
 
     def tried(self, version: int = 1) -> Deployment:
         deployment = self.begin(version)
-        self.books.trial_ended(deployment.handle, "", "", "")
+        self.books.trial_ended(deployment.handle, None, "")
         return deployment
 
     def served(self, version: int = 1) -> Deployment:
         deployment = self.tried(version)
         for worker in sorted(deployment.pending):
             self.books.state_changed(worker, loaded(deployment.handle))
-        assert deployment.phase is Phase.SERVING
+        assert deployment.state is DeploymentState.SERVING
         self.workers.take()
         self.told.take()
         return deployment
@@ -77,7 +83,7 @@ def test_it_is_tried_before_any_worker_hears_of_it(scene: Scene) -> None:
     deployment = scene.begin()
 
     assert scene.trials.one() is deployment
-    assert deployment.phase is Phase.TRYING
+    assert deployment.state is DeploymentState.TRYING
     assert scene.workers.take() == []
     assert scene.books.find(deployment.handle) is deployment
     assert list(scene.books) == [deployment]
@@ -85,7 +91,7 @@ def test_it_is_tried_before_any_worker_hears_of_it(scene: Scene) -> None:
 
 def test_handles_are_never_used_twice(scene: Scene) -> None:
     first = scene.begin()
-    scene.books.give_up(first, "", "no")
+    scene.books.give_up(first, load_failure("no"))
     second = scene.begin()
 
     assert first.handle > 0
@@ -94,7 +100,7 @@ def test_handles_are_never_used_twice(scene: Scene) -> None:
 
 def test_a_trial_that_fails_is_the_end_and_no_worker_hears_of_it(scene: Scene) -> None:
     deployment = scene.begin()
-    scene.books.trial_ended(deployment.handle, "DeviceUnavailable", "no NPU here", "")
+    scene.books.trial_ended(deployment.handle, ErrorRecord("DeviceUnavailable", "no NPU here"), "")
 
     assert scene.told.take() == [("failed", deployment.handle)]
     assert scene.told.reasons == [("DeviceUnavailable", "no NPU here")]
@@ -103,18 +109,17 @@ def test_a_trial_that_fails_is_the_end_and_no_worker_hears_of_it(scene: Scene) -
     assert deployment.handle in scene.trials.forgotten
 
 
-@pytest.mark.parametrize(("name", "reason"), [("ModelLoadFailed", ""), ("", "it died")])
-def test_a_name_or_a_reason_alone_is_a_failure_too(scene: Scene, name: str, reason: str) -> None:
+def test_an_error_without_a_text_is_a_failure_too(scene: Scene) -> None:
     deployment = scene.begin()
-    scene.books.trial_ended(deployment.handle, name, reason, "")
+    scene.books.trial_ended(deployment.handle, load_failure(""), "")
 
-    assert scene.told.reasons == [(name, reason)]
+    assert scene.told.reasons == [("ModelLoadFailed", "")]
 
 
 def test_a_good_trial_leads_to_loads_at_all_ready_workers_of_the_device(two: Scene) -> None:
     two.workers.devices["gpu"] = "GPU"
     deployment = two.begin()
-    two.books.trial_ended(deployment.handle, "", "", "compiled")
+    two.books.trial_ended(deployment.handle, None, "compiled")
     load = two.workers.sent[0][1]
 
     assert isinstance(load, LoadModel)
@@ -122,7 +127,7 @@ def test_a_good_trial_leads_to_loads_at_all_ready_workers_of_the_device(two: Sce
     assert (load.model_file, load.cache_directory) == ("/models/1/model.xml", f"/cache/{deployment.handle}")
     assert load.settings == SETTINGS
     assert two.workers.take() == [("w0", "load", 1), ("w1", "load", 1)]
-    assert deployment.phase is Phase.LOADING
+    assert deployment.state is DeploymentState.LOADING
     assert two.books.is_pending(1, "w0")
     assert not two.books.is_pending(1, "gpu")
     assert not two.books.is_pending(2, "w0")
@@ -131,16 +136,16 @@ def test_a_good_trial_leads_to_loads_at_all_ready_workers_of_the_device(two: Sce
 def test_the_outcome_of_a_trial_counts_once(scene: Scene) -> None:
     deployment = scene.tried()
     scene.workers.take()
-    scene.books.trial_ended(deployment.handle, "", "", "")
-    scene.books.trial_ended(deployment.handle, "", "it died in the end", "")
+    scene.books.trial_ended(deployment.handle, None, "")
+    scene.books.trial_ended(deployment.handle, load_failure("it died in the end"), "")
 
     assert scene.workers.take() == []
     assert scene.told.take() == []
-    assert deployment.phase is Phase.LOADING
+    assert deployment.state is DeploymentState.LOADING
 
 
 def test_the_outcome_of_a_trial_that_nobody_knows_is_nothing(scene: Scene) -> None:
-    scene.books.trial_ended(77, "", "", "")
+    scene.books.trial_ended(77, None, "")
 
     assert scene.workers.take() == []
     assert scene.told.take() == []
@@ -165,7 +170,7 @@ def test_it_serves_when_all_workers_have_it(two: Scene) -> None:
     two.books.state_changed("w0", loaded(deployment.handle))
 
     assert two.told.take() == [("serving", deployment.handle)]
-    assert deployment.phase is Phase.SERVING
+    assert deployment.state is DeploymentState.SERVING
     assert deployment.loaded == {"w0", "w1"}
     assert (deployment.inputs, deployment.outputs, deployment.nireq) == (INPUTS, OUTPUTS, 2)
     assert two.trials.forgotten == [deployment.handle]
@@ -178,7 +183,7 @@ def test_the_users_cache_is_for_all_loads(scene: Scene) -> None:
     deployment.is_cache_kept = True
     scene.books.state_changed("w0", loaded(deployment.handle))
 
-    assert deployment.phase is Phase.SERVING
+    assert deployment.state is DeploymentState.SERVING
     assert deployment.load_message().cache_directory == f"/cache/{deployment.handle}"
     assert deployment.load_message().is_cache_kept
 
@@ -220,7 +225,7 @@ def test_a_failure_without_a_reason_has_one_all_the_same(scene: Scene) -> None:
     deployment = scene.tried()
     scene.books.state_changed("w0", ModelStateChanged(deployment.handle, State.LOADING, None, (), (), 0, ""))
 
-    assert scene.told.reasons == [("", "no reason given")]
+    assert scene.told.reasons == [("ModelLoadFailed", "no reason given")]
 
 
 def test_a_worker_that_dies_in_the_load_leaves_it_to_the_others(two: Scene) -> None:
@@ -241,7 +246,7 @@ def test_the_first_death_in_the_load_is_forgiven_the_second_is_not(scene: Scene)
     deployment = scene.tried()
     scene.lose("w0")
     assert scene.told.take() == []
-    assert deployment.phase is Phase.LOADING
+    assert deployment.state is DeploymentState.LOADING
     scene.arrive("w1")
     scene.lose("w1")
 
@@ -270,7 +275,7 @@ def test_only_what_was_being_loaded_is_suspected(scene: Scene) -> None:
         scene.arrive(worker)
 
     assert scene.told.take() == [("failed", first.handle)]
-    assert second.phase is Phase.LOADING
+    assert second.state is DeploymentState.LOADING
     assert set(second.pending) == {"w2"}
 
 
@@ -279,14 +284,14 @@ def test_after_a_worker_starts_anew_what_it_loads_first_is_suspected(scene: Scen
     innocent = scene.begin(1)
     guilty = scene.served(2)
     scene.lose("w0")
-    scene.books.trial_ended(innocent.handle, "", "", "")
+    scene.books.trial_ended(innocent.handle, None, "")
     for worker in ("w1", "w2"):
         scene.arrive(worker)
         assert [handle for _, _, handle in scene.workers.take()] == [guilty.handle, innocent.handle]
         scene.lose(worker)
 
     assert scene.told.reasons == []
-    assert innocent.phase is Phase.LOADING
+    assert innocent.state is DeploymentState.LOADING
 
 
 def test_a_worker_that_had_it_dies_before_the_others_have_it(two: Scene) -> None:
@@ -305,7 +310,7 @@ def test_an_innocent_death_before_it_was_loaded_anywhere_makes_it_wait(two: Scen
     two.books.state_changed("w0", loaded(deployment.handle))
     two.lose("w0")
     two.lose("w1")
-    assert deployment.phase is Phase.LOADING
+    assert deployment.state is DeploymentState.LOADING
     two.workers.take()
     two.arrive("w2")
     two.books.state_changed("w2", loaded(deployment.handle))
@@ -324,12 +329,12 @@ def test_a_new_worker_gets_what_serves_before_what_is_coming(scene: Scene) -> No
     going = scene.tried(4)
     scene.books.retire(going, 9)
     other = scene.books.begin("m", 5, ON_GPU, files())
-    scene.books.trial_ended(other.handle, "", "", "")
+    scene.books.trial_ended(other.handle, None, "")
     scene.workers.take()
     scene.arrive("w1")
 
     assert scene.workers.take() == [("w1", "load", serving.handle), ("w1", "load", coming.handle)]
-    assert trying.phase is Phase.TRYING
+    assert trying.state is DeploymentState.TRYING
 
 
 def test_losing_one_of_two_workers_is_told_and_made_up_for(two: Scene) -> None:
@@ -337,7 +342,7 @@ def test_losing_one_of_two_workers_is_told_and_made_up_for(two: Scene) -> None:
     two.lose("w0")
     assert two.told.take() == [("workers", deployment.handle)]
     assert deployment.loaded == {"w1"}
-    assert deployment.phase is Phase.SERVING
+    assert deployment.state is DeploymentState.SERVING
     two.arrive("w2")
     assert two.workers.take() == [("w2", "load", deployment.handle)]
     assert two.told.take() == []
@@ -351,7 +356,7 @@ def test_the_only_worker_dies_and_its_successor_loads_it(scene: Scene) -> None:
     deployment = scene.served()
     scene.lose("w0")
     assert deployment.loaded == set()
-    assert deployment.phase is Phase.SERVING
+    assert deployment.state is DeploymentState.SERVING
     scene.arrive("w1")
     scene.books.state_changed("w1", loaded(deployment.handle))
 
@@ -365,7 +370,7 @@ def test_what_has_served_is_given_more_lives(scene: Scene) -> None:
     for number in range(1, 5):
         scene.arrive(f"w{number}")
         scene.lose(f"w{number}")
-    assert deployment.phase is Phase.SERVING
+    assert deployment.state is DeploymentState.SERVING
     scene.told.take()
     scene.arrive("w5")
     scene.lose("w5")
@@ -383,7 +388,7 @@ def test_deaths_at_one_worker_do_not_end_what_another_serves(two: Scene) -> None
     events = two.told.take()
 
     assert ("failed", deployment.handle) not in events
-    assert deployment.phase is Phase.SERVING
+    assert deployment.state is DeploymentState.SERVING
     assert deployment.loaded == {"w1"}
     assert "unload" not in {what for _, what, _ in two.workers.take()}
 
@@ -396,7 +401,7 @@ def test_a_worker_that_cannot_load_it_again_leaves_it_to_the_others(two: Scene) 
     two.books.state_changed("w2", load_failed(deployment.handle))
 
     assert two.told.take() == []
-    assert deployment.phase is Phase.SERVING
+    assert deployment.state is DeploymentState.SERVING
     assert not two.books.is_pending(deployment.handle, "w2")
 
 
@@ -415,7 +420,7 @@ def test_completeness_is_about_what_serves_on_that_device(two: Scene) -> None:
     deployment = two.served()
     two.tried(2)
     other = two.books.begin("m", 3, ON_GPU, files())
-    two.books.trial_ended(other.handle, "", "", "")
+    two.books.trial_ended(other.handle, None, "")
     assert two.books.is_complete_on("w0", "CPU")
     assert not two.books.is_complete_on("w9", "CPU")
     assert two.books.is_complete_on("w9", "GPU")
@@ -450,7 +455,7 @@ def test_a_trial_that_nobody_wants_is_withdrawn_and_gone_with_the_fronts_word(sc
     deployment = scene.begin()
     scene.books.retire(deployment, 3)
     assert scene.trials.withdrawn == [deployment.handle]
-    scene.books.trial_ended(deployment.handle, "", "killed", "")
+    scene.books.trial_ended(deployment.handle, load_failure("killed"), "")
     assert scene.told.take() == []
     scene.books.fronts_applied(3)
 
@@ -535,7 +540,7 @@ def test_an_answer_to_an_unload_that_nobody_remembers_is_nothing(scene: Scene) -
 
 def test_giving_up_a_trial_withdraws_it(scene: Scene) -> None:
     deployment = scene.begin()
-    scene.books.give_up(deployment, "DeviceUnavailable", "no worker")
+    scene.books.give_up(deployment, ErrorRecord("DeviceUnavailable", "no worker"))
 
     assert scene.trials.withdrawn == [deployment.handle]
     assert scene.told.reasons == [("DeviceUnavailable", "no worker")]
@@ -546,7 +551,7 @@ def test_giving_up_a_load_drops_it_where_it_is_and_where_it_is_coming(two: Scene
     deployment = two.tried()
     two.books.state_changed("w0", loaded(deployment.handle))
     two.workers.take()
-    two.books.give_up(deployment, "", "no")
+    two.books.give_up(deployment, load_failure("no"))
     assert two.workers.take() == [("w0", "unload", deployment.handle)]
     two.books.state_changed("w1", loaded(deployment.handle))
 
@@ -614,12 +619,14 @@ class Story(Scene):
                 self.begin(number + 1)
             case "tried" | "untried" if self.trials.waiting:
                 deployment = self.trials.waiting.popleft()
-                self.books.trial_ended(deployment.handle, "", "" if event == "tried" else "no", "")
+                self.books.trial_ended(
+                    deployment.handle, None if event == "tried" else load_failure("no"), ""
+                )
             case "load" | "fail" | "unload" if self.unanswered:
                 self.answer(self.unanswered.pop(number % len(self.unanswered)), is_good=event != "fail")
             case "retire" if everything:
                 deployment = everything[number % len(everything)]
-                if deployment.phase is not Phase.RETIRING:
+                if deployment.state is not DeploymentState.RETIRING:
                     self.epoch += 1
                     self.books.retire(deployment, self.epoch)
             case "apply":
@@ -653,7 +660,7 @@ class Story(Scene):
             assert deployment.handle not in self.gone
             assert not deployment.loaded & set(deployment.pending)
             assert deployment.loaded | set(deployment.pending) <= set(self.workers.devices)
-            if deployment.phase is Phase.SERVING:
+            if deployment.state is DeploymentState.SERVING:
                 assert deployment.handle not in {entry.handle for entry in self.trials.waiting}
 
 
@@ -664,7 +671,7 @@ def test_nothing_is_left_when_everything_has_been_retired_and_answered(events: l
     for event, number in events:
         story.happen(event, number)
     for deployment in story.books:
-        if deployment.phase is not Phase.RETIRING:
+        if deployment.state is not DeploymentState.RETIRING:
             story.epoch += 1
             story.books.retire(deployment, story.epoch)
     story.happen("apply", 0)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ovms_mp.config.server import EngineConfig, ServerConfig, SupervisionConfig
-from ovms_mp.manager.children.child import Child, Kind
+from ovms_mp.manager.children.child import Child
+from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.manager.models import load_reports as module
 from ovms_mp.manager.models.load_reports import LoadReports
 from ovms_mp.manager.timers import Timers
 
 from ..fakes import FakeTrials
-from ..world import World, installed_clock, model, put
+from ..world import World, model, put, steady_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ class Scene:
     def __init__(self, base: Path, clock: Clock, log: pytest.LogCaptureFixture, settle_s: float) -> None:
         self.base, self.clock, self.log = base, clock, log
         put(base, 1)
-        self.world = World(model(base), settle_s=settle_s)
+        self.world = World(clock, model(base), settle_s=settle_s)
         self.trials, self.workers = Trials(), Workers()
         config = ServerConfig(
             models=(),
@@ -62,13 +63,14 @@ class Scene:
             self.world.catalogue,
             self.trials,  # type: ignore[arg-type]  # only asked for processes
             self.workers,  # type: ignore[arg-type]  # the same
-            Timers(),
+            Timers(clock),
+            clock,
         )
         self.reports.open()
         self.world.turn()
 
     def begin(self, child_id: str, kind: Kind) -> Child:
-        return Child(child_id, child_id, kind, 4711, -1, None, self.clock.now, self.clock.now)
+        return Child(child_id, child_id, kind, 4711, -1, None, self.clock)
 
     def told(self, seconds: int) -> list[str]:
         """What people are told in the next seconds."""
@@ -84,7 +86,7 @@ class Scene:
 
 @pytest.fixture
 def clock() -> Iterator[Clock]:
-    with installed_clock() as clock:
+    with steady_clock() as clock:
         yield clock
 
 
@@ -92,7 +94,6 @@ def clock() -> Iterator[Clock]:
 def scene(
     tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> Scene:
-    monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(module, "own_memory_bytes", lambda _pid: 1234 << 20)
     caplog.set_level(logging.INFO)
     return Scene(tmp_path / "m", clock, caplog, 0.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What follows from workers' deaths: the real catalogue, staff, supervisor and seats, over a played kernel."""
+"""What follows from workers' deaths: the real catalogue, provisioner, supervisor and seats, over a played kernel."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ import pytest
 
 from ovms_mp.config.server import EngineConfig, LimitsConfig, ServerConfig
 from ovms_mp.errors import Code
-from ovms_mp.manager import timers as timers_module
-from ovms_mp.manager.children import child as children_module
-from ovms_mp.manager.children import supervisor as supervisor_module
 from ovms_mp.manager.children.child import ChildState
+from ovms_mp.manager.children.control import ControlChannel
 from ovms_mp.manager.children.specs import SpecMaker
 from ovms_mp.manager.children.supervisor import Supervisor
-from ovms_mp.manager.models import catalogue as catalogue_module
-from ovms_mp.manager.models import quarantine as quarantine_module
-from ovms_mp.manager.models import repository as repository_module
 from ovms_mp.manager.models.catalogue import Catalogue
+from ovms_mp.manager.models.deployment import load_failure
 from ovms_mp.manager.models.quarantine import Quarantine
+from ovms_mp.manager.models.reconciler import Reconciler
 from ovms_mp.manager.models.repository import Repository
 from ovms_mp.manager.timers import Timers
-from ovms_mp.manager.workers import staff as staff_module
 from ovms_mp.manager.workers.cpu_plan import Machine
-from ovms_mp.manager.workers.staff import Staff
+from ovms_mp.manager.workers.provisioner import Provisioner
 from ovms_mp.manager.workers.workers import Seat, Workers
 from ovms_mp.model.status import State
 from ovms_mp.wire.channels import Poller
@@ -33,7 +29,7 @@ from ovms_mp.wire.messages import LoadModel, UnloadModel
 from ovms_mp.wire.records import Conviction, RunMark, VersionRecord
 from ovms_mp.wire.run_page import NOT_A_TASK, RunPage
 
-from ..fakes import FakeTrials, loaded, unloaded
+from ..fakes import FakeTrials, Router, loaded, unloaded
 from ..kernel import Kernel
 from ..world import model, put
 
@@ -56,39 +52,55 @@ class Scene:
             put(root / name, 1)
         models = tuple(model(root / name, name=name) for name in ("a", "b"))
         config = ServerConfig(models=models, engine=EngineConfig(cpu_workers=cpu_workers))
-        self.timers, self.poller, self.trials = Timers(), Poller(), FakeTrials()
-        self.sent: list[tuple[str, object]] = []
-        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, self)
-        self.workers = Workers(
-            lambda child, message: self.sent.append((child.child_id, message)), self.timers, 600.0
+        self.timers, self.poller, self.trials = Timers(kernel), Poller(), FakeTrials()
+        self.router = Router()
+        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, kernel)
+        control = ControlChannel(self.router)  # type: ignore[arg-type]  # only sends
+        self.workers = Workers(control, self.timers, 600.0)
+        self.provisioner = Provisioner(
+            config,
+            MACHINE,
+            self.supervisor,
+            self.workers,
+            control,
+            SpecMaker(config, "run", "ipc://@control", (), 8 << 30),
+            (5,),
+            self.timers,
+            kernel,
         )
-        self.staff = Staff(config, MACHINE, self.supervisor, self.workers, self.timers)
-        self.staff.connect(SpecMaker(config, "run", "ipc://@control", (), 8 << 30), self, (5,))  # type: ignore[arg-type]
-        self.catalogue = Catalogue(models, LimitsConfig(), self.workers, self.trials)
+        self.catalogue = Catalogue(
+            models,
+            LimitsConfig(),
+            self.workers,
+            self.trials,
+            kernel,
+            on_outdated=lambda: None,
+            on_loaded=lambda _version, _detail: None,
+        )
         self.books = self.catalogue.deployments
-        self.quarantine = Quarantine(self.catalogue, self.staff)
-        self.repository = Repository(0.0, is_watching=False)
+        self.quarantine = Quarantine(self.catalogue, self.provisioner, kernel)
+        self.repository = Repository(0.0, kernel, is_watching=False)
+        self.reconciler = Reconciler(self.catalogue, self.repository, kernel)
         self.epoch = self.applied = 0
-        self.staff.start(["CPU"])
+        self.provisioner.start(["CPU"])
         for seat in self.workers:
             self.make_ready(seat)
-        self.catalogue.rescan(self.repository, 0)
+        self.reconciler.reconcile()
         for _ in range(2):
-            self.books.trial_ended(self.trials.waiting.popleft().handle, "", "", "")
+            self.books.trial_ended(self.trials.waiting.popleft().handle, None, "")
         self.settle()
-
-    def send(self, identity: bytes, payload: bytes) -> None:
-        """Staff drains somebody."""
 
     def child_exited(self, child: Child, reason: str) -> None:
         self.quarantine.worker_exited(child, self.workers.seat_of(child), reason)
 
-    def cannot_boot(self, reason: str) -> None:
-        raise AssertionError(reason)
+    def take_failures(self) -> None:
+        while (failure := self.supervisor.take_failure()) is not None:
+            assert not failure.is_vital, failure.reason
+            self.role_failed(failure.role)
 
-    def role_failed(self, name: str, reason: str) -> None:
-        tenant = self.staff.tenant_of(name)
-        assert self.staff.role_failed(name) is None
+    def role_failed(self, role: str) -> None:
+        tenant = self.provisioner.tenant_of(role)
+        assert self.provisioner.role_failed(role) is None
         self.quarantine.release(tenant)
 
     def settle(self) -> None:
@@ -97,8 +109,8 @@ class Scene:
             for seat in self.workers:
                 if seat.child is None and self.children(seat):
                     self.make_ready(seat)
-            while self.sent:
-                worker, message = self.sent.pop(0)
+            while self.router.sent:
+                worker, message = self.router.sent.pop(0)
                 if isinstance(message, LoadModel):
                     self.books.state_changed(worker, loaded(message.handle))
                 elif isinstance(message, UnloadModel):
@@ -109,16 +121,17 @@ class Scene:
     def turn(self) -> None:
         """What the manager's loop does when nothing has come."""
         self.timers.run_due()
-        if self.catalogue.is_changed or self.staff.is_changed:
-            self.catalogue.is_changed = self.staff.is_changed = False
+        self.take_failures()
+        if self.catalogue.is_changed or self.provisioner.is_changed:
             self.epoch += 1
-            self.catalogue.epoch = self.epoch
+            self.catalogue.note_snapshot(self.epoch)
+            self.provisioner.note_snapshot(self.epoch)
         self.books.fronts_applied(self.applied)
         self.quarantine.advance()
-        self.staff.advance(self.books, self.epoch, self.applied)
+        self.provisioner.advance(self.books, self.applied)
 
     def children(self, seat: Seat) -> list[Child]:
-        return [child for child in self.supervisor.living() if child.name == seat.name]
+        return [child for child in self.supervisor.living() if child.role == seat.name]
 
     def make_ready(self, seat: Seat) -> None:
         (child,) = self.children(seat)
@@ -148,7 +161,8 @@ class Scene:
         page.close()
         (child,) = self.children(seat)
         self.kernel.process(child.pid).end(status)
-        self.supervisor.collect(self.poller.wait(0.0))
+        self.supervisor.collect(self.poller.wait(0.0), self)
+        self.take_failures()
 
     def isolate(self, name: str = "a") -> Seat:
         """Its own worker, ready."""
@@ -166,16 +180,7 @@ class Scene:
 @pytest.fixture(params=[1], ids=["one worker"])
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Scene]:
     kernel = Kernel()
-    kernel.install(
-        monkeypatch,
-        supervisor_module,
-        timers_module,
-        staff_module,
-        children_module,
-        quarantine_module,
-        catalogue_module,
-        repository_module,
-    )
+    kernel.install(monkeypatch)
     made = Scene(kernel, tmp_path, request.param)
     yield made
     kernel.close()
@@ -306,13 +311,13 @@ def test_other_shared_workers_unload_it_once_fronts_route_past_them(scene: Scene
         scene.settle()
     scene.crash(first, "a")
     assert scene.record("a").endpoints == ()
-    scene.sent.clear()
+    scene.router.sent.clear()
     scene.turn()
-    assert scene.sent == [], "a front may still send it something"
+    assert scene.router.sent == [], "a front may still send it something"
     scene.applied = scene.epoch
     scene.turn()
     assert second.child is not None
-    assert (second.child.child_id, UnloadModel(scene.handle("a"))) in scene.sent
+    assert (second.child.child_id, UnloadModel(scene.handle("a"))) in scene.router.sent
     scene.settle()
     assert scene.record("a").endpoints == (scene.seats("a")[0].endpoint,)
     assert len(scene.record("b").endpoints) == 2
@@ -321,7 +326,7 @@ def test_other_shared_workers_unload_it_once_fronts_route_past_them(scene: Scene
 def test_a_version_that_goes_takes_its_worker_along(scene: Scene) -> None:
     own = scene.isolate()
     scene.catalogue.reconfigure([config for config in scene.catalogue.configs if config.name == "b"])
-    scene.catalogue.rescan(scene.repository, scene.epoch)
+    scene.reconciler.reconcile()
     scene.settle()
     assert own.is_leaving
     assert [seat.tenant for seat in scene.workers if not seat.is_leaving] == [0]
@@ -329,7 +334,7 @@ def test_a_version_that_goes_takes_its_worker_along(scene: Scene) -> None:
 
 def test_a_version_whose_own_worker_cannot_be_started_is_served_with_others(scene: Scene) -> None:
     own = scene.isolate()
-    scene.role_failed(own.name, "no memory")
+    scene.role_failed(own.name)
     scene.settle()
     assert scene.record("a").endpoints == (scene.seats()[0].endpoint,)
 
@@ -340,7 +345,7 @@ def conviction(handle: int, number: int, until_s: float = 1e6) -> Conviction:
 
 def test_convictions_go_to_all_fronts_once_and_while_they_last(scene: Scene) -> None:
     handle = scene.handle("a")
-    scene.catalogue.is_changed = False
+    scene.catalogue.note_snapshot(scene.epoch)
     scene.quarantine.convicted(conviction(handle, 1))
     assert scene.catalogue.is_changed, "a snapshot is due"
     scene.quarantine.convicted(conviction(handle, 1))
@@ -362,5 +367,5 @@ def test_convictions_are_bounded_and_end_with_their_version(scene: Scene) -> Non
     assert scene.quarantine.convictions() == tuple(conviction(handle, number) for number in range(36, 100))
     deployment = scene.books.find(handle)
     assert deployment is not None
-    scene.books.give_up(deployment, "", "gone")
+    scene.books.give_up(deployment, load_failure("gone"))
     assert scene.quarantine.convictions() == ()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ovms_mp.config.model import ModelConfig
-from ovms_mp.manager.models import repository as repository_module
 from ovms_mp.manager.models.repository import Repository
 
 from ..fakes import Clock
@@ -51,7 +50,7 @@ class Scene:
 
     def __init__(self, base: Path, clock: FileClock, *, is_watching: bool = True) -> None:
         self.base, self.clock = base, clock
-        self.repository = Repository(SETTLE_S, is_watching=is_watching)
+        self.repository = Repository(SETTLE_S, clock, is_watching=is_watching)
         self.config = ModelConfig(name="m", base_path=base)
         self.loaded: dict[int, tuple[tuple[str, int, int, int], ...]] = {}
 
@@ -75,10 +74,8 @@ class Scene:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FileClock:
-    made = FileClock()
-    monkeypatch.setattr(repository_module, "time", made)
-    return made
+def clock() -> FileClock:
+    return FileClock()
 
 
 @pytest.fixture
@@ -458,7 +455,7 @@ def test_without_watching_nothing_is_armed(unwatched: Scene) -> None:
 def test_the_more_there_is_to_look_at_the_longer_the_pause(
     took_s: float, interval_s: float, pause_s: float
 ) -> None:
-    repository = Repository(0.5, is_watching=False)
+    repository = Repository(0.5, Clock(), is_watching=False)
     repository.took_s = took_s
 
     assert repository.pause_s(interval_s) == pytest.approx(pause_s)

@@ -16,11 +16,13 @@ import pytest
 
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import EngineConfig, LimitsConfig
-from ovms_mp.manager import timers as timers_module
-from ovms_mp.manager.children.child import Child, ChildState, Kind
-from ovms_mp.manager.models.deployment import Deployment, settings_of
+from ovms_mp.manager.children.child import Child, ChildState
+from ovms_mp.manager.children.kinds import Kind
+from ovms_mp.manager.children.owned_directory import sweep
+from ovms_mp.manager.models.compile_caches import CompileCaches, cache_directory_of
+from ovms_mp.manager.models.deployment import Deployment, load_failure, settings_of
 from ovms_mp.manager.models.trial_memory import TrialMemory
-from ovms_mp.manager.models.trials import Trials, cache_directory_of
+from ovms_mp.manager.models.trials import Trials
 from ovms_mp.manager.timers import Timers
 from ovms_mp.wire.messages import ProbeDone
 from ovms_mp.wire.records import ErrorRecord
@@ -47,21 +49,21 @@ class Scene:
     probes: dict[str, Child] = field(default_factory=dict)
     handles: dict[str, int] = field(default_factory=dict)
     signals: list[tuple[str, int]] = field(default_factory=list)
-    reports: list[tuple[int, str, str, str]] = field(default_factory=list)
+    reports: list[tuple[int, ErrorRecord | None, str]] = field(default_factory=list)
     is_refused: bool = False
     used_mb: dict[int, int] = field(default_factory=dict)
     next_handle: int = 1
     pid: int = NO_PID
 
     def __post_init__(self) -> None:
-        self.timers = Timers()
+        self.timers = Timers(self.clock)
+        self.compile_caches = CompileCaches(self.cache_dir)
         self.trials = Trials(
-            self.launch,
-            lambda *outcome: self.reports.append(outcome),
+            self,  # type: ignore[arg-type]  # launches
             self.timers,
             time_limit_s=LIMIT_S,
             most_at_once=self.most_at_once,
-            cache_dir=self.cache_dir,
+            caches=self.compile_caches,
             memory=TrialMemory(LIMIT_MB, used_by=lambda pid: self.used_mb.get(pid, 0) << 20),
         )
 
@@ -70,7 +72,7 @@ class Scene:
             return None
         assert deployment.cache_directory == self.cache_dir or Path(deployment.cache_directory).is_dir()
         pid = self.pid + len(self.probes)
-        child = Child(child_id, child_id, Kind.PROBE, pid, len(self.probes), None, 0.0, 0.0)
+        child = Child(child_id, child_id, Kind.PROBE, pid, len(self.probes), None, self.clock)
         self.probes[child_id] = child
         self.handles[child_id] = deployment.handle
         return child
@@ -78,7 +80,7 @@ class Scene:
     def submit(self) -> Deployment:
         deployment = Deployment(self.next_handle, "m", self.next_handle, SETTINGS, files())
         self.next_handle += 1
-        self.trials.submit(deployment)
+        self.trials.submit(deployment, lambda *outcome: self.reports.append(outcome))
         return deployment
 
     def probe(self, deployment: Deployment) -> Child:
@@ -108,10 +110,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(timers_module, "time", made)
-    return made
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def scene(root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
     monkeypatch.setattr(signal, "pidfd_send_signal", send)
     yield made
-    made.trials.close()
+    made.compile_caches.close()
 
 
 # Outcomes.
@@ -139,7 +139,7 @@ def test_a_good_trial(scene: Scene) -> None:
     # A large version is not loaded beside the memory of its trial.
     assert scene.reports == []
     scene.end(deployment)
-    assert scene.reports == [(deployment.handle, "", "", "2 streams")]
+    assert scene.reports == [(deployment.handle, None, "2 streams")]
 
 
 def test_a_trial_has_spare_time_first_and_more_when_that_is_not_enough(scene: Scene) -> None:
@@ -160,7 +160,7 @@ def test_a_bad_trial(scene: Scene) -> None:
     scene.say(deployment, ErrorRecord("ModelLoadFailed", "no such operation"), "")
     scene.end(deployment)
 
-    assert scene.reports == [(deployment.handle, "ModelLoadFailed", "no such operation", "")]
+    assert scene.reports == [(deployment.handle, ErrorRecord("ModelLoadFailed", "no such operation"), "")]
 
 
 def test_a_death_without_a_word(scene: Scene) -> None:
@@ -171,8 +171,7 @@ def test_a_death_without_a_word(scene: Scene) -> None:
     assert scene.reports == [
         (
             deployment.handle,
-            "",
-            "its trial process ended without a word: killed by signal 11 (SIGSEGV)",
+            load_failure("its trial process ended without a word: killed by signal 11 (SIGSEGV)"),
             "",
         )
     ]
@@ -189,7 +188,7 @@ def test_one_that_hangs_is_killed_and_the_limit_is_its_reason(scene: Scene) -> N
     scene.pass_time(5)
 
     assert scene.reports == [
-        (deployment.handle, "", "its trial was not over within 600 s (--load_timeout_s)", "")
+        (deployment.handle, load_failure("its trial was not over within 600 s (--load_timeout_s)"), "")
     ]
 
 
@@ -200,7 +199,7 @@ def test_its_word_at_the_last_moment_counts(scene: Scene) -> None:
     scene.end(deployment, "killed by signal 9 (SIGKILL)")
     scene.pass_time(5)
 
-    assert scene.reports == [(deployment.handle, "", "", "ok")]
+    assert scene.reports == [(deployment.handle, None, "ok")]
 
 
 def test_one_that_says_its_word_and_then_does_not_end_is_killed(scene: Scene) -> None:
@@ -226,14 +225,14 @@ def test_words_of_strangers_are_nothing(scene: Scene) -> None:
     deployment = scene.submit()
     scene.say(deployment)
     scene.say(deployment, ErrorRecord("ModelLoadFailed", "again"))
-    stranger = Child("probe.9", "probe.9", Kind.PROBE, NO_PID, 9, None, 0.0, 0.0)
+    stranger = Child("probe.9", "probe.9", Kind.PROBE, NO_PID, 9, None, scene.clock)
     scene.trials.done(stranger, ProbeDone(5, None, ""))
     scene.trials.exited(stranger, "exited")
     scene.pass_time(5)
     assert scene.reports == []
     scene.end(deployment)
 
-    assert scene.reports == [(deployment.handle, "", "", "ok")]
+    assert scene.reports == [(deployment.handle, None, "ok")]
 
 
 def test_a_system_that_spawns_nothing_is_a_failure_with_a_reason(scene: Scene) -> None:
@@ -241,7 +240,9 @@ def test_a_system_that_spawns_nothing_is_a_failure_with_a_reason(scene: Scene) -
     deployment = scene.submit()
     scene.pass_time(0)
 
-    assert scene.reports == [(deployment.handle, "", "the process for its trial could not be spawned", "")]
+    assert scene.reports == [
+        (deployment.handle, load_failure("the process for its trial could not be spawned"), "")
+    ]
     scene.is_refused = False
     other = scene.submit()
     assert scene.handles == {"probe.2": other.handle}
@@ -277,8 +278,10 @@ def test_one_that_takes_too_much_memory_is_ended_with_the_limit(scene: Scene) ->
     assert scene.reports == [
         (
             first.handle,
-            "ModelTooLarge",
-            "its trial takes 1001 MiB of memory; --trial_memory_limit_mb 1000 is the most",
+            ErrorRecord(
+                "ModelTooLarge",
+                "its trial takes 1001 MiB of memory; --trial_memory_limit_mb 1000 is the most",
+            ),
             "",
         )
     ]
@@ -342,7 +345,7 @@ def test_withdrawn_while_it_runs_it_is_killed_and_makes_room(scene: Scene) -> No
 
 def test_after_the_end_none_is_begun(scene: Scene) -> None:
     first, _, third = scene.submit(), scene.submit(), scene.submit()
-    scene.trials.close()
+    scene.trials.stop()
     scene.end(first, "killed by signal 9 (SIGKILL)")
 
     assert third.handle not in scene.handles.values()
@@ -397,7 +400,7 @@ def test_each_trial_has_a_directory_of_its_own_until_it_is_forgotten(scene: Scen
 
     assert not Path(first.cache_directory).exists()
     assert Path(second.cache_directory).is_dir()
-    scene.trials.close()
+    scene.compile_caches.close()
     assert list(scene.root.iterdir()) == []
 
 
@@ -413,7 +416,7 @@ def test_the_users_directory_is_given_to_all_and_never_removed(root: Path, clock
     deployment = scene.submit()
     assert deployment.cache_directory == str(own)
     scene.trials.forget_cache(deployment)
-    scene.trials.close()
+    scene.compile_caches.close()
 
     assert (own / "old.blob").exists()
     assert list(root.iterdir()) == [own]
@@ -430,7 +433,7 @@ def test_no_room_for_caches_is_no_failure(
     assert list(scene.handles.values()) == [deployment.handle]
     assert "event=no_cache" in caplog.text
     scene.trials.forget_cache(deployment)
-    scene.trials.close()
+    scene.compile_caches.close()
 
 
 def test_want_of_room_is_told_once(
@@ -441,9 +444,9 @@ def test_want_of_room_is_told_once(
 
     monkeypatch.setattr(tempfile, "gettempdir", no_directory)
     scene = Scene(root, clock)
-    scene.trials.open()
+    sweep()
     deployments = [scene.submit() for _ in range(3)]
-    scene.trials.close()
+    scene.compile_caches.close()
 
     assert [deployment.cache_directory for deployment in deployments] == ["", "", ""]
     assert caplog.text.count("event=no_cache") == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from ovms_mp.manager.models.deployment import Deployment, Phase
+from ovms_mp.manager.models.deployment import Deployment, DeploymentState, load_failure
 from ovms_mp.wire.messages import LoadModel
 
 from ..fakes import files, load_failed, loaded
@@ -33,7 +33,7 @@ def start() -> Start:
 
 def test_what_comes_alone_is_loaded_at_once_by_the_first_worker(start: Start) -> None:
     deployment = start.begin()
-    assert deployment.phase is Phase.LOADING
+    assert deployment.state is DeploymentState.LOADING
     assert start.trials.skipped == [deployment.handle]
     start.arrive("w0")
     assert start.is_urgent() == [True]
@@ -58,7 +58,7 @@ def test_in_company_all_are_tried(start: Start) -> None:
     deployments = [start.begin(version) for version in (1, 2, 3)]
 
     assert list(start.trials.waiting) == deployments
-    assert {deployment.phase for deployment in deployments} == {Phase.TRYING}
+    assert {deployment.state for deployment in deployments} == {DeploymentState.TRYING}
     start.arrive("w0")
     assert start.workers.take() == []
 
@@ -68,7 +68,7 @@ def test_who_comes_later_is_tried_and_leaves_the_first_alone(start: Start) -> No
     start.arrive("w0")
     second = start.begin(2)
     assert list(start.trials.waiting) == [second]
-    start.books.trial_ended(second.handle, "", "", "")
+    start.books.trial_ended(second.handle, None, "")
 
     assert start.workers.take() == [("w0", "load", first.handle), ("w0", "load", second.handle)]
     assert start.books.waits_for_untried(second.handle, "w0")
@@ -116,15 +116,15 @@ def test_when_its_worker_dies_it_is_tried_and_costs_no_other(start: Start) -> No
     deployment = start.begin()
     start.arrive("w0")
     start.lose("w0")
-    assert deployment.phase is Phase.TRYING
+    assert deployment.state is DeploymentState.TRYING
     assert start.is_tried(deployment)
     assert start.told.take() == []
     start.workers.take()
     start.arrive("w1")
     assert start.workers.take() == []
     start.trials.waiting.clear()
-    start.books.trial_ended(deployment.handle, "", "it died again", "")
-    assert start.told.reasons == [("", "it died again")]
+    start.books.trial_ended(deployment.handle, load_failure("it died again"), "")
+    assert start.told.reasons == [("ModelLoadFailed", "it died again")]
     # And when it comes again while no worker is there, it is tried.
     start.lose("w1", "")
     again = start.begin()
@@ -136,7 +136,7 @@ def test_a_death_was_not_its_fault(start: Start) -> None:
     deployment = start.begin()
     start.arrive("w0")
     start.lose("w0")
-    start.books.trial_ended(deployment.handle, "", "", "")
+    start.books.trial_ended(deployment.handle, None, "")
     start.workers.take()
     start.arrive("w1")
     assert start.workers.take() == [("w1", "load", deployment.handle)]
@@ -150,7 +150,7 @@ def test_what_waited_behind_it_is_loaded_by_the_next_worker(start: Start) -> Non
     start.arrive("w0")
     second = start.begin(2)
     start.trials.waiting.clear()
-    start.books.trial_ended(second.handle, "", "", "")
+    start.books.trial_ended(second.handle, None, "")
     start.lose("w0", "killed by signal 9 (SIGKILL)")
     start.workers.take()
     assert start.is_tried(first)
@@ -167,7 +167,7 @@ def test_one_that_took_too_long_is_not_tried_for_as_long_again(start: Start) -> 
     start.books.load_is_late(deployment.handle, "it was not loaded within 10 s")
     start.lose("w0", "killed by signal 9 (SIGKILL)")
 
-    assert start.told.reasons == [("", "it was not loaded within 10 s")]
+    assert start.told.reasons == [("ModelLoadFailed", "it was not loaded within 10 s")]
     assert not start.trials.waiting
     again = start.begin()
     assert start.is_tried(again)
@@ -209,6 +209,6 @@ def test_loads_are_urgent_only_while_nothing_is_served(start: Start) -> None:
     start.arrive("w0")
     start.books.state_changed("w0", loaded(first.handle))
     second = start.begin(2)
-    start.books.trial_ended(second.handle, "", "", "")
+    start.books.trial_ended(second.handle, None, "")
 
     assert start.is_urgent() == [True, False]

@@ -8,8 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ovms_mp.child.specs import CpuShare
-from ovms_mp.manager.workers.cpu_plan import Machine, core_text, divide_cores, make_plan
-from ovms_mp.manager.workers.machine import parse_core_list
+from ovms_mp.manager.workers.cpu_plan import Machine, divide_cores, make_plan
 
 
 def machine(
@@ -253,26 +252,3 @@ def test_what_computes_elsewhere_has_none(device: str) -> None:
     assert make_plan(machine(physical=2), [device], 1).shares[device] == (
         CpuShare((), 0, is_pinning_safe=False),
     )
-
-
-# Core numbers as text.
-
-
-@pytest.mark.parametrize(
-    ("cores", "text"),
-    [
-        ((), ""),
-        ((3,), "3"),
-        ((0, 1), "0-1"),
-        ((0, 1, 2, 8), "0-2,8"),
-        ((5, 1, 3), "1,3,5"),
-        ((0, 2, 3), "0,2-3"),
-    ],
-)
-def test_core_text(cores: tuple[int, ...], text: str) -> None:
-    assert core_text(cores) == text
-
-
-@given(cores=st.sets(st.integers(0, 300)))
-def test_core_text_is_what_the_kernel_writes(cores: set[int]) -> None:
-    assert parse_core_list(core_text(tuple(cores))) == cores

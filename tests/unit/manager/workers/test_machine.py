@@ -10,7 +10,6 @@ import pytest
 
 from ovms_mp.manager.workers.machine import (
     own_memory_bytes,
-    parse_core_list,
     read_available_memory,
     read_machine,
     read_memory,
@@ -143,28 +142,6 @@ def test_without_cgroups_there_is_no_quota(tmp_path: Path, text: str | None) -> 
     write(tmp_path, "sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n")
 
     assert read_quota(tmp_path) is None
-
-
-# Core lists.
-
-
-@pytest.mark.parametrize(
-    ("text", "cores"),
-    [
-        ("0\n", {0}),
-        ("0-3\n", {0, 1, 2, 3}),
-        ("0-1,8,10-11\n", {0, 1, 8, 10, 11}),
-        ("", set()),
-        ("\n", set()),
-        ("abc", set()),
-        ("0-", {0}),
-        ("-3", set()),
-        ("1,x", set()),
-        ("0-3:1/2", set()),
-    ],
-)
-def test_core_lists(text: str, cores: set[int]) -> None:
-    assert parse_core_list(text) == cores
 
 
 # The machine.

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import pytest
 
 from ovms_mp.child.specs import CpuShare
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import LimitsConfig, ServerConfig
-from ovms_mp.manager import timers as timers_module
-from ovms_mp.manager.children.child import Child, ChildState, Kind
+from ovms_mp.manager.children.child import Child, ChildState
+from ovms_mp.manager.children.control import ControlChannel
+from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.manager.children.specs import SpecMaker
 from ovms_mp.manager.models.deployment import Deployment, settings_of
 from ovms_mp.manager.timers import Timers
@@ -21,10 +21,7 @@ from ovms_mp.manager.workers.workers import Seat, Workers
 from ovms_mp.wire.messages import UnloadModel
 from ovms_mp.wire.records import WorkerRecord
 
-from ..fakes import Clock, files
-
-if TYPE_CHECKING:
-    from ovms_mp.wire.messages import ToChild
+from ..fakes import Clock, Router, files
 
 SHARE = CpuShare((2, 3), 1, is_pinning_safe=False)
 LIMIT_S = 600.0
@@ -37,7 +34,6 @@ class Scene:
     """Seats, what was sent and who was signalled."""
 
     clock: Clock
-    sent: list[tuple[str, ToChild]] = field(default_factory=list)
     signals: list[tuple[int, int]] = field(default_factory=list)
     pending: set[tuple[int, str]] = field(default_factory=set)
     held_up: set[tuple[int, str]] = field(default_factory=set)
@@ -45,13 +41,11 @@ class Scene:
     pid: int = 100
 
     def __post_init__(self) -> None:
-        self.timers = Timers()
+        self.timers = Timers(self.clock)
         self.specs = SpecMaker(ServerConfig(models=()), "run", "ipc://@control", (), 8 << 30)
-        self.workers = Workers(self.send, self.timers, LIMIT_S)
-        self.workers.watch = self
-
-    def send(self, child: Child, message: ToChild) -> None:
-        self.sent.append((child.child_id, message))
+        self.router = Router()
+        control = ControlChannel(self.router)  # type: ignore[arg-type]  # only sends
+        self.workers = Workers(control, self.timers, LIMIT_S)
 
     def is_pending(self, handle: int, worker: str) -> bool:
         return (handle, worker) in self.pending
@@ -67,7 +61,7 @@ class Scene:
         child_id = f"{seat.name}.{generation}"
         self.workers.seated(seat, self.specs.worker(child_id, seat.device, seat.share))
         self.pid += 1
-        child = Child(seat.name, child_id, Kind.WORKER, self.pid, self.pid, None, 0.0, 0.0)
+        child = Child(seat.name, child_id, Kind.WORKER, self.pid, self.pid, None, self.clock)
         child.to(ChildState.BOOTING)
         return child
 
@@ -89,7 +83,6 @@ class Scene:
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     made = Scene(Clock())
-    monkeypatch.setattr(timers_module, "time", made.clock)
     monkeypatch.setattr(
         signal, "pidfd_send_signal", lambda pidfd, number: made.signals.append((pidfd, number))
     )
@@ -184,28 +177,28 @@ def test_a_worker_that_is_ready_after_its_seat_is_gone_has_none(scene: Scene) ->
 def test_messages_go_to_the_worker_that_is_meant(scene: Scene) -> None:
     scene.ready()
     seat, other = scene.ready()
-    scene.workers.send(other.child_id, UnloadModel(5))
+    scene.workers.unload(other.child_id, 5)
     seat.is_leaving = True
-    scene.workers.send(other.child_id, UnloadModel(6))
+    scene.workers.unload(other.child_id, 6)
 
-    assert scene.sent == [(other.child_id, UnloadModel(5)), (other.child_id, UnloadModel(6))]
+    assert scene.router.sent == [(other.child_id, UnloadModel(5)), (other.child_id, UnloadModel(6))]
     assert scene.timers.seconds_to_next() is None
 
 
 def test_what_is_sent_to_a_worker_that_is_gone_is_lost(scene: Scene) -> None:
     _, child = scene.ready()
     scene.workers.exited(child)
-    scene.workers.send(child.child_id, LOAD)
+    scene.workers.load(child.child_id, LOAD, scene)
 
-    assert scene.sent == []
+    assert scene.router.sent == []
     assert scene.timers.seconds_to_next() is None
 
 
 def test_a_load_that_hangs_costs_the_worker_its_life(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     _, child = scene.ready()
     scene.pending.add((LOAD.handle, child.child_id))
-    scene.workers.send(child.child_id, LOAD)
-    assert scene.sent == [(child.child_id, LOAD)]
+    scene.workers.load(child.child_id, LOAD, scene)
+    assert scene.router.sent == [(child.child_id, LOAD)]
     scene.pass_time(LIMIT_S - 1)
     assert scene.signals == []
     scene.pass_time(1)
@@ -220,7 +213,7 @@ def test_a_load_that_hangs_costs_the_worker_its_life(scene: Scene, caplog: pytes
 def test_what_was_tried_does_not_wait_long_behind_what_was_not(scene: Scene, *, is_held_up: bool) -> None:
     _, child = scene.ready()
     scene.pending.add((LOAD.handle, child.child_id))
-    scene.workers.send(child.child_id, LOAD)
+    scene.workers.load(child.child_id, LOAD, scene)
     scene.pass_time(9)
     assert scene.signals == []
     if is_held_up:
@@ -235,7 +228,7 @@ def test_a_load_that_has_ended_here_does_not(scene: Scene) -> None:
     _, child = scene.ready()
     _, other = scene.ready()
     scene.pending.add((LOAD.handle, other.child_id))
-    scene.workers.send(child.child_id, LOAD)
+    scene.workers.load(child.child_id, LOAD, scene)
     scene.pass_time(LIMIT_S)
 
     assert scene.signals == []
@@ -245,7 +238,7 @@ def test_a_load_that_has_ended_here_does_not(scene: Scene) -> None:
 def test_a_worker_that_is_ending_is_left_to_that(scene: Scene, state: ChildState) -> None:
     _, child = scene.ready()
     scene.pending.add((LOAD.handle, child.child_id))
-    scene.workers.send(child.child_id, LOAD)
+    scene.workers.load(child.child_id, LOAD, scene)
     child.to(state)
     scene.pass_time(LIMIT_S)
 

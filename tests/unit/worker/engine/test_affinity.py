@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ovms_mp.child.specs import CpuShare
-from ovms_mp.worker.engine.affinity import cores_text
 from tests.support.worker import WorkerUnderTest, settings
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def test_cores_that_are_not_there_are_named() -> None:
 try:
     take_share(CpuShare(cores=(900, 901)))
 except BootError as error:
-    say([error.message, cores_text(frozenset(cores))])
+    say([error.message, core_text(cores)])
 """)
     assert isinstance(said, list)
     assert "900-901" in said[0]
@@ -141,14 +140,6 @@ with low_priority():
     say(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 """)
     assert said == 0
-
-
-@pytest.mark.parametrize(
-    ("cores", "text"),
-    [(set[int](), ""), ({3}, "3"), ({0, 1, 2}, "0-2"), ({7, 0, 2, 1, 8}, "0-2,7-8"), ({1, 3, 5}, "1,3,5")],
-)
-def test_cores_are_written_as_the_kernel_does(cores: set[int], text: str) -> None:
-    assert cores_text(cores) == text
 
 
 @needs_two_cores

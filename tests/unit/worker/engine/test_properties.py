@@ -13,7 +13,7 @@ from ovms_mp.child.specs import CpuShare
 from ovms_mp.errors import DeviceUnavailable
 from ovms_mp.model.input_settings import BatchSize, InputSettings, InputShape
 from ovms_mp.wire.records import ModelSettings
-from ovms_mp.worker.engine.device_names import advice_on, candidates, is_present
+from ovms_mp.worker.engine.device_names import candidates, is_present
 from ovms_mp.worker.engine.properties import compile_properties, supported_properties, translate
 
 Value = str | int | float | bool
@@ -371,23 +371,6 @@ def test_supported_is_unknown_where_a_device_is_missing() -> None:
 )
 def test_present_devices(name: str, existing: tuple[str, ...], expected: bool) -> None:
     assert is_present(name, existing) is expected
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("GPU.1", "libOpenCL.so.1"),
-        ("NPU", "intel-level-zero-npu"),
-        ("MYRIAD", "MYRIAD is gone since OpenVINO 2023.0; take CPU, GPU"),
-        ("HDDL", "HDDL is gone since OpenVINO 2023.0"),
-        ("GNA", "GNA is gone since OpenVINO 2024.0"),
-        ("FPGA", "take CPU or GPU"),
-        ("VPUX", "VPUX is called NPU now"),
-        ("NVIDIA", "--plugins_xml"),
-    ],
-)
-def test_advice_on_what_is_missing(name: str, expected: str) -> None:
-    assert expected in advice_on(name)
 
 
 def test_imports_no_openvino() -> None:

@@ -318,5 +318,5 @@ def test_what_belongs_to_another_user_is_not_taken(worker: WorkerUnderTest, mode
     os.chown(directory, 12345, -1)
     before = {path: path.read_bytes() for path in directory.iterdir()}
     assert not is_taken(worker, model, cache)
-    assert "is no directory of this user's" in worker.log
+    assert "is not a directory of this user" in worker.log
     assert {path: path.read_bytes() for path in directory.iterdir()} == before

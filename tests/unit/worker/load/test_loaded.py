@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ovms_mp.model.dtypes import AnyArray
-    from tests.support.models import ModelZoo
+    from tests.support.models import ModelCache, ModelZoo
 
 
 def zeros(*shape: int) -> AnyArray:
@@ -32,11 +30,8 @@ def image(height: int) -> AnyArray:
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("worker_models")
-    command = [sys.executable, "-m", "tests.support.build_worker_models", str(root)]
-    subprocess.run(command, check=True, timeout=120)
-    return root
+def models(model_cache: ModelCache) -> Path:
+    return model_cache.get("tests.support.build_worker_models")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.wire.messages import InferTask
 from ovms_mp.wire.records import LONGEST_TEXT, ErrorRecord
 from ovms_mp.worker.load.spec_records import MOST_BYTES, check_size
-from ovms_mp.worker.run.pool import failure
+from ovms_mp.worker.run.failures import failure
 
 
 def spec(name: str, dims: int = 2) -> TensorSpec:

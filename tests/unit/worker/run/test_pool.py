@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,11 +32,40 @@ SLOW = 1
 """The handle of a model that runs for a second, with one infer request."""
 
 
-@pytest.fixture
-def worker(zoo: ModelZoo, tmp_path: Path) -> Iterator[WorkerUnderTest]:
-    with WorkerUnderTest(tmp_path / "log") as worker:
+HANDLES = itertools.count(2)
+
+
+@contextlib.contextmanager
+def new_worker(zoo: ModelZoo, directory: Path) -> Iterator[WorkerUnderTest]:
+    with WorkerUnderTest(directory / "log") as worker:
         worker.load(SLOW, zoo.base_path("slow") / "1" / "model.xml", settings(nireq=1))
         yield worker
+
+
+@pytest.fixture(scope="module")
+def shared_worker(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerUnderTest]:
+    with new_worker(zoo, tmp_path_factory.mktemp("pool")) as worker:
+        yield worker
+
+
+@pytest.fixture
+def worker(shared_worker: WorkerUnderTest) -> Iterator[WorkerUnderTest]:
+    """One for all tests that leave it as it was; each begins when nothing runs."""
+    yield shared_worker
+    shared_worker.settle()
+
+
+@pytest.fixture
+def own_worker(zoo: ModelZoo, tmp_path: Path) -> Iterator[WorkerUnderTest]:
+    with new_worker(zoo, tmp_path) as worker:
+        yield worker
+
+
+def load_tiny(worker: WorkerUnderTest, zoo: ModelZoo) -> int:
+    """A model that runs in no time; its handle."""
+    handle = next(HANDLES)
+    worker.load(handle, zoo.base_path("tiny") / "1" / "model.xml", settings())
+    return handle
 
 
 def wait_for_both(worker: WorkerUnderTest) -> None:
@@ -63,30 +94,30 @@ def test_a_task_whose_deadline_passes_ahead_of_its_turn_does_not_run(worker: Wor
     assert isinstance(worker.answer(first), InferResult)
 
 
-def test_what_a_dead_front_handed_over_does_not_run(worker: WorkerUnderTest) -> None:
-    first, second = worker.send(SLOW, ONE), worker.send(SLOW, ONE)
-    wait_for_both(worker)
+def test_what_a_dead_front_handed_over_does_not_run(own_worker: WorkerUnderTest) -> None:
+    first, second = own_worker.send(SLOW, ONE), own_worker.send(SLOW, ONE)
+    wait_for_both(own_worker)
 
-    worker.tell(ArenaRetired(0, 1))
-    worker.expect(ArenaReleased)
+    own_worker.tell(ArenaRetired(0, 1))
+    own_worker.expect(ArenaReleased)
 
-    worker.answer(first)
-    assert worker.error(second)[0] == "CallCancelled"
+    own_worker.answer(first)
+    assert own_worker.error(second)[0] == "CallCancelled"
 
 
-def test_tasks_ahead_are_answered_before_a_worker_goes(worker: WorkerUnderTest) -> None:
-    tasks = [worker.send(SLOW, ONE) for _ in range(3)]
-    worker.answer(tasks[0])  # Else it might be asked to go before it has read them.
+def test_tasks_ahead_are_answered_before_a_worker_goes(own_worker: WorkerUnderTest) -> None:
+    tasks = [own_worker.send(SLOW, ONE) for _ in range(3)]
+    own_worker.answer(tasks[0])  # Else it might be asked to go before it has read them.
 
-    assert worker.drain() == 0
-    assert all(isinstance(worker.answer(task), InferResult) for task in tasks)
+    assert own_worker.drain() == 0
+    assert all(isinstance(own_worker.answer(task), InferResult) for task in tasks)
 
 
 def test_other_models_are_served_beside_tasks_ahead(worker: WorkerUnderTest, zoo: ModelZoo) -> None:
-    worker.load(2, zoo.base_path("tiny") / "1" / "model.xml", settings())
+    tiny = load_tiny(worker, zoo)
     slow = [worker.send(SLOW, ONE) for _ in range(2)]
 
-    worker.infer(2, np.zeros((1, 10), np.float32))
+    worker.infer(tiny, np.zeros((1, 10), np.float32))
     assert not set(slow) & set(worker.answers)
     assert all(isinstance(worker.answer(task), InferResult) for task in slow)
 
@@ -97,9 +128,9 @@ def test_other_models_are_served_beside_tasks_ahead(worker: WorkerUnderTest, zoo
 def test_a_suspect_runs_when_nothing_else_does_and_others_wait_for_it(
     worker: WorkerUnderTest, zoo: ModelZoo
 ) -> None:
-    worker.load(2, zoo.base_path("tiny") / "1" / "model.xml", settings())
+    tiny = load_tiny(worker, zoo)
     x = np.zeros((1, 10), np.float32)
-    slow, suspect, other = worker.send(SLOW, ONE), worker.send(2, x, is_suspect=True), worker.send(2, x)
+    slow, suspect, other = worker.send(SLOW, ONE), worker.send(tiny, x, is_suspect=True), worker.send(tiny, x)
 
     for task in (slow, suspect, other):
         worker.outputs(task)
@@ -110,29 +141,29 @@ def test_a_suspect_runs_when_nothing_else_does_and_others_wait_for_it(
 def test_a_suspect_that_nobody_wants_any_more_does_not_hold_up_others(
     worker: WorkerUnderTest, zoo: ModelZoo
 ) -> None:
-    worker.load(2, zoo.base_path("tiny") / "1" / "model.xml", settings())
+    tiny = load_tiny(worker, zoo)
     x = np.zeros((1, 10), np.float32)
     worker.send(SLOW, ONE)
-    suspect, other = worker.send(2, x, within_s=0.1, is_suspect=True), worker.send(2, x)
+    suspect, other = worker.send(tiny, x, within_s=0.1, is_suspect=True), worker.send(tiny, x)
 
     assert worker.error(suspect)[0] == "DeadlineExceeded"
     worker.outputs(other)
 
 
-def test_a_suspect_of_a_dead_front_does_not_hold_its_arena(worker: WorkerUnderTest) -> None:
-    worker.send(SLOW, ONE)
-    worker.send(SLOW, ONE, is_suspect=True)
-    wait_for_both(worker)
-    worker.tell(ArenaRetired(0, 1))
-    worker.expect(ArenaReleased)
-    assert worker.drain() == 0
+def test_a_suspect_of_a_dead_front_does_not_hold_its_arena(own_worker: WorkerUnderTest) -> None:
+    own_worker.send(SLOW, ONE)
+    own_worker.send(SLOW, ONE, is_suspect=True)
+    wait_for_both(own_worker)
+    own_worker.tell(ArenaRetired(0, 1))
+    own_worker.expect(ArenaReleased)
+    assert own_worker.drain() == 0
 
 
 def test_a_version_is_not_unloaded_before_its_suspect_has_run(worker: WorkerUnderTest, zoo: ModelZoo) -> None:
-    worker.load(2, zoo.base_path("tiny") / "1" / "model.xml", settings())
+    tiny = load_tiny(worker, zoo)
     worker.send(SLOW, ONE)
-    suspect = worker.send(2, np.zeros((1, 10), np.float32), is_suspect=True)
+    suspect = worker.send(tiny, np.zeros((1, 10), np.float32), is_suspect=True)
     wait_for_both(worker)
-    worker.tell(UnloadModel(2))
+    worker.tell(UnloadModel(tiny))
     worker.outputs(suspect)
     worker.expect(ModelStateChanged, lambda message: message.state == State.END)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.front.grpc.http2.connection import Http2Connection
-from ovms_mp.front.grpc.http2.frames import ErrorCode
+from ovms_mp.front.grpc.http2.faults import ErrorCode
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
-from ovms_mp.front.grpc.http2.output import Stream
+from ovms_mp.front.grpc.http2.stream import Stream
 from ovms_mp.front.sinks import fill
 
 if TYPE_CHECKING:

@@ -15,17 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, Code, ModelNotFound, NoFreeSlot, OvmsError
+from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.http2.call import Call
+from ovms_mp.front.grpc.http2.call_head import decode_metadata, parse_timeout_ns, percent_encoded
 from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.limits import Guard, Hit, Limits
-from ovms_mp.front.grpc.http2.methods import (
-    Streaming,
-    Unary,
-    decode_metadata,
-    parse_timeout_ns,
-    percent_encoded,
-)
+from ovms_mp.front.methods import Streaming, Unary
 from tests.unit.front.grpc.http2 import peer as wire
 from tests.unit.front.grpc.http2.peer import SECOND, cut, data, described, headers, reset, window
 
@@ -120,6 +116,7 @@ class Handlers:
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
+        self.contexts: list[CallContext] = []
         self.gate = asyncio.Event()
         self.released = 0
         self.was_cancelled = False
@@ -127,33 +124,34 @@ class Handlers:
 
     def methods(self) -> dict[str, Unary | Streaming]:
         return {
-            "/s/Echo": Unary(self.echo),
-            "/s/Gather": Unary(self.gather),
-            "/s/Wait": Unary(self.wait),
-            "/s/Refuse": Unary(self.refuse),
-            "/s/Break": Unary(self.fail),
-            "/s/Cancel": Unary(self.cancel),
-            "/s/Sink": Unary(self.echo, Sink),
-            "/s/Small": Unary(self.echo, None, 4, lambda _: 100),
-            "/s/Unpacked": Unary(self.echo, None, 0, lambda _: self.unpacked_limit),
-            "/s/Bidi": Streaming(self.bidi),
-            "/s/Many": Streaming(self.many),
-            "/s/Late": Streaming(self.late),
-            "/s/None": Streaming(self.none),
-            "/s/Stubborn": Unary(self.stubborn),
+            "/s/Echo": Unary("/s/Echo", self.echo, protocol="p"),
+            "/s/Gather": Unary("/s/Gather", self.gather),
+            "/s/Wait": Unary("/s/Wait", self.wait),
+            "/s/Refuse": Unary("/s/Refuse", self.refuse),
+            "/s/Break": Unary("/s/Break", self.fail),
+            "/s/Cancel": Unary("/s/Cancel", self.cancel),
+            "/s/Sink": Unary("/s/Sink", self.echo, Sink),
+            "/s/Small": Unary("/s/Small", self.echo, None, 4, lambda _: 100),
+            "/s/Unpacked": Unary("/s/Unpacked", self.echo, None, 0, lambda _: self.unpacked_limit),
+            "/s/Bidi": Streaming("/s/Bidi", self.bidi),
+            "/s/Many": Streaming("/s/Many", self.many),
+            "/s/Late": Streaming("/s/Late", self.late),
+            "/s/None": Streaming("/s/None", self.none),
+            "/s/Stubborn": Unary("/s/Stubborn", self.stubborn),
         }
 
-    async def echo(self, request: bytes | bytearray, deadline_ns: int) -> bytes:
-        self.seen.append((bytes(request), deadline_ns))
+    async def echo(self, request: bytes | bytearray, context: CallContext) -> bytes:
+        self.seen.append((bytes(request), context.deadline_ns))
+        self.contexts.append(context)
         return bytes(request)
 
-    async def gather(self, request: bytes, _deadline_ns: int) -> Gathered:
+    async def gather(self, request: bytes, _context: CallContext) -> Gathered:
         return Gathered([b"<", memoryview(request), b">"], self.release)
 
     def release(self) -> None:
         self.released += 1
 
-    async def wait(self, request: bytes, _deadline_ns: int) -> bytes:
+    async def wait(self, request: bytes, _context: CallContext) -> bytes:
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
@@ -161,38 +159,38 @@ class Handlers:
             raise
         return request
 
-    async def stubborn(self, request: bytes, _deadline_ns: int) -> Gathered:
+    async def stubborn(self, request: bytes, _context: CallContext) -> Gathered:
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
             self.was_cancelled = True
         return Gathered([memoryview(request)], self.release)
 
-    async def refuse(self, request: bytes, _deadline_ns: int) -> bytes:
+    async def refuse(self, request: bytes, _context: CallContext) -> bytes:
         raise ModelNotFound(request.decode())
 
-    async def fail(self, _request: bytes, _deadline_ns: int) -> bytes:
+    async def fail(self, _request: bytes, _context: CallContext) -> bytes:
         raise RuntimeError("secret")
 
-    async def cancel(self, _request: bytes, _deadline_ns: int) -> bytes:
+    async def cancel(self, _request: bytes, _context: CallContext) -> bytes:
         raise asyncio.CancelledError
 
-    async def bidi(self, call: Call) -> None:
+    async def bidi(self, call: Call, _context: CallContext) -> None:
         async for request in call:
             self.seen.append(request)
             await call.send(b"<" + request + b">")
 
-    async def many(self, call: Call) -> None:
+    async def many(self, call: Call, _context: CallContext) -> None:
         count = int(await anext(call))
         for number in range(count):
             await call.send(b"%d" % number)
             self.seen.append(number)
 
-    async def none(self, call: Call) -> None:
+    async def none(self, call: Call, _context: CallContext) -> None:
         async for request in call:
             self.seen.append(request)
 
-    async def late(self, call: Call) -> None:
+    async def late(self, call: Call, _context: CallContext) -> None:
         await call.send(b"first")
         raise OvmsError("too late")
 
@@ -217,7 +215,9 @@ class Client:
         self.guard = CountingGuard(limits if limits is not None else Limits())
         self.now_ns = SECOND
         self.wakes = 0
-        new_call: Callable[..., Call] = functools.partial(Call, self.handlers.methods(), self.wake)
+        new_call: Callable[..., Call] = functools.partial(
+            Call, self.handlers.methods(), self.wake, lambda: "host:1"
+        )
         self.connection = Http2Connection(new_call, self.guard, self.now_ns)
         self.send(wire.PREFACE + wire.settings() + wire.SETTINGS_ACK)
         self.frames()
@@ -702,6 +702,16 @@ def test_other_metadata_is_text() -> None:
 # Time and cancellation.
 
 
+def test_a_handler_is_told_whose_call_it_is() -> None:
+    client = one_call("/s/Echo", message(b"a"), ("y", "z"))[0]
+
+    (context,) = client.handlers.contexts
+    assert (context.protocol, context.method, context.deadline_ns) == ("p", "Echo", 0)
+    assert context.flow == client.connection.number > 0
+    assert ("y", "z") in context.metadata
+    assert context.peer == "host:1"
+
+
 def test_the_deadline_is_carried_to_the_handler() -> None:
     client = one_call("/s/Echo", message(b"a"), ("grpc-timeout", "250m"))[0]
 
@@ -1081,6 +1091,7 @@ async def test_metadata_is_the_handlers_to_read() -> None:
 
     assert isinstance(call, Call)
     assert {("x-bin", b"\0\1"), ("y", "z")} <= set(call.head.metadata)
+    assert (call.metadata, call.peer) == (call.head.metadata, "host:1")
     client.send(reset(1))
     await client.settle()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.front.grpc.http2.frames import ErrorCode
+from ovms_mp.front.grpc.http2.faults import ErrorCode
 from ovms_mp.front.grpc.http2.limits import RATES, Hit, Limits
 from tests.unit.front.grpc.http2.peer import (
     OK,
@@ -111,7 +111,7 @@ def test_a_smaller_initial_window_makes_windows_negative() -> None:
 
     peer.send(settings((4, 20)))
     peer.connection.output.data(peer.recorders[1], [b"y" * 60], peer.release)
-    assert peer.recorders[1].send_window == -40
+    assert peer.recorders[1].send_window.size == -40
     assert peer.written() == ["settings-ack"]
     peer.send(window(1, 40))
     assert peer.written() == []
@@ -580,10 +580,10 @@ def test_what_waits_for_the_rest_of_a_frame_is_bounded() -> None:
 
     peer.send(headers(end=False) + frame(0, 0, 1, b"x" * 5000, length=6000))
     assert peer.events == ["request 1", "data 1 5000"]
-    assert len(peer.connection._tail) == 0
+    assert len(peer.connection._reader._tail) == 0
     peer.send(b"x" * 1000 + frame(0xFA, 0, 0, b"y" * 5000, length=6000))
 
-    assert len(peer.connection._tail) == 0
+    assert len(peer.connection._reader._tail) == 0
     assert peer.connection.is_mid_frame
 
 
@@ -639,7 +639,7 @@ def test_nothing_is_held_after_the_end() -> None:
     for _ in range(3):
         peer.send(b"x" * 1000)
 
-    assert len(peer.connection._tail) < 100
+    assert len(peer.connection._reader._tail) < 100
 
 
 def test_what_is_remembered_of_ended_streams_is_bounded() -> None:
@@ -649,7 +649,7 @@ def test_what_is_remembered_of_ended_streams_is_bounded() -> None:
         peer.send(headers(number) + reset(number))
     assert not peer.connection.is_closed
 
-    assert len(peer.connection._was_ours) == 1024
+    assert len(peer.connection._table._was_ours) == 1024
 
 
 # The memory of header blocks.
@@ -694,7 +694,7 @@ def test_the_memory_of_blocks_is_bounded() -> None:
     for number in range(1, 2001, 2):
         peer.send(headers(number, (*REQUEST, ("a", str(number)))))
 
-    assert len(peer.connection._headers._known) <= 64
+    assert len(peer.connection._blocks._known) <= 64
 
 
 def test_the_first_octets_say_what_we_accept() -> None:

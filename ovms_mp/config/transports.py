@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the gRPC and REST servers; see :mod:`ovms_mp.config.server`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ovms_mp.config.setting import Setting, declare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcConfig:
+    """The gRPC fronts."""
+
+    port: int = declare(9000, Setting("port", "Port of the gRPC server; 0 disables it.", low=0, high=65535))
+    bind_address: str = declare(
+        "[::]",
+        Setting(
+            "grpc_bind_address",
+            "Addresses that the gRPC server listens on, separated by commas; [::] is every IPv4 and IPv6 "
+            "address.",
+        ),
+    )
+    workers: int = declare(
+        1,
+        Setting(
+            "grpc_workers",
+            "Number of gRPC front processes, which share the port; at most the number of cores.",
+            environment="GRPC_SERVERS",
+            low=1,
+            high=10000,
+        ),
+    )
+
+    front: str = declare(
+        "native",
+        Setting(
+            "grpc_front",
+            "The gRPC server: our own HTTP/2 server, which is faster, or that of the grpcio library.",
+            choices=("native", "grpcio"),
+            aliases=(("wire", "native"),),
+        ),
+    )
+    output_encoding: str = declare(
+        "TENSOR_CONTENT",
+        Setting(
+            "grpc_output_encoding",
+            "How responses encode tensors: as raw bytes, or value by value in float_val and the like, which "
+            "is slow.",
+            environment="SERIALIZATION_FUNCTION",
+            choices=("TENSOR_CONTENT", "TYPED_FIELDS"),
+            aliases=(
+                ("_prepare_output_with_make_tensor_proto", "TENSOR_CONTENT"),
+                ("_prepare_output_as_AppendArrayToTensorProto", "TYPED_FIELDS"),
+            ),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestConfig:
+    """The REST fronts."""
+
+    port: int = declare(0, Setting("rest_port", "Port of the REST server; 0 disables it.", low=0, high=65535))
+    bind_address: str = declare(
+        "[::]",
+        Setting(
+            "rest_bind_address",
+            "Addresses that the REST server listens on, separated by commas; [::] is every IPv4 and IPv6 "
+            "address.",
+        ),
+    )
+    workers: int = declare(
+        1,
+        Setting(
+            "rest_workers",
+            "Number of REST front processes; at most the number of cores.",
+            low=1,
+            high=10000,
+        ),
+    )
+    backlog: int = declare(
+        1024,
+        Setting(
+            "rest_requests_queue_size",
+            "Maximum number of connections that wait to be accepted.",
+            environment="REST_REQUESTS_QUEUE_SIZE",
+            low=1,
+            high=65535,
+        ),
+    )
+    client_timeout_s: float = declare(
+        60.0,
+        Setting(
+            "rest_client_timeout_s",
+            "A REST client that sends nothing of its request's body, or reads nothing of its response, for "
+            "this many seconds is disconnected; the head of a request may take 30 s at most.",
+            low=1,
+            high=86400,
+        ),
+    )

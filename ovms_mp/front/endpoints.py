@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a protocol hands to the REST transport: its paths, and what answers each HTTP method on them.
+
+Nothing here knows the web framework. A handler reads the body when it wants it, if it wants it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias
+
+from ovms_mp.front.budget import BodyShare
+from ovms_mp.front.call_context import CallContext
+
+
+class RestRequest(Protocol):
+    """A request whose body has not been read yet."""
+
+    @property
+    def verb(self) -> str:
+        """The HTTP method."""
+
+    @property
+    def path(self) -> str:
+        """Percent-decoded, for messages."""
+
+    @property
+    def raw_path(self) -> bytes:
+        """As it was sent, without the query."""
+
+    @property
+    def share(self) -> BodyShare:
+        """What the body takes of the memory for bodies; ends with the request."""
+
+    def read_body(self, bound_bytes: int | None) -> Awaitable[bytes | bytearray]:
+        """The whole body, unpacked.
+
+        Args:
+            bound_bytes: The longest that the call can need; None without an end.
+
+        Raises:
+            OvmsError: It is too long, too late or not what its headers say.
+        """
+
+
+class Answer(NamedTuple):
+    """What a handler gives back."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = "application/json"
+
+
+Handler: TypeAlias = Callable[[RestRequest, CallContext], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What answers one HTTP method on one kind of path.
+
+    Attributes:
+        handler: The protocol's code.
+        protocol: The API's name.
+        name: The method's name; the same as over gRPC where it is there, too.
+        takes_body: Whether the handler reads the body.
+        changes_server: Whether pages of other sites must not have a browser send it.
+    """
+
+    handler: Handler
+    protocol: str
+    name: str
+    takes_body: bool = False
+    changes_server: bool = False
+
+
+class Route(Protocol):
+    """Paths of one form. ``find`` and ``allowed`` are pure and quick."""
+
+    @property
+    def template(self) -> str:
+        """The form, with ``{path:path}`` for a rest that the protocol takes apart itself."""
+
+    def find(self, verb: str, raw_path: bytes) -> Endpoint | None:
+        """What answers; None where the path does not have this HTTP method. GET stands for HEAD."""
+
+    def allowed(self, raw_path: bytes) -> tuple[str, ...]:
+        """The HTTP methods of a path, as ``Allow`` names them, without OPTIONS."""
+
+
+class FixedRoute:
+    """One path with nothing variable in it."""
+
+    def __init__(self, path: str, endpoints: Mapping[str, Endpoint]) -> None:
+        self.template = path
+        self._endpoints = endpoints
+        self._allowed = tuple(endpoints) + (("HEAD",) if "GET" in endpoints else ())
+
+    def find(self, verb: str, raw_path: bytes) -> Endpoint | None:
+        """See :class:`Route`."""
+        return self._endpoints.get(verb)
+
+    def allowed(self, raw_path: bytes) -> tuple[str, ...]:
+        """See :class:`Route`."""
+        return self._allowed

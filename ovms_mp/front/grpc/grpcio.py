@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""grpcio's asyncio server for all methods: paths, codes, deadlines and options. The reference transport."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import grpc
+import grpc.aio
+
+from ovms_mp.errors import BootError
+from ovms_mp.front.budget import BodyBudget
+from ovms_mp.front.call_context import CallContext
+from ovms_mp.front.grpc.bodies import unpacked
+from ovms_mp.front.grpc.descriptors import most_connections
+from ovms_mp.front.grpc.statuses import status_of
+from ovms_mp.front.methods import Streaming, Unary
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from typing import NoReturn, Self
+
+    from ovms_mp.child.specs import FrontLimits
+    from ovms_mp.front.budget import BodyShare
+    from ovms_mp.front.methods import Method, Methods, Reply
+
+_STATUS_BY_NUMBER = {status.value[0]: status for status in grpc.StatusCode}
+_READ_CHUNK_BYTES = 4 << 20
+"""Bytes that HTTP/2 reads ahead and the largest frame. PERF: 602 kB messages at concurrency 16: 760/s to 1000/s."""
+
+
+_GRPCIO_LOGGER = "grpc._cython.cygrpc"
+_MOST_CONNECTIONS = 4096
+_IDLE_MS = 60_000
+"""grpcio cannot tell which connections are idle when more come than there may be, so those that stay idle must go.
+Clients connect again with their next call."""
+_HANDSHAKE_MS = 10_000
+"""For the preface and SETTINGS; grpcio's own two minutes keep descriptors for nothing."""
+
+
+def create_server(
+    methods: Methods,
+    bind_addresses: Sequence[str],
+    limits: FrontLimits,
+) -> grpc.aio.Server:
+    """A server that shares its port with the other gRPC fronts; not started yet.
+
+    Args:
+        methods: By path. Sinks are not used: grpcio has whole messages.
+        bind_addresses: Each ``host:port``.
+        limits: What clients are held to.
+
+    Raises:
+        BootError: An address cannot be bound.
+    """
+    server = grpc.aio.server(
+        options=(
+            ("grpc.so_reuseport", 1),
+            ("grpc.max_receive_message_length", limits.max_message_bytes),
+            # grpcio would unpack a message in one go, whatever it becomes, before it looks at its length.
+            ("grpc.per_message_decompression", 0),
+            ("grpc.max_allowed_incoming_connections", most_connections(_MOST_CONNECTIONS)),
+            ("grpc.max_connection_idle_ms", _IDLE_MS),
+            ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+            # What a model answers is bounded by the arena; a second limit could only cut off good answers.
+            ("grpc.max_send_message_length", -1),
+            ("grpc.http2.lookahead_bytes", _READ_CHUNK_BYTES),
+            ("grpc.http2.max_frame_size", _READ_CHUNK_BYTES),
+        )
+    )
+    server.add_generic_rpc_handlers((_MethodTable(methods, limits),))
+    logging.getLogger(_GRPCIO_LOGGER).addFilter(is_no_ended_call)
+    for address in bind_addresses:
+        try:
+            server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise BootError(f"Failed to start gRPC server - at {address} - port is busy: {error}") from None
+    return server
+
+
+def is_no_ended_call(record: logging.LogRecord) -> bool:
+    """Keep out of the log what grpcio raises when a call ends by its deadline while its status is being written."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"
+
+
+if TYPE_CHECKING:
+    # Generic in the stubs only.
+    _BytesRpcHandler = grpc.GenericRpcHandler[bytes, bytes]
+    _Context = grpc.aio.ServicerContext[bytes, bytes]
+else:
+    _BytesRpcHandler = grpc.GenericRpcHandler
+
+
+class _MethodTable(_BytesRpcHandler):
+    """Maps paths to handlers on raw bytes; grpcio answers UNIMPLEMENTED for every other path."""
+
+    def __init__(self, methods: Methods, limits: FrontLimits) -> None:
+        budget = BodyBudget(limits.max_body_memory_bytes)
+        self._handlers = {
+            path: grpc.unary_unary_rpc_method_handler(_unary(method, limits, budget))
+            if isinstance(method, Unary)
+            else grpc.stream_stream_rpc_method_handler(_streaming(method, limits, budget))
+            for path, method in methods.items()
+        }
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        """The handler of a call's path."""
+        return self._handlers.get(handler_call_details.method)
+
+
+def _unary(
+    method: Unary, limits: FrontLimits, budget: BodyBudget
+) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+    async def handle(request: bytes, call: _Context) -> bytes:
+        try:
+            with budget.share() as share:
+                octets = await unpacked(
+                    request,
+                    lambda nbytes: method.longest_unpacked_bytes(nbytes, limits.max_message_bytes),
+                    share,
+                )
+                return joined(await method.handler(octets, _context(method, call)))
+        except Exception as error:
+            code, text = _status_of(error, method, call)
+        return await _abort(call, code, text)
+
+    return handle
+
+
+def _streaming(
+    method: Streaming, limits: FrontLimits, budget: BodyBudget
+) -> Callable[[AsyncIterator[bytes], _Context], Awaitable[None]]:
+    async def handle(messages: AsyncIterator[bytes], call: _Context) -> None:
+        try:
+            with budget.share() as share:
+                stream = GrpcioStream(messages, call, limits.max_message_bytes, share)
+                await method.handler(stream, _context(method, call))
+        except Exception as error:
+            code, text = _status_of(error, method, call)
+        else:
+            return
+        await _abort(call, code, text)
+
+    return handle
+
+
+def joined(reply: Reply) -> bytes:
+    """A reply in one piece; its memory is released."""
+    if isinstance(reply, bytes):
+        return reply
+    try:
+        return b"".join(reply.pieces)
+    finally:
+        reply.release()
+
+
+class GrpcioStream:
+    """A streaming call of grpcio as handlers want it: see :class:`~ovms_mp.front.methods.MessageStream`."""
+
+    def __init__(
+        self, messages: AsyncIterator[bytes], call: _Context, limit_bytes: int, share: BodyShare
+    ) -> None:
+        """Begin.
+
+        Args:
+            messages: As they come.
+            call: Takes the replies.
+            limit_bytes: Of a message, also of what a packed one becomes.
+            share: Holds the message that is being worked on.
+        """
+        self._messages = messages
+        self._call = call
+        self._limit_bytes = limit_bytes
+        self._share = share
+
+    def __aiter__(self) -> Self:
+        """The client's messages."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next one; the one before it is over."""
+        self._share.release()
+        message = await anext(self._messages)
+        return bytes(await unpacked(message, lambda _: self._limit_bytes, self._share))
+
+    async def send(self, reply: Reply) -> None:
+        """Send a message; grpcio waits for the client's window."""
+        await self._call.write(joined(reply))
+
+
+class _Origin:
+    """See :class:`~ovms_mp.front.call_context.CallOrigin`."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: _Context) -> None:
+        self._call = call
+
+    @property
+    def metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        return [(name, value) for name, value in self._call.invocation_metadata() or ()]
+
+    @property
+    def peer(self) -> str:
+        # "ipv4:127.0.0.1:4711", with brackets percent-encoded in IPv6.
+        return unquote(self._call.peer()).partition(":")[2]
+
+
+def _context(method: Method, call: _Context) -> CallContext:
+    remaining_s = call.time_remaining()
+    deadline_ns = 0 if remaining_s is None else time.monotonic_ns() + int(remaining_s * 1e9)
+    return CallContext(deadline_ns, 0, method.protocol, method.name, _Origin(call))
+
+
+def _status_of(error: Exception, method: Method, call: _Context) -> tuple[grpc.StatusCode, str]:
+    metadata = dict(_Origin(call).metadata)
+    code, text = status_of(error, method.path, str(metadata.get("user-agent", "")))
+    return _STATUS_BY_NUMBER[code.number], text
+
+
+async def _abort(call: _Context, code: grpc.StatusCode, text: str) -> NoReturn:
+    await call.abort(code, text)
+    raise AssertionError("abort always raises")

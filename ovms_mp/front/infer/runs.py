@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of a task to its answer, and further ones where that can help: another worker, more room for the outputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from ovms_mp.errors import Draining, VersionNotFound, WorkerLost
+from ovms_mp.front.infer.outcomes import OutputsDidNotFit, WorkerEnd, WorkerGone
+from ovms_mp.front.infer.sizes import refuse_results_of_nothing
+from ovms_mp.front.tensors import ResultTensor
+from ovms_mp.wire.messages import InferTask
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ovms_mp.front.infer.convictions import Convictions
+    from ovms_mp.front.infer.dispatch import Dispatcher
+    from ovms_mp.front.infer.leases import Lease, Leases
+    from ovms_mp.front.infer.output_room import OutputRoom
+    from ovms_mp.front.routing import VersionRoute
+    from ovms_mp.model.tensors import TensorSpec
+    from ovms_mp.wire.records import TensorRef
+
+AnswerT = TypeVar("AnswerT")
+
+
+class Runner:
+    """Runs tasks whose inputs are written."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        leases: Leases,
+        convictions: Convictions,
+        room: OutputRoom,
+        routable: Callable[[str, int], Awaitable[VersionRoute]],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            dispatcher: Carries tasks to workers.
+            leases: Where more room for outputs is leased.
+            convictions: Requests that crash workers are refused.
+            room: Learns how much room outputs need.
+            routable: Finds a version that can be sent tasks, when the worker of a task has gone.
+        """
+        self._dispatcher = dispatcher
+        self._leases = leases
+        self._convictions = convictions
+        self._room = room
+        self._routable = routable
+
+    async def run(
+        self,
+        route: VersionRoute,
+        task: InferTask,
+        leases: tuple[Lease, ...],
+        shapes: tuple[tuple[int, ...], ...],
+        wanted: frozenset[str] | None,
+        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
+    ) -> AnswerT:
+        """Send the task, again where that can help, and encode its outputs.
+
+        Args:
+            route: Where to.
+            task: What; its inputs are written.
+            leases: What it reads and writes, that with the outputs' region first; the caller's.
+            shapes: Of its inputs.
+            wanted: Names of the outputs to encode; None for all.
+            encode: Makes the answer of them.
+
+        Raises:
+            RouteWasStale: The version was unloaded before the task ran.
+            OvmsError: One of the failures in :mod:`ovms_mp.errors`.
+        """
+        output_lease: Lease | None = None
+        lost: list[WorkerEnd] = []
+        try:
+            while True:
+                if task.handle in self._convictions.by_handle:
+                    self._convictions.check(task, route.title)
+                held = leases if output_lease is None else (*leases, output_lease)
+                try:
+                    refs = await self._dispatcher.infer(route, task, held)
+                except WorkerGone as gone:
+                    if gone.end is not None:
+                        lost.append(gone.end)
+                        self._convictions.refuse_if_guilty(task, lost, route.title)
+                    route = await self._successor(route)
+                    task = _again(
+                        task,
+                        self._dispatcher.new_task_id(),
+                        handle=route.handle,
+                        is_suspect=task.is_suspect or any(end.has_crashed for end in lost),
+                    )
+                except OutputsDidNotFit as short:
+                    if output_lease is not None:
+                        self._leases.release(output_lease)
+                    output_lease = None
+                    self._room.check(route, short.needed_nbytes)
+                    output_lease = self._leases.lease(short.needed_nbytes)
+                    # Only what fits is worth remembering.
+                    self._room.learn(route, shapes, short.needed_nbytes)
+                    task = _again(task, self._dispatcher.new_task_id(), output=output_lease)
+                else:
+                    if task.inputs and not task.inputs[0].nbytes:
+                        refuse_results_of_nothing(shapes, refs)
+                    lease = leases[0] if output_lease is None else output_lease
+                    return encode(route, self._results(route.outputs, refs, wanted, lease))
+        finally:
+            if output_lease is not None:
+                self._leases.release(output_lease)
+
+    async def _successor(self, route: VersionRoute) -> VersionRoute:
+        """The same version on another worker, or on the one that follows the dead one when there is no other."""
+        if self._dispatcher.is_closed:
+            raise Draining("the server is stopping") from None
+        try:
+            return await self._routable(route.model_name, route.version)
+        except VersionNotFound:
+            raise WorkerLost(f"the worker died and version {route.version} is not served any more") from None
+
+    def _results(
+        self,
+        specs: Sequence[TensorSpec],
+        refs: Sequence[TensorRef],
+        wanted: frozenset[str] | None,
+        lease: Lease,
+    ) -> list[ResultTensor]:
+        memory = self._leases.memory
+        return [
+            ResultTensor(
+                spec.name,
+                spec.dtype,
+                ref.shape,
+                memory[ref.offset_bytes : ref.offset_bytes + ref.nbytes],
+                lease,
+            )
+            for spec, ref in zip(specs, refs, strict=True)
+            if wanted is None or spec.name in wanted
+        ]
+
+
+def _again(
+    task: InferTask,
+    task_id: int,
+    *,
+    handle: int | None = None,
+    output: Lease | None = None,
+    is_suspect: bool | None = None,
+) -> InferTask:
+    """The task under a new id, for another worker or with another output region."""
+    return InferTask(
+        task_id,
+        task.handle if handle is None else handle,
+        task.inputs,
+        task.output_offset_bytes if output is None else output.offset_bytes,
+        task.output_nbytes if output is None else output.nbytes,
+        task.deadline_ns,
+        task.flow,
+        task.is_suspect if is_suspect is None else is_suspect,
+    )

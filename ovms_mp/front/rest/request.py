@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A request of falcon's as the protocols' handlers want it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ovms_mp.front.call_context import address_text
+from ovms_mp.front.rest.body import read_body
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from falcon.asgi import Request
+
+    from ovms_mp.child.specs import FrontLimits
+    from ovms_mp.front.budget import BodyShare
+
+
+class FalconRequest:
+    """A :class:`~ovms_mp.front.endpoints.RestRequest`, and a :class:`~ovms_mp.front.call_context.CallOrigin`."""
+
+    __slots__ = ("_limits", "_request", "share")
+
+    def __init__(self, request: Request, limits: FrontLimits, share: BodyShare) -> None:
+        """Wrap.
+
+        Args:
+            request: Its body has not been read yet.
+            limits: For the body.
+            share: Grows by what is held of the body.
+        """
+        self._request = request
+        self._limits = limits
+        self.share = share
+
+    @property
+    def verb(self) -> str:
+        """The HTTP method."""
+        return self._request.method
+
+    @property
+    def path(self) -> str:
+        """Percent-decoded, for messages."""
+        return self._request.path
+
+    @property
+    def raw_path(self) -> bytes:
+        """As it was sent, without the query."""
+        raw_path: bytes = self._request.scope["raw_path"]
+        return raw_path
+
+    def read_body(self, bound_bytes: int | None) -> Awaitable[bytes | bytearray]:
+        """The whole body; see :func:`~ovms_mp.front.rest.body.read_body`."""
+        return read_body(self._request, self._limits, bound_bytes, self.share)
+
+    @property
+    def metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        """The headers."""
+        return [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in self._request.scope["headers"]
+        ]
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return address_text(self._request.scope.get("client"))

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's own paths as transports see them; see :mod:`ovms_mp.front.served_protocol`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ovms_mp.front.endpoints import Route
+    from ovms_mp.front.methods import Method
+    from ovms_mp.front.served_protocol import HasService, MessageParts
+
+
+class ServerItself:
+    """``/v1/config``, as OVMS has it, and ``/v1/status``, our own."""
+
+    name = "server"
+
+    def methods(self, parts: MessageParts) -> Sequence[Method]:
+        """None."""
+        return ()
+
+    def routes(self, front: HasService) -> Sequence[Route]:
+        """All of them."""
+        from ovms_mp.front.server.rest import routes
+
+        return routes(front)

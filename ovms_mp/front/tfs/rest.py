@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorFlow Serving's REST API: its paths, and handlers that decode JSON, call and encode."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+from ovms_mp.errors import ModelNotFound, VersionNotFound
+from ovms_mp.front.endpoints import Answer, Endpoint
+from ovms_mp.front.predict_request import PlainRequest
+from ovms_mp.front.routing import not_found_text
+from ovms_mp.front.tfs import calls, targets
+from ovms_mp.front.tfs.json.decode import decode_predict
+from ovms_mp.front.tfs.json.decode_long import LONG_BYTES, decode_long
+from ovms_mp.front.tfs.json.encode import encode_predict
+from ovms_mp.front.tfs.metadata import metadata_json, status_json
+from ovms_mp.front.tfs.targets import target_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ovms_mp.front.call_context import CallContext
+    from ovms_mp.front.endpoints import RestRequest, Route
+    from ovms_mp.front.routing import VersionRoute
+    from ovms_mp.front.served_protocol import HasService
+    from ovms_mp.front.service import Service
+    from ovms_mp.front.tensors import ResultTensor
+    from ovms_mp.front.tfs.json.reader import JsonFormat
+    from ovms_mp.front.tfs.targets import Target
+
+_LARGE_BYTES = 1 << 20
+"""Outputs beyond this take several milliseconds to become text."""
+_DIGITS = re.compile(r"[0-9]{1,19}")
+
+
+def routes(front: HasService) -> Sequence[Route]:
+    """The paths of models."""
+    return (ModelRoute(TfsRestCalls(front)),)
+
+
+class ModelRoute:
+    """``/v1/models/...``. What follows is taken apart here: names may have slashes."""
+
+    template = f"{targets.PREFIX}{{path:path}}"
+
+    def __init__(self, handlers: TfsRestCalls) -> None:
+        self._predict = Endpoint(handlers.predict, calls.PROTOCOL, calls.PREDICT, takes_body=True)
+        self._metadata = Endpoint(handlers.metadata, calls.PROTOCOL, calls.METADATA)
+        self._status = Endpoint(handlers.status, calls.PROTOCOL, calls.STATUS)
+        self._unknown = Endpoint(handlers.unknown, calls.PROTOCOL, "Unknown")
+
+    def find(self, verb: str, raw_path: bytes) -> Endpoint | None:
+        """See :class:`~ovms_mp.front.endpoints.Route`. Calls are named behind a colon; ``:predict`` is the only one."""
+        if verb == "POST":
+            match target_of(raw_path, True).call:
+                case targets.PREDICT:
+                    return self._predict
+                case targets.METADATA:
+                    return None
+                case _:
+                    return self._unknown
+        if verb != "GET":
+            return None
+        match target_of(raw_path, False).call:
+            case targets.PREDICT:
+                return None
+            case targets.METADATA:
+                return self._metadata
+            case _:
+                return self._status
+
+    def allowed(self, raw_path: bytes) -> tuple[str, ...]:
+        """See :class:`~ovms_mp.front.endpoints.Route`."""
+        return ("POST",) if target_of(raw_path, False).call == targets.PREDICT else ("GET", "HEAD")
+
+
+class TfsRestCalls:
+    """Handlers."""
+
+    def __init__(self, front: HasService) -> None:
+        self._front = front
+
+    async def predict(self, request: RestRequest, context: CallContext) -> Answer:
+        """``POST /v1/models/{name}[/versions/{version}]:predict``.
+
+        Raises:
+            OvmsError: One of the failures in :mod:`ovms_mp.errors`. Who asks for an unknown model is told so before the
+                body is read, and should not have to upload 100 MB first.
+        """
+        target = _target(request, is_call=True)
+        service = self._front.service
+        form: JsonFormat
+        body: bytes | bytearray | None = None
+
+        async def decode(route: VersionRoute) -> PlainRequest:
+            nonlocal form, body
+            if body is None:
+                body = await request.read_body(route.body_bound_bytes)
+            if len(body) < LONG_BYTES:
+                form, given = decode_predict(body, route.inputs)
+            else:
+                form, given = await decode_long(body, route.inputs, request.share)
+            return PlainRequest(given)
+
+        def encode(_: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes | asyncio.Future[bytes]:
+            if sum([output.data.nbytes for output in outputs]) > _LARGE_BYTES:
+                return _encode_aside(service, form, outputs)
+            return encode_predict(form, outputs)
+
+        calls.refuse_label(target.label)
+        answer = await service.predict(target.name, version_number(target), decode, context, encode)
+        # A thread goes on when its client gives up; what it reads must not be given to others before it has ended.
+        return Answer(answer if isinstance(answer, bytes) else await asyncio.shield(answer))
+
+    async def status(self, request: RestRequest, context: CallContext) -> Answer:
+        """``GET /v1/models/{name}[/versions/{version}]``."""
+        target = _target(request, is_call=False)
+        versions = calls.status(self._front.service, target.name, version_number(target), target.label)
+        return Answer(status_json(versions))
+
+    async def metadata(self, request: RestRequest, context: CallContext) -> Answer:
+        """``GET /v1/models/{name}[/versions/{version}]/metadata``."""
+        target = _target(request, is_call=False)
+        route = calls.metadata(self._front.service, target.name, version_number(target), target.label)
+        return Answer(metadata_json(route.model_name, route.version, route.inputs, route.outputs))
+
+    async def unknown(self, request: RestRequest, context: CallContext) -> Answer:
+        """A call that there is not.
+
+        Raises:
+            ModelNotFound: Always.
+        """
+        raise _unknown(f"{request.verb} {request.path}; known: .../models/NAME[/versions/N]:predict")
+
+
+def _encode_aside(
+    service: Service, form: JsonFormat, outputs: Sequence[ResultTensor]
+) -> asyncio.Future[bytes]:
+    """Encode in a thread, so that others are answered meanwhile; the leases are held until it has ended."""
+    holds = [service.hold(output.lease) for output in outputs if output.lease is not None]
+    future = asyncio.get_running_loop().run_in_executor(
+        None, encode_predict, form, outputs, service.max_message_bytes
+    )
+
+    def let_go(ended: asyncio.Future[bytes]) -> None:
+        if not ended.cancelled():
+            ended.exception()  # The client may have left; nobody need be told then.
+        for release in holds:
+            release()
+
+    future.add_done_callback(let_go)
+    return future
+
+
+def _target(request: RestRequest, *, is_call: bool) -> Target:
+    """What the path means.
+
+    Raises:
+        ModelNotFound: It names no model.
+    """
+    target = target_of(request.raw_path, is_call)
+    if not target.name:
+        raise _unknown(f"{request.verb} {request.path}")
+    return target
+
+
+def version_number(target: Target) -> int:
+    """The version in a URL; empty or 0 is the default one.
+
+    Raises:
+        VersionNotFound: It is no number that a version could have.
+    """
+    text = target.version
+    if not text:
+        return 0
+    if not _DIGITS.fullmatch(text):
+        raise VersionNotFound(f"{not_found_text(target.name, 0)}; version {text!r} is not a positive integer")
+    return int(text)
+
+
+def _unknown(what: str) -> ModelNotFound:
+    """A path below ``/v1/models`` that names no call of ours."""
+    return ModelNotFound(f"Requested REST resource not found: {what}")

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the manager: takes ports, memory and signals, then makes each part from those that it needs.
+
+Whatever happens later, no process, file or port is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from ovms_mp.config.server import MEBIBYTE
+from ovms_mp.errors import BootError
+from ovms_mp.manager.announcement import Announcement
+from ovms_mp.manager.child_events import ChildEvents
+from ovms_mp.manager.children.control import ControlChannel
+from ovms_mp.manager.children.owned_directory import sweep
+from ovms_mp.manager.children.process_limits import check_process_limits
+from ovms_mp.manager.children.socket_directory import SocketDirectory
+from ovms_mp.manager.children.specs import SpecMaker, count_fronts
+from ovms_mp.manager.children.supervisor import Supervisor
+from ovms_mp.manager.fronts.arenas import ArenaPool
+from ovms_mp.manager.fronts.beat_pipe import BeatPipe
+from ovms_mp.manager.fronts.fronts import Fronts
+from ovms_mp.manager.fronts.ports import take_ports
+from ovms_mp.manager.inbox import Inbox
+from ovms_mp.manager.lifecycle import Lifecycle
+from ovms_mp.manager.manager import Manager
+from ovms_mp.manager.models.catalogue import Catalogue
+from ovms_mp.manager.models.compile_caches import CompileCaches, cache_directory_of
+from ovms_mp.manager.models.load_reports import LoadReports
+from ovms_mp.manager.models.quarantine import Quarantine
+from ovms_mp.manager.models.reloads import Reloads
+from ovms_mp.manager.models.rescans import RescanRequest, Rescans
+from ovms_mp.manager.models.trial_memory import TrialMemory
+from ovms_mp.manager.models.trials import ProbeLauncher, Trials
+from ovms_mp.manager.publisher import Publisher
+from ovms_mp.manager.service_reports import ServiceReports
+from ovms_mp.manager.shutdown import Shutdown
+from ovms_mp.manager.signal_pipe import SignalPipe
+from ovms_mp.manager.signals import Signals
+from ovms_mp.manager.status_socket import StatusSocket, listen_for_status
+from ovms_mp.manager.terminal import Terminal
+from ovms_mp.manager.timers import Timers
+from ovms_mp.manager.workers.machine import read_machine, read_memory
+from ovms_mp.manager.workers.provisioner import Provisioner
+from ovms_mp.manager.workers.workers import Workers
+from ovms_mp.wire.channels import Poller, Router
+from ovms_mp.wire.status_document import status_document
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator, Sequence
+
+    from ovms_mp.config.server import ServerConfig
+    from ovms_mp.manager.clock import Clock
+    from ovms_mp.manager.service_manager import ServiceManager
+
+_log = logging.getLogger(__name__)
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class _Owner(Protocol):
+    def close(self) -> None: ...
+
+
+OwnerT = TypeVar("OwnerT", bound=_Owner)
+
+
+@contextlib.contextmanager
+def opened_manager(
+    config: ServerConfig,
+    run_id: str,
+    clock: Clock,
+    service_manager: ServiceManager,
+    inherited: Sequence[socket.socket],
+) -> Iterator[Manager]:
+    """A manager that holds its ports, memory and signals, and has no child yet.
+
+    Args:
+        config: Everything that the server is told.
+        run_id: Names this run in each line of the log.
+        clock: What all parts go by.
+        service_manager: What started this process, or nobody.
+        inherited: Its listening sockets; ours from now on.
+
+    Raises:
+        BootError: A port is taken, the memory is refused, or a limit of the process is too low.
+    """
+    with contextlib.ExitStack() as stack:
+        # REST fronts whose arbiter died become our children, so that we can reap them also where init does
+        # not.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        timers, machine = Timers(clock), read_machine()
+        service_reports = _owned(stack, ServiceReports(service_manager, timers, clock))
+        check_process_limits(count_fronts(config), config.limits.arena_size_mb)
+        poller = _owned(stack, Poller())
+        ports = _owned(stack, take_ports(config, inherited))
+        arenas = _owned(stack, _take_arenas(config))
+        sweep()  # What killed servers of this user left in the temporary directory.
+        beats = _owned(stack, BeatPipe(poller))
+        sockets = _owned(stack, SocketDirectory())
+        control_endpoint = sockets.new_endpoint()
+        router = _owned(stack, Router(control_endpoint))
+        poller.register(router)
+        control = ControlChannel(router)
+        specs = SpecMaker(
+            config, run_id, control_endpoint, arenas.handles, read_memory(), sockets.new_endpoint
+        )
+        supervision = config.supervision
+        caches = _owned(stack, CompileCaches(cache_directory_of(config.engine)))
+        workers = _owned(stack, Workers(control, timers, supervision.load_timeout_s))
+        supervisor = Supervisor(supervision, timers, poller, clock)
+
+        fronts = Fronts(config, supervisor, control, specs, ports, arenas, beats)
+        provisioner = Provisioner(
+            config, machine, supervisor, workers, control, specs, arenas.descriptors(), timers, clock
+        )
+        trials = Trials(
+            ProbeLauncher(supervisor, specs, provisioner, arenas.descriptors()),
+            timers,
+            time_limit_s=supervision.load_timeout_s,
+            most_at_once=max(1, min(8, len(machine.cores) // 2)),
+            caches=caches,
+            memory=TrialMemory(config.engine.trial_memory_limit_mb),
+        )
+        announcement = Announcement(config)
+        request = RescanRequest()
+        catalogue = Catalogue(
+            config.models,
+            config.limits,
+            workers,
+            trials,
+            clock,
+            on_outdated=request.ask,
+            on_loaded=announcement.loaded,
+        )
+        catalogue.refuse(config.refused)
+        rescans = _owned(stack, Rescans(config, catalogue, provisioner, request, poller, timers, clock))
+        quarantine = Quarantine(catalogue, provisioner, clock)
+        load_reports = LoadReports(config, catalogue, trials, workers, timers, clock)
+        reloads = Reloads(catalogue, rescans, supervisor, control, service_reports)
+        shutdown = Shutdown(supervision.stop_grace_s, supervisor, fronts, trials, control, timers, clock)
+        lifecycle = Lifecycle(
+            config,
+            supervisor,
+            workers,
+            provisioner,
+            fronts,
+            catalogue,
+            rescans,
+            load_reports,
+            shutdown,
+            service_reports,
+            timers,
+            clock,
+        )
+        publisher = Publisher(
+            lifecycle,
+            catalogue,
+            workers,
+            provisioner,
+            quarantine,
+            rescans,
+            fronts,
+            announcement,
+            service_reports,
+        )
+        events = ChildEvents(
+            supervisor=supervisor,
+            control=control,
+            lifecycle=lifecycle,
+            shutdown=shutdown,
+            publisher=publisher,
+            fronts=fronts,
+            workers=workers,
+            provisioner=provisioner,
+            catalogue=catalogue,
+            trials=trials,
+            load_reports=load_reports,
+            quarantine=quarantine,
+            rescans=rescans,
+            reloads=reloads,
+        )
+        inbox = Inbox(control, supervisor, catalogue.deployments, timers, events)
+        status = _owned(stack, _status_socket(config, poller, timers, publisher, rescans))
+        signals = Signals(lifecycle, supervisor, reloads, Terminal(clock), timers)
+        signal_pipe = _owned(stack, SignalPipe(poller))
+        stack.callback(supervisor.kill_all)  # First of all.
+        yield Manager(
+            poller=poller,
+            timers=timers,
+            signal_pipe=signal_pipe,
+            signals=signals,
+            supervisor=supervisor,
+            inbox=inbox,
+            events=events,
+            fronts=fronts,
+            rescans=rescans,
+            reloads=reloads,
+            lifecycle=lifecycle,
+            publisher=publisher,
+            status=status,
+        )
+
+
+def _owned(stack: contextlib.ExitStack, owner: OwnerT) -> OwnerT:
+    """Close it when the manager is left."""
+    return stack.enter_context(contextlib.closing(owner))
+
+
+def _take_arenas(config: ServerConfig) -> ArenaPool:
+    """Arenas for all fronts and as many successors.
+
+    Raises:
+        BootError: The memory is refused.
+    """
+    try:
+        return ArenaPool(2 * count_fronts(config), config.limits.arena_size_mb * MEBIBYTE)
+    except OSError as error:
+        raise BootError(f"--arena_size_mb {config.limits.arena_size_mb}: {error.strerror}") from None
+
+
+def _status_socket(
+    config: ServerConfig, poller: Poller, timers: Timers, publisher: Publisher, rescans: Rescans
+) -> StatusSocket:
+    listener = None
+    try:
+        listener = listen_for_status(config.grpc.port, config.rest.port)
+    except OSError as error:
+        _log.warning("event=no_status_socket `ovms_mp status` needs --rest_port here: %s", error)
+    return StatusSocket(
+        listener, poller, timers, lambda: status_document(publisher.snapshot(), rescans.notes())
+    )

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sends fronts a new routing snapshot whenever its contents change, and continues what waits until it is applied."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ovms_mp.defects import contain
+from ovms_mp.wire.messages import RoutingSnapshot
+
+if TYPE_CHECKING:
+    from ovms_mp.manager.announcement import Announcement
+    from ovms_mp.manager.fronts.fronts import Fronts
+    from ovms_mp.manager.lifecycle import Lifecycle
+    from ovms_mp.manager.models.catalogue import Catalogue
+    from ovms_mp.manager.models.quarantine import Quarantine
+    from ovms_mp.manager.models.rescans import Rescans
+    from ovms_mp.manager.service_reports import ServiceReports
+    from ovms_mp.manager.workers.provisioner import Provisioner
+    from ovms_mp.manager.workers.workers import Workers
+
+
+class Publisher:
+    """Numbers the snapshots: each one's epoch is one higher than the last one's."""
+
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        catalogue: Catalogue,
+        workers: Workers,
+        provisioner: Provisioner,
+        quarantine: Quarantine,
+        rescans: Rescans,
+        fronts: Fronts,
+        announcement: Announcement,
+        service_reports: ServiceReports,
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._catalogue = catalogue
+        self._workers = workers
+        self._provisioner = provisioner
+        self._quarantine = quarantine
+        self._rescans = rescans
+        self._fronts = fronts
+        self._announcement = announcement
+        self._service_reports = service_reports
+        self._epoch = 0
+        self._is_due = False
+        self._published_phase = (False, False)
+
+    def snapshot(self) -> RoutingSnapshot:
+        """The current routing snapshot."""
+        return RoutingSnapshot(
+            epoch=self._epoch,
+            is_draining=self._lifecycle.is_stopping,
+            workers=self._workers.records(),
+            plan=self._provisioner.plan_lines(),
+            models=self._catalogue.records(),
+            deaths=self._quarantine.deaths(),
+            convictions=self._quarantine.convictions(),
+            config_refusal=self._rescans.config_refusal,
+        )
+
+    def publish(self) -> None:
+        """Send a snapshot if its contents have changed, then :meth:`carry_on`."""
+        parts = (self._catalogue, self._provisioner, self._rescans)
+        phase = (self._lifecycle.is_serving, self._lifecycle.is_stopping)
+        if self._is_due or phase != self._published_phase or any(part.is_changed for part in parts):
+            self._published_phase = phase
+            self._epoch += 1
+            for part in parts:
+                part.note_snapshot(self._epoch)
+            self._is_due = True  # Again, should this raise.
+            self._is_due = not self._fronts.publish(self.snapshot())
+            if self._lifecycle.is_serving:
+                self._announcement.tell(self._catalogue.records(), self._rescans.notes())
+                self._service_reports.serving(self._catalogue.records())
+        self.carry_on()
+
+    def carry_on(self) -> None:
+        """Continue what waits until all fronts have applied a snapshot."""
+        applied = self._fronts.applied_epoch(self._epoch)
+        self._catalogue.deployments.fronts_applied(applied)
+        if not self._lifecycle.is_stopping:
+            contain("manager.quarantine", "nobody", self._quarantine.advance)
+            self._provisioner.advance(self._catalogue.deployments, applied)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The protocol-neutral parts of a front on a real arena, put together as a session does, without a manager."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from ovms_mp.front.infer.arrivals import Arrivals
+from ovms_mp.front.infer.convictions import Convictions
+from ovms_mp.front.infer.dispatch import Dispatcher
+from ovms_mp.front.infer.leases import Leases
+from ovms_mp.front.service import Service
+from ovms_mp.wire.arena import Arena
+from ovms_mp.wire.records import ArenaHandle
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ovms_mp.wire.messages import ConfigReloaded
+    from ovms_mp.wire.records import Conviction
+
+MIB = 1 << 20
+
+
+async def no_reload(deadline_ns: int) -> ConfigReloaded:
+    """For tests in which nobody asks for one."""
+    raise AssertionError("nobody asks")
+
+
+class Core:
+    """Leases, dispatcher and service; made within a running event loop."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        size_bytes: int = MIB,
+        *,
+        address: bytes = b"0:1",
+        retry_window_s: float = 5.0,
+        max_message_bytes: int = 1 << 62,
+        ask_reload: Callable[[int], Awaitable[ConfigReloaded]] = no_reload,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.announced: list[Conviction] = []
+        self.leases = Leases(Arena(ArenaHandle(descriptor, size_bytes)), Arrivals(clock_ns))
+        self.convictions = Convictions(self.leases.memory, self.announced.append, clock_ns)
+        self.dispatcher = Dispatcher(
+            self.leases, address, asyncio.get_running_loop(), self.convictions.judge, clock_ns
+        )
+        self.service = Service(
+            self.leases,
+            self.convictions,
+            self.dispatcher,
+            ask_reload,
+            request_timeout_s=300.0,
+            retry_window_s=retry_window_s,
+            max_message_bytes=max_message_bytes,
+            clock_ns=clock_ns,
+        )
