@@ -21,7 +21,7 @@ from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
 from ovms_mp.config.model_flags import read_models
 from ovms_mp.config.ovms_flags import take_ovms_flags
 from ovms_mp.config.server import EngineConfig, RepositoryConfig, ServerConfig, SupervisionConfig
-from ovms_mp.config.server_flags import server_parser
+from ovms_mp.config.server_parser import server_parser
 from ovms_mp.config.transports import GrpcConfig, RestConfig
 from ovms_mp.errors import ConfigError, ExitCode
 from ovms_mp.log import keep_standard_descriptors, printable, say

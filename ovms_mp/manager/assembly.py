@@ -19,7 +19,7 @@ from ovms_mp.manager.children.control import ControlChannel
 from ovms_mp.manager.children.owned_directory import sweep
 from ovms_mp.manager.children.process_limits import check_process_limits
 from ovms_mp.manager.children.socket_directory import SocketDirectory
-from ovms_mp.manager.children.specs import SpecMaker, count_fronts
+from ovms_mp.manager.children.spec_maker import SpecMaker, count_fronts
 from ovms_mp.manager.children.supervisor import Supervisor
 from ovms_mp.manager.fronts.arenas import ArenaPool
 from ovms_mp.manager.fronts.beat_pipe import BeatPipe

@@ -19,7 +19,7 @@ from ovms_mp.config.engine_flags import make_cache_dir
 from ovms_mp.config.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS
 from ovms_mp.config.ovms_flags import IGNORED_FLAGS, REFUSED_FLAGS
 from ovms_mp.config.server import ServerConfig
-from ovms_mp.config.server_flags import server_parser
+from ovms_mp.config.server_parser import server_parser
 from ovms_mp.errors import ConfigError
 from ovms_mp.model.input_settings import (
     BatchSize,

@@ -15,7 +15,7 @@ from ovms_mp.wire.messages import ArenaRetired, Drain, Welcome
 if TYPE_CHECKING:
     from ovms_mp.config.server import ServerConfig
     from ovms_mp.manager.children.control import ControlChannel
-    from ovms_mp.manager.children.specs import SpecMaker
+    from ovms_mp.manager.children.spec_maker import SpecMaker
     from ovms_mp.manager.children.supervisor import Supervisor
     from ovms_mp.manager.fronts.arenas import ArenaPool
     from ovms_mp.manager.fronts.beat_pipe import BeatPipe

@@ -23,7 +23,7 @@ from ovms_mp.wire.records import ErrorRecord
 
 if TYPE_CHECKING:
     from ovms_mp.manager.children.child import Child
-    from ovms_mp.manager.children.specs import SpecMaker
+    from ovms_mp.manager.children.spec_maker import SpecMaker
     from ovms_mp.manager.children.supervisor import Supervisor
     from ovms_mp.manager.models.compile_caches import CompileCaches
     from ovms_mp.manager.models.deployment import Deployment

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ovms_mp.config.server import ServerConfig
     from ovms_mp.manager.children.child import Child
     from ovms_mp.manager.children.control import ControlChannel
-    from ovms_mp.manager.children.specs import SpecMaker
+    from ovms_mp.manager.children.spec_maker import SpecMaker
     from ovms_mp.manager.children.supervisor import Supervisor
     from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.timers import Timers

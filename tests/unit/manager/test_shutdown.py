@@ -12,7 +12,7 @@ from ovms_mp.config.server import ServerConfig, SupervisionConfig
 from ovms_mp.manager.children.child import Child, ChildState
 from ovms_mp.manager.children.control import ControlChannel
 from ovms_mp.manager.children.kinds import Kind
-from ovms_mp.manager.children.specs import SpecMaker
+from ovms_mp.manager.children.spec_maker import SpecMaker
 from ovms_mp.manager.children.supervisor import Supervisor
 from ovms_mp.manager.shutdown import Shutdown
 from ovms_mp.manager.timers import Timers

@@ -12,7 +12,7 @@ from ovms_mp.config.server import EngineConfig, LimitsConfig, ServerConfig
 from ovms_mp.errors import Code
 from ovms_mp.manager.children.child import ChildState
 from ovms_mp.manager.children.control import ControlChannel
-from ovms_mp.manager.children.specs import SpecMaker
+from ovms_mp.manager.children.spec_maker import SpecMaker
 from ovms_mp.manager.children.supervisor import Supervisor
 from ovms_mp.manager.models.catalogue import Catalogue
 from ovms_mp.manager.models.deployment import load_failure

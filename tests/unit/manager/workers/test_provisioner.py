@@ -15,7 +15,7 @@ from ovms_mp.child.specs import CpuShare, WorkerSpec, spec_from_argument
 from ovms_mp.config.server import EngineConfig, ServerConfig, SupervisionConfig
 from ovms_mp.manager.children.child import Child, ChildState
 from ovms_mp.manager.children.control import ControlChannel
-from ovms_mp.manager.children.specs import SpecMaker
+from ovms_mp.manager.children.spec_maker import SpecMaker
 from ovms_mp.manager.children.supervisor import Supervisor
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.workers import memory_limit as memory_limit_module

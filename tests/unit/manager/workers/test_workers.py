@@ -14,7 +14,7 @@ from ovms_mp.config.server import LimitsConfig, ServerConfig
 from ovms_mp.manager.children.child import Child, ChildState
 from ovms_mp.manager.children.control import ControlChannel
 from ovms_mp.manager.children.kinds import Kind
-from ovms_mp.manager.children.specs import SpecMaker
+from ovms_mp.manager.children.spec_maker import SpecMaker
 from ovms_mp.manager.models.deployment import Deployment, settings_of
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.workers.workers import Seat, Workers

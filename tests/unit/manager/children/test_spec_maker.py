@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the configuration to each child's command line (``manager/children/specs.py``)."""
+"""From the configuration to each child's command line (``manager/children/spec_maker.py``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ovms_mp.child.specs import CpuShare, EngineSpec, FrontLimits, ProbeSpec, sp
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import EngineConfig, LimitsConfig, LogConfig, ServerConfig, SupervisionConfig
 from ovms_mp.config.transports import GrpcConfig, RestConfig
-from ovms_mp.manager.children.specs import SpecMaker
+from ovms_mp.manager.children.spec_maker import SpecMaker
 from ovms_mp.manager.models.deployment import Deployment, settings_of
 from ovms_mp.wire.records import ArenaHandle
 
