@@ -100,7 +100,7 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: st
     # Imported late: `--help` and usage errors need none of it.
     from ovms_mp.manager.main import run_server
 
-    return run_server(config, effective.notices)
+    return run_server(config, effective.notices, os.environ)
 
 
 def effective_config(arguments: Sequence[str], environment: Mapping[str, str], command: str) -> Effective:

@@ -37,7 +37,7 @@ from ovms_mp.manager.models.rescans import RescanRequest, Rescans
 from ovms_mp.manager.models.trial_memory import TrialMemory
 from ovms_mp.manager.models.trials import ProbeLauncher, Trials
 from ovms_mp.manager.publisher import Publisher
-from ovms_mp.manager.service_reports import ServiceReports
+from ovms_mp.manager.service.reports import ServiceReports
 from ovms_mp.manager.shutdown import Shutdown
 from ovms_mp.manager.signal_pipe import SignalPipe
 from ovms_mp.manager.signals import Signals
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.config.server import ServerConfig
     from ovms_mp.manager.clock import Clock
-    from ovms_mp.manager.service_manager import ServiceManager
+    from ovms_mp.manager.service.service_manager import ServiceManager
 
 _log = logging.getLogger(__name__)
 

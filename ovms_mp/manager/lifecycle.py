@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.models.catalogue import Catalogue
     from ovms_mp.manager.models.load_reports import LoadReports
     from ovms_mp.manager.models.rescans import Rescans
-    from ovms_mp.manager.service_reports import ServiceReports
+    from ovms_mp.manager.service.reports import ServiceReports
     from ovms_mp.manager.shutdown import Shutdown
     from ovms_mp.manager.timers import Timers
     from ovms_mp.manager.workers.provisioner import Provisioner

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 from dataclasses import replace
 from importlib.metadata import version
@@ -18,26 +17,27 @@ from ovms_mp.manager.assembly import opened_manager
 from ovms_mp.manager.children.descriptor_limit import raise_descriptor_limit
 from ovms_mp.manager.children.sandbox import allow_thread_scheduling
 from ovms_mp.manager.clock import SystemClock
-from ovms_mp.manager.fronts.inherited import take_inherited
-from ovms_mp.manager.service_manager import ServiceManager
+from ovms_mp.manager.service.service_manager import ServiceManager
+from ovms_mp.manager.service.sockets import take_inherited
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import MutableMapping, Sequence
 
     from ovms_mp.config.server import ServerConfig
 
 _log = logging.getLogger(__name__)
 
 
-def run_server(config: ServerConfig, notices: Sequence[str]) -> int:
+def run_server(config: ServerConfig, notices: Sequence[str], environment: MutableMapping[str, str]) -> int:
     """Run the server until it is told to stop; the process's exit code.
 
     Args:
         config: Everything it is told.
         notices: What the user should know about the configuration; logged as warnings.
+        environment: Of this process. What a service manager says in it is taken out, as it is not for children.
     """
     run_id = secrets.token_hex(4)
-    form = chosen_form(config.log.form, config.log.level, os.environ.get("JOURNAL_STREAM", ""))
+    form = chosen_form(config.log.form, config.log.level, environment.get("JOURNAL_STREAM", ""))
     config = replace(config, log=replace(config.log, form=form))
     try:
         check_log_path(config.log.path)
@@ -54,8 +54,8 @@ def run_server(config: ServerConfig, notices: Sequence[str]) -> int:
     raise_descriptor_limit()
     try:
         allow_thread_scheduling()
-        service_manager = ServiceManager.of_environment(os.environ)
-        inherited = take_inherited(os.environ)
+        service_manager = ServiceManager.of_environment(environment)
+        inherited = take_inherited(environment)
         # The manager takes them once it can.
         with (
             holding_log_signals(),

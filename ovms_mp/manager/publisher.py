@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.models.catalogue import Catalogue
     from ovms_mp.manager.models.quarantine import Quarantine
     from ovms_mp.manager.models.rescans import Rescans
-    from ovms_mp.manager.service_reports import ServiceReports
+    from ovms_mp.manager.service.reports import ServiceReports
     from ovms_mp.manager.workers.provisioner import Provisioner
     from ovms_mp.manager.workers.workers import Workers
 

@@ -11,7 +11,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "ovms_mp/ARCHITECTURE.md", ROOT / ".github/CONTRIBUTING.md"]
 ROOMS = ("ovms_mp", "tests", "perf", "protos", "deploy", ".github", ".ci")
-FILES = {f"/{path.relative_to(ROOT)}" for room in ROOMS for path in (ROOT / room, *(ROOT / room).rglob("*"))}
+FILES = {
+    f"/{path.relative_to(ROOT)}"
+    for room in ROOMS
+    for path in (ROOT / room, *(ROOT / room).rglob("*"), ROOT / "pyproject.toml", ROOT / "setup.cfg")
+}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -23,19 +23,10 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ovms_mp.errors import OvmsError
+from ovms_mp.front.rest import bounds, heads
 from ovms_mp.front.rest.connections import SWEEP_INTERVAL_S
 from ovms_mp.front.rest.early import CYCLE, IS_GONE
-from ovms_mp.front.rest.heads import (
-    LOOKED_AT,
-    MOST_FIELDS,
-    MOST_HEAD_BYTES,
-    Refused,
-    answer,
-    refuse_coding,
-    too_long,
-    unreadable,
-    without_offer,
-)
+from ovms_mp.front.rest.heads import Refused
 from ovms_mp.front.rest.transport import GatedFlow, LingeringTransport
 
 if TYPE_CHECKING:
@@ -45,23 +36,6 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
     from ovms_mp.front.rest.connections import Connections
-
-MOST_PIPELINED = 8
-"""Requests behind the one that is answered; a piece may hold some more."""
-_PIECE_BYTES = 1 << 10
-"""What is parsed at once where requests may begin: fifty of the shortest."""
-_BODY_PIECE_BYTES = 16 << 10
-"""The same where a chunked body goes on."""
-_HEAD_TIMEOUT_S = 30.0
-_IDLE_TIMEOUT_S = 75.0
-_LINGER_SWEEPS, _QUIET_SWEEPS = 30, 5
-"""How long a connection that is closed before its request's end is still read from, at most and without an octet: a
-close with octets unread would reset it, and the client might lose the answer (RFC 9112, 9.6)."""
-_LAST_REQUEST_S = 0.3
-"""How long a connection without a request is kept when the server stops: a close while a request is on its way would
-reset it, and a client that has just connected has sent one."""
-_FIRST_LOOK_S = 0.02
-"""When it is looked for the first time whether a client that sends no more has left; a host nearby has said by then."""
 
 
 class RestProtocol(HttpToolsProtocol):
@@ -135,7 +109,7 @@ class RestProtocol(HttpToolsProtocol):
         self._is_half_closed = True
         if self._running is not None and not self._running.response_started:
             self.transport.begin_answer()  # type: ignore[attr-defined]  # of LingeringTransport
-        self.loop.call_later(_FIRST_LOOK_S, self._abort_if_left)
+        self.loop.call_later(bounds.FIRST_LOOK_S, self._abort_if_left)
         return True
 
     def _abort_if_left(self) -> None:
@@ -168,7 +142,7 @@ class RestProtocol(HttpToolsProtocol):
             super().shutdown()
             return
         self._is_ending = True
-        self.loop.call_later(_LAST_REQUEST_S, self._close_if_silent)
+        self.loop.call_later(bounds.LAST_REQUEST_S, self._close_if_silent)
 
     def _close_if_silent(self) -> None:
         if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
@@ -178,18 +152,20 @@ class RestProtocol(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         """Parse what may be parsed, and keep the rest."""
-        if len(data) <= _PIECE_BYTES and len(self.pipeline) < MOST_PIPELINED:
+        if len(data) <= bounds.PIECE_BYTES and len(self.pipeline) < bounds.MOST_PIPELINED:
             self._feed_piece(data)
             return
         rest = memoryview(data)
         while rest and not self._refusal and not self.is_lingering:
-            if len(self.pipeline) >= MOST_PIPELINED:
+            if len(self.pipeline) >= bounds.MOST_PIPELINED:
                 self._unfed = bytes(rest)
                 self.flow.pause_reading()
                 self.flow.is_held = True  # type: ignore[attr-defined]  # of GatedFlow
                 return
             is_in_body = self.cycle is not None and self.cycle.more_body
-            size = min(len(rest), self._body_left or (_BODY_PIECE_BYTES if is_in_body else _PIECE_BYTES))
+            size = min(
+                len(rest), self._body_left or (bounds.BODY_PIECE_BYTES if is_in_body else bounds.PIECE_BYTES)
+            )
             self._feed_piece(rest[:size])
             rest = rest[size:]
 
@@ -205,7 +181,7 @@ class RestProtocol(HttpToolsProtocol):
                 self._decline(memoryview(piece)[taken:])
         except httptools.HttpParserError as error:
             refused = error.__context__
-            self._refuse(refused if isinstance(refused, Refused) else unreadable(piece, str(error)))
+            self._refuse(refused if isinstance(refused, Refused) else heads.unreadable(piece, str(error)))
             return
         except Refused as refusal:
             self._refuse(refusal)
@@ -214,8 +190,8 @@ class RestProtocol(HttpToolsProtocol):
             self._head_bytes = 0
         else:
             self._head_bytes += len(piece)
-            if self._head_bytes > MOST_HEAD_BYTES:
-                self._refuse(too_long(len(self.url)))
+            if self._head_bytes > heads.MOST_HEAD_BYTES:
+                self._refuse(heads.too_long(len(self.url)))
 
     def _should_upgrade(self) -> bool:
         """Have uvicorn leave a request alone that offers another protocol; see :meth:`_decline`."""
@@ -229,7 +205,7 @@ class RestProtocol(HttpToolsProtocol):
             parser = self.parser
             if parser.get_method() == b"CONNECT":
                 raise Refused(400, "CONNECT is for proxies, and this is none")
-            head = without_offer(parser.get_method(), self.url, parser.get_http_version(), self.headers)
+            head = heads.without_offer(parser.get_method(), self.url, parser.get_http_version(), self.headers)
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
             self.parser.feed_data(head)
@@ -240,10 +216,10 @@ class RestProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or behind a chunked body."""
-        if len(self.headers) >= MOST_FIELDS:
-            raise Refused(431, f"the request has more than {MOST_FIELDS} header fields")
+        if len(self.headers) >= heads.MOST_FIELDS:
+            raise Refused(431, f"the request has more than {heads.MOST_FIELDS} header fields")
         name = name.lower()
-        if name in LOOKED_AT:
+        if name in heads.LOOKED_AT:
             if name == b"content-length":
                 self._body_left = int(value)
             elif name == b"host":
@@ -251,7 +227,7 @@ class RestProtocol(HttpToolsProtocol):
                     raise Refused(400, "the request has more than one Host header field (RFC 9112, 3.2)")
                 self._has_host = True
             elif name == b"transfer-encoding":
-                refuse_coding(value)
+                heads.refuse_coding(value)
             elif value.lower() == b"100-continue":
                 self.expect_100_continue = True
         self.headers.append((name, value))
@@ -265,10 +241,10 @@ class RestProtocol(HttpToolsProtocol):
         if not self._has_host and version == "1.1":
             raise Refused(400, "the request has no Host header field (RFC 9112, 3.2)")
         self._has_host = False
-        if len(self.url) > MOST_HEAD_BYTES or (
-            self._head_bytes and sum(len(n) + len(v) for n, v in self.headers) > MOST_HEAD_BYTES
+        if len(self.url) > heads.MOST_HEAD_BYTES or (
+            self._head_bytes and sum(len(n) + len(v) for n, v in self.headers) > heads.MOST_HEAD_BYTES
         ):
-            raise too_long(len(self.url))
+            raise heads.too_long(len(self.url))
         try:
             super().on_headers_complete()
         except httptools.HttpParserError:
@@ -296,7 +272,7 @@ class RestProtocol(HttpToolsProtocol):
     def _refuse(self, refused: Refused) -> None:
         """Answer behind what is being answered, then close."""
         self._group.counts[refused.kind] += 1
-        self._refusal = answer(refused.status, refused.text)
+        self._refusal = heads.answer(refused.status, refused.text)
         if self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete:
             self._drop_unfinished()
         if self.cycle is None or (self.cycle.response_complete and not self.pipeline):
@@ -382,7 +358,7 @@ class RestProtocol(HttpToolsProtocol):
         elif self._is_between:
             # From its first octet on a head has to be here in time, however it dribbles.
             has_begun = self._head_bytes > 0
-            timeout_s = min(_HEAD_TIMEOUT_S, timeout_s) if has_begun else _IDLE_TIMEOUT_S
+            timeout_s = min(bounds.HEAD_TIMEOUT_S, timeout_s) if has_begun else bounds.IDLE_TIMEOUT_S
             name, is_waiting = ("head_late" if has_begun else "idle"), True
         else:
             name, is_waiting = (
@@ -402,7 +378,7 @@ class RestProtocol(HttpToolsProtocol):
     def _linger(self, is_fresh: bool) -> None:
         self._lingered += 1
         self._waited = 0 if is_fresh else self._waited + 1
-        if self._lingered >= _LINGER_SWEEPS or self._waited >= _QUIET_SWEEPS:
+        if self._lingered >= bounds.LINGER_SWEEPS or self._waited >= bounds.QUIET_SWEEPS:
             self._abort()
 
     def evict(self) -> None:
@@ -411,7 +387,9 @@ class RestProtocol(HttpToolsProtocol):
 
     def turn_away(self) -> None:
         """See :class:`~ovms_mp.front.rest.connections.Connection`."""
-        self.transport.write(answer(503, "the server has no room for another connection; try again later"))
+        self.transport.write(
+            heads.answer(503, "the server has no room for another connection; try again later")
+        )
         self.transport.inner.close()  # type: ignore[attr-defined]  # without waiting for what it may send
 
     def _abort(self) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.config.addresses import split_addresses
 from ovms_mp.errors import BootError
-from ovms_mp.manager.fronts.inherited import by_port
 from ovms_mp.manager.fronts.listeners import bind_rest, hold_grpc_port, lock_ports
+from ovms_mp.manager.service.sockets import by_port
 
 if TYPE_CHECKING:
     import socket

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.children.supervisor import Supervisor
     from ovms_mp.manager.models.catalogue import Catalogue
     from ovms_mp.manager.models.rescans import Rescans
-    from ovms_mp.manager.service_reports import ServiceReports
+    from ovms_mp.manager.service.reports import ServiceReports
     from ovms_mp.wire.records import ErrorRecord
 
 _log = logging.getLogger(__name__)

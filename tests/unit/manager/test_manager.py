@@ -25,7 +25,7 @@ from ovms_mp.config.transports import GrpcConfig, RestConfig
 from ovms_mp.errors import ExitCode
 from ovms_mp.manager import assembly
 from ovms_mp.manager.assembly import opened_manager
-from ovms_mp.manager.service_manager import ServiceManager
+from ovms_mp.manager.service.service_manager import ServiceManager
 from ovms_mp.manager.workers.cpu_plan import Machine
 from ovms_mp.model.status import State
 from ovms_mp.storage.watch import RepositoryWatch

@@ -56,7 +56,7 @@ class Http2Server:
         """Listen.
 
         Args:
-            addresses: ``host:port`` each, where port 0 is any, see ``ports``; or a listening descriptor, owned from now on.
+            addresses: ``host:port`` each, where port 0 is any (see ``ports``); or listening descriptors, ours now.
 
         Raises:
             BootError: An address cannot be bound.

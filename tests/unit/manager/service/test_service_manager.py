@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.manager.service_manager import ServiceManager
+from ovms_mp.manager.service.service_manager import ServiceManager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

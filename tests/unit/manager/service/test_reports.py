@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.manager.service_manager import ServiceManager
-from ovms_mp.manager.service_reports import ServiceReports
+from ovms_mp.manager.service.reports import ServiceReports
+from ovms_mp.manager.service.service_manager import ServiceManager
 from ovms_mp.manager.timers import Timers
 from ovms_mp.model.status import State
 from ovms_mp.wire.records import ModelRecord, VersionRecord
@@ -53,12 +53,23 @@ def told(tmp_path: Path) -> Iterator[Told]:
         made.reports.close()
 
 
-def model(name: str, *versions: tuple[int, State, str]) -> ModelRecord:
+def model(name: str, *versions: tuple[int, State, int]) -> ModelRecord:
     return ModelRecord(
         name=name,
         default_version=0,
         versions=tuple(
-            VersionRecord(version=number, state=state, error_code=code, error_message="")
+            VersionRecord(
+                version=number,
+                state=state,
+                error_code=code,
+                error_message="",
+                handle=1,
+                endpoints=(),
+                nireq=1,
+                detail="",
+                inputs=(),
+                outputs=(),
+            )
             for number, state, code in versions
         ),
     )
@@ -68,7 +79,7 @@ def test_a_start_that_goes_on_asks_for_time_until_it_is_over(told: Told) -> None
     assert told.heard() == ["WATCHDOG=1", "EXTEND_TIMEOUT_USEC=60000000"]
     told.passed(5.0)
     assert "EXTEND_TIMEOUT_USEC=60000000" in told.heard()
-    told.reports.serving([model("a", (1, State.AVAILABLE, ""))])
+    told.reports.serving([model("a", (1, State.AVAILABLE, 0))])
     assert told.heard() == ["STATUS=Serving a/1", "READY=1"]
     told.passed(5.0)
     assert told.heard() == ["WATCHDOG=1"]
@@ -84,8 +95,8 @@ def test_a_loop_that_does_not_turn_gives_no_sign_of_life(told: Told) -> None:
 
 def test_the_status_names_what_is_served_and_what_has_failed(told: Told) -> None:
     told.heard()
-    told.reports.serving([model("a", (1, State.AVAILABLE, ""), (2, State.LOADING, "X")), model("b")])
-    told.reports.serving([model(f"m{number}", (1, State.AVAILABLE, "")) for number in range(12)])
+    told.reports.serving([model("a", (1, State.AVAILABLE, 0), (2, State.LOADING, 13)), model("b")])
+    told.reports.serving([model(f"m{number}", (1, State.AVAILABLE, 0)) for number in range(12)])
     told.reports.serving([])
     named = ", ".join(f"m{number}/1" for number in range(10))
     assert told.heard() == [
@@ -113,7 +124,7 @@ def test_nothing_is_ready_any_more_once_the_stop_has_begun(told: Told) -> None:
     told.heard()
     told.reports.stopping(30.0)
     told.reports.reloaded()
-    told.reports.serving([model("a", (1, State.AVAILABLE, ""))])
+    told.reports.serving([model("a", (1, State.AVAILABLE, 0))])
     assert told.heard() == [
         "STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000",
         "STATUS=Stopping: requests in flight are answered",

@@ -12,12 +12,12 @@ from contextlib import ExitStack
 import pytest
 
 from ovms_mp.errors import BootError
-from ovms_mp.manager.fronts.inherited import by_port, take_inherited
+from ovms_mp.manager.service.sockets import by_port, take_inherited
 
 _CHILD = """
 import os
 from ovms_mp.errors import BootError
-from ovms_mp.manager.fronts.inherited import take_inherited
+from ovms_mp.manager.service.sockets import take_inherited
 environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": os.environ["COUNT"], "LISTEN_FDNAMES": "a:b"}
 try:
     found = take_inherited(environment)

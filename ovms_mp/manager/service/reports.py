@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ovms_mp.manager.clock import Clock
-    from ovms_mp.manager.service_manager import ServiceManager
+    from ovms_mp.manager.service.service_manager import ServiceManager
     from ovms_mp.manager.timers import Timers
     from ovms_mp.wire.records import ModelRecord
 
