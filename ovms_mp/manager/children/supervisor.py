@@ -16,14 +16,13 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.child.lifetime import holding_log_signals
 from ovms_mp.defects import contain, report
 from ovms_mp.manager.children.child import Child, ChildState, Kind, exit_text
 from ovms_mp.manager.children.priority import let_go_earlier
-from ovms_mp.manager.children.processes import wait_readable, watch_process
+from ovms_mp.manager.children.processes import reap_strangers, wait_readable, watch_process
 from ovms_mp.places import module_command, module_environment
 
 if TYPE_CHECKING:
@@ -103,7 +102,6 @@ class Supervisor:
         self._roles: dict[str, _Role] = {}
         self._children: dict[str, Child] = {}
         self._by_pidfd: dict[int, Child] = {}
-        self._orphans: set[int] = set()
         self._looked_at = time.monotonic()
 
     def fill(
@@ -281,7 +279,7 @@ class Supervisor:
             child = self._by_pidfd.get(descriptor)
             if child is not None:
                 contain("manager.collect", child.child_id, self._collect_one, child)
-        self._reap_orphans()
+        reap_strangers({child.pid for child in self._children.values()})
 
     def _collect_one(self, child: Child) -> None:
         self._poller.unregister(child.pidfd)
@@ -291,8 +289,6 @@ class Supervisor:
         child.close()
         previous = child.state
         child.to(ChildState.EXITED)
-        if child.kind is Kind.REST:
-            self._orphans.add(child.pid)
         # A crash in the moment before is more than what it would have been ended for.
         was_ended = child.killed_for and not child.has_crashed
         reason = f"ended: {child.killed_for}" if was_ended else exit_text(status)
@@ -337,25 +333,6 @@ class Supervisor:
             self._timers.call_after(delay_s, lambda: self._spawn(role) if role.is_wanted else None)
         else:
             self._spawn(role)
-
-    def _reap_orphans(self) -> None:
-        """Collect REST fronts that outlived their arbiter as zombies; they became children of this subreaper."""
-        ours = {child.pid for child in self._children.values()}
-        for pid in list(self._orphans):
-            if pid in ours:
-                self._orphans.discard(
-                    pid
-                )  # The number has been given to a new child; its status is not for here.
-                continue
-            try:
-                done, _ = os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                # The arbiter's to reap, and forgotten once it has.
-                if not Path(f"/proc/{pid}").exists():
-                    self._orphans.discard(pid)
-                continue
-            if done:
-                self._orphans.discard(pid)
 
     def report_boot_failure(self, child: Child, reason: str) -> None:
         """A child says that starting it again would fail again."""
@@ -412,14 +389,7 @@ class Supervisor:
             child.close()
         self._children.clear()
         self._by_pidfd.clear()
-        while True:
-            try:
-                # REST fronts became children of this subreaper when their arbiter died.
-                pid, _ = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not pid:
-                return
+        reap_strangers()
 
 
 def _child_environment(kind: Kind) -> dict[str, str]:
