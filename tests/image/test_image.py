@@ -19,7 +19,7 @@ from ovms_mp import __version__
 from ovms_mp.client import PredictionServiceStub, PredictRequest, make_ndarray, make_tensor_proto
 from tests.support import rest_client
 from tests.support.container import Container
-from tests.support.image import Image, build, missing_tools, size_bytes
+from tests.support.image import Image, build, in_memory, missing_tools, size_bytes
 from tests.support.server import free_ports
 from tests.support.waiting import eventually
 
@@ -45,9 +45,8 @@ def image(pytestconfig: pytest.Config) -> Iterator[Image]:
         pytest.skip(reason)
     cache = pytestconfig.cache
     assert cache is not None
-    directory = Path(tempfile.mkdtemp(prefix="ovms_mp-image-"))
-    yield build(directory, cache.mkdir("image"))
-    shutil.rmtree(directory)
+    with in_memory() as directory:
+        yield build(directory, cache.mkdir("image"))
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _BUILDAH = "buildah"
 TOOLS = (_BUILDAH, "debootstrap", "unshare", "nsenter")
@@ -21,14 +23,14 @@ DOCKERFILE = CHECKOUT / "deploy" / "docker" / "Dockerfile"
 _SUITE = "bookworm"
 _BASE, _IMAGE = "localhost/ovms_mp-test-base", "localhost/ovms_mp-test"
 _LIMIT_S = 900.0
+_MOUNT = ("mount", "-t", "tmpfs", "-o", "mode=755,size=4g", "tmpfs")
+_UNMOUNT = ("umount", "--recursive")
 _MAKE_BASE = f"""
-mount -t tmpfs -o mode=755 tmpfs "$1"
 debootstrap --variant=minbase {_SUITE} "$1" >&2
 rm -rf "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/* "$1"/usr/share/doc/* "$1"/usr/share/man/* \
     "$1"/usr/share/locale/*
 tar -C "$1" -cf "$2" .
 """
-"""In memory, as dpkg waits for the disk after each file."""
 
 
 def missing_tools() -> str:
@@ -77,11 +79,23 @@ class Store:
         return done.stdout.strip()
 
 
+@contextlib.contextmanager
+def in_memory() -> Iterator[Path]:
+    """A directory in memory, as buildah and dpkg wait for the disk again and again."""
+    directory = Path(tempfile.mkdtemp(prefix="ovms_mp-image-"))
+    subprocess.run([*_MOUNT, str(directory)], check=True, timeout=_LIMIT_S)
+    try:
+        yield directory
+    finally:
+        subprocess.run([*_UNMOUNT, str(directory)], check=True, timeout=_LIMIT_S)
+        directory.rmdir()
+
+
 def build(directory: Path, cache: Path) -> Image:
     """Build and unpack it.
 
     Args:
-        directory: For everything that is made; the caller removes it.
+        directory: For everything that is made; the caller removes it. Programs in it must be allowed to run.
         cache: Where the base is kept for the next time.
     """
     store = Store(directory)
@@ -119,9 +133,10 @@ def _base_archive(cache: Path, directory: Path) -> Path:
         root = directory / "base"
         root.mkdir()
         half_done = archive.with_suffix(".part")
-        command = ["unshare", "--mount", "sh", "-ec", _MAKE_BASE, "sh", str(root), str(half_done)]
+        command = ["sh", "-ec", _MAKE_BASE, "sh", str(root), str(half_done)]
         subprocess.run(command, check=True, timeout=_LIMIT_S)
         half_done.rename(archive)
+        shutil.rmtree(root)
     return archive
 
 
