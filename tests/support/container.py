@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.support.image import Image
 
 _READY_WITHIN_S = 120.0
-_STOPS_WITHIN_S = 30.0
+_STOPS_WITHIN_S = 150.0
 _UNSHARE = ("unshare", "--mount", "--pid", "--uts", "--ipc", "--fork")
 _ENTER = """
 root=$1 flags=$2 volumes=$3 has_tmp=$4
