@@ -9,6 +9,7 @@ those of the modern one (a protocol without a port is off). The only place that 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,10 @@ _IGNORED_VARIABLES = ("PLUGIN_DIR", "ENGINE_REQUESTS_QUEUE_SIZE", "ENGINE_REQUES
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     keep_standard_descriptors()
+    if os.getpid() == 1:
+        # The kernel keeps from process 1, as it is in a container, all signals that it has no handler for. The server
+        # takes this one later.
+        signal.signal(signal.SIGTERM, _end)
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(given, MappingProxyType(dict(os.environ)))
@@ -45,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.USAGE
     except EarlyExit as done:
         return done.code
+
+
+def _end(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def _run(arguments: list[str], environment: Mapping[str, str]) -> int:

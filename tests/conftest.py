@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 os.environ[MARK[0]] = MARK[1]
-PROCESS_TESTS = ("integration", "fault", "conformance")
+PROCESS_TESTS = ("integration", "fault", "conformance", "image")
 LONGEST = (
     "test_cases",
     "test_bad_versions",
@@ -142,8 +142,14 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files that take long come first, and those that want quiet last; else the order of pytest-randomly remains."""
+    if not config.getoption("--image"):
+        for item in items:
+            if item.get_closest_marker("image") is not None:
+                item.add_marker(
+                    pytest.mark.skip(reason="builds and runs the container image; ask by --image")
+                )
     quiet = {item.path for item in items if item.get_closest_marker("quiet") is not None}
     items.sort(key=lambda item: (item.path in quiet, _haste(item)))
 
@@ -204,3 +210,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=300,
         help="how many random graphs are compared with the engine (full run: 10000)",
     )
+    parser.addoption("--image", action="store_true", help="build the container image and test it")

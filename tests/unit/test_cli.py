@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ from ovms_mp.model.input_settings import (
 from ovms_mp.model.versions import All, Latest, Specific
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 MODEL = ("--model_name", "m", "--model_path", "/models/m")
 CORES = len(os.sched_getaffinity(0))
@@ -681,6 +682,23 @@ def test_an_unknown_command_is_answered_with_the_known_ones(capsys: pytest.Captu
     assert "unknown command 'serve'" in err
     for command in ("model", "config", "demo", "status", "devices"):
         assert command in err
+
+
+@pytest.mark.parametrize(("pid", "code"), [(1, 143), (2, None)])
+def test_process_1_takes_sigterm_before_it_serves(
+    pid: int, code: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signals without a handler do not reach process 1, so nobody could stop a container that is starting."""
+    handlers: dict[int, Callable[[int, None], None]] = {}
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    main(["--version"])
+
+    assert set(handlers) == ({signal.SIGTERM} if code else set())
+    for number, handler in handlers.items():
+        with pytest.raises(SystemExit) as ended:
+            handler(number, None)
+        assert ended.value.code == code
 
 
 def test_nothing_given_shows_the_help_and_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,10 @@ import select
 import signal
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 _NOT_FOR_US = frozenset({errno.ENOSYS, errno.EPERM, errno.EACCES})
 _LOOK_S = 0.1
@@ -62,6 +66,24 @@ def send_signal(descriptor: int, pid: int, number: signal.Signals) -> None:
         if error.errno not in (*_NOT_FOR_US, errno.EBADF):
             raise
         os.kill(pid, number)
+
+
+def reap_strangers(ours: Container[int] = ()) -> None:
+    """Collect ended children of this process that nobody else collects.
+
+    As a subreaper, and in a container as process 1, it gets children that it did not start: REST fronts that outlived
+    their arbiter, and whatever was left behind by a command that somebody ran in the container.
+
+    Args:
+        ours: Numbers of those that their pidfds tell of. Behind one that has ended strangers wait for the next call.
+    """
+    try:
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid in ours:
+                return
+            os.waitpid(ended.si_pid, os.WNOHANG)
+    except ChildProcessError:
+        return  # It has no children at all.
 
 
 def _tell(pid: int, descriptor: int) -> None:

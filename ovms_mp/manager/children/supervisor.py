@@ -18,8 +18,7 @@ from ovms_mp.defects import contain, report
 from ovms_mp.manager.children.child import Child, ChildState, exit_text
 from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.manager.children.liveness import Liveness
-from ovms_mp.manager.children.orphans import Orphans, reap_all
-from ovms_mp.manager.children.processes import wait_readable, watch_process
+from ovms_mp.manager.children.processes import reap_strangers, wait_readable, watch_process
 from ovms_mp.manager.children.roles import BACKOFF_LONGEST_S, Role, RoleFailure, no_pause
 from ovms_mp.manager.children.spawning import spawn
 
@@ -54,7 +53,6 @@ class Supervisor:
         self._poller = poller
         self._clock = clock
         self._liveness = Liveness(settings, clock)
-        self._orphans = Orphans()
         self._roles: dict[str, Role] = {}
         self._failures: deque[RoleFailure] = deque()
         self._children: dict[str, Child] = {}
@@ -173,7 +171,7 @@ class Supervisor:
             child = self._by_pidfd.get(descriptor)
             if child is not None:
                 contain("manager.collect", child.child_id, self._collect_one, child, listener)
-        self._orphans.reap({child.pid for child in self._children.values()})
+        reap_strangers({child.pid for child in self._children.values()})
 
     def _collect_one(self, child: Child, listener: ExitListener) -> None:
         self._poller.unregister(child.pidfd)
@@ -183,8 +181,6 @@ class Supervisor:
         child.close()
         previous = child.state
         child.to(ChildState.EXITED)
-        if child.kind is Kind.REST:
-            self._orphans.add(child.pid)
         # A crash in the moment before is more than what it would have been ended for.
         was_ended = child.killed_for and not child.has_crashed
         reason = f"ended: {child.killed_for}" if was_ended else exit_text(status)
@@ -274,4 +270,4 @@ class Supervisor:
             child.close()
         self._children.clear()
         self._by_pidfd.clear()
-        reap_all()
+        reap_strangers()

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .fakes import Clock
@@ -53,6 +54,8 @@ class Kernel(Clock):
         self.processes: list[Process] = []
         self.refusals = 0
         """So many of the next starts are refused."""
+        self.zombies: list[int] = []
+        """Ended children that nobody has collected, in the order in which they are told of."""
 
     def start(self, command: list[str] | None = None, **settings: Any) -> Process:
         """As :class:`subprocess.Popen` is called."""
@@ -80,6 +83,16 @@ class Kernel(Clock):
         ]
         process.signals.append(number)
 
+    def waitid(self, *_: int) -> SimpleNamespace | None:
+        """As it is called to look without collecting."""
+        return SimpleNamespace(si_pid=self.zombies[0]) if self.zombies else None
+
+    def waitpid(self, pid: int, _options: int) -> tuple[int, int]:
+        if pid not in self.zombies:
+            raise ChildProcessError
+        self.zombies.remove(pid)
+        return pid, 0
+
     def close(self) -> None:
         for process in self.processes:
             if process.status is None:
@@ -90,6 +103,8 @@ class Kernel(Clock):
         """Take the kernel's place."""
         patch.setattr(subprocess, "Popen", self.start)
         patch.setattr(os, "pidfd_open", self.pidfd_open)
+        patch.setattr(os, "waitid", self.waitid)
+        patch.setattr(os, "waitpid", self.waitpid)
         patch.setattr(signal, "pidfd_send_signal", self.send)
 
     def process(self, pid: int) -> Process:

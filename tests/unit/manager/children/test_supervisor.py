@@ -528,6 +528,24 @@ def test_a_process_that_is_gone_already_is_not_adopted(scene: Scene) -> None:
     assert scene.ids() == []
 
 
+# Strangers: as process 1 of a container, and as a subreaper, the manager gets children that it did not start.
+
+
+def test_strangers_that_have_ended_are_collected(scene: Scene) -> None:
+    scene.kernel.zombies = [7, 8]
+    scene.supervisor.collect(set())
+
+    assert scene.kernel.zombies == []
+
+
+def test_one_of_ours_that_has_ended_is_left_for_its_pidfd(scene: Scene) -> None:
+    child = scene.fill()
+    scene.kernel.zombies = [7, child.pid, 8]
+    scene.supervisor.collect(set())
+
+    assert scene.kernel.zombies == [child.pid, 8]
+
+
 # Signs of life.
 
 
