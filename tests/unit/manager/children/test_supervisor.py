@@ -533,7 +533,7 @@ def test_a_process_that_is_gone_already_is_not_adopted(scene: Scene) -> None:
 
 def test_strangers_that_have_ended_are_collected(scene: Scene) -> None:
     scene.kernel.zombies = [7, 8]
-    scene.supervisor.collect(set())
+    scene.supervisor.collect(set(), scene.told)
 
     assert scene.kernel.zombies == []
 
@@ -541,7 +541,7 @@ def test_strangers_that_have_ended_are_collected(scene: Scene) -> None:
 def test_one_of_ours_that_has_ended_is_left_for_its_pidfd(scene: Scene) -> None:
     child = scene.fill()
     scene.kernel.zombies = [7, child.pid, 8]
-    scene.supervisor.collect(set())
+    scene.supervisor.collect(set(), scene.told)
 
     assert scene.kernel.zombies == [child.pid, 8]
 
