@@ -351,7 +351,7 @@ def test_a_head_that_dribbles_is_cut_off(server: Server) -> None:
 
 def test_idle_connections_beyond_the_descriptors(server: Server, pid: int) -> None:
     port = server.rest_port
-    with contextlib.ExitStack() as stack, Client(port) as beside:
+    with contextlib.ExitStack() as stack, Client(port, may_be_evicted=True) as beside:
         for index in range(2 * DESCRIPTORS):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=WITHIN_S))
             with contextlib.suppress(ConnectionError):

@@ -54,7 +54,9 @@ def arguments(tmp_path: Path, *models: str) -> list[str]:
     entries = [{"config": {"name": model, "base_path": str(tmp_path / model)}} for model in models]
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"model_config_list": entries}))
-    return ["config", "--config_path", str(config), "--load_timeout_s", str(LOAD_TIMEOUT_S)]
+    # What is only just written would have to settle while the worker gets ready, which then has it tried.
+    settled = ("--settle_s", "0")
+    return ["config", "--config_path", str(config), "--load_timeout_s", str(LOAD_TIMEOUT_S), *settled]
 
 
 def reasons(server: Server, tfs: TfsClient, model: str) -> set[str]:
