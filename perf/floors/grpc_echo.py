@@ -6,17 +6,12 @@ Neither request nor answer is parsed. Options are those that were found best for
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import signal
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import grpc
-import uvloop
 
-from perf.floors import READY_TEXTS
+from perf.floors.echo_command import run_echo, until_stopped
 
 _FRAME_BYTES = 4 << 20
 _OPTIONS = (
@@ -64,29 +59,13 @@ def _answer_with(response_bytes: int) -> Answer:
 
 
 async def _serve(port: int, response_bytes: int) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     server = grpc.aio.server(options=_OPTIONS)
     server.add_generic_rpc_handlers((_EveryMethod(_answer_with(response_bytes)),))
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
-    sys.stdout.write(READY_TEXTS["grpc_echo"] + "\n")
-    sys.stdout.flush()
-    await stop.wait()
+    await until_stopped("grpc_echo")
     await server.stop(0)
 
 
-def main() -> None:
-    """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument(
-        "--response-bytes", type=int, default=-1, help="size of the answer; -1 echoes the request"
-    )
-    arguments = parser.parse_args()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(arguments.port, arguments.response_bytes))
-
-
 if __name__ == "__main__":
-    main()
+    run_echo(__doc__ or "", _serve)

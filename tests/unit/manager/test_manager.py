@@ -564,17 +564,22 @@ def test_hangup_tells_its_outcome(scene: Scene, caplog: pytest.LogCaptureFixture
     scene.run(story, poll_wait_s=0.0)
 
 
+def boot_without_npu(scene: Scene) -> Iterator[None]:
+    """A reload brings a model for a device whose worker cannot be started."""
+    yield from scene.boot()
+    scene.put(1, name="b")
+    scene.configure(m={}, b={"target_device": "NPU"})
+    scene.say("grpc-0.1", ReloadConfig(7))
+    yield
+    (process,) = [entry for entry in scene.living("ovms_mp.worker") if scene.id_of(entry) == "worker-1.1"]
+    process.end(3)
+    yield
+    yield
+
+
 def test_a_reload_that_brings_a_device_without_worker_fails_that_model_alone(scene: Scene) -> None:
     def story(scene: Scene) -> Iterator[None]:
-        yield from scene.boot()
-        scene.put(1, name="b")
-        scene.configure(m={}, b={"target_device": "NPU"})
-        scene.say("grpc-0.1", ReloadConfig(7))
-        yield
-        (process,) = [entry for entry in scene.living("ovms_mp.worker") if scene.id_of(entry) == "worker-1.1"]
-        process.end(3)
-        yield
-        yield
+        yield from boot_without_npu(scene)
         (answer,) = answers(scene)
         assert answer.error is not None
         assert answer.error.name == "DeviceUnavailable"
@@ -587,15 +592,7 @@ def test_a_reload_that_brings_a_device_without_worker_fails_that_model_alone(sce
 @pytest.mark.parametrize("poll_wait_s", [1.0, 0.0])
 def test_a_device_that_has_come_to_life_serves_after_the_back_off(scene: Scene, poll_wait_s: float) -> None:
     def story(scene: Scene) -> Iterator[None]:
-        yield from scene.boot()
-        scene.put(1, name="b")
-        scene.configure(m={}, b={"target_device": "NPU"})
-        scene.say("grpc-0.1", ReloadConfig(7))
-        yield
-        (process,) = [entry for entry in scene.living("ovms_mp.worker") if scene.id_of(entry) == "worker-1.1"]
-        process.end(3)
-        yield
-        yield
+        yield from boot_without_npu(scene)
         scene.take(ConfigReloaded)
         for _ in range(5):
             scene.pass_time(15)

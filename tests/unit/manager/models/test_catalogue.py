@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,27 +12,9 @@ from ovms_mp.model.versions import All
 from ovms_mp.wire.records import ErrorRecord, VersionRecord
 
 from ..fakes import INPUTS, OUTPUTS, Clock, load_failed
-from ..world import World, model, put, remove, steady_clock
+from ..world import World, model, put, remove
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(autouse=True)
-def clock() -> Iterator[Clock]:
-    with steady_clock() as made:
-        yield made
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    return tmp_path / "m"
-
-
-@pytest.fixture
-def world(base: Path, clock: Clock) -> World:
-    """One model, version 1 of which is served."""
-    return World.serving(base, clock)
+pytestmark = pytest.mark.usefixtures("clock")
 
 
 # The first load.

@@ -11,26 +11,21 @@ import pytest
 from ovms_mp.config.server import EngineConfig, LimitsConfig, ServerConfig
 from ovms_mp.errors import Code
 from ovms_mp.manager.children.child import ChildState
-from ovms_mp.manager.children.control import ControlChannel
-from ovms_mp.manager.children.spec_maker import SpecMaker
-from ovms_mp.manager.children.supervisor import Supervisor
 from ovms_mp.manager.models.catalogue import Catalogue
 from ovms_mp.manager.models.deployment import load_failure
 from ovms_mp.manager.models.quarantine import Quarantine
 from ovms_mp.manager.models.reconciler import Reconciler
 from ovms_mp.manager.models.repository import Repository
-from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.workers.cpu_plan import Machine
-from ovms_mp.manager.workers.provisioner import Provisioner
-from ovms_mp.manager.workers.workers import Seat, Workers
+from ovms_mp.manager.workers.workers import Seat
 from ovms_mp.model.status import State
-from ovms_mp.wire.channels import Poller
 from ovms_mp.wire.messages import LoadModel, UnloadModel
 from ovms_mp.wire.records import Conviction, RunMark, VersionRecord
 from ovms_mp.wire.run_page import NOT_A_TASK, RunPage
 
-from ..fakes import FakeTrials, Router, loaded, unloaded
+from ..fakes import FakeTrials, loaded, unloaded
 from ..kernel import Kernel
+from ..provisioning import provisioning
 from ..world import model, put
 
 if TYPE_CHECKING:
@@ -52,22 +47,10 @@ class Scene:
             put(root / name, 1)
         models = tuple(model(root / name, name=name) for name in ("a", "b"))
         config = ServerConfig(models=models, engine=EngineConfig(cpu_workers=cpu_workers))
-        self.timers, self.poller, self.trials = Timers(kernel), Poller(), FakeTrials()
-        self.router = Router()
-        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, kernel)
-        control = ControlChannel(self.router)  # type: ignore[arg-type]  # only sends
-        self.workers = Workers(control, self.timers, 600.0)
-        self.provisioner = Provisioner(
-            config,
-            MACHINE,
-            self.supervisor,
-            self.workers,
-            control,
-            SpecMaker(config, "run", "ipc://@control", (), 8 << 30),
-            (5,),
-            self.timers,
-            kernel,
-        )
+        made = provisioning(config, MACHINE, kernel)
+        self.timers, self.poller, self.router = made.timers, made.poller, made.router
+        self.supervisor, self.workers, self.provisioner = made.supervisor, made.workers, made.provisioner
+        self.trials = FakeTrials()
         self.catalogue = Catalogue(
             models,
             LimitsConfig(),

@@ -14,20 +14,14 @@ import pytest
 from ovms_mp.child.specs import CpuShare, WorkerSpec, spec_from_argument
 from ovms_mp.config.server import EngineConfig, ServerConfig, SupervisionConfig
 from ovms_mp.manager.children.child import Child, ChildState
-from ovms_mp.manager.children.control import ControlChannel
-from ovms_mp.manager.children.spec_maker import SpecMaker
-from ovms_mp.manager.children.supervisor import Supervisor
-from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.workers import memory_limit as memory_limit_module
 from ovms_mp.manager.workers.cpu_plan import Machine
 from ovms_mp.manager.workers.machine import own_memory_bytes
-from ovms_mp.manager.workers.provisioner import Provisioner
-from ovms_mp.manager.workers.workers import Seat, Workers
-from ovms_mp.wire.channels import Poller
+from ovms_mp.manager.workers.workers import Seat
 from ovms_mp.wire.messages import Drain
 
-from ..fakes import Router
 from ..kernel import Kernel
+from ..provisioning import provisioning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,21 +41,9 @@ class Scene:
             supervision=SupervisionConfig(stuck_timeout_s=STUCK_S),
             engine=EngineConfig(cpu_workers=cpu_workers, worker_memory_limit_mb=limit_mb),
         )
-        self.timers, self.poller, self.control = Timers(kernel), Poller(), Router()
-        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, kernel)
-        control = ControlChannel(self.control)  # type: ignore[arg-type]  # only sends
-        self.workers = Workers(control, self.timers, 600.0)
-        self.provisioner = Provisioner(
-            config,
-            MACHINE,
-            self.supervisor,
-            self.workers,
-            control,
-            SpecMaker(config, "run", "ipc://@control", (), 8 << 30),
-            (5,),
-            self.timers,
-            kernel,
-        )
+        made = provisioning(config, MACHINE, kernel)
+        self.timers, self.poller, self.control = made.timers, made.poller, made.router
+        self.supervisor, self.workers, self.provisioner = made.supervisor, made.workers, made.provisioner
         self.complete: set[str] = set()
         self.memory: dict[int, int] = {}
         self.fatal: list[str] = []
