@@ -23,7 +23,7 @@ from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 from tests.support import rest_client, systemd
 from tests.support.load import PREDICT
 from tests.support.server import free_ports
-from tests.support.systemd import LIBRARIES, PREFIX, Systemd
+from tests.support.systemd import LIBRARIES, PREFIX, NotBootedError, Systemd
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ ENVIRONMENT, CONFIGURATION, DROP_IN = (
 MODELS = "/srv/models"
 START_S = 90.0
 WATCHDOG_S = 3
+RESTARTS = 8
 ONES = [[1.0] * 10]
 
 
@@ -85,8 +86,15 @@ def host(tmp_path_factory: pytest.TempPathFactory, zoo: ModelZoo) -> Iterator[Sy
     models = tmp_path_factory.mktemp("models")
     models.chmod(0o755)
     shutil.copytree(zoo.base_path("tiny"), models / "tiny")
-    with Systemd(base, binds={MODELS: str(models)}) as booted:
+    booted = Systemd(base, binds={MODELS: str(models)})
+    try:
+        booted.__enter__()
+    except NotBootedError as reason:
+        pytest.skip(str(reason))
+    try:
         yield booted
+    finally:
+        booted.close()
 
 
 @pytest.fixture(scope="module")
@@ -215,12 +223,11 @@ def test_restarts_refuse_and_lose_nothing(service: Service) -> None:
     service.host.control("start", SOCKET)
     service.start()
     with NewConnections(service.port, service.rest_port) as clients:
-        for number in range(20):
+        for number in range(RESTARTS):
             service.host.control("restart", SERVICE, within_s=START_S)
             clients.expect_answers(number)
     assert clients.failures == Counter(), clients.failures
-    assert clients.answered["REST"] > 100
-    assert clients.answered["gRPC"] > 100
+    assert min(clients.answered["REST"], clients.answered["gRPC"]) > 10 * RESTARTS
 
 
 def test_ports_that_do_not_agree_are_told(service: Service) -> None:

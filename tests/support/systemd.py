@@ -78,6 +78,10 @@ def missing() -> str:
     return tried.stderr.strip()
 
 
+class NotBootedError(Exception):
+    """systemd itself cannot run here."""
+
+
 @dataclass
 class Systemd:
     """One booted systemd, with the program installed as users do."""
@@ -115,8 +119,7 @@ class Systemd:
                 start_new_session=True,
             )
         try:
-            self.pid = eventually(self._first_process, BOOT_S, "PID 1")
-            eventually(self._is_booted, BOOT_S, "systemd has booted")
+            self._boot()
             self._install()
         except BaseException:
             self.close()
@@ -134,6 +137,14 @@ class Systemd:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait(30)
             self.process = None
+
+    def _boot(self) -> None:
+        try:
+            self.pid = eventually(self._first_process, BOOT_S, "PID 1")
+            eventually(self._is_booted, BOOT_S, "systemd has booted")
+        except AssertionError as error:
+            # The kernel or a container may forbid what it needs; nothing of ours runs yet.
+            raise NotBootedError(f"{error}; {(self.base / 'boot.log').read_text()}") from None
 
     def _first_process(self) -> int:
         assert self.process is not None
