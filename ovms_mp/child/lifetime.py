@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LOG_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """What log rotation and people send to all processes of a name; by default each of them ends a process."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+"""What gunicorn ends its workers by."""
 _PR_SET_PDEATHSIG = 1
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import gunicorn.workers.base
@@ -21,7 +22,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.workers.workertmp import WorkerTmp
 
-from ovms_mp.child.lifetime import die_with_parent, release_log_signals
+from ovms_mp.child.lifetime import STOP_SIGNALS, die_with_parent, release_log_signals
 from ovms_mp.defects import contain
 from ovms_mp.log import configure_logging, reopen_logs
 
@@ -59,6 +60,19 @@ class RestArbiter(Arbiter):
         """Take signals from now on, also those that came while this process was starting."""
         super().init_signals()
         release_log_signals()
+
+    def spawn_worker(self) -> int:
+        """Fork a REST front.
+
+        What stops it waits until it has handlers of its own: those that it inherits would put the signal into a queue
+        that nobody reads any more, and the stop would wait for it to the end of the grace period.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            pid: int = super().spawn_worker()
+            return pid
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def handle_hup(self) -> None:
         """Reopen the log; gunicorn would replace all workers."""

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 from uvicorn_worker import UvicornWorker
 
-from ovms_mp.child.lifetime import holding_log_signals, take_log_signals
+from ovms_mp.child.lifetime import STOP_SIGNALS, holding_log_signals, take_log_signals
 from ovms_mp.defects import contain
 from ovms_mp.front.rest.http_protocol import RestProtocol
 
@@ -40,6 +41,8 @@ class RestWorker(UvicornWorker):
         with holding_log_signals():
             super().init_signals()
             take_log_signals()
+        # Held since the fork; one that came meanwhile ends this process now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     async def callback_notify(self) -> None:
         """Tell the arbiter that this worker lives; what that raises would else end uvicorn's loop."""

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of gunicorn's own log lines."""
+"""gunicorn's own log lines, and a stop while it forks."""
 
 from __future__ import annotations
 
 import logging
+import signal
+import subprocess
+import sys
 
 import pytest
 from gunicorn.config import Config
@@ -28,3 +31,34 @@ def test_it_does_not_guess_why_a_front_ended(
         (expected, f"event=front_ended pid=7 signal={name}"),
         ("ERROR", "Worker (pid:7) exited with code 3."),
     ]
+
+
+_STOPPED_AT_THE_FORK = """
+import os, signal, sys
+from gunicorn.app.base import BaseApplication
+from ovms_mp.front.rest.arbiter import RestArbiter
+
+class Application(BaseApplication):
+    def load_config(self):
+        self.cfg.set("bind", ["127.0.0.1:0"])
+        self.cfg.set("worker_class", "ovms_mp.front.rest.gunicorn_worker.RestWorker")
+        self.cfg.set("graceful_timeout", 60)
+        self.cfg.set("control_socket_disable", True)
+    def load(self):
+        raise AssertionError("the front has taken no notice")
+
+read, RestArbiter.beat_descriptor = os.pipe()
+# The moment in which a stop was lost: the front has no handlers of its own yet.
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+arbiter = RestArbiter(Application())
+arbiter.start()
+pid = arbiter.spawn_worker()
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_a_stop_in_the_moment_of_the_fork_is_not_lost() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _STOPPED_AT_THE_FORK], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == [str(-signal.SIGTERM)], done.stderr
