@@ -53,6 +53,7 @@ class _Followed:
         job: The fetch that runs; 0 for none.
         due_at: When the next one begins, in monotonic seconds; None for when somebody asks.
         is_asked: Somebody waits for what the next one finds.
+        is_answering: Somebody waits for what this one finds.
         has_ended: Some fetch has ended, well or not.
         failures: Fetches in a row that failed.
         retry_at: When the next one is due after a failure, in seconds of the wall clock.
@@ -62,6 +63,7 @@ class _Followed:
     job: int = 0
     due_at: float | None = 0.0
     is_asked: bool = False
+    is_answering: bool = False
     has_ended: bool = False
     heard_at: float = 0.0
     done_bytes: int = 0
@@ -117,7 +119,7 @@ class Stores:
             if known is None or known.config.store != config.store:
                 self._followed[name] = _Followed(config)
             elif known.config.version_policy != config.version_policy:
-                known.config, known.due_at = config, 0.0
+                known.config, known.due_at, known.is_asked = config, 0.0, True
             else:
                 known.config = config
         if not wanted:
@@ -140,7 +142,7 @@ class Stores:
     def is_awaited(self) -> bool:
         """Whether something may come of a fetch that others wait for: the first one of a model, or one asked for."""
         return any(
-            (followed.job and (followed.is_asked or not followed.has_ended)) or followed.due_at == 0.0
+            followed.is_asked or followed.is_answering or not followed.has_ended
             for followed in self._followed.values()
         )
 
@@ -246,6 +248,7 @@ class Stores:
         if self._is_stopping or config.store is None:
             return
         followed.job, self._next_job = self._next_job, self._next_job + 1
+        followed.is_answering, followed.is_asked = followed.is_asked, False
         followed.due_at = None
         followed.heard_at = self._clock.monotonic()
         followed.done_bytes = followed.total_bytes = 0
@@ -276,9 +279,8 @@ class Stores:
 
     def _ended(self, followed: _Followed, error: ErrorRecord | None, took_s: float) -> None:
         config, before = followed.config, followed.error
-        was_asked, is_first = followed.is_asked, not followed.has_ended
-        followed.job, followed.has_ended = 0, True
-        followed.is_asked = followed.due_at == 0.0  # Somebody asked while it ran.
+        was_asked, is_first = followed.is_answering, not followed.has_ended
+        followed.job, followed.has_ended, followed.is_answering = 0, True, False
         followed.error = "" if error is None else error.message
         if error is None:
             followed.failures = 0
@@ -308,6 +310,9 @@ class Stores:
         if followed.due_at is not None:
             self._timers.call_at(followed.due_at, self._run_due)
         self.is_changed |= is_first
+        if was_asked and error is not None:
+            text = f"model={config.name}: {error.message}"
+            self._catalogue.note_failure(ErrorRecord(error.name, text))
         if was_asked:
             self._request.look_now()
         else:

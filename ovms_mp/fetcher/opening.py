@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens a store by its URL. Libraries are imported when they are needed: each takes a good part of a second."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ovms_mp.errors import StoreNotSupported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ovms_mp.fetcher.store import Store
+    from ovms_mp.model.store_url import StoreUrl
+
+_EXTRAS = {"gs": "gcs", "az": "azure", "azfs": "azure"}
+
+
+class StoreOpener:
+    """Opens stores with the credentials of the environment."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def open(self, url: StoreUrl) -> Store:
+        """The store of a URL; each call looks for credentials anew, as files with them are replaced.
+
+        Raises:
+            StoreNotSupported: Its library is not installed.
+            StoreRefused: The credentials are malformed.
+        """
+        try:
+            return self._open(url)
+        except ImportError as error:
+            extra = _EXTRAS.get(url.scheme)
+            remedy = f"pip install 'ovms_mp[{extra}]'" if extra else "pip install boto3"
+            raise StoreNotSupported(
+                f"{url.scheme}:// needs the library {error.name}, which is not installed: {remedy}"
+            ) from None
+
+    def _open(self, url: StoreUrl) -> Store:
+        if url.scheme == "s3":
+            from ovms_mp.fetcher.s3 import S3Store
+
+            return S3Store(url, self._environment)
+        raise StoreNotSupported(f"{url.scheme}:// is not supported yet; copy the model to a local directory")
