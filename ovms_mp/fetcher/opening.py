@@ -43,4 +43,16 @@ class StoreOpener:
             from ovms_mp.fetcher.s3 import S3Store
 
             return S3Store(url, self._environment)
+        if url.scheme == "gs":
+            from ovms_mp.fetcher.gcs import GcsStore
+
+            return GcsStore(url, self._environment)
+        if url.scheme == "az":
+            from ovms_mp.fetcher.azure_blob import BlobStore
+
+            return BlobStore(url, self._environment)
+        if url.scheme == "azfs":
+            from ovms_mp.fetcher.azure_files import FileStore
+
+            return FileStore(url, self._environment)
         raise StoreNotSupported(f"{url.scheme}:// is not supported yet; copy the model to a local directory")
