@@ -32,6 +32,7 @@ from ovms_mp.model.versions import Latest, VersionPolicy, parse_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
     from ovms_mp.config.json_document import Findings
     from ovms_mp.config.model import PropertyValue
 

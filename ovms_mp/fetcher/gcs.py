@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Google Cloud Storage, by Google's library.
 
-Credentials are Google's application default ones: the file that GOOGLE_APPLICATION_CREDENTIALS names (a service account, or
-workload identity federation), what gcloud left, or the machine's. Where there are none, requests have none, which public
-buckets allow. STORAGE_EMULATOR_HOST names another endpoint, which is asked without credentials.
+Credentials are Google's application default ones: the file that GOOGLE_APPLICATION_CREDENTIALS names (a service
+account, or workload identity federation), what gcloud left, or the machine's. Where there are none, requests have none,
+which public buckets allow. STORAGE_EMULATOR_HOST names another endpoint, which is asked without credentials.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ class GcsStore:
     def _failure(self, error: Exception, found: StoredObject | None = None) -> OvmsError:
         """An exception of the library as one of ours."""
         where = f"bucket {self._name}"
-        if found is not None and isinstance(error, (NotFound, PreconditionFailed, RequestRangeNotSatisfiable)):
+        if found is not None and isinstance(
+            error, (NotFound, PreconditionFailed, RequestRangeNotSatisfiable)
+        ):
             return StoreChanged(f"{found.name} was replaced or removed while it was downloaded")
         if isinstance(error, NotFound):
             return StoreNotFound(f"{where} does not exist")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Downloads the files of a version in parts, several at once.
 
-A part that breaks off goes on where it was. Parts that are complete are noted in a file, with what they are parts of, so
-that a download goes on after this process has ended; those of an object that was replaced meanwhile count for nothing.
+A part that breaks off goes on where it was. Parts that are complete are noted in a file, with what they are parts of,
+so that a download goes on after this process has ended; those of an object that was replaced meanwhile count for nothing.
 """
 
 from __future__ import annotations
@@ -179,7 +179,9 @@ class VersionDownload:
         path = self._directory / name
         size = os.stat(path).st_size
         if size != found.size:
-            raise StoreContentInvalid(f"{name} has {size} bytes after its download, and {found.size} in the store")
+            raise StoreContentInvalid(
+                f"{name} has {size} bytes after its download, and {found.size} in the store"
+            )
         expected = self._store.md5_of(found)
         if not expected:
             return

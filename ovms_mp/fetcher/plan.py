@@ -137,7 +137,9 @@ def _take_flat(top: dict[str, StoredObject], plan: Plan) -> None:
             plan.versions[1] = PlannedVersion(files)
     elif models:
         names = ", ".join(models[:3])
-        plan.note(f"{names} lie in the path itself; give the URL of one, or put each into a directory named 1")
+        plan.note(
+            f"{names} lie in the path itself; give the URL of one, or put each into a directory named 1"
+        )
     elif top:
         plan.note("holds no version to serve, e.g. 1/model.xml with 1/model.bin")
     else:

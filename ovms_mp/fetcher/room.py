@@ -44,8 +44,8 @@ def make_room(store_dir: Path, in_use: Collection[str], needed_bytes: int, limit
             used -= sizes[path]
     if used + needed_bytes > limit_bytes:
         raise StoreDirFull(
-            f"{_mb(needed_bytes)} MiB are to be downloaded, --store_limit_mb is {_mb(limit_bytes)}, and models that are "
-            f"configured take {_mb(used)}; raise the limit, or serve fewer versions"
+            f"{_mb(needed_bytes)} MiB are to be downloaded, --store_limit_mb is {_mb(limit_bytes)}, and models that "
+            f"are configured take {_mb(used)}; raise the limit, or serve fewer versions"
         )
 
 

@@ -2,8 +2,8 @@
 """S3 and what speaks its protocol, by boto3.
 
 Credentials are found as by every program that uses boto3: variables, AWS_PROFILE, roles of the machine or container, web
-identity. Where there are none, requests are not signed, which public buckets allow. Beside that the variables of OVMS:
-AWS_REGION, and S3_ENDPOINT as HOST:PORT or URL.
+identity. Where there are none, requests are not signed, which public buckets allow. Beside that the variables of
+OVMS: AWS_REGION, and S3_ENDPOINT as HOST:PORT or URL.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ _REFUSALS = frozenset(
     }
 )
 _OTHER_OBJECT = frozenset({"404", "412", "NoSuchKey", "PreconditionFailed", "InvalidRange", "416"})
-_OTHER_REGION = frozenset({"301", "PermanentRedirect", "IllegalLocationConstraintException", "TemporaryRedirect"})
+_OTHER_REGION = frozenset(
+    {"301", "PermanentRedirect", "IllegalLocationConstraintException", "TemporaryRedirect"}
+)
 
 
 class S3Store:
@@ -93,7 +95,9 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """See :class:`~ovms_mp.fetcher.store.Store`."""
-        pages = iter(self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix))
+        pages = iter(
+            self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+        )
         while True:
             try:
                 page = next(pages, None)
@@ -114,7 +118,9 @@ class S3Store:
                 Range=f"bytes={start}-{stop - 1}",
                 IfMatch=f'"{found.tag}"',
             )
-            if answer.get("SSECustomerAlgorithm") or str(answer.get("ServerSideEncryption", "")).startswith("aws:kms"):
+            if answer.get("SSECustomerAlgorithm") or str(answer.get("ServerSideEncryption", "")).startswith(
+                "aws:kms"
+            ):
                 self._has_no_md5.add(found.key)
             body = answer["Body"]
             try:
@@ -146,7 +152,11 @@ class S3Store:
         text = str(answer.get("Error", {}).get("Message", "")) or code
         headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         region = answer.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
-        if region and region != self._region and (code in _OTHER_REGION or code in _REFUSALS or code == "400"):
+        if (
+            region
+            and region != self._region
+            and (code in _OTHER_REGION or code in _REFUSALS or code == "400")
+        ):
             return StoreRefused(
                 f"bucket {self._bucket} is in the region {region}, not {self._region}; set AWS_REGION={region}"
             )
@@ -155,7 +165,9 @@ class S3Store:
         if found is not None and code in _OTHER_OBJECT:
             return StoreChanged(f"{found.name} was replaced or removed while it was downloaded")
         if code in _REFUSALS or code == "401":
-            return StoreRefused(f"bucket {self._bucket}: {code}: {text}; check the credentials and their rights")
+            return StoreRefused(
+                f"bucket {self._bucket}: {code}: {text}; check the credentials and their rights"
+            )
         if code == "404":
             return StoreNotFound(f"bucket {self._bucket} does not exist")
         return StoreUnavailable(f"bucket {self._bucket}: {code}: {text}")

@@ -64,7 +64,9 @@ def objects_below(store: Store, path: str) -> Iterator[StoredObject]:
     for found in store.list(prefix):
         count += 1
         if count > MOST_OBJECTS:
-            raise StoreContentInvalid(f"there are more than {MOST_OBJECTS} objects; give a path that has fewer")
+            raise StoreContentInvalid(
+                f"there are more than {MOST_OBJECTS} objects; give a path that has fewer"
+            )
         yield replace(found, name=found.key[len(prefix) :])
     stem, dot, _ = path.rpartition(".")
     if not count and dot and "/" not in path[len(stem) :]:

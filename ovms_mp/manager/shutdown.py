@@ -3,7 +3,8 @@
 
 ::
 
-    begin --> trials and downloads end, gRPC fronts drain --a moment--> REST fronts drain --no front is left--> workers drain --> over
+    begin --> trials and downloads end, gRPC fronts drain --a moment--> REST fronts drain
+          --no front is left--> workers drain --> over
 
 REST comes a moment later than gRPC: meanwhile its fronts tell clients to close their connections.
 """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """URLs of object stores that models may come from. Pure.
 
-``s3://bucket/path``, ``s3://host:port/bucket/path``, ``gs://bucket/path``, ``az://container/path`` (``azure://``, too) and
-``azfs://share/path``, as OVMS has them. Credentials come from the environment and never from a URL.
+``s3://bucket/path``, ``s3://host:port/bucket/path``, ``gs://bucket/path``, ``az://container/path`` (``azure://``, too)
+and ``azfs://share/path``, as OVMS has them. Credentials come from the environment and never from a URL.
 """
 
 from __future__ import annotations

@@ -71,9 +71,13 @@ class Site:
 
     def serves(self, model: str, *versions: int) -> None:
         def available() -> bool:
-            return [n for n, state in sorted(self.states(model).items()) if state == "AVAILABLE"] == list(versions)
+            return [n for n, state in sorted(self.states(model).items()) if state == "AVAILABLE"] == list(
+                versions
+            )
 
-        eventually(available, NOTICED_S, f"{model} serves {versions}: {self.states(model)}\n{self.server.log()}")
+        eventually(
+            available, NOTICED_S, f"{model} serves {versions}: {self.states(model)}\n{self.server.log()}"
+        )
 
     def answer(self, model: str) -> float:
         reply = rest_client.predict(self.server.rest_port, model, {"inputs": X.tolist()})
@@ -81,13 +85,23 @@ class Site:
         return float(reply.json()["outputs"][0][0])
 
     def notes(self, model: str) -> str:
-        command = [sys.executable, "-m", "ovms_mp", "status", "--json", "--rest_port", str(self.server.rest_port)]
+        command = [
+            sys.executable,
+            "-m",
+            "ovms_mp",
+            "status",
+            "--json",
+            "--rest_port",
+            str(self.server.rest_port),
+        ]
         answer = subprocess.run(command, capture_output=True, check=True, timeout=30)
         return "\n".join(json.loads(answer.stdout)["models"].get(model, {}).get("notes", ()))
 
 
 @pytest.fixture(scope="module", params=STORES)
-def site(request: pytest.FixtureRequest, zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(
+    request: pytest.FixtureRequest, zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
     make, is_there = STORES[request.param]
     if not is_there():
         pytest.skip(f"{request.param} is not installed")
@@ -152,9 +166,10 @@ def test_content_that_changes_in_place_is_told_and_loaded_when_asked(site: Site)
     site.put("plus_two", "changing", 1)
 
     def is_told() -> bool:
-        return "changed on disk" in rest_client.request(
-            site.server.rest_port, "GET", "/v1/models/changing"
-        ).text()
+        return (
+            "changed on disk"
+            in rest_client.request(site.server.rest_port, "GET", "/v1/models/changing").text()
+        )
 
     eventually(lambda: is_told() or site.answer("changing") == 2.0, NOTICED_S, "the change is noticed")
     reply = rest_client.request(site.server.rest_port, "POST", "/v1/config/reload")
@@ -208,7 +223,9 @@ def test_what_serves_goes_on_while_the_store_is_away(site: Site) -> None:
     eventually(lambda: not site.notes("one"), 2 * NOTICED_S, "it is over")
 
 
-def test_after_a_restart_without_the_store_what_is_here_serves(site: Site, log_path: Path, tmp_path: Path) -> None:
+def test_after_a_restart_without_the_store_what_is_here_serves(
+    site: Site, log_path: Path, tmp_path: Path
+) -> None:
     site.serves("one", 1)
     mirrors = tmp_path / "mirrors"
     shutil.copytree(site.root / "mirrors", mirrors, ignore=shutil.ignore_patterns(".partial"))
@@ -227,7 +244,9 @@ def test_wrong_credentials_are_named_and_not_shown(site: Site, log_path: Path, t
         pytest.skip("this store takes any credentials")
     arguments = ["model", "--model_name", "one", "--model_path", f"{site.store.scheme}://models/one"]
     environment = site.store.wrong_environment(site.store.port)
-    with Server([*arguments, "--store_dir", str(tmp_path / "m")], log_path, environment=environment) as server:
+    with Server(
+        [*arguments, "--store_dir", str(tmp_path / "m")], log_path, environment=environment
+    ) as server:
         text = dataclasses.replace(site, server=server).notes("one")
     assert "check the credentials" in text
     assert "wrong-secret" not in text + log_path.read_text()

@@ -109,7 +109,9 @@ def moto_store(_directory: Path) -> Iterator[ObjectStore]:
     """S3 by moto, which takes any credentials."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _running(command, ObjectStore("s3", port, "moto-key", "moto-secret-of-mine", has_locks=False)) as store:
+    with _running(
+        command, ObjectStore("s3", port, "moto-key", "moto-secret-of-mine", has_locks=False)
+    ) as store:
         yield store
 
 

@@ -66,7 +66,14 @@ def proxy(port: int, target_port: int, directory: Path) -> Iterator[Proxy]:
     """A proxy before a port of this machine."""
     made = Proxy(port, directory / f"proxy-{port}.json")
     made.set(Weather())
-    command = [sys.executable, "-m", "tests.support.tcp_proxy", str(port), str(target_port), str(made.control)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.tcp_proxy",
+        str(port),
+        str(target_port),
+        str(made.control),
+    ]
     with subprocess.Popen(command) as process:
         try:
             yield made

@@ -612,7 +612,9 @@ def test_a_model_in_an_object_store_has_a_directory_of_its_own(tmp_path: Path) -
 def test_credentials_in_a_url_are_refused_and_not_shown() -> None:
     message = refused("--model_name", "m", "--model_path", "s3://key:secret@bucket/m")
 
-    assert message.startswith('--model_path: "s3://bucket/m" is not valid: credentials must not be in the URL')
+    assert message.startswith(
+        '--model_path: "s3://bucket/m" is not valid: credentials must not be in the URL'
+    )
     assert "secret" not in message
 
 

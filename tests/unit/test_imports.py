@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may import whom, and a few things that the package does not do anywhere. Read from the source, not run.
 
-``base < config, wire < child < storage | worker | fetcher | front < manager < commands, demo < cli``: an arrow that points the
-other way is a process that learns what is none of its business.
+``base < config, wire < child < storage | worker | fetcher | front < manager < commands, demo < cli``: an arrow that
+points the other way is a process that learns what is none of its business.
 """
 
 from __future__ import annotations
@@ -244,7 +244,9 @@ def dotted(node: ast.AST) -> str:
 
 
 @every_module
-def test_the_environment_is_read_by_the_command_line_and_the_fetcher_and_passed_on_by_the_supervisor(module: Module) -> None:
+def test_the_environment_is_read_by_the_command_line_and_the_fetcher_and_passed_on_by_the_supervisor(
+    module: Module,
+) -> None:
     if module.name in ("cli", "manager.children.kinds", "fetcher.__main__"):
         return
     for node in ast.walk(module.tree()):

@@ -41,7 +41,7 @@ MODULES = {
 }
 """What ``python -m`` runs. REST fronts are forked by the arbiter."""
 OOM_POINTS = {Kind.PROBE: 1000, Kind.FETCHER: 1000, Kind.WORKER: 200, Kind.GRPC: 100, Kind.ARBITER: 100}
-"""Added to the OOM score: a trial or a download loses nobody's work, a worker is replaced, and the manager goes last."""
+"""Added to the OOM score: a trial or a download loses nobody's work, a worker is replaced, the manager goes last."""
 
 
 _FOR_STORES = ("AWS_", "AZURE_", "GOOGLE_")
@@ -52,9 +52,7 @@ def environment_of(kind: Kind) -> dict[str, str]:
     """The manager's environment with what our processes need to stay small."""
     environment = module_environment(os.environ)
     if kind is not Kind.FETCHER:
-        environment = {
-            name: value for name, value in environment.items() if not name.startswith(_FOR_STORES)
-        }
+        environment = {name: value for name, value in environment.items() if not name.startswith(_FOR_STORES)}
     # Fronts and workers do no linear algebra in NumPy; OpenBLAS would start a thread and 30 MB for every
     # core.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -44,7 +44,14 @@ def make_up_for(
         control: The way to the children.
     """
     match message:
-        case Heartbeat() | SnapshotApplied() | Drained() | RequestConvicted() | LoadProgress() | FetchProgress():
+        case (
+            Heartbeat()
+            | SnapshotApplied()
+            | Drained()
+            | RequestConvicted()
+            | LoadProgress()
+            | FetchProgress()
+        ):
             return  # Said again in a moment, found out again, or not needed any more.
         case ModelStateChanged(handle=handle) | ProbeDone(handle=handle):
             deployment = deployments.find(handle)

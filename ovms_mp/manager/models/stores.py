@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.store_dir import make_store_dir
@@ -324,7 +323,9 @@ class Stores:
         if not self._is_watching:
             return
         self._timers.call_after(_LOOK_S, self._end_hanging)
-        oldest = min((entry for entry in self._followed.values() if entry.job), key=lambda entry: entry.heard_at)
+        oldest = min(
+            (entry for entry in self._followed.values() if entry.job), key=lambda entry: entry.heard_at
+        )
         if self._clock.monotonic() - oldest.heard_at > STANDSTILL_S:
             self._fetcher.end(f"fetching {oldest.config.name} made no progress within {STANDSTILL_S:g} s")
 

@@ -51,7 +51,9 @@ class Scene:
         in_use: tuple[str, ...] = (),
     ) -> FetchDone:
         url = parse_store_url(self.url)
-        fetch = Fetch(1, "m", url, policy, serving, failed, str(self.root), url.mirror_name, in_use, limit_bytes)
+        fetch = Fetch(
+            1, "m", url, policy, serving, failed, str(self.root), url.mirror_name, in_use, limit_bytes
+        )
         opener: Any = self.store
         self.job = Job(fetch, opener, Secrets(self.environment))
         return self.job.run()
@@ -314,7 +316,9 @@ def test_a_hundred_thousand_objects_are_sorted_in_a_moment(scene: Scene) -> None
 
 def test_credentials_are_not_in_what_is_said(scene: Scene) -> None:
     scene.environment = {"AWS_SECRET_ACCESS_KEY": "hush-hush"}
-    scene.store.failure = StoreUnavailable("GET https://u:p@proxy/x?X-Amz-Signature=abc123&n=1 with hush-hush")
+    scene.store.failure = StoreUnavailable(
+        "GET https://u:p@proxy/x?X-Amz-Signature=abc123&n=1 with hush-hush"
+    )
     done = scene.fetch()
 
     assert done.error is not None

@@ -50,7 +50,15 @@ def test_what_is_no_url_says_why_and_no_secret(text: str, reason: str) -> None:
 
 
 def test_each_url_has_a_directory_of_its_own() -> None:
-    urls = ["s3://b/m", "gs://b/m", "s3://b/other/m", "s3://b", "s3://h:1/b/m", "s3://b/" + "m" * 500, "az://b/ü/*"]
+    urls = [
+        "s3://b/m",
+        "gs://b/m",
+        "s3://b/other/m",
+        "s3://b",
+        "s3://h:1/b/m",
+        "s3://b/" + "m" * 500,
+        "az://b/ü/*",
+    ]
     names = {parse_store_url(url).mirror_name for url in urls}
 
     assert len(names) == len(urls)

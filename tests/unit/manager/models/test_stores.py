@@ -45,7 +45,9 @@ class Scene:
         self.timers = Timers(self.clock)
         self.request = RescanRequest()
         me: Any = self
-        settings = RepositoryConfig(store_dir=str(self.directory), poll_wait_s=self.poll_wait_s, store_limit_mb=3)
+        settings = RepositoryConfig(
+            store_dir=str(self.directory), poll_wait_s=self.poll_wait_s, store_limit_mb=3
+        )
         self.stores = Stores(settings, me, me, self.request, self.timers, self.clock)
         self.request.take()
 
