@@ -2,7 +2,8 @@
 """Downloads the files of a version in parts, several at once.
 
 A part that breaks off goes on where it was. Parts that are complete are noted in a file, with what they are parts of,
-so that a download goes on after this process has ended; those of an object that was replaced meanwhile count for nothing.
+so that a download goes on after this process has ended; those of an object that was replaced meanwhile count for
+nothing.
 """
 
 from __future__ import annotations

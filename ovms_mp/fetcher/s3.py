@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """S3 and what speaks its protocol, by boto3.
 
-Credentials are found as by every program that uses boto3: variables, AWS_PROFILE, roles of the machine or container, web
-identity. Where there are none, requests are not signed, which public buckets allow. Beside that the variables of
+Credentials are found as by every program that uses boto3: variables, AWS_PROFILE, roles of the machine or container,
+web identity. Where there are none, requests are not signed, which public buckets allow. Beside that the variables of
 OVMS: AWS_REGION, and S3_ENDPOINT as HOST:PORT or URL.
 """
 
