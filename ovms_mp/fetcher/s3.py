@@ -24,6 +24,9 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.exceptions import (
+    ConnectionError as EndpointError,
+)
 
 from ovms_mp.errors import OvmsError, StoreChanged, StoreNotFound, StoreRefused, StoreUnavailable
 from ovms_mp.fetcher.parts import AT_ONCE
@@ -141,7 +144,7 @@ class S3Store:
             return self._refusal(error, found)
         if isinstance(error, _CREDENTIALS):
             return StoreRefused(f"the credentials for S3 cannot be used: {error}")
-        if isinstance(error, BotoCoreError) and not isinstance(error, HTTPClientError):
+        if isinstance(error, BotoCoreError) and not isinstance(error, (HTTPClientError, EndpointError)):
             return StoreUnavailable(f"bucket {self._bucket}: {error}")
         return StoreUnavailable(f"bucket {self._bucket} cannot be reached: {error}")
 

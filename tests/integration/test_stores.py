@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 X = np.arange(10, dtype=np.float32)[None]
 NOTICED_S = 30.0
+OTHER_OBJECTS = 200
+"""The emulators take 20 ms for each; 100,000 are in the unit tests."""
 ALL: dict[str, Any] = {"all": {}}
 MODELS: dict[str, dict[str, Any]] = {
     "one": {},
@@ -113,8 +115,9 @@ def site(
             store.put_version(zoo.base_path("tiny") / "1", model, 1)
         for model in ("both", "specific", "vanishing"):
             store.put_version(zoo.base_path("plus_two") / "1", model, 2)
-        store.put({f"many/data/{number}": b"x" for number in range(2_000)})
-        store.put({"odd/1/variables/": b"", "odd/1/a//b": b"harm", "odd/1/model.xml/c": b"harm"})
+        store.put({f"many/data/{number}": b"x" for number in range(OTHER_OBJECTS)})
+        if store.has_any_names:
+            store.put({"odd/1/variables/": b"", "odd/1/a//b": b"harm", "odd/1/model.xml/c": b"harm"})
         entries = [
             {"config": {"name": name, "base_path": f"{store.scheme}://models/{name}", **settings}}
             for name, settings in MODELS.items()
@@ -173,18 +176,18 @@ def test_content_that_changes_in_place_is_told_and_loaded_when_asked(site: Site)
 
     eventually(lambda: is_told() or site.answer("changing") == 2.0, NOTICED_S, "the change is noticed")
     reply = rest_client.request(site.server.rest_port, "POST", "/v1/config/reload")
-    assert reply.status in (200, 201, 412), reply.text()
+    assert reply.status in (200, 201) or "elsewhere" in reply.text(), "of others it says what it is told"
     eventually(lambda: site.answer("changing") == 2.0, NOTICED_S, "the new content is served")
 
 
-def test_two_thousand_other_objects_do_not_matter(site: Site) -> None:
+def test_other_objects_do_not_matter(site: Site) -> None:
     site.serves("many", 1)
 
 
 def test_odd_names_are_told(site: Site) -> None:
     site.serves("odd", 1)
-    if site.store.has_locks:
-        return  # s3rver keeps objects as files and cannot have these either.
+    if not site.store.has_any_names:
+        return  # It keeps objects as files, and cannot have these itself.
     assert "a//b is left out: its name has an empty part" in site.notes("odd")
     assert "model.xml is an object itself" in site.notes("odd")
 

@@ -37,6 +37,7 @@ class ObjectStore:
         key: Access key.
         secret: What belongs to it.
         has_locks: Whether it refuses who has the wrong credentials.
+        has_any_names: Whether an object may have any name.
     """
 
     scheme: str
@@ -44,6 +45,7 @@ class ObjectStore:
     key: str
     secret: str
     has_locks: bool
+    has_any_names: bool = True
 
     def environment(self, port: int) -> dict[str, str]:
         """What a server needs that reaches it by this port."""
@@ -121,7 +123,9 @@ def s3rver_store(directory: Path) -> Iterator[ObjectStore]:
     (port,) = free_ports(1)
     command = [s3rver() or "s3rver", "-d", str(directory / "s3rver"), "-a", "127.0.0.1", "-p", str(port)]
     (directory / "s3rver").mkdir()
-    with _running(command, ObjectStore("s3", port, "S3RVER", "S3RVER", has_locks=True)) as store:
+    with _running(
+        command, ObjectStore("s3", port, "S3RVER", "S3RVER", has_locks=True, has_any_names=False)
+    ) as store:
         yield store
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.config.store_dir import make_store_dir
 from ovms_mp.errors import ConfigError, StoreUnavailable
 from ovms_mp.log import tell_everybody, tell_people
+from ovms_mp.manager.models.deployment import load_failure
 from ovms_mp.model.versions import policy_document
 from ovms_mp.wire.messages import Fetch
 from ovms_mp.wire.records import ErrorRecord
@@ -270,8 +271,8 @@ class Stores:
             limit_bytes=self._settings.store_limit_mb * _MEBIBYTE,
         )
         if not self._fetcher.send(fetch):
-            error = StoreUnavailable("the process that fetches could not be spawned")
-            self._ended(followed, ErrorRecord.of(error), 0.0)
+            refused = StoreUnavailable("the process that fetches could not be spawned")
+            self._ended(followed, ErrorRecord.of(refused), 0.0)
         elif not self._is_watching:
             self._is_watching = True
             self._timers.call_after(_LOOK_S, self._end_hanging)
@@ -311,7 +312,7 @@ class Stores:
         self.is_changed |= is_first
         if was_asked and error is not None:
             text = f"model={config.name}: {error.message}"
-            self._catalogue.note_failure(ErrorRecord(error.name, text))
+            self._catalogue.note_failure(load_failure(text))
         if was_asked:
             self._request.look_now()
         else:

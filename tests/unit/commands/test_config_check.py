@@ -29,7 +29,7 @@ TRAILING_COMMA = "line 2, column 46" if sys.version_info >= (3, 13) else "line 3
 """Newer interpreters point at the comma, older ones at what follows it."""
 EXPECTED: dict[str, list[list[str]]] = {
     "allow_cache_text": [[f"{AT}.allow_cache: ", '"yes"', "true or false"]],
-    "base_path_azure": [[f"{AT}.base_path: ", '"azure://container//m"', "an empty part", "az://container/path"]],
+    "base_path_azure": [[f"{AT}.base_path: ", '"azure://container/a//m"', "an empty part", "az://container/path"]],
     "base_path_climbs": [[f"{AT}.base_path: ", '"../secret/m"', "give the path that it leads to"]],
     "base_path_http": [[f"{AT}.base_path: ", '"https://example.com/m"', "only s3://, gs://, az://, azfs://, azure://"]],
     "base_path_missing": [["$.model_config_list[1].config.base_path: ", "null", "it is required"]],

@@ -161,7 +161,8 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(scene: Scene) -> None:
     scene.fetch_well()
 
     assert scene.content() == scene.store.objects["m/1/model.onnx"]
-    assert len(scene.store.reads) == len(set(scene.store.reads)) == 10 + 5, "none from its beginning again"
+    assert len(scene.store.reads) == len(set(scene.store.reads)) > 10, "none from its beginning again"
+    assert scene.store.cuts == 0
 
 
 def test_a_download_goes_on_after_its_process_has_ended(scene: Scene) -> None:
@@ -178,7 +179,7 @@ def test_a_download_goes_on_after_its_process_has_ended(scene: Scene) -> None:
             raise StoreUnavailable("gone")
         return original(*arguments)
 
-    scene.store.read = few  # type: ignore[method-assign]  # a store that goes away in the midst of it
+    scene.store.read = few  # type: ignore[assignment,method-assign]  # a store that goes away in the midst of it
     assert scene.fetch().error is not None
     scene.store.read = original  # type: ignore[method-assign]  # it is back
     scene.store.reads.clear()

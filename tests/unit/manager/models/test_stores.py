@@ -207,7 +207,7 @@ def test_who_asks_hears_of_the_failure(scene: Scene) -> None:
     scene.stores.fetch_now()
     scene.done(scene.one(), StoreRefused("no"))
 
-    assert scene.failures == [ErrorRecord("StoreRefused", "model=m: no")]
+    assert scene.failures == [ErrorRecord("ModelLoadFailed", "model=m: no")]
 
 
 def test_progress_is_shown(scene: Scene) -> None:
