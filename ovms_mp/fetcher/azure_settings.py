@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 OPTIONS: Mapping[str, Any] = {
     "connection_timeout": 5,
     "read_timeout": 15,
-    "retry_total": 1,
+    "retry_total": 0,  # Who downloads tries again.
     "max_single_get_size": 1 << 20,
     "max_chunk_get_size": 1 << 20,
 }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import google.auth
 import requests
+import urllib3.exceptions
 from google.api_core.exceptions import (
     Forbidden,
     GoogleAPICallError,
@@ -37,7 +38,13 @@ _TIMEOUT_S = (5.0, 15.0)
 _REQUEST_BYTES = 1 << 20
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 _FIELDS = "items(name,size,generation,md5Hash),nextPageToken"
-_FAILURES = (GoogleAPICallError, GoogleAuthError, requests.exceptions.RequestException, OSError)
+_FAILURES = (
+    GoogleAPICallError,
+    GoogleAuthError,
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+)
 
 
 class GcsStore:

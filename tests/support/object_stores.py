@@ -162,7 +162,11 @@ class S3rver(Moto):
     has_any_names = False
 
     def wrong_environment(self, port: int) -> dict[str, str]:
-        return {**self.environment(port), "AWS_SECRET_ACCESS_KEY": "wrong-secret-of-mine"}
+        return {
+            **self.environment(port),
+            "AWS_ACCESS_KEY_ID": "wrong-key-of-mine",
+            "AWS_SECRET_ACCESS_KEY": "wrong-secret-of-mine",
+        }
 
     def command(self, directory: Path) -> list[str]:
         return [_program("s3rver"), "-d", str(directory), "-a", "127.0.0.1", "-p", str(self.port)]
@@ -261,7 +265,7 @@ class Azurite(ObjectStore):
     def command(self, directory: Path) -> list[str]:
         return [
             _program("azurite-blob"),
-            *("--blobPort", str(self.port), "--location", str(directory), "--inMemoryPersistence"),
+            *("--blobPort", str(self.port), "--inMemoryPersistence"),
             *("--skipApiVersionCheck", "--disableTelemetry", "--silent"),
         ]
 
