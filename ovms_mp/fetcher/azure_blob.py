@@ -34,7 +34,6 @@ class BlobStore:
             StoreRefused: The credentials cannot be read.
         """
         self._where = f"container {url.bucket}"
-        self._md5: dict[str, str] = {}
         try:
             if connection := environment.get("AZURE_STORAGE_CONNECTION_STRING"):
                 self._container = ContainerClient.from_connection_string(connection, url.bucket, **OPTIONS)
@@ -49,10 +48,10 @@ class BlobStore:
         """See :class:`~ovms_mp.fetcher.store.Store`."""
         try:
             for blob in self._container.list_blobs(name_starts_with=prefix or None):
-                tag = str(blob.etag).strip('"')
-                if blob.content_settings.content_md5:
-                    self._md5[f"{blob.name}#{tag}"] = bytes(blob.content_settings.content_md5).hex()
-                yield StoredObject(str(blob.name), str(blob.name), int(blob.size), tag)
+                # Whoever uploads may leave it out.
+                md5 = bytes(blob.content_settings.content_md5 or b"").hex()
+                key, tag = str(blob.name), str(blob.etag).strip('"')
+                yield StoredObject(key, key, int(blob.size), tag, md5)
         except (AzureError, OSError) as error:
             raise failure(error, self._where) from None
 
@@ -70,5 +69,5 @@ class BlobStore:
             raise failure(error, self._where, found) from None
 
     def md5_of(self, found: StoredObject) -> str:
-        """See :class:`~ovms_mp.fetcher.store.Store`; whoever uploads may leave it out."""
-        return self._md5.get(f"{found.key}#{found.tag}", "")
+        """See :class:`~ovms_mp.fetcher.store.Store`."""
+        return found.md5

@@ -61,7 +61,6 @@ class GcsStore:
             StoreRefused: The credentials cannot be read.
         """
         self._name = url.bucket
-        self._md5: dict[str, str] = {}
         self._client = _client(environment)
         self._bucket = self._client.bucket(url.bucket)
 
@@ -71,9 +70,10 @@ class GcsStore:
             for blob in self._client.list_blobs(
                 self._name, prefix=prefix or None, fields=_FIELDS, timeout=_TIMEOUT_S, retry=None
             ):
-                if blob.md5_hash:
-                    self._md5[f"{blob.name}#{blob.generation}"] = base64.b64decode(blob.md5_hash).hex()
-                yield StoredObject(str(blob.name), str(blob.name), int(blob.size or 0), str(blob.generation))
+                # Composed objects have none.
+                md5 = base64.b64decode(blob.md5_hash).hex() if blob.md5_hash else ""
+                key, size = str(blob.name), int(blob.size or 0)
+                yield StoredObject(key, key, size, str(blob.generation), md5)
         except _FAILURES as error:
             raise self._failure(error) from None
 
@@ -95,8 +95,8 @@ class GcsStore:
             raise self._failure(error, found) from None
 
     def md5_of(self, found: StoredObject) -> str:
-        """See :class:`~ovms_mp.fetcher.store.Store`; composed objects have none."""
-        return self._md5.get(f"{found.key}#{found.tag}", "")
+        """See :class:`~ovms_mp.fetcher.store.Store`."""
+        return found.md5
 
     def _failure(self, error: Exception, found: StoredObject | None = None) -> OvmsError:
         """An exception of the library as one of ours."""

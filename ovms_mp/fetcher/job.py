@@ -67,6 +67,7 @@ class Job:
             self._run()
         except OvmsError as found:
             error = found
+            self._opener.forget(self._fetch.url)
         except OSError as found:
             error = self._of_the_file_system(found)
         except Exception as found:

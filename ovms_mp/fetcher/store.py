@@ -27,12 +27,14 @@ class StoredObject:
         name: The same below the base path.
         size: In bytes.
         tag: Changes with its content: ETag or generation.
+        md5: Of its content, in hexadecimal digits; empty where the listing does not tell.
     """
 
     key: str
     name: str
     size: int
     tag: str
+    md5: str = ""
 
 
 class Store(Protocol):

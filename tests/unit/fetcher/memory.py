@@ -38,6 +38,9 @@ class MemoryStore:
     def open(self, _url: StoreUrl) -> Self:
         return self
 
+    def forget(self, _url: StoreUrl) -> None:
+        """It is open all the time."""
+
     def put(self, **versions: bytes) -> None:
         """Models by version: ``v1=b"..."`` makes ``m/1/model.onnx``."""
         for version, content in versions.items():

@@ -96,6 +96,9 @@ class Scene:
         record = None if error is None else ErrorRecord.of(error)
         self.stores.done(FetchDone(fetch.job, (1,), 0, took_s, problems, record))
 
+    def is_awaited(self) -> bool:
+        return self.stores.is_awaited
+
     def notes(self) -> str:
         return "; ".join(self.stores.notes().get("m", ()))
 
@@ -160,9 +163,9 @@ def test_without_an_interval_only_who_asks_makes_it_look(tmp_path: Path) -> None
 
     scene.stores.fetch_now()
     fetch = scene.one()
-    assert scene.stores.is_awaited
+    assert scene.is_awaited()
     scene.done(fetch)
-    assert not scene.stores.is_awaited
+    assert not scene.is_awaited()
     assert scene.request.take(), "files that changed in place are loaded"
 
 
