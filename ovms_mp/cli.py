@@ -23,6 +23,7 @@ from ovms_mp.config.model_flags import read_models
 from ovms_mp.config.ovms_flags import take_ovms_flags
 from ovms_mp.config.server import EngineConfig, RepositoryConfig, ServerConfig, SupervisionConfig
 from ovms_mp.config.server_parser import server_parser
+from ovms_mp.config.store_dir import default_store_dir, make_store_dir
 from ovms_mp.config.transports import GrpcConfig, RestConfig
 from ovms_mp.errors import ConfigError, ExitCode
 from ovms_mp.log import keep_standard_descriptors, printable, say
@@ -106,6 +107,8 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: st
         sys.stdout.write("".join(f"{printable(line)}\n" for line in text.split("\n")))
         return ExitCode.CLEAN
     make_cache_dir(config.engine.cache_dir)
+    if any(model.store for model in config.models):
+        make_store_dir(config.repository.store_dir)
     # Imported late: `--help` and usage errors need none of it.
     from ovms_mp.manager.main import run_server
 
@@ -154,7 +157,16 @@ def _effective_config(
     supervision: SupervisionConfig = others["supervision"]
     _check_supervision(supervision)
     repository: RepositoryConfig = others["repository"]
-    named = read_models(given, command, notices, is_strict=repository.is_strict, is_check=is_check)
+    if not repository.store_dir:
+        repository = others["repository"] = replace(repository, store_dir=default_store_dir(environment))
+    named = read_models(
+        given,
+        command,
+        notices,
+        is_strict=repository.is_strict,
+        store_dir=repository.store_dir,
+        is_check=is_check,
+    )
     config = ServerConfig(
         models=named.models,
         refused=named.refused,

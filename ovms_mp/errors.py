@@ -12,8 +12,9 @@ The way of a request, with the failure that each arrow can raise::
           -> inference       InferenceFailed, WorkerCrashed, AnswerTooLarge
 
 ``ModelLoadFailed`` and ``DeviceUnavailable`` appear in a version's status, and answer a request or reload that made
-the server load; ``ConfigError`` and ``BootError`` end a process with an exit code. A client hears of the former only
-when it has asked for a reload: as ``ConfigRejected`` or ``ConfigUnreadable``. The codes are gRPC's
+the server load; those that begin with ``Store`` are in the status of a model from an object store. ``ConfigError`` and
+``BootError`` end a process with an exit code. A client hears of the former only when it has asked for a reload: as
+``ConfigRejected`` or ``ConfigUnreadable``. The codes are gRPC's
 (https://grpc.io/docs/guides/status-codes/); the HTTP column follows TensorFlow Serving's ``http_server.cc``.
 Used by every process; imports nothing of the project.
 """
@@ -292,6 +293,48 @@ class ConfigRejected(OvmsError):
     def http_status(self) -> int:
         """412 instead of 400: the only clients that ask for a reload are those of the OVMS that says so."""
         return 412
+
+
+class StoreUnavailable(OvmsError):
+    """An object store does not answer, answers too slowly, or asks to be left alone for a while."""
+
+    code = Code.UNAVAILABLE
+
+
+class StoreRefused(OvmsError):
+    """An object store does not let us read: the credentials are missing, wrong or not enough."""
+
+    code = Code.PERMISSION_DENIED
+
+
+class StoreNotFound(OvmsError):
+    """The bucket or container does not exist."""
+
+    code = Code.NOT_FOUND
+
+
+class StoreChanged(OvmsError):
+    """An object was replaced or removed while it was being downloaded; the next run takes the new one."""
+
+    code = Code.ABORTED
+
+
+class StoreContentInvalid(OvmsError):
+    """What was downloaded is not what the store's listing says."""
+
+    code = Code.DATA_LOSS
+
+
+class StoreDirFull(OvmsError):
+    """There is no room for the download in the local directory of downloaded models."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class StoreNotSupported(OvmsError):
+    """The library for this kind of store is not installed."""
+
+    code = Code.UNIMPLEMENTED
 
 
 class BootError(OvmsError):

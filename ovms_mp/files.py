@@ -94,5 +94,20 @@ def refused_part(model_file: Path | str) -> str:
     return ""
 
 
+def danger_of(directory: str, content: str) -> str:
+    """Why what lies in a directory cannot be trusted: whoever can write a model decides what is computed.
+
+    Args:
+        directory: It exists.
+        content: What lies there, for people.
+    """
+    state = os.stat(directory)
+    if state.st_uid not in (os.geteuid(), 0):
+        return f"it belongs to user {state.st_uid}, who could replace {content} in it"
+    if state.st_mode & stat.S_IWOTH:
+        return f"every user may write there, and could replace {content} in it (chmod o-w)"
+    return ""
+
+
 def _size(count: int) -> str:
     return f"{count >> 20} MiB" if count >= 1 << 20 and count % (1 << 20) == 0 else f"{count} bytes"

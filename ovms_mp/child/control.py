@@ -56,6 +56,11 @@ class ControlLink:
         payload = self.dealer.receive()
         return None if payload is None else decode_to_child(payload)
 
+    def wait(self, timeout_s: float) -> ToChild | None:
+        """The next message, or None after the timeout."""
+        payload = self.dealer.wait(timeout_s)
+        return None if payload is None else decode_to_child(payload)
+
     def report_boot_failure(self, error: OvmsError) -> None:
         """Report to the manager why this process cannot start, and flush the message."""
         self.send(BootFailed(ErrorRecord.of(error)))

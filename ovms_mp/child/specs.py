@@ -64,7 +64,7 @@ class ChildSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     Attributes:
         child_id: Unique for this process; its address on the control channel.
-        kind: What it is: "worker", "probe", "grpc" or "rest".
+        kind: What it is: "worker", "probe", "fetcher", "grpc" or "rest".
     """
 
     child_id: str
@@ -137,6 +137,10 @@ class ProbeSpec(ChildSpec, frozen=True, kw_only=True):
     cache_directory: str
     engine: EngineSpec
     cpu: CpuShare
+
+
+class FetcherSpec(ChildSpec, frozen=True, kw_only=True):
+    """For ``python -m ovms_mp.fetcher``; what to download comes by message."""
 
 
 class FrontSpec(ChildSpec, frozen=True, kw_only=True):

@@ -41,7 +41,7 @@ def explain(models: Sequence[ModelConfig], path: Path, notices: Sequence[str]) -
 
 
 def _sentences(model: ModelConfig) -> Iterator[str]:
-    yield _source_sentence(model.base_path, model.version_policy)
+    yield _store_sentence(model) if model.store else _source_sentence(model.base_path, model.version_policy)
     if model.target_device == "AUTO":
         yield "target_device AUTO: OpenVINO chooses the device; `ovms_mp devices` shows which it takes here."
     elif model.target_device != DEFAULT_DEVICE:
@@ -55,6 +55,15 @@ def _sentences(model: ModelConfig) -> Iterator[str]:
     yield from _input_sentences(model.inputs)
     if model.allow_cache:
         yield "allow_cache: compiled models are kept in --cache_dir also where batch_size or shape is auto."
+
+
+def _store_sentence(model: ModelConfig) -> str:
+    here = sorted(list_versions(model.base_path).model_files)
+    downloaded = f"{_versions(here)} {'is' if len(here) == 1 else 'are'}" if here else "nothing is"
+    return (
+        f"Serves what {model.source} holds, by {_policy(model.version_policy)}; it is not looked at here, and "
+        f"{downloaded} in {model.base_path}."
+    )
 
 
 def _source_sentence(base_path: Path, policy: VersionPolicy) -> str:

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ConfigError
+from ovms_mp.files import danger_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +46,7 @@ def checked_engine(engine: EngineConfig, given: Mapping[str, str | None], notice
     if not cache_dir and given.get("cache_dir") is None and os.path.isdir(_USUAL_CACHE):
         if not os.access(_USUAL_CACHE, os.W_OK | os.X_OK):
             notices.append(f"{_USUAL_CACHE} exists and is not used: this user may not write there")
-        elif danger := _danger_of(_USUAL_CACHE):
+        elif danger := danger_of(_USUAL_CACHE, "the compiled models"):
             notices.append(f"{_USUAL_CACHE} exists and is not used: {danger}")
         else:
             cache_dir = _USUAL_CACHE
@@ -66,18 +66,8 @@ def _check_cache_dir(path: Path) -> None:
         )
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ConfigError(f"--cache_dir {path}: this user may not write to {nearest}; give another directory")
-    if nearest == path and (danger := _danger_of(str(path))):
+    if nearest == path and (danger := danger_of(str(path), "the compiled models")):
         raise ConfigError(f"--cache_dir {path}: {danger}; give a directory of this user's")
-
-
-def _danger_of(path: str) -> str:
-    """Why what lies in a directory cannot be trusted: whoever can write a compiled model decides what is computed."""
-    state = os.stat(path)
-    if state.st_uid not in (os.geteuid(), 0):
-        return f"it belongs to user {state.st_uid}, who could replace the compiled models in it"
-    if state.st_mode & stat.S_IWOTH:
-        return "every user may write there, and could replace the compiled models in it (chmod o-w)"
-    return ""
 
 
 def make_cache_dir(path: str) -> None:

@@ -56,13 +56,14 @@ class ConfigDocument:
 
 
 def parse_config_file(
-    path: Path, *, is_strict: bool = False
+    path: Path, *, is_strict: bool = False, store_dir: str = ""
 ) -> tuple[tuple[ModelConfig, ...], tuple[str, ...]]:
     """Read a configuration file in OVMS's JSON form, all of which must be right.
 
     Args:
         path: The file; relative base paths start at its directory.
         is_strict: Unknown keys are errors, not notices.
+        store_dir: Where models from object stores are downloaded to.
 
     Returns:
         The models, and notices for the log.
@@ -71,18 +72,19 @@ def parse_config_file(
         ConfigError: One line for each error, with the JSON path, the value and what is accepted.
         ConfigUnreadable: The file cannot be read.
     """
-    document = read_config_file(path, is_strict=is_strict)
+    document = read_config_file(path, is_strict=is_strict, store_dir=store_dir)
     if document.faults:
         raise document.error()
     return document.models, document.notices
 
 
-def read_config_file(path: Path, *, is_strict: bool = False) -> ConfigDocument:
+def read_config_file(path: Path, *, is_strict: bool = False, store_dir: str = "") -> ConfigDocument:
     """Read a configuration file of which single entries may be wrong.
 
     Args:
         path: The file; relative base paths start at its directory.
         is_strict: Any error is one of the file.
+        store_dir: Where models from object stores are downloaded to.
 
     Raises:
         ConfigError: It is no configuration at all: no JSON, or without a list of models.
@@ -91,7 +93,7 @@ def read_config_file(path: Path, *, is_strict: bool = False) -> ConfigDocument:
     findings = Findings(is_strict=is_strict)
     document = findings.load(_read(path), "$")
     findings.finish()
-    reader = _FileReader(path.absolute().parent, findings, is_strict=is_strict)
+    reader = _FileReader(path.absolute().parent, store_dir, findings, is_strict=is_strict)
     models = reader.read(document)
     found = ConfigDocument(models, tuple(reader.refused), tuple(findings.notices), tuple(reader.faults))
     if is_strict and found.faults:
@@ -114,8 +116,9 @@ def _read(path: Path) -> bytes:
 class _FileReader:
     """Walks a decoded configuration document. Each entry has findings of its own; ``findings`` are the rest's."""
 
-    def __init__(self, directory: Path, findings: Findings, *, is_strict: bool) -> None:
+    def __init__(self, directory: Path, store_dir: str, findings: Findings, *, is_strict: bool) -> None:
         self._directory = directory
+        self._store_dir = store_dir
         self._findings = findings
         self._is_strict = is_strict
         self.refused: list[RefusedModel] = []
@@ -193,7 +196,12 @@ class _FileReader:
         where += ".config"
         _note_unknown(findings, body, (*MODEL_KEYS, *UNSUPPORTED_MODEL_KEYS), MODEL_KEYS, where)
         return read_model(
-            body, findings, self._directory, lambda key: child_place(where, key), may_climb=False
+            body,
+            findings,
+            self._directory,
+            lambda key: child_place(where, key),
+            may_climb=False,
+            store_dir=self._store_dir,
         )
 
 

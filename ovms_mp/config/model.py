@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from ovms_mp.model.store_url import StoreUrl
+
 PropertyValue: TypeAlias = str | int | float | bool
 """What an OpenVINO property may be set to."""
 
@@ -24,7 +26,8 @@ class ModelConfig:
 
     Attributes:
         name: What clients call it.
-        base_path: Directory of the version directories.
+        base_path: Directory of the version directories; of what was downloaded, where they come from a store.
+        store: The object store that they come from; None for this machine.
         nireq: Infer requests for each version; 0 takes the device's optimal number.
         target_device: OpenVINO device string, passed through.
         plugin_config: OpenVINO properties for compiling.
@@ -35,12 +38,18 @@ class ModelConfig:
 
     name: str
     base_path: Path
+    store: StoreUrl | None = None
     nireq: int = 0
     target_device: str = "CPU"
     plugin_config: Mapping[str, PropertyValue] = field(default_factory=lambda: MappingProxyType({}))
     version_policy: VersionPolicy = field(default_factory=Latest)
     inputs: InputSettings = field(default_factory=InputSettings)
     allow_cache: bool = False
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, as its user said it."""
+        return str(self.base_path if self.store is None else self.store)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from ovms_mp.config.json_document import Findings
 from ovms_mp.config.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS
 from ovms_mp.config.model_settings import read_model
 from ovms_mp.errors import ConfigError, ConfigUnreadable
+from ovms_mp.model.store_url import is_url
 from ovms_mp.places import absolute_path, start_of
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def read_models(
     notices: list[str],
     *,
     is_strict: bool,
+    store_dir: str,
     is_check: bool = False,
 ) -> NamedModels:
     """Read what the flags name.
@@ -88,6 +90,7 @@ def read_models(
         command: ``model``, ``config``, or empty for the flat form.
         notices: Gets what the user should know.
         is_strict: Unknown keys of the file are errors, and entries that cannot be served.
+        store_dir: Where models from object stores are downloaded to.
         is_check: Only the latter are.
 
     Raises:
@@ -104,7 +107,7 @@ def read_models(
     if path is not None:
         absolute = absolute_path(path, "--config_path")
         try:
-            document = read_config_file(absolute, is_strict=is_strict)
+            document = read_config_file(absolute, is_strict=is_strict, store_dir=store_dir)
             if document.refused and (is_check or not document.models):
                 raise document.error()
         except ConfigUnreadable:
@@ -119,10 +122,10 @@ def read_models(
             raise ConfigError("--config_path is missing; give the JSON file with model_config_list")
         alternative = "" if command == "model" else ", or --config_path FILE"
         raise ConfigError(f"--{missing[0]} is missing; give --model_name and --model_path{alternative}")
-    return NamedModels((_single_model(given, notices),))
+    return NamedModels((_single_model(given, notices, store_dir),))
 
 
-def _single_model(given: Mapping[str, str | None], notices: list[str]) -> ModelConfig:
+def _single_model(given: Mapping[str, str | None], notices: list[str], store_dir: str) -> ModelConfig:
     body: dict[str, object] = {}
     for key, flag in (*_FLAGS.items(), *((name, name) for name in UNSUPPORTED_MODEL_KEYS)):
         text = given.get(flag)
@@ -130,10 +133,19 @@ def _single_model(given: Mapping[str, str | None], notices: list[str]) -> ModelC
         if text or (text is not None and key == "target_device"):
             body[key] = _as_json_has_it(key, text)
     path = given.get("model_path") or "/"
+    if is_url(path):
+        path = "/"
     absolute_path(path, "--model_path")
     findings = Findings()
     directory = start_of(path, "--model_path")
-    model = read_model(body, findings, directory, lambda key: f"--{_FLAGS.get(key, key)}", may_climb=True)
+    model = read_model(
+        body,
+        findings,
+        directory,
+        lambda key: f"--{_FLAGS.get(key, key)}",
+        may_climb=True,
+        store_dir=store_dir,
+    )
     notices.extend(findings.notices)
     findings.finish()
     if model is None:

@@ -48,10 +48,11 @@ MODEL_KEYS: Mapping[str, ModelKey] = MappingProxyType(
             flag="model_name",
         ),
         "base_path": ModelKey(
-            "a path on this machine",
+            "a path on this machine, or a URL such as s3://bucket/path, gs://bucket/path or az://container/path",
             "",
-            "Directory of the version directories 1/, 2/, ..., or a model file, which is version 1; in a configuration "
-            "file, a relative path starts at the file's directory and must not contain `..`.",
+            "Directory of the version directories 1/, 2/, ..., or a model file, which is version 1, on this machine or "
+            "in an object store; in a configuration file, a relative path starts at the file's directory and must not "
+            "contain `..`.",
             flag="model_path",
         ),
         "batch_size": ModelKey(

@@ -7,7 +7,7 @@ Both sources share this reading, so a key means the same in both. What is wrong 
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,11 +27,11 @@ from ovms_mp.config.shape_text import parse_batch_size, parse_shape
 from ovms_mp.errors import ConfigError
 from ovms_mp.model.devices import DEFAULT_DEVICE, parse_device
 from ovms_mp.model.input_settings import ChannelValues, Conversion, InputSettings, InputShape, Layout
+from ovms_mp.model.store_url import StoreUrl, is_url, parse_store_url, without_secrets
 from ovms_mp.model.versions import Latest, VersionPolicy, parse_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
     from ovms_mp.config.json_document import Findings
     from ovms_mp.config.model import PropertyValue
@@ -41,7 +41,6 @@ ValueT = TypeVar("ValueT")
 _MAX_INTEGER = (1 << 63) - 1
 _PATH_PROPERTIES = frozenset({"CACHE_DIR", "WEIGHTS_PATH"})
 """OpenVINO's properties that name a file or directory; a relative one starts where the model's path does."""
-_CLOUD_SCHEMES = ("s3", "gs", "az", "azfs", "azure")
 
 
 def read_model(
@@ -51,6 +50,7 @@ def read_model(
     place_of: Callable[[str], str],
     *,
     may_climb: bool,
+    store_dir: str = "",
 ) -> ModelConfig | None:
     """Read the settings of a model.
 
@@ -60,6 +60,7 @@ def read_model(
         directory: Where a relative path starts.
         place_of: The place of a key, for messages.
         may_climb: Whether the path may have ``..``.
+        store_dir: Where models from object stores are downloaded to.
 
     Returns:
         The model, or None if there were errors.
@@ -70,13 +71,15 @@ def read_model(
     reader = _Reader(given, findings, directory, place_of)
     name = reader.name()
     base_path = reader.base_path(may_climb)
+    store = base_path if isinstance(base_path, StoreUrl) else None
     policy: VersionPolicy = Latest()
     document = reader.json("model_version_policy")
     if document is not None:
         policy = reader.policy(document)
     model = ModelConfig(
         name=name,
-        base_path=directory / base_path,
+        base_path=Path(store_dir, store.mirror_name) if store else directory / str(base_path),
+        store=store,
         nireq=reader.nireq(),
         target_device=reader.one("target_device", parse_device) or DEFAULT_DEVICE,
         plugin_config=reader.plugin_config(),
@@ -131,15 +134,14 @@ class _Reader:
             self._refuse("name", f"it has {size} bytes")
         return name
 
-    def base_path(self, may_climb: bool) -> str:
+    def base_path(self, may_climb: bool) -> str | StoreUrl:
         path = self.text("base_path")
-        scheme, slashes, _ = path.partition("://")
-        if slashes:
-            known = scheme.lower() in _CLOUD_SCHEMES
-            reason = (
-                "cloud storage is not supported yet" if known else "only files of this machine are served"
-            )
-            self._refuse("base_path", f"{reason}; copy the model to a local directory and give that")
+        if is_url(path):
+            try:
+                return parse_store_url(path)
+            except ConfigError as error:
+                place, accepted = self._place_of("base_path"), MODEL_KEYS["base_path"].accepted
+                self._findings.refuse(place, without_secrets(path), accepted, error.message)
         elif "\0" in path:
             self._refuse("base_path", "a path must not contain a NUL character")
         elif not may_climb and ".." in PurePath(path).parts:

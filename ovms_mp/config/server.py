@@ -194,6 +194,26 @@ class RepositoryConfig:
             high=3600,
         ),
     )
+    store_dir: str = declare(
+        "",
+        Setting(
+            "store_dir",
+            "Directory that models from object stores are downloaded to; what is there is served when a store "
+            "cannot be reached. Defaults to `store` in the systemd unit's state directory, else to `ovms_mp/store` in "
+            "the user's cache directory (XDG_CACHE_HOME, ~/.cache), or the temporary directory.",
+            is_path=True,
+        ),
+    )
+    store_limit_mb: int = declare(
+        0,
+        Setting(
+            "store_limit_mb",
+            "Maximum size of store_dir in MiB; models that are not configured any more are removed from it, those "
+            "first that were served least recently. 0 is no limit.",
+            low=0,
+            high=1 << 30,
+        ),
+    )
     is_strict: bool = declare(
         False,
         Setting(

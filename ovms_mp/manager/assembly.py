@@ -30,10 +30,13 @@ from ovms_mp.manager.lifecycle import Lifecycle
 from ovms_mp.manager.manager import Manager
 from ovms_mp.manager.models.catalogue import Catalogue
 from ovms_mp.manager.models.compile_caches import CompileCaches, cache_directory_of
+from ovms_mp.manager.models.fetchers import FetcherProcess
 from ovms_mp.manager.models.load_reports import LoadReports
 from ovms_mp.manager.models.quarantine import Quarantine
 from ovms_mp.manager.models.reloads import Reloads
-from ovms_mp.manager.models.rescans import RescanRequest, Rescans
+from ovms_mp.manager.models.rescan_request import RescanRequest
+from ovms_mp.manager.models.rescans import Rescans
+from ovms_mp.manager.models.stores import Stores
 from ovms_mp.manager.models.trial_memory import TrialMemory
 from ovms_mp.manager.models.trials import ProbeLauncher, Trials
 from ovms_mp.manager.publisher import Publisher
@@ -139,11 +142,17 @@ def opened_manager(
             on_loaded=announcement.loaded,
         )
         catalogue.refuse(config.refused)
-        rescans = _owned(stack, Rescans(config, catalogue, provisioner, request, poller, timers, clock))
+        fetcher = FetcherProcess(supervisor, specs, control)
+        stores = Stores(config.repository, fetcher, catalogue, request, timers, clock)
+        rescans = _owned(
+            stack, Rescans(config, catalogue, stores, provisioner, request, poller, timers, clock)
+        )
         quarantine = Quarantine(catalogue, provisioner, clock)
         load_reports = LoadReports(config, catalogue, trials, workers, timers, clock)
         reloads = Reloads(catalogue, rescans, supervisor, control, service_reports)
-        shutdown = Shutdown(supervision.stop_grace_s, supervisor, fronts, trials, control, timers, clock)
+        shutdown = Shutdown(
+            supervision.stop_grace_s, supervisor, fronts, trials, stores, control, timers, clock
+        )
         lifecycle = Lifecycle(
             config,
             supervisor,
@@ -165,6 +174,7 @@ def opened_manager(
             provisioner,
             quarantine,
             rescans,
+            stores,
             fronts,
             announcement,
             service_reports,
@@ -183,6 +193,7 @@ def opened_manager(
             load_reports=load_reports,
             quarantine=quarantine,
             rescans=rescans,
+            stores=stores,
             reloads=reloads,
         )
         inbox = Inbox(control, supervisor, catalogue.deployments, timers, events)
@@ -233,5 +244,5 @@ def _status_socket(
     except OSError as error:
         _log.warning("event=no_status_socket `ovms_mp status` needs --rest_port here: %s", error)
     return StatusSocket(
-        listener, poller, timers, lambda: status_document(publisher.snapshot(), rescans.notes())
+        listener, poller, timers, lambda: status_document(publisher.snapshot(), rescans.momentary_notes())
     )

@@ -15,6 +15,8 @@ from ovms_mp.wire.messages import (
     BootFailed,
     Drain,
     Drained,
+    FetchDone,
+    FetchProgress,
     Heartbeat,
     Hello,
     LoadProgress,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.models.quarantine import Quarantine
     from ovms_mp.manager.models.reloads import Reloads
     from ovms_mp.manager.models.rescans import Rescans
+    from ovms_mp.manager.models.stores import Stores
     from ovms_mp.manager.models.trials import Trials
     from ovms_mp.manager.publisher import Publisher
     from ovms_mp.manager.shutdown import Shutdown
@@ -65,6 +68,7 @@ class ChildEvents:
     load_reports: LoadReports
     quarantine: Quarantine
     rescans: Rescans
+    stores: Stores
     reloads: Reloads
 
     def greet(self, hello: Hello) -> None:
@@ -109,6 +113,10 @@ class ChildEvents:
             case ProbeDone():
                 self.trials.done(child, message)
                 self.control.send(child, Drain(0))  # Heard; it may end.
+            case FetchProgress():
+                self.stores.progress(message)
+            case FetchDone():
+                self.stores.done(message)
             case _:
                 self._take_front_message(child, message)
 
@@ -144,11 +152,16 @@ class ChildEvents:
             seat = self.provisioner.worker_ready(child)
             if seat is not None:
                 self.catalogue.deployments.worker_ready(child.child_id, seat.device, seat.tenant)
+        elif child.kind is Kind.FETCHER:
+            self.stores.ready(child)
 
     def child_exited(self, child: Child, reason: str) -> None:
         """Handle the exit of a child that has been reaped."""
         if child.kind is Kind.PROBE:
             self.trials.exited(child, reason)
+            return
+        if child.kind is Kind.FETCHER:
+            self.stores.exited(child, reason)
             return
         if child.kind is Kind.WORKER:
             self.rescans.ask()

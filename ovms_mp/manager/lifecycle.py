@@ -123,7 +123,7 @@ class Lifecycle:
         """Whether to start the fronts: all loads have ended, or enough have, so that a slow one delays nothing else."""
         if self._clock.monotonic() - self._started_at > _START_PATIENCE_S:
             return self._catalogue.is_idle() or self._catalogue.has_available()
-        return self._catalogue.is_settled()
+        return self._catalogue.is_settled() and not self._rescans.is_reading
 
     def stop(self, reason: str) -> None:
         """Begin the graceful stop; :meth:`advance` continues it."""

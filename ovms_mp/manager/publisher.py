@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.models.catalogue import Catalogue
     from ovms_mp.manager.models.quarantine import Quarantine
     from ovms_mp.manager.models.rescans import Rescans
+    from ovms_mp.manager.models.stores import Stores
     from ovms_mp.manager.service.reports import ServiceReports
     from ovms_mp.manager.workers.provisioner import Provisioner
     from ovms_mp.manager.workers.workers import Workers
@@ -31,6 +32,7 @@ class Publisher:
         provisioner: Provisioner,
         quarantine: Quarantine,
         rescans: Rescans,
+        stores: Stores,
         fronts: Fronts,
         announcement: Announcement,
         service_reports: ServiceReports,
@@ -41,6 +43,7 @@ class Publisher:
         self._provisioner = provisioner
         self._quarantine = quarantine
         self._rescans = rescans
+        self._stores = stores
         self._fronts = fronts
         self._announcement = announcement
         self._service_reports = service_reports
@@ -63,7 +66,7 @@ class Publisher:
 
     def publish(self) -> None:
         """Send a snapshot if its contents have changed, then :meth:`carry_on`."""
-        parts = (self._catalogue, self._provisioner, self._rescans)
+        parts = (self._catalogue, self._provisioner, self._rescans, self._stores)
         phase = (self._lifecycle.is_serving, self._lifecycle.is_stopping)
         if self._is_due or phase != self._published_phase or any(part.is_changed for part in parts):
             self._published_phase = phase

@@ -3,7 +3,8 @@
 
 ::
 
-    begin --> trials end, gRPC fronts drain --a moment--> REST fronts drain --no front is left--> workers drain --> over
+    begin --> trials and downloads end, gRPC fronts drain --a moment--> REST fronts drain
+          --no front is left--> workers drain --> over
 
 REST comes a moment later than gRPC: meanwhile its fronts tell clients to close their connections.
 """
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.children.supervisor import Supervisor
     from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.fronts.fronts import Fronts
+    from ovms_mp.manager.models.stores import Stores
     from ovms_mp.manager.models.trials import Trials
     from ovms_mp.manager.timers import Timers
 
@@ -44,6 +46,7 @@ class Shutdown:
         supervisor: Supervisor,
         fronts: Fronts,
         trials: Trials,
+        stores: Stores,
         control: ControlChannel,
         timers: Timers,
         clock: Clock,
@@ -55,6 +58,7 @@ class Shutdown:
             supervisor: Of all children.
             fronts: Stop accepting first.
             trials: End at once.
+            stores: Downloads end at once, too.
             control: The way to the children.
             timers: The manager's.
             clock: The manager's.
@@ -63,6 +67,7 @@ class Shutdown:
         self._supervisor = supervisor
         self._fronts = fronts
         self._trials = trials
+        self._stores = stores
         self._control = control
         self._timers = timers
         self._clock = clock
@@ -79,6 +84,7 @@ class Shutdown:
         self._deadline_ns = self._clock.monotonic_ns() + int(self._grace_s * 1e9)
         contain("manager.stop", "the supervisor", self._supervisor.stop_replacing)
         contain("manager.stop", "trials", self._trials.stop)
+        contain("manager.stop", "downloads", self._stores.stop)
         self._drain(Kind.GRPC)
         notice_s = min(_NOTICE_S, self._grace_s / 2)
         self._timers.call_after(notice_s, lambda: self._fronts.stop_rest(self._deadline_ns))

@@ -79,5 +79,16 @@ def parse_policy(document: object) -> VersionPolicy:
     raise ConfigError(f"model_version_policy {document!r} is not valid; accepted: {_FORMS}")
 
 
+def policy_document(policy: VersionPolicy) -> dict[str, dict[str, int | list[int]]]:
+    """The JSON form of a policy; :func:`parse_policy` reads it."""
+    match policy:
+        case Latest(num_versions=count):
+            return {"latest": {"num_versions": count}}
+        case All():
+            return {"all": {}}
+        case Specific(versions=versions):
+            return {"specific": {"versions": sorted(versions)}}
+
+
 def _is_positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from ovms_mp.model.store_url import StoreUrl
 from ovms_mp.wire.records import (
     ConfigRefusal,
     Conviction,
@@ -26,7 +27,7 @@ from ovms_mp.wire.records import (
     WorkerRecord,
 )
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 
 class Message(Record, frozen=True, tag=True):
@@ -105,6 +106,36 @@ class ProbeDone(Message, frozen=True):
     handle: int
     error: ErrorRecord | None
     detail: str
+
+
+class FetchProgress(Message, frozen=True):
+    """Fetcher to manager, once a second at most, and only when the fetch has moved on.
+
+    ``total_bytes`` is 0 while the store is being listed.
+    """
+
+    job: int
+    done_bytes: int
+    total_bytes: int
+
+
+class FetchDone(Message, frozen=True):
+    """Fetcher to manager, the answer to :class:`Fetch`.
+
+    Attributes:
+        versions: What can be served now.
+        fetched_bytes: How much was downloaded.
+        took_s: How long listing the store took.
+        problems: What is odd about the store's content, for people.
+        error: Why not all that is wanted is here; None when it is.
+    """
+
+    job: int
+    versions: tuple[int, ...]
+    fetched_bytes: int
+    took_s: float
+    problems: tuple[str, ...]
+    error: ErrorRecord | None
 
 
 class ReloadConfig(Message, frozen=True):
@@ -202,6 +233,32 @@ class ConfigReloaded(Message, frozen=True):
     error: ErrorRecord | None
 
 
+class Fetch(Message, frozen=True):
+    """Manager to fetcher: make a model's mirror what its store holds. The answer is :class:`FetchDone`.
+
+    Attributes:
+        job: Given back in the answers.
+        policy: Which versions are wanted, in the JSON form of a version policy.
+        serving: Versions that are served; they stay until something else serves, unless the store has them no more.
+        failed: Versions that could not be loaded; what the policy wants without them is wanted, too.
+        store_dir: The directory of all mirrors.
+        mirror: Name of this model's.
+        in_use: Names of the mirrors that must stay when room is made.
+        limit_bytes: Most that ``store_dir`` may hold; 0 for any.
+    """
+
+    job: int
+    model: str
+    url: StoreUrl
+    policy: dict[str, dict[str, int | list[int]]]
+    serving: tuple[int, ...]
+    failed: tuple[int, ...]
+    store_dir: str
+    mirror: str
+    in_use: tuple[str, ...]
+    limit_bytes: int
+
+
 class ArenaRetired(Message, frozen=True):
     """Manager to worker: the front that owned this epoch is gone; drop its tasks and answer when none is running."""
 
@@ -224,13 +281,15 @@ ToManager: TypeAlias = (
     | ModelStateChanged
     | LoadProgress
     | ProbeDone
+    | FetchProgress
+    | FetchDone
     | ReloadConfig
     | RequestConvicted
     | ArenaReleased
     | Drained
 )
 ToChild: TypeAlias = (
-    Welcome | RoutingSnapshot | LoadModel | UnloadModel | ConfigReloaded | ArenaRetired | Drain
+    Welcome | RoutingSnapshot | LoadModel | UnloadModel | ConfigReloaded | Fetch | ArenaRetired | Drain
 )
 
 

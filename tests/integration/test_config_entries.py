@@ -28,7 +28,7 @@ X = np.arange(10, dtype=np.float32)[None]
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "hddl": ({"target_device": "HDDL"}, "HDDL is gone since OpenVINO 2023.0"),
     "multi": ({"target_device": "MULTI:MYRIAD,CPU"}, "MYRIAD is gone since OpenVINO 2023.0"),
-    "store": ({"base_path": "s3://user:secret@bucket/m"}, "cloud storage is not supported yet"),
+    "store": ({"base_path": "s3://user:secret@bucket/m"}, "credentials must not be in the URL"),
     "shape": ({"shape": "(1,ten-secret)"}, "shape: not valid; accepted:"),
     "layout": ({"layout": "QX"}, "layout: not valid; accepted:"),
     "json": ({"plugin_config": '{"KEY": "secret'}, "plugin_config: not valid; accepted:"),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MARK = ("OVMS_MP_TEST_SESSION", secrets.token_hex(8))
 """Variable of the environment; set by ``tests/conftest.py``."""
-OURS = ("ovms_mp.worker", "ovms_mp.front.grpc", "ovms_mp.front.rest")
+OURS = ("ovms_mp.worker", "ovms_mp.fetcher", "ovms_mp.front.grpc", "ovms_mp.front.rest")
 
 
 @dataclass(frozen=True)

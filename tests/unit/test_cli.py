@@ -35,6 +35,8 @@ from ovms_mp.model.versions import All, Latest, Specific
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ovms_mp.config.model import ModelConfig
+
 MODEL = ("--model_name", "m", "--model_path", "/models/m")
 CORES = len(os.sched_getaffinity(0))
 
@@ -591,12 +593,29 @@ def test_all_wrong_flags_of_a_model_are_told_at_once() -> None:
     assert sorted(line.partition(":")[0] for line in lines) == ["--nireq", "--shape.data", "--target_device"]
 
 
-def test_a_path_of_the_cloud_is_refused() -> None:
-    message = refused("--model_name", "m", "--model_path", "s3://bucket/m")
+def test_a_model_in_an_object_store_has_a_directory_of_its_own(tmp_path: Path) -> None:
+    def model_of(*arguments: str, **environment: str) -> ModelConfig:
+        (model,) = effective(*arguments, environment=environment).config.models
+        return model
+
+    flags = ("--model_name", "m", "--model_path", "S3://bucket/models/m/")
+    model = model_of(*flags, "--store_dir", str(tmp_path))
+
+    assert model.source == str(model.store) == "s3://bucket/models/m"
+    assert model.base_path.parent == tmp_path
+    assert not any(tmp_path.iterdir()), "made when something is served"
+    assert model_of(*flags, XDG_CACHE_HOME=str(tmp_path)).base_path.parent == tmp_path / "ovms_mp" / "store"
+    assert model_of(*flags, STATE_DIRECTORY=f"{tmp_path}:/other").base_path.parent == tmp_path / "store"
+    assert model_of(*flags, HOME="/dev/null", TMPDIR=str(tmp_path)).base_path.parent.parent == tmp_path
+
+
+def test_credentials_in_a_url_are_refused_and_not_shown() -> None:
+    message = refused("--model_name", "m", "--model_path", "s3://key:secret@bucket/m")
 
     assert message.startswith(
-        '--model_path: "s3://bucket/m" is not valid: cloud storage is not supported yet'
+        '--model_path: "s3://bucket/m" is not valid: credentials must not be in the URL'
     )
+    assert "secret" not in message
 
 
 @pytest.mark.parametrize("flag", ["model_name", "nireq", "target_device", "plugin_config", "shape"])

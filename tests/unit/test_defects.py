@@ -48,6 +48,7 @@ PLACES = {
     "manager.models.trials.Trials.run_waiting": ONE_ITEM,
     "storage.watch.RepositoryWatch.arm": "one path is polled",
     "child.process.run_child": ENDS_A_PROCESS,
+    "fetcher.job.Job.run": THREAD,
     "worker.load.loader.Loader._load": THREAD,
     "worker.load.loader._release": THREAD,
     "worker.orders.Orders._receive": A_STEP,

@@ -58,6 +58,13 @@ FAILURES = {
     "ConfigError": (Code.INVALID_ARGUMENT, 400),
     "ConfigUnreadable": (Code.INTERNAL, 500),
     "ConfigRejected": (Code.FAILED_PRECONDITION, 412),
+    "StoreUnavailable": (Code.UNAVAILABLE, 503),
+    "StoreRefused": (Code.PERMISSION_DENIED, 403),
+    "StoreNotFound": (Code.NOT_FOUND, 404),
+    "StoreChanged": (Code.ABORTED, 409),
+    "StoreContentInvalid": (Code.DATA_LOSS, 500),
+    "StoreDirFull": (Code.RESOURCE_EXHAUSTED, 429),
+    "StoreNotSupported": (Code.UNIMPLEMENTED, 501),
     "BootError": (Code.UNAVAILABLE, 503),
 }
 """style.md 2.8; an error class that is added must be added here, with its row."""

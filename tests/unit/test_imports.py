@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may import whom, and a few things that the package does not do anywhere. Read from the source, not run.
 
-``base < config, wire < child < storage | worker | front < manager < commands, demo < cli``: an arrow that points the
-other way is a process that learns what is none of its business.
+``base < config, wire < child < storage | worker | fetcher | front < manager < commands, demo < cli``: an arrow that
+points the other way is a process that learns what is none of its business.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "wire": {"base"},
     "child": {"base", "wire"},
     "storage": {"base", "wire"},
+    "fetcher": {"base", "wire", "child"},
     "worker": {"base", "config", "wire", "child"},
     "front": {"base", "wire", "child"},
     "manager": {"base", "config", "wire", "child", "storage"},
@@ -55,6 +56,13 @@ ONLY_IN = {
     "google.protobuf": ["front.tfs", "demo.check"],
     "sklearn": ["demo.train"],
     "inotify_simple": ["manager", "storage"],
+    "boto3": ["fetcher.s3"],
+    "botocore": ["fetcher.s3"],
+    "urllib3": ["fetcher"],
+    "obstore": ["fetcher"],
+    "google.cloud": ["fetcher"],
+    "google.auth": ["fetcher"],
+    "azure": ["fetcher"],
     "pickle": [],
     "marshal": [],
     "shelve": [],
@@ -236,8 +244,10 @@ def dotted(node: ast.AST) -> str:
 
 
 @every_module
-def test_the_environment_is_read_by_the_command_line_and_passed_on_by_the_supervisor(module: Module) -> None:
-    if module.name in ("cli", "manager.children.kinds"):
+def test_the_environment_is_read_by_the_command_line_and_the_fetcher_and_passed_on_by_the_supervisor(
+    module: Module,
+) -> None:
+    if module.name in ("cli", "manager.children.kinds", "fetcher.__main__"):
         return
     for node in ast.walk(module.tree()):
         assert dotted(node) not in ("os.environ", "os.getenv", "os.environb", "os.putenv"), (

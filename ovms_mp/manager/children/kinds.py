@@ -16,6 +16,7 @@ class Kind(enum.Enum):
 
     WORKER = "worker"
     PROBE = "probe"
+    FETCHER = "fetcher"
     GRPC = "grpc"
     ARBITER = "arbiter"
     REST = "rest"
@@ -25,21 +26,33 @@ class Kind(enum.Enum):
         """Whether it owns an arena and routes requests."""
         return self in (Kind.GRPC, Kind.REST)
 
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether it exits when its work is done."""
+        return self in (Kind.PROBE, Kind.FETCHER)
+
 
 MODULES = {
     Kind.WORKER: "ovms_mp.worker",
     Kind.PROBE: "ovms_mp.worker.probe",
+    Kind.FETCHER: "ovms_mp.fetcher",
     Kind.GRPC: "ovms_mp.front.grpc",
     Kind.ARBITER: "ovms_mp.front.rest",
 }
 """What ``python -m`` runs. REST fronts are forked by the arbiter."""
-OOM_POINTS = {Kind.PROBE: 1000, Kind.WORKER: 200, Kind.GRPC: 100, Kind.ARBITER: 100}
-"""Added to the OOM score: a trial loses nobody's work, a worker is replaced, and the manager goes last."""
+OOM_POINTS = {Kind.PROBE: 1000, Kind.FETCHER: 1000, Kind.WORKER: 200, Kind.GRPC: 100, Kind.ARBITER: 100}
+"""Added to the OOM score: a trial or a download loses nobody's work, a worker is replaced, the manager goes last."""
+
+
+_FOR_STORES = ("AWS_", "AZURE_", "GOOGLE_")
+"""Beginnings of the names of variables that credentials of object stores are in; only the fetcher has them."""
 
 
 def environment_of(kind: Kind) -> dict[str, str]:
     """The manager's environment with what our processes need to stay small."""
     environment = module_environment(os.environ)
+    if kind is not Kind.FETCHER:
+        environment = {name: value for name, value in environment.items() if not name.startswith(_FOR_STORES)}
     # Fronts and workers do no linear algebra in NumPy; OpenBLAS would start a thread and 30 MB for every
     # core.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")

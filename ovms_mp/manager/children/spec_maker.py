@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.child.specs import (
     CommonSpec,
     EngineSpec,
+    FetcherSpec,
     FrontLimits,
     GrpcFrontSpec,
     ProbeSpec,
@@ -78,6 +79,10 @@ class SpecMaker:
             engine=self._engine(),
             cpu=share,
         )
+
+    def fetcher(self, child_id: str) -> FetcherSpec:
+        """What downloads models from object stores."""
+        return FetcherSpec(child_id=child_id, kind=Kind.FETCHER.value, common=self._common())
 
     def grpc_front(self, child_id: str, listen_descriptors: tuple[int, ...] = ()) -> GrpcFrontSpec:
         """A gRPC front, with the sockets that it shall listen on instead of its own."""

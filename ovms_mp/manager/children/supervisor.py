@@ -185,7 +185,7 @@ class Supervisor:
         was_ended = child.killed_for and not child.has_crashed
         reason = f"ended: {child.killed_for}" if was_ended else exit_text(status)
         is_expected = previous is ChildState.DRAINING or (child.is_dismissed and was_ended)
-        if is_expected or (child.kind is Kind.PROBE and status == 0):
+        if is_expected or (child.kind.ends_by_itself and status == 0):
             _log.info("event=exited child=%s pid=%d %s", child.child_id, child.pid, reason)
         else:
             _log.error(
@@ -235,7 +235,7 @@ class Supervisor:
 
     def reopen_logs(self) -> None:
         """Have every child reopen its log files; the arbiter forwards it to the REST fronts."""
-        for child in self.living(Kind.WORKER, Kind.PROBE, Kind.GRPC, Kind.ARBITER):
+        for child in self.living(Kind.WORKER, Kind.PROBE, Kind.FETCHER, Kind.GRPC, Kind.ARBITER):
             child.signal(signal.SIGUSR1)
 
     def stop_replacing(self, name: str = "") -> None:

@@ -80,6 +80,13 @@ class Catalogue:
         """The configured models."""
         return [model.config for model in self._models.values() if model.is_configured]
 
+    def served_of(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Versions of a model that serve, and those whose last load failed."""
+        model = self._models.get(name)
+        entries = [] if model is None else model.versions.items()
+        serving = tuple(number for number, entry in entries if entry.serving is not None)
+        return serving, tuple(number for number, entry in entries if entry.has_failed)
+
     def devices(self) -> tuple[str, ...]:
         """Device strings that models want, each once, in the order of the configuration."""
         return tuple(dict.fromkeys(config.target_device for config in self.configs))
@@ -132,7 +139,7 @@ class Catalogue:
         for name, config in wanted.items():
             known = self._models.get(name)
             if known is None:
-                _log.info("event=model_added model=%s base_path=%s", name, config.base_path)
+                _log.info("event=model_added model=%s base_path=%s", name, config.source)
                 self._models[name] = KnownModel(config)
                 self.note_change()
             elif known.config != config or not known.is_configured:

@@ -39,7 +39,13 @@ class ConfigFile:
     """The file that the models came from. Owned by the manager's loop."""
 
     def __init__(
-        self, path: Path, clock: Clock, *, is_strict: bool, refused: Sequence[RefusedModel] = ()
+        self,
+        path: Path,
+        clock: Clock,
+        *,
+        is_strict: bool,
+        refused: Sequence[RefusedModel] = (),
+        store_dir: str = "",
     ) -> None:
         """Take the file as read.
 
@@ -48,10 +54,12 @@ class ConfigFile:
             clock: The manager's.
             is_strict: Any error is one of the whole file.
             refused: What could not be served when it was read at the start.
+            store_dir: Where models from object stores are downloaded to.
         """
         self.path = path
         self._clock = clock
         self._is_strict = is_strict
+        self._store_dir = store_dir
         self._digest = self._look()
         self._tries = 0
         self._again_at = 0.0
@@ -63,7 +71,13 @@ class ConfigFile:
         """The file that a server was started with; None where its model was given by flags."""
         if config.config_path is None:
             return None
-        return cls(config.config_path, clock, is_strict=config.is_strict, refused=config.refused)
+        return cls(
+            config.config_path,
+            clock,
+            is_strict=config.is_strict,
+            refused=config.refused,
+            store_dir=config.repository.store_dir,
+        )
 
     def read_if_changed(self, *, is_asked: bool) -> tuple[ConfigDocument | None, float | None]:
         """Read the file if it is another than before, or the last one was refused and somebody asks.
@@ -108,7 +122,7 @@ class ConfigFile:
             ConfigError: It is wrong, or reading it raised what nobody has foreseen.
         """
         try:
-            return read_config_file(self.path, is_strict=self._is_strict)
+            return read_config_file(self.path, is_strict=self._is_strict, store_dir=self._store_dir)
         except ConfigError:
             raise
         except Exception as error:

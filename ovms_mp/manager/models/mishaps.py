@@ -10,6 +10,7 @@ from ovms_mp.manager.models.deployment import load_failure
 from ovms_mp.wire.messages import (
     ConfigReloaded,
     Drained,
+    FetchProgress,
     Heartbeat,
     LoadProgress,
     ModelStateChanged,
@@ -43,7 +44,14 @@ def make_up_for(
         control: The way to the children.
     """
     match message:
-        case Heartbeat() | SnapshotApplied() | Drained() | RequestConvicted() | LoadProgress():
+        case (
+            Heartbeat()
+            | SnapshotApplied()
+            | Drained()
+            | RequestConvicted()
+            | LoadProgress()
+            | FetchProgress()
+        ):
             return  # Said again in a moment, found out again, or not needed any more.
         case ModelStateChanged(handle=handle) | ProbeDone(handle=handle):
             deployment = deployments.find(handle)

@@ -260,9 +260,10 @@ class Repository:
             problem if name in own else f"{name}: {problem}" for name, problem in listing.problems.items()
         }
         if not listing.exists:
-            texts = {"does not exist; waiting for it"}
+            texts = {"does not exist; waiting for it"} if config.store is None else set()
         elif (
             not listing.versions
+            and config.store is None
             and listing.is_reachable
             and shown(config.base_path.name) not in listing.problems
         ):

@@ -10,11 +10,14 @@ from ovms_mp.defects import contain
 from ovms_mp.manager.models.config_file import ConfigFile
 from ovms_mp.manager.models.reconciler import Reconciler
 from ovms_mp.manager.models.repository import Repository
+from ovms_mp.manager.models.stores import merged
 
 if TYPE_CHECKING:
     from ovms_mp.config.server import ServerConfig
     from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.models.catalogue import Catalogue
+    from ovms_mp.manager.models.rescan_request import RescanRequest
+    from ovms_mp.manager.models.stores import Stores
     from ovms_mp.manager.timers import Timers
     from ovms_mp.manager.workers.provisioner import Provisioner
     from ovms_mp.wire.channels import Poller
@@ -26,36 +29,6 @@ _AGAIN_S = 1.0
 """Until what raised is looked at again."""
 
 
-class RescanRequest:
-    """Whether a rescan is due in this turn of the loop, and whether a client asked for it.
-
-    Separate from :class:`Rescans`, as the catalogue, which that one needs, requests rescans as well.
-    """
-
-    def __init__(self) -> None:
-        """The first look is due at once."""
-        self.is_due = True
-        self._is_asked = False
-
-    def ask(self) -> None:
-        """Request a rescan in this turn."""
-        self.is_due = True
-
-    def look_now(self) -> None:
-        """Request a rescan for a client, whatever the settings say."""
-        self._is_asked = self.is_due = True
-
-    def drop(self) -> None:
-        """Drop the request: the server is stopping."""
-        self.is_due = False
-
-    def take(self) -> bool:
-        """Begin the rescan; whether a client asked for it."""
-        is_asked = self._is_asked
-        self.is_due = self._is_asked = False
-        return is_asked
-
-
 class Rescans:
     """Owned by the manager's loop."""
 
@@ -63,6 +36,7 @@ class Rescans:
         self,
         config: ServerConfig,
         catalogue: Catalogue,
+        stores: Stores,
         provisioner: Provisioner,
         request: RescanRequest,
         poller: Poller,
@@ -74,6 +48,7 @@ class Rescans:
         Args:
             config: Of the server.
             catalogue: What follows from a look is carried out there.
+            stores: Told which models come from object stores.
             provisioner: Told which devices are wanted.
             request: Says when.
             poller: Wakes up when inotify has a hint.
@@ -82,6 +57,7 @@ class Rescans:
         """
         self._config = config
         self._catalogue = catalogue
+        self._stores = stores
         self._provisioner = provisioner
         self._request = request
         self._timers = timers
@@ -112,12 +88,17 @@ class Rescans:
 
     @property
     def is_reading(self) -> bool:
-        """Whether the configuration file may be half written and will be read again in a moment."""
-        return self._config_file is not None and self._config_file.is_being_read
+        """Whether what is wanted is not known yet: a half-written configuration file, or a store that is being read."""
+        is_file_read = self._config_file is not None and self._config_file.is_being_read
+        return is_file_read or self._stores.is_awaited
 
     def notes(self) -> dict[str, list[str]]:
-        """What is odd about models' base paths, for people."""
-        return self._repository.notes()
+        """What is odd about models' base paths and stores, for people."""
+        return merged(self._stores.notes(), self._repository.notes())
+
+    def momentary_notes(self) -> dict[str, list[str]]:
+        """The same, with what goes on at this moment."""
+        return merged(self._stores.notes(), self._stores.details(), self._repository.notes())
 
     @property
     def config_refusal(self) -> ConfigRefusal | None:
@@ -130,6 +111,7 @@ class Rescans:
 
     def look_now(self) -> None:
         """Request a rescan for a client, whatever the settings say."""
+        self._stores.fetch_now()
         self._request.look_now()
 
     def stop(self) -> None:
@@ -166,6 +148,7 @@ class Rescans:
         for part in (
             self._arm,
             partial(self._read_config, is_asked),
+            self._follow_stores,
             self._adjust_workers,
             partial(self._reconcile, is_asked),
             # A version that is tried again may bring back a device whose worker could not be started.
@@ -188,6 +171,9 @@ class Rescans:
                 self._arm()
             if again_at is not None:
                 self._timers.call_at(again_at, self.ask)
+
+    def _follow_stores(self) -> None:
+        self._stores.follow(self._catalogue.configs)
 
     def _adjust_workers(self) -> None:
         self._provisioner.adjust(self._catalogue.devices(), self._catalogue.devices_in_use())

@@ -29,12 +29,12 @@ TRAILING_COMMA = "line 2, column 46" if sys.version_info >= (3, 13) else "line 3
 """Newer interpreters point at the comma, older ones at what follows it."""
 EXPECTED: dict[str, list[list[str]]] = {
     "allow_cache_text": [[f"{AT}.allow_cache: ", '"yes"', "true or false"]],
-    "base_path_azure": [[f"{AT}.base_path: ", '"azure://container/m"', "not supported yet; copy the model to a local"]],
+    "base_path_azure": [[f"{AT}.base_path: ", '"azure://container/a//m"', "an empty part", "az://container/path"]],
     "base_path_climbs": [[f"{AT}.base_path: ", '"../secret/m"', "give the path that it leads to"]],
-    "base_path_http": [[f"{AT}.base_path: ", '"https://example.com/m"', "copy the model to a local directory"]],
+    "base_path_http": [[f"{AT}.base_path: ", '"https://example.com/m"', "only s3://, gs://, az://, azfs://, azure://"]],
     "base_path_missing": [["$.model_config_list[1].config.base_path: ", "null", "it is required"]],
     "base_path_nul": [[f"{AT}.base_path: ", '"/models/\\u0000m"', "NUL"]],
-    "base_path_s3": [[f"{AT}.base_path: ", '"s3://bucket/models/m"', "not supported yet; copy the model to a local"]],
+    "base_path_s3": [[f"{AT}.base_path: ", '"s3://bucket/models/m"', "give them by environment variables"]],
     "batch_fraction": [[f"{AT}.batch_size: ", "4.5", 'a range "1:8"']],
     "batch_huge": [[f"{AT}.batch_size: ", "10000000", 'a range "1:8"']],
     "batch_negative": [[f"{AT}.batch_size: ", "-2", 'a range "1:8"']],

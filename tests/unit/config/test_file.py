@@ -411,7 +411,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "among others": ({"target_device": "MULTI:MYRIAD,CPU"}, f"{FIRST}.target_device: MYRIAD is gone"),
     "object store": (
         {"base_path": "s3://secret@b/m"},
-        f"{FIRST}.base_path: cloud storage is not supported yet",
+        f"{FIRST}.base_path: credentials must not be in the URL",
     ),
     "shape": ({"shape": "(secret)"}, f"{FIRST}.shape: not valid; accepted: "),
     "named shape": ({"shape": {"secret name": "x"}}, f"{FIRST}.shape: sizes must be enclosed in one pair of"),

@@ -29,7 +29,7 @@ GRACE_S = 10.0
 
 
 class Scene:
-    """A worker, a gRPC front, and a shutdown; the test is the REST fronts and the trials."""
+    """A worker, a gRPC front, and a shutdown; the test is the REST fronts, the trials and the downloads."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -43,6 +43,7 @@ class Scene:
             self.supervisor,
             self,  # type: ignore[arg-type]  # the fronts
             self,  # type: ignore[arg-type]  # the trials
+            self,  # type: ignore[arg-type]  # the downloads
             control,
             self.timers,
             kernel,
@@ -51,7 +52,7 @@ class Scene:
         self.router.take()
 
     def stop(self) -> None:
-        self.stopped.append("trials")
+        self.stopped.append("a download or trial")
 
     def stop_rest(self, _deadline_ns: int) -> None:
         self.stopped.append("REST")
@@ -95,11 +96,11 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
 
 def test_fronts_first_then_workers(scene: Scene) -> None:
     scene.shutdown.begin("SIGTERM")
-    assert scene.stopped == ["trials"]
+    assert scene.stopped == ["a download or trial"] * 2
     assert scene.drained() == ["grpc-0.1"]
     assert not scene.shutdown.advance()
     scene.pass_time(0.3)
-    assert scene.stopped == ["trials", "REST"]
+    assert scene.stopped[2:] == ["REST"]
     assert scene.drained() == [], "a front is left"
     scene.end(scene.front)
     assert not scene.shutdown.advance()

@@ -54,6 +54,8 @@ def strategy_of(kind: Any) -> st.SearchStrategy[Any]:
             return st.lists(strategy_of(arguments[0]), max_size=2).map(tuple)
         case builtins.tuple:
             return st.tuples(*(strategy_of(member) for member in arguments))
+        case builtins.list:
+            return st.lists(strategy_of(arguments[0]), max_size=2)
         case builtins.dict:
             return st.dictionaries(strategy_of(arguments[0]), strategy_of(arguments[1]), max_size=3)
         case _:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ovms_mp.manager.models.rescans import RescanRequest
+from ovms_mp.manager.models.rescan_request import RescanRequest
 
 
 def is_due(request: RescanRequest) -> bool:

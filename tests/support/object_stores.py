@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Object stores of this machine for the tests, each as the real thing for those who talk its protocol."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tests.support.server import free_ports
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Self
+
+START_WITHIN_S = 60.0
+BUCKET = "models"
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A store with the bucket ``models``; who writes to it has a library of the provider's.
+
+    Attributes:
+        port: Where it listens.
+        scheme: Of its URLs.
+        secret: What may not be said.
+        has_locks: Whether it refuses who has the wrong credentials.
+        has_any_names: Whether an object may have any name.
+    """
+
+    port: int
+    scheme: ClassVar[str]
+    secret: ClassVar[str]
+    has_locks: ClassVar[bool] = False
+    has_any_names: ClassVar[bool] = True
+
+    def environment(self, port: int) -> dict[str, str]:
+        """What a server needs that reaches it by this port."""
+        raise NotImplementedError
+
+    def wrong_environment(self, port: int) -> dict[str, str]:
+        """The same with credentials that are none."""
+        return self.environment(port)
+
+    def make_bucket(self) -> None:
+        """Once."""
+        raise NotImplementedError
+
+    def put(self, objects: Mapping[str, bytes]) -> None:
+        """Write objects by key."""
+        raise NotImplementedError
+
+    def remove(self, prefix: str) -> None:
+        """Remove all objects whose keys begin so."""
+        raise NotImplementedError
+
+    def put_version(self, source: Path, prefix: str, version: int) -> None:
+        """Write a version directory."""
+        self.put({f"{prefix}/{version}/{path.name}": path.read_bytes() for path in sorted(source.iterdir())})
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(cls, directory: Path) -> Iterator[Self]:
+        """One that is started, with the bucket."""
+        (port,) = free_ports(1)
+        store = cls(port)
+        with (directory / "store.log").open("w") as log:
+            process = subprocess.Popen(
+                store.command(directory), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory
+            )
+        try:
+            eventually(store._listens, START_WITHIN_S, f"{cls.__name__} listens")
+            store.make_bucket()
+            yield store
+        finally:
+            process.kill()
+            process.wait()
+
+    def command(self, directory: Path) -> list[str]:
+        """What starts it."""
+        raise NotImplementedError
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Whether it can be started."""
+        raise NotImplementedError
+
+    def _listens(self) -> bool:
+        with socket.socket() as trial:
+            return trial.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class Moto(ObjectStore):
+    """S3 by moto's server, which takes any credentials."""
+
+    scheme = "s3"
+    key: ClassVar[str] = "moto-key"
+    secret = "moto-secret-of-mine"  # noqa: S105  # of a store on this machine
+
+    def environment(self, port: int) -> dict[str, str]:
+        return {
+            "S3_ENDPOINT": f"127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_REGION": "us-east-1",
+        }
+
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[Any]:
+        import boto3
+        from botocore.config import Config
+
+        client = boto3.client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{self.port}",
+            aws_access_key_id=self.key,
+            aws_secret_access_key=self.secret,
+            region_name="us-east-1",
+            config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required"),
+        )
+        with contextlib.closing(client):
+            yield client
+
+    def make_bucket(self) -> None:
+        with self._client() as client:
+            client.create_bucket(Bucket=BUCKET)
+
+    def put(self, objects: Mapping[str, bytes]) -> None:
+        with self._client() as client:
+            for key, content in objects.items():
+                client.put_object(Bucket=BUCKET, Key=key, Body=content)
+
+    def remove(self, prefix: str) -> None:
+        with self._client() as client:
+            listed = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+            for entry in listed.get("Contents", ()):
+                client.delete_object(Bucket=BUCKET, Key=entry["Key"])
+
+    def command(self, directory: Path) -> list[str]:
+        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return importlib.util.find_spec("moto") is not None
+
+
+class S3rver(Moto):
+    """S3 by s3rver of npm, which knows one pair of credentials, and keeps objects as files."""
+
+    key = "S3RVER"
+    secret = "S3RVER"  # noqa: S105  # as above
+    has_locks = True
+    has_any_names = False
+
+    def wrong_environment(self, port: int) -> dict[str, str]:
+        return {
+            **self.environment(port),
+            "AWS_ACCESS_KEY_ID": "wrong-key-of-mine",
+            "AWS_SECRET_ACCESS_KEY": "wrong-secret-of-mine",
+        }
+
+    def command(self, directory: Path) -> list[str]:
+        return [_program("s3rver"), "-d", str(directory), "-a", "127.0.0.1", "-p", str(self.port)]
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return bool(_program("s3rver"))
+
+
+class Gcs(ObjectStore):
+    """Google Cloud Storage by gcp-storage-emulator, which has no credentials."""
+
+    scheme = "gs"
+    secret = "no-secret-at-all"  # noqa: S105  # as above
+
+    def environment(self, port: int) -> dict[str, str]:
+        return {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}
+
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[Any]:
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import storage
+
+        endpoint = {"api_endpoint": f"http://127.0.0.1:{self.port}"}
+        client = storage.Client("test", AnonymousCredentials(), client_options=endpoint)
+        with contextlib.closing(client):
+            yield client
+
+    def make_bucket(self) -> None:
+        with self._client() as client:
+            client.create_bucket(BUCKET)
+
+    def put(self, objects: Mapping[str, bytes]) -> None:
+        with self._client() as client:
+            for key, content in objects.items():
+                client.bucket(BUCKET).blob(key).upload_from_string(content)
+
+    def remove(self, prefix: str) -> None:
+        with self._client() as client:
+            for blob in list(client.list_blobs(BUCKET, prefix=prefix)):
+                blob.delete()
+
+    def command(self, directory: Path) -> list[str]:
+        program = str(Path(sys.executable).with_name("gcp-storage-emulator"))
+        return [program, "start", "--host", "127.0.0.1", "--port", str(self.port), "--in-memory"]
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        is_there = importlib.util.find_spec("gcp_storage_emulator") is not None
+        return is_there and importlib.util.find_spec("google.cloud") is not None
+
+
+class Azurite(ObjectStore):
+    """Azure Blob Storage by azurite of npm, with the account that all of them have."""
+
+    scheme = "az"
+    secret = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # noqa: S105
+    has_locks = True
+
+    def environment(self, port: int) -> dict[str, str]:
+        return {"AZURE_STORAGE_CONNECTION_STRING": self._connection(port, self.secret)}
+
+    def wrong_environment(self, port: int) -> dict[str, str]:
+        return {"AZURE_STORAGE_CONNECTION_STRING": self._connection(port, "d3Jvbmctc2VjcmV0LW9mLW1pbmU=")}
+
+    @staticmethod
+    def _connection(port: int, key: str) -> str:
+        return (
+            f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={key};"
+            f"BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
+        )
+
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[Any]:
+        from azure.storage.blob import ContainerClient
+
+        with ContainerClient.from_connection_string(
+            self._connection(self.port, self.secret), BUCKET
+        ) as client:
+            yield client
+
+    def make_bucket(self) -> None:
+        with self._client() as client:
+            client.create_container()
+
+    def put(self, objects: Mapping[str, bytes]) -> None:
+        with self._client() as client:
+            for key, content in objects.items():
+                client.upload_blob(key, content, overwrite=True)
+
+    def remove(self, prefix: str) -> None:
+        with self._client() as client:
+            for blob in list(client.list_blobs(name_starts_with=prefix)):
+                client.delete_blob(blob.name)
+
+    def command(self, directory: Path) -> list[str]:
+        return [
+            _program("azurite-blob"),
+            *("--blobPort", str(self.port), "--inMemoryPersistence"),
+            *("--skipApiVersionCheck", "--disableTelemetry", "--silent"),
+        ]
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return bool(_program("azurite-blob")) and importlib.util.find_spec("azure.storage") is not None
+
+
+def _program(name: str) -> str:
+    """A program of npm's, on the path or in the directory that ``NODE_BIN`` names; empty where there is none."""
+    return (
+        shutil.which(name, path=os.pathsep.join([os.environ.get("NODE_BIN", ""), os.environ["PATH"]])) or ""
+    )
