@@ -9,9 +9,8 @@ from azure.core import MatchConditions
 from azure.core.exceptions import AzureError
 from azure.storage.blob import ContainerClient
 
-from ovms_mp.errors import StoreRefused
 from ovms_mp.fetcher.azure_failures import failure
-from ovms_mp.fetcher.azure_settings import OPTIONS, account_url, credential
+from ovms_mp.fetcher.azure_settings import opened
 from ovms_mp.fetcher.store import StoredObject
 
 if TYPE_CHECKING:
@@ -24,25 +23,9 @@ class BlobStore:
     """One container."""
 
     def __init__(self, url: StoreUrl, environment: Mapping[str, str]) -> None:
-        """Look for credentials; nothing is asked of the store yet.
-
-        Args:
-            url: Names the container.
-            environment: Variables: a connection string, or an account with or without a credential.
-
-        Raises:
-            StoreRefused: The credentials cannot be read.
-        """
+        """See :func:`~ovms_mp.fetcher.azure_settings.opened`."""
         self._where = f"container {url.bucket}"
-        try:
-            if connection := environment.get("AZURE_STORAGE_CONNECTION_STRING"):
-                self._container = ContainerClient.from_connection_string(connection, url.bucket, **OPTIONS)
-            else:
-                self._container = ContainerClient(
-                    account_url(environment, "blob"), url.bucket, credential(environment), **OPTIONS
-                )
-        except (ValueError, AzureError) as error:
-            raise StoreRefused(f"the settings for Azure cannot be used: {error}") from None
+        self._container: ContainerClient = opened(ContainerClient, url, environment, "blob")
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """See :class:`~ovms_mp.fetcher.store.Store`."""

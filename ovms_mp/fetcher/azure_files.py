@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from azure.core.exceptions import AzureError, ResourceNotFoundError
 from azure.storage.fileshare import ShareClient
 
-from ovms_mp.errors import StoreChanged, StoreRefused
+from ovms_mp.errors import StoreChanged
 from ovms_mp.fetcher.azure_failures import failure
-from ovms_mp.fetcher.azure_settings import OPTIONS, account_url, credential
+from ovms_mp.fetcher.azure_settings import opened
 from ovms_mp.fetcher.store import StoredObject
 
 if TYPE_CHECKING:
@@ -25,29 +25,10 @@ class FileStore:
     """One share."""
 
     def __init__(self, url: StoreUrl, environment: Mapping[str, str]) -> None:
-        """Look for credentials; nothing is asked of the share yet.
-
-        Args:
-            url: Names the share.
-            environment: Variables: a connection string, or an account with or without a credential.
-
-        Raises:
-            StoreRefused: The credentials cannot be read.
-        """
+        """See :func:`~ovms_mp.fetcher.azure_settings.opened`."""
         self._where = f"share {url.bucket}"
-        try:
-            if connection := environment.get("AZURE_STORAGE_CONNECTION_STRING"):
-                self._share = ShareClient.from_connection_string(connection, url.bucket, **OPTIONS)
-            else:
-                self._share = ShareClient(
-                    account_url(environment, "file"),
-                    url.bucket,
-                    credential=credential(environment),
-                    token_intent="backup",  # noqa: S106  # what the service wants to hear of an identity
-                    **OPTIONS,
-                )
-        except (ValueError, AzureError) as error:
-            raise StoreRefused(f"the settings for Azure cannot be used: {error}") from None
+        # What the service wants to hear of an identity.
+        self._share: ShareClient = opened(ShareClient, url, environment, "file", token_intent="backup")  # noqa: S106
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """See :class:`~ovms_mp.fetcher.store.Store`."""

@@ -227,7 +227,8 @@ def test_after_a_restart_without_the_store_what_is_here_serves(
 ) -> None:
     site.serves("one", 1)
     mirrors = tmp_path / "mirrors"
-    shutil.copytree(site.root / "mirrors", mirrors, ignore=shutil.ignore_patterns(".partial"))
+    (mirror,) = (site.root / "mirrors").glob("*-models-one-*")
+    shutil.copytree(mirror, mirrors / mirror.name)
     arguments = ["model", "--model_name", "one", "--model_path", f"{site.store.scheme}://models/one"]
     (port,) = free_ports(1)
     environment = site.store.environment(port)
