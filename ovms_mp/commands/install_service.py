@@ -73,6 +73,8 @@ def install(layout: Layout, *, is_dry_run: bool) -> int:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+            # Variables with credentials belong into the environment; systemd reads it with its own rights.
+            path.chmod(0o600 if path == Path(layout.environment_file) else 0o644)
         except OSError as error:
             remedy = "" if layout.is_user else "; run it as root, or give --user for a service of your own"
             raise ConfigError(f"cannot write {path}: {error.strerror}{remedy}") from None

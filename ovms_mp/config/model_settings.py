@@ -78,7 +78,7 @@ def read_model(
         policy = reader.policy(document)
     model = ModelConfig(
         name=name,
-        base_path=Path(store_dir, store.mirror_name) if store else directory / str(base_path),
+        base_path=Path(store_dir, store.mirror_of(name)) if store else directory / str(base_path),
         store=store,
         nireq=reader.nireq(),
         target_device=reader.one("target_device", parse_device) or DEFAULT_DEVICE,

@@ -123,8 +123,10 @@ class Job:
         mirror.forget_partial(but=set(missing))
         if missing:
             self._download(store, plan, missing)
-        for number in mirror.versions() - wanted - set(self._fetch.serving):
-            mirror.remove(number)
+        serving = set(self._fetch.serving)
+        if serving & wanted:  # Before that, what is here may be all that can serve.
+            for number in mirror.versions() - wanted - serving:
+                mirror.remove(number)
 
     def _download(self, store: Store, plan: Plan, missing: list[int]) -> None:
         total = sum(plan.versions[number].size for number in missing)

@@ -190,5 +190,6 @@ class VersionDownload:
         with open(path, "rb") as file:
             while block := file.read(_HASHED_BYTES):
                 digest.update(block)
+                self._progress.tick()
         if digest.hexdigest() != expected:
             raise StoreContentInvalid(f"{name} was damaged on its way: its checksum is not the store's")

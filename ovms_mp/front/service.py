@@ -13,7 +13,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
-from ovms_mp.errors import ModelNotReady, VersionNotFound
+from ovms_mp.errors import ModelNotReady, OvmsError, VersionNotFound
 from ovms_mp.front.infer.inputs import Inputs
 from ovms_mp.front.infer.outcomes import RouteWasStale
 from ovms_mp.front.infer.output_room import OutputRoom
@@ -228,7 +228,13 @@ class Service:
                 route = await self.routable(name, version)
             if request is None or route.inputs != specs:
                 table, specs = self._table, route.inputs
-                request = await decode(route)
+                try:
+                    request = await decode(route)
+                except OvmsError:
+                    if self._table is table:
+                        raise
+                    request = None
+                    continue  # What it does not fit may have been replaced while the body was on its way.
                 if self._table is not table:
                     continue  # The version may have changed hands while the body was on its way.
             try:

@@ -45,12 +45,15 @@ class StoreUrl:
         """The URL."""
         return "/".join(filter(None, (f"{self.scheme}:/", self.endpoint, self.bucket, self.path)))
 
-    @property
-    def mirror_name(self) -> str:
-        """Name of the directory that its content is downloaded to: something for people, and a hash of the URL."""
+    def mirror_of(self, model: str) -> str:
+        """Name of the directory that a model's versions are downloaded to: something for people, and a hash.
+
+        Each model has its own, as models with the same URL may want different versions of it.
+        """
         parts = [self.scheme, self.bucket, self.path.rpartition("/")[2]]
         readable = re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(filter(None, parts)))[:_READABLE]
-        return f"{readable}-{hashlib.sha256(str(self).encode()).hexdigest()[:16]}"
+        digest = hashlib.sha256(f"{self}\n{model}".encode()).hexdigest()
+        return f"{readable}-{digest[:16]}"
 
 
 def is_url(text: str) -> bool:

@@ -7,7 +7,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import ModelNotFound, VersionNotFound
+from ovms_mp.errors import ModelNotFound, OvmsError, VersionNotFound
 from ovms_mp.front.endpoints import Answer, Endpoint
 from ovms_mp.front.predict_request import PlainRequest
 from ovms_mp.front.routing import not_found_text
@@ -93,11 +93,18 @@ class TfsRestCalls:
         service = self._front.service
         form: JsonFormat
         body: bytes | bytearray | None = None
+        unread: OvmsError | None = None
 
         async def decode(route: VersionRoute) -> PlainRequest:
-            nonlocal form, body
+            nonlocal form, body, unread
+            if unread is not None:
+                raise unread  # The rest of it must not be taken for a body.
             if body is None:
-                body = await request.read_body(route.body_bound_bytes)
+                try:
+                    body = await request.read_body(route.body_bound_bytes)
+                except OvmsError as error:
+                    unread = error
+                    raise
             if len(body) < LONG_BYTES:
                 form, given = decode_predict(body, route.inputs)
             else:

@@ -82,6 +82,7 @@ class FetcherProcess:
     def dismiss(self) -> None:
         """There is nothing to fetch any more."""
         child, self._child = self._child, None
+        self._waiting.clear()
         if child is None:
             return
         if child.state is not ChildState.READY or not contain(

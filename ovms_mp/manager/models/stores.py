@@ -266,7 +266,7 @@ class Stores:
             serving=serving,
             failed=failed,
             store_dir=self._settings.store_dir,
-            mirror=config.store.mirror_name,
+            mirror=config.store.mirror_of(name),
             in_use=tuple(entry.config.base_path.name for entry in self._followed.values()),
             limit_bytes=self._settings.store_limit_mb * _MEBIBYTE,
         )

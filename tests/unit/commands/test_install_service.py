@@ -35,6 +35,7 @@ def test_deploy_has_the_machines_units() -> None:
 def test_files_are_written_and_settings_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert install(user(tmp_path), is_dry_run=False) == ExitCode.CLEAN
     environment = tmp_path / "ovms_mp/environment"
+    assert environment.stat().st_mode & 0o777 == 0o600
     environment.write_text("mine")
     assert install(user(tmp_path), is_dry_run=False) == ExitCode.CLEAN
     assert environment.read_text() == "mine"

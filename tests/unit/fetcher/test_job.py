@@ -40,7 +40,7 @@ class Scene:
 
     @property
     def path(self) -> Path:
-        return self.root / parse_store_url(self.url).mirror_name
+        return self.root / parse_store_url(self.url).mirror_of("m")
 
     def fetch(
         self,
@@ -52,7 +52,7 @@ class Scene:
     ) -> FetchDone:
         url = parse_store_url(self.url)
         fetch = Fetch(
-            1, "m", url, policy, serving, failed, str(self.root), url.mirror_name, in_use, limit_bytes
+            1, "m", url, policy, serving, failed, str(self.root), url.mirror_of("m"), in_use, limit_bytes
         )
         opener: Any = self.store
         self.job = Job(fetch, opener, Secrets(self.environment))
@@ -81,7 +81,7 @@ def test_only_what_the_policy_wants_is_downloaded(scene: Scene) -> None:
     assert scene.fetch_well() == (3,)
     assert scene.content("3/model.onnx") == b"three"
     assert {key for key, _, _ in scene.store.reads} == {"m/3/model.onnx"}
-    assert scene.fetch_well({"specific": {"versions": [1, 7]}}) == (1,)
+    assert scene.fetch_well({"specific": {"versions": [1, 7]}}, serving=(1,)) == (1,)
     assert scene.fetch_well(ALL) == (1, 2, 3)
 
 
@@ -110,6 +110,17 @@ def test_what_serves_stays_until_another_does(scene: Scene) -> None:
 
     assert scene.fetch_well(serving=(1,)) == (1, 2)
     assert scene.fetch_well(serving=(2,)) == (2,)
+
+
+def test_after_a_restart_nothing_is_removed_before_something_wanted_serves(scene: Scene) -> None:
+    """The version that serves is not known yet then, and it may be the only one that can."""
+    scene.store.put(v1=b"one")
+    scene.fetch_well()
+    scene.store.put(v2=b"broken")
+    scene.fetch_well(serving=(1,))
+
+    assert scene.fetch_well() == (1, 2)
+    assert scene.fetch_well(serving=(1,), failed=(2,)) == (1, 2)
 
 
 def test_what_has_failed_brings_the_next_one(scene: Scene) -> None:

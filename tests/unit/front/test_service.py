@@ -14,6 +14,7 @@ from ovms_mp.errors import (
     ConfigRejected,
     DtypeMismatch,
     InputNameMismatch,
+    MalformedPayload,
     ModelNotFound,
     ModelNotReady,
     OutputNameMismatch,
@@ -569,6 +570,30 @@ def test_a_version_that_changed_hands_meanwhile_is_looked_up_again(run: Any, is_
                 never,
             )
         assert asked == ([1, 2] if is_other else [1])
+
+    run(body)
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_a_request_that_does_not_fit_is_read_again_for_the_version_that_came_meanwhile(
+    run: Any, is_replaced: bool
+) -> None:
+    async def body(desk: Desk) -> None:
+        asked: list[int] = []
+        successor = table(version(2, State.AVAILABLE), default=2, epoch=2)
+        desk.service.replace_table(table(version(1, State.AVAILABLE), default=1))
+
+        async def decode(route: VersionRoute) -> PlainRequest:
+            asked.append(route.version)
+            if route.version == 1:
+                if is_replaced:
+                    desk.service.replace_table(successor)
+                raise MalformedPayload("not for version 1")
+            return PlainRequest({})
+
+        with pytest.raises(InputNameMismatch if is_replaced else MalformedPayload):
+            await desk.service.predict("m", 0, decode, context(), never)
+        assert asked == ([1, 2] if is_replaced else [1])
 
     run(body)
 

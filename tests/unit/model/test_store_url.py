@@ -59,8 +59,8 @@ def test_each_url_has_a_directory_of_its_own() -> None:
         "s3://b/" + "m" * 500,
         "az://b/ü/*",
     ]
-    names = {parse_store_url(url).mirror_name for url in urls}
+    names = {parse_store_url(url).mirror_of(model) for url in urls for model in ("m", "n")}
 
-    assert len(names) == len(urls)
+    assert len(names) == 2 * len(urls)
     assert all(len(name) < 100 and name.replace("-", "").replace("_", "").isalnum() for name in names)
-    assert parse_store_url("s3://b/models/resnet").mirror_name.startswith("s3-b-resnet-")
+    assert parse_store_url("s3://b/models/resnet").mirror_of("m").startswith("s3-b-resnet-")

@@ -74,7 +74,7 @@ class Scene:
 
     def model(self, name: str = "m", url: str = URL, policy: VersionPolicy | None = None) -> ModelConfig:
         store = parse_store_url(url)
-        path = self.directory / store.mirror_name
+        path = self.directory / store.mirror_of(name)
         return ModelConfig(name=name, base_path=path, store=store, version_policy=policy or Latest(1))
 
     def follow(self, *configs: ModelConfig) -> None:
