@@ -29,6 +29,7 @@ commands:
   config     serve several models: --config_path FILE; or only check the file: --check FILE
   status     show the models and workers of a running server
   devices    show the devices that OpenVINO finds on this machine
+  install-service  write systemd units for a server; nothing is started
 Without a command, flags have the defaults of newer OVMS releases: a protocol without a port is off.
 """
 _USUAL_FLAGS: Mapping[str, str] = MappingProxyType(
@@ -47,7 +48,6 @@ _USUAL_FLAGS: Mapping[str, str] = MappingProxyType(
 """What ``--help`` says of the flags that most people need, in their order."""
 _EXAMPLES = """\
 examples:
-  ovms_mp demo
   ovms_mp model --model_name resnet --model_path /models/resnet --rest_port 8000
   ovms_mp config --config_path /models/config.json --rest_port 8000
 """

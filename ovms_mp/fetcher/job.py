@@ -5,8 +5,8 @@
 
     list --> what vanished is removed --> what is wanted is downloaded beside, verified, renamed --> the rest is removed
 
-A listing that failed removes nothing. A version that is served stays until another one is, unless the store has it no
-more.
+A listing that failed removes nothing. What the policy does not want stays until something that it wants is served,
+unless the store has it no more.
 """
 
 from __future__ import annotations
