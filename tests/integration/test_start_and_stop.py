@@ -322,7 +322,7 @@ def test_bad_configuration_files(document: str, text: str, tmp_path: Path) -> No
 def test_help_names_commands_and_flags() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for text in ("ovms_mp demo", "ovms_mp model", "ovms_mp config", "  devices", "exit codes"):
+    for text in ("  demo ", "  model ", "  config ", "  devices ", "  install-service ", "exit codes"):
         assert text in done.stdout
     assert "--arena_size_mb" in run("--help", "all").stdout
     assert "--model_path" in run("model", "--help").stdout
