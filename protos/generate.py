@@ -29,6 +29,7 @@ PACKAGES = {
         "tensorflow_framework.proto",
         "tensorflow_serving.proto",
     ),
+    "ovms_mp/front/kserve/_proto": ("kserve.proto",),
 }
 """The ``.proto`` files by the package that receives their code."""
 
