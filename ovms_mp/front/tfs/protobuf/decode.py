@@ -45,7 +45,7 @@ from ovms_mp.front.tfs.protobuf.tags import (
     SHAPE,
 )
 from ovms_mp.front.tfs.protobuf.values import given_tensor, static_shape
-from ovms_mp.model.dtypes import DType, element_count
+from ovms_mp.model.dtypes import NUMERIC_DTYPES, DType, element_count
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -178,7 +178,7 @@ _IN_PLACE = {DType.FP32.tf_number: FLOATS, DType.FP64.tf_number: DOUBLES}
 _SIZE_BITS = 7 * LONGEST_SIZE_BYTES
 
 _DTYPES: list[DType | None] = [None] * 128
-for _dtype in DType:
+for _dtype in NUMERIC_DTYPES:
     _DTYPES[_dtype.tf_number] = _dtype
 
 # Clients repeat themselves: a model spec and a shape are read once by the generated classes and then known by
