@@ -50,13 +50,13 @@ NOT_WHOLE = [-1, True, "soon", "", "-5", 1.5, float("nan"), float("inf"), 1 << 6
 
 @pytest.mark.parametrize("value", NOT_WHOLE)
 def test_a_timeout_that_is_no_whole_number_is_refused(value: float | str) -> None:
-    with pytest.raises(MalformedPayload, match="parameter 'timeout' is .*, expected a whole number"):
+    with pytest.raises(MalformedPayload, match=r"parameter 'timeout' is .*, expected a whole number"):
         heed({"timeout": value}, context(), NOW_NS)
 
 
 @pytest.mark.parametrize("value", NOT_WHOLE)
 def test_a_priority_that_is_no_whole_number_is_refused(value: float | str) -> None:
-    with pytest.raises(MalformedPayload, match="parameter 'priority' is .*, expected a whole number"):
+    with pytest.raises(MalformedPayload, match=r"parameter 'priority' is .*, expected a whole number"):
         is_urgent({"priority": value})
 
 
