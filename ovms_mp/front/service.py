@@ -19,6 +19,7 @@ from ovms_mp.front.infer.outcomes import RouteWasStale
 from ovms_mp.front.infer.output_room import OutputRoom
 from ovms_mp.front.infer.runs import Runner
 from ovms_mp.front.infer.validation import match_filter, match_inputs
+from ovms_mp.front.regions.loans import Loan
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import RoutingTable, not_found_text
 from ovms_mp.wire.messages import InferTask, RoutingSnapshot
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ovms_mp.front.infer.dispatch import Dispatcher
     from ovms_mp.front.infer.leases import Lease, Leases
     from ovms_mp.front.predict_request import Decode, PredictRequest
+    from ovms_mp.front.regions.table import Regions
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.tensors import GivenTensor, ResultTensor
     from ovms_mp.model.status import VersionStatus
@@ -54,6 +56,7 @@ class Service:
         convictions: Convictions,
         dispatcher: Dispatcher,
         ask_reload: Callable[[int], Awaitable[ConfigReloaded]],
+        regions: Regions,
         *,
         request_timeout_s: float,
         retry_window_s: float,
@@ -68,6 +71,7 @@ class Service:
             convictions: Requests that crash workers.
             dispatcher: Carries tasks to the workers.
             ask_reload: Has the manager reload, until a monotonic deadline in ns or 0.
+            regions: Clients' shared memory.
             request_timeout_s: Deadline of requests that bring none.
             retry_window_s: Longest wait for a version that is about to come.
             clock_ns: Monotonic time.
@@ -79,6 +83,7 @@ class Service:
         self._convictions = convictions
         self._dispatcher = dispatcher
         self._ask_reload = ask_reload
+        self.regions = regions
         self.max_message_bytes = max_message_bytes
         self._room = OutputRoom(min(max_message_bytes, len(leases.memory) // 2))
         self._runner = Runner(dispatcher, leases, convictions, self._room, self.routable)
@@ -114,6 +119,10 @@ class Service:
         if answer.error is not None:
             raise reload_failure(answer.error.to_error())
         return answer.is_changed
+
+    def loan(self) -> Loan:
+        """What a request borrows of clients' shared memory; nothing yet."""
+        return Loan(self.regions, self._leases)
 
     def hold(self, lease: Lease) -> Callable[[], None]:
         """Hold the lease of a result beyond its encoder's return; what is given back lets go of it, once."""
