@@ -201,6 +201,29 @@ class QueueFull(OvmsError):
     code = Code.RESOURCE_EXHAUSTED
 
 
+class TooManyChanges(OvmsError):
+    """As many changes of the server's state are under way as may be."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class RegionExists(OvmsError):
+    """A region of shared memory with this name is registered already."""
+
+    code = Code.ALREADY_EXISTS
+
+    @property
+    def http_status(self) -> int:
+        """400 instead of 409, as Triton, whose clients are the only ones that register regions."""
+        return 400
+
+
+class TooManyRegions(OvmsError):
+    """As many regions of shared memory are registered as may be."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
 class ModelNotFound(OvmsError):
     """No model of this name."""
 

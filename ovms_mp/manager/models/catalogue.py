@@ -74,6 +74,8 @@ class Catalogue:
         self.changes = 0
         """Grows with whatever clients could notice."""
         self.last_failure: ErrorRecord | None = None
+        self.failures = 0
+        """How many there have been."""
 
     @property
     def configs(self) -> list[ModelConfig]:
@@ -241,10 +243,7 @@ class Catalogue:
     def note_failure(self, error: ErrorRecord) -> None:
         """Remember for those who wait for a reload."""
         self.last_failure = error
-
-    def forget_failure(self) -> None:
-        """Somebody asks for a reload and nobody else waits for one: what failed before is not its outcome."""
-        self.last_failure = None
+        self.failures += 1
 
     def begin_look(self) -> None:
         """A rescan begins: forget which versions were arriving."""
