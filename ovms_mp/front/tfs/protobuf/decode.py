@@ -49,7 +49,7 @@ from ovms_mp.front.tfs.protobuf.tags import (
     SHAPE,
 )
 from ovms_mp.front.tfs.protobuf.values import given_tensor, static_shape
-from ovms_mp.model.dtypes import DType, element_count
+from ovms_mp.model.dtypes import NUMERIC_DTYPES, DType, element_count
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -149,7 +149,7 @@ _IN_PLACE = {DType.FP32.tf_number: FLOATS, DType.FP64.tf_number: DOUBLES}
 """Packed fields that hold a dtype's elements exactly as ``tensor_content`` does."""
 
 _DTYPES: list[DType | None] = [None] * 128
-for _dtype in DType:
+for _dtype in NUMERIC_DTYPES:
     _DTYPES[_dtype.tf_number] = _dtype
 
 
