@@ -15,6 +15,7 @@ from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.errors import BootError
 from ovms_mp.manager.announcement import Announcement
 from ovms_mp.manager.changes.changes import Changes
+from ovms_mp.manager.changes.models import Models
 from ovms_mp.manager.changes.regions import Regions
 from ovms_mp.manager.changes.reloads import Reloads
 from ovms_mp.manager.changes.signal_reloads import SignalReloads
@@ -184,7 +185,7 @@ def opened_manager(
             service_reports,
         )
         reloads = Reloads(catalogue, rescans)
-        changes = Changes(reloads, regions, publisher, timers, clock)
+        changes = Changes(reloads, Models(catalogue, rescans), regions, publisher, timers, clock)
         events = ChildEvents(
             supervisor=supervisor,
             control=control,

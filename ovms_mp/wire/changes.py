@@ -49,6 +49,28 @@ class ReloadConfig(Change, frozen=True):
         return "the reload"
 
 
+class LoadNamed(Change, frozen=True):
+    """Look at a model's directory now, and serve what its version policy wants."""
+
+    name: str
+
+    @property
+    def title(self) -> str:
+        """See :class:`Change`."""
+        return f"loading model {self.name!r}"
+
+
+class UnloadNamed(Change, frozen=True):
+    """Serve no version of a model until somebody has it loaded again."""
+
+    name: str
+
+    @property
+    def title(self) -> str:
+        """See :class:`Change`."""
+        return f"unloading model {self.name!r}"
+
+
 class RegisterRegion(Change, frozen=True):
     """Know a region of a client's shared memory by a name that is not taken."""
 
@@ -71,4 +93,4 @@ class UnregisterRegion(Change, frozen=True):
         return f"unregistering region {self.name!r}" if self.name else "unregistering all regions"
 
 
-AnyChange: TypeAlias = ReloadConfig | RegisterRegion | UnregisterRegion
+AnyChange: TypeAlias = ReloadConfig | LoadNamed | UnloadNamed | RegisterRegion | UnregisterRegion

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.defects import contain
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, OvmsError, TooManyChanges
 from ovms_mp.manager.changes.course import Failed
-from ovms_mp.wire.changes import RegisterRegion, ReloadConfig, UnregisterRegion
+from ovms_mp.wire.changes import LoadNamed, RegisterRegion, ReloadConfig, UnloadNamed, UnregisterRegion
 from ovms_mp.wire.messages import StateChanged
 from ovms_mp.wire.records import ErrorRecord
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ovms_mp.manager.changes.course import Course, Outcome, Snapshots
+    from ovms_mp.manager.changes.models import Models
     from ovms_mp.manager.changes.regions import Regions
     from ovms_mp.manager.changes.reloads import Reloads
     from ovms_mp.manager.clock import Clock
@@ -64,6 +65,7 @@ class Changes:
     def __init__(
         self,
         reloads: Reloads,
+        models: Models,
         regions: Regions,
         snapshots: Snapshots,
         timers: Timers,
@@ -73,12 +75,14 @@ class Changes:
 
         Args:
             reloads: Of configuration and repositories.
+            models: Loads and unloads of one model.
             regions: Of clients' shared memory.
             snapshots: Tell fronts what has changed, and whether they have applied it.
             timers: The manager's.
             clock: The manager's.
         """
         self._reloads = reloads
+        self._models = models
         self._regions = regions
         self._snapshots = snapshots
         self._timers = timers
@@ -181,6 +185,10 @@ class Changes:
         match change:
             case ReloadConfig():
                 return self._reloads.course()
+            case LoadNamed(name=name):
+                return self._models.loading(name)
+            case UnloadNamed(name=name):
+                return self._models.unloading(name)
             case RegisterRegion() | UnregisterRegion():
                 return self._regions.course(change)
 

@@ -82,6 +82,28 @@ class Catalogue:
         """The configured models."""
         return [model.config for model in self._models.values() if model.is_configured]
 
+    def find(self, name: str) -> KnownModel | None:
+        """A model that is configured."""
+        model = self._models.get(name)
+        return model if model is not None and model.is_configured else None
+
+    def refusal_of(self, name: str) -> str:
+        """Why a model's entry in the configuration file is not followed; empty where it is, or where there is none."""
+        return self._refusals.added_to("", name)
+
+    def load(self, model: KnownModel) -> None:
+        """Serve it, with its files as they are now; the next :meth:`.Reconciler.reconcile` carries it out."""
+        model.is_unloaded, model.is_asked, model.is_certain = False, True, True
+        for entry in model.versions.values():
+            entry.is_asked, entry.retry_at = True, 0.0
+        self.note_news()
+
+    def unload(self, model: KnownModel) -> None:
+        """Serve nothing of it from now on; the next :meth:`.Reconciler.reconcile` carries it out."""
+        if not model.is_unloaded:
+            model.is_unloaded = True
+            self.note_change()
+
     def served_of(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Versions of a model that serve, and those whose last load failed."""
         model = self._models.get(name)
@@ -99,12 +121,7 @@ class Catalogue:
 
     def is_idle(self) -> bool:
         """Whether every version that was begun serves, failed or has ended."""
-        return all(
-            entry.coming is None
-            and not entry.retiring
-            and (entry.has_failed or entry.status.state is not State.LOADING)
-            for _, entry in self.entries()
-        )
+        return all(entry.is_idle for _, entry in self.entries())
 
     def has_available(self) -> bool:
         """Whether anything can be asked."""

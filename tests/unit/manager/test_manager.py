@@ -29,7 +29,7 @@ from ovms_mp.manager.service.service_manager import ServiceManager
 from ovms_mp.manager.workers.cpu_plan import Machine
 from ovms_mp.model.status import State
 from ovms_mp.storage.watch import RepositoryWatch
-from ovms_mp.wire.changes import ReloadConfig
+from ovms_mp.wire.changes import LoadNamed, RegionRecord, RegisterRegion, ReloadConfig, UnloadNamed
 from ovms_mp.wire.codec import decode_to_child, encode
 from ovms_mp.wire.messages import (
     ChangeState,
@@ -668,3 +668,186 @@ def test_messages_that_are_none_and_those_of_strangers_are_passed_over(scene: Sc
         assert len(scene.living()) == 2
 
     assert scene.run(story) is None
+
+
+# Loads and unloads by clients.
+
+
+def unload(scene: Scene, handle: int, request_id: int = 5) -> Generator[None, None, None]:
+    """A client has the model unloaded, and everybody does what that takes."""
+    scene.ask(request_id, UnloadNamed("m"))
+    yield
+    yield from scene.catch_up()
+    assert answers(scene) == [], "the worker still has it"
+    assert scene.take(UnloadModel) == [("worker-0.1", UnloadModel(handle))]
+    scene.say("worker-0.1", unloaded(handle))
+    yield
+    assert answers(scene) == [], "the front has not heard of its end"
+    yield from scene.catch_up()
+    assert answers(scene) == [StateChanged(request_id, is_changed=True, error=None)]
+
+
+def test_an_unloaded_model_stays_so_until_it_is_loaded(scene: Scene) -> None:
+    def story(scene: Scene) -> Iterator[None]:
+        handle = yield from scene.boot()
+        yield from unload(scene, handle)
+        scene.put(2)
+        scene.configure(m={"nireq": 3})
+        for _ in range(3):
+            scene.pass_time(1.1)
+            yield
+        scene.ask(6)
+        yield
+        yield from scene.catch_up()
+        ((_, answer),) = scene.take(StateChanged)
+        assert answer.error is None
+        assert scene.probes() == [], "neither new files, nor its entry, nor a reload brings it back"
+        scene.ask(7, UnloadNamed("m"))
+        yield
+        yield from scene.catch_up()
+        ((_, answer),) = scene.take(StateChanged)
+        assert (answer.request_id, answer.error) == (7, None)
+        scene.ask(8, LoadNamed("m"))
+        yield
+        yield from scene.end_probe()
+        ((_, message),) = scene.take(LoadModel)
+        assert (message.version, message.settings.nireq) == (2, 3)
+        assert answers(scene) == []
+        scene.say("worker-0.1", loaded(message.handle))
+        yield
+        _, snapshot = scene.take(RoutingSnapshot)[-1]
+        assert versions(snapshot)[2] == (State.AVAILABLE, message.handle)
+        assert answers(scene) == []
+        scene.say("grpc-0.1", SnapshotApplied(snapshot.epoch))
+        yield
+        assert answers(scene) == [StateChanged(8, is_changed=True, error=None)]
+
+    scene.run(story)
+
+
+def test_snapshots_say_what_was_unloaded_by_a_client(scene: Scene) -> None:
+    def story(scene: Scene) -> Iterator[None]:
+        yield from scene.boot()
+        scene.ask(5, UnloadNamed("m"))
+        yield
+        _, snapshot = scene.take(RoutingSnapshot)[-1]
+        assert [(model.name, model.is_unloaded) for model in snapshot.models] == [("m", True)]
+        assert versions(snapshot)[1][0] == State.UNLOADING
+
+    scene.run(story)
+
+
+def test_a_model_that_left_the_configuration_and_comes_back_is_served(scene: Scene) -> None:
+    def story(scene: Scene) -> Iterator[None]:
+        handle = yield from scene.boot()
+        yield from unload(scene, handle)
+        scene.configure(other={})
+        scene.pass_time(1.1)
+        yield
+        scene.configure(m={}, other={})
+        scene.pass_time(1.1)
+        yield
+        assert [spec.version for _, spec in scene.probes()] == [1]
+
+    scene.run(story)
+
+
+@pytest.mark.parametrize("poll_wait_s", [1.0, 0.0])
+def test_a_load_looks_at_that_model_alone(scene: Scene, poll_wait_s: float) -> None:
+    scene.put(1, name="n")
+    scene.configure(m={}, n={})
+
+    def story(scene: Scene) -> Iterator[None]:
+        yield
+        yield from scene.arrive("worker", "ovms_mp.worker")
+        for _ in range(2):
+            yield from scene.end_probe()
+            yield from scene.load()
+        yield from scene.arrive("grpc", "ovms_mp.front.grpc")
+        yield from scene.catch_up()
+        (scene.root / "m/1/model.onnx").write_bytes(b"changed in place")
+        (scene.root / "n/1/model.onnx").write_bytes(b"changed in place")
+        scene.ask(7, LoadNamed("n"))
+        yield
+        assert [spec.name for _, spec in scene.probes()] == ["n"]
+        yield from scene.end_probe()
+        _, message = scene.take(LoadModel)[-1]
+        scene.say("worker-0.1", loaded(message.handle))
+        yield
+        yield from scene.catch_up()
+        for _, order in scene.take(UnloadModel):
+            scene.say("worker-0.1", unloaded(order.handle))
+        yield
+        yield from scene.catch_up()
+        assert answers(scene) == [StateChanged(7, is_changed=True, error=None)]
+
+    scene.run(story, poll_wait_s=poll_wait_s)
+
+
+def test_a_load_that_fails_says_why_and_what_serves(scene: Scene) -> None:
+    def story(scene: Scene) -> Iterator[None]:
+        yield from scene.boot()
+        scene.put(2)
+        scene.ask(7, LoadNamed("m"))
+        yield
+        yield from scene.end_probe(ErrorRecord("ModelLoadFailed", "no model"))
+        yield from scene.catch_up()
+        (answer,) = answers(scene)
+        assert answer.error == ErrorRecord(
+            "ModelLoadFailed", "failed to load 'm', version 2: no model; versions that are served: 1"
+        )
+
+    scene.run(story)
+
+
+def test_a_model_without_versions_is_not_loaded(scene: Scene) -> None:
+    scene.configure(m={}, empty={})
+
+    def story(scene: Scene) -> Iterator[None]:
+        yield from scene.boot()
+        scene.ask(7, LoadNamed("empty"))
+        yield
+        yield from scene.catch_up()
+        (answer,) = answers(scene)
+        assert answer.error is not None
+        assert answer.error.message.startswith("failed to load 'empty', no version is available")
+
+    scene.run(story)
+
+
+@pytest.mark.parametrize(
+    ("change", "verb"), [(LoadNamed("nobody"), "load"), (UnloadNamed("nobody"), "unload")]
+)
+def test_a_model_that_is_not_configured(scene: Scene, change: AnyChange, verb: str) -> None:
+    def story(scene: Scene) -> Iterator[None]:
+        yield from scene.boot()
+        scene.ask(7, change)
+        yield
+        error = ErrorRecord("ModelNotFound", f"failed to {verb} 'nobody', model is not configured")
+        assert answers(scene) == [StateChanged(7, is_changed=False, error=error)]
+
+    scene.run(story)
+
+
+def test_a_front_that_dies_does_not_hold_up_the_answer(scene: Scene) -> None:
+    """It is told to a front that lives; here the one that asked comes as a successor, and hears nothing."""
+
+    def story(scene: Scene) -> Iterator[None]:
+        yield from scene.boot()
+        scene.ask(7, RegisterRegion(RegionRecord("r", "/k", 0, 64)))
+        yield
+        assert answers(scene) == []
+        _, snapshot = scene.take(RoutingSnapshot)[-1]
+        assert [region.name for region in snapshot.regions] == ["r"]
+        scene.living("ovms_mp.front.grpc")[0].end(-9)
+        yield
+        yield
+        assert answers(scene) == []
+        # The successor has the state with its first snapshot.
+        scene.pass_time(5)
+        yield
+        yield from scene.arrive("grpc", "ovms_mp.front.grpc")
+        _, snapshot = scene.take(RoutingSnapshot)[0]
+        assert [region.name for region in snapshot.regions] == ["r"]
+
+    scene.run(story)

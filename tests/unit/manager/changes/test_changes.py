@@ -71,8 +71,8 @@ class Desk:
     def __post_init__(self) -> None:
         self.timers = Timers(self.clock)
         self.regions = Regions()
-        # Nobody reloads here.
-        self.changes = Changes(None, self.regions, self.snapshots, self.timers, self.clock)  # type: ignore[arg-type]
+        # Nobody reloads or loads here.
+        self.changes = Changes(None, None, self.regions, self.snapshots, self.timers, self.clock)  # type: ignore[arg-type]
 
     def begin(self, title: str, course: PlayedCourse, within_s: float = 100.0) -> PlayedCourse:
         def answer(outcome: Outcome) -> None:
