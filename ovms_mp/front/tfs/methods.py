@@ -7,14 +7,13 @@ transport that carries them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from google.protobuf.message import DecodeError, Message
-
-from ovms_mp.errors import MalformedPayload, RequestTooLarge, UnsupportedOperation
+from ovms_mp.errors import MalformedPayload, UnsupportedOperation
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.methods import Unary
 from ovms_mp.front.protobuf.arena_sink import SHORTEST_LONG_BYTES, PlacedCall
+from ovms_mp.front.protobuf.small import LONGEST_SMALL_BYTES, parse_small
 from ovms_mp.front.tfs import calls
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 from ovms_mp.front.tfs.metadata import encode_metadata, encode_reloaded, encode_status
@@ -35,12 +34,8 @@ if TYPE_CHECKING:
     from ovms_mp.front.tensors import ResultTensor
     from ovms_mp.front.tfs.protobuf.decode import PredictCall
 
-MessageT = TypeVar("MessageT", bound=Message)
-
 _PREDICTION = "/tensorflow.serving.PredictionService"
 _MODEL = "/tensorflow.serving.ModelService"
-_LONGEST_SMALL_REQUEST_BYTES = 64 << 10
-"""Of all methods but Predict. The generated classes make a hundred times as much of some messages."""
 _SHORTEST_GATHERED_BYTES = 16 << 10
 """Outputs from which sending them out of the arena pays; below it a copy is cheaper than the bookkeeping."""
 
@@ -68,7 +63,7 @@ def methods(parts: MessageParts) -> Sequence[Unary]:
             protocol=calls.PROTOCOL,
         ),
         *[
-            Unary(path, handler, None, _LONGEST_SMALL_REQUEST_BYTES, protocol=calls.PROTOCOL)
+            Unary(path, handler, None, LONGEST_SMALL_BYTES, protocol=calls.PROTOCOL)
             for path, handler in small
         ],
     )
@@ -116,7 +111,7 @@ class TfsMethods:
 
     async def get_model_metadata(self, request: Octets, context: CallContext) -> bytes:
         """GetModelMetadataRequest to GetModelMetadataResponse; answers at once."""
-        message = _parse(request, serving.GetModelMetadataRequest)
+        message = parse_small(request, serving.GetModelMetadataRequest)
         fields = list(message.metadata_field)
         if fields != ["signature_def"]:
             named = ", ".join(fields) or "(none)"
@@ -128,7 +123,7 @@ class TfsMethods:
 
     async def get_model_status(self, request: Octets, context: CallContext) -> bytes:
         """GetModelStatusRequest to GetModelStatusResponse; answers at once."""
-        spec = _parse(request, serving.GetModelStatusRequest).model_spec
+        spec = parse_small(request, serving.GetModelStatusRequest).model_spec
         versions = calls.status(self._service, spec.name, spec.version.value, spec.version_label)
         return encode_status(versions).SerializeToString()
 
@@ -139,7 +134,7 @@ class TfsMethods:
         a client that sends some is told so, as it would take OK for its models being served. A failure is the call's
         status, so that no client has to look in two places.
         """
-        message = _parse(request, serving.ReloadConfigRequest)
+        message = parse_small(request, serving.ReloadConfigRequest)
         if message.config.ByteSize():
             raise UnsupportedOperation(
                 "a configuration in the request is not supported; change the server's own file (--config_path) and "
@@ -155,14 +150,3 @@ def _encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes:
 
 def _encode_typed(route: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes:
     return encode_predict_typed(route.model_name, route.version, outputs)
-
-
-def _parse(request: Octets, kind: type[MessageT]) -> MessageT:
-    if len(request) > _LONGEST_SMALL_REQUEST_BYTES:
-        raise RequestTooLarge(
-            f"a {kind.DESCRIPTOR.name} of {len(request)} bytes; at most {_LONGEST_SMALL_REQUEST_BYTES} are read"
-        )
-    try:
-        return kind.FromString(bytes(request))
-    except DecodeError as error:
-        raise MalformedPayload(f"request is no {kind.DESCRIPTOR.name}: {error}") from None
