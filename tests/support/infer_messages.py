@@ -194,7 +194,7 @@ def inputs(draw: st.DrawFn, *, is_raw: bool) -> tuple[bytes, bytes]:
         *(packed if shape or draw(st.booleans()) else []),
     ]
     records += [draw(parameters(4)) for _ in range(draw(st.sampled_from([0, 0, 0, 0, 1, 2])))]
-    is_odd = draw(rarely)
+    is_odd: bool = draw(rarely)
     if is_odd if is_raw else not is_odd:
         values = draw(contents(datatype, count))
         records.append(record(5, BYTES, draw(messages(values)), draw(surpluses)))
