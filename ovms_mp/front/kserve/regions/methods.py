@@ -9,7 +9,7 @@ from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from ovms_mp.front.kserve.calls import PROTOCOL
 from ovms_mp.front.kserve.regions import calls
 from ovms_mp.front.methods import Unary
-from ovms_mp.front.protobuf.small import LONGEST_SMALL_BYTES, parse_small
+from ovms_mp.front.protobuf.parts import LONGEST_SMALL_REQUEST_BYTES, small_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ def methods(parts: MessageParts) -> Sequence[Unary]:
         (calls.CUDA + calls.UNREGISTER, cuda.unregister),
     )
     return [
-        Unary(f"{_SERVICE}/{name}", handler, None, LONGEST_SMALL_BYTES, protocol=PROTOCOL)
+        Unary(f"{_SERVICE}/{name}", handler, None, LONGEST_SMALL_REQUEST_BYTES, protocol=PROTOCOL)
         for name, handler in handlers
     ]
 
@@ -47,7 +47,7 @@ class SystemMethods:
 
     async def status(self, request: Octets, context: CallContext) -> bytes:
         """SystemSharedMemoryStatusRequest to SystemSharedMemoryStatusResponse; answers at once."""
-        message = parse_small(request, kserve.SystemSharedMemoryStatusRequest)
+        message = small_request(request, kserve.SystemSharedMemoryStatusRequest)
         response = kserve.SystemSharedMemoryStatusResponse()
         for record in calls.system_status(self._service, message.name):
             region = response.regions[record.name]
@@ -59,7 +59,7 @@ class SystemMethods:
 
     async def register(self, request: Octets, context: CallContext) -> bytes:
         """SystemSharedMemoryRegisterRequest to SystemSharedMemoryRegisterResponse."""
-        message = parse_small(request, kserve.SystemSharedMemoryRegisterRequest)
+        message = small_request(request, kserve.SystemSharedMemoryRegisterRequest)
         await calls.register_system(
             self._service, message.name, message.key, message.offset, message.byte_size, context
         )
@@ -67,7 +67,7 @@ class SystemMethods:
 
     async def unregister(self, request: Octets, context: CallContext) -> bytes:
         """SystemSharedMemoryUnregisterRequest to SystemSharedMemoryUnregisterResponse."""
-        message = parse_small(request, kserve.SystemSharedMemoryUnregisterRequest)
+        message = small_request(request, kserve.SystemSharedMemoryUnregisterRequest)
         await calls.unregister_system(self._service, message.name, context)
         return kserve.SystemSharedMemoryUnregisterResponse().SerializeToString()
 
@@ -77,7 +77,7 @@ class CudaMethods:
 
     async def status(self, request: Octets, context: CallContext) -> bytes:
         """CudaSharedMemoryStatusRequest to CudaSharedMemoryStatusResponse."""
-        parse_small(request, kserve.CudaSharedMemoryStatusRequest)
+        small_request(request, kserve.CudaSharedMemoryStatusRequest)
         return kserve.CudaSharedMemoryStatusResponse().SerializeToString()
 
     async def register(self, request: Octets, context: CallContext) -> bytes:
@@ -86,10 +86,10 @@ class CudaMethods:
         Raises:
             UnsupportedOperation: Always.
         """
-        calls.register_cuda(parse_small(request, kserve.CudaSharedMemoryRegisterRequest).name)
+        calls.register_cuda(small_request(request, kserve.CudaSharedMemoryRegisterRequest).name)
         return b""
 
     async def unregister(self, request: Octets, context: CallContext) -> bytes:
         """CudaSharedMemoryUnregisterRequest to CudaSharedMemoryUnregisterResponse."""
-        parse_small(request, kserve.CudaSharedMemoryUnregisterRequest)
+        small_request(request, kserve.CudaSharedMemoryUnregisterRequest)
         return kserve.CudaSharedMemoryUnregisterResponse().SerializeToString()
