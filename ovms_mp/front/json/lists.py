@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovms_mp.front.json.scanner import Scanner, scan_plain
+from ovms_mp.front.json.scanner import NotPlain, Scanner, scan_plain
 from ovms_mp.front.tensors import NumberTensor
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class _ListReading:
         """Read a plain list."""
         scanner = Scanner(body)
         tensor = scanner.tensor(document, known)
+        if not len(tensor.values):
+            raise NotPlain
         scanner.prove_regular()
         return tensor
 
