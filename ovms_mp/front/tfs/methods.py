@@ -14,13 +14,14 @@ from google.protobuf.message import DecodeError, Message
 from ovms_mp.errors import MalformedPayload, RequestTooLarge, UnsupportedOperation
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.methods import Unary
+from ovms_mp.front.protobuf.arena_sink import SHORTEST_LONG_BYTES, PlacedCall
 from ovms_mp.front.tfs import calls
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 from ovms_mp.front.tfs.metadata import encode_metadata, encode_reloaded, encode_status
 from ovms_mp.front.tfs.protobuf.decode import decode_predict_in_turns, scan_predict
 from ovms_mp.front.tfs.protobuf.encode import encode_predict, predict_pieces
 from ovms_mp.front.tfs.protobuf.encode_typed import encode_predict_typed
-from ovms_mp.front.tfs.protobuf.predict_sink import SHORTEST_LONG_BYTES, PlacedCall, PredictSink
+from ovms_mp.front.tfs.protobuf.predict_sink import PredictSink
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -81,7 +82,7 @@ class TfsMethods:
         self._has_typed_outputs = has_typed_outputs
         self._encode = _encode_typed if has_typed_outputs else _encode
 
-    async def predict(self, request: Octets | PlacedCall, context: CallContext) -> Reply:
+    async def predict(self, request: Octets | PlacedCall[PredictCall], context: CallContext) -> Reply:
         """PredictRequest to PredictResponse; long inputs may be in the arena already, and long outputs stay there.
 
         The request is released when it is answered, the outputs when they are sent.
