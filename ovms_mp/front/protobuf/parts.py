@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from ovms_mp.errors import MalformedPayload
+from ovms_mp.errors import MalformedPayload, RequestTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +23,8 @@ MOST_NAMES = 1024
 """Inputs and names of outputs, counted as they are sent. No model comes near it."""
 LONGEST_PART_BYTES = 16 << 10
 """Of a name, or of a submessage that is left to the generated classes."""
+LONGEST_SMALL_REQUEST_BYTES = 64 << 10
+"""Of methods whose messages hold no tensors. The generated classes make a hundred times as much of some messages."""
 FIELDS_A_STEP = 1024
 """Fields that a reader takes before it lets others have their turn."""
 
@@ -95,3 +97,20 @@ def parsed_whole(kind: type[MessageT], body: bytes | bytearray) -> MessageT:
         raise MalformedPayload(
             f"The {len(body)} bytes are not a {kind.DESCRIPTOR.full_name}: {error}"
         ) from error
+
+
+def small_request(request: bytes | bytearray, kind: type[MessageT]) -> MessageT:
+    """A message without tensors as its generated class.
+
+    Raises:
+        MalformedPayload: It is none.
+        RequestTooLarge: It is longer than any such message has a reason to be.
+    """
+    if len(request) > LONGEST_SMALL_REQUEST_BYTES:
+        raise RequestTooLarge(
+            f"a {kind.DESCRIPTOR.name} of {len(request)} bytes; at most {LONGEST_SMALL_REQUEST_BYTES} are read"
+        )
+    try:
+        return kind.FromString(bytes(request))
+    except DecodeError as error:
+        raise MalformedPayload(f"request is no {kind.DESCRIPTOR.name}: {error}") from None

@@ -102,6 +102,7 @@ def test_every_type_has_a_name() -> None:
 
 def test_an_unknown_type_is_named_beside_the_known_ones() -> None:
     with pytest.raises(
-        DtypeMismatch, match=r"input 'x': unknown datatype 'fp32'; known: BOOL, UINT8, .*FP32"
+        DtypeMismatch,
+        match=r"Invalid input precision - input 'x': unknown datatype 'fp32'; known: BOOL, UINT8, .*FP32",
     ):
         dtype_named("fp32", "x")
