@@ -22,6 +22,7 @@ from ovms_mp.front.kserve.json.decode_long import decode_long
 from ovms_mp.front.kserve.json.encode import InferAnswer, encode_infer
 from ovms_mp.front.kserve.parameters import heed
 from ovms_mp.front.kserve.regions.infer import predict
+from ovms_mp.front.kserve.regions.rest import routes as region_routes
 from ovms_mp.front.kserve.targets import PREFIX, target_of
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def routes(front: HasService) -> Sequence[Route]:
         FixedRoute("/v2/health/ready", {"GET": ready}),
         FixedRoute(PREFIX.removesuffix("/"), {"GET": models}),
         ModelRoute(handlers, models, {}),
+        *region_routes(front),
     )
 
 
