@@ -21,8 +21,8 @@ from ovms_mp.front.kserve.json.decode import decode_json
 from ovms_mp.front.kserve.json.decode_long import decode_long
 from ovms_mp.front.kserve.json.encode import InferAnswer, encode_infer
 from ovms_mp.front.kserve.parameters import heed
-from ovms_mp.front.kserve.regions.infer import predict
 from ovms_mp.front.kserve.targets import PREFIX, target_of
+from ovms_mp.front.protobuf.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -183,7 +183,7 @@ class KServeRestCalls:
             return encode_infer(reading.request, route, outputs)
 
         version = calls.version_number(target.version)
-        made = await predict(service, target.name, version, reading.decode, context, encode)
+        made = await service.predict(target.name, version, reading.decode, context, encode)
         # A thread goes on when its client gives up; what it reads must not be given to others before it has ended.
         answer = made if isinstance(made, InferAnswer) else await asyncio.shield(made)
         if not answer.json_bytes:
@@ -238,7 +238,9 @@ class InferReading:
         if self._parsed is None:
             self.request = raw_request(memoryview(self._body), route.inputs, name, version)
         else:
-            self.request = assemble(self._parsed, self._binary, route.inputs, name, version)
+            steps = assemble(self._parsed, self._binary, route.inputs, name, version)
+            self.request = await in_turns(steps)
+            calls.refuse_regions(self.request)
         return self.request
 
     async def _parse(self, body: bytes | bytearray) -> None:

@@ -15,11 +15,11 @@ import orjson
 from ovms_mp.errors import AnswerTooLarge, MalformedPayload
 from ovms_mp.front.convert import copy_bytes
 from ovms_mp.front.json.writer import array_text, plain_array
+from ovms_mp.front.kserve.calls import in_order
 from ovms_mp.front.kserve.classification import class_count, classify
 from ovms_mp.front.kserve.datatypes import datatype
 from ovms_mp.front.kserve.infer_request import NO_PARAMETERS, RequestedOutput
 from ovms_mp.front.kserve.json.assemble import ALL_BINARY, BINARY
-from ovms_mp.front.kserve.regions.parameters import range_parameters
 from ovms_mp.front.strings import length_prefixed
 from ovms_mp.model.dtypes import DType
 
@@ -69,6 +69,8 @@ def encode_infer(
         AnswerTooLarge: The text would be longer.
     """
     asked = {output.name: output for output in request.outputs}
+    if asked:
+        outputs = in_order(outputs, request.output_filter)
     all_binary = _flag(request.parameters, ALL_BINARY, "the request", False)
     binary: list[bytes | bytearray | memoryview] = []
     members = []
@@ -114,8 +116,6 @@ def _member(
         datatype(dtype).encode(),
         orjson.dumps(shape),
     )
-    if result.shared is not None:
-        return b'%b,"parameters":%b}' % (head, orjson.dumps(range_parameters(result.shared)))
     if dtype is DType.BYTES:
         strings = result.strings() if strings is None else strings
     if is_binary:
