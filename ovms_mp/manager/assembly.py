@@ -14,6 +14,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.errors import BootError
 from ovms_mp.manager.announcement import Announcement
+from ovms_mp.manager.changes.changes import Changes
+from ovms_mp.manager.changes.models import Models
+from ovms_mp.manager.changes.regions import Regions
+from ovms_mp.manager.changes.reloads import Reloads
+from ovms_mp.manager.changes.signal_reloads import SignalReloads
 from ovms_mp.manager.child_events import ChildEvents
 from ovms_mp.manager.children.control import ControlChannel
 from ovms_mp.manager.children.owned_directory import sweep
@@ -33,7 +38,6 @@ from ovms_mp.manager.models.compile_caches import CompileCaches, cache_directory
 from ovms_mp.manager.models.fetchers import FetcherProcess
 from ovms_mp.manager.models.load_reports import LoadReports
 from ovms_mp.manager.models.quarantine import Quarantine
-from ovms_mp.manager.models.reloads import Reloads
 from ovms_mp.manager.models.rescan_request import RescanRequest
 from ovms_mp.manager.models.rescans import Rescans
 from ovms_mp.manager.models.stores import Stores
@@ -149,7 +153,7 @@ def opened_manager(
         )
         quarantine = Quarantine(catalogue, provisioner, clock)
         load_reports = LoadReports(config, catalogue, trials, workers, timers, clock)
-        reloads = Reloads(catalogue, rescans, supervisor, control, service_reports)
+        regions = Regions()
         shutdown = Shutdown(
             supervision.stop_grace_s, supervisor, fronts, trials, stores, control, timers, clock
         )
@@ -175,10 +179,13 @@ def opened_manager(
             quarantine,
             rescans,
             stores,
+            regions,
             fronts,
             announcement,
             service_reports,
         )
+        reloads = Reloads(catalogue, rescans)
+        changes = Changes(reloads, Models(catalogue, rescans), regions, publisher, timers, clock)
         events = ChildEvents(
             supervisor=supervisor,
             control=control,
@@ -194,11 +201,17 @@ def opened_manager(
             quarantine=quarantine,
             rescans=rescans,
             stores=stores,
-            reloads=reloads,
+            changes=changes,
         )
         inbox = Inbox(control, supervisor, catalogue.deployments, timers, events)
         status = _owned(stack, _status_socket(config, poller, timers, publisher, rescans))
-        signals = Signals(lifecycle, supervisor, reloads, Terminal(clock), timers)
+        signals = Signals(
+            lifecycle,
+            supervisor,
+            SignalReloads(reloads, changes, service_reports),
+            Terminal(clock),
+            timers,
+        )
         signal_pipe = _owned(stack, SignalPipe(poller))
         stack.callback(supervisor.kill_all)  # First of all.
         yield Manager(
@@ -211,7 +224,7 @@ def opened_manager(
             events=events,
             fronts=fronts,
             rescans=rescans,
-            reloads=reloads,
+            changes=changes,
             lifecycle=lifecycle,
             publisher=publisher,
             status=status,

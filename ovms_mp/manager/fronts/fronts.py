@@ -128,6 +128,10 @@ class Fronts:
         """The snapshot that every front has applied; the latest one when there is no front."""
         return min((child.applied_epoch for child in self._routing()), default=latest)
 
+    def behind(self, epoch: int) -> list[str]:
+        """Fronts that have not applied this snapshot yet."""
+        return [child.child_id for child in self._routing() if child.applied_epoch < epoch]
+
     def take_beats(self, readable: set[int]) -> None:
         """The arbiter's sign of life is a byte in a pipe."""
         if not self._beats.has_beaten(readable):
