@@ -8,6 +8,7 @@ The way of a request, with the failure that each arrow can raise::
           -> validate        InputNameMismatch, ShapeMismatch, DtypeMismatch, OutputNameMismatch
           -> lease           TensorTooLarge, NoFreeSlot
           -> write           DtypeMismatch, ValueNotExact
+          -> shared memory   RegionNotFound, RegionUnusable, RegionForbidden, RegionMismatch
           -> worker queue    QueueFull, DeadlineExceeded, CallCancelled, WorkerLost
           -> inference       InferenceFailed, WorkerCrashed, AnswerTooLarge
 
@@ -123,6 +124,30 @@ class ValueNotExact(OvmsError):
     """A value is the model's dtype, but the engine computes in fewer bits and would take it for another one."""
 
     code = Code.INVALID_ARGUMENT
+
+
+class RegionMismatch(OvmsError):
+    """A tensor and the range of shared memory that the client gives it do not fit each other, or do not any more."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class RegionUnusable(OvmsError):
+    """What a client calls its shared memory is none that the server can use."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class RegionForbidden(OvmsError):
+    """The shared memory belongs to somebody whose clients the server does not serve."""
+
+    code = Code.PERMISSION_DENIED
+
+
+class RegionNotFound(OvmsError):
+    """No region of shared memory is registered by this name."""
+
+    code = Code.NOT_FOUND
 
 
 class RequestTooLarge(OvmsError):

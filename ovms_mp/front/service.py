@@ -19,6 +19,7 @@ from ovms_mp.front.infer.outcomes import RouteWasStale
 from ovms_mp.front.infer.output_room import OutputRoom
 from ovms_mp.front.infer.runs import Runner
 from ovms_mp.front.infer.validation import match_filter, match_inputs
+from ovms_mp.front.regions.loans import Loan
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import RoutingTable, not_found_text
 from ovms_mp.wire.changes import ReloadConfig
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ovms_mp.front.infer.dispatch import Dispatcher
     from ovms_mp.front.infer.leases import Lease, Leases
     from ovms_mp.front.predict_request import Decode, PredictRequest
+    from ovms_mp.front.regions.table import Regions
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.tensors import GivenTensor, ResultTensor
     from ovms_mp.model.status import VersionStatus
@@ -56,6 +58,7 @@ class Service:
         convictions: Convictions,
         dispatcher: Dispatcher,
         ask_change: Callable[[AnyChange, int], Awaitable[StateChanged]],
+        regions: Regions,
         *,
         request_timeout_s: float,
         retry_window_s: float,
@@ -70,6 +73,7 @@ class Service:
             convictions: Requests that crash workers.
             dispatcher: Carries tasks to the workers.
             ask_change: Has the manager change the state, until a monotonic deadline in ns or 0.
+            regions: Clients' shared memory.
             request_timeout_s: Deadline of requests that bring none.
             retry_window_s: Longest wait for a version that is about to come.
             clock_ns: Monotonic time.
@@ -81,6 +85,7 @@ class Service:
         self._convictions = convictions
         self._dispatcher = dispatcher
         self._ask_change = ask_change
+        self.regions = regions
         self.max_message_bytes = max_message_bytes
         self._room = OutputRoom(min(max_message_bytes, len(leases.memory) // 2))
         self._runner = Runner(dispatcher, leases, convictions, self._room, self.routable)
@@ -132,6 +137,10 @@ class Service:
             raise answer.error.to_error()
         return answer.is_changed
 
+    def loan(self) -> Loan:
+        """What a request borrows of clients' shared memory; nothing yet."""
+        return Loan(self.regions, self._leases)
+
     def hold(self, lease: Lease) -> Callable[[], None]:
         """Hold the lease of a result beyond its encoder's return; what is given back lets go of it, once."""
         self._leases.hold(lease)
@@ -141,6 +150,11 @@ class Service:
     def is_draining(self) -> bool:
         """Whether the server is stopping."""
         return self._table.is_draining
+
+    async def drain_begins(self) -> None:
+        """Return when the server is stopping; whoever waits has a deadline in the server's end."""
+        while not self._table.is_draining:
+            await self._table_changed.wait()
 
     def statuses(self, name: str, version: int) -> Sequence[VersionStatus]:
         """All versions ever seen of a model, or the one asked for.

@@ -12,19 +12,23 @@ LONGEST_REGION_NAME = 256
 
 
 class RegionRecord(Record, frozen=True):
-    """A part of a client's shared memory, as it was registered; the sizes have not been held against any file.
+    """A part of a client's shared memory, as the front that was asked to register it has found it.
 
     Attributes:
         name: What requests call it.
         key: What the system calls the shared memory.
         offset: Where the region begins, in bytes.
         byte_size: How long it is.
+        device: Of the file, which may have been replaced by another one when a front opens it.
+        inode: Of the file.
     """
 
     name: str
     key: str
     offset: int
     byte_size: int
+    device: int
+    inode: int
 
 
 class Change(Record, frozen=True, tag=True):
