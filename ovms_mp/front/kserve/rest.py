@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ovms_mp.front.kserve.repository import rest as repository
+from ovms_mp.front.kserve.settings import rest as settings
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,4 +17,4 @@ if TYPE_CHECKING:
 
 def routes(front: HasService) -> Sequence[Route]:
     """All paths."""
-    return ()
+    return [route for room in (repository, settings) for route in room.routes(front)]

@@ -82,7 +82,9 @@ class Regions:
         record = self._records.get(name)
         if record is None:
             raise RegionNotFound(f"Unable to find shared memory region: '{shortened(name, _LONGEST_NAME)}'")
-        region = self._open[name] = open_region(record)  # What failed when it came may have been for a moment.
+        region = self._open[name] = open_region(
+            record
+        )  # What failed when it came may have been for a moment.
         return region
 
     def refuse_disallowed(self) -> None:

@@ -23,7 +23,9 @@ _LONGEST_NAME = 256
 _LONGEST_SHOWN = 64
 
 
-def region_input(name: str, dtype: DType, shape: tuple[int, ...], parameters: Parameters) -> RegionInput | None:
+def region_input(
+    name: str, dtype: DType, shape: tuple[int, ...], parameters: Parameters
+) -> RegionInput | None:
     """The input that the parameters describe; None if they do not say that its elements are in shared memory.
 
     PERF: 0.1 us where there are no parameters.
@@ -55,7 +57,9 @@ def output_ranges(outputs: Sequence[RequestedOutput]) -> dict[str, SharedRange]:
                 f"output {_shown(output.name)}: output can't set both '{REGION}' and '{CLASSIFICATION}'"
             )
         if output.name in ranges:
-            raise MalformedPayload(f"output {_shown(output.name)} is asked for twice, each time with '{REGION}'")
+            raise MalformedPayload(
+                f"output {_shown(output.name)} is asked for twice, each time with '{REGION}'"
+            )
         ranges[output.name] = place
     return ranges
 
@@ -85,9 +89,7 @@ def shared_range(parameters: Parameters, what: str, name: str) -> SharedRange | 
         )
     if SIZE not in parameters:
         raise MalformedPayload(f"{what} {_shown(name)}: '{REGION}' needs '{SIZE}' beside it")
-    return SharedRange(
-        region, _number(parameters, OFFSET, what, name), _number(parameters, SIZE, what, name)
-    )
+    return SharedRange(region, _number(parameters, OFFSET, what, name), _number(parameters, SIZE, what, name))
 
 
 def range_parameters(place: SharedRange) -> dict[str, Parameter]:
