@@ -51,6 +51,7 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         max_message_bytes: Longest accepted request; outputs whose size a request chooses may not be longer either.
         max_unpacked_bytes: Longest accepted request once it is unpacked; 0 for what the model's inputs tell.
         max_body_memory_bytes: Memory for all requests that the front is receiving and reading.
+        allows_client_shm: Whether clients may register shared memory.
     """
 
     request_timeout_s: float
@@ -58,6 +59,7 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     max_message_bytes: int
     max_unpacked_bytes: int
     max_body_memory_bytes: int
+    allows_client_shm: bool = False
 
 
 class ChildSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -16,6 +16,7 @@ from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
 from ovms_mp.front.infer.leases import Leases
+from ovms_mp.front.regions.table import Regions
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.service import Service
 from ovms_mp.front.state_changes import StateChanges
@@ -87,6 +88,7 @@ class FrontSession:
             convictions,
             self._dispatcher,
             self._changes.ask,
+            Regions(is_allowed=spec.limits.allows_client_shm),
             request_timeout_s=spec.limits.request_timeout_s,
             retry_window_s=spec.limits.retry_window_s,
             max_message_bytes=spec.limits.max_message_bytes,
@@ -139,6 +141,7 @@ class FrontSession:
         for timer in self._timers:
             timer.cancel()
         self._dispatcher.close()
+        self.service.regions.close()
         self._control.close()
 
     def _send(self, message: Ready | ChangeState | RequestConvicted | Drained | SnapshotApplied) -> None:
@@ -177,6 +180,8 @@ class FrontSession:
             self._levels = snapshot.levels
             apply_levels(self._levels)
         table = RoutingTable(snapshot)
+        # Before the manager hears that the snapshot is applied: whoever has registered a region uses it then.
+        self.service.regions.replace(snapshot.regions)
         self.service.replace_table(table)
         self._has_table.set()
         self._send(SnapshotApplied(table.epoch))

@@ -18,6 +18,7 @@ from ovms_mp.front.kserve.parameters import heed
 from ovms_mp.front.kserve.protobuf.decode import decode_infer_in_turns, scan_infer
 from ovms_mp.front.kserve.protobuf.encode import encode_stream_failure, infer_pieces, stream_pieces
 from ovms_mp.front.kserve.protobuf.infer_sink import InferSink
+from ovms_mp.front.kserve.regions import methods as regions
 from ovms_mp.front.kserve.repository import methods as repository
 from ovms_mp.front.kserve.settings import methods as settings
 from ovms_mp.front.kserve.small_method import SERVICE, small_method
@@ -70,7 +71,7 @@ def methods(parts: MessageParts) -> Sequence[Method]:
         ),
         Streaming(f"{SERVICE}/{calls.STREAM}", own.infer_stream, protocol=calls.PROTOCOL),
         *[small_method(name, handler) for name, handler in small],
-        *[method for room in (repository, settings) for method in room.methods(parts)],
+        *[method for room in (regions, repository, settings) for method in room.methods(parts)],
     )
 
 

@@ -8,6 +8,7 @@ What a client does to its memory afterwards changes nothing that the model sees,
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -245,7 +246,7 @@ def _refuse_overlaps(rooms: Mapping[str, _Room]) -> None:
         for name, room in rooms.items()
         if room.place.nbytes
     )
-    for (*file, _, end, name), (*next_file, start, _, next_name) in zip(ranges, ranges[1:], strict=False):
+    for (*file, _, end, name), (*next_file, start, _, next_name) in itertools.pairwise(ranges):
         if file == next_file and start < end:
             raise RegionMismatch(
                 f"outputs {name!r} and {next_name!r} would lie over each other in shared memory; give each a range of "

@@ -146,6 +146,7 @@ class SpecMaker:
             max_message_bytes=self.config.limits.max_message_mb * MEBIBYTE,
             max_unpacked_bytes=self.config.limits.max_unpacked_mb * MEBIBYTE,
             max_body_memory_bytes=self._body_memory_bytes(),
+            allows_client_shm=self.config.clients.allows_shm,
         )
 
     def _body_memory_bytes(self) -> int:

@@ -11,6 +11,7 @@ from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
 from ovms_mp.front.infer.leases import Leases
+from ovms_mp.front.regions.table import Regions
 from ovms_mp.front.service import Service
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.records import ArenaHandle
@@ -55,6 +56,7 @@ class Core:
             self.convictions,
             self.dispatcher,
             ask_change,
+            Regions(is_allowed=True),
             request_timeout_s=300.0,
             retry_window_s=retry_window_s,
             max_message_bytes=max_message_bytes,

@@ -834,7 +834,7 @@ def test_a_front_that_dies_does_not_hold_up_the_answer(scene: Scene) -> None:
 
     def story(scene: Scene) -> Iterator[None]:
         yield from scene.boot()
-        scene.ask(7, RegisterRegion(RegionRecord("r", "/k", 0, 64)))
+        scene.ask(7, RegisterRegion(RegionRecord("r", "/k", 0, 64, 1, 2)))
         yield
         assert answers(scene) == []
         _, snapshot = scene.take(RoutingSnapshot)[-1]

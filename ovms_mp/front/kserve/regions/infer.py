@@ -47,7 +47,7 @@ async def predict(
         async def fetch(route: VersionRoute) -> InferRequest:
             request = await decode(route)
             ranges = output_ranges(request.outputs) if request.outputs else {}
-            if ranges or any([isinstance(tensor, RegionInput) for tensor in request.inputs.values()]):
+            if ranges or any(isinstance(tensor, RegionInput) for tensor in request.inputs.values()):
                 await loan.fetch(route, request.inputs, ranges)
             return request
 

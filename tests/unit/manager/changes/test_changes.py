@@ -223,7 +223,7 @@ def test_so_many_changes_may_be_under_way_and_no_more(desk: Desk) -> None:
 
 
 def region(name: str, key: str = "/k") -> RegionRecord:
-    return RegionRecord(name, key, 0, 64)
+    return RegionRecord(name, key, 0, 64, 1, 2)
 
 
 def test_regions_are_registered_by_name_until_they_are_unregistered(desk: Desk) -> None:
