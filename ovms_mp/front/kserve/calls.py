@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp import __version__
-from ovms_mp.errors import MalformedPayload, UnsupportedOperation, VersionNotFound, shortened
-from ovms_mp.front.kserve.infer_request import REGION
+from ovms_mp.errors import MalformedPayload, VersionNotFound, shortened
 from ovms_mp.front.routing import not_found_text
 from ovms_mp.model.status import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ovms_mp.front.kserve.infer_request import InferRequest
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.service import Service
     from ovms_mp.front.tensors import ResultTensor
@@ -127,16 +125,3 @@ def in_order(outputs: Sequence[ResultTensor], names: Sequence[str]) -> list[Resu
     """Outputs as they were asked for; one that was asked for twice once."""
     by_name = {output.name: output for output in outputs}
     return [by_name[name] for name in dict.fromkeys(names)]
-
-
-def refuse_regions(request: InferRequest) -> None:
-    """Refuse tensors in shared memory.
-
-    Raises:
-        UnsupportedOperation: There are some.
-    """
-    name = next((head.name for head in request.in_regions), "") or next(
-        (output.name for output in request.outputs if REGION in output.parameters), ""
-    )
-    if name:
-        raise UnsupportedOperation(f"tensor {name!r} is in shared memory, which is not supported")

@@ -17,10 +17,15 @@ from ovms_mp.front.kserve.parameters import heed
 from ovms_mp.front.kserve.protobuf.decode import decode_infer_in_turns, scan_infer
 from ovms_mp.front.kserve.protobuf.encode import encode_stream_failure, infer_pieces, stream_pieces
 from ovms_mp.front.kserve.protobuf.infer_sink import InferSink
+from ovms_mp.front.kserve.regions import methods as regions
+from ovms_mp.front.kserve.regions.infer import predict
+from ovms_mp.front.kserve.repository import methods as repository
+from ovms_mp.front.kserve.settings import methods as settings
+from ovms_mp.front.kserve.small_method import SERVICE, small_method
 from ovms_mp.front.kserve.streams import GRPC_ERROR, InferStream
 from ovms_mp.front.methods import Streaming, Unary
 from ovms_mp.front.protobuf.arena_sink import SHORTEST_LONG_BYTES, PlacedCall
-from ovms_mp.front.protobuf.parts import LONGEST_SMALL_REQUEST_BYTES, small_request
+from ovms_mp.front.protobuf.parts import small_request
 from ovms_mp.front.sinks import fill
 
 if TYPE_CHECKING:
@@ -37,8 +42,6 @@ if TYPE_CHECKING:
     MakeSink: TypeAlias = Callable[[int], InferSink | None]
     Write: TypeAlias = Callable[[str, int, str, Sequence[ResultTensor]], list[bytes | memoryview]]
     """Writes an answer: of a model and its version, to a request's id, with outputs."""
-
-_SERVICE = "/inference.GRPCInferenceService"
 
 
 def methods(parts: MessageParts) -> Sequence[Method]:
@@ -60,20 +63,16 @@ def methods(parts: MessageParts) -> Sequence[Method]:
     )
     return (
         Unary(
-            f"{_SERVICE}/{calls.INFER}",
+            f"{SERVICE}/{calls.INFER}",
             own.infer,
             make_sink,
             unpacked_limit=parts.unpacked_limit,
             protocol=calls.PROTOCOL,
         ),
-        Streaming(f"{_SERVICE}/{calls.STREAM}", own.infer_stream, protocol=calls.PROTOCOL),
+        Streaming(f"{SERVICE}/{calls.STREAM}", own.infer_stream, protocol=calls.PROTOCOL),
         *[small_method(name, handler) for name, handler in small],
+        *[method for room in (regions, repository, settings) for method in room.methods(parts)],
     )
-
-
-def small_method(name: str, handler: Callable[[Octets, CallContext], Awaitable[Reply]]) -> Unary:
-    """A method of KServe's service whose messages hold no tensors."""
-    return Unary(f"{_SERVICE}/{name}", handler, None, LONGEST_SMALL_REQUEST_BYTES, protocol=calls.PROTOCOL)
 
 
 class KServeMethods:
@@ -121,7 +120,7 @@ class KServeMethods:
             if raises:
                 raise
             agent = str(dict(context.metadata).get("user-agent", ""))
-            failure = failure_of(error, f"{_SERVICE}/{calls.STREAM}", agent)
+            failure = failure_of(error, f"{SERVICE}/{calls.STREAM}", agent)
             return encode_stream_failure(request.id if request else "", failure.message)
         finally:
             if placed is not None:
@@ -160,9 +159,8 @@ class KServeMethods:
 
         if request.parameters:
             heed(request.parameters, context, time.monotonic_ns())
-        calls.refuse_regions(request)
         version = calls.version_number(request.model_version)
-        return service.predict(request.model_name, version, decode, context, encode)
+        return predict(service, request.model_name, version, decode, context, encode)
 
     async def server_live(self, request: Octets, context: CallContext) -> bytes:
         """ServerLiveRequest to ServerLiveResponse."""

@@ -21,6 +21,10 @@ from ovms_mp.front.kserve.json.decode import decode_json
 from ovms_mp.front.kserve.json.decode_long import decode_long
 from ovms_mp.front.kserve.json.encode import InferAnswer, encode_infer
 from ovms_mp.front.kserve.parameters import heed
+from ovms_mp.front.kserve.regions import rest as regions
+from ovms_mp.front.kserve.regions.infer import predict
+from ovms_mp.front.kserve.repository import rest as repository
+from ovms_mp.front.kserve.settings import rest as settings
 from ovms_mp.front.kserve.targets import PREFIX, target_of
 from ovms_mp.front.protobuf.turns import in_turns
 
@@ -58,7 +62,8 @@ def routes(front: HasService) -> Sequence[Route]:
         FixedRoute("/v2/health/live", {"GET": live}),
         FixedRoute("/v2/health/ready", {"GET": ready}),
         FixedRoute(PREFIX.removesuffix("/"), {"GET": models}),
-        ModelRoute(handlers, models, {}),
+        ModelRoute(handlers, models, settings.model_endpoints(front)),
+        *[route for room in (regions, repository, settings) for route in room.routes(front)],
     )
 
 
@@ -183,7 +188,7 @@ class KServeRestCalls:
             return encode_infer(reading.request, route, outputs)
 
         version = calls.version_number(target.version)
-        made = await service.predict(target.name, version, reading.decode, context, encode)
+        made = await predict(service, target.name, version, reading.decode, context, encode)
         # A thread goes on when its client gives up; what it reads must not be given to others before it has ended.
         answer = made if isinstance(made, InferAnswer) else await asyncio.shield(made)
         if not answer.json_bytes:
@@ -240,7 +245,6 @@ class InferReading:
         else:
             steps = assemble(self._parsed, self._binary, route.inputs, name, version)
             self.request = await in_turns(steps)
-            calls.refuse_regions(self.request)
         return self.request
 
     async def _parse(self, body: bytes | bytearray) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 from ovms_mp.errors import InputNameMismatch, MalformedPayload
 from ovms_mp.front.convert import write_values
 from ovms_mp.front.json.reader import described, quoted
-from ovms_mp.front.kserve.infer_request import REGION, InferRequest, InputHead
+from ovms_mp.front.kserve.infer_request import REGION, InferRequest
+from ovms_mp.front.kserve.regions.parameters import region_input
 from ovms_mp.front.strings import Strings, read_length_prefixed
 from ovms_mp.front.tensors import BytesTensor, NumberTensor, RawTensor, bytes_tensor
 from ovms_mp.model.dtypes import DType, element_count
@@ -72,28 +73,24 @@ def assemble(
     """
     wanted = {spec.name: spec.dtype for spec in specs}
     given: dict[str, GivenTensor] = {}
-    in_regions: list[InputHead] = []
     rest = binary
     for item in parsed.inputs:
-        if item.name in given or any(head.name == item.name for head in in_regions):
+        if item.name in given:
             raise InputNameMismatch(f"input {quoted(item.name)} is there twice")
         if not item.parameters:
             given[item.name] = _of_data(item, wanted)
         elif _check_places(item):
             octets, rest = _cut(item, rest)
             given[item.name] = yield from _of_octets(item, octets)
-        elif REGION in item.parameters:
-            in_regions.append(InputHead(item.name, item.dtype, item.shape, item.parameters))
         else:
-            given[item.name] = _of_data(item, wanted)
+            region = region_input(item.name, item.dtype, item.shape, item.parameters)
+            given[item.name] = _of_data(item, wanted) if region is None else region
     if rest:
         raise MalformedPayload(
             f"{len(rest)} bytes of the body belong to no input: the JSON is as long as {HEADER} says, and behind it "
             f"there must be as much as all {BINARY_SIZE} say together"
         )
-    return InferRequest(
-        model_name, model_version, parsed.id, given, parsed.outputs, parsed.parameters, in_regions
-    )
+    return InferRequest(model_name, model_version, parsed.id, given, parsed.outputs, parsed.parameters)
 
 
 def raw_request(

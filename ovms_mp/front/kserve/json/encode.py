@@ -20,6 +20,7 @@ from ovms_mp.front.kserve.classification import class_count, classify
 from ovms_mp.front.kserve.datatypes import datatype
 from ovms_mp.front.kserve.infer_request import NO_PARAMETERS, RequestedOutput
 from ovms_mp.front.kserve.json.assemble import ALL_BINARY, BINARY
+from ovms_mp.front.kserve.regions.parameters import range_parameters
 from ovms_mp.front.strings import length_prefixed
 from ovms_mp.model.dtypes import DType
 
@@ -116,6 +117,8 @@ def _member(
         datatype(dtype).encode(),
         orjson.dumps(shape),
     )
+    if result.shared is not None:
+        return b'%b,"parameters":%b}' % (head, orjson.dumps(range_parameters(result.shared)))
     if dtype is DType.BYTES:
         strings = result.strings() if strings is None else strings
     if is_binary:

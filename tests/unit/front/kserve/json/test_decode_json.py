@@ -25,6 +25,7 @@ from ovms_mp.front.kserve.json.decode import decode_json
 from ovms_mp.front.kserve.json.decode_long import decode_long
 from ovms_mp.front.kserve.json.reader import read_infer
 from ovms_mp.front.protobuf.turns import at_one_go
+from ovms_mp.front.regions.tensors import RegionInput
 from ovms_mp.front.tensors import BytesTensor
 from ovms_mp.model.dtypes import DType, Kind
 from ovms_mp.model.tensors import TensorSpec
@@ -264,8 +265,9 @@ def test_what_does_not_fit_together(inputs: Any, message: str) -> None:
 def test_an_input_in_shared_memory_is_left_to_others() -> None:
     parameters = {"shared_memory_region": "r", "shared_memory_byte_size": 4}
     item = {"name": "x", "shape": [1], "datatype": "FP32", "parameters": parameters}
-    (head,) = request_of(json.dumps({"inputs": [item]}).encode()).in_regions
-    assert (head.name, head.shape, head.parameters) == ("x", (1,), parameters)
+    tensor = request_of(json.dumps({"inputs": [item]}).encode()).inputs["x"]
+    assert isinstance(tensor, RegionInput)
+    assert (tensor.shape, tensor.place.region, tensor.place.nbytes) == ((1,), "r", 4)
 
 
 @settings(deadline=None, max_examples=150)
