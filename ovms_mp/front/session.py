@@ -21,6 +21,7 @@ from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.service import Service
 from ovms_mp.front.state_changes import StateChanges
 from ovms_mp.front.steps import Periodic, attempt, report_the_rest
+from ovms_mp.log import apply_levels
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.codec import decode_to_child
 from ovms_mp.wire.messages import (
@@ -63,6 +64,7 @@ class FrontSession:
         self._clock_ns = clock_ns
         self._loop = asyncio.get_running_loop()
         self._ticks = 0
+        self._levels = spec.common.log_levels
         self._descriptors = DescriptorWatch(clock_ns)
         self._has_table = asyncio.Event()
         self._changes = StateChanges(self._send, spec.limits.request_timeout_s, clock_ns)
@@ -174,6 +176,9 @@ class FrontSession:
     def _apply(self, snapshot: RoutingSnapshot) -> None:
         if self._has_table.is_set() and snapshot.epoch < self.service.table.epoch:
             return  # A second try; a newer one has replaced it.
+        if snapshot.levels != self._levels:
+            self._levels = snapshot.levels
+            apply_levels(self._levels)
         table = RoutingTable(snapshot)
         # Before the manager hears that the snapshot is applied: whoever has registered a region uses it then.
         self.service.regions.replace(snapshot.regions)

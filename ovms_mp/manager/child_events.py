@@ -32,6 +32,7 @@ from ovms_mp.wire.messages import (
 
 if TYPE_CHECKING:
     from ovms_mp.manager.changes.changes import Changes
+    from ovms_mp.manager.changes.log_state import LogState
     from ovms_mp.manager.children.control import ControlChannel
     from ovms_mp.manager.children.roles import RoleFailure
     from ovms_mp.manager.children.supervisor import Supervisor
@@ -72,6 +73,7 @@ class ChildEvents:
     rescans: Rescans
     stores: Stores
     changes: Changes
+    log_state: LogState
 
     def greet(self, hello: Hello) -> None:
         """Answer the Hello of a child."""
@@ -93,6 +95,7 @@ class ChildEvents:
                 self.shutdown.greeted(child)
         else:
             self.control.send(child, Welcome(-1, 0))
+            self.log_state.greeted(child)
 
     def beat(self, child: Child, message: Heartbeat) -> None:
         """Handle a heartbeat."""

@@ -10,6 +10,7 @@ from ovms_mp.wire.messages import RoutingSnapshot
 
 if TYPE_CHECKING:
     from ovms_mp.manager.announcement import Announcement
+    from ovms_mp.manager.changes.log_state import LogState
     from ovms_mp.manager.changes.regions import Regions
     from ovms_mp.manager.fronts.fronts import Fronts
     from ovms_mp.manager.lifecycle import Lifecycle
@@ -35,6 +36,7 @@ class Publisher:
         rescans: Rescans,
         stores: Stores,
         regions: Regions,
+        log_state: LogState,
         fronts: Fronts,
         announcement: Announcement,
         service_reports: ServiceReports,
@@ -47,6 +49,7 @@ class Publisher:
         self._rescans = rescans
         self._stores = stores
         self._regions = regions
+        self._log_state = log_state
         self._fronts = fronts
         self._announcement = announcement
         self._service_reports = service_reports
@@ -66,6 +69,8 @@ class Publisher:
             convictions=self._quarantine.convictions(),
             config_refusal=self._rescans.config_refusal,
             regions=self._regions.records(),
+            levels=self._log_state.levels,
+            log_file=self._log_state.log_file,
         )
 
     @property
@@ -87,8 +92,15 @@ class Publisher:
         """Fronts that have not applied this snapshot."""
         return self._fronts.behind(epoch)
 
-    def _parts(self) -> tuple[Catalogue | Provisioner | Rescans | Stores | Regions, ...]:
-        return (self._catalogue, self._provisioner, self._rescans, self._stores, self._regions)
+    def _parts(self) -> tuple[Catalogue | Provisioner | Rescans | Stores | Regions | LogState, ...]:
+        return (
+            self._catalogue,
+            self._provisioner,
+            self._rescans,
+            self._stores,
+            self._regions,
+            self._log_state,
+        )
 
     def _phase(self) -> tuple[bool, bool]:
         return (self._lifecycle.is_serving, self._lifecycle.is_stopping)

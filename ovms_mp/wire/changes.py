@@ -93,4 +93,22 @@ class UnregisterRegion(Change, frozen=True):
         return f"unregistering region {self.name!r}" if self.name else "unregistering all regions"
 
 
-AnyChange: TypeAlias = ReloadConfig | LoadNamed | UnloadNamed | RegisterRegion | UnregisterRegion
+class SetLog(Change, frozen=True):
+    """Log something else from now on, in every process; see :class:`~ovms_mp.log_levels.LogLevels`.
+
+    What is None stays as it is.
+    """
+
+    info: bool | None = None
+    warning: bool | None = None
+    error: bool | None = None
+    verbose: int | None = None
+    form: str | None = None
+
+    @property
+    def title(self) -> str:
+        """See :class:`Change`."""
+        return "the change of the log's settings"
+
+
+AnyChange: TypeAlias = SetLog | ReloadConfig | LoadNamed | UnloadNamed | RegisterRegion | UnregisterRegion

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.model.store_url import StoreUrl
 from ovms_mp.wire.changes import AnyChange, RegionRecord
 from ovms_mp.wire.records import (
@@ -77,7 +78,10 @@ class Heartbeat(Message, frozen=True):
 
 
 class SnapshotApplied(Message, frozen=True):
-    """Front to manager, after each snapshot: no task of mine will use a route that it lacks."""
+    """Front to manager, after each snapshot: no task of mine will use a route that it lacks.
+
+    Also the answer to :class:`LevelsChanged`.
+    """
 
     epoch: int
 
@@ -193,6 +197,8 @@ class RoutingSnapshot(Message, frozen=True):
         convictions: Requests that must not be run again.
         config_refusal: What is wrong with the configuration file; None when it is what is being served.
         regions: Shared memory that clients have registered.
+        levels: What is logged.
+        log_file: The name of the file that is logged to, without its place; empty for none.
     """
 
     epoch: int
@@ -204,6 +210,8 @@ class RoutingSnapshot(Message, frozen=True):
     convictions: tuple[Conviction, ...] = ()
     config_refusal: ConfigRefusal | None = None
     regions: tuple[RegionRecord, ...] = ()
+    levels: LogLevels = LogLevels()
+    log_file: str = ""
 
 
 class LoadModel(Message, frozen=True):
@@ -222,6 +230,13 @@ class LoadModel(Message, frozen=True):
     cache_directory: str = ""
     is_cache_kept: bool = False
     is_urgent: bool = False
+
+
+class LevelsChanged(Message, frozen=True):
+    """Manager to worker and fetcher: log this from now on. The answer is :class:`SnapshotApplied`, with the epoch."""
+
+    epoch: int
+    levels: LogLevels
 
 
 class UnloadModel(Message, frozen=True):
@@ -302,7 +317,15 @@ ToManager: TypeAlias = (
     | Drained
 )
 ToChild: TypeAlias = (
-    Welcome | RoutingSnapshot | LoadModel | UnloadModel | StateChanged | Fetch | ArenaRetired | Drain
+    Welcome
+    | RoutingSnapshot
+    | LevelsChanged
+    | LoadModel
+    | UnloadModel
+    | StateChanged
+    | Fetch
+    | ArenaRetired
+    | Drain
 )
 
 

@@ -17,12 +17,15 @@ from ovms_mp.front.kserve.parameters import heed
 from ovms_mp.front.kserve.protobuf.decode import decode_infer_in_turns, scan_infer
 from ovms_mp.front.kserve.protobuf.encode import encode_stream_failure, infer_pieces, stream_pieces
 from ovms_mp.front.kserve.protobuf.infer_sink import InferSink
+from ovms_mp.front.kserve.regions import methods as regions
 from ovms_mp.front.kserve.regions.infer import predict
-from ovms_mp.front.kserve.regions.methods import methods as region_methods
+from ovms_mp.front.kserve.repository import methods as repository
+from ovms_mp.front.kserve.settings import methods as settings
+from ovms_mp.front.kserve.small_method import SERVICE, small_method
 from ovms_mp.front.kserve.streams import GRPC_ERROR, InferStream
 from ovms_mp.front.methods import Streaming, Unary
 from ovms_mp.front.protobuf.arena_sink import SHORTEST_LONG_BYTES, PlacedCall
-from ovms_mp.front.protobuf.parts import LONGEST_SMALL_REQUEST_BYTES, small_request
+from ovms_mp.front.protobuf.parts import small_request
 from ovms_mp.front.sinks import fill
 
 if TYPE_CHECKING:
@@ -39,8 +42,6 @@ if TYPE_CHECKING:
     MakeSink: TypeAlias = Callable[[int], InferSink | None]
     Write: TypeAlias = Callable[[str, int, str, Sequence[ResultTensor]], list[bytes | memoryview]]
     """Writes an answer: of a model and its version, to a request's id, with outputs."""
-
-_SERVICE = "/inference.GRPCInferenceService"
 
 
 def methods(parts: MessageParts) -> Sequence[Method]:
@@ -62,21 +63,16 @@ def methods(parts: MessageParts) -> Sequence[Method]:
     )
     return (
         Unary(
-            f"{_SERVICE}/{calls.INFER}",
+            f"{SERVICE}/{calls.INFER}",
             own.infer,
             make_sink,
             unpacked_limit=parts.unpacked_limit,
             protocol=calls.PROTOCOL,
         ),
-        Streaming(f"{_SERVICE}/{calls.STREAM}", own.infer_stream, protocol=calls.PROTOCOL),
+        Streaming(f"{SERVICE}/{calls.STREAM}", own.infer_stream, protocol=calls.PROTOCOL),
         *[small_method(name, handler) for name, handler in small],
-        *region_methods(parts),
+        *[method for room in (regions, repository, settings) for method in room.methods(parts)],
     )
-
-
-def small_method(name: str, handler: Callable[[Octets, CallContext], Awaitable[Reply]]) -> Unary:
-    """A method of KServe's service whose messages hold no tensors."""
-    return Unary(f"{_SERVICE}/{name}", handler, None, LONGEST_SMALL_REQUEST_BYTES, protocol=calls.PROTOCOL)
 
 
 class KServeMethods:
@@ -124,7 +120,7 @@ class KServeMethods:
             if raises:
                 raise
             agent = str(dict(context.metadata).get("user-agent", ""))
-            failure = failure_of(error, f"{_SERVICE}/{calls.STREAM}", agent)
+            failure = failure_of(error, f"{SERVICE}/{calls.STREAM}", agent)
             return encode_stream_failure(request.id if request else "", failure.message)
         finally:
             if placed is not None:
@@ -157,7 +153,7 @@ class KServeMethods:
 
         def encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> Reply:
             if request.outputs:
-                outputs = in_order(outputs, request.output_filter)
+                outputs = calls.in_order(outputs, request.output_filter)
             pieces = write(route.model_name, route.version, request.id, outputs)
             return reply_of(pieces, outputs, service.hold)
 
@@ -198,9 +194,3 @@ class KServeMethods:
         message = small_request(request, kserve.ModelConfigRequest)
         described = calls.described(self._service, message.name, message.version)
         return model_config(described).SerializeToString()
-
-
-def in_order(outputs: Sequence[ResultTensor], names: Sequence[str]) -> list[ResultTensor]:
-    """Outputs as they were asked for; one that was asked for twice once."""
-    by_name = {output.name: output for output in outputs}
-    return [by_name[name] for name in dict.fromkeys(names)]

@@ -21,9 +21,12 @@ from ovms_mp.front.kserve.json.decode import decode_json
 from ovms_mp.front.kserve.json.decode_long import decode_long
 from ovms_mp.front.kserve.json.encode import InferAnswer, encode_infer
 from ovms_mp.front.kserve.parameters import heed
+from ovms_mp.front.kserve.regions import rest as regions
 from ovms_mp.front.kserve.regions.infer import predict
-from ovms_mp.front.kserve.regions.rest import routes as region_routes
+from ovms_mp.front.kserve.repository import rest as repository
+from ovms_mp.front.kserve.settings import rest as settings
 from ovms_mp.front.kserve.targets import PREFIX, target_of
+from ovms_mp.front.protobuf.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,8 +62,8 @@ def routes(front: HasService) -> Sequence[Route]:
         FixedRoute("/v2/health/live", {"GET": live}),
         FixedRoute("/v2/health/ready", {"GET": ready}),
         FixedRoute(PREFIX.removesuffix("/"), {"GET": models}),
-        ModelRoute(handlers, models, {}),
-        *region_routes(front),
+        ModelRoute(handlers, models, settings.model_endpoints(front)),
+        *[route for room in (regions, repository, settings) for route in room.routes(front)],
     )
 
 
@@ -240,7 +243,8 @@ class InferReading:
         if self._parsed is None:
             self.request = raw_request(memoryview(self._body), route.inputs, name, version)
         else:
-            self.request = assemble(self._parsed, self._binary, route.inputs, name, version)
+            steps = assemble(self._parsed, self._binary, route.inputs, name, version)
+            self.request = await in_turns(steps)
         return self.request
 
     async def _parse(self, body: bytes | bytearray) -> None:

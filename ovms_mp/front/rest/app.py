@@ -55,12 +55,12 @@ class _Resource:
         if endpoint is None:
             raise falcon.HTTPMethodNotAllowed((*self._route.allowed(raw_path), "OPTIONS"))
         deadline_ns = 0
+        if endpoint.changes_server:
+            refuse_other_sites(request)
         if endpoint.takes_body:
             # The time that the body takes counts, too.
             deadline_ns = time.monotonic_ns() + int(lifespan.spec.limits.request_timeout_s * 1e9)
         else:
-            if endpoint.changes_server:
-                refuse_other_sites(request)
             _close_if_body_is_held_back(request, response)
         with lifespan.bodies.share() as share:
             incoming = FalconRequest(request, lifespan.spec.limits, share)

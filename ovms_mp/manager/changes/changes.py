@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING
 from ovms_mp.defects import contain
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, OvmsError, TooManyChanges
 from ovms_mp.manager.changes.course import Failed
-from ovms_mp.wire.changes import LoadNamed, RegisterRegion, ReloadConfig, UnloadNamed, UnregisterRegion
+from ovms_mp.wire.changes import (
+    LoadNamed,
+    RegisterRegion,
+    ReloadConfig,
+    SetLog,
+    UnloadNamed,
+    UnregisterRegion,
+)
 from ovms_mp.wire.messages import StateChanged
 from ovms_mp.wire.records import ErrorRecord
 
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ovms_mp.manager.changes.course import Course, Outcome, Snapshots
+    from ovms_mp.manager.changes.log_state import LogState
     from ovms_mp.manager.changes.models import Models
     from ovms_mp.manager.changes.regions import Regions
     from ovms_mp.manager.changes.reloads import Reloads
@@ -67,6 +75,7 @@ class Changes:
         reloads: Reloads,
         models: Models,
         regions: Regions,
+        log_state: LogState,
         snapshots: Snapshots,
         timers: Timers,
         clock: Clock,
@@ -77,6 +86,7 @@ class Changes:
             reloads: Of configuration and repositories.
             models: Loads and unloads of one model.
             regions: Of clients' shared memory.
+            log_state: What is logged.
             snapshots: Tell fronts what has changed, and whether they have applied it.
             timers: The manager's.
             clock: The manager's.
@@ -84,6 +94,7 @@ class Changes:
         self._reloads = reloads
         self._models = models
         self._regions = regions
+        self._log_state = log_state
         self._snapshots = snapshots
         self._timers = timers
         self._clock = clock
@@ -189,6 +200,8 @@ class Changes:
                 return self._models.loading(name)
             case UnloadNamed(name=name):
                 return self._models.unloading(name)
+            case SetLog():
+                return self._log_state.course(change)
             case RegisterRegion() | UnregisterRegion():
                 return self._regions.course(change)
 

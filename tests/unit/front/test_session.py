@@ -15,6 +15,7 @@ from ovms_mp.child.control import ControlLink
 from ovms_mp.child.specs import CommonSpec, FrontLimits, FrontSpec
 from ovms_mp.errors import Draining
 from ovms_mp.front.session import FrontSession
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.wire.arena import create_arena_file
 from ovms_mp.wire.changes import ReloadConfig
 from ovms_mp.wire.channels import Router, new_endpoint
@@ -92,7 +93,7 @@ def run() -> Iterator[Callable[[Callable[[FrontSession, PlayedManager], Awaitabl
         parent_pid=os.getpid(),
         run_id="test",
         control_endpoint=endpoint,
-        log_level="INFO",
+        log_levels=LogLevels(),
         log_path="",
         log_format="EVENTS",
         heartbeat_interval_s=0.01,

@@ -72,7 +72,7 @@ class Desk:
         self.timers = Timers(self.clock)
         self.regions = Regions()
         # Nobody reloads or loads here.
-        self.changes = Changes(None, None, self.regions, self.snapshots, self.timers, self.clock)  # type: ignore[arg-type]
+        self.changes = Changes(None, None, self.regions, None, self.snapshots, self.timers, self.clock)  # type: ignore[arg-type]
 
     def begin(self, title: str, course: PlayedCourse, within_s: float = 100.0) -> PlayedCourse:
         def answer(outcome: Outcome) -> None:
