@@ -223,12 +223,18 @@ def shared_memory(size: int) -> Iterator[SharedMemory]:
             memory.unlink()
 
 
+def view(memory: SharedMemory) -> memoryview:
+    """All of it."""
+    assert memory.buf is not None
+    return memory.buf
+
+
 def put(memory: SharedMemory, values: AnyArray, offset: int = 0) -> None:
     """Write an array."""
-    memory.buf[offset : offset + values.nbytes] = values.tobytes()
+    view(memory)[offset : offset + values.nbytes] = values.tobytes()
 
 
 def get(memory: SharedMemory, dtype: type[np.generic], count: int, offset: int = 0) -> AnyArray:
     """A copy of an array."""
     nbytes = np.dtype(dtype).itemsize * count
-    return np.frombuffer(bytes(memory.buf[offset : offset + nbytes]), dtype)
+    return np.frombuffer(bytes(view(memory)[offset : offset + nbytes]), dtype)
