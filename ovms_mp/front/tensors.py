@@ -175,7 +175,7 @@ class ResultTensor:
         name: The client's name for the output.
         dtype: Element type.
         shape: Static shape, e.g. (1, 1000).
-        data: All elements, little-endian, C order, format ``B``; of strings see :meth:`strings`. A view of the arena: it
+        data: All elements, little-endian, C order, format ``B``; of strings see :meth:`strings`. A view of the arena that
             ends with the lease.
         lease: The lease that ``data`` lies in. An encoder that does not copy holds it for as long as it keeps the view;
             None for tensors that lie nowhere in the arena.

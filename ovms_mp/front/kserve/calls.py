@@ -39,6 +39,7 @@ SERVER_VERSION = __version__
 EXTENSIONS: tuple[str, ...] = (
     "schedule_policy",
     "model_configuration",
+    "system_shared_memory",
     "binary_tensor_data",
     "parameters",
 )

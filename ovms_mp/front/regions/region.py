@@ -150,14 +150,14 @@ def identify(name: str, key: str, offset: int, byte_size: int) -> FileIdentity:
     return file.identity
 
 
-def open_region(record: RegionRecord) -> Region:
+def open_region(record: RegionRecord, directory: str = SHARED_MEMORY_DIRECTORY) -> Region:
     """Open a registered region: the file that it was registered with, and no other one.
 
     Raises:
         RegionUnusable: There is another file of that name, or none, or it is too short by now.
         RegionForbidden: The file is none of the server's user and groups any more.
     """
-    file = open_file(record.key, SHARED_MEMORY_DIRECTORY)
+    file = open_file(record.key, directory)
     try:
         if file.identity != (record.device, record.inode):
             raise RegionUnusable(

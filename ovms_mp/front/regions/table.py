@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import OvmsError, RegionNotFound, UnsupportedOperation, shortened
+from ovms_mp.front.regions.opening import SHARED_MEMORY_DIRECTORY
 from ovms_mp.front.regions.region import Region, open_region
 
 if TYPE_CHECKING:
@@ -27,13 +28,15 @@ _LONGEST_NAME = 256
 class Regions:
     """All regions. All calls come from one event loop."""
 
-    def __init__(self, *, is_allowed: bool) -> None:
+    def __init__(self, *, is_allowed: bool, directory: str = SHARED_MEMORY_DIRECTORY) -> None:
         """Begin with none.
 
         Args:
             is_allowed: Whether clients may have any (--allow_client_shm).
+            directory: Where clients' files are.
         """
         self._is_allowed = is_allowed
+        self._directory = directory
         self._records: dict[str, RegionRecord] = {}
         self._open: dict[str, Region] = {}
 
@@ -47,7 +50,7 @@ class Regions:
         for name, record in self._records.items():
             if name not in self._open:
                 try:
-                    self._open[name] = open_region(record)
+                    self._open[name] = open_region(record, self._directory)
                 except OvmsError as error:
                     _log.warning("event=region_not_opened region=%r %s", name, error.message)
 
@@ -82,9 +85,8 @@ class Regions:
         record = self._records.get(name)
         if record is None:
             raise RegionNotFound(f"Unable to find shared memory region: '{shortened(name, _LONGEST_NAME)}'")
-        region = self._open[name] = open_region(
-            record
-        )  # What failed when it came may have been for a moment.
+        # What failed when it came may have been for a moment.
+        region = self._open[name] = open_region(record, self._directory)
         return region
 
     def refuse_disallowed(self) -> None:
