@@ -175,8 +175,8 @@ class ResultTensor:
         name: The client's name for the output.
         dtype: Element type.
         shape: Static shape, e.g. (1, 1000).
-        data: All elements, little-endian, C order, format ``B``; of strings see :meth:`strings`. A view of the arena that
-            ends with the lease.
+        data: All elements, little-endian, C order, format ``B``; of strings see :meth:`strings`. A view of the arena
+            that ends with the lease.
         lease: The lease that ``data`` lies in. An encoder that does not copy holds it for as long as it keeps the view;
             None for tensors that lie nowhere in the arena.
         shared: Where in the client's shared memory the elements are, of which ``data`` has none then; None where the

@@ -44,6 +44,8 @@ EXTENSIONS: tuple[str, ...] = (
     "parameters",
 )
 """Of the protocol, in the words of Triton's documents, which clients look for: those that are there."""
+SHARED_MEMORY = "system_shared_memory"
+"""One more, where it is allowed."""
 PLATFORM = "OpenVINO"
 BACKEND = "openvino"
 
@@ -79,6 +81,11 @@ def version_number(text: str) -> int:
             f"leave it empty for the default version"
         )
     return int(text)
+
+
+def extensions(service: Service) -> tuple[str, ...]:
+    """The extensions of the protocol that a client can use here."""
+    return (*EXTENSIONS, SHARED_MEMORY) if service.regions.is_allowed else EXTENSIONS
 
 
 def server_is_live(service: Service) -> bool:

@@ -10,14 +10,16 @@ from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from ovms_mp.front.kserve.datatypes import config_type, datatype
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ovms_mp.front.kserve.calls import ModelDescription
     from ovms_mp.model.tensors import TensorSpec
 
 
-def server_metadata() -> kserve.ServerMetadataResponse:
+def server_metadata(extensions: Sequence[str]) -> kserve.ServerMetadataResponse:
     """Write what the server is."""
     return kserve.ServerMetadataResponse(
-        name=calls.SERVER_NAME, version=calls.SERVER_VERSION, extensions=calls.EXTENSIONS
+        name=calls.SERVER_NAME, version=calls.SERVER_VERSION, extensions=extensions
     )
 
 

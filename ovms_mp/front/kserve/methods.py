@@ -175,7 +175,7 @@ class KServeMethods:
     async def server_metadata(self, request: Octets, context: CallContext) -> bytes:
         """ServerMetadataRequest to ServerMetadataResponse."""
         small_request(request, kserve.ServerMetadataRequest)
-        return server_metadata().SerializeToString()
+        return server_metadata(calls.extensions(self._service)).SerializeToString()
 
     async def model_ready(self, request: Octets, context: CallContext) -> bytes:
         """ModelReadyRequest to ModelReadyResponse."""

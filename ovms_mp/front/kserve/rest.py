@@ -137,7 +137,7 @@ class KServeRestCalls:
 
     async def server(self, request: RestRequest, context: CallContext) -> Answer:
         """``GET /v2``."""
-        return Answer(documents.server_json())
+        return Answer(documents.server_json(calls.extensions(self._front.service)))
 
     async def models(self, request: RestRequest, context: CallContext) -> Answer:
         """``GET /v2/models``."""

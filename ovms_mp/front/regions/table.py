@@ -35,7 +35,7 @@ class Regions:
             is_allowed: Whether clients may have any (--allow_client_shm).
             directory: Where clients' files are.
         """
-        self._is_allowed = is_allowed
+        self.is_allowed = is_allowed
         self._directory = directory
         self._records: dict[str, RegionRecord] = {}
         self._open: dict[str, Region] = {}
@@ -95,7 +95,7 @@ class Regions:
         Raises:
             UnsupportedOperation: There may be none. The first words are Triton's.
         """
-        if not self._is_allowed:
+        if not self.is_allowed:
             raise UnsupportedOperation(
                 "Client shared memory is disabled. Start the server with '--allow_client_shm' to enable it; clients "
                 "and server must then be on one machine, with one shared memory directory and one user or group"

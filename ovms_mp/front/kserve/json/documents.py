@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import orjson
 
-from ovms_mp.front.kserve.calls import BACKEND, EXTENSIONS, PLATFORM, SERVER_NAME, SERVER_VERSION
+from ovms_mp.front.kserve.calls import BACKEND, PLATFORM, SERVER_NAME, SERVER_VERSION
 from ovms_mp.front.kserve.datatypes import config_type, datatype
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ovms_mp.front.kserve.calls import ModelDescription
     from ovms_mp.model.tensors import TensorSpec
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     Json: TypeAlias = str | int | float | bool | list["Json"] | dict[str, "Json"]
 
 
-def server_json() -> bytes:
+def server_json(extensions: Sequence[str]) -> bytes:
     """Write the answer of ``GET /v2``."""
-    return orjson.dumps({"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": list(EXTENSIONS)})
+    return orjson.dumps({"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": extensions})
 
 
 def models_json(names: Iterable[str]) -> bytes:
