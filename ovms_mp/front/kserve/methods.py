@@ -156,7 +156,7 @@ class KServeMethods:
 
         def encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> Reply:
             if request.outputs:
-                outputs = in_order(outputs, request.output_filter)
+                outputs = calls.in_order(outputs, request.output_filter)
             pieces = write(route.model_name, route.version, request.id, outputs)
             return reply_of(pieces, outputs, service.hold)
 
@@ -225,9 +225,3 @@ class KServeMethods:
         message = small_request(request, kserve.ModelConfigRequest)
         described = calls.described(self._service, message.name, message.version)
         return model_config(described).SerializeToString()
-
-
-def in_order(outputs: Sequence[ResultTensor], names: Sequence[str]) -> list[ResultTensor]:
-    """Outputs as they were asked for; one that was asked for twice once."""
-    by_name = {output.name: output for output in outputs}
-    return [by_name[name] for name in dict.fromkeys(names)]
