@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thousands of random and mutated bodies on each protocol: precise errors, no tracebacks, and the server still answers."""
+"""Thousands of random and mutated bodies on each protocol: precise errors, no tracebacks, and it still answers."""
 
 from __future__ import annotations
 
