@@ -25,7 +25,8 @@ from ovms_mp.config.server import EngineConfig, RepositoryConfig, ServerConfig, 
 from ovms_mp.config.server_parser import server_parser
 from ovms_mp.config.store_dir import default_store_dir, make_store_dir
 from ovms_mp.config.transports import GrpcConfig, RestConfig
-from ovms_mp.errors import ConfigError, ExitCode
+from ovms_mp.errors import ConfigError
+from ovms_mp.exit_codes import ExitCode
 from ovms_mp.log import keep_standard_descriptors, printable, say
 from ovms_mp.places import absolute_path, module_environment, usable_cores
 

@@ -26,7 +26,7 @@ from ovms_mp.demo.digits import (
     MODEL_NAME,
     OUTPUT_NAME,
 )
-from ovms_mp.errors import ExitCode
+from ovms_mp.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
