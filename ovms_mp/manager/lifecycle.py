@@ -7,8 +7,8 @@ import enum
 import logging
 from typing import TYPE_CHECKING
 
+from ovms_mp.codes import ExitCode
 from ovms_mp.errors import BootError, DeviceUnavailable
-from ovms_mp.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from ovms_mp.config.server import ServerConfig

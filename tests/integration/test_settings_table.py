@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from ovms_mp import errors
-from ovms_mp.exit_codes import ExitCode
+from ovms_mp.codes import ExitCode
 from tests.conformance.case import Answer, Refusal
 from tests.support import rest_client, settings_rows_engine, settings_rows_files, settings_rows_inputs
 from tests.support.ledger import Ledger, assert_nothing_left

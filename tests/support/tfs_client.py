@@ -256,14 +256,15 @@ class _Child:
             for service in set(_SERVICES.values())
         }
         self._channels: dict[int, Any] = {}
-        self._calls: dict[int, tuple[Any, float, bool]] = {}
+        self._calls: dict[int, tuple[Any, float, str]] = {}
 
     def obey(self, command: Document) -> Document:
         """Carry out one line."""
         match command:
             case {"start": int(number), "port": int(port), "timeout": timeout}:
                 future = self._start(self._channel(port), command, timeout)
-                self._calls[number] = future, time.monotonic(), "arrays" in command
+                kind = next((key for key in ("arrays", "bodies") if key in command), "")
+                self._calls[number] = future, time.monotonic(), kind
                 return {}
             case {"cancel": int(number)}:
                 self._calls[number][0].cancel()
@@ -320,15 +321,14 @@ class _Child:
             self._json_format.ParseDict(command["request"], request)
         return getattr(stub, method).future(request, timeout=timeout)
 
-    def _wait(self, future: Any, started: float, reads_arrays: bool) -> Document:
+    def _wait(self, future: Any, started: float, kind: str) -> Document:
         bodies: list[str] = []
         answer: Document
         try:
-            if hasattr(future, "result") and not hasattr(future, "__next__"):
-                response = future.result()
-            else:
+            if kind == "bodies":
                 bodies.extend(base64.b64encode(body).decode() for body in future)
-                response = None
+            else:
+                response = future.result()
         except self._grpc.FutureCancelledError:
             return {"code": "CANCELLED", "details": "", "seconds": time.monotonic() - started}
         except self._grpc.RpcError as error:
@@ -336,11 +336,11 @@ class _Child:
             answer = {"code": error.code().name, "details": error.details(), "seconds": seconds}
             return {**answer, "response": {"bodies": bodies}} if bodies else answer
         answer = {"code": "OK", "details": "", "seconds": time.monotonic() - started}
-        if response is None:
+        if kind == "bodies":
             answer["response"] = {"bodies": bodies}
         elif isinstance(response, bytes):
             answer["response"] = {"body": base64.b64encode(response).decode()}
-        elif reads_arrays:
+        elif kind == "arrays":
             read = self._tensorflow.make_ndarray
             answer["arrays"] = {name: _write_npy(read(proto)) for name, proto in response.outputs.items()}
         else:

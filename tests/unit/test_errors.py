@@ -7,8 +7,8 @@ import grpc
 import pytest
 
 from ovms_mp import errors
+from ovms_mp.codes import ExitCode
 from ovms_mp.errors import Code, OvmsError, error_classes, error_from_record, shortened
-from ovms_mp.exit_codes import ExitCode
 
 HTTP = {
     # TF Serving's http_server.cc, with style.md 2.8's words for the two that it lacks.
@@ -36,6 +36,10 @@ FAILURES = {
     "ShapeMismatch": (Code.INVALID_ARGUMENT, 400),
     "DtypeMismatch": (Code.INVALID_ARGUMENT, 400),
     "ValueNotExact": (Code.INVALID_ARGUMENT, 400),
+    "RegionMismatch": (Code.INVALID_ARGUMENT, 400),
+    "RegionUnusable": (Code.INVALID_ARGUMENT, 400),
+    "RegionForbidden": (Code.PERMISSION_DENIED, 403),
+    "RegionNotFound": (Code.NOT_FOUND, 404),
     "RequestTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
     "TensorTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
     "AnswerTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
