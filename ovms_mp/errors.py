@@ -33,6 +33,7 @@ class OvmsError(Exception):
     """
 
     code: Code = Code.INTERNAL
+    better_http_status = 0  # Where HTTP has a better word than the code's row.
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -40,8 +41,8 @@ class OvmsError(Exception):
 
     @property
     def http_status(self) -> int:
-        """HTTP status of this failure; a class may deviate from its code's row where HTTP has a better word."""
-        return self.code.http_status
+        """HTTP status of this failure."""
+        return self.better_http_status or self.code.http_status
 
 
 class MalformedPayload(OvmsError):
@@ -108,33 +109,22 @@ class RequestTooLarge(OvmsError):
     """The message is longer than the server accepts."""
 
     code = Code.RESOURCE_EXHAUSTED
-
-    @property
-    def http_status(self) -> int:
-        """413 instead of 429: HTTP has a name for it, and trying again cannot help (RFC 9110, 15.5.14)."""
-        return 413
+    better_http_status = 413
+    """413 instead of 429: HTTP has a name for it, and trying again cannot help (RFC 9110, 15.5.14)."""
 
 
 class TensorTooLarge(OvmsError):
     """The request's tensors do not fit the arena, however empty it is."""
 
     code = Code.RESOURCE_EXHAUSTED
-
-    @property
-    def http_status(self) -> int:
-        """413 instead of 429: trying again cannot help."""
-        return 413
+    better_http_status = 413
 
 
 class AnswerTooLarge(OvmsError):
     """The outputs of the request are longer than the server answers."""
 
     code = Code.RESOURCE_EXHAUSTED
-
-    @property
-    def http_status(self) -> int:
-        """413 instead of 429: trying again cannot help."""
-        return 413
+    better_http_status = 413
 
 
 class NoFreeSlot(OvmsError):
@@ -161,15 +151,18 @@ class TooManyChanges(OvmsError):
     code = Code.RESOURCE_EXHAUSTED
 
 
+class ChangesNotAllowed(OvmsError):
+    """Clients may not change the server's state."""
+
+    code = Code.PERMISSION_DENIED
+
+
 class RegionExists(OvmsError):
     """A region of shared memory with this name is registered already."""
 
     code = Code.ALREADY_EXISTS
-
-    @property
-    def http_status(self) -> int:
-        """400 instead of 409, as Triton, whose clients are the only ones that register regions."""
-        return 400
+    better_http_status = 400
+    """400 instead of 409, as Triton, whose clients are the only ones that register regions."""
 
 
 class TooManyRegions(OvmsError):
@@ -290,11 +283,8 @@ class ConfigRejected(OvmsError):
     """A reload found a configuration that is wrong; everything stays as it was."""
 
     code = Code.FAILED_PRECONDITION
-
-    @property
-    def http_status(self) -> int:
-        """412 instead of 400: the only clients that ask for a reload are those of the OVMS that says so."""
-        return 412
+    better_http_status = 412
+    """412 instead of 400: the only clients that ask for a reload are those of the OVMS that says so."""
 
 
 class StoreUnavailable(OvmsError):
@@ -347,7 +337,6 @@ class BootError(OvmsError):
 
 INTERNAL_ERROR_TEXT = "Internal server error; the server's log has the details"
 """What a client is told of a defect; the traceback stays in the log."""
-
 
 _LONGEST_TEXT = 2048
 

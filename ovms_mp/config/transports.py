@@ -105,6 +105,15 @@ class RestConfig:
 class ClientsConfig:
     """What clients may do, over either protocol."""
 
+    may_change_state: bool = declare(
+        True,
+        Setting(
+            "allow_client_changes",
+            "Let clients reload the configuration, load and unload models, and set what is logged. SIGHUP always "
+            "reloads.",
+            choices=SWITCH,
+        ),
+    )
     allows_shm: bool = declare(
         False,
         Setting(

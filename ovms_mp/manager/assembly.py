@@ -198,7 +198,16 @@ def opened_manager(
             service_reports,
         )
         reloads = Reloads(catalogue, rescans)
-        changes = Changes(reloads, Models(catalogue, rescans), regions, log_state, publisher, timers, clock)
+        changes = Changes(
+            reloads,
+            Models(catalogue, rescans),
+            regions,
+            log_state,
+            publisher,
+            timers,
+            clock,
+            is_allowed=config.clients.may_change_state,
+        )
         events = ChildEvents(
             supervisor=supervisor,
             control=control,

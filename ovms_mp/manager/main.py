@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ovms_mp import __version__
 from ovms_mp.child.lifetime import holding_log_signals
-from ovms_mp.errors import BootError, ExitCode
+from ovms_mp.codes import ExitCode
+from ovms_mp.errors import BootError
 from ovms_mp.log import check_log_path, chosen_form, configure_logging, tell_people
 from ovms_mp.log_levels import LogLevels
 from ovms_mp.manager.assembly import opened_manager

@@ -7,6 +7,8 @@ import base64
 import struct
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ovms_mp import __version__, errors
 from tests.conformance.case import (
     PAIR_ANSWER,
@@ -180,6 +182,16 @@ MESSAGES = (
         "a sequence",
         Refusal(errors.UnsupportedOperation, ("sequence_id", "sequences are not supported")),
         parameters={"sequence_id": {"int64Param": "7"}},
+    ),
+    inferred(
+        "classes",
+        Answer({"y": np.array([[b"10.000000:9", b"9.000000:8"]], object)}),
+        outputs=[{"name": "y", "parameters": {"classification": {"int64Param": "2"}}}],
+    ),
+    inferred(
+        "classes that are no number",
+        malformed("'classification'", "expected a whole number"),
+        outputs=[{"name": "y", "parameters": {"classification": {"stringParam": "x"}}}],
     ),
     from_pair("one output", ["product"], PRODUCT),
     from_pair("all outputs", ["sum", "product"], PAIR_ANSWER),

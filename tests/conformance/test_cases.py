@@ -369,7 +369,7 @@ def check_kserve_rest(reply: HttpReply, outputs: Mapping[str, AnyArray]) -> None
 def assert_equal(found: AnyArray, expected: AnyArray) -> None:
     """Same shape and bits; any NaN equals any other."""
     assert found.shape == expected.shape
-    if expected.dtype.kind in "iub":
+    if expected.dtype.kind in "iubO":
         assert found.tolist() == expected.tolist()
         return
     np.testing.assert_array_equal(found.astype(np.float64), expected.astype(np.float64), strict=True)

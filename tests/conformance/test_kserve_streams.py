@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from ovms_mp.front.kserve._proto.kserve_pb2 import ModelInferRequest
 from tests.conformance.case import PAIR, X10, Y10
 from tests.support import kserve_client
 from tests.support.kserve_client import infer_request, outputs_of, stream
@@ -15,6 +16,7 @@ from tests.support.kserve_client import infer_request, outputs_of, stream
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ovms_mp.model.dtypes import AnyArray
     from tests.support.server import Server
     from tests.support.tfs_client import TfsClient
 
@@ -29,12 +31,13 @@ def test_answers_come_in_the_order_of_requests(
     """For several models, long and short; more than are answered at once."""
     requests = []
     for number in range(40):
-        model, inputs = (
+        choices: list[tuple[str, Mapping[str, AnyArray]]] = [
             ("tiny", {"x": X10 + number}),
             ("pair", PAIR),
             ("id_f32", {"x": LONG + number}),
             ("versions", {"x": X10 + number}),
-        )[number % 4]
+        ]
+        model, inputs = choices[number % 4]
         requests.append(infer_request(model, inputs, request_id=f"request {number}"))
     reply = stream(tfs, fronts[front].port, requests)
 
@@ -55,7 +58,7 @@ def test_a_failure_is_an_answer_and_ends_nothing(
     front: str, fronts: Mapping[str, Server], tfs: TfsClient
 ) -> None:
     good = infer_request("tiny", {"x": X10}, request_id="good")
-    requests = [
+    requests: list[ModelInferRequest | bytes] = [
         good,
         infer_request("nobody", {"x": X10}, request_id="no model"),
         infer_request("tiny", {"x": X10[:, :9]}, request_id="shape"),

@@ -187,17 +187,18 @@ def inputs(draw: st.DrawFn, *, is_raw: bool) -> tuple[bytes, bytes]:
         shape.append(draw(st.sampled_from([-1, 2**40, 2**63 - 1])))
     count = max(0, min(element_count(shape), 27))
     sizes = b"".join(map(varint, shape))
-    packed = (
-        [record(3, VARINT, varint(size)) for size in shape] if draw(rarely) else [record(3, BYTES, sizes)]
-    )
+    is_odd: bool = draw(rarely)
+    packed = [record(3, VARINT, varint(size)) for size in shape] if is_odd else [record(3, BYTES, sizes)]
+    has_shape: bool = bool(shape) or draw(st.booleans())
+    many: int = draw(st.sampled_from([0, 0, 0, 0, 1, 2]))
     records = [
         record(1, BYTES, draw(names).encode(), draw(surpluses)),
         record(2, BYTES, datatype.encode("latin-1"), draw(surpluses)),
-        *(packed if shape or draw(st.booleans()) else []),
+        *(packed if has_shape else []),
+        *[draw(parameters(4)) for _ in range(many)],
     ]
-    records += [draw(parameters(4)) for _ in range(draw(st.sampled_from([0, 0, 0, 0, 1, 2])))]
-    is_odd: bool = draw(rarely)
-    if is_odd if is_raw else not is_odd:
+    has_contents: bool = draw(rarely) == is_raw
+    if has_contents:
         values = draw(contents(datatype, count))
         records.append(record(5, BYTES, draw(messages(values)), draw(surpluses)))
     size = max(0, count + draw(st.sampled_from([-1, 1]))) if draw(rarely) else count

@@ -7,7 +7,8 @@ import grpc
 import pytest
 
 from ovms_mp import errors
-from ovms_mp.errors import Code, ExitCode, OvmsError, error_classes, error_from_record, shortened
+from ovms_mp.codes import ExitCode
+from ovms_mp.errors import Code, OvmsError, error_classes, error_from_record, shortened
 
 HTTP = {
     # TF Serving's http_server.cc, with style.md 2.8's words for the two that it lacks.
@@ -46,6 +47,7 @@ FAILURES = {
     "BodyMemoryFull": (Code.RESOURCE_EXHAUSTED, 429),
     "QueueFull": (Code.RESOURCE_EXHAUSTED, 429),
     "TooManyChanges": (Code.RESOURCE_EXHAUSTED, 429),
+    "ChangesNotAllowed": (Code.PERMISSION_DENIED, 403),
     "TooManyRegions": (Code.RESOURCE_EXHAUSTED, 429),
     "RegionExists": (Code.ALREADY_EXISTS, 400),
     "ModelNotFound": (Code.NOT_FOUND, 404),

@@ -12,13 +12,13 @@ import numpy as np
 
 from ovms_mp.errors import MalformedPayload, shortened
 from ovms_mp.front.strings import Strings
+from ovms_mp.front.tensors import ResultTensor
 from ovms_mp.model.dtypes import DType, Kind, element_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ovms_mp.front.kserve.infer_request import RequestedOutput
-    from ovms_mp.front.tensors import ResultTensor
 
 PARAMETER = "classification"
 MOST_CLASSES = 1_000_000
@@ -39,6 +39,30 @@ def class_count(output: RequestedOutput) -> int:
             f"{shortened(repr(value), _LONGEST_NAME)}, expected a whole number from 0 to {MOST_CLASSES}"
         )
     return value
+
+
+def class_counts(outputs: Sequence[RequestedOutput]) -> dict[str, int]:
+    """How many classes of each row are asked for, by output, of those that are to be classified.
+
+    Raises:
+        MalformedPayload: See :func:`class_count`.
+    """
+    return {output.name: count for output in outputs if output.parameters and (count := class_count(output))}
+
+
+def classified(result: ResultTensor, most_classes: int, labels: Sequence[str] = ()) -> ResultTensor:
+    """An output as a tensor of classes, in memory of its own; the output itself if none are asked for.
+
+    Raises:
+        MalformedPayload: See :func:`classify`.
+    """
+    if not most_classes:
+        return result
+    shape, strings = classify(result, most_classes, labels)
+    place = memoryview(bytearray(strings.packed_nbytes))
+    if len(strings):
+        strings.write_packed(place)
+    return ResultTensor(result.name, DType.BYTES, shape, place)
 
 
 def classify(

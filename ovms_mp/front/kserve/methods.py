@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
 from typing import TYPE_CHECKING
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.failures import failure_of
 from ovms_mp.front.gathered import reply_of
+from ovms_mp.front.json.aside import encode_aside, is_large
 from ovms_mp.front.kserve import calls
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
+from ovms_mp.front.kserve.classification import class_counts, classified
 from ovms_mp.front.kserve.metadata import model_config, model_metadata, server_metadata
 from ovms_mp.front.kserve.parameters import heed
 from ovms_mp.front.kserve.protobuf.decode import decode_infer_in_turns, scan_infer
@@ -29,7 +32,7 @@ from ovms_mp.front.protobuf.parts import small_request
 from ovms_mp.front.sinks import fill
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
     from typing import TypeAlias
 
     from ovms_mp.front.call_context import CallContext
@@ -160,7 +163,35 @@ class KServeMethods:
         if request.parameters:
             heed(request.parameters, context, time.monotonic_ns())
         version = calls.version_number(request.model_version)
+        counts = class_counts(request.outputs) if request.outputs else None
+        if counts:
+            return self._infer_classes(request, counts, version, context, write)
         return predict(service, request.model_name, version, decode, context, encode)
+
+    async def _infer_classes(
+        self,
+        request: InferRequest,
+        counts: Mapping[str, int],
+        version: int,
+        context: CallContext,
+        write: Write,
+    ) -> Reply:
+        """The same where some outputs are to be classes, which take a while to find: in a thread if they are many."""
+        service = self._service
+
+        async def decode(_: VersionRoute) -> InferRequest:
+            return request
+
+        def encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes | asyncio.Future[bytes]:
+            def text() -> bytes:
+                made = [classified(output, counts.get(output.name, 0)) for output in outputs]
+                ordered = calls.in_order(made, request.output_filter)
+                return b"".join(write(route.model_name, route.version, request.id, ordered))
+
+            return encode_aside(service, outputs, text) if is_large(outputs) else text()
+
+        made = await predict(service, request.model_name, version, decode, context, encode)
+        return made if isinstance(made, bytes) else await asyncio.shield(made)
 
     async def server_live(self, request: Octets, context: CallContext) -> bytes:
         """ServerLiveRequest to ServerLiveResponse."""

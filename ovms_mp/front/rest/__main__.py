@@ -7,7 +7,8 @@ import sys
 
 from ovms_mp.child.lifetime import die_with_parent
 from ovms_mp.child.specs import RestSpec, spec_from_argument
-from ovms_mp.errors import BootError, ExitCode
+from ovms_mp.codes import ExitCode
+from ovms_mp.errors import BootError
 from ovms_mp.front.rest.arbiter import RestApplication
 from ovms_mp.log import configure_logging, say
 

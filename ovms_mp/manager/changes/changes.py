@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
-from ovms_mp.errors import INTERNAL_ERROR_TEXT, OvmsError, TooManyChanges
+from ovms_mp.errors import INTERNAL_ERROR_TEXT, ChangesNotAllowed, OvmsError, TooManyChanges
 from ovms_mp.manager.changes.course import Failed
 from ovms_mp.wire.changes import (
     LoadNamed,
@@ -79,6 +79,8 @@ class Changes:
         snapshots: Snapshots,
         timers: Timers,
         clock: Clock,
+        *,
+        is_allowed: bool,
     ) -> None:
         """Nothing is asked for yet.
 
@@ -90,6 +92,7 @@ class Changes:
             snapshots: Tell fronts what has changed, and whether they have applied it.
             timers: The manager's.
             clock: The manager's.
+            is_allowed: Whether clients may change more than their own regions.
         """
         self._reloads = reloads
         self._models = models
@@ -98,6 +101,7 @@ class Changes:
         self._snapshots = snapshots
         self._timers = timers
         self._clock = clock
+        self._is_allowed = is_allowed
         self._asked: list[_Asked] = []
         self._wakes_at = math.inf
 
@@ -193,6 +197,9 @@ class Changes:
             asked.course = Failed(ErrorRecord.of(error))
 
     def _course(self, change: AnyChange) -> Course:
+        if not (self._is_allowed or isinstance(change, RegisterRegion | UnregisterRegion)):
+            text = f"{change.title} is not allowed to clients of this server (--allow_client_changes false)"
+            return Failed(ErrorRecord.of(ChangesNotAllowed(text)))
         match change:
             case ReloadConfig():
                 return self._reloads.course()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ovms_mp.child.specs import ChildSpec, CommonSpec
-from ovms_mp.errors import ExitCode
+from ovms_mp.codes import ExitCode
 from ovms_mp.log_levels import LogLevels
 from ovms_mp.wire.channels import Router, new_endpoint
 from ovms_mp.wire.codec import decode_to_manager

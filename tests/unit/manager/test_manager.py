@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from ovms_mp.child.specs import ProbeSpec, spec_from_argument
+from ovms_mp.codes import ExitCode
 from ovms_mp.config.file import parse_config_file
 from ovms_mp.config.server import LimitsConfig, RepositoryConfig, ServerConfig
 from ovms_mp.config.transports import GrpcConfig, RestConfig
-from ovms_mp.errors import ExitCode
 from ovms_mp.manager import assembly
 from ovms_mp.manager.assembly import opened_manager
 from ovms_mp.manager.service.service_manager import ServiceManager

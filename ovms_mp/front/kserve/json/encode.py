@@ -16,7 +16,7 @@ from ovms_mp.errors import AnswerTooLarge, MalformedPayload
 from ovms_mp.front.convert import copy_bytes
 from ovms_mp.front.json.writer import array_text, plain_array
 from ovms_mp.front.kserve.calls import in_order
-from ovms_mp.front.kserve.classification import with_classes
+from ovms_mp.front.kserve.classification import class_counts, classified
 from ovms_mp.front.kserve.datatypes import datatype
 from ovms_mp.front.kserve.infer_request import NO_PARAMETERS, RequestedOutput
 from ovms_mp.front.kserve.json.assemble import ALL_BINARY, BINARY
@@ -71,7 +71,9 @@ def encode_infer(
     """
     asked = {output.name: output for output in request.outputs}
     if asked:
-        outputs = with_classes(in_order(outputs, request.output_filter), request.outputs)
+        outputs = in_order(outputs, request.output_filter)
+        if counts := class_counts(request.outputs):
+            outputs = [classified(result, counts.get(result.name, 0)) for result in outputs]
     all_binary = _flag(request.parameters, ALL_BINARY, "the request", False)
     binary: list[bytes | bytearray | memoryview] = []
     members = []

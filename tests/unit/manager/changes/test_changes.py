@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,12 +13,21 @@ from ovms_mp.manager.changes.changes import Changes
 from ovms_mp.manager.changes.course import Outcome
 from ovms_mp.manager.changes.regions import MOST_REGIONS, Regions
 from ovms_mp.manager.timers import Timers
-from ovms_mp.wire.changes import RegionRecord, RegisterRegion, UnregisterRegion
+from ovms_mp.wire.changes import (
+    LoadNamed,
+    RegionRecord,
+    RegisterRegion,
+    ReloadConfig,
+    SetLog,
+    UnloadNamed,
+    UnregisterRegion,
+)
+from ovms_mp.wire.messages import StateChanged
 from ovms_mp.wire.records import ErrorRecord
 from tests.unit.manager.fakes import Clock
 
 if TYPE_CHECKING:
-    from ovms_mp.wire.messages import StateChanged
+    from ovms_mp.wire.changes import AnyChange
 
 
 @dataclass
@@ -67,12 +76,23 @@ class Desk:
     snapshots: PlayedSnapshots = field(default_factory=PlayedSnapshots)
     begun: list[PlayedCourse] = field(default_factory=list)
     answers: dict[str, Outcome] = field(default_factory=dict)
+    is_allowed: bool = True
 
     def __post_init__(self) -> None:
         self.timers = Timers(self.clock)
         self.regions = Regions()
         # Nobody reloads or loads here.
-        self.changes = Changes(None, None, self.regions, None, self.snapshots, self.timers, self.clock)  # type: ignore[arg-type]
+        nobody: Any = None
+        self.changes = Changes(
+            nobody,
+            nobody,
+            self.regions,
+            nobody,
+            self.snapshots,
+            self.timers,
+            self.clock,
+            is_allowed=self.is_allowed,
+        )
 
     def begin(self, title: str, course: PlayedCourse, within_s: float = 100.0) -> PlayedCourse:
         def answer(outcome: Outcome) -> None:
@@ -275,3 +295,21 @@ def test_regions_say_when_fronts_must_hear_of_them() -> None:
         step()
         news.append(regions.is_changed)
     assert news == [False, True, False, False, True]
+
+
+@pytest.mark.parametrize("change", [ReloadConfig(), LoadNamed("m"), UnloadNamed("m"), SetLog(info=False)])
+def test_changes_can_be_switched_off(change: AnyChange) -> None:
+    desk = Desk(is_allowed=False)
+    answers: list[StateChanged] = []
+    desk.changes.ask(change, desk.clock.monotonic() + 1.0, answers.append, 7)
+    desk.turn()
+    (answer,) = answers
+    assert answer.error is not None
+    assert answer.error.name == "ChangesNotAllowed"
+    assert answer.error.message == (
+        f"{change.title} is not allowed to clients of this server (--allow_client_changes false)"
+    )
+    # Regions have a flag of their own.
+    desk.changes.ask(UnregisterRegion(""), desk.clock.monotonic() + 1.0, answers.append, 8)
+    desk.turn()
+    assert answers[-1] == StateChanged(8, is_changed=False, error=None)
