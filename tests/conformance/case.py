@@ -40,6 +40,8 @@ class Form(enum.Enum):
     KSERVE_CONTENTS = "kserve grpc contents"
     KSERVE_STREAM = "kserve grpc stream"
     """Raw, in a stream of one request."""
+    KSERVE_JSON = "kserve rest json"
+    KSERVE_BINARY = "kserve rest binary"
     COLUMN = "rest column"
     COLUMN_BARE = "rest column unnamed"
     ROW = "rest row"
@@ -49,9 +51,10 @@ class Form(enum.Enum):
 TFS_GRPC = (Form.CONTENT, Form.TYPED)
 KSERVE_GRPC = (Form.KSERVE_RAW, Form.KSERVE_CONTENTS, Form.KSERVE_STREAM)
 GRPC = (*TFS_GRPC, *KSERVE_GRPC)
+KSERVE_REST = (Form.KSERVE_JSON, Form.KSERVE_BINARY)
 COLUMNS = (Form.COLUMN, Form.COLUMN_BARE)
 REST = (*COLUMNS, Form.ROW, Form.ROW_BARE)
-NAMED = (*GRPC, Form.COLUMN)
+NAMED = (*GRPC, *KSERVE_REST, Form.COLUMN)
 """Every protocol, where the server and not the row format has to find a wrong name."""
 
 
@@ -83,6 +86,7 @@ class Predict:
         bare = len(arrays) == 1
         return (
             *(form for form in GRPC if _can_carry(form, arrays)),
+            *KSERVE_REST,
             Form.COLUMN,
             *((Form.COLUMN_BARE,) if bare else ()),
             *((Form.ROW,) if is_row else ()),

@@ -11,6 +11,7 @@ import numpy as np
 from ovms_mp import errors
 from tests.conformance.case import (
     GRPC,
+    KSERVE_REST,
     PAIR,
     PAIR_ANSWER,
     X10,
@@ -35,6 +36,9 @@ MANY = np.tile(ROWS, (150, 1))
 LEAST, GREATEST = np.ones((2, 3), np.float32), np.ones((4, 3), np.float32)
 ZERO_ROWS, ZERO_ELEMENTS = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
 
+WHOLE = (*GRPC, *KSERVE_REST)
+"""Forms that say the shape of what has no elements."""
+
 
 def _places(*places: int) -> Answer:
     """What nonzero answers."""
@@ -53,11 +57,11 @@ GOOD = (
     predict("shape depends on data", "nonzero", {"x": f32([0, 1, 2, 0, 3])}, _places(1, 2, 4)),
     predict("shape depends on data, nothing", "nonzero", {"x": f32([0, 0])}, _places()),
     predict("larger than guessed", "nonzero", {"x": np.ones(5000, np.float32)}, _places(*range(5000))),
-    predict("zero rows", "batch", {"x": ZERO_ROWS}, Answer({"y": ZERO_ROWS}), GRPC),
+    predict("zero rows", "batch", {"x": ZERO_ROWS}, Answer({"y": ZERO_ROWS}), WHOLE),
     predict(
-        "zero elements", "id_f32", {"x": ZERO_ELEMENTS}, Answer({"y": ZERO_ELEMENTS}), (*GRPC, Form.COLUMN)
+        "zero elements", "id_f32", {"x": ZERO_ELEMENTS}, Answer({"y": ZERO_ELEMENTS}), (*WHOLE, Form.COLUMN)
     ),
-    predict("scalar", "scalar", {"x": f32(41)}, Answer({"y": f32(42)}), (*GRPC, Form.COLUMN)),
+    predict("scalar", "scalar", {"x": f32(41)}, Answer({"y": f32(42)}), (*WHOLE, Form.COLUMN)),
     predict("version given", "versions", {"x": X10}, Answer({"y": X10 + 1}), version=1),
     predict("the other version given", "versions", {"x": X10}, Answer({"y": X10 + 2}), version=3),
     predict("version 0 is the highest", "versions", {"x": X10}, Answer({"y": X10 + 2}), version=0),

@@ -24,6 +24,7 @@ from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictResponse
 from tests.conformance.case import (
     GRPC,
     KSERVE_GRPC,
+    KSERVE_REST,
     Case,
     Document,
     Expected,
@@ -36,7 +37,7 @@ from tests.conformance.case import (
 )
 from tests.conformance.cases import CASES
 from tests.conformance.cases_protocol import TINY_BODY
-from tests.support import kserve_client, rest_client
+from tests.support import kserve_client, kserve_rest, rest_client
 from tests.support.tensors import content, typed
 from tests.support.waiting import eventually
 
@@ -237,6 +238,16 @@ def send_grpc(request: Predict, form: Form, server: Server, tfs: TfsClient) -> A
 
 
 def send_rest(request: Predict, form: Form, server: Server) -> HttpReply:
+    if form in KSERVE_REST:
+        return kserve_rest.infer(
+            server.rest_port,
+            request.model,
+            request.inputs,
+            version=request.version,
+            is_binary=form is Form.KSERVE_BINARY,
+            id="number 7",
+            parameters={"binary_data_output": form is Form.KSERVE_BINARY},
+        )
     inputs = {name: _json_value(array) for name, array in request.inputs.items()}
     body: Any
     match form:
@@ -328,6 +339,9 @@ def check_rest(reply: HttpReply, expected: Expected) -> None:
         for name, value in expected.headers.items():
             assert reply.headers[name] == value
         return
+    if kserve_rest.HEADER.lower() in reply.headers or "model_name" in reply.json():
+        check_kserve_rest(reply, expected.outputs)
+        return
     ((key, answered),) = reply.json().items()
     outputs: dict[str, Any] = {}
     if len(expected.outputs) == 1:
@@ -341,6 +355,15 @@ def check_rest(reply: HttpReply, expected: Expected) -> None:
     for name, array in expected.outputs.items():
         wanted = np.float64 if array.dtype.kind not in "iub" else array.dtype
         assert_equal(np.array(outputs[name], wanted).astype(array.dtype), array)
+
+
+def check_kserve_rest(reply: HttpReply, outputs: Mapping[str, AnyArray]) -> None:
+    assert kserve_rest.split(reply)[0]["id"] == "number 7"
+    found = kserve_rest.outputs(reply)
+    assert found.keys() == outputs.keys()
+    for name, array in outputs.items():
+        assert found[name].dtype == array.dtype
+        assert_equal(found[name], array)
 
 
 def assert_equal(found: AnyArray, expected: AnyArray) -> None:

@@ -17,6 +17,7 @@ from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from ovms_mp.front.tfs._proto import tensorflow_framework_pb2 as framework
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 from tests.support.load import PREDICT, Load
+from tests.support.mutation import mutated
 from tests.support.server import Server
 from tests.support.waiting import eventually
 
@@ -78,25 +79,6 @@ GOOD_JSON = (
     b'{"inputs": {"x": [[1.5,2,3,4,5,6,7,8,9,1e3]]}, "signature_name": "serving_default"}',
     b'{"instances": [{"x": [1,2,3,4,5,6,7,8,9,10]}]}',
 )
-
-
-def mutated(body: bytes, dice: random.Random) -> bytes:
-    """A body with a few bytes changed, cut out, doubled or appended, or altogether random."""
-    if dice.random() < 0.1:
-        return dice.randbytes(dice.randrange(200))
-    data = bytearray(body)
-    for _ in range(dice.randrange(1, 6)):
-        at = dice.randrange(len(data) + 1)
-        match dice.randrange(4):
-            case 0 if at < len(data):
-                data[at] = dice.randrange(256)
-            case 1:
-                del data[at : at + dice.randrange(8)]
-            case 2:
-                data[at:at] = data[at : at + dice.randrange(16)]
-            case _:
-                data[at:at] = dice.randbytes(dice.randrange(4))
-    return bytes(data)
 
 
 @pytest.mark.timeout(360)

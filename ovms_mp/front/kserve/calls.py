@@ -37,6 +37,7 @@ SERVER_METADATA, SERVER_LIVE, SERVER_READY, MODEL_READY = (
 SERVER_NAME = "ovms_mp"
 SERVER_VERSION = __version__
 EXTENSIONS: tuple[str, ...] = (
+    "classification",
     "schedule_policy",
     "model_configuration",
     "system_shared_memory",

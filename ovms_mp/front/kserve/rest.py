@@ -219,7 +219,7 @@ class InferReading:
         self._context = context
         self._begun_ns = time.monotonic_ns()
         self._body: bytes | bytearray | None = None
-        self._unread: OvmsError | None = None
+        self._refusal: OvmsError | None = None
         self._parsed: JsonRequest | None = None
         self._binary: memoryview | None = None
         self.request: InferRequest
@@ -230,15 +230,15 @@ class InferReading:
         Raises:
             OvmsError: There is none.
         """
-        if self._unread is not None:
-            raise self._unread  # The rest of the body must not be taken for it.
+        if self._refusal is not None:
+            raise self._refusal  # What was not read to its end must not be taken for a whole.
         if self._body is None:
             try:
                 self._body = await self._request.read_body(route.body_bound_bytes)
+                await self._parse(self._body)
             except OvmsError as error:
-                self._unread = error
+                self._refusal = error
                 raise
-            await self._parse(self._body)
         name, version = self._target.name, self._target.version
         if self._parsed is None:
             self.request = raw_request(memoryview(self._body), route.inputs, name, version)

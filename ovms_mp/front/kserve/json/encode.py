@@ -16,7 +16,7 @@ from ovms_mp.errors import AnswerTooLarge, MalformedPayload
 from ovms_mp.front.convert import copy_bytes
 from ovms_mp.front.json.writer import array_text, plain_array
 from ovms_mp.front.kserve.calls import in_order
-from ovms_mp.front.kserve.classification import class_count, classify
+from ovms_mp.front.kserve.classification import class_counts, classified
 from ovms_mp.front.kserve.datatypes import datatype
 from ovms_mp.front.kserve.infer_request import NO_PARAMETERS, RequestedOutput
 from ovms_mp.front.kserve.json.assemble import ALL_BINARY, BINARY
@@ -72,6 +72,8 @@ def encode_infer(
     asked = {output.name: output for output in request.outputs}
     if asked:
         outputs = in_order(outputs, request.output_filter)
+        if counts := class_counts(request.outputs):
+            outputs = [classified(result, counts.get(result.name, 0)) for result in outputs]
     all_binary = _flag(request.parameters, ALL_BINARY, "the request", False)
     binary: list[bytes | bytearray | memoryview] = []
     members = []
@@ -106,12 +108,9 @@ def _member(
 ) -> bytes:
     """The text of an output; its elements go into ``binary`` if they shall."""
     name, shape, dtype = result.name, result.shape, result.dtype
-    strings: Strings | None = None
     is_binary = all_binary
     if output.parameters:
         is_binary = _flag(output.parameters, BINARY, f"output {name!r}", all_binary)
-        if classes := class_count(output):
-            (shape, strings), dtype = classify(result, classes), DType.BYTES
     head = b'{"name":%b,"datatype":"%b","shape":%b' % (
         orjson.dumps(name),
         datatype(dtype).encode(),
@@ -119,8 +118,7 @@ def _member(
     )
     if result.shared is not None:
         return b'%b,"parameters":%b}' % (head, orjson.dumps(range_parameters(result.shared)))
-    if dtype is DType.BYTES:
-        strings = result.strings() if strings is None else strings
+    strings = result.strings() if dtype is DType.BYTES else None
     if is_binary:
         octets = result.data if strings is None else length_prefixed(strings)
         binary.append(octets)

@@ -419,6 +419,7 @@ def test_a_requests_id_comes_back_with_every_answer(service: PlayedService, path
     reply = ask(service, "POST", path, BODY, {"X-Request-Id": "a-1"})
 
     assert reply.headers["x-request-id"] == "a-1"
+    assert ask(service, "POST", path, BODY, {"X-Request-Id": "é\t!"}).headers["x-request-id"] == "é\t!"
     assert "x-request-id" not in ask(service, "POST", path, BODY).headers
     assert "x-request-id" not in ask(service, "POST", path, BODY, {"X-Request-Id": "a" * 257}).headers
 
