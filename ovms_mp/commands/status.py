@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _DEADLINE_S = 5.0
 _MAX_BYTES = 64 << 20
 _DEFAULT_REST_PORT = 8000
-_CELLS = 3
+_CELLS = 4
 """In a version's row, after its state."""
 _NUMBERS_IN_ADDRESS = 3
 """pid, gRPC port, REST port."""
@@ -63,6 +63,9 @@ class _Version(msgspec.Struct, frozen=True):
     error_message: str = ""
     nireq: int = 0
     workers: int = 0
+    requests: int = 0
+    failures: int = 0
+    cancelled: int = 0
     detail: str = ""
 
 
@@ -284,6 +287,7 @@ def _version_row(version: _Version) -> tuple[str, ...]:
         workers = f"{version.workers} worker{'s' if version.workers > 1 else ''}"
         requests = f"{version.nireq} infer request{'s' if version.nireq != 1 else ''}"
         cells = [workers, f"{requests} each" if version.workers > 1 else requests]
+    cells += _request_cells(version)
     if version.is_failed and version.is_being_loaded:
         cells.append("being tried again")
     elif version.is_being_loaded and version.workers:
@@ -291,6 +295,18 @@ def _version_row(version: _Version) -> tuple[str, ...]:
     elif version.next_try_in_s is not None:
         cells.append(f"next try in {math.ceil(version.next_try_in_s)} s")
     return (str(version.version), state, *cells, *("",) * (_CELLS - len(cells)))
+
+
+def _request_cells(version: _Version) -> list[str]:
+    """How many requests there were, and how many of them got no answer; nothing before the first."""
+    if not version.requests:
+        return []
+    parts = [
+        f"{version.requests} request{'s' if version.requests != 1 else ''}",
+        *([f"{version.failures} failed"] if version.failures else ()),
+        *([f"{version.cancelled} cancelled"] if version.cancelled else ()),
+    ]
+    return [", ".join(parts)]
 
 
 def _cores(cores: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.child.heartbeat import HeartbeatThread
 from ovms_mp.errors import BootError
+from ovms_mp.front.counting import Counting
 from ovms_mp.front.descriptors import DescriptorWatch
 from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
@@ -22,6 +23,7 @@ from ovms_mp.front.service import Service
 from ovms_mp.front.steps import Periodic, attempt, report_the_rest
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.codec import decode_to_child
+from ovms_mp.wire.counters import CounterReader, CounterRow
 from ovms_mp.wire.messages import (
     ConfigReloaded,
     Drain,
@@ -80,10 +82,12 @@ class FrontSession:
         )
         address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
         self._dispatcher = Dispatcher(self.leases, address, self._loop, convictions.judge, clock_ns)
+        counters = spec.common.counters
         self.service = Service(
             self.leases,
             convictions,
             self._dispatcher,
+            Counting(CounterRow(counters, welcome.arena), CounterReader(counters)),
             self.reload_config,
             request_timeout_s=spec.limits.request_timeout_s,
             retry_window_s=spec.limits.retry_window_s,
@@ -185,7 +189,7 @@ class FrontSession:
     def _apply(self, snapshot: RoutingSnapshot) -> None:
         if self._has_table.is_set() and snapshot.epoch < self.service.table.epoch:
             return  # A second try; a newer one has replaced it.
-        table = RoutingTable(snapshot)
+        table = RoutingTable(snapshot, self.service.counting.counters_of)
         self.service.replace_table(table)
         self._has_table.set()
         self._send(SnapshotApplied(table.epoch))

@@ -83,7 +83,7 @@ class Publisher:
     def carry_on(self) -> None:
         """Continue what waits until all fronts have applied a snapshot."""
         applied = self._fronts.applied_epoch(self._epoch)
-        self._catalogue.deployments.fronts_applied(applied)
+        self._catalogue.fronts_applied(applied)
         if not self._lifecycle.is_stopping:
             contain("manager.quarantine", "nobody", self._quarantine.advance)
             self._provisioner.advance(self._catalogue.deployments, applied)

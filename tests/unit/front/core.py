@@ -7,13 +7,15 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from ovms_mp.front.counting import Counting
 from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
 from ovms_mp.front.infer.leases import Leases
 from ovms_mp.front.service import Service
 from ovms_mp.wire.arena import Arena
-from ovms_mp.wire.records import ArenaHandle
+from ovms_mp.wire.counters import CounterReader, CounterRow
+from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,6 +44,7 @@ class Core:
         max_message_bytes: int = 1 << 62,
         ask_reload: Callable[[int], Awaitable[ConfigReloaded]] = no_reload,
         clock_ns: Callable[[], int] = time.monotonic_ns,
+        counters: CountersHandle = NO_COUNTERS,
     ) -> None:
         self.announced: list[Conviction] = []
         self.leases = Leases(Arena(ArenaHandle(descriptor, size_bytes)), Arrivals(clock_ns))
@@ -53,6 +56,7 @@ class Core:
             self.leases,
             self.convictions,
             self.dispatcher,
+            Counting(CounterRow(counters, 0), CounterReader(counters)),
             ask_reload,
             request_timeout_s=300.0,
             retry_window_s=retry_window_s,

@@ -17,6 +17,7 @@ from ovms_mp.wire.codec import decode_to_child, encode
 from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import ConfigRefusal, ErrorRecord, ModelRecord, VersionRecord
 from ovms_mp.wire.status_document import status_document
+from ovms_mp.wire.version_counters import VersionTotals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 def document_of(found: RoutingSnapshot, notes: Mapping[str, Sequence[str]] | None = None) -> bytes:
     """The document, always of the same moment."""
-    return status_document(found, notes, lambda: 1_000_000_000_000)
+    return status_document(found, lambda _: VersionTotals(), notes, lambda: 1_000_000_000_000)
 
 
 def snapshot(*versions: VersionRecord, refusal: ConfigRefusal | None = None) -> RoutingSnapshot:
