@@ -132,6 +132,11 @@ class Service:
         """Whether the server is stopping."""
         return self._table.is_draining
 
+    async def drain_begins(self) -> None:
+        """Return when the server is stopping; whoever waits has a deadline in the server's end."""
+        while not self._table.is_draining:
+            await self._table_changed.wait()
+
     def statuses(self, name: str, version: int) -> Sequence[VersionStatus]:
         """All versions ever seen of a model, or the one asked for.
 

@@ -53,7 +53,7 @@ ONLY_IN = {
     "uvicorn": ["front.rest"],
     "uvicorn_worker": ["front.rest"],
     "grpc": ["front.grpc", "demo.check", "client"],
-    "google.protobuf": ["front.tfs", "front.kserve", "demo.check"],
+    "google.protobuf": ["front.protobuf", "front.tfs", "front.kserve", "demo.check"],
     "sklearn": ["demo.train"],
     "inotify_simple": ["manager", "storage"],
     "boto3": ["fetcher.s3"],
