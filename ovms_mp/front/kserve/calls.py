@@ -40,6 +40,7 @@ EXTENSIONS: tuple[str, ...] = (
     "model_configuration",
     "binary_tensor_data",
     "parameters",
+    "statistics",
 )
 """Of the protocol, in the words of Triton's documents, which clients look for: those that are there."""
 PLATFORM = "OpenVINO"

@@ -18,6 +18,7 @@ from ovms_mp.front.kserve.parameters import heed
 from ovms_mp.front.kserve.protobuf.decode import decode_infer_in_turns, scan_infer
 from ovms_mp.front.kserve.protobuf.encode import encode_stream_failure, infer_pieces, stream_pieces
 from ovms_mp.front.kserve.protobuf.infer_sink import InferSink
+from ovms_mp.front.kserve.statistics import methods as statistics
 from ovms_mp.front.kserve.streams import GRPC_ERROR, InferStream
 from ovms_mp.front.methods import Streaming, Unary
 from ovms_mp.front.protobuf.arena_sink import SHORTEST_LONG_BYTES, PlacedCall
@@ -69,6 +70,7 @@ def methods(parts: MessageParts) -> Sequence[Method]:
         ),
         Streaming(f"{_SERVICE}/{calls.STREAM}", own.infer_stream, protocol=calls.PROTOCOL),
         *[small_method(name, handler) for name, handler in small],
+        *statistics.methods(parts),
     )
 
 
