@@ -112,7 +112,7 @@ class World:
     def apply(self) -> None:
         """The fronts have applied what was published last."""
         self.applied = self.epoch
-        self.books.fronts_applied(self.applied)
+        self.catalogue.fronts_applied(self.applied)
 
     def turn(self, *, is_asked: bool = False) -> float | None:
         """Plan, publish, and let the fronts apply it; again as often as that makes something new to plan."""
