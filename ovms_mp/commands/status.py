@@ -298,11 +298,11 @@ def _version_row(version: _Version) -> tuple[str, ...]:
 
 
 def _request_cells(version: _Version) -> list[str]:
-    """How many requests there were, and how many of them got no answer; nothing before the first."""
+    """What became of the requests that there were; nothing before the first."""
     if not version.requests:
         return []
     parts = [
-        f"{version.requests} request{'s' if version.requests != 1 else ''}",
+        f"{version.requests - version.failures - version.cancelled} answered",
         *([f"{version.failures} failed"] if version.failures else ()),
         *([f"{version.cancelled} cancelled"] if version.cancelled else ()),
     ]

@@ -26,6 +26,9 @@ _SUCCESS_NS, _QUEUE_NS, _FAILED, _FAILED_NS, _CANCELLED, _CANCELLED_NS, _LAST_NS
 _FIRST_SLOT_WORD, _SLOT_WORDS, _SIZES = 16, 5, 16
 _OTHER_SIZES = _FIRST_SLOT_WORD + _SIZES * _SLOT_WORDS
 _USED_WORDS = _OTHER_SIZES + _SLOT_WORDS
+_WRAP = 1 << 64
+_LARGEST = 1 << 32
+"""Of a batch size with a slot of its own. A tensor without elements may claim any; sums of such ones wrap."""
 FIRST_FREE_WORD = 104
 """From here on a version's page has room for more."""
 
@@ -82,7 +85,7 @@ class VersionCounters:
         words[slot + 3] += infer_ns
         words[slot + 4] += ended_ns - received_ns
         if slot == _OTHER_SIZES:
-            words[slot] += batch_size
+            words[slot] = (words[slot] + batch_size) % _WRAP
         words[slot + 1] += 1
 
     def failed(self, took_ns: int) -> None:
@@ -119,7 +122,7 @@ class VersionCounters:
         """Find or begin the words of a batch size. PERF: once for each of a few sizes, and for each other one."""
         self._mark()
         words = self._words
-        if len(self._slots) == _SIZES:
+        if len(self._slots) == _SIZES or batch_size >= _LARGEST:
             return _OTHER_SIZES
         for slot in range(_FIRST_SLOT_WORD, _OTHER_SIZES, _SLOT_WORDS):
             if not words[slot]:
@@ -203,6 +206,7 @@ class VersionTotals:
             totals.inferences += words[_OTHER_SIZES]
             _add(totals.every_batch, words, _OTHER_SIZES)
         totals.answers = totals.every_batch.answers
+        totals.inferences %= _WRAP
         return totals
 
 

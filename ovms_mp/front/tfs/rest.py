@@ -117,7 +117,9 @@ class TfsRestCalls:
             return encode_predict(form, outputs)
 
         calls.refuse_label(target.label)
-        return Answer(await service.predict(target.name, version_number(target), decode, context, encode))
+        version = version_number(target)
+        answer: bytes = await service.predict(target.name, version, decode, context, encode)
+        return Answer(answer)
 
     async def status(self, request: RestRequest, context: CallContext) -> Answer:
         """``GET /v1/models/{name}[/versions/{version}]``."""

@@ -123,6 +123,15 @@ def test_sizes_beyond_the_bound_count_in_the_sums_only(handle: CountersHandle) -
     assert found.batches[15].answers == 2
 
 
+def test_no_size_that_a_client_claims_passes_a_word(handle: CountersHandle) -> None:
+    counters = VersionCounters(CounterRow(handle, 0), PAGE)
+    for batch_size in ((1 << 63) - 1, (1 << 63) - 1, 1 << 32, (1 << 32) - 1, 7):
+        answer(counters, batch_size)
+    found = totals(handle)
+    assert (found.answers, found.inferences) == (5, (1 << 33) + 4)
+    assert sorted(found.batches) == [7, (1 << 32) - 1]
+
+
 def test_rows_may_have_met_sizes_in_other_orders(handle: CountersHandle) -> None:
     for row in range(3):
         counters = VersionCounters(CounterRow(handle, row), PAGE)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import structs
 
 from ovms_mp.commands.status import status_text
 from ovms_mp.errors import Code
@@ -68,6 +69,15 @@ def test_the_next_try_is_told_from_now_on(retry_in_s: float | None, next_try: fl
 
     assert (version["is_failed"], version["next_try_in_s"]) == (True, next_try)
     assert version["error_message"] == "it is no model"
+
+
+def test_requests_are_those_of_the_version_s_page() -> None:
+    def totals_of(page: int) -> VersionTotals:
+        return VersionTotals(answers=5, failures=2, cancelled=1) if page == 7 else VersionTotals()
+
+    found = snapshot(structs.replace(failed(), counters=7))
+    (row,) = json.loads(status_document(found, totals_of))["models"]["m"]["versions"]
+    assert (row["requests"], row["failures"], row["cancelled"]) == (8, 2, 1)
 
 
 def test_people_are_told_the_same() -> None:
