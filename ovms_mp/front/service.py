@@ -19,8 +19,10 @@ from ovms_mp.front.infer.outcomes import RouteWasStale
 from ovms_mp.front.infer.output_room import OutputRoom
 from ovms_mp.front.infer.runs import Runner
 from ovms_mp.front.infer.validation import match_filter, match_inputs
+from ovms_mp.front.regions.loans import Loan
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import RoutingTable, not_found_text
+from ovms_mp.wire.changes import ReloadConfig
 from ovms_mp.wire.messages import InferTask, RoutingSnapshot
 from ovms_mp.wire.version_counters import UNCOUNTED
 
@@ -33,12 +35,15 @@ if TYPE_CHECKING:
     from ovms_mp.front.infer.convictions import Convictions
     from ovms_mp.front.infer.dispatch import Dispatcher
     from ovms_mp.front.infer.leases import Lease, Leases
+    from ovms_mp.front.infer.runs import Coming
     from ovms_mp.front.predict_request import Decode, PredictRequest
+    from ovms_mp.front.regions.table import Regions
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.tensors import GivenTensor, ResultTensor
     from ovms_mp.model.status import VersionStatus
     from ovms_mp.model.tensors import TensorSpec
-    from ovms_mp.wire.messages import ConfigReloaded
+    from ovms_mp.wire.changes import AnyChange
+    from ovms_mp.wire.messages import StateChanged
     from ovms_mp.wire.version_counters import VersionCounters
 
 AnswerT = TypeVar("AnswerT")
@@ -57,7 +62,8 @@ class Service:
         convictions: Convictions,
         dispatcher: Dispatcher,
         counting: Counting,
-        ask_reload: Callable[[int], Awaitable[ConfigReloaded]],
+        ask_change: Callable[[AnyChange, int], Awaitable[StateChanged]],
+        regions: Regions,
         *,
         request_timeout_s: float,
         retry_window_s: float,
@@ -72,7 +78,8 @@ class Service:
             convictions: Requests that crash workers.
             dispatcher: Carries tasks to the workers.
             counting: Where requests are counted.
-            ask_reload: Has the manager reload, until a monotonic deadline in ns or 0.
+            ask_change: Has the manager change the state, until a monotonic deadline in ns or 0.
+            regions: Clients' shared memory.
             request_timeout_s: Deadline of requests that bring none.
             retry_window_s: Longest wait for a version that is about to come.
             clock_ns: Monotonic time.
@@ -84,7 +91,8 @@ class Service:
         self._convictions = convictions
         self._dispatcher = dispatcher
         self.counting = counting
-        self._ask_reload = ask_reload
+        self._ask_change = ask_change
+        self.regions = regions
         self.max_message_bytes = max_message_bytes
         self._room = OutputRoom(min(max_message_bytes, len(leases.memory) // 2))
         self._runner = Runner(dispatcher, leases, convictions, self._room, self.routable, clock_ns)
@@ -117,10 +125,29 @@ class Service:
         Raises:
             OvmsError: See :func:`~ovms_mp.front.reload.reload_failure`; whatever failed, what served before serves on.
         """
-        answer = await self._ask_reload(context.deadline_ns)
+        try:
+            return await self.change(ReloadConfig(), context)
+        except OvmsError as error:
+            raise reload_failure(error) from None
+
+    async def change(self, change: AnyChange, context: CallContext) -> bool:
+        """Have the server's state changed; whether that changed anything.
+
+        Returns when every process has it, and :attr:`table` shows it. Who gives up ends the wait, not the change.
+
+        Raises:
+            Draining: The server is stopping.
+            DeadlineExceeded: It was not done in time.
+            OvmsError: It was not done, or not all of it.
+        """
+        answer = await self._ask_change(change, context.deadline_ns)
         if answer.error is not None:
-            raise reload_failure(answer.error.to_error())
+            raise answer.error.to_error()
         return answer.is_changed
+
+    def loan(self) -> Loan:
+        """What a request borrows of clients' shared memory; nothing yet."""
+        return Loan(self.regions, self._leases)
 
     def hold(self, lease: Lease) -> Callable[[], None]:
         """Hold the lease of a result beyond its encoder's return; what is given back lets go of it, once."""
@@ -216,7 +243,7 @@ class Service:
         version: int,
         decode: Decode,
         context: CallContext,
-        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT | asyncio.Future[AnswerT]],
+        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT | Coming[AnswerT]],
     ) -> AnswerT:
         """Run one predict request, and count it if its version is known.
 
@@ -225,7 +252,7 @@ class Service:
             version: Its version; 0 for the default.
             decode: Reads the request for the version that was found; not called if there is none.
             context: The call.
-            encode: Makes the answer, or has a thread make it; the tensors it gets are arena views that end when it
+            encode: Makes the answer, or promises it; the tensors it gets are arena views that end when it
                 returns, unless it holds their lease.
 
         Raises:
@@ -280,7 +307,7 @@ class Service:
         route: VersionRoute,
         request: PredictRequest,
         context: CallContext,
-        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT | asyncio.Future[AnswerT]],
+        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT | Coming[AnswerT]],
         begun_ns: int,
     ) -> AnswerT:
         tensors = match_inputs(route, request.inputs)

@@ -22,6 +22,7 @@ from ovms_mp.model.dtypes import DType, element_count
 
 if TYPE_CHECKING:
     from ovms_mp.front.infer.leases import Lease
+    from ovms_mp.front.regions.ranges import SharedRange
     from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
 
@@ -178,6 +179,8 @@ class ResultTensor:
             ends with the lease.
         lease: The lease that ``data`` lies in. An encoder that does not copy holds it for as long as it keeps the view;
             None for tensors that lie nowhere in the arena.
+        shared: Where in the client's shared memory the elements are, of which ``data`` has none then; None where the
+            answer carries them.
     """
 
     name: str
@@ -185,6 +188,7 @@ class ResultTensor:
     shape: tuple[int, ...]
     data: memoryview
     lease: Lease | None = None
+    shared: SharedRange | None = None
 
     def array(self) -> AnyArray:
         """The tensor as a NumPy view of ``data``, not a copy. Not for strings."""

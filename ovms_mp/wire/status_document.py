@@ -81,6 +81,7 @@ def _model(
     document: dict[str, Any] = {
         "default_version": model.default_version,
         "versions": [_version(version, totals_of(version.counters), now_ns) for version in versions],
+        "is_unloaded": model.is_unloaded,
     }
     if notes:
         document["notes"] = notes

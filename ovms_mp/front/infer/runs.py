@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Coroutine
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ovms_mp.errors import Draining, VersionNotFound, WorkerLost
 from ovms_mp.front.infer.outcomes import OutputsDidNotFit, WorkerEnd, WorkerGone
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from ovms_mp.wire.records import TensorRef
 
 AnswerT = TypeVar("AnswerT")
+
+Coming: TypeAlias = asyncio.Future[AnswerT] | Coroutine[Any, Any, AnswerT]  # Any: what coroutines yield.
+"""An answer that an encoder has a thread make, or must do something else for before it may be sent."""
+_COMING = (asyncio.Future, CoroutineType)
 
 
 class Runner:
@@ -63,7 +69,7 @@ class Runner:
         leases: tuple[Lease, ...],
         shapes: tuple[tuple[int, ...], ...],
         wanted: frozenset[str] | None,
-        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT | asyncio.Future[AnswerT]],
+        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT | Coming[AnswerT]],
         begun_ns: int,
         sent_ns: int,
     ) -> AnswerT:
@@ -75,7 +81,7 @@ class Runner:
             leases: What it reads and writes, that with the outputs' region first; the caller's.
             shapes: Of its inputs.
             wanted: Names of the outputs to encode; None for all.
-            encode: Makes the answer of them, or has a thread make it.
+            encode: Makes the answer of them, or promises it.
             begun_ns: When the request had been decoded.
             sent_ns: When its inputs were written.
 
@@ -109,12 +115,9 @@ class Runner:
                     if task.inputs and not task.inputs[0].nbytes:
                         refuse_results_of_nothing(shapes, refs)
                     lease = leases[0] if output_lease is None else output_lease
-                    encoded = encode(route, self._results(route.outputs, refs, wanted, lease))
-                    # A thread goes on when the client gives up, so it holds the leases of what it reads.
-                    if isinstance(encoded, asyncio.Future):
-                        answer: AnswerT = await asyncio.shield(encoded)
-                    else:
-                        answer = encoded
+                    encoded: Any = encode(route, self._results(route.outputs, refs, wanted, lease))
+                    # Any: what is promised may be promised again.
+                    answer: AnswerT = await _made(encoded) if isinstance(encoded, _COMING) else encoded
                     route.counters.answered(
                         begun_ns,
                         sent_ns,
@@ -176,6 +179,14 @@ class Runner:
             for spec, ref in zip(specs, refs, strict=True)
             if wanted is None or spec.name in wanted
         ]
+
+
+async def _made(answer: Any) -> Any:  # Any: as above.
+    """An answer that an encoder has promised."""
+    while isinstance(answer, _COMING):
+        # A thread goes on when the client gives up, so it holds the leases of what it reads.
+        answer = await (asyncio.shield(answer) if isinstance(answer, asyncio.Future) else answer)
+    return answer
 
 
 def _again(

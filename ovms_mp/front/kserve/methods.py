@@ -3,30 +3,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import OvmsError, UnsupportedOperation
+from ovms_mp.errors import OvmsError
 from ovms_mp.front.failures import failure_of
 from ovms_mp.front.gathered import reply_of
+from ovms_mp.front.json.aside import encode_aside, is_large
 from ovms_mp.front.kserve import calls
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
-from ovms_mp.front.kserve.infer_request import REGION
+from ovms_mp.front.kserve.classification import class_counts, classified
 from ovms_mp.front.kserve.metadata import model_config, model_metadata, server_metadata
 from ovms_mp.front.kserve.parameters import heed
 from ovms_mp.front.kserve.protobuf.decode import decode_infer_in_turns, scan_infer
 from ovms_mp.front.kserve.protobuf.encode import encode_stream_failure, infer_pieces, stream_pieces
 from ovms_mp.front.kserve.protobuf.infer_sink import InferSink
+from ovms_mp.front.kserve.regions import methods as regions
+from ovms_mp.front.kserve.regions.infer import predict
+from ovms_mp.front.kserve.repository import methods as repository
+from ovms_mp.front.kserve.settings import methods as settings
+from ovms_mp.front.kserve.small_method import SERVICE, small_method
 from ovms_mp.front.kserve.statistics import methods as statistics
 from ovms_mp.front.kserve.streams import GRPC_ERROR, InferStream
 from ovms_mp.front.methods import Streaming, Unary
 from ovms_mp.front.protobuf.arena_sink import SHORTEST_LONG_BYTES, PlacedCall
-from ovms_mp.front.protobuf.parts import LONGEST_SMALL_REQUEST_BYTES, small_request
+from ovms_mp.front.protobuf.parts import small_request
 from ovms_mp.front.sinks import fill
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
     from typing import TypeAlias
 
     from ovms_mp.front.call_context import CallContext
@@ -39,8 +46,6 @@ if TYPE_CHECKING:
     MakeSink: TypeAlias = Callable[[int], InferSink | None]
     Write: TypeAlias = Callable[[str, int, str, Sequence[ResultTensor]], list[bytes | memoryview]]
     """Writes an answer: of a model and its version, to a request's id, with outputs."""
-
-_SERVICE = "/inference.GRPCInferenceService"
 
 
 def methods(parts: MessageParts) -> Sequence[Method]:
@@ -62,21 +67,16 @@ def methods(parts: MessageParts) -> Sequence[Method]:
     )
     return (
         Unary(
-            f"{_SERVICE}/{calls.INFER}",
+            f"{SERVICE}/{calls.INFER}",
             own.infer,
             make_sink,
             unpacked_limit=parts.unpacked_limit,
             protocol=calls.PROTOCOL,
         ),
-        Streaming(f"{_SERVICE}/{calls.STREAM}", own.infer_stream, protocol=calls.PROTOCOL),
+        Streaming(f"{SERVICE}/{calls.STREAM}", own.infer_stream, protocol=calls.PROTOCOL),
         *[small_method(name, handler) for name, handler in small],
-        *statistics.methods(parts),
+        *[method for room in (regions, repository, settings, statistics) for method in room.methods(parts)],
     )
-
-
-def small_method(name: str, handler: Callable[[Octets, CallContext], Awaitable[Reply]]) -> Unary:
-    """A method of KServe's service whose messages hold no tensors."""
-    return Unary(f"{_SERVICE}/{name}", handler, None, LONGEST_SMALL_REQUEST_BYTES, protocol=calls.PROTOCOL)
 
 
 class KServeMethods:
@@ -124,7 +124,7 @@ class KServeMethods:
             if raises:
                 raise
             agent = str(dict(context.metadata).get("user-agent", ""))
-            failure = failure_of(error, f"{_SERVICE}/{calls.STREAM}", agent)
+            failure = failure_of(error, f"{SERVICE}/{calls.STREAM}", agent)
             return encode_stream_failure(request.id if request else "", failure.message)
         finally:
             if placed is not None:
@@ -157,15 +157,42 @@ class KServeMethods:
 
         def encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> Reply:
             if request.outputs:
-                outputs = in_order(outputs, request.output_filter)
+                outputs = calls.in_order(outputs, request.output_filter)
             pieces = write(route.model_name, route.version, request.id, outputs)
             return reply_of(pieces, outputs, service.hold)
 
         if request.parameters:
             heed(request.parameters, context, time.monotonic_ns())
-        refuse_regions(request)
         version = calls.version_number(request.model_version)
-        return service.predict(request.model_name, version, decode, context, encode)
+        counts = class_counts(request.outputs) if request.outputs else None
+        if counts:
+            return self._infer_classes(request, counts, version, context, write)
+        return predict(service, request.model_name, version, decode, context, encode)
+
+    async def _infer_classes(
+        self,
+        request: InferRequest,
+        counts: Mapping[str, int],
+        version: int,
+        context: CallContext,
+        write: Write,
+    ) -> Reply:
+        """The same where some outputs are to be classes, which take a while to find: in a thread if they are many."""
+        service = self._service
+
+        async def decode(_: VersionRoute) -> InferRequest:
+            return request
+
+        def encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes | asyncio.Future[bytes]:
+            def text() -> bytes:
+                made = [classified(output, counts.get(output.name, 0)) for output in outputs]
+                ordered = calls.in_order(made, request.output_filter)
+                return b"".join(write(route.model_name, route.version, request.id, ordered))
+
+            return encode_aside(service, outputs, text) if is_large(outputs) else text()
+
+        reply: bytes = await predict(service, request.model_name, version, decode, context, encode)
+        return reply
 
     async def server_live(self, request: Octets, context: CallContext) -> bytes:
         """ServerLiveRequest to ServerLiveResponse."""
@@ -199,22 +226,3 @@ class KServeMethods:
         message = small_request(request, kserve.ModelConfigRequest)
         described = calls.described(self._service, message.name, message.version)
         return model_config(described).SerializeToString()
-
-
-def in_order(outputs: Sequence[ResultTensor], names: Sequence[str]) -> list[ResultTensor]:
-    """Outputs as they were asked for; one that was asked for twice once."""
-    by_name = {output.name: output for output in outputs}
-    return [by_name[name] for name in dict.fromkeys(names)]
-
-
-def refuse_regions(request: InferRequest) -> None:
-    """Refuse tensors in shared memory.
-
-    Raises:
-        UnsupportedOperation: There are some.
-    """
-    name = next((head.name for head in request.in_regions), "") or next(
-        (output.name for output in request.outputs if REGION in output.parameters), ""
-    )
-    if name:
-        raise UnsupportedOperation(f"tensor {name!r} is in shared memory, which is not supported")

@@ -6,10 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
-from ovms_mp.front.kserve.calls import PROTOCOL
+from ovms_mp.front.kserve.small_method import small_method
 from ovms_mp.front.kserve.statistics.calls import STATISTICS, statistics
-from ovms_mp.front.methods import Unary
-from ovms_mp.front.protobuf.parts import LONGEST_SMALL_REQUEST_BYTES, small_request
+from ovms_mp.front.protobuf.parts import small_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.methods import Method, Octets
     from ovms_mp.front.served_protocol import MessageParts
-
-_PATH = f"/inference.GRPCInferenceService/{STATISTICS}"
 
 
 def methods(parts: MessageParts) -> Sequence[Method]:
@@ -31,4 +28,4 @@ def methods(parts: MessageParts) -> Sequence[Method]:
         response = kserve.ModelStatisticsResponse(model_stats=found)
         return response.SerializeToString()
 
-    return (Unary(_PATH, model_statistics, None, LONGEST_SMALL_REQUEST_BYTES, protocol=PROTOCOL),)
+    return (small_method(STATISTICS, model_statistics),)

@@ -29,7 +29,9 @@ from ovms_mp.front.kserve.protobuf.decode_long import read_long
 from ovms_mp.front.protobuf import plain as protobuf_plain
 from ovms_mp.front.protobuf.parts import LONGEST_PARSED_BYTES, MOST_NAMES
 from ovms_mp.front.protobuf.turns import at_one_go
-from ovms_mp.front.tensors import NumberTensor, RawTensor
+from ovms_mp.front.regions.ranges import SharedRange
+from ovms_mp.front.regions.tensors import RegionInput
+from ovms_mp.front.tensors import RawTensor
 from ovms_mp.model.dtypes import DType
 from tests.support.infer_messages import (
     FLOATS,
@@ -52,8 +54,8 @@ from tests.support.protobuf_messages import (
     GROUP_END,
     VARINT,
     broken,
+    elements,
     record,
-    values_of,
     varint,
 )
 
@@ -189,16 +191,18 @@ def test_parameters_of_every_kind(parameter_proto: InferParameter, value: object
 
 
 def test_an_input_in_shared_memory_has_no_entry() -> None:
-    region = {"shared_memory_region": InferParameter(string_param="r")}
+    region = {
+        "shared_memory_region": InferParameter(string_param="r"),
+        "shared_memory_byte_size": InferParameter(int64_param=4),
+        "shared_memory_offset": InferParameter(int64_param=12),
+    }
     body = request(
         (head("a", "FP32", [1], parameters=region), None), (head("b", "FP32", [1]), struct.pack("<f", 7))
     )
     for found in (scan_infer(body), parse_infer(body), read_in_steps(body)):
         assert found is not None
-        assert list(found.inputs) == ["b"]
-        (in_region,) = found.in_regions
-        assert (in_region.name, in_region.dtype, in_region.shape) == ("a", DType.FP32, (1,))
-        assert in_region.parameters == {"shared_memory_region": "r"}
+        assert list(found.inputs) == ["a", "b"]
+        assert found.inputs["a"] == RegionInput(DType.FP32, (1,), SharedRange("r", 12, 4))
 
 
 @pytest.mark.parametrize(
@@ -235,9 +239,9 @@ def test_contents(datatype: str, times: int) -> None:
     proto = head("x", datatype, [times, 2])
     getattr(proto.contents, field).extend(values * times)
     given_tensor = decode_infer(request((proto, None))).inputs["x"]
-    assert isinstance(given_tensor, NumberTensor | RawTensor)
-    array = np.frombuffer(memoryview(values_of(given_tensor)).cast("B"), DType[datatype].numpy)
-    assert array.tolist() == values * times
+    _, shape, octets = elements(given_tensor)
+    assert shape == (times, 2)
+    assert np.frombuffer(octets, DType[datatype].numpy).tolist() == values * times
 
 
 def test_strings_in_contents() -> None:
@@ -262,12 +266,8 @@ def test_memory_does_not_grow_with_the_tensor() -> None:
 
 # What is refused.
 
-FP16 = entry(
-    NAME_X
-    + record(2, BYTES, b"FP16")
-    + record(3, BYTES, b"\x01")
-    + record(5, BYTES, record(6, BYTES, bytes(4)))
-)
+ONE_FP32 = record(5, BYTES, record(6, BYTES, bytes(4)))
+FP16 = entry(NAME_X + record(2, BYTES, b"FP16") + record(3, BYTES, b"\x01") + ONE_FP32)
 REFUSED = {
     "both": (
         ODDITIES["both"],
@@ -383,21 +383,16 @@ def test_a_bomb_is_refused_within_its_own_size(what: str) -> None:
     assert peak < len(body) + 2 * MEBIBYTE, f"{peak} bytes for {len(body)}"
 
 
+MANY_INTEGERS, MANY_STRINGS = (
+    head("x", datatype, [MEBIBYTE]).SerializeToString() for datatype in ("INT64", "BYTES")
+)
+
+
 @pytest.mark.parametrize(
     ("datatype", "values"),
     [
-        (
-            "INT64",
-            entry(
-                head("x", "INT64", [MEBIBYTE]).SerializeToString()
-                + record(5, BYTES, record(3, BYTES, b"\x05" * MEBIBYTE))
-            ),
-        ),
-        (
-            "BYTES",
-            entry(head("x", "BYTES", [MEBIBYTE]).SerializeToString())
-            + record(7, BYTES, b"\0\0\0\0" * MEBIBYTE),
-        ),
+        ("INT64", entry(MANY_INTEGERS + record(5, BYTES, record(3, BYTES, b"\x05" * MEBIBYTE)))),
+        ("BYTES", entry(MANY_STRINGS) + record(7, BYTES, b"\0\0\0\0" * MEBIBYTE)),
     ],
 )
 def test_others_have_their_turn(datatype: str, values: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,9 +442,7 @@ def test_a_shape_that_the_model_lacks_is_refused_before_values_are_made() -> Non
 def test_what_serves_is_not_refused() -> None:
     """The bounds are far from what clients send: many inputs, many outputs."""
     pairs = [(head(f"input_{number}", "FP32", [1, 10]), bytes(40)) for number in range(500)]
-    outputs = [
-        ModelInferRequest.InferRequestedOutputTensor(name=f"a rather long name {number}")
-        for number in range(MOST_NAMES)
-    ]
+    wanted = ModelInferRequest.InferRequestedOutputTensor
+    outputs = [wanted(name=f"a rather long name {number}") for number in range(MOST_NAMES)]
     found = decode_infer(request(*pairs, outputs=outputs))
     assert (len(found.inputs), len(found.outputs)) == (500, MOST_NAMES)
