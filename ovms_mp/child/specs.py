@@ -13,7 +13,7 @@ import msgspec
 
 from ovms_mp.errors import BootError
 from ovms_mp.log_levels import LogLevels
-from ovms_mp.wire.records import ArenaHandle, ModelSettings
+from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle, ModelSettings
 
 SpecT = TypeVar("SpecT", bound="ChildSpec")
 
@@ -28,6 +28,7 @@ class CommonSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         heartbeat_interval_s: Time between two signs of life.
         boot_timeout_s: How long a front waits for its first routing snapshot.
         arenas: All arenas, by index.
+        counters: Where all processes count; a front's row has the number of its arena.
     """
 
     parent_pid: int
@@ -39,6 +40,7 @@ class CommonSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     heartbeat_interval_s: float
     boot_timeout_s: float
     arenas: tuple[ArenaHandle, ...]
+    counters: CountersHandle = NO_COUNTERS
 
 
 class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -114,6 +116,7 @@ class WorkerSpec(ChildSpec, frozen=True, kw_only=True):
         engine: What its core is made with.
         cpu: Its part of the machine.
         run_page: Descriptor of the page where it marks what it runs; -1 where nobody will read that.
+        counter_row: Its row of the counters; -1 where nobody will read that.
     """
 
     device: str
@@ -121,6 +124,7 @@ class WorkerSpec(ChildSpec, frozen=True, kw_only=True):
     engine: EngineSpec
     cpu: CpuShare
     run_page: int = -1
+    counter_row: int = -1
 
 
 class ProbeSpec(ChildSpec, frozen=True, kw_only=True):

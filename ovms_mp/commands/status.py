@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _DEADLINE_S = 5.0
 _MAX_BYTES = 64 << 20
 _DEFAULT_REST_PORT = 8000
-_CELLS = 3
+_CELLS = 4
 """In a version's row, after its state."""
 _NUMBERS_IN_ADDRESS = 3
 """pid, gRPC port, REST port."""
@@ -64,6 +64,9 @@ class _Version(msgspec.Struct, frozen=True):
     error_message: str = ""
     nireq: int = 0
     workers: int = 0
+    requests: int = 0
+    failures: int = 0
+    cancelled: int = 0
     detail: str = ""
 
 
@@ -287,6 +290,7 @@ def _version_row(version: _Version) -> tuple[str, ...]:
         workers = f"{version.workers} worker{'s' if version.workers > 1 else ''}"
         requests = f"{version.nireq} infer request{'s' if version.nireq != 1 else ''}"
         cells = [workers, f"{requests} each" if version.workers > 1 else requests]
+    cells += _request_cells(version)
     if version.is_failed and version.is_being_loaded:
         cells.append("being tried again")
     elif version.is_being_loaded and version.workers:
@@ -294,6 +298,18 @@ def _version_row(version: _Version) -> tuple[str, ...]:
     elif version.next_try_in_s is not None:
         cells.append(f"next try in {math.ceil(version.next_try_in_s)} s")
     return (str(version.version), state, *cells, *("",) * (_CELLS - len(cells)))
+
+
+def _request_cells(version: _Version) -> list[str]:
+    """What became of the requests that there were; nothing before the first."""
+    if not version.requests:
+        return []
+    parts = [
+        f"{version.requests - version.failures - version.cancelled} answered",
+        *([f"{version.failures} failed"] if version.failures else ()),
+        *([f"{version.cancelled} cancelled"] if version.cancelled else ()),
+    ]
+    return [", ".join(parts)]
 
 
 def _cores(cores: Sequence[int]) -> str:

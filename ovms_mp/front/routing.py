@@ -23,9 +23,10 @@ from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State, VersionStatus
 from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.wire.allocator import aligned
+from ovms_mp.wire.version_counters import UNCOUNTED, VersionCounters
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from ovms_mp.wire.messages import RoutingSnapshot
     from ovms_mp.wire.records import TensorSpecRecord, VersionRecord
@@ -46,6 +47,7 @@ class VersionRoute:
         detail: The plan it runs by, for people.
         static_output_nbytes: Size of the region for all outputs, or None when a shape is dynamic.
         body_bound_bytes: The longest body that a request can need; None where an input has no largest size.
+        counters: Where this front counts its requests.
     """
 
     model_name: str
@@ -58,6 +60,7 @@ class VersionRoute:
     outputs: tuple[TensorSpec, ...]
     static_output_nbytes: int | None
     body_bound_bytes: int | None = None
+    counters: VersionCounters = UNCOUNTED
 
     @property
     def version(self) -> int:
@@ -95,7 +98,15 @@ class ModelRoute:
 class RoutingTable:
     """One snapshot, indexed."""
 
-    def __init__(self, snapshot: RoutingSnapshot) -> None:
+    def __init__(
+        self, snapshot: RoutingSnapshot, counters_of: Callable[[int], VersionCounters] = lambda _: UNCOUNTED
+    ) -> None:
+        """Index a snapshot.
+
+        Args:
+            snapshot: The newest one.
+            counters_of: This front's counters by the page that the snapshot names.
+        """
         self.epoch = snapshot.epoch
         self.is_draining = snapshot.is_draining
         self.snapshot = snapshot
@@ -107,11 +118,18 @@ class RoutingTable:
             model.name: ModelRoute(
                 model.name,
                 model.default_version,
-                {record.version: _route_or_failure(model.name, record) for record in model.versions},
+                {
+                    record.version: _route_or_failure(model.name, record, counters_of)
+                    for record in model.versions
+                },
                 model.is_unloaded,
             )
             for model in snapshot.models
         }
+
+    def counter_pages(self) -> set[int]:
+        """Where this front may count."""
+        return {record.counters for model in self.snapshot.models for record in model.versions}
 
     def models(self) -> Iterable[ModelRoute]:
         """All models, in the snapshot's order."""
@@ -173,17 +191,19 @@ def _there_are(models: Collection[str], name: str) -> str:
     return f"models: {names}" + (f" and {len(models) - len(shown)} more" if len(models) > len(shown) else "")
 
 
-def _route_or_failure(model_name: str, record: VersionRecord) -> VersionRoute:
+def _route_or_failure(
+    model_name: str, record: VersionRecord, counters_of: Callable[[int], VersionCounters]
+) -> VersionRoute:
     """The version's route; one that cannot be made is a version that has failed, and no other one is."""
     try:
-        return _version_route(model_name, record)
+        return _version_route(model_name, record, counters_of(record.counters))
     except Exception as error:
         report("front.route", error, f"model {model_name} version {record.version}")
         status = VersionStatus(record.version, State.LOADING, Code.INTERNAL.number, INTERNAL_ERROR_TEXT)
         return VersionRoute(model_name, status, (), 0, 0, "", (), (), None)
 
 
-def _version_route(model_name: str, record: VersionRecord) -> VersionRoute:
+def _version_route(model_name: str, record: VersionRecord, counters: VersionCounters) -> VersionRoute:
     outputs = tuple(_spec(entry) for entry in record.outputs)
     nbytes = 0
     static: int | None = 0
@@ -204,6 +224,7 @@ def _version_route(model_name: str, record: VersionRecord) -> VersionRoute:
         outputs=outputs,
         static_output_nbytes=None if static is None else nbytes,
         body_bound_bytes=body_bound(inputs),
+        counters=counters,
     )
 
 

@@ -24,15 +24,18 @@ from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import RoutingTable, not_found_text
 from ovms_mp.wire.changes import ReloadConfig
 from ovms_mp.wire.messages import InferTask, RoutingSnapshot
+from ovms_mp.wire.version_counters import UNCOUNTED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.clock import Clock
+    from ovms_mp.front.counting import Counting
     from ovms_mp.front.infer.convictions import Convictions
     from ovms_mp.front.infer.dispatch import Dispatcher
     from ovms_mp.front.infer.leases import Lease, Leases
+    from ovms_mp.front.infer.runs import Coming
     from ovms_mp.front.predict_request import Decode, PredictRequest
     from ovms_mp.front.regions.table import Regions
     from ovms_mp.front.routing import VersionRoute
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from ovms_mp.model.tensors import TensorSpec
     from ovms_mp.wire.changes import AnyChange
     from ovms_mp.wire.messages import StateChanged
+    from ovms_mp.wire.version_counters import VersionCounters
 
 AnswerT = TypeVar("AnswerT")
 
@@ -57,6 +61,7 @@ class Service:
         leases: Leases,
         convictions: Convictions,
         dispatcher: Dispatcher,
+        counting: Counting,
         ask_change: Callable[[AnyChange, int], Awaitable[StateChanged]],
         regions: Regions,
         *,
@@ -72,6 +77,7 @@ class Service:
             leases: Of the arena in which inputs and outputs are.
             convictions: Requests that crash workers.
             dispatcher: Carries tasks to the workers.
+            counting: Where requests are counted.
             ask_change: Has the manager change the state, until a monotonic deadline in ns or 0.
             regions: Clients' shared memory.
             request_timeout_s: Deadline of requests that bring none.
@@ -84,11 +90,12 @@ class Service:
         self._leases = leases
         self._convictions = convictions
         self._dispatcher = dispatcher
+        self.counting = counting
         self._ask_change = ask_change
         self.regions = regions
         self.max_message_bytes = max_message_bytes
         self._room = OutputRoom(min(max_message_bytes, len(leases.memory) // 2))
-        self._runner = Runner(dispatcher, leases, convictions, self._room, self.routable)
+        self._runner = Runner(dispatcher, leases, convictions, self._room, self.routable, clock_ns)
         self._max_unpacked_bytes = max_unpacked_bytes
         self._request_timeout_ns = int(request_timeout_s * 1e9)
         self._retry_window_s = retry_window_s
@@ -101,6 +108,7 @@ class Service:
         self._table = table
         self._convictions.learn(table.convictions)
         self._dispatcher.keep_links(table.endpoints, table.deaths)
+        self.counting.keep(table.counter_pages())
         self._table_changed.set()
         self._table_changed = asyncio.Event()
 
@@ -235,81 +243,102 @@ class Service:
         version: int,
         decode: Decode,
         context: CallContext,
-        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
+        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT | Coming[AnswerT]],
     ) -> AnswerT:
-        """Run one predict request.
+        """Run one predict request, and count it if its version is known.
 
         Args:
             name: The model.
             version: Its version; 0 for the default.
             decode: Reads the request for the version that was found; not called if there is none.
             context: The call.
-            encode: Makes the answer; the tensors it gets are arena views that end when it returns, unless it holds
-                their lease.
+            encode: Makes the answer, or promises it; the tensors it gets are arena views that end when it
+                returns, unless it holds their lease.
 
         Raises:
             OvmsError: One of the failures in :mod:`ovms_mp.errors`.
         """
         request: PredictRequest | None = None
         specs: Sequence[TensorSpec] = ()
-        for _ in range(_MAX_ROUTES):
-            route = self._table.find(name, version)
-            # What would be refused anyway does not wait for the worker that it has crashed.
-            if not route.endpoints and route.handle not in self._convictions.by_handle:
-                route = await self.routable(name, version)
-            if request is None or route.inputs != specs:
-                table, specs = self._table, route.inputs
+        begun_ns, counted = self._clock_ns(), UNCOUNTED
+        try:
+            for _ in range(_MAX_ROUTES):
+                route = self._table.find(name, version)
+                counted = route.counters
+                # What would be refused anyway does not wait for the worker that it has crashed.
+                if not route.endpoints and route.handle not in self._convictions.by_handle:
+                    route = await self.routable(name, version)
+                if request is None or route.inputs != specs:
+                    table, specs = self._table, route.inputs
+                    try:
+                        request = await decode(route)
+                    except OvmsError:
+                        if self._table is table:
+                            raise
+                        request = None
+                        continue  # What it does not fit may have been replaced while the body was on its way.
+                    begun_ns = self._clock_ns()
+                    if self._table is not table:
+                        continue  # The version may have changed hands while the body was on its way.
                 try:
-                    request = await decode(route)
-                except OvmsError:
-                    if self._table is table:
-                        raise
-                    request = None
-                    continue  # What it does not fit may have been replaced while the body was on its way.
-                if self._table is not table:
-                    continue  # The version may have changed hands while the body was on its way.
-            try:
-                return await self._predict_on(route, request.inputs, request.output_filter, context, encode)
-            except RouteWasStale:
-                continue  # The version retired under the request; where another one serves it, that answers.
-        raise ModelNotReady(
-            f"model {name!r} changes its versions faster than a request can follow; try again"
-        )
+                    return await self._predict_on(route, request, context, encode, begun_ns)
+                except RouteWasStale:
+                    continue  # The version retired under the request; where another one serves it, that answers.
+            raise ModelNotReady(
+                f"model {name!r} changes its versions faster than a request can follow; try again"
+            )
+        except asyncio.CancelledError:
+            self._count_cancelled(counted, begun_ns, context.deadline_ns)
+            raise
+        except Exception:
+            counted.failed(self._clock_ns() - begun_ns)
+            raise
+
+    def _count_cancelled(self, counted: VersionCounters, begun_ns: int, deadline_ns: int) -> None:
+        """Count a request that its transport has ended: for its deadline, or because its client has gone."""
+        now_ns = self._clock_ns()
+        if 0 < deadline_ns <= now_ns:
+            counted.failed(now_ns - begun_ns)
+        else:
+            counted.cancelled(now_ns - begun_ns)
 
     async def _predict_on(
         self,
         route: VersionRoute,
-        given: Mapping[str, GivenTensor],
-        output_filter: Sequence[str],
+        request: PredictRequest,
         context: CallContext,
-        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
+        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT | Coming[AnswerT]],
+        begun_ns: int,
     ) -> AnswerT:
-        tensors = match_inputs(route, given)
-        wanted = match_filter(route, output_filter)
+        tensors = match_inputs(route, request.inputs)
+        wanted = match_filter(route, request.output_filter)
         inputs = Inputs(route.inputs, tensors, len(self._leases.memory), self._max_unpacked_bytes)
         outputs_nbytes = self._room.nbytes(route, inputs.shapes)
         lease = self._leases.lease(inputs.nbytes + outputs_nbytes)
         try:
+            written = inputs.write(self._leases.memory, lease)
+            sent_ns = self._clock_ns()
             task = InferTask(
                 self._dispatcher.new_task_id(),
                 route.handle,
-                inputs.write(self._leases.memory, lease),
+                written,
                 lease.offset_bytes + inputs.nbytes,
                 outputs_nbytes,
-                self._deadline(context.deadline_ns),
+                self._deadline(context.deadline_ns, sent_ns),
                 context.flow,
             )
             leases = (lease, *inputs.placed)
-            return await self._runner.run(route, task, leases, inputs.shapes, wanted, encode)
+            return await self._runner.run(
+                route, task, leases, inputs.shapes, wanted, encode, begun_ns, sent_ns
+            )
         finally:
             self._leases.release(lease)
 
-    def _deadline(self, deadline_ns: int) -> int:
+    def _deadline(self, deadline_ns: int, now_ns: int) -> int:
         """When nobody waits any more. The one place where clients' deadlines are bounded, for all protocols.
 
         A gRPC client may name 11,000 years, which is no time that a message between processes can carry. PERF: 0.2 us.
         """
-        now_ns = self._clock_ns()
         if not deadline_ns:
             return now_ns + self._request_timeout_ns
         return min(deadline_ns, now_ns + _LONGEST_TIMEOUT_NS)

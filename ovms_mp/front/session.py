@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.child.heartbeat import HeartbeatThread
 from ovms_mp.errors import BootError
+from ovms_mp.front.counting import Counting
 from ovms_mp.front.descriptors import DescriptorWatch
 from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
@@ -24,6 +25,7 @@ from ovms_mp.front.steps import Periodic, attempt, report_the_rest
 from ovms_mp.log import apply_levels
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.codec import decode_to_child
+from ovms_mp.wire.counters import CounterReader, CounterRow
 from ovms_mp.wire.messages import (
     Drain,
     Drained,
@@ -83,10 +85,12 @@ class FrontSession:
         )
         address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
         self._dispatcher = Dispatcher(self.leases, address, self._loop, convictions.judge, clock_ns)
+        counters = spec.common.counters
         self.service = Service(
             self.leases,
             convictions,
             self._dispatcher,
+            Counting(CounterRow(counters, welcome.arena), CounterReader(counters)),
             self._changes.ask,
             Regions(is_allowed=spec.limits.allows_client_shm),
             request_timeout_s=spec.limits.request_timeout_s,
@@ -179,7 +183,7 @@ class FrontSession:
         if snapshot.levels != self._levels:
             self._levels = snapshot.levels
             apply_levels(self._levels)
-        table = RoutingTable(snapshot)
+        table = RoutingTable(snapshot, self.service.counting.counters_of)
         # Before the manager hears that the snapshot is applied: whoever has registered a region uses it then.
         self.service.regions.replace(snapshot.regions)
         self.service.replace_table(table)

@@ -38,6 +38,7 @@ from ovms_mp.manager.lifecycle import Lifecycle
 from ovms_mp.manager.manager import Manager
 from ovms_mp.manager.models.catalogue import Catalogue
 from ovms_mp.manager.models.compile_caches import CompileCaches, cache_directory_of
+from ovms_mp.manager.models.counter_pages import CounterPages
 from ovms_mp.manager.models.fetchers import FetcherProcess
 from ovms_mp.manager.models.load_reports import LoadReports
 from ovms_mp.manager.models.quarantine import Quarantine
@@ -58,7 +59,9 @@ from ovms_mp.manager.workers.machine import read_machine, read_memory
 from ovms_mp.manager.workers.provisioner import Provisioner
 from ovms_mp.manager.workers.workers import Workers
 from ovms_mp.wire.channels import Poller, Router
+from ovms_mp.wire.counters import CountersFile
 from ovms_mp.wire.status_document import status_document
+from ovms_mp.wire.version_counters import VersionTotals
 
 if TYPE_CHECKING:
     import socket
@@ -71,6 +74,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PR_SET_CHILD_SUBREAPER = 36
+_WORKER_ROWS = 64
+"""Of the counters; what the 65th worker at once counts is lost, which is no request. Unused ones take no memory."""
 
 
 class _Owner(Protocol):
@@ -110,6 +115,8 @@ def opened_manager(
         poller = _owned(stack, Poller())
         ports = _owned(stack, take_ports(config, inherited))
         arenas = _owned(stack, _take_arenas(config))
+        counters = _owned(stack, _take_counters(config))
+        memory = (*arenas.descriptors(), counters.handle.descriptor)
         sweep()  # What killed servers of this user left in the temporary directory.
         pipes = _owned(stack, ArbiterPipes(poller))
         sockets = _owned(stack, SocketDirectory())
@@ -126,16 +133,17 @@ def opened_manager(
             read_memory(),
             current_levels.read,
             sockets.new_endpoint,
+            counters.handle,
         )
         supervision = config.supervision
         caches = _owned(stack, CompileCaches(cache_directory_of(config.engine)))
-        workers = _owned(stack, Workers(control, timers, supervision.load_timeout_s))
+        workers = _owned(stack, Workers(control, timers, supervision.load_timeout_s, counters))
         supervisor = Supervisor(supervision, timers, poller, clock)
 
-        fronts = Fronts(config, supervisor, control, specs, ports, arenas, pipes)
-        provisioner = Provisioner(
-            config, machine, supervisor, workers, control, specs, arenas.descriptors(), timers, clock
+        fronts = Fronts(
+            config, supervisor, control, specs, ports, arenas, pipes, (counters.handle.descriptor,)
         )
+        provisioner = Provisioner(config, machine, supervisor, workers, control, specs, memory, timers, clock)
         trials = Trials(
             ProbeLauncher(supervisor, specs, provisioner, arenas.descriptors()),
             timers,
@@ -152,6 +160,7 @@ def opened_manager(
             workers,
             trials,
             clock,
+            CounterPages(counters.clear),
             on_outdated=request.ask,
             on_loaded=announcement.loaded,
         )
@@ -227,7 +236,7 @@ def opened_manager(
             log_state=log_state,
         )
         inbox = Inbox(control, supervisor, catalogue.deployments, timers, events)
-        status = _owned(stack, _status_socket(config, poller, timers, publisher, rescans))
+        status = _owned(stack, _status_socket(config, poller, timers, publisher, rescans, counters))
         signals = Signals(
             lifecycle,
             supervisor,
@@ -271,14 +280,38 @@ def _take_arenas(config: ServerConfig) -> ArenaPool:
         raise BootError(f"--arena_size_mb {config.limits.arena_size_mb}: {error.strerror}") from None
 
 
+def _take_counters(config: ServerConfig) -> CountersFile:
+    """A row for each arena, as its number is the row of the front that owns it, and some for workers.
+
+    Raises:
+        BootError: The memory is refused.
+    """
+    try:
+        return CountersFile(2 * count_fronts(config), _WORKER_ROWS)
+    except OSError as error:
+        raise BootError(f"memory for counters (memfd_create): {error.strerror}") from None
+
+
 def _status_socket(
-    config: ServerConfig, poller: Poller, timers: Timers, publisher: Publisher, rescans: Rescans
+    config: ServerConfig,
+    poller: Poller,
+    timers: Timers,
+    publisher: Publisher,
+    rescans: Rescans,
+    counters: CountersFile,
 ) -> StatusSocket:
     listener = None
     try:
         listener = listen_for_status(config.grpc.port, config.rest.port)
     except OSError as error:
         _log.warning("event=no_status_socket `ovms_mp status` needs --rest_port here: %s", error)
+
+    def totals_of(page: int) -> VersionTotals:
+        return VersionTotals.of(counters.reader.pages(page))
+
     return StatusSocket(
-        listener, poller, timers, lambda: status_document(publisher.snapshot(), rescans.momentary_notes())
+        listener,
+        poller,
+        timers,
+        lambda: status_document(publisher.snapshot(), totals_of, rescans.momentary_notes()),
     )

@@ -129,7 +129,7 @@ class Publisher:
     def carry_on(self) -> None:
         """Continue what waits until all fronts have applied a snapshot."""
         applied = self.applied_epoch
-        self._catalogue.deployments.fronts_applied(applied)
+        self._catalogue.fronts_applied(applied)
         if not self._lifecycle.is_stopping:
             contain("manager.quarantine", "nobody", self._quarantine.advance)
             self._provisioner.advance(self._catalogue.deployments, applied)

@@ -219,7 +219,7 @@ class LoadModel(Message, frozen=True):
 
     ``cache_directory`` is where compiled models are kept, e.g. by the probe that tried this version just now; empty for
     none; ``is_cache_kept`` says that what is there stays. ``is_urgent`` says that nothing is served whose requests the
-    load could slow down.
+    load could slow down. ``counters`` is the version's page of counters; 0 for none.
     """
 
     handle: int
@@ -230,6 +230,7 @@ class LoadModel(Message, frozen=True):
     cache_directory: str = ""
     is_cache_kept: bool = False
     is_urgent: bool = False
+    counters: int = 0
 
 
 class LevelsChanged(Message, frozen=True):
@@ -361,10 +362,15 @@ class CancelTask(HotMessage, frozen=True):
 
 
 class InferResult(HotMessage, frozen=True):
-    """Worker to front, a terminal answer: the outputs are in the leased region, in the order of the output specs."""
+    """Worker to front, a terminal answer: the outputs are in the leased region, in the order of the output specs.
+
+    ``queue_ns`` is the time from the task's arrival to the beginning of its run, ``infer_ns`` that of the run.
+    """
 
     task_id: int
     outputs: tuple[TensorRef, ...]
+    queue_ns: int = 0
+    infer_ns: int = 0
 
 
 class InferFailed(HotMessage, frozen=True):

@@ -26,6 +26,17 @@ class ArenaHandle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size_bytes: int
 
 
+class CountersHandle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The counters as every child inherits them: the memfd's descriptor and its rows; none where there are no rows."""
+
+    descriptor: int = -1
+    rows: int = 0
+
+
+NO_COUNTERS = CountersHandle()
+"""For processes whose counts nobody will read."""
+
+
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of values inside messages."""
 
@@ -94,7 +105,7 @@ class VersionRecord(Record, frozen=True):
     Specs and ``nireq``, the number of its infer requests at each worker, are filled as soon as the version has
     been AVAILABLE once. ``detail`` is the plan it runs by, for people: streams, threads, and the like.
     ``is_coming`` says that it is being loaded, also beside what serves; ``retry_at_ns`` when it will be next, after a
-    failure, as CLOCK_MONOTONIC, and 0 where that is not known.
+    failure, as CLOCK_MONOTONIC, and 0 where that is not known. ``counters`` is its page of counters; 0 for none.
     """
 
     version: int
@@ -109,6 +120,7 @@ class VersionRecord(Record, frozen=True):
     outputs: tuple[TensorSpecRecord, ...]
     is_coming: bool = False
     retry_at_ns: int = 0
+    counters: int = 0
 
 
 class ConfigRefusal(Record, frozen=True):

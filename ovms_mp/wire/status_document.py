@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.wire.messages import RoutingSnapshot
     from ovms_mp.wire.records import ConfigRefusal, ModelRecord, VersionRecord
+    from ovms_mp.wire.version_counters import VersionTotals
 
 ADDRESS_PREFIX = "ovms_mp-status"
 
@@ -31,6 +32,7 @@ def status_address(pid: int, port: int, rest_port: int) -> str:
 
 def status_document(
     snapshot: RoutingSnapshot,
+    totals_of: Callable[[int], VersionTotals],
     notes: Mapping[str, Sequence[str]] | None = None,
     clock_ns: Callable[[], int] = time.monotonic_ns,
 ) -> bytes:
@@ -38,6 +40,7 @@ def status_document(
 
     Args:
         snapshot: What is served.
+        totals_of: What was counted of a version, by its page.
         notes: What is odd about models' base paths, by name. They are not for clients, as they hold paths.
         clock_ns: The monotonic clock, in nanoseconds.
     """
@@ -51,7 +54,10 @@ def status_document(
             {"name": worker.name, "device": worker.device, "pid": worker.pid, "cores": worker.cores}
             for worker in snapshot.workers
         ],
-        "models": {model.name: _model(model, notes.get(model.name, ()), now_ns) for model in snapshot.models},
+        "models": {
+            model.name: _model(model, totals_of, notes.get(model.name, ()), now_ns)
+            for model in snapshot.models
+        },
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
@@ -68,11 +74,13 @@ def _configuration(refusal: ConfigRefusal | None) -> dict[str, Any] | None:
     }
 
 
-def _model(model: ModelRecord, notes: Sequence[str], now_ns: int) -> dict[str, Any]:
+def _model(
+    model: ModelRecord, totals_of: Callable[[int], VersionTotals], notes: Sequence[str], now_ns: int
+) -> dict[str, Any]:
     versions = sorted(model.versions, key=lambda version: version.version)
     document: dict[str, Any] = {
         "default_version": model.default_version,
-        "versions": [_version(version, now_ns) for version in versions],
+        "versions": [_version(version, totals_of(version.counters), now_ns) for version in versions],
         "is_unloaded": model.is_unloaded,
     }
     if notes:
@@ -80,7 +88,7 @@ def _model(model: ModelRecord, notes: Sequence[str], now_ns: int) -> dict[str, A
     return document
 
 
-def _version(record: VersionRecord, now_ns: int) -> dict[str, Any]:
+def _version(record: VersionRecord, totals: VersionTotals, now_ns: int) -> dict[str, Any]:
     next_try_s = max(0.0, round((record.retry_at_ns - now_ns) / 1e9, 1)) if record.retry_at_ns else None
     return {
         "version": record.version,
@@ -91,5 +99,8 @@ def _version(record: VersionRecord, now_ns: int) -> dict[str, Any]:
         "error_message": record.error_message,
         "nireq": record.nireq,
         "workers": len(record.endpoints),
+        "requests": totals.requests,
+        "failures": totals.failures,
+        "cancelled": totals.cancelled,
         "detail": record.detail,
     }

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ovms_mp.child.control import ControlLink
     from ovms_mp.child.specs import CpuShare
     from ovms_mp.wire.channels import Router
+    from ovms_mp.wire.counters import CounterRow
     from ovms_mp.wire.records import ArenaHandle
     from ovms_mp.wire.run_page import RunPage
     from ovms_mp.worker.run.served import ServedVersion
@@ -60,6 +61,7 @@ class WorkerLoop:
         arenas: tuple[ArenaHandle, ...],
         cpu: CpuShare,
         page: RunPage,
+        row: CounterRow,
     ) -> None:
         versions: dict[int, ServedVersion] = {}
         peers = Peers(arenas)
@@ -74,7 +76,7 @@ class WorkerLoop:
         self._scheduler = Scheduler(versions, peers, self._answers, self._runs, self._examinations)
         self._intake = Intake(data, peers, versions, self._shaping, self._answers, self._outbox)
         loader = Loader(core, cpu, self._wakeup, page)
-        self._orders = Orders(control, loader, versions, self._shaping, peers, self._intake)
+        self._orders = Orders(control, loader, versions, self._shaping, peers, self._intake, row)
         self._steps = Steps("worker", _MOST_FAILURES)
 
     def measure(self) -> tuple[int, int, float]:

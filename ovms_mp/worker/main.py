@@ -11,6 +11,7 @@ from ovms_mp.child.process import run_child, with_control_link
 from ovms_mp.child.specs import WorkerSpec
 from ovms_mp.model.core_lists import core_text
 from ovms_mp.wire.channels import Router
+from ovms_mp.wire.counters import CounterRow
 from ovms_mp.wire.messages import Ready
 from ovms_mp.wire.run_page import RunPage
 from ovms_mp.worker.engine.affinity import take_share
@@ -45,7 +46,8 @@ def _serve(spec: WorkerSpec, control: ControlLink) -> None:
     gc.freeze()
     with Router(spec.data_endpoint) as data:
         page = RunPage(spec.run_page)
-        loop = WorkerLoop(core, control, data, spec.common.arenas, cpu, page)
+        row = CounterRow(spec.common.counters, spec.counter_row)
+        loop = WorkerLoop(core, control, data, spec.common.arenas, cpu, page, row)
         heartbeat = HeartbeatThread(
             spec.common.control_endpoint, spec.child_id, spec.common.heartbeat_interval_s, loop.measure
         )

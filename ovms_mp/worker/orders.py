@@ -21,6 +21,7 @@ from ovms_mp.wire.messages import (
     UnloadModel,
 )
 from ovms_mp.wire.records import ErrorRecord, bounded_text
+from ovms_mp.wire.version_counters import UNCOUNTED, VersionCounters
 from ovms_mp.worker.load.spec_records import spec_records
 from ovms_mp.worker.run.queues import VersionQueue
 from ovms_mp.worker.run.served import UNKNOWN_RUN_TIME_S
@@ -28,6 +29,7 @@ from ovms_mp.worker.run.served import UNKNOWN_RUN_TIME_S
 if TYPE_CHECKING:
     from ovms_mp.child.control import ControlLink
     from ovms_mp.errors import OvmsError
+    from ovms_mp.wire.counters import CounterRow
     from ovms_mp.wire.messages import ToChild
     from ovms_mp.worker.load.loader import Loader, LoadOutcome
     from ovms_mp.worker.run.intake import Intake
@@ -53,6 +55,7 @@ class Orders:
         shaping: Shaping,
         peers: Peers,
         intake: Intake,
+        row: CounterRow,
     ) -> None:
         """Follow nothing yet.
 
@@ -63,6 +66,7 @@ class Orders:
             shaping: Takes versions into service, and lets them go.
             peers: The fronts.
             intake: Forgets tasks of fronts that are dead.
+            row: This process's counters.
         """
         self.drain_deadline_ns = 0
         self._control = control
@@ -71,6 +75,7 @@ class Orders:
         self._shaping = shaping
         self._peers = peers
         self._intake = intake
+        self._row = row
         self._again: list[ToChild] = []
         """Messages that could not be followed."""
 
@@ -162,7 +167,8 @@ class Orders:
             return
         queue = VersionQueue(request.settings.max_queue_tasks, request.settings.max_queue_bytes)
         run_time_s = UNKNOWN_RUN_TIME_S if loaded.run_time_s is None else loaded.run_time_s
-        self._shaping.admit(request.handle, title, queue, loaded, run_time_s)
+        counters = VersionCounters(self._row, request.counters) if request.counters else UNCOUNTED
+        self._shaping.admit(request.handle, title, queue, loaded, run_time_s, counters)
         facts = f"load_s={outcome.seconds:.3f} run_ms={run_time_s * 1000:.3f} {loaded.detail}"
         self._control.send(
             ModelStateChanged(

@@ -37,6 +37,7 @@ PLACES = {
     "front.grpc.grpcio._unary.handle": ANSWERS,
     "front.kserve.methods.KServeMethods._answer": ANSWERS,
     "front.routing._route_or_failure": ONE_ITEM,
+    "front.service.Service.predict": "counted and raised again",
     "front.steps.attempt": A_STEP,
     "front.steps.Periodic._turn": A_STEP,
     "log.LineFormatter.format": "the line says that its record cannot be read",

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ovms_mp.front.infer.leases import Lease, Leases
     from ovms_mp.front.infer.links import Judge
     from ovms_mp.front.routing import VersionRoute
-    from ovms_mp.wire.messages import InferTask
-    from ovms_mp.wire.records import DeathRecord, TensorRef
+    from ovms_mp.wire.messages import InferResult, InferTask
+    from ovms_mp.wire.records import DeathRecord
 
 _log = logging.getLogger(__name__)
 
@@ -81,10 +81,8 @@ class Dispatcher:
         self._next_task_id += 1
         return self._next_task_id
 
-    async def infer(
-        self, route: VersionRoute, task: InferTask, leases: tuple[Lease, ...]
-    ) -> tuple[TensorRef, ...]:
-        """Send a task and wait for its answer: the outputs' places in the arena.
+    async def infer(self, route: VersionRoute, task: InferTask, leases: tuple[Lease, ...]) -> InferResult:
+        """Send a task and wait for its answer: the outputs' places in the arena, and how long it took.
 
         When the caller is cancelled, so is the task, as far as that is possible.
 

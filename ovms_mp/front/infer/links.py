@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.infer.leases import Lease, Leases
     from ovms_mp.front.infer.outcomes import WorkerEnd
-    from ovms_mp.wire.records import TensorRef
 
     Judge: TypeAlias = Callable[[InferTask, WorkerEnd], None]
     """Told of each task that a worker was running when it ended, also when its client has given up."""
@@ -47,7 +46,7 @@ class _Flight:
 
     task: InferTask
     leases: tuple[Lease, ...]
-    future: asyncio.Future[tuple[TensorRef, ...]]
+    future: asyncio.Future[InferResult]
 
 
 @dataclass(slots=True)
@@ -93,9 +92,9 @@ class WorkerLink:
         self._descriptor = self._dealer.fileno()
         loop.add_reader(self._descriptor, self._drain_soon)
 
-    def begin(self, task: InferTask, leases: tuple[Lease, ...]) -> asyncio.Future[tuple[TensorRef, ...]]:
-        """Send a task in a moment; the future of its outputs' places, or of one of the failures of ``infer``."""
-        future: asyncio.Future[tuple[TensorRef, ...]] = self._loop.create_future()
+    def begin(self, task: InferTask, leases: tuple[Lease, ...]) -> asyncio.Future[InferResult]:
+        """Send a task in a moment; the future of its result, or of one of the failures of ``infer``."""
+        future: asyncio.Future[InferResult] = self._loop.create_future()
         for lease in leases:
             lease.tasks += 1
         self.flights[task.task_id] = _Flight(task, leases, future)
@@ -221,7 +220,7 @@ class WorkerLink:
         if future.done():
             return  # The client gave up.
         if isinstance(answer, InferResult):
-            future.set_result(answer.outputs)
+            future.set_result(answer)
         else:
             future.set_exception(answer if isinstance(answer, WorkerGone) else failure_of(answer))
 

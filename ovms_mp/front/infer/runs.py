@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+import asyncio
+from collections.abc import Coroutine
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ovms_mp.errors import Draining, VersionNotFound, WorkerLost
 from ovms_mp.front.infer.outcomes import OutputsDidNotFit, WorkerEnd, WorkerGone
@@ -14,6 +17,7 @@ from ovms_mp.wire.messages import InferTask
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from ovms_mp.front.clock import Clock
     from ovms_mp.front.infer.convictions import Convictions
     from ovms_mp.front.infer.dispatch import Dispatcher
     from ovms_mp.front.infer.leases import Lease, Leases
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
     from ovms_mp.wire.records import TensorRef
 
 AnswerT = TypeVar("AnswerT")
+
+Coming: TypeAlias = asyncio.Future[AnswerT] | Coroutine[Any, Any, AnswerT]  # Any: what coroutines yield.
+"""An answer that an encoder has a thread make, or must do something else for before it may be sent."""
+_COMING = (asyncio.Future, CoroutineType)
 
 
 class Runner:
@@ -35,6 +43,7 @@ class Runner:
         convictions: Convictions,
         room: OutputRoom,
         routable: Callable[[str, int], Awaitable[VersionRoute]],
+        clock_ns: Clock,
     ) -> None:
         """Prepare.
 
@@ -44,12 +53,14 @@ class Runner:
             convictions: Requests that crash workers are refused.
             room: Learns how much room outputs need.
             routable: Finds a version that can be sent tasks, when the worker of a task has gone.
+            clock_ns: Monotonic time.
         """
         self._dispatcher = dispatcher
         self._leases = leases
         self._convictions = convictions
         self._room = room
         self._routable = routable
+        self._clock_ns = clock_ns
 
     async def run(
         self,
@@ -58,9 +69,11 @@ class Runner:
         leases: tuple[Lease, ...],
         shapes: tuple[tuple[int, ...], ...],
         wanted: frozenset[str] | None,
-        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
+        encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT | Coming[AnswerT]],
+        begun_ns: int,
+        sent_ns: int,
     ) -> AnswerT:
-        """Send the task, again where that can help, and encode its outputs.
+        """Send the task, again where that can help, encode its outputs, and count the answer.
 
         Args:
             route: Where to.
@@ -68,7 +81,9 @@ class Runner:
             leases: What it reads and writes, that with the outputs' region first; the caller's.
             shapes: Of its inputs.
             wanted: Names of the outputs to encode; None for all.
-            encode: Makes the answer of them.
+            encode: Makes the answer of them, or promises it.
+            begun_ns: When the request had been decoded.
+            sent_ns: When its inputs were written.
 
         Raises:
             RouteWasStale: The version was unloaded before the task ran.
@@ -82,18 +97,9 @@ class Runner:
                     self._convictions.check(task, route.title)
                 held = leases if output_lease is None else (*leases, output_lease)
                 try:
-                    refs = await self._dispatcher.infer(route, task, held)
+                    result = await self._dispatcher.infer(route, task, held)
                 except WorkerGone as gone:
-                    if gone.end is not None:
-                        lost.append(gone.end)
-                        self._convictions.refuse_if_guilty(task, lost, route.title)
-                    route = await self._successor(route)
-                    task = _again(
-                        task,
-                        self._dispatcher.new_task_id(),
-                        handle=route.handle,
-                        is_suspect=task.is_suspect or any(end.has_crashed for end in lost),
-                    )
+                    route, task = await self._move(route, task, gone.end, lost)
                 except OutputsDidNotFit as short:
                     if output_lease is not None:
                         self._leases.release(output_lease)
@@ -104,13 +110,46 @@ class Runner:
                     self._room.learn(route, shapes, short.needed_nbytes)
                     task = _again(task, self._dispatcher.new_task_id(), output=output_lease)
                 else:
+                    received_ns = self._clock_ns()
+                    refs = result.outputs
                     if task.inputs and not task.inputs[0].nbytes:
                         refuse_results_of_nothing(shapes, refs)
                     lease = leases[0] if output_lease is None else output_lease
-                    return encode(route, self._results(route.outputs, refs, wanted, lease))
+                    encoded: Any = encode(route, self._results(route.outputs, refs, wanted, lease))
+                    # Any: what is promised may be promised again.
+                    answer: AnswerT = await _made(encoded) if isinstance(encoded, _COMING) else encoded
+                    route.counters.answered(
+                        begun_ns,
+                        sent_ns,
+                        received_ns,
+                        self._clock_ns(),
+                        result.queue_ns,
+                        result.infer_ns,
+                        shapes[0][0] if shapes and shapes[0] else 1,
+                    )
+                    return answer
         finally:
             if output_lease is not None:
                 self._leases.release(output_lease)
+
+    async def _move(
+        self, route: VersionRoute, task: InferTask, end: WorkerEnd | None, lost: list[WorkerEnd]
+    ) -> tuple[VersionRoute, InferTask]:
+        """Where to send a task whose worker has gone, and the task for there.
+
+        Raises:
+            OvmsError: It is not sent again.
+        """
+        if end is not None:
+            lost.append(end)
+            self._convictions.refuse_if_guilty(task, lost, route.title)
+        successor = await self._successor(route)
+        return successor, _again(
+            task,
+            self._dispatcher.new_task_id(),
+            handle=successor.handle,
+            is_suspect=task.is_suspect or any(end.has_crashed for end in lost),
+        )
 
     async def _successor(self, route: VersionRoute) -> VersionRoute:
         """The same version on another worker, or on the one that follows the dead one when there is no other."""
@@ -140,6 +179,14 @@ class Runner:
             for spec, ref in zip(specs, refs, strict=True)
             if wanted is None or spec.name in wanted
         ]
+
+
+async def _made(answer: Any) -> Any:  # Any: as above.
+    """An answer that an encoder has promised."""
+    while isinstance(answer, _COMING):
+        # A thread goes on when the client gives up, so it holds the leases of what it reads.
+        answer = await (asyncio.shield(answer) if isinstance(answer, asyncio.Future) else answer)
+    return answer
 
 
 def _again(

@@ -43,6 +43,7 @@ EXTENSIONS: tuple[str, ...] = (
     "system_shared_memory",
     "binary_tensor_data",
     "parameters",
+    "statistics",
 )
 """Of the protocol, in the words of Triton's documents, which clients look for: those that are there."""
 SHARED_MEMORY = "system_shared_memory"

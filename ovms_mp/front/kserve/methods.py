@@ -25,6 +25,7 @@ from ovms_mp.front.kserve.regions.infer import predict
 from ovms_mp.front.kserve.repository import methods as repository
 from ovms_mp.front.kserve.settings import methods as settings
 from ovms_mp.front.kserve.small_method import SERVICE, small_method
+from ovms_mp.front.kserve.statistics import methods as statistics
 from ovms_mp.front.kserve.streams import GRPC_ERROR, InferStream
 from ovms_mp.front.methods import Streaming, Unary
 from ovms_mp.front.protobuf.arena_sink import SHORTEST_LONG_BYTES, PlacedCall
@@ -74,7 +75,7 @@ def methods(parts: MessageParts) -> Sequence[Method]:
         ),
         Streaming(f"{SERVICE}/{calls.STREAM}", own.infer_stream, protocol=calls.PROTOCOL),
         *[small_method(name, handler) for name, handler in small],
-        *[method for room in (regions, repository, settings) for method in room.methods(parts)],
+        *[method for room in (regions, repository, settings, statistics) for method in room.methods(parts)],
     )
 
 
@@ -190,8 +191,8 @@ class KServeMethods:
 
             return encode_aside(service, outputs, text) if is_large(outputs) else text()
 
-        made = await predict(service, request.model_name, version, decode, context, encode)
-        return made if isinstance(made, bytes) else await asyncio.shield(made)
+        reply: bytes = await predict(service, request.model_name, version, decode, context, encode)
+        return reply
 
     async def server_live(self, request: Octets, context: CallContext) -> bytes:
         """ServerLiveRequest to ServerLiveResponse."""

@@ -25,6 +25,7 @@ from ovms_mp.front.kserve.regions import rest as regions
 from ovms_mp.front.kserve.regions.infer import predict
 from ovms_mp.front.kserve.repository import rest as repository
 from ovms_mp.front.kserve.settings import rest as settings
+from ovms_mp.front.kserve.statistics import rest as statistics
 from ovms_mp.front.kserve.targets import PREFIX, target_of
 from ovms_mp.front.protobuf.turns import in_turns
 
@@ -62,8 +63,10 @@ def routes(front: HasService) -> Sequence[Route]:
         FixedRoute("/v2/health/live", {"GET": live}),
         FixedRoute("/v2/health/ready", {"GET": ready}),
         FixedRoute(PREFIX.removesuffix("/"), {"GET": models}),
-        ModelRoute(handlers, models, settings.model_endpoints(front)),
-        *[route for room in (regions, repository, settings) for route in room.routes(front)],
+        ModelRoute(
+            handlers, models, {**settings.model_endpoints(front), **statistics.model_endpoints(front)}
+        ),
+        *[route for room in (regions, repository, settings, statistics) for route in room.routes(front)],
     )
 
 
@@ -188,9 +191,7 @@ class KServeRestCalls:
             return encode_infer(reading.request, route, outputs)
 
         version = calls.version_number(target.version)
-        made = await predict(service, target.name, version, reading.decode, context, encode)
-        # A thread goes on when its client gives up; what it reads must not be given to others before it has ended.
-        answer = made if isinstance(made, InferAnswer) else await asyncio.shield(made)
+        answer: InferAnswer = await predict(service, target.name, version, reading.decode, context, encode)
         if not answer.json_bytes:
             return Answer(answer.body)
         return Answer(answer.body, 200, _OCTETS, ((HEADER, str(answer.json_bytes)),))

@@ -61,7 +61,8 @@ class ServerCalls:
 
     async def status(self, request: RestRequest, context: CallContext) -> Answer:
         """``GET /v1/status``, for ``ovms_mp status`` and for people: the plan, the workers, all models."""
-        return Answer(status_document(self._front.service.table.snapshot))
+        service = self._front.service
+        return Answer(status_document(service.table.snapshot, service.counting.totals))
 
 
 def _config(service: Service) -> bytes:

@@ -121,9 +121,9 @@ class TfsRestCalls:
             return encode_predict(form, outputs)
 
         calls.refuse_label(target.label)
-        answer = await service.predict(target.name, version_number(target), decode, context, encode)
-        # A thread goes on when its client gives up; what it reads must not be given to others before it has ended.
-        return Answer(answer if isinstance(answer, bytes) else await asyncio.shield(answer))
+        version = version_number(target)
+        answer: bytes = await service.predict(target.name, version, decode, context, encode)
+        return Answer(answer)
 
     async def status(self, request: RestRequest, context: CallContext) -> Answer:
         """``GET /v1/models/{name}[/versions/{version}]``."""

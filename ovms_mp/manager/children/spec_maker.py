@@ -21,7 +21,7 @@ from ovms_mp.config.addresses import split_addresses
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.wire.channels import new_endpoint
-from ovms_mp.wire.records import ArenaHandle
+from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,7 @@ class SpecMaker:
         memory_bytes: What the machine, or this process's cgroup, has.
         levels: What is logged at this moment.
         make_endpoint: Makes a new address for a worker's socket.
+        counters: Where all children count.
     """
 
     config: ServerConfig
@@ -53,8 +54,11 @@ class SpecMaker:
     memory_bytes: int
     levels: Callable[[], LogLevels]
     make_endpoint: Callable[[], str] = new_endpoint
+    counters: CountersHandle = NO_COUNTERS
 
-    def worker(self, child_id: str, device: str, share: CpuShare, run_page: int = -1) -> WorkerSpec:
+    def worker(
+        self, child_id: str, device: str, share: CpuShare, run_page: int = -1, counter_row: int = -1
+    ) -> WorkerSpec:
         """An inference worker; its data endpoint is new for every process."""
         return WorkerSpec(
             child_id=child_id,
@@ -65,6 +69,7 @@ class SpecMaker:
             engine=self._engine(),
             cpu=share,
             run_page=run_page,
+            counter_row=counter_row,
         )
 
     def probe(self, child_id: str, load: LoadModel, share: CpuShare) -> ProbeSpec:
@@ -133,6 +138,7 @@ class SpecMaker:
             heartbeat_interval_s=supervision.heartbeat_interval_s,
             boot_timeout_s=supervision.boot_timeout_s,
             arenas=self.arenas,
+            counters=self.counters,
         )
 
     def _engine(self) -> EngineSpec:

@@ -35,6 +35,7 @@ class Fronts:
         ports: Ports,
         arenas: ArenaPool,
         pipes: ArbiterPipes,
+        counters: tuple[int, ...],
     ) -> None:
         """Prepare; no front is started before :meth:`start`.
 
@@ -46,6 +47,7 @@ class Fronts:
             ports: Closed by :meth:`stop_rest`; the caller's otherwise.
             arenas: One for each front, and as many for successors; the caller's.
             pipes: Of the arbiter; the caller's.
+            counters: Descriptors of the counters' file; the caller's.
         """
         self._config = config
         self._supervisor = supervisor
@@ -54,6 +56,7 @@ class Fronts:
         self._ports = ports
         self._arenas = arenas
         self._pipes = pipes
+        self._counters = counters
         self._waiting: list[str] = []
         self._encoder = SnapshotEncoder()
 
@@ -64,7 +67,7 @@ class Fronts:
             BootError: Another program listens on the REST port.
         """
         config = self._config
-        arenas = self._arenas.descriptors()
+        memory = (*self._arenas.descriptors(), *self._counters)
         if config.grpc.port:
             shared = tuple(listener.fileno() for listener in self._ports.grpc)
             for index in range(config.grpc.workers):
@@ -72,7 +75,7 @@ class Fronts:
                     f"grpc-{index}",
                     Kind.GRPC,
                     lambda child_id: self._specs.grpc_front(child_id, shared),
-                    (*arenas, *shared),
+                    (*memory, *shared),
                 )
         if config.rest.port:
             self._ports.listen(config.rest.port, config.rest.backlog)
@@ -82,7 +85,7 @@ class Fronts:
                 "arbiter",
                 Kind.ARBITER,
                 lambda child_id: self._specs.arbiter(child_id, listeners, beats, levels),
-                (*arenas, *listeners, beats, levels),
+                (*memory, *listeners, beats, levels),
             )
 
     def are_ready(self) -> bool:

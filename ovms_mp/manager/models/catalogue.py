@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ovms_mp.config.model import ModelConfig, RefusedModel
     from ovms_mp.config.server import LimitsConfig
     from ovms_mp.manager.clock import Clock
+    from ovms_mp.manager.models.counter_pages import CounterPages
     from ovms_mp.manager.models.deployment import Deployment
     from ovms_mp.manager.models.interfaces import TrialGate
     from ovms_mp.manager.workers.workers import Workers
@@ -45,6 +46,7 @@ class Catalogue:
         workers: Workers,
         trials: TrialGate,
         clock: Clock,
+        counters: CounterPages,
         *,
         on_outdated: Callable[[], None],
         on_loaded: Callable[[str, str], None],
@@ -57,6 +59,7 @@ class Catalogue:
             workers: What loads versions.
             trials: What tries them before.
             clock: The manager's.
+            counters: Pages for what is counted of versions.
             on_outdated: Called when another look at the repositories would do something.
             on_loaded: Called with a version that begins to be served, and how it runs.
         """
@@ -64,6 +67,7 @@ class Catalogue:
         self._refusals = Refusals()
         self._limits = limits
         self._workers = workers
+        self._counters = counters
         self.deployments = Deployments(
             workers, trials, Outcomes(self, workers, clock, on_outdated, on_loaded)
         )
@@ -183,7 +187,11 @@ class Catalogue:
             if entry.status.state is not State.START:
                 self.to(entry, State.START)
             self.to(entry, State.LOADING)
-        entry.coming = self.deployments.begin(model.config.name, number, self.settings_of(model), files)
+        if not entry.counters:
+            entry.counters = self._counters.take()
+        entry.coming = self.deployments.begin(
+            model.config.name, number, self.settings_of(model), files, entry.counters
+        )
         self.note_change()
 
     def end(self, model: KnownModel, number: int) -> None:
@@ -273,7 +281,16 @@ class Catalogue:
     def to(self, entry: KnownVersion, state: State) -> None:
         """Step a version's status to a state."""
         entry.status = entry.status.to(state)
+        if state is State.END:
+            # All its deployments are gone, and the next snapshot does not have it.
+            self._counters.give_back(entry.counters, self.next_epoch)
+            entry.counters = 0
         self.note_change()
+
+    def fronts_applied(self, epoch: int) -> None:
+        """Every front routes by a snapshot of at least this epoch."""
+        self.deployments.fronts_applied(epoch)
+        self._counters.fronts_applied(epoch)
 
     def note_change(self) -> None:
         """Clients could notice something."""

@@ -44,6 +44,7 @@ class Deployment:
         is_isolated: It is loaded at a worker of its own only.
         isolation: Why, for people.
         paused_until: That worker is not started before this moment; 0.0 for no pause.
+        counters: The version's page of counters; 0 for none.
     """
 
     handle: int
@@ -68,6 +69,7 @@ class Deployment:
     is_isolated: bool = False
     isolation: str = ""
     paused_until: float = 0.0
+    counters: int = 0
 
     @property
     def tenant(self) -> int:
@@ -90,6 +92,7 @@ class Deployment:
             self.cache_directory,
             self.is_cache_kept,
             is_urgent,
+            self.counters,
         )
 
 

@@ -75,11 +75,11 @@ class Deployments:
         return deployment is not None and worker in deployment.pending
 
     def begin(
-        self, model_name: str, version: int, settings: ModelSettings, files: VersionFiles
+        self, model_name: str, version: int, settings: ModelSettings, files: VersionFiles, counters: int = 0
     ) -> Deployment:
         """Start with the trial, or with the load of what may go untried."""
         others = [entry for entry in self if entry.settings.device == settings.device]
-        deployment = Deployment(self._next_handle, model_name, version, settings, files)
+        deployment = Deployment(self._next_handle, model_name, version, settings, files, counters=counters)
         self._next_handle += 1
         self._by_handle[deployment.handle] = deployment
         if others or settings.device in self._cautious or self._workers.ready(settings.device):

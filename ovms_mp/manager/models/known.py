@@ -33,6 +33,7 @@ class KnownVersion:
         is_arriving: It is wanted, and its files are still being copied.
         is_asked: A client asked for the files to be read again.
         failed_files: Fingerprint of files that did not load.
+        counters: Its page of counters, from its first load until it has ended; 0 for none.
     """
 
     status: VersionStatus
@@ -47,6 +48,7 @@ class KnownVersion:
     failed_files: object = None
     inputs: tuple[TensorSpecRecord, ...] = ()
     outputs: tuple[TensorSpecRecord, ...] = ()
+    counters: int = 0
 
     @property
     def has_failed(self) -> bool:

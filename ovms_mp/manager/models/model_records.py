@@ -53,5 +53,6 @@ def _version_record(name: str, entry: KnownVersion, refusals: Refusals, workers:
         inputs=entry.inputs,
         outputs=entry.outputs,
         is_coming=entry.coming is not None,
+        counters=entry.counters,
         retry_at_ns=int(1e9 * (serving.paused_until if serving and is_paused else entry.next_try_at)),
     )

@@ -72,7 +72,7 @@ class Provisioner:
             workers: The seats.
             control: The way to the workers.
             specs: Makes their command lines.
-            descriptors: The arenas, which each worker inherits.
+            descriptors: The arenas and the counters, which each worker inherits.
             timers: The manager's.
             clock: The manager's.
         """
@@ -266,7 +266,8 @@ class Provisioner:
             seat.name,
             Kind.WORKER,
             lambda child_id: self._workers.seated(
-                seat, self._specs.worker(child_id, seat.device, seat.share, seat.page_descriptor)
+                seat,
+                self._specs.worker(child_id, seat.device, seat.share, seat.page_descriptor, seat.counter_row),
             ),
             (*self._descriptors, *((seat.page_descriptor,) if seat.page_descriptor >= 0 else ())),
             is_vital=not self._has_started,

@@ -47,6 +47,16 @@ class LoadWatch(Protocol):
         """The worker that loads it is being killed for that."""
 
 
+class CounterRows(Protocol):
+    """Who has rows of the counters."""
+
+    def take_row(self) -> int:
+        """A row for a worker's seat; -1 where there is none left, and what that worker counts is lost."""
+
+    def give_row_back(self, row: int) -> None:
+        """Its writer has ended; the next one goes on adding."""
+
+
 def _new_page() -> int:
     """A run page's descriptor; -1 where the system refuses: then nothing is known of what a worker dies of."""
     try:
@@ -66,6 +76,7 @@ class Seat:
         replaces: The seat that leaves once this one has everything.
         leave_epoch: Snapshot without it, which every front must have applied before its worker is drained.
         tenant: Handle of the one deployment that it is for; 0 for all others of the device.
+        counter_row: Where its workers, one after another, count; -1 for nowhere.
         page: Where its workers, one after another, mark what they run.
     """
 
@@ -78,6 +89,7 @@ class Seat:
     replaces: Seat | None = None
     leave_epoch: int = 0
     tenant: int = 0
+    counter_row: int = -1
     page_descriptor: int = field(default_factory=_new_page)
     page: RunPage = field(init=False)
 
@@ -100,17 +112,21 @@ class Seat:
 class Workers:
     """All seats; the deployments' gate to their workers."""
 
-    def __init__(self, control: ControlChannel, timers: Timers, load_timeout_s: float) -> None:
+    def __init__(
+        self, control: ControlChannel, timers: Timers, load_timeout_s: float, rows: CounterRows
+    ) -> None:
         """Prepare without any seat.
 
         Args:
             control: The way to the workers.
             timers: The manager's.
             load_timeout_s: A worker that takes longer to load a version is killed.
+            rows: Of the counters, one for each seat.
         """
         self._control = control
         self._timers = timers
         self._load_timeout_s = load_timeout_s
+        self._rows = rows
         self._seats: dict[str, Seat] = {}
         self._count = 0
 
@@ -118,7 +134,9 @@ class Workers:
         """A new seat, still empty."""
         if replaces is not None:
             tenant = replaces.tenant
-        seat = Seat(f"worker-{self._count}", device, share, replaces=replaces, tenant=tenant)
+        row = self._rows.take_row()
+        name = f"worker-{self._count}"
+        seat = Seat(name, device, share, replaces=replaces, tenant=tenant, counter_row=row)
         self._count += 1
         self._seats[seat.name] = seat
         return seat
@@ -126,6 +144,7 @@ class Workers:
     def remove(self, seat: Seat) -> None:
         """Forget a seat whose worker is gone."""
         if self._seats.pop(seat.name, None) is not None:
+            self._rows.give_row_back(seat.counter_row)
             seat.close()
 
     def close(self) -> None:

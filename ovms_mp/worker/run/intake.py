@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain, report
@@ -58,7 +59,7 @@ class Intake:
         """Queue all tasks that can be read."""
         while (received := self._data.receive()) is not None:
             identity, payload = received
-            batch = self._decode(identity, payload)
+            batch, now_ns = self._decode(identity, payload), time.perf_counter_ns()
             try:
                 peer = self._peers.get(identity)
             except Exception as error:
@@ -76,7 +77,7 @@ class Intake:
                     continue
                 self._answers.accepted += 1
                 try:
-                    self._accept(peer, item)
+                    self._accept(peer, item, now_ns)
                 except Exception as error:
                     self._answers.fail("worker.accept", error, peer, item)
 
@@ -98,13 +99,13 @@ class Intake:
             self._outbox.add(identity, failed)
         return batch
 
-    def _accept(self, peer: Peer, task: InferTask) -> None:
+    def _accept(self, peer: Peer, task: InferTask, now_ns: int) -> None:
         version = self._versions.get(task.handle)
         try:
             if version is None:
                 raise VersionNotFound("the version was unloaded while the request was on its way")
             peer.arena.check_range(task.output_offset_bytes, task.output_nbytes)
-            queued = QueuedTask(peer, task, sum(ref.nbytes for ref in task.inputs))
+            queued = QueuedTask(peer, task, sum(ref.nbytes for ref in task.inputs), now_ns)
             if version.family is None:
                 version.queue.push(queued)
             else:

@@ -207,7 +207,7 @@ class InferPool(Generic[OwnerT]):
             is_in_loop: The loop itself runs the task.
         """
         peer, task = queued.peer, queued.task
-        start = time.perf_counter()
+        start_ns = time.perf_counter_ns()
         mark = runs.page.begin(peer.arena_key, task.task_id, task.handle)
         answer: InferResult | InferFailed
         try:
@@ -215,7 +215,9 @@ class InferPool(Generic[OwnerT]):
             if not is_in_loop:
                 # As late as this: woken earlier, the loop would hold the interpreter while the engine waits.
                 runs.announce()
-            answer = InferResult(task.task_id, self.compiled.infer(slot, task, peer.arena))
+            outputs = self.compiled.infer(slot, task, peer.arena)
+            infer_ns = time.perf_counter_ns() - start_ns
+            answer = InferResult(task.task_id, outputs, start_ns - queued.taken_ns, infer_ns)
         except OutputsTooLarge as error:
             answer = InferFailed(task.task_id, "", "", error.needed_nbytes)
         except OvmsError as error:
@@ -228,4 +230,4 @@ class InferPool(Generic[OwnerT]):
             answer = failure(task, InferenceFailed(INTERNAL_ERROR_TEXT))
         finally:
             runs.page.end(mark)
-        return FinishedRun(self._owner, self, queued, answer, time.perf_counter() - start)
+        return FinishedRun(self._owner, self, queued, answer, (time.perf_counter_ns() - start_ns) / 1e9)

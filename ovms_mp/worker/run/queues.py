@@ -36,11 +36,12 @@ class Peer:
 
 @dataclass(slots=True)
 class QueuedTask:
-    """A task that waits for an infer request."""
+    """A task that waits for an infer request; ``taken_ns`` is when it came, by the clock that runs are timed by."""
 
     peer: Peer
     task: InferTask
     nbytes: int
+    taken_ns: int
     is_cancelled: bool = False
     is_second_try: bool = False
 

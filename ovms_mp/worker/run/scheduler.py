@@ -163,6 +163,7 @@ class Scheduler:
         if run.did_run:
             measured_s = min(run.run_time_s, 2.0 * version.run_time_s + _OUTLIER_SLACK_S)
             version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
+            version.counters.executed()
         answer, examiner = run.answer, version.examiner if run.did_run else None
         if examiner is not None and isinstance(answer, InferFailed) and not answer.needed_nbytes:
             self._examinations.examine(run, answer, examiner)

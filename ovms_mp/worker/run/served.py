@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ovms_mp.wire.version_counters import UNCOUNTED, VersionCounters
 from ovms_mp.worker.load.variants import Refusals, VariantTable
 from ovms_mp.worker.run.pool import InferPool
 
@@ -35,6 +36,7 @@ class ServedVersion:
         handle: The manager's; a variant has a negative one that no other process knows.
         title: For the log.
         queue: Tasks that wait.
+        counters: Where its executions are counted; a variant's are the version's.
         run_time_s: Smoothed.
         pool: None while a variant is not compiled, and for a version whose variants are.
         running: Tasks handed over to threads or being examined; and a variant's compilation.
@@ -50,6 +52,7 @@ class ServedVersion:
     handle: int
     title: str
     queue: VersionQueue
+    counters: VersionCounters = UNCOUNTED
     run_time_s: float = 0.0
     pool: InferPool[ServedVersion] | None = None
     running: int = 0

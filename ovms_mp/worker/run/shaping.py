@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ovms_mp.child.specs import CpuShare
     from ovms_mp.wire.channels import Wakeup
     from ovms_mp.wire.run_page import RunPage
+    from ovms_mp.wire.version_counters import VersionCounters
     from ovms_mp.worker.load.compiled import CompiledVersion
     from ovms_mp.worker.load.loaded import LoadedVersion, VariantMaker
     from ovms_mp.worker.load.variants import Shapes
@@ -87,7 +88,13 @@ class Shaping:
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="shapes")
 
     def admit(
-        self, handle: int, title: str, queue: VersionQueue, loaded: LoadedVersion, run_time_s: float
+        self,
+        handle: int,
+        title: str,
+        queue: VersionQueue,
+        loaded: LoadedVersion,
+        run_time_s: float,
+        counters: VersionCounters,
     ) -> None:
         """Take a version that has just been loaded into service.
 
@@ -97,16 +104,17 @@ class Shaping:
             queue: For its tasks; of a version with variants its bounds only.
             loaded: What the load brought.
             run_time_s: What to believe of its run time until it has run.
+            counters: Where its executions are counted.
         """
         maker = loaded.maker
         if maker is None or loaded.shapes is None:
             refusals = None if maker is None else Refusals()
-            version = ServedVersion(handle, title, queue, examiner=maker, refusals=refusals)
+            version = ServedVersion(handle, title, queue, counters, examiner=maker, refusals=refusals)
             version.equip(loaded.compiled, run_time_s)
             self._versions[handle] = version
             return
         family = Family(maker, SharedBounds(queue.max_tasks, queue.max_bytes), VariantTable())
-        parent = ServedVersion(handle, title, queue, refusals=Refusals(), family=family)
+        parent = ServedVersion(handle, title, queue, counters, refusals=Refusals(), family=family)
         self._versions[handle] = parent
         self._families.append(parent)
         variant = self._new_variant(parent, family, loaded.shapes)
@@ -210,6 +218,7 @@ class Shaping:
             handle=self._next_handle,
             title=f"{parent.title} shapes {text}",
             queue=VariantQueue(family.bounds),
+            counters=parent.counters,
             parent=parent,
             shapes=shapes,
         )

@@ -74,6 +74,23 @@ def version(**fields: object) -> dict[str, object]:
         ({"is_failed": True}, "3  FAILED"),
         ({"is_being_loaded": True}, "3  LOADING"),
         (
+            {"state": "AVAILABLE", "workers": 2, "nireq": 1, "requests": 12},
+            "3  AVAILABLE  2 workers  1 infer request each  12 answered",
+        ),
+        (
+            {
+                "state": "AVAILABLE",
+                "workers": 1,
+                "nireq": 1,
+                "requests": 9,
+                "failures": 2,
+                "cancelled": 3,
+                "is_being_loaded": True,
+            },
+            "3  AVAILABLE  1 worker  1 infer request  4 answered, 2 failed, 3 cancelled  being reloaded",
+        ),
+        ({"is_failed": True, "requests": 1, "failures": 1}, "3  FAILED  0 answered, 1 failed"),
+        (
             {"state": "AVAILABLE", "workers": 1, "nireq": 2, "is_being_loaded": True},
             "3  AVAILABLE  1 worker  2 infer requests  being reloaded",
         ),

@@ -7,6 +7,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from ovms_mp.front.counting import Counting
 from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
@@ -14,7 +15,8 @@ from ovms_mp.front.infer.leases import Leases
 from ovms_mp.front.regions.table import Regions
 from ovms_mp.front.service import Service
 from ovms_mp.wire.arena import Arena
-from ovms_mp.wire.records import ArenaHandle
+from ovms_mp.wire.counters import CounterReader, CounterRow
+from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,6 +46,7 @@ class Core:
         max_message_bytes: int = 1 << 62,
         ask_change: Callable[[AnyChange, int], Awaitable[StateChanged]] = no_change,
         clock_ns: Callable[[], int] = time.monotonic_ns,
+        counters: CountersHandle = NO_COUNTERS,
     ) -> None:
         self.announced: list[Conviction] = []
         self.leases = Leases(Arena(ArenaHandle(descriptor, size_bytes)), Arrivals(clock_ns))
@@ -55,6 +58,7 @@ class Core:
             self.leases,
             self.convictions,
             self.dispatcher,
+            Counting(CounterRow(counters, 0), CounterReader(counters)),
             ask_change,
             Regions(is_allowed=True),
             request_timeout_s=300.0,

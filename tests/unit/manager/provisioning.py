@@ -15,7 +15,7 @@ from ovms_mp.manager.workers.provisioner import Provisioner
 from ovms_mp.manager.workers.workers import Workers
 from ovms_mp.wire.channels import Poller
 
-from .fakes import Router
+from .fakes import FakeRows, Router
 
 if TYPE_CHECKING:
     from ovms_mp.config.server import ServerConfig
@@ -40,7 +40,7 @@ def provisioning(config: ServerConfig, machine: Machine, kernel: Kernel) -> Prov
     timers, poller, router = Timers(kernel), Poller(), Router()
     supervisor = Supervisor(config.supervision, timers, poller, kernel)
     control = ControlChannel(router)  # type: ignore[arg-type]  # only sends
-    workers = Workers(control, timers, 600.0)
+    workers = Workers(control, timers, 600.0, FakeRows())
     specs = SpecMaker(config, "run", "ipc://@control", (), 8 << 30, LogLevels)
     provisioner = Provisioner(config, machine, supervisor, workers, control, specs, (5,), timers, kernel)
     return Provisioning(timers, poller, router, supervisor, workers, provisioner)

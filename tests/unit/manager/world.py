@@ -14,6 +14,7 @@ import pytest
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import LimitsConfig
 from ovms_mp.manager.models.catalogue import Catalogue
+from ovms_mp.manager.models.counter_pages import CounterPages
 from ovms_mp.manager.models.reconciler import Reconciler
 from ovms_mp.manager.models.repository import Repository
 from ovms_mp.model.status import State
@@ -62,12 +63,14 @@ class World:
         self.clock = clock
         self.workers = FakeWorkers()
         self.trials = FakeTrials()
+        self.cleared: list[int] = []
         self.catalogue = Catalogue(
             models,
             LIMITS,
             self.workers,  # type: ignore[arg-type]  # a gate
             self.trials,
             clock,
+            CounterPages(self.cleared.append),
             on_outdated=self.ask_plan,
             on_loaded=lambda _version, _detail: None,
         )
@@ -104,12 +107,12 @@ class World:
         if self.catalogue.is_changed:
             self.epoch += 1
             self.catalogue.note_snapshot(self.epoch)
-        self.books.fronts_applied(self.applied)
+        self.catalogue.fronts_applied(self.applied)
 
     def apply(self) -> None:
         """The fronts have applied what was published last."""
         self.applied = self.epoch
-        self.books.fronts_applied(self.applied)
+        self.catalogue.fronts_applied(self.applied)
 
     def turn(self, *, is_asked: bool = False) -> float | None:
         """Plan, publish, and let the fronts apply it; again as often as that makes something new to plan."""

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import structs
 
 from ovms_mp.commands.status import status_text
 from ovms_mp.errors import Code
@@ -17,6 +18,7 @@ from ovms_mp.wire.codec import decode_to_child, encode
 from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import ConfigRefusal, ErrorRecord, ModelRecord, VersionRecord
 from ovms_mp.wire.status_document import status_document
+from ovms_mp.wire.version_counters import VersionTotals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 def document_of(found: RoutingSnapshot, notes: Mapping[str, Sequence[str]] | None = None) -> bytes:
     """The document, always of the same moment."""
-    return status_document(found, notes, lambda: 1_000_000_000_000)
+    return status_document(found, lambda _: VersionTotals(), notes, lambda: 1_000_000_000_000)
 
 
 def snapshot(*versions: VersionRecord, refusal: ConfigRefusal | None = None) -> RoutingSnapshot:
@@ -67,6 +69,15 @@ def test_the_next_try_is_told_from_now_on(retry_in_s: float | None, next_try: fl
 
     assert (version["is_failed"], version["next_try_in_s"]) == (True, next_try)
     assert version["error_message"] == "it is no model"
+
+
+def test_requests_are_those_of_the_version_s_page() -> None:
+    def totals_of(page: int) -> VersionTotals:
+        return VersionTotals(answers=5, failures=2, cancelled=1) if page == 7 else VersionTotals()
+
+    found = snapshot(structs.replace(failed(), counters=7))
+    (row,) = json.loads(status_document(found, totals_of))["models"]["m"]["versions"]
+    assert (row["requests"], row["failures"], row["cancelled"]) == (8, 2, 1)
 
 
 def test_people_are_told_the_same() -> None:

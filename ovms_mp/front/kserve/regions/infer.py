@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ovms_mp.front.kserve.regions.parameters import output_ranges
 from ovms_mp.front.regions.loans import Late
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from ovms_mp.front.call_context import CallContext
+    from ovms_mp.front.infer.runs import Coming
     from ovms_mp.front.kserve.infer_request import InferRequest
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.service import Service
@@ -27,7 +28,7 @@ async def predict(
     version: int,
     decode: Callable[[VersionRoute], Awaitable[InferRequest]],
     context: CallContext,
-    encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT],
+    encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT | Coming[AnswerT]],
 ) -> AnswerT:
     """As :meth:`~ovms_mp.front.service.Service.predict`, with inputs and outputs that may be in shared memory.
 
@@ -51,9 +52,11 @@ async def predict(
                 await loan.fetch(route, request.inputs, ranges)
             return request
 
-        def deliver(route: VersionRoute, outputs: Sequence[ResultTensor]) -> AnswerT | Late[AnswerT]:
-            return loan.deliver(route, outputs, encode) if loan.has_rooms else encode(route, outputs)
+        def deliver(route: VersionRoute, outputs: Sequence[ResultTensor]) -> AnswerT | Coming[AnswerT]:
+            if not loan.has_rooms:
+                return encode(route, outputs)
+            answer: Any = loan.deliver(route, outputs, encode)  # Any: it may be promised twice.
+            promised: Coming[AnswerT] = answer.written() if isinstance(answer, Late) else answer
+            return promised
 
-        answer = await service.predict(name, version, fetch, context, deliver)
-        # What an encoder gives may be waited for, too, but by who has called.
-        return await answer.written() if isinstance(answer, Late) else answer
+        return await service.predict(name, version, fetch, context, deliver)

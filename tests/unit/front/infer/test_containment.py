@@ -54,7 +54,7 @@ class Desk:
     async def ask(self, task: InferTask) -> tuple[TensorRef, ...]:
         lease = self.leases.lease(64)
         try:
-            return await self.dispatcher.infer(self.route, task, (lease,))
+            return (await self.dispatcher.infer(self.route, task, (lease,))).outputs
         finally:
             self.leases.release(lease)
 

@@ -45,7 +45,10 @@ class Office:
         """Begin to send tasks, one after another within this turn of the loop."""
         for _ in range(count):
             task = InferTask(self.dispatcher.new_task_id(), route.handle, (), 0, 0, 0)
-            self.calls.append(asyncio.ensure_future(self.dispatcher.infer(route, task, ())))
+            self.calls.append(asyncio.ensure_future(self.ask(route, task)))
+
+    async def ask(self, route: VersionRoute, task: InferTask) -> tuple[TensorRef, ...]:
+        return (await self.dispatcher.infer(route, task, ())).outputs
 
     def route(self, *serving: PlayedWorker, handle: int = 1) -> VersionRoute:
         """A way to these workers."""

@@ -17,14 +17,16 @@ import pytest
 from ovms_mp import __version__
 from ovms_mp.child.specs import FrontLimits
 from ovms_mp.errors import ConfigError, ConfigUnreadable, Draining, ModelLoadFailed
+from ovms_mp.front.counting import Counting
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.rest.app import create_app
 from ovms_mp.front.rest.early import answering_early
 from ovms_mp.front.rest.lifespan import Lifespan
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.status import State
+from ovms_mp.wire.counters import CounterReader, CounterRow
 from ovms_mp.wire.messages import RoutingSnapshot
-from ovms_mp.wire.records import ModelRecord, TensorSpecRecord, VersionRecord, WorkerRecord
+from ovms_mp.wire.records import NO_COUNTERS, ModelRecord, TensorSpecRecord, VersionRecord, WorkerRecord
 from tests.support.protobuf_messages import values_of
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class PlayedService:
 
     def __init__(self) -> None:
         self.table = TABLE
+        self.counting = Counting(CounterRow(), CounterReader(NO_COUNTERS))
         self.is_draining = False
         self.reloaded: bool | OvmsError = False
         self.reloads = 0
@@ -266,6 +269,9 @@ def test_status_shows_the_plan_the_workers_and_the_models(service: PlayedService
                         "error_message": "files have changed",
                         "nireq": 2,
                         "workers": 2,
+                        "requests": 0,
+                        "failures": 0,
+                        "cancelled": 0,
                         "detail": "2 streams of 1 thread",
                     },
                     {
@@ -277,6 +283,9 @@ def test_status_shows_the_plan_the_workers_and_the_models(service: PlayedService
                         "error_message": "no such file",
                         "nireq": 0,
                         "workers": 0,
+                        "requests": 0,
+                        "failures": 0,
+                        "cancelled": 0,
                         "detail": "",
                     },
                 ],

@@ -74,7 +74,7 @@ class Scene:
         self.router = Router()
         control = ControlChannel(self.router)  # type: ignore[arg-type]  # only sends
         self.fronts = Fronts(
-            config, self.supervisor, control, self.specs, self.ports, self.arenas, self.beats
+            config, self.supervisor, control, self.specs, self.ports, self.arenas, self.beats, ()
         )
 
     def take(self) -> list[tuple[str, ToChild]]:

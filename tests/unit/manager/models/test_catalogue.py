@@ -50,6 +50,7 @@ def test_a_version_is_tried_then_loaded_then_served(base: Path, clock: Clock) ->
         detail="nireq=2",
         inputs=INPUTS,
         outputs=OUTPUTS,
+        counters=1,
     )
 
 

@@ -12,6 +12,7 @@ from ovms_mp.config.server import EngineConfig, LimitsConfig, ServerConfig
 from ovms_mp.errors import Code
 from ovms_mp.manager.children.child import ChildState
 from ovms_mp.manager.models.catalogue import Catalogue
+from ovms_mp.manager.models.counter_pages import CounterPages
 from ovms_mp.manager.models.deployment import load_failure
 from ovms_mp.manager.models.quarantine import Quarantine
 from ovms_mp.manager.models.reconciler import Reconciler
@@ -57,6 +58,7 @@ class Scene:
             self.workers,
             self.trials,
             kernel,
+            CounterPages(lambda _: None),
             on_outdated=lambda: None,
             on_loaded=lambda _version, _detail: None,
         )

@@ -22,7 +22,7 @@ from ovms_mp.manager.workers.workers import Seat, Workers
 from ovms_mp.wire.messages import UnloadModel
 from ovms_mp.wire.records import WorkerRecord
 
-from ..fakes import Clock, Router, files
+from ..fakes import Clock, FakeRows, Router, files
 
 SHARE = CpuShare((2, 3), 1, is_pinning_safe=False)
 LIMIT_S = 600.0
@@ -46,7 +46,7 @@ class Scene:
         self.specs = SpecMaker(ServerConfig(models=()), "run", "ipc://@control", (), 8 << 30, LogLevels)
         self.router = Router()
         control = ControlChannel(self.router)  # type: ignore[arg-type]  # only sends
-        self.workers = Workers(control, self.timers, LIMIT_S)
+        self.workers = Workers(control, self.timers, LIMIT_S, FakeRows())
 
     def is_pending(self, handle: int, worker: str) -> bool:
         return (handle, worker) in self.pending

@@ -171,7 +171,7 @@ def test_only_so_many_refusals_are_kept_the_latest_used() -> None:
 
 def queued(nbytes: int) -> QueuedTask:
     peer = Peer(b"0:1", 0, 1, Arena.__new__(Arena))
-    return QueuedTask(peer, InferTask(1, 1, (), 0, 0, 0), nbytes)
+    return QueuedTask(peer, InferTask(1, 1, (), 0, 0, 0), nbytes, 0)
 
 
 def test_variants_share_the_version_s_bounds() -> None:

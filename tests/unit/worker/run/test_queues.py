@@ -29,7 +29,7 @@ def peer() -> Iterator[Peer]:
 
 
 def queued(peer: Peer, task_id: int, nbytes: int, flow: int = 0) -> QueuedTask:
-    return QueuedTask(peer, InferTask(task_id, 1, (), 0, 0, 0, flow), nbytes)
+    return QueuedTask(peer, InferTask(task_id, 1, (), 0, 0, 0, flow), nbytes, 0)
 
 
 def drained(queue: VersionQueue) -> list[int]:

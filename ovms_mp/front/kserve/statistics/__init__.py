@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was counted of models' requests, over all processes, as Triton's statistics extension has it."""
