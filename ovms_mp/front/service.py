@@ -267,6 +267,8 @@ class Service:
                 outputs_nbytes,
                 self._deadline(context.deadline_ns),
                 context.flow,
+                False,
+                context.priority,
             )
             leases = (lease, *inputs.placed)
             return await self._runner.run(route, task, leases, inputs.shapes, wanted, encode)

@@ -27,7 +27,7 @@ from ovms_mp.wire.records import (
     WorkerRecord,
 )
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 
 class Message(Record, frozen=True, tag=True):
@@ -306,6 +306,7 @@ class InferTask(HotMessage, frozen=True):
         flow: Tasks of one front with the same number take turns with others' as if they were one; 0 for a task of its
             own.
         is_suspect: A worker crashed while it ran this task and others; run alone, it is guilty or not.
+        priority: Not 0 for a task that goes before ordinary ones of all versions of the worker.
     """
 
     task_id: int
@@ -316,6 +317,7 @@ class InferTask(HotMessage, frozen=True):
     deadline_ns: int
     flow: int = 0
     is_suspect: bool = False
+    priority: int = 0
 
 
 class CancelTask(HotMessage, frozen=True):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ovms_mp.worker.load.loader import Loader, LoadOutcome
     from ovms_mp.worker.run.intake import Intake
     from ovms_mp.worker.run.peers import Peers
+    from ovms_mp.worker.run.queues import FirstTasks
     from ovms_mp.worker.run.served import ServedVersion
     from ovms_mp.worker.run.shaping import Shaping
 
@@ -51,6 +52,7 @@ class Orders:
         shaping: Shaping,
         peers: Peers,
         intake: Intake,
+        all_first: FirstTasks,
     ) -> None:
         """Follow nothing yet.
 
@@ -61,6 +63,7 @@ class Orders:
             shaping: Takes versions into service, and lets them go.
             peers: The fronts.
             intake: Forgets tasks of fronts that are dead.
+            all_first: Counts tasks that go first, in all queues.
         """
         self.drain_deadline_ns = 0
         self._control = control
@@ -69,6 +72,7 @@ class Orders:
         self._shaping = shaping
         self._peers = peers
         self._intake = intake
+        self._all_first = all_first
         self._again: list[ToChild] = []
         """Messages that could not be followed."""
 
@@ -156,7 +160,8 @@ class Orders:
         if loaded is None:
             self._report_failure(request, outcome.error or ModelLoadFailed("unknown reason"))
             return
-        queue = VersionQueue(request.settings.max_queue_tasks, request.settings.max_queue_bytes)
+        settings = request.settings
+        queue = VersionQueue(settings.max_queue_tasks, settings.max_queue_bytes, self._all_first)
         run_time_s = UNKNOWN_RUN_TIME_S if loaded.run_time_s is None else loaded.run_time_s
         self._shaping.admit(request.handle, title, queue, loaded, run_time_s)
         facts = f"load_s={outcome.seconds:.3f} run_ms={run_time_s * 1000:.3f} {loaded.detail}"
