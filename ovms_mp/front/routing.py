@@ -23,16 +23,21 @@ from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State, VersionStatus
 from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.wire.allocator import aligned
+from ovms_mp.wire.messages import RoutingSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from ovms_mp.wire.messages import RoutingSnapshot
     from ovms_mp.wire.records import TensorSpecRecord, VersionRecord
 
 
 _MOST_NAMES, _LONGEST_NAME, _MOST_COMPARED = 10, 64, 200
 """Of models, in the answer to who asks for one that is not there."""
+
+NO_SNAPSHOT = RoutingSnapshot(
+    0, False, (), (), (), unready="the manager process has not said what is served yet"
+)
+"""What a front begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,7 @@ class RoutingTable:
     def __init__(self, snapshot: RoutingSnapshot) -> None:
         self.epoch = snapshot.epoch
         self.is_draining = snapshot.is_draining
+        self.unready = snapshot.unready
         self.snapshot = snapshot
         self.deaths = snapshot.deaths
         self.convictions = snapshot.convictions

@@ -151,7 +151,15 @@ def opened_manager(
         load_reports = LoadReports(config, catalogue, trials, workers, timers, clock)
         reloads = Reloads(catalogue, rescans, supervisor, control, service_reports)
         shutdown = Shutdown(
-            supervision.stop_grace_s, supervisor, fronts, trials, stores, control, timers, clock
+            supervision.stop_grace_s,
+            supervision.stop_notice_s,
+            supervisor,
+            fronts,
+            trials,
+            stores,
+            control,
+            timers,
+            clock,
         )
         lifecycle = Lifecycle(
             config,
@@ -178,6 +186,7 @@ def opened_manager(
             fronts,
             announcement,
             service_reports,
+            supervision.ready_when,
         )
         events = ChildEvents(
             supervisor=supervisor,

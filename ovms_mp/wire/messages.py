@@ -186,6 +186,7 @@ class RoutingSnapshot(Message, frozen=True):
         deaths: The last workers that ended.
         convictions: Requests that must not be run again.
         config_refusal: What is wrong with the configuration file; None when it is what is being served.
+        unready: Why no requests should be sent to the server yet; empty when they may.
     """
 
     epoch: int
@@ -196,6 +197,16 @@ class RoutingSnapshot(Message, frozen=True):
     deaths: tuple[DeathRecord, ...] = ()
     convictions: tuple[Conviction, ...] = ()
     config_refusal: ConfigRefusal | None = None
+    unready: str = ""
+
+
+class ManagerBeat(Message, frozen=True):
+    """Manager to fronts, every ``heartbeat_interval_s``: I live.
+
+    ``lost_devices`` were served and are not any more, as no worker for them can be started.
+    """
+
+    lost_devices: tuple[str, ...] = ()
 
 
 class LoadModel(Message, frozen=True):
@@ -289,7 +300,15 @@ ToManager: TypeAlias = (
     | Drained
 )
 ToChild: TypeAlias = (
-    Welcome | RoutingSnapshot | LoadModel | UnloadModel | ConfigReloaded | Fetch | ArenaRetired | Drain
+    Welcome
+    | RoutingSnapshot
+    | ManagerBeat
+    | LoadModel
+    | UnloadModel
+    | ConfigReloaded
+    | Fetch
+    | ArenaRetired
+    | Drain
 )
 
 

@@ -94,7 +94,8 @@ class VersionRecord(Record, frozen=True):
     Specs and ``nireq``, the number of its infer requests at each worker, are filled as soon as the version has
     been AVAILABLE once. ``detail`` is the plan it runs by, for people: streams, threads, and the like.
     ``is_coming`` says that it is being loaded, also beside what serves; ``retry_at_ns`` when it will be next, after a
-    failure, as CLOCK_MONOTONIC, and 0 where that is not known.
+    failure, as CLOCK_MONOTONIC, and 0 where that is not known. ``rt_info`` is JSON: what the model's file says of the
+    model; empty where it says nothing.
     """
 
     version: int
@@ -109,6 +110,7 @@ class VersionRecord(Record, frozen=True):
     outputs: tuple[TensorSpecRecord, ...]
     is_coming: bool = False
     retry_at_ns: int = 0
+    rt_info: str = ""
 
 
 class ConfigRefusal(Record, frozen=True):
@@ -189,8 +191,12 @@ class Conviction(Record, frozen=True):
 
 
 class ModelRecord(Record, frozen=True):
-    """One model in a routing snapshot; ``default_version`` is 0 when there is none to serve."""
+    """One model in a routing snapshot; ``default_version`` is 0 when there is none to serve.
+
+    ``is_wanted`` says that the server is to serve it: it is configured, and not just on its way out.
+    """
 
     name: str
     default_version: int
     versions: tuple[VersionRecord, ...]
+    is_wanted: bool = True

@@ -87,6 +87,7 @@ class ChildUnderTest:
             log_path="",
             log_format="EVENTS",
             heartbeat_interval_s=0.1,
+            heartbeat_timeout_s=10.0,
             boot_timeout_s=60.0,
             arenas=arenas,
         )
