@@ -19,6 +19,7 @@ from ovms_mp.errors import (
     shortened,
 )
 from ovms_mp.front.budget import body_bound
+from ovms_mp.front.rt_info import parse_labels, parse_rt_info
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State, VersionStatus
 from ovms_mp.model.tensors import TensorSpec
@@ -28,6 +29,7 @@ from ovms_mp.wire.messages import RoutingSnapshot
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from ovms_mp.front.rt_info import RtInfo
     from ovms_mp.wire.records import TensorSpecRecord, VersionRecord
 
 
@@ -51,6 +53,7 @@ class VersionRoute:
         detail: The plan it runs by, for people.
         static_output_nbytes: Size of the region for all outputs, or None when a shape is dynamic.
         body_bound_bytes: The longest body that a request can need; None where an input has no largest size.
+        rt_info_text: What its file says of the model, as JSON; see :attr:`rt_info`.
     """
 
     model_name: str
@@ -63,11 +66,22 @@ class VersionRoute:
     outputs: tuple[TensorSpec, ...]
     static_output_nbytes: int | None
     body_bound_bytes: int | None = None
+    rt_info_text: str = ""
 
     @property
     def version(self) -> int:
         """The version's number."""
         return self.status.version
+
+    @property
+    def rt_info(self) -> RtInfo:
+        """What its file says of the model, e.g. ``{"model_info": {...}}``; empty where it says nothing."""
+        return parse_rt_info(self.rt_info_text)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes that it tells apart, by index; empty where its file does not say them."""
+        return parse_labels(self.rt_info_text)
 
     @property
     def title(self) -> str:
@@ -207,6 +221,7 @@ def _version_route(model_name: str, record: VersionRecord) -> VersionRoute:
         outputs=outputs,
         static_output_nbytes=None if static is None else nbytes,
         body_bound_bytes=body_bound(inputs),
+        rt_info_text=record.rt_info,
     )
 
 

@@ -82,7 +82,10 @@ class SnapshotApplied(Message, frozen=True):
 
 
 class ModelStateChanged(Message, frozen=True):
-    """Worker to manager: the outcome of a load (AVAILABLE, or LOADING with an error) or of an unload (END)."""
+    """Worker to manager: the outcome of a load (AVAILABLE, or LOADING with an error) or of an unload (END).
+
+    ``rt_info`` is JSON, what the model's file says of the model; empty where it says nothing.
+    """
 
     handle: int
     state: int
@@ -91,6 +94,7 @@ class ModelStateChanged(Message, frozen=True):
     outputs: tuple[TensorSpecRecord, ...]
     nireq: int
     detail: str
+    rt_info: str = ""
 
 
 class LoadProgress(Message, frozen=True):

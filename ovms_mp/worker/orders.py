@@ -174,6 +174,7 @@ class Orders:
                 spec_records(loaded.outputs),
                 loaded.compiled.nireq,
                 bounded_text("\n".join((facts, *loaded.notices))),
+                loaded.rt_info,
             )
         )
 

@@ -47,6 +47,7 @@ class KnownVersion:
     failed_files: object = None
     inputs: tuple[TensorSpecRecord, ...] = ()
     outputs: tuple[TensorSpecRecord, ...] = ()
+    rt_info: str = ""
 
     @property
     def has_failed(self) -> bool:

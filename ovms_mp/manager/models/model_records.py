@@ -54,4 +54,5 @@ def _version_record(name: str, entry: KnownVersion, refusals: Refusals, workers:
         outputs=entry.outputs,
         is_coming=entry.coming is not None,
         retry_at_ns=int(1e9 * (serving.paused_until if serving and is_paused else entry.next_try_at)),
+        rt_info=entry.rt_info,
     )

@@ -126,7 +126,9 @@ def test_other_models_are_served_beside_tasks_ahead(worker: WorkerUnderTest, zoo
 
 
 def test_a_task_that_goes_first_passes_those_ahead_and_those_queued(worker: WorkerUnderTest) -> None:
-    running, ahead, waiting = (worker.send(SLOW, ONE) for _ in range(3))
+    running, ahead = (worker.send(SLOW, ONE) for _ in range(2))
+    wait_for_both(worker)
+    waiting = worker.send(SLOW, ONE)
     first, second = (worker.send(SLOW, ONE, priority=1) for _ in range(2))
 
     for task in (running, ahead, waiting, first, second):
