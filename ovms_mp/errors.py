@@ -8,6 +8,7 @@ The way of a request, with the failure that each arrow can raise::
           -> validate        InputNameMismatch, ShapeMismatch, DtypeMismatch, OutputNameMismatch
           -> lease           TensorTooLarge, NoFreeSlot
           -> write           DtypeMismatch, ValueNotExact
+          -> shared memory   RegionNotFound, RegionUnusable, RegionForbidden, RegionMismatch
           -> worker queue    QueueFull, DeadlineExceeded, CallCancelled, WorkerLost
           -> inference       InferenceFailed, WorkerCrashed, AnswerTooLarge
 
@@ -125,6 +126,30 @@ class ValueNotExact(OvmsError):
     code = Code.INVALID_ARGUMENT
 
 
+class RegionMismatch(OvmsError):
+    """A tensor and the range of shared memory that the client gives it do not fit each other, or do not any more."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class RegionUnusable(OvmsError):
+    """What a client calls its shared memory is none that the server can use."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class RegionForbidden(OvmsError):
+    """The shared memory belongs to somebody whose clients the server does not serve."""
+
+    code = Code.PERMISSION_DENIED
+
+
+class RegionNotFound(OvmsError):
+    """No region of shared memory is registered by this name."""
+
+    code = Code.NOT_FOUND
+
+
 class RequestTooLarge(OvmsError):
     """The message is longer than the server accepts."""
 
@@ -172,6 +197,29 @@ class BodyMemoryFull(OvmsError):
 
 class QueueFull(OvmsError):
     """The model version's queue is at its bound."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class TooManyChanges(OvmsError):
+    """As many changes of the server's state are under way as may be."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class RegionExists(OvmsError):
+    """A region of shared memory with this name is registered already."""
+
+    code = Code.ALREADY_EXISTS
+
+    @property
+    def http_status(self) -> int:
+        """400 instead of 409, as Triton, whose clients are the only ones that register regions."""
+        return 400
+
+
+class TooManyRegions(OvmsError):
+    """As many regions of shared memory are registered as may be."""
 
     code = Code.RESOURCE_EXHAUSTED
 

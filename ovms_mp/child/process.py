@@ -55,7 +55,7 @@ def run_child(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     configure_logging(
-        spec.common.log_level, spec.common.log_path, title(spec), spec.common.run_id, spec.common.log_format
+        spec.common.log_levels, spec.common.log_path, title(spec), spec.common.run_id, spec.common.log_format
     )
     take_log_signals()
     try:

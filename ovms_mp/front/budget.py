@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import BodyMemoryFull, RequestTooLarge
+from ovms_mp.model.dtypes import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,6 +102,8 @@ def body_bound(inputs: Iterable[TensorSpec]) -> int | None:
     rows, row_bytes = 1, 0
     for spec in inputs:
         elements = 1
+        if spec.dtype.kind is Kind.STRING:
+            return None
         for _, high in spec.bounds:
             if high < 0:
                 return None

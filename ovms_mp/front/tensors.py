@@ -17,10 +17,12 @@ import numpy as np
 from ovms_mp.errors import MalformedPayload, RequestTooLarge
 from ovms_mp.front.budget import unpacked_limit
 from ovms_mp.front.convert import copy_bytes, write_values
+from ovms_mp.front.strings import Strings
 from ovms_mp.model.dtypes import DType, element_count
 
 if TYPE_CHECKING:
     from ovms_mp.front.infer.leases import Lease
+    from ovms_mp.front.regions.ranges import SharedRange
     from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
 
@@ -139,6 +141,33 @@ class NumberTensor(GivenTensor):
 
 
 @dataclass(slots=True)
+class BytesTensor(GivenTensor):
+    """A tensor of octet strings, as the client sent it. What it becomes is the model's to say.
+
+    Written as it is where the model takes strings.
+
+    Attributes:
+        strings: All elements, in C order; None while only dtype and shape are known.
+    """
+
+    strings: Strings | None = None
+
+    def nbytes(self, spec: TensorSpec) -> int:
+        """See :meth:`GivenTensor.nbytes`."""
+        return 0 if self.strings is None else self.strings.packed_nbytes
+
+    def write(self, spec: TensorSpec, place: memoryview) -> None:
+        """See :meth:`GivenTensor.write`; the form is that of :mod:`ovms_mp.wire.strings`."""
+        if self.strings is not None:
+            self.strings.write_packed(place)
+
+
+def bytes_tensor(shape: tuple[int, ...], strings: Strings | None) -> BytesTensor:
+    """A tensor of strings of this shape; what codecs make. Without strings where those are not known yet."""
+    return BytesTensor(DType.BYTES, shape, strings)
+
+
+@dataclass(slots=True)
 class ResultTensor:
     """An output tensor of a finished inference.
 
@@ -146,9 +175,12 @@ class ResultTensor:
         name: The client's name for the output.
         dtype: Element type.
         shape: Static shape, e.g. (1, 1000).
-        data: All elements, little-endian, C order, format ``B``. A view of the arena: it ends with the lease.
+        data: All elements, little-endian, C order, format ``B``; of strings see :meth:`strings`. A view of the arena: it
+            ends with the lease.
         lease: The lease that ``data`` lies in. An encoder that does not copy holds it for as long as it keeps the view;
             None for tensors that lie nowhere in the arena.
+        shared: Where in the client's shared memory the elements are, of which ``data`` has none then; None where the
+            answer carries them.
     """
 
     name: str
@@ -156,10 +188,19 @@ class ResultTensor:
     shape: tuple[int, ...]
     data: memoryview
     lease: Lease | None = None
+    shared: SharedRange | None = None
 
     def array(self) -> AnyArray:
-        """The tensor as a NumPy view of ``data``, not a copy."""
+        """The tensor as a NumPy view of ``data``, not a copy. Not for strings."""
         return np.frombuffer(self.data, dtype=self.dtype.numpy).reshape(self.shape)
+
+    def strings(self) -> Strings:
+        """The elements of a tensor of strings (``DType.BYTES``), as views of ``data``.
+
+        Raises:
+            ProtocolError: It is not one.
+        """
+        return Strings.of_packed(self.data, element_count(self.shape))
 
 
 def checked_shape(dimensions: list[int], what: str) -> tuple[int, ...]:

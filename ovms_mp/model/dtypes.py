@@ -26,12 +26,17 @@ AnyArray: TypeAlias = npt.NDArray[np.generic]
 """An array of whichever dtype the table holds."""
 
 
+_LEAST_STRING_BYTES = 4
+"""See :mod:`ovms_mp.wire.strings`."""
+
+
 class Kind(enum.Enum):
     """What a dtype's values are; conversions are decided by kind."""
 
     BOOL = "bool"
     INTEGER = "integer"
     FLOAT = "float"
+    STRING = "string"
 
 
 class DType(enum.Enum):
@@ -52,6 +57,8 @@ class DType(enum.Enum):
     FP64 = ("f64", 2, np.dtype(np.float64), Kind.FLOAT)
     FP8_E5M2 = ("f8e5m2", 24, np.dtype(ml_dtypes.float8_e5m2), Kind.FLOAT)
     FP8_E4M3 = ("f8e4m3", 25, np.dtype(ml_dtypes.float8_e4m3fn), Kind.FLOAT)
+    BYTES = ("string", 7, np.dtype(np.object_), Kind.STRING)
+    """Strings of octets. Their size does not follow from a shape; ``itemsize`` is the least that one takes."""
 
     # Plain attributes, not properties: the request path reads them several times a tensor.
     ov_name: str
@@ -65,10 +72,10 @@ class DType(enum.Enum):
         self.tf_number = tf_number
         self.numpy = numpy
         self.kind = kind
-        self.itemsize = numpy.itemsize
+        self.itemsize = _LEAST_STRING_BYTES if kind is Kind.STRING else numpy.itemsize
 
     def nbytes(self, shape: Iterable[int]) -> int:
-        """Size in bytes of a dense tensor of this dtype and a static shape."""
+        """Size in bytes of a dense tensor of this dtype and a static shape; of strings the least size."""
         return element_count(shape) * self.itemsize
 
     @property
@@ -77,6 +84,7 @@ class DType(enum.Enum):
         return _TF_NAMES.get(self, f"DT_{self.name}")
 
 
+NUMERIC_DTYPES = tuple(dtype for dtype in DType if dtype.kind is not Kind.STRING)
 _TF_NAMES = {
     DType.FP16: "DT_HALF",
     DType.BF16: "DT_BFLOAT16",
@@ -84,13 +92,14 @@ _TF_NAMES = {
     DType.FP64: "DT_DOUBLE",
     DType.FP8_E5M2: "DT_FLOAT8_E5M2",
     DType.FP8_E4M3: "DT_FLOAT8_E4M3FN",
+    DType.BYTES: "DT_STRING",
 }
 _BY_TF_NUMBER = {dtype.tf_number: dtype for dtype in DType}
 _BY_OV_NAME = {dtype.ov_name: dtype for dtype in DType}
 
 
 def dtype_of_tf(number: int) -> DType | None:
-    """The dtype of a ``tensorflow.DataType`` number, or None where no numeric tensor has it (string, complex...)."""
+    """The dtype of a ``tensorflow.DataType`` number, or None where no tensor of ours has it (complex...)."""
     return _BY_TF_NUMBER.get(number)
 
 

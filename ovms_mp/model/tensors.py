@@ -25,7 +25,7 @@ class TensorSpec:
         dtype: Element type.
         bounds: One entry a dimension; a static dimension has least == greatest.
         dims: Metadata's view of ``bounds``: the size, or -1 where it may vary.
-        static_nbytes: Size of the tensor in bytes, or None when a dimension may vary.
+        static_nbytes: Size of the tensor in bytes, or None when a dimension may vary, and always of strings.
         exact: The values of an input that the engine keeps; None where those are all.
     """
 
@@ -42,14 +42,19 @@ class TensorSpec:
     ) -> TensorSpec:
         """Build a spec from its bounds."""
         dims = tuple(low if low == high else -1 for low, high in bounds)
-        static = None if -1 in dims else dtype.nbytes(dims)
+        static = None if -1 in dims or dtype.kind is Kind.STRING else dtype.nbytes(dims)
         return cls(name, dtype, bounds, dims, static, exact)
 
     @property
     def most_nbytes(self) -> int | None:
-        """Size in bytes of the largest tensor that fits; None where a dimension has no upper bound."""
+        """Size in bytes of the largest tensor that fits; None where nothing bounds it."""
         highest = [high for _, high in self.bounds]
-        return None if -1 in highest else self.dtype.nbytes(highest)
+        return None if -1 in highest or self.dtype.kind is Kind.STRING else self.dtype.nbytes(highest)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether there is one shape only."""
+        return -1 not in self.dims
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this static shape fits."""

@@ -191,12 +191,14 @@ class Conviction(Record, frozen=True):
 
 
 class ModelRecord(Record, frozen=True):
-    """One model in a routing snapshot; ``default_version`` is 0 when there is none to serve.
+    """One model in a routing snapshot.
 
-    ``is_wanted`` says that the server is to serve it: it is configured, and not just on its way out.
+    ``default_version`` is 0 when there is none to serve. ``is_unloaded`` says that a client had it unloaded.
+    ``is_wanted`` says that the server is to serve it: it is configured, and no client had it unloaded.
     """
 
     name: str
     default_version: int
     versions: tuple[VersionRecord, ...]
+    is_unloaded: bool = False
     is_wanted: bool = True

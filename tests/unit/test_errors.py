@@ -41,6 +41,9 @@ FAILURES = {
     "NoFreeSlot": (Code.RESOURCE_EXHAUSTED, 429),
     "BodyMemoryFull": (Code.RESOURCE_EXHAUSTED, 429),
     "QueueFull": (Code.RESOURCE_EXHAUSTED, 429),
+    "TooManyChanges": (Code.RESOURCE_EXHAUSTED, 429),
+    "TooManyRegions": (Code.RESOURCE_EXHAUSTED, 429),
+    "RegionExists": (Code.ALREADY_EXISTS, 400),
     "ModelNotFound": (Code.NOT_FOUND, 404),
     "VersionNotFound": (Code.NOT_FOUND, 404),
     "ModelNotReady": (Code.UNAVAILABLE, 503),
@@ -122,7 +125,13 @@ def test_unknown_name_is_internal(name: str) -> None:
 def test_http_deviates_from_the_code_only_where_http_has_a_better_word() -> None:
     deviating = {name for name, cls in error_classes().items() if cls("").http_status != cls.code.http_status}
 
-    assert deviating == {"RequestTooLarge", "TensorTooLarge", "AnswerTooLarge", "ConfigRejected"}
+    assert deviating == {
+        "RequestTooLarge",
+        "TensorTooLarge",
+        "AnswerTooLarge",
+        "ConfigRejected",
+        "RegionExists",
+    }
 
 
 def test_exit_codes() -> None:

@@ -21,7 +21,7 @@ def main() -> int:
         say(str(error))
         return ExitCode.BOOT_FAILED
     configure_logging(
-        spec.common.log_level, spec.common.log_path, "arbiter", spec.common.run_id, spec.common.log_format
+        spec.common.log_levels, spec.common.log_path, "arbiter", spec.common.run_id, spec.common.log_format
     )
     RestApplication(spec).run()
     return ExitCode.CLEAN

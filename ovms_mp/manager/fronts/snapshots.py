@@ -143,7 +143,9 @@ def _stub(model: ModelRecord, reason: str) -> ModelRecord:
         unroutable(record.version, State.LOADING if record.state != State.END else record.state, code, reason)
         for record in model.versions
     )
-    return ModelRecord(model.name, model.default_version, versions, model.is_wanted)
+    return ModelRecord(
+        model.name, model.default_version, versions, is_unloaded=model.is_unloaded, is_wanted=model.is_wanted
+    )
 
 
 def unroutable(version: int, state: int, error_code: int, error_message: str) -> VersionRecord:

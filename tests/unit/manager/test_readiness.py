@@ -17,7 +17,7 @@ def model(
         VersionRecord(number, state, 0, "", number, endpoints, 1, "", (), ())
         for number, state in enumerate(states, 1)
     )
-    return ModelRecord(name, 1, versions, is_wanted)
+    return ModelRecord(name, 1, versions, is_wanted=is_wanted)
 
 
 GOOD = model("good", State.END, State.AVAILABLE)

@@ -24,7 +24,7 @@ from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.status import State
 from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import ModelRecord, TensorSpecRecord, VersionRecord, WorkerRecord
-from tests.support.predict_messages import values_of
+from tests.support.protobuf_messages import values_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

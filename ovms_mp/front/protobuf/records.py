@@ -34,9 +34,16 @@ class FieldReader:
         left: Fields that may still be read.
     """
 
-    def __init__(self, body: bytes | bytearray) -> None:
+    def __init__(self, body: bytes | bytearray, message_name: str) -> None:
+        """Begin.
+
+        Args:
+            body: The message.
+            message_name: What it should be, for messages to people.
+        """
         self.left = MOST_FIELDS
         self._body = body
+        self._message_name = message_name
 
     def fields(self, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         """Each field between two places: its number, its wire type, and where its payload begins and ends.
@@ -44,7 +51,6 @@ class FieldReader:
         Raises:
             MalformedPayload: This is no message, or it has too many fields.
         """
-        body = self._body
         while at < end:
             self._count()
             tag, start = self.varint(at, end, _LONGEST_TAG_BYTES)
@@ -52,12 +58,12 @@ class FieldReader:
             if kind == BYTES:
                 size, start = self.varint(start, end, LONGEST_SIZE_BYTES)
                 if size > _LARGEST_SIZE:
-                    raise _malformed(body, at)
+                    raise self._malformed(at)
                 stop = start + size
             else:
                 stop = self._skip(number, kind, start, end)
             if stop > end or not 0 < number < 1 << 29:
-                raise _malformed(body, at)
+                raise self._malformed(at)
             yield number, kind, start, stop
             at = stop
 
@@ -75,7 +81,7 @@ class FieldReader:
             if byte < 0x80:
                 return value, place + 1
             shift += 7
-        raise _malformed(body, at)
+        raise self._malformed(at)
 
     def _skip(self, number: int, kind: int, at: int, end: int) -> int:
         """The place behind a payload that says itself where it ends."""
@@ -87,7 +93,7 @@ class FieldReader:
             return at + 8
         if kind == GROUP:
             return self._skip_group(number, at, end)
-        raise _malformed(self._body, at)
+        raise self._malformed(at)
 
     def _skip_group(self, number: int, at: int, end: int) -> int:
         """The place behind a group, an obsolete kind of submessage that ends with a tag of the same number."""
@@ -109,7 +115,7 @@ class FieldReader:
                 at = self._skip(number, kind, at, end)
             else:
                 break
-        raise _malformed(self._body, at)
+        raise self._malformed(at)
 
     def _count(self) -> None:
         self.left -= 1
@@ -118,8 +124,7 @@ class FieldReader:
                 f"the request has more than {MOST_FIELDS} protobuf fields; repeated numbers must be packed"
             )
 
-
-def _malformed(body: bytes | bytearray, at: int) -> MalformedPayload:
-    return MalformedPayload(
-        f"The {len(body)} bytes are not a tensorflow.serving.PredictRequest: no field at byte {at}"
-    )
+    def _malformed(self, at: int) -> MalformedPayload:
+        return MalformedPayload(
+            f"The {len(self._body)} bytes are not a {self._message_name}: no field at byte {at}"
+        )
