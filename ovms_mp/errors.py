@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every failure of the server: one class, one canonical code, and the only HTTP table.
+"""Every failure of the server: one class and one canonical code (:mod:`ovms_mp.codes`).
 
 The way of a request, with the failure that each arrow can raise::
 
@@ -15,59 +15,13 @@ The way of a request, with the failure that each arrow can raise::
 ``ModelLoadFailed`` and ``DeviceUnavailable`` appear in a version's status, and answer a request or reload that made
 the server load; those that begin with ``Store`` are in the status of a model from an object store. ``ConfigError`` and
 ``BootError`` end a process with an exit code. A client hears of the former only when it has asked for a reload: as
-``ConfigRejected`` or ``ConfigUnreadable``. The codes are gRPC's
-(https://grpc.io/docs/guides/status-codes/); the HTTP column follows TensorFlow Serving's ``http_server.cc``.
-Used by every process; imports nothing of the project.
+``ConfigRejected`` or ``ConfigUnreadable``. Used by every process.
 """
 
 from __future__ import annotations
 
-import enum
-
-
-class Code(enum.Enum):
-    """Canonical status codes: gRPC's name, gRPC's number, and the HTTP status that means the same."""
-
-    CANCELLED = (1, 499)
-    UNKNOWN = (2, 500)
-    INVALID_ARGUMENT = (3, 400)
-    DEADLINE_EXCEEDED = (4, 504)
-    NOT_FOUND = (5, 404)
-    ALREADY_EXISTS = (6, 409)
-    PERMISSION_DENIED = (7, 403)
-    RESOURCE_EXHAUSTED = (8, 429)
-    FAILED_PRECONDITION = (9, 400)
-    # TensorFlow Serving and the first OVMS answer 400, the OVMS of today 412 (its http_server.cpp). Calls that all of
-    # them have follow the former; a reload, which only the latter has, keeps its 412: ConfigRejected.
-    ABORTED = (10, 409)
-    OUT_OF_RANGE = (11, 400)
-    UNIMPLEMENTED = (12, 501)
-    INTERNAL = (13, 500)
-    UNAVAILABLE = (14, 503)
-    DATA_LOSS = (15, 500)
-    UNAUTHENTICATED = (16, 401)
-
-    @property
-    def number(self) -> int:
-        """The code's number on the gRPC wire."""
-        return self.value[0]
-
-    @property
-    def http_status(self) -> int:
-        """The HTTP status that carries this code."""
-        return self.value[1]
-
-
-class ExitCode(enum.IntEnum):
-    """What a process of ours says by its exit code."""
-
-    CLEAN = 0
-    USAGE = 2
-    """The command line or the configuration is wrong; starting again changes nothing."""
-    BOOT_FAILED = 3
-    """The process could not start; its parent must not try again."""
-    INTERNAL = 70
-    """A defect of ours; the traceback is in the log."""
+from ovms_mp.codes import Code as Code
+from ovms_mp.codes import ExitCode as ExitCode
 
 
 class OvmsError(Exception):

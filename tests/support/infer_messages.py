@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.kserve._proto.kserve_pb2 import ModelInferRequest
+from ovms_mp.front.regions.tensors import RegionInput
 from ovms_mp.front.tensors import BytesTensor
 from ovms_mp.model.dtypes import DType, element_count
 from tests.support.protobuf_messages import (
@@ -63,6 +64,8 @@ def request(*inputs: tuple[InferInputTensor, bytes | None], **fields: object) ->
 
 def plain_tensor(given: GivenTensor) -> object:
     """A tensor as plain values."""
+    if isinstance(given, RegionInput):
+        return given.dtype, given.shape, given.place
     if isinstance(given, BytesTensor):
         assert given.strings is not None
         return given.dtype, given.shape, [bytes(string) for string in given.strings]
@@ -79,7 +82,6 @@ def plain(found: InferRequest) -> object:
         (found.model_name, found.model_version, found.id, typed(found.parameters)),
         {name: plain_tensor(given) for name, given in found.inputs.items()},
         [outputs(wanted) for wanted in found.outputs],
-        [(one.name, one.dtype, one.shape, typed(one.parameters)) for one in found.in_regions],
     )
 
 
@@ -250,7 +252,9 @@ def parameter(field: int, key: bytes, choice: bytes) -> bytes:
 
 TRUE = record(1, VARINT, b"\x01")
 K_TRUE = record(1, BYTES, b"k") + record(2, BYTES, TRUE)
-REGION = parameter(4, b"shared_memory_region", record(3, BYTES, b"r"))
+REGION = parameter(4, b"shared_memory_region", record(3, BYTES, b"r")) + parameter(
+    4, b"shared_memory_byte_size", record(2, VARINT, b"\x08")
+)
 ODDITIES = {
     "raw before its input": MODEL + RAW_2 + entry(FP32_2),
     "model twice": MODEL + entry(FP32_2) + RAW_2 + record(1, BYTES, b"n"),
@@ -273,6 +277,8 @@ ODDITIES = {
     "a float and a quarter": MODEL + entry(FP32_2 + record(5, BYTES, record(6, BYTES, bytes(5)))),
     "narrow floats in contents": MODEL + entry(NAME_X + record(2, BYTES, b"FP16") + record(5, BYTES, FLOATS)),
     "in a region": MODEL + entry(FP32_2 + REGION),
+    "in a region of unknown size": MODEL
+    + entry(FP32_2 + parameter(4, b"shared_memory_region", record(3, BYTES, b"r"))),
     "in a region, with contents": MODEL + entry(FP32_2 + REGION + record(5, BYTES, FLOATS)),
     "in a region, with an entry": MODEL + entry(FP32_2 + REGION) + RAW_2,
     "one in a region, the other raw": MODEL

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.service import Service
+    from ovms_mp.front.tensors import ResultTensor
 
 PROTOCOL = "kserve"
 INFER, STREAM = "ModelInfer", "ModelStreamInfer"
@@ -112,3 +113,9 @@ def described(service: Service, name: str, version: str) -> ModelDescription:
     versions = service.table.model(name).versions
     served = sorted(number for number, other in versions.items() if other.status.state is State.AVAILABLE)
     return ModelDescription(served, route)
+
+
+def in_order(outputs: Sequence[ResultTensor], names: Sequence[str]) -> list[ResultTensor]:
+    """Outputs as they were asked for; one that was asked for twice once."""
+    by_name = {output.name: output for output in outputs}
+    return [by_name[name] for name in dict.fromkeys(names)]

@@ -73,10 +73,9 @@ class InferRequest:
         model_version: As sent, a number in decimal digits; empty where the client leaves the choice to the server.
         id: Goes back with the answer; empty where the client gave none.
         parameters: Of the request, e.g. ``timeout`` in microseconds, ``priority``.
-        inputs: Tensors by the client's names for them, but for those in regions. Their values may be slices of the
-            request's bytes.
+        inputs: Tensors by the client's names for them. Their values may be slices of the request's bytes, or still in
+            shared memory.
         outputs: What is asked for; empty for all.
-        in_regions: Inputs that are in memory which the server shares with the client, and not in ``inputs`` yet.
     """
 
     model_name: str
@@ -85,7 +84,6 @@ class InferRequest:
     inputs: dict[str, GivenTensor]
     outputs: Sequence[RequestedOutput] = ()
     parameters: Parameters = field(default_factory=_no_parameters)
-    in_regions: Sequence[InputHead] = ()
 
     @property
     def output_filter(self) -> Sequence[str]:

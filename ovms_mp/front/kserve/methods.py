@@ -7,18 +7,18 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import OvmsError, UnsupportedOperation
+from ovms_mp.errors import OvmsError
 from ovms_mp.front.failures import failure_of
 from ovms_mp.front.gathered import reply_of
 from ovms_mp.front.kserve import calls
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
-from ovms_mp.front.kserve.infer_request import REGION
 from ovms_mp.front.kserve.metadata import model_config, model_metadata, server_metadata
 from ovms_mp.front.kserve.parameters import heed
 from ovms_mp.front.kserve.protobuf.decode import decode_infer_in_turns, scan_infer
 from ovms_mp.front.kserve.protobuf.encode import encode_stream_failure, infer_pieces, stream_pieces
 from ovms_mp.front.kserve.protobuf.infer_sink import InferSink
 from ovms_mp.front.kserve.regions import methods as regions
+from ovms_mp.front.kserve.regions.infer import predict
 from ovms_mp.front.kserve.repository import methods as repository
 from ovms_mp.front.kserve.settings import methods as settings
 from ovms_mp.front.kserve.small_method import SERVICE, small_method
@@ -153,15 +153,14 @@ class KServeMethods:
 
         def encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> Reply:
             if request.outputs:
-                outputs = in_order(outputs, request.output_filter)
+                outputs = calls.in_order(outputs, request.output_filter)
             pieces = write(route.model_name, route.version, request.id, outputs)
             return reply_of(pieces, outputs, service.hold)
 
         if request.parameters:
             heed(request.parameters, context, time.monotonic_ns())
-        refuse_regions(request)
         version = calls.version_number(request.model_version)
-        return service.predict(request.model_name, version, decode, context, encode)
+        return predict(service, request.model_name, version, decode, context, encode)
 
     async def server_live(self, request: Octets, context: CallContext) -> bytes:
         """ServerLiveRequest to ServerLiveResponse."""
@@ -195,22 +194,3 @@ class KServeMethods:
         message = small_request(request, kserve.ModelConfigRequest)
         described = calls.described(self._service, message.name, message.version)
         return model_config(described).SerializeToString()
-
-
-def in_order(outputs: Sequence[ResultTensor], names: Sequence[str]) -> list[ResultTensor]:
-    """Outputs as they were asked for; one that was asked for twice once."""
-    by_name = {output.name: output for output in outputs}
-    return [by_name[name] for name in dict.fromkeys(names)]
-
-
-def refuse_regions(request: InferRequest) -> None:
-    """Refuse tensors in shared memory.
-
-    Raises:
-        UnsupportedOperation: There are some.
-    """
-    name = next((head.name for head in request.in_regions), "") or next(
-        (output.name for output in request.outputs if REGION in output.parameters), ""
-    )
-    if name:
-        raise UnsupportedOperation(f"tensor {name!r} is in shared memory, which is not supported")

@@ -26,6 +26,7 @@ from ovms_mp.front.kserve.regions.infer import predict
 from ovms_mp.front.kserve.repository import rest as repository
 from ovms_mp.front.kserve.settings import rest as settings
 from ovms_mp.front.kserve.targets import PREFIX, target_of
+from ovms_mp.front.protobuf.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -242,7 +243,8 @@ class InferReading:
         if self._parsed is None:
             self.request = raw_request(memoryview(self._body), route.inputs, name, version)
         else:
-            self.request = assemble(self._parsed, self._binary, route.inputs, name, version)
+            steps = assemble(self._parsed, self._binary, route.inputs, name, version)
+            self.request = await in_turns(steps)
         return self.request
 
     async def _parse(self, body: bytes | bytearray) -> None:

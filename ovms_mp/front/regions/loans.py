@@ -83,11 +83,13 @@ class Late(Generic[AnswerT]):
         Raises:
             RegionMismatch: A file is too short by now, or cannot be written.
         """
+        is_written = False
         try:
             await run_aside(_write, self.writes)
-        except BaseException:
-            _drop(self.answer)
-            raise
+            is_written = True
+        finally:
+            if not is_written:
+                _drop(self.answer)
         return self.answer
 
 

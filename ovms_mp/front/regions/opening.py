@@ -14,7 +14,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from ovms_mp.errors import RegionForbidden, RegionUnusable, shortened
+from ovms_mp.errors import OvmsError, RegionForbidden, RegionUnusable, shortened
 
 SHARED_MEMORY_DIRECTORY = "/dev/shm"  # noqa: S108  # where shm_open(3) has its files
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -73,7 +73,7 @@ def open_file(key: str, directory: str = SHARED_MEMORY_DIRECTORY) -> OpenFile:
     try:
         status = os.fstat(descriptor)
         _refuse_unfit(status, key)
-    except BaseException:
+    except OvmsError:
         os.close(descriptor)
         raise
     return OpenFile(descriptor, FileIdentity(status.st_dev, status.st_ino), status.st_size)

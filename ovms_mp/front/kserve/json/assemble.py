@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovms_mp.errors import MalformedPayload
+from ovms_mp.errors import InputNameMismatch, MalformedPayload
 from ovms_mp.front.convert import write_values
 from ovms_mp.front.json.reader import described, quoted
-from ovms_mp.front.kserve.infer_request import InferRequest
+from ovms_mp.front.kserve.infer_request import REGION, InferRequest
 from ovms_mp.front.kserve.regions.parameters import region_input
-from ovms_mp.front.strings import Strings, parse_length_prefixed
+from ovms_mp.front.strings import Strings, read_length_prefixed
 from ovms_mp.front.tensors import BytesTensor, NumberTensor, RawTensor, bytes_tensor
 from ovms_mp.model.dtypes import DType, element_count
 from ovms_mp.model.tensors import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
-    from ovms_mp.front.kserve.infer_request import RequestedOutput
     from ovms_mp.front.kserve.json.request import JsonInput, JsonRequest
     from ovms_mp.front.tensors import GivenTensor
     from ovms_mp.model.dtypes import AnyArray
@@ -58,8 +57,8 @@ def assemble(
     specs: Sequence[TensorSpec],
     model_name: str,
     model_version: str,
-) -> InferRequest:
-    """Make the request of what was read.
+) -> Generator[None, None, InferRequest]:
+    """Make the request of what was read. Yields now and then where strings are many.
 
     Args:
         parsed: The JSON.
@@ -77,18 +76,20 @@ def assemble(
     rest = binary
     for item in parsed.inputs:
         if item.name in given:
-            raise MalformedPayload(f"input {quoted(item.name)} is in the request twice")
+            raise InputNameMismatch(f"input {quoted(item.name)} is there twice")
         if not item.parameters:
             given[item.name] = _of_data(item, wanted)
-            continue
-        tensor, rest = _placed(item, wanted, rest)
-        given[item.name] = tensor
+        elif _check_places(item):
+            octets, rest = _cut(item, rest)
+            given[item.name] = yield from _of_octets(item, octets)
+        else:
+            region = region_input(item.name, item.dtype, item.shape, item.parameters)
+            given[item.name] = _of_data(item, wanted) if region is None else region
     if rest:
         raise MalformedPayload(
             f"{len(rest)} bytes of the body belong to no input: the JSON is as long as {HEADER} says, and behind it "
             f"there must be as much as all {BINARY_SIZE} say together"
         )
-    _refuse_twice(parsed.outputs)
     return InferRequest(model_name, model_version, parsed.id, given, parsed.outputs, parsed.parameters)
 
 
@@ -148,7 +149,7 @@ def _of_data(item: JsonInput, wanted: Mapping[str, DType]) -> GivenTensor:
         return bytes_tensor(item.shape, data.strings)
     raise MalformedPayload(
         f"Could not parse input content. input {quoted(item.name)} has no elements: it must have exactly one of "
-        f"'data', and the parameters {BINARY_SIZE!r} and 'shared_memory_region'"
+        f"'data', and the parameters {BINARY_SIZE!r} and {REGION!r}"
     )
 
 
@@ -180,55 +181,54 @@ def _as_declared(item: JsonInput, data: NumberTensor) -> AnyArray:
     return np.frombuffer(place, item.dtype.numpy)
 
 
-def _placed(
-    item: JsonInput, wanted: Mapping[str, DType], rest: memoryview | None
-) -> tuple[GivenTensor, memoryview | None]:
-    """The tensor of an input with parameters, and what it leaves of the binary part."""
-    region = region_input(item.name, item.dtype, item.shape, item.parameters)
-    size = item.parameters.get(BINARY_SIZE)
-    places = (item.data is not None) + (size is not None) + (region is not None)
-    if places > 1:
+def _check_places(item: JsonInput) -> bool:
+    """Whether an input with parameters has its elements behind the JSON.
+
+    Raises:
+        MalformedPayload: It has them in two places.
+    """
+    is_binary = BINARY_SIZE in item.parameters
+    if (item.data is not None) + is_binary + (REGION in item.parameters) > 1:
         raise MalformedPayload(
             f"Request contains values both in binary data and in content value: input {quoted(item.name)} must have "
-            f"exactly one of 'data', and the parameters {BINARY_SIZE!r} and 'shared_memory_region'"
+            f"exactly one of 'data', and the parameters {BINARY_SIZE!r} and {REGION!r}"
         )
-    if region is not None:
-        return region, rest
-    if size is None:
-        return _of_data(item, wanted), rest
+    return is_binary
+
+
+def _cut(item: JsonInput, rest: memoryview | None) -> tuple[memoryview, memoryview | None]:
+    """The octets of an input, and what it leaves of the binary part."""
+    size = item.parameters[BINARY_SIZE]
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise MalformedPayload(
             f"{BINARY_SIZE} parameter is invalid and cannot be parsed: that of input {quoted(item.name)} is "
             f"{described(size)}, expected a whole number of bytes"
         )
+    if not size:
+        return memoryview(b""), rest
     if rest is None:
-        if size:
-            raise MalformedPayload(
-                f"input {quoted(item.name)} has the parameter {BINARY_SIZE!r}, but without the header {HEADER} the "
-                f"whole body is JSON"
-            )
-        rest = memoryview(b"")
+        raise MalformedPayload(
+            f"input {quoted(item.name)} has the parameter {BINARY_SIZE!r}, but without the header {HEADER} the "
+            f"whole body is JSON"
+        )
     if size > len(rest):
         raise MalformedPayload(
             f"Received buffer size is smaller than {BINARY_SIZE} parameter indicates: input {quoted(item.name)} takes "
             f"{size} bytes, and {len(rest)} are left of the body"
         )
-    octets = rest[:size]
+    return rest[:size], rest[size:]
+
+
+def _of_octets(item: JsonInput, octets: memoryview) -> Generator[None, None, GivenTensor]:
+    """The tensor whose elements are behind the JSON."""
     count = element_count(item.shape)
     if item.dtype is DType.BYTES:
-        strings = parse_length_prefixed(octets, count, f"input {quoted(item.name)}")
-        return bytes_tensor(item.shape, strings), rest[size:]
-    if size != count * item.dtype.itemsize:
+        what = f"Invalid input buffer - input {quoted(item.name)}"
+        return bytes_tensor(item.shape, (yield from read_length_prefixed(octets, count, what)))
+    nbytes = count * item.dtype.itemsize
+    if len(octets) != nbytes:
         raise MalformedPayload(
-            f"Could not parse input content. input {quoted(item.name)}: {BINARY_SIZE} is {size}, and the shape "
-            f"{list(item.shape)} of {item.dtype.name} has {count * item.dtype.itemsize} bytes"
+            f"Invalid content size of tensor proto - Expected: {nbytes} bytes; Actual: {len(octets)} bytes; input "
+            f"name: {quoted(item.name)} (shape {list(item.shape)} of {item.dtype.name}, {BINARY_SIZE} {len(octets)})"
         )
-    return RawTensor(item.dtype, item.shape, octets), rest[size:]
-
-
-def _refuse_twice(outputs: Sequence[RequestedOutput]) -> None:
-    if len(outputs) > 1:
-        names = [output.name for output in outputs]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise MalformedPayload(f"output {quoted(twice)} is asked for twice")
+    return RawTensor(item.dtype, item.shape, octets)

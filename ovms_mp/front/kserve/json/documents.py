@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import orjson
 
 from ovms_mp.front.kserve.calls import BACKEND, EXTENSIONS, PLATFORM, SERVER_NAME, SERVER_VERSION
-from ovms_mp.front.kserve.datatypes import datatype
-from ovms_mp.model.dtypes import DType
+from ovms_mp.front.kserve.datatypes import config_type, datatype
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,5 +67,4 @@ def _tensor(spec: TensorSpec) -> dict[str, Json]:
 
 
 def _config(spec: TensorSpec) -> dict[str, Json]:
-    type_name = "STRING" if spec.dtype is DType.BYTES else datatype(spec.dtype)
-    return {"name": spec.name, "data_type": f"TYPE_{type_name}", "dims": list(spec.dims)}
+    return {"name": spec.name, "data_type": config_type(spec.dtype), "dims": list(spec.dims)}

@@ -15,6 +15,7 @@ import orjson
 from ovms_mp.errors import AnswerTooLarge, MalformedPayload
 from ovms_mp.front.convert import copy_bytes
 from ovms_mp.front.json.writer import array_text, plain_array
+from ovms_mp.front.kserve.calls import in_order
 from ovms_mp.front.kserve.classification import class_count, classify
 from ovms_mp.front.kserve.datatypes import datatype
 from ovms_mp.front.kserve.infer_request import NO_PARAMETERS, RequestedOutput
@@ -69,6 +70,8 @@ def encode_infer(
         AnswerTooLarge: The text would be longer.
     """
     asked = {output.name: output for output in request.outputs}
+    if asked:
+        outputs = in_order(outputs, request.output_filter)
     all_binary = _flag(request.parameters, ALL_BINARY, "the request", False)
     binary: list[bytes | bytearray | memoryview] = []
     members = []

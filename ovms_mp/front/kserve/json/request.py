@@ -37,6 +37,6 @@ class JsonRequest:
     """A request."""
 
     id: str = ""
-    parameters: Parameters = NO_PARAMETERS
+    parameters: Parameters = field(default_factory=lambda: NO_PARAMETERS)
     inputs: list[JsonInput] = field(default_factory=list)
     outputs: Sequence[RequestedOutput] = ()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ovms_mp.errors import InputNameMismatch, MalformedPayload, shortened
 from ovms_mp.front.kserve.protobuf.contents import FIELD_OF
+from ovms_mp.front.kserve.regions.parameters import region_input
 from ovms_mp.front.protobuf.records import BYTES
 from ovms_mp.front.strings import Strings, read_length_prefixed
 from ovms_mp.front.tensors import NumberTensor, PlacedTensor, RawTensor, bytes_tensor
@@ -45,8 +46,8 @@ class Raw(NamedTuple):
 
 def tensors_of(
     heads: Sequence[InputHead], raws: Sequence[Raw], contents: Sequence[Contents]
-) -> Generator[None, None, tuple[dict[str, GivenTensor], list[InputHead]]]:
-    """Inputs with values by name, and those that are in shared memory. Yields now and then.
+) -> Generator[None, None, dict[str, GivenTensor]]:
+    """Inputs by name; those in shared memory without their values. Yields now and then.
 
     Args:
         heads: All inputs, as sent.
@@ -72,17 +73,18 @@ def tensors_of(
                 + (f" ({len(heads) - own} more are in shared memory)" if own != len(heads) else "")
             )
     inputs: dict[str, GivenTensor] = {}
-    in_regions: list[InputHead] = []
+    unused = iter(raws)
     for head, values in zip(heads, contents, strict=True):
-        if head.is_in_region:
+        region = region_input(head.name, head.dtype, head.shape, head.parameters)
+        if region is not None:
             if values.counts:
                 raise MalformedPayload(f"input {_shown(head)!r} is in shared memory and has contents as well")
-            in_regions.append(head)
+            inputs[head.name] = region
         elif raws:
-            inputs[head.name] = yield from raw_tensor(head, raws[len(inputs)])
+            inputs[head.name] = yield from raw_tensor(head, next(unused))
         else:
             inputs[head.name] = yield from _content_tensor(head, values)
-    return inputs, in_regions
+    return inputs
 
 
 def raw_tensor(head: InputHead, raw: Raw) -> Generator[None, None, GivenTensor]:

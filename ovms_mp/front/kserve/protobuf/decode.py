@@ -29,6 +29,7 @@ from ovms_mp.front.kserve.protobuf.tags import (
     PARAMETERS,
     RAW,
 )
+from ovms_mp.front.kserve.regions.parameters import region_input
 from ovms_mp.front.protobuf.parts import LONGEST_PARSED_BYTES, LONGEST_PART_BYTES, MOST_NAMES, parsed_whole
 from ovms_mp.front.protobuf.plain import LONGEST_PLAIN_PART_BYTES, NotPlain, Remembered, long_size
 from ovms_mp.front.protobuf.turns import at_one_go, in_turns
@@ -88,10 +89,8 @@ def parse_infer(body: bytes | bytearray) -> InferRequest:
     raws = [Raw(memoryview(entry)) for entry in proto.raw_input_contents]
     outputs = tuple([requested_output(entry) for entry in proto.outputs])
     parameters = parameters_of(proto.parameters)
-    inputs, in_regions = at_one_go(tensors_of(heads, raws, contents))
-    return InferRequest(
-        proto.model_name, proto.model_version, proto.id, inputs, outputs, parameters, in_regions
-    )
+    inputs = at_one_go(tensors_of(heads, raws, contents))
+    return InferRequest(proto.model_name, proto.model_version, proto.id, inputs, outputs, parameters)
 
 
 def scan_infer(body: bytes) -> InferRequest | None:
@@ -130,16 +129,17 @@ class _Found:
     def request(self, raws: Sequence[Raw]) -> InferRequest:
         """The request with these values; raises what is caught above."""
         inputs: dict[str, GivenTensor] = {}
-        in_regions: list[InputHead] = []
+        used = 0
         for head in self.heads:
-            if head.is_in_region:
-                in_regions.append(head)
-            else:
-                # A list that is too short raises, too.
-                inputs[head.name] = _tensor(head, raws[len(inputs)])
-        if len(inputs) != len(raws) or len(inputs) + len(in_regions) != len(self.heads):
-            raise NotPlain
-        if in_regions and len({head.name for head in self.heads}) != len(self.heads):
+            if head.parameters:
+                region = region_input(head.name, head.dtype, head.shape, head.parameters)
+                if region is not None:
+                    inputs[head.name] = region
+                    continue
+            # A list that is too short raises, too.
+            inputs[head.name] = _tensor(head, raws[used])
+            used += 1
+        if used != len(raws) or len(inputs) != len(self.heads):
             raise NotPlain
         text = self.texts.get
         return InferRequest(
@@ -149,7 +149,6 @@ class _Found:
             inputs,
             self.outputs,
             self.parameters,
-            in_regions,
         )
 
 

@@ -92,7 +92,7 @@ def read_long(body: bytes | bytearray, check: Check | None = None) -> Generator[
     if check is not None:
         given = {head.name: _without_values(head) for head in heads}
         check(request.model_name, calls.version_number(request.model_version), given)
-    request.inputs, request.in_regions = yield from tensors_of(heads, raws, contents)
+    request.inputs = yield from tensors_of(heads, raws, contents)
     return request
 
 

@@ -14,6 +14,7 @@ from ovms_mp.errors import ProtocolError
 from ovms_mp.front.kserve._proto.kserve_pb2 import ModelInferResponse, ModelStreamInferResponse
 from ovms_mp.front.kserve.datatypes import datatype
 from ovms_mp.front.kserve.protobuf.tags import ANSWER_ID, ANSWER_RAW, STREAM_ANSWER
+from ovms_mp.front.kserve.regions.parameters import range_parameters
 from ovms_mp.front.protobuf.plain import varint
 from ovms_mp.front.strings import length_prefixed
 from ovms_mp.model.dtypes import DType
@@ -21,6 +22,7 @@ from ovms_mp.model.dtypes import DType
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ovms_mp.front.regions.ranges import SharedRange
     from ovms_mp.front.tensors import ResultTensor
 
     Piece = bytes | memoryview
@@ -56,6 +58,9 @@ def infer_pieces(
         pieces.append(_ID + varint(len(octets)) + octets)
     raws: list[Piece] = []
     for output in outputs:
+        if output.shared is not None:
+            pieces.append(_shared_head(output, output.shared))
+            continue
         # The number stands for the dtype, because an enum member's hash is computed in Python.
         key = output.name, output.dtype.tf_number, output.shape
         head, raw_head, nbytes = _heads.get(key) or _remember_head(output)
@@ -96,6 +101,18 @@ def _remember_model(model_name: str, version: int) -> bytes:
     response = ModelInferResponse(model_name=model_name, model_version=str(version))
     octets = _models[model_name, version] = response.SerializeToString()
     return octets
+
+
+def _shared_head(output: ResultTensor, place: SharedRange) -> bytes:
+    """An output whose values are in shared memory."""
+    response = ModelInferResponse()
+    entry = response.outputs.add(name=output.name, datatype=datatype(output.dtype), shape=output.shape)
+    for key, value in range_parameters(place).items():
+        if isinstance(value, str):
+            entry.parameters[key].string_param = value
+        else:
+            entry.parameters[key].int64_param = int(value)
+    return response.SerializeToString()
 
 
 def _remember_head(output: ResultTensor) -> tuple[bytes, bytes, int]:

@@ -29,6 +29,8 @@ from ovms_mp.front.kserve.protobuf.decode_long import read_long
 from ovms_mp.front.protobuf import plain as protobuf_plain
 from ovms_mp.front.protobuf.parts import LONGEST_PARSED_BYTES, MOST_NAMES
 from ovms_mp.front.protobuf.turns import at_one_go
+from ovms_mp.front.regions.ranges import SharedRange
+from ovms_mp.front.regions.tensors import RegionInput
 from ovms_mp.front.tensors import RawTensor
 from ovms_mp.model.dtypes import DType
 from tests.support.infer_messages import (
@@ -189,16 +191,18 @@ def test_parameters_of_every_kind(parameter_proto: InferParameter, value: object
 
 
 def test_an_input_in_shared_memory_has_no_entry() -> None:
-    region = {"shared_memory_region": InferParameter(string_param="r")}
+    region = {
+        "shared_memory_region": InferParameter(string_param="r"),
+        "shared_memory_byte_size": InferParameter(int64_param=4),
+        "shared_memory_offset": InferParameter(int64_param=12),
+    }
     body = request(
         (head("a", "FP32", [1], parameters=region), None), (head("b", "FP32", [1]), struct.pack("<f", 7))
     )
     for found in (scan_infer(body), parse_infer(body), read_in_steps(body)):
         assert found is not None
-        assert list(found.inputs) == ["b"]
-        (in_region,) = found.in_regions
-        assert (in_region.name, in_region.dtype, in_region.shape) == ("a", DType.FP32, (1,))
-        assert in_region.parameters == {"shared_memory_region": "r"}
+        assert list(found.inputs) == ["a", "b"]
+        assert found.inputs["a"] == RegionInput(DType.FP32, (1,), SharedRange("r", 12, 4))
 
 
 @pytest.mark.parametrize(
