@@ -87,10 +87,7 @@ class SnapshotApplied(Message, frozen=True):
 
 
 class ModelStateChanged(Message, frozen=True):
-    """Worker to manager: the outcome of a load (AVAILABLE, or LOADING with an error) or of an unload (END).
-
-    ``rt_info`` is JSON, what the model's file says of the model; empty where it says nothing.
-    """
+    """Worker to manager: the outcome of a load (AVAILABLE, or LOADING with an error) or of an unload (END)."""
 
     handle: int
     state: int
@@ -221,10 +218,7 @@ class RoutingSnapshot(Message, frozen=True):
 
 
 class ManagerBeat(Message, frozen=True):
-    """Manager to fronts, every ``heartbeat_interval_s``: I live.
-
-    ``lost_devices`` were served and are not any more, as no worker for them can be started.
-    """
+    """Manager to fronts, every ``heartbeat_interval_s``: I live. What was served by these devices is lost."""
 
     lost_devices: tuple[str, ...] = ()
 

@@ -47,6 +47,8 @@ FAILURES = {
     "QueueFull": (Code.RESOURCE_EXHAUSTED, 429),
     "TooManyChanges": (Code.RESOURCE_EXHAUSTED, 429),
     "TooManyRegions": (Code.RESOURCE_EXHAUSTED, 429),
+    "TooManyWatchers": (Code.RESOURCE_EXHAUSTED, 429),
+    "ServiceNotFound": (Code.NOT_FOUND, 404),
     "RegionExists": (Code.ALREADY_EXISTS, 400),
     "ModelNotFound": (Code.NOT_FOUND, 404),
     "VersionNotFound": (Code.NOT_FOUND, 404),

@@ -99,7 +99,14 @@ class ReflectionMethods:
         try:
             file = self._pool.FindFileContainingSymbol(symbol)
         except KeyError:
-            return None
+            # A method is none of the pool's symbols.
+            service, _, method = symbol.rpartition(".")
+            if service not in self._services:
+                return None
+            described = self._pool.FindServiceByName(service)
+            if method not in described.methods_by_name:
+                return None
+            file = described.file
         return self._files.get(file.name)
 
     def _extensions(self, name: str) -> reflection.ServerReflectionResponse:
