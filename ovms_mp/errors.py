@@ -171,6 +171,18 @@ class TooManyRegions(OvmsError):
     code = Code.RESOURCE_EXHAUSTED
 
 
+class TooManyWatchers(OvmsError):
+    """As many calls wait for changes of readiness, or there are as many names to list, as may be."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class ServiceNotFound(OvmsError):
+    """Who asks for the health of something names nothing that is here."""
+
+    code = Code.NOT_FOUND
+
+
 class ModelNotFound(OvmsError):
     """No model of this name."""
 

@@ -30,6 +30,8 @@ PACKAGES = {
         "tensorflow_serving.proto",
     ),
     "ovms_mp/front/kserve/_proto": ("kserve.proto",),
+    "ovms_mp/front/health/_proto": ("grpc_health.proto",),
+    "ovms_mp/front/reflection/_proto": ("grpc_reflection.proto", "grpc_reflection_v1alpha.proto"),
 }
 """The ``.proto`` files by the package that receives their code."""
 

@@ -26,6 +26,7 @@ class CommonSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         run_id: Names this run of the server in every log line.
         control_endpoint: Where the manager listens.
         heartbeat_interval_s: Time between two signs of life.
+        heartbeat_timeout_s: Who gives none for so long does not live.
         boot_timeout_s: How long a front waits for its first routing snapshot.
         arenas: All arenas, by index.
         counters: Where all processes count; a front's row has the number of its arena.
@@ -38,6 +39,7 @@ class CommonSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     log_path: str
     log_format: str
     heartbeat_interval_s: float
+    heartbeat_timeout_s: float
     boot_timeout_s: float
     arenas: tuple[ArenaHandle, ...]
     counters: CountersHandle = NO_COUNTERS

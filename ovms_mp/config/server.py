@@ -160,6 +160,26 @@ class SupervisionConfig:
             high=86400,
         ),
     )
+    ready_when: str = declare(
+        "loaded",
+        Setting(
+            "ready_when",
+            "When readiness probes succeed: when the models that are configured at the start have been loaded or have "
+            "failed (loaded), or when besides every configured model has an available version (all).",
+            choices=("loaded", "all"),
+        ),
+    )
+    stop_notice_s: float = declare(
+        0.3,
+        Setting(
+            "stop_notice_s",
+            "Time for which a server that was asked to stop still takes requests while its readiness probes fail, "
+            "so that load balancers can send them elsewhere, in seconds; at most half of stop_grace_s, and a part of "
+            "it.",
+            low=0,
+            high=3600,
+        ),
+    )
     stop_grace_s: float = declare(
         30.0,
         Setting(

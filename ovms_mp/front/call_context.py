@@ -36,6 +36,8 @@ class CallContext:
             else. The connection's number, or 0 where a connection has one request at once anyway.
         protocol: The API's name, that of its folder here, e.g. ``tfs``.
         method: The method's name in that API, e.g. ``Predict``; the same over gRPC and REST.
+        priority: 0 for ordinary requests, 1 for those that go first at a worker. A handler sets it before it has the
+            request run.
     """
 
     deadline_ns: int
@@ -43,6 +45,7 @@ class CallContext:
     protocol: str
     method: str
     origin: CallOrigin
+    priority: int = 0
 
     @property
     def metadata(self) -> Sequence[tuple[str, str | bytes]]:

@@ -95,6 +95,11 @@ class Streaming:
         object.__setattr__(self, "name", _name_of(self.path))
 
 
+def service_of(path: str) -> str:
+    """The full name of the service that a method belongs to."""
+    return path[1:].rpartition("/")[0]
+
+
 Method: TypeAlias = Unary | Streaming
 Methods: TypeAlias = Mapping[str, Method]
 """By path; a call of any other path is UNIMPLEMENTED."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.front.kserve.protocol import KServe
+from ovms_mp.front.methods import service_of
 from ovms_mp.front.server.protocol import ServerItself
 from ovms_mp.front.tfs.protocol import TensorFlowServing
 
@@ -27,8 +28,15 @@ PROTOCOLS: tuple[ServedProtocol, ...] = (
 
 
 def all_methods(parts: MessageParts) -> list[Method]:
-    """The methods of all protocols, for a gRPC transport."""
-    return [method for protocol in PROTOCOLS for method in protocol.methods(parts)]
+    """The methods of all protocols and of gRPC's standard services, for a gRPC transport."""
+    from ovms_mp.front.health import methods as health
+    from ovms_mp.front.reflection import methods as reflection
+
+    methods = [method for protocol in PROTOCOLS for method in protocol.methods(parts)]
+    services = {service_of(method.path) for method in methods}
+    methods += health.methods(parts.service, services)
+    methods += reflection.methods({*services, health.SERVICE})
+    return methods
 
 
 def all_routes(front: HasService) -> list[Route]:

@@ -19,21 +19,28 @@ from ovms_mp.errors import (
     shortened,
 )
 from ovms_mp.front.budget import body_bound
+from ovms_mp.front.rt_info import parse_labels, parse_rt_info
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State, VersionStatus
 from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.wire.allocator import aligned
+from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.version_counters import UNCOUNTED, VersionCounters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from ovms_mp.wire.messages import RoutingSnapshot
+    from ovms_mp.front.rt_info import RtInfo
     from ovms_mp.wire.records import TensorSpecRecord, VersionRecord
 
 
 _MOST_NAMES, _LONGEST_NAME, _MOST_COMPARED = 10, 64, 200
 """Of models, in the answer to who asks for one that is not there."""
+
+NO_SNAPSHOT = RoutingSnapshot(
+    0, False, (), (), (), unready="the manager process has not said what is served yet"
+)
+"""What a front begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,7 @@ class VersionRoute:
         static_output_nbytes: Size of the region for all outputs, or None when a shape is dynamic.
         body_bound_bytes: The longest body that a request can need; None where an input has no largest size.
         counters: Where this front counts its requests.
+        rt_info_text: What its file says of the model, as JSON; see :attr:`rt_info`.
     """
 
     model_name: str
@@ -61,11 +69,22 @@ class VersionRoute:
     static_output_nbytes: int | None
     body_bound_bytes: int | None = None
     counters: VersionCounters = UNCOUNTED
+    rt_info_text: str = ""
 
     @property
     def version(self) -> int:
         """The version's number."""
         return self.status.version
+
+    @property
+    def rt_info(self) -> RtInfo:
+        """What its file says of the model, e.g. ``{"model_info": {...}}``; empty where it says nothing."""
+        return parse_rt_info(self.rt_info_text)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes that it tells apart, by index; empty where its file does not say them."""
+        return parse_labels(self.rt_info_text)
 
     @property
     def title(self) -> str:
@@ -109,6 +128,7 @@ class RoutingTable:
         """
         self.epoch = snapshot.epoch
         self.is_draining = snapshot.is_draining
+        self.unready = snapshot.unready
         self.snapshot = snapshot
         self.deaths = snapshot.deaths
         self.convictions = snapshot.convictions
@@ -225,6 +245,7 @@ def _version_route(model_name: str, record: VersionRecord, counters: VersionCoun
         static_output_nbytes=None if static is None else nbytes,
         body_bound_bytes=body_bound(inputs),
         counters=counters,
+        rt_info_text=record.rt_info,
     )
 
 

@@ -21,9 +21,9 @@ from ovms_mp.front.infer.runs import Runner
 from ovms_mp.front.infer.validation import match_filter, match_inputs
 from ovms_mp.front.regions.loans import Loan
 from ovms_mp.front.reload import reload_failure
-from ovms_mp.front.routing import RoutingTable, not_found_text
+from ovms_mp.front.routing import NO_SNAPSHOT, RoutingTable, not_found_text
 from ovms_mp.wire.changes import ReloadConfig
-from ovms_mp.wire.messages import InferTask, RoutingSnapshot
+from ovms_mp.wire.messages import InferTask
 from ovms_mp.wire.version_counters import UNCOUNTED
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ovms_mp.front.infer.leases import Lease, Leases
     from ovms_mp.front.infer.runs import Coming
     from ovms_mp.front.predict_request import Decode, PredictRequest
+    from ovms_mp.front.readiness import Readiness
     from ovms_mp.front.regions.table import Regions
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.tensors import GivenTensor, ResultTensor
@@ -68,6 +69,7 @@ class Service:
         request_timeout_s: float,
         retry_window_s: float,
         clock_ns: Clock,
+        readiness: Readiness,
         max_message_bytes: int = sys.maxsize,
         max_unpacked_bytes: int = 0,
     ) -> None:
@@ -83,6 +85,7 @@ class Service:
             request_timeout_s: Deadline of requests that bring none.
             retry_window_s: Longest wait for a version that is about to come.
             clock_ns: Monotonic time.
+            readiness: Told of each snapshot; for protocols' probes.
             max_message_bytes: Longest outputs of a model whose output shapes are dynamic; half of the arena if that is
                 less, so that two such requests do not shut others out.
             max_unpacked_bytes: What a tensor in the compact form may be filled up to; 0 for what the model tells.
@@ -100,7 +103,8 @@ class Service:
         self._request_timeout_ns = int(request_timeout_s * 1e9)
         self._retry_window_s = retry_window_s
         self._clock_ns = clock_ns
-        self._table = RoutingTable(RoutingSnapshot(0, False, (), (), ()))
+        self.readiness = readiness
+        self._table = RoutingTable(NO_SNAPSHOT)
         self._table_changed = asyncio.Event()
 
     def replace_table(self, table: RoutingTable) -> None:
@@ -109,6 +113,7 @@ class Service:
         self._convictions.learn(table.convictions)
         self._dispatcher.keep_links(table.endpoints, table.deaths)
         self.counting.keep(table.counter_pages())
+        self.readiness.replace_table(table)
         self._table_changed.set()
         self._table_changed = asyncio.Event()
 
@@ -326,6 +331,8 @@ class Service:
                 outputs_nbytes,
                 self._deadline(context.deadline_ns, sent_ns),
                 context.flow,
+                False,
+                context.priority,
             )
             leases = (lease, *inputs.placed)
             return await self._runner.run(

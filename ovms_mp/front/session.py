@@ -17,8 +17,9 @@ from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
 from ovms_mp.front.infer.leases import Leases
+from ovms_mp.front.readiness import Readiness
 from ovms_mp.front.regions.table import Regions
-from ovms_mp.front.routing import RoutingTable
+from ovms_mp.front.routing import NO_SNAPSHOT, RoutingTable
 from ovms_mp.front.service import Service
 from ovms_mp.front.state_changes import StateChanges
 from ovms_mp.front.steps import Periodic, attempt, report_the_rest
@@ -29,6 +30,7 @@ from ovms_mp.wire.counters import CounterReader, CounterRow
 from ovms_mp.wire.messages import (
     Drain,
     Drained,
+    ManagerBeat,
     Ready,
     RequestConvicted,
     RoutingSnapshot,
@@ -83,6 +85,7 @@ class FrontSession:
         convictions = Convictions(
             self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns
         )
+        self._readiness = Readiness(RoutingTable(NO_SNAPSHOT), spec.common.heartbeat_timeout_s, clock_ns)
         address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
         self._dispatcher = Dispatcher(self.leases, address, self._loop, convictions.judge, clock_ns)
         counters = spec.common.counters
@@ -98,6 +101,7 @@ class FrontSession:
             max_message_bytes=spec.limits.max_message_bytes,
             max_unpacked_bytes=spec.limits.max_unpacked_bytes,
             clock_ns=clock_ns,
+            readiness=self._readiness,
         )
 
     @classmethod
@@ -165,9 +169,12 @@ class FrontSession:
             attempt(self._loop, "front.message", self._take_message, payload)
 
     def _take_message(self, payload: bytes) -> None:
+        self._readiness.hear()
         match message := decode_to_child(payload):
             case RoutingSnapshot():
                 self._apply(message)
+            case ManagerBeat(lost_devices=devices):
+                self._readiness.note_lost_devices(devices)
             case StateChanged():
                 self._changes.take(message)
             case Drain(deadline_ns=deadline_ns):

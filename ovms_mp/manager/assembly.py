@@ -176,7 +176,15 @@ def opened_manager(
         log_file = os.path.basename(config.log.path)
         log_state = LogState(current_levels, log_file, supervisor, control, pipes)
         shutdown = Shutdown(
-            supervision.stop_grace_s, supervisor, fronts, trials, stores, control, timers, clock
+            supervision.stop_grace_s,
+            supervision.stop_notice_s,
+            supervisor,
+            fronts,
+            trials,
+            stores,
+            control,
+            timers,
+            clock,
         )
         lifecycle = Lifecycle(
             config,
@@ -205,6 +213,7 @@ def opened_manager(
             fronts,
             announcement,
             service_reports,
+            supervision.ready_when,
         )
         reloads = Reloads(catalogue, rescans)
         changes = Changes(

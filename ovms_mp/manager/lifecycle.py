@@ -71,6 +71,8 @@ class Lifecycle:
         self._clock = clock
         self._started_at = clock.monotonic()
         self._phase = Phase.LOADING
+        self.has_loaded = False
+        """Whether the initial load is over, failures or not."""
         self._final_code: int = ExitCode.CLEAN
         self._exit_code: int | None = None
 
@@ -95,11 +97,17 @@ class Lifecycle:
         self._timers.call_every(
             self._config.supervision.heartbeat_interval_s, self._supervisor.check_liveness
         )
+        self._timers.call_every(self._config.supervision.heartbeat_interval_s, self._beat)
         self._load_reports.open()
         self._service_reports.open()
 
+    def _beat(self) -> None:
+        self._fronts.beat(self._provisioner.lost_devices())
+
     def advance(self) -> None:
         """Enter the next phase when this one is complete."""
+        if not self.has_loaded:
+            self.has_loaded = self._workers.are_all_ready() and self._is_load_over()
         failure = self._catalogue.last_failure
         match self._phase:
             case Phase.LOADING if (
@@ -124,7 +132,15 @@ class Lifecycle:
         """Whether to start the fronts: all loads have ended, or enough have, so that a slow one delays nothing else."""
         if self._clock.monotonic() - self._started_at > _START_PATIENCE_S:
             return self._catalogue.is_idle() or self._catalogue.has_available()
-        return self._catalogue.is_settled() and not self._rescans.is_reading
+        return self._is_load_over()
+
+    def _is_load_over(self) -> bool:
+        """Whether what was there at the start is served or has failed; files that are still copied may come later."""
+        if self._rescans.is_reading:
+            return False
+        if self._clock.monotonic() - self._started_at > _START_PATIENCE_S:
+            return self._catalogue.is_idle()
+        return self._catalogue.is_settled()
 
     def stop(self, reason: str) -> None:
         """Begin the graceful stop; :meth:`advance` continues it."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
+from ovms_mp.manager.readiness import unready_reason
 from ovms_mp.wire.messages import RoutingSnapshot
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Publisher:
         fronts: Fronts,
         announcement: Announcement,
         service_reports: ServiceReports,
+        ready_when: str,
     ) -> None:
         self._lifecycle = lifecycle
         self._catalogue = catalogue
@@ -53,21 +55,24 @@ class Publisher:
         self._fronts = fronts
         self._announcement = announcement
         self._service_reports = service_reports
+        self._ready_when = ready_when
         self._epoch = 0
         self._is_due = False
-        self._published_phase = (False, False)
+        self._published_phase = (False, False, False)
 
     def snapshot(self) -> RoutingSnapshot:
         """The current routing snapshot."""
+        models = self._catalogue.records()
         return RoutingSnapshot(
             epoch=self._epoch,
             is_draining=self._lifecycle.is_stopping,
             workers=self._workers.records(),
             plan=self._provisioner.plan_lines(),
-            models=self._catalogue.records(),
+            models=models,
             deaths=self._quarantine.deaths(),
             convictions=self._quarantine.convictions(),
             config_refusal=self._rescans.config_refusal,
+            unready=unready_reason(self._ready_when, models, has_loaded=self._lifecycle.has_loaded),
             regions=self._regions.records(),
             levels=self._log_state.levels,
             log_file=self._log_state.log_file,
@@ -102,8 +107,8 @@ class Publisher:
             self._log_state,
         )
 
-    def _phase(self) -> tuple[bool, bool]:
-        return (self._lifecycle.is_serving, self._lifecycle.is_stopping)
+    def _phase(self) -> tuple[bool, bool, bool]:
+        return (self._lifecycle.is_serving, self._lifecycle.is_stopping, self._lifecycle.has_loaded)
 
     def _is_news(self) -> bool:
         return (

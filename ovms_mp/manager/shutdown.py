@@ -3,10 +3,10 @@
 
 ::
 
-    begin --> trials and downloads end, gRPC fronts drain --a moment--> REST fronts drain
-          --no front is left--> workers drain --> over
+    begin --> trials and downloads end --notice--> fronts drain --no front is left--> workers drain --> over
 
-REST comes a moment later than gRPC: meanwhile its fronts tell clients to close their connections.
+During the notice (``--stop_notice_s``) fronts take requests, say that they are not ready, and REST tells clients to
+close their connections.
 """
 
 from __future__ import annotations
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_NOTICE_S = 0.3
-"""After a stop was asked for, REST takes requests for so long and tells clients to close their connections."""
-
 _WHY = "the server stops"
 
 
@@ -43,6 +40,7 @@ class Shutdown:
     def __init__(
         self,
         grace_s: float,
+        notice_s: float,
         supervisor: Supervisor,
         fronts: Fronts,
         trials: Trials,
@@ -55,6 +53,7 @@ class Shutdown:
 
         Args:
             grace_s: Children that have not exited after this time are killed.
+            notice_s: For so long fronts go on, while their readiness is false; at most half of the time there is.
             supervisor: Of all children.
             fronts: Stop accepting first.
             trials: End at once.
@@ -64,6 +63,7 @@ class Shutdown:
             clock: The manager's.
         """
         self._grace_s = grace_s
+        self._notice_s = min(notice_s, grace_s / 2)
         self._supervisor = supervisor
         self._fronts = fronts
         self._trials = trials
@@ -76,7 +76,7 @@ class Shutdown:
         self._is_grace_over = False
 
     def begin(self, reason: str) -> None:
-        """Ask gRPC fronts to finish, and REST fronts a moment later."""
+        """Have fronts say that they are not ready, and ask them to finish after the notice."""
         _log.info("event=stopping reason=%s grace_s=%g", reason, self._grace_s)
         tell_people(_log, "Stopping (%s); requests in flight have %g s to end", reason, self._grace_s)
         # First of all, so that nothing that fails below can keep the server from ending.
@@ -85,9 +85,9 @@ class Shutdown:
         contain("manager.stop", "the supervisor", self._supervisor.stop_replacing)
         contain("manager.stop", "trials", self._trials.stop)
         contain("manager.stop", "downloads", self._stores.stop)
-        self._drain(Kind.GRPC)
-        notice_s = min(_NOTICE_S, self._grace_s / 2)
-        self._timers.call_after(notice_s, lambda: self._fronts.stop_rest(self._deadline_ns))
+        # The snapshot that says so leaves at the end of this turn, so before any timer.
+        self._timers.call_after(self._notice_s, lambda: self._drain(Kind.GRPC))
+        self._timers.call_after(self._notice_s, lambda: self._fronts.stop_rest(self._deadline_ns))
 
     def advance(self) -> bool:
         """Take the next step when this one is complete; whether all have exited or the grace period is over."""

@@ -96,6 +96,7 @@ class ModelStateChanged(Message, frozen=True):
     outputs: tuple[TensorSpecRecord, ...]
     nireq: int
     detail: str
+    rt_info: str = ""
 
 
 class LoadProgress(Message, frozen=True):
@@ -199,6 +200,7 @@ class RoutingSnapshot(Message, frozen=True):
         regions: Shared memory that clients have registered.
         levels: What is logged.
         log_file: The name of the file that is logged to, without its place; empty for none.
+        unready: Why no requests should be sent to the server yet; empty when they may.
     """
 
     epoch: int
@@ -212,6 +214,13 @@ class RoutingSnapshot(Message, frozen=True):
     regions: tuple[RegionRecord, ...] = ()
     levels: LogLevels = LogLevels()
     log_file: str = ""
+    unready: str = ""
+
+
+class ManagerBeat(Message, frozen=True):
+    """Manager to fronts, every ``heartbeat_interval_s``: I live. What was served by these devices is lost."""
+
+    lost_devices: tuple[str, ...] = ()
 
 
 class LoadModel(Message, frozen=True):
@@ -320,6 +329,7 @@ ToManager: TypeAlias = (
 ToChild: TypeAlias = (
     Welcome
     | RoutingSnapshot
+    | ManagerBeat
     | LevelsChanged
     | LoadModel
     | UnloadModel
@@ -343,6 +353,7 @@ class InferTask(HotMessage, frozen=True):
         flow: Tasks of one front with the same number take turns with others' as if they were one; 0 for a task of its
             own.
         is_suspect: A worker crashed while it ran this task and others; run alone, it is guilty or not.
+        priority: Not 0 for a task that goes before ordinary ones of all versions of the worker.
     """
 
     task_id: int
@@ -353,6 +364,7 @@ class InferTask(HotMessage, frozen=True):
     deadline_ns: int
     flow: int = 0
     is_suspect: bool = False
+    priority: int = 0
 
 
 class CancelTask(HotMessage, frozen=True):

@@ -106,6 +106,7 @@ class VersionRecord(Record, frozen=True):
     been AVAILABLE once. ``detail`` is the plan it runs by, for people: streams, threads, and the like.
     ``is_coming`` says that it is being loaded, also beside what serves; ``retry_at_ns`` when it will be next, after a
     failure, as CLOCK_MONOTONIC, and 0 where that is not known. ``counters`` is its page of counters; 0 for none.
+    ``rt_info`` is JSON: what the model's file says of the model; empty where it says nothing.
     """
 
     version: int
@@ -121,6 +122,7 @@ class VersionRecord(Record, frozen=True):
     is_coming: bool = False
     retry_at_ns: int = 0
     counters: int = 0
+    rt_info: str = ""
 
 
 class ConfigRefusal(Record, frozen=True):
@@ -204,9 +206,11 @@ class ModelRecord(Record, frozen=True):
     """One model in a routing snapshot.
 
     ``default_version`` is 0 when there is none to serve. ``is_unloaded`` says that a client had it unloaded.
+    ``is_wanted`` says that the server is to serve it: it is configured, and no client had it unloaded.
     """
 
     name: str
     default_version: int
     versions: tuple[VersionRecord, ...]
     is_unloaded: bool = False
+    is_wanted: bool = True

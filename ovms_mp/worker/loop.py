@@ -30,6 +30,7 @@ from ovms_mp.worker.run.intake import Intake
 from ovms_mp.worker.run.outbox import Outbox
 from ovms_mp.worker.run.peers import Peers
 from ovms_mp.worker.run.pool import Runs
+from ovms_mp.worker.run.queues import FirstTasks
 from ovms_mp.worker.run.scheduler import Scheduler
 from ovms_mp.worker.run.shaping import Shaping
 
@@ -64,6 +65,7 @@ class WorkerLoop:
         row: CounterRow,
     ) -> None:
         versions: dict[int, ServedVersion] = {}
+        all_first = FirstTasks()
         peers = Peers(arenas)
         self._control = control
         self._data = data
@@ -71,12 +73,12 @@ class WorkerLoop:
         self._outbox = Outbox(data)
         self._answers = Answers(self._outbox, peers)
         self._runs: Runs[ServedVersion] = Runs(self._wakeup, page)
-        self._shaping = Shaping(versions, self._answers, self._wakeup, cpu, page)
+        self._shaping = Shaping(versions, self._answers, self._wakeup, cpu, page, all_first)
         self._examinations = Examinations(self._answers, self._wakeup, cpu, page)
-        self._scheduler = Scheduler(versions, peers, self._answers, self._runs, self._examinations)
+        self._scheduler = Scheduler(versions, peers, self._answers, self._runs, self._examinations, all_first)
         self._intake = Intake(data, peers, versions, self._shaping, self._answers, self._outbox)
         loader = Loader(core, cpu, self._wakeup, page)
-        self._orders = Orders(control, loader, versions, self._shaping, peers, self._intake, row)
+        self._orders = Orders(control, loader, versions, self._shaping, peers, self._intake, row, all_first)
         self._steps = Steps("worker", _MOST_FAILURES)
 
     def measure(self) -> tuple[int, int, float]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ovms_mp.worker.load.loader import Loader, LoadOutcome
     from ovms_mp.worker.run.intake import Intake
     from ovms_mp.worker.run.peers import Peers
+    from ovms_mp.worker.run.queues import FirstTasks
     from ovms_mp.worker.run.served import ServedVersion
     from ovms_mp.worker.run.shaping import Shaping
 
@@ -56,6 +57,7 @@ class Orders:
         peers: Peers,
         intake: Intake,
         row: CounterRow,
+        all_first: FirstTasks,
     ) -> None:
         """Follow nothing yet.
 
@@ -67,6 +69,7 @@ class Orders:
             peers: The fronts.
             intake: Forgets tasks of fronts that are dead.
             row: This process's counters.
+            all_first: Counts tasks that go first, in all queues.
         """
         self.drain_deadline_ns = 0
         self._control = control
@@ -76,6 +79,7 @@ class Orders:
         self._peers = peers
         self._intake = intake
         self._row = row
+        self._all_first = all_first
         self._again: list[ToChild] = []
         """Messages that could not be followed."""
 
@@ -165,7 +169,8 @@ class Orders:
         if loaded is None:
             self._report_failure(request, outcome.error or ModelLoadFailed("unknown reason"))
             return
-        queue = VersionQueue(request.settings.max_queue_tasks, request.settings.max_queue_bytes)
+        settings = request.settings
+        queue = VersionQueue(settings.max_queue_tasks, settings.max_queue_bytes, self._all_first)
         run_time_s = UNKNOWN_RUN_TIME_S if loaded.run_time_s is None else loaded.run_time_s
         counters = VersionCounters(self._row, request.counters) if request.counters else UNCOUNTED
         self._shaping.admit(request.handle, title, queue, loaded, run_time_s, counters)
@@ -179,6 +184,7 @@ class Orders:
                 spec_records(loaded.outputs),
                 loaded.compiled.nireq,
                 bounded_text("\n".join((facts, *loaded.notices))),
+                loaded.rt_info,
             )
         )
 

@@ -88,6 +88,7 @@ class ChildUnderTest:
             log_path="",
             log_format="EVENTS",
             heartbeat_interval_s=0.1,
+            heartbeat_timeout_s=10.0,
             boot_timeout_s=60.0,
             arenas=arenas,
         )
@@ -252,6 +253,7 @@ class WorkerUnderTest(ChildUnderTest):
         output_nbytes: int = 1 << 16,
         within_s: float = 0.0,
         is_suspect: bool = False,
+        priority: int = 0,
     ) -> int:
         """Send a task; its id. The arena is used up, never reused within a lap of 64 MB."""
         refs: list[TensorRef] = []
@@ -263,7 +265,7 @@ class WorkerUnderTest(ChildUnderTest):
         deadline_ns = time.monotonic_ns() + int(within_s * 1e9) if within_s else 0
         place = self._take(output_nbytes)
         task = InferTask(
-            task_id, handle, tuple(refs), place, output_nbytes, deadline_ns, is_suspect=is_suspect
+            task_id, handle, tuple(refs), place, output_nbytes, deadline_ns, 0, is_suspect, priority
         )
         self.data.send(encode([task]))
         return task_id

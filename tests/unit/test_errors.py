@@ -49,6 +49,8 @@ FAILURES = {
     "TooManyChanges": (Code.RESOURCE_EXHAUSTED, 429),
     "ChangesNotAllowed": (Code.PERMISSION_DENIED, 403),
     "TooManyRegions": (Code.RESOURCE_EXHAUSTED, 429),
+    "TooManyWatchers": (Code.RESOURCE_EXHAUSTED, 429),
+    "ServiceNotFound": (Code.NOT_FOUND, 404),
     "RegionExists": (Code.ALREADY_EXISTS, 400),
     "ModelNotFound": (Code.NOT_FOUND, 404),
     "VersionNotFound": (Code.NOT_FOUND, 404),

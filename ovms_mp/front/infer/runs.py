@@ -207,4 +207,5 @@ def _again(
         task.deadline_ns,
         task.flow,
         task.is_suspect if is_suspect is None else is_suspect,
+        task.priority,
     )

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp import __version__
-from ovms_mp.errors import MalformedPayload, VersionNotFound, shortened
-from ovms_mp.front.routing import not_found_text
+from ovms_mp.errors import MalformedPayload, shortened
 from ovms_mp.model.status import State
 
 if TYPE_CHECKING:
@@ -91,13 +90,13 @@ def extensions(service: Service) -> tuple[str, ...]:
 
 
 def server_is_live(service: Service) -> bool:
-    """Whether the server runs; who asks hears it from one that does."""
-    return True
+    """Whether starting the server again would not help."""
+    return service.readiness.is_live
 
 
 def server_is_ready(service: Service) -> bool:
-    """Whether requests should come here: models have been looked at, and the server is not stopping."""
-    return bool(service.table.epoch) and not service.is_draining
+    """Whether requests should come here: what --ready_when asks for is there, and the server is not stopping."""
+    return service.readiness.is_ready
 
 
 def model_is_ready(service: Service, name: str, version: str) -> bool:
@@ -108,12 +107,7 @@ def model_is_ready(service: Service, name: str, version: str) -> bool:
         ModelNotFound: No such model.
         VersionNotFound: No such version.
     """
-    number = version_number(version)
-    model = service.table.model(name)
-    route = model.versions.get(number or model.default_version)
-    if route is None and number:
-        raise VersionNotFound(f"{not_found_text(name, number)}; known versions: {sorted(model.versions)}")
-    return route is not None and route.status.state is State.AVAILABLE and bool(route.endpoints)
+    return service.readiness.is_model_ready(name, version_number(version))
 
 
 def described(service: Service, name: str, version: str) -> ModelDescription:

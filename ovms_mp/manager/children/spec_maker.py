@@ -136,6 +136,7 @@ class SpecMaker:
             log_path=self.config.log.path,
             log_format=self.config.log.form,
             heartbeat_interval_s=supervision.heartbeat_interval_s,
+            heartbeat_timeout_s=supervision.heartbeat_timeout_s,
             boot_timeout_s=supervision.boot_timeout_s,
             arenas=self.arenas,
             counters=self.counters,

@@ -10,7 +10,8 @@ from ovms_mp.defects import contain
 from ovms_mp.manager.children.child import Child, ChildState
 from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.manager.fronts.snapshots import SnapshotEncoder
-from ovms_mp.wire.messages import ArenaRetired, Drain, Welcome
+from ovms_mp.wire.codec import encode
+from ovms_mp.wire.messages import ArenaRetired, Drain, ManagerBeat, Welcome
 
 if TYPE_CHECKING:
     from ovms_mp.config.server import ServerConfig
@@ -126,6 +127,12 @@ class Fronts:
         for child in self._routing():
             is_sent &= contain("manager.publish", child.child_id, self._control.send_payload, child, payload)
         return is_sent
+
+    def beat(self, lost_devices: tuple[str, ...]) -> None:
+        """Tell every front that the manager lives, and what is lost."""
+        payload = encode(ManagerBeat(lost_devices))
+        for child in self._routing():
+            contain("manager.beat", child.child_id, self._control.send_payload, child, payload)
 
     def applied_epoch(self, latest: int) -> int:
         """The snapshot that every front has applied; the latest one when there is no front."""

@@ -66,6 +66,7 @@ class Deployment:
     outputs: tuple[TensorSpecRecord, ...] = ()
     nireq: int = 0
     detail: str = ""
+    rt_info: str = ""
     is_isolated: bool = False
     isolation: str = ""
     paused_until: float = 0.0

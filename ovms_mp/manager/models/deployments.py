@@ -308,6 +308,7 @@ class Deployments:
         deployment.deaths_in_load = 0
         deployment.inputs, deployment.outputs = message.inputs, message.outputs
         deployment.nireq, deployment.detail = message.nireq, message.detail
+        deployment.rt_info = message.rt_info
         _log.info("event=loaded %s worker=%s %s", deployment.title, worker, first_line(message.detail))
         if deployment.state is DeploymentState.RETIRING:
             if not deployment.unload_epoch:

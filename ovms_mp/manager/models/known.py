@@ -49,6 +49,7 @@ class KnownVersion:
     inputs: tuple[TensorSpecRecord, ...] = ()
     outputs: tuple[TensorSpecRecord, ...] = ()
     counters: int = 0
+    rt_info: str = ""
 
     @property
     def has_failed(self) -> bool:

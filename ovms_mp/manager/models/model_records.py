@@ -30,6 +30,7 @@ def model_record(model: KnownModel, refusals: Refusals, workers: Workers) -> Mod
         model.default_version(),
         tuple(_version_record(name, entry, refusals, workers) for _, entry in sorted(model.versions.items())),
         model.is_unloaded,
+        model.is_configured and not model.is_unloaded,
     )
 
 
@@ -55,4 +56,5 @@ def _version_record(name: str, entry: KnownVersion, refusals: Refusals, workers:
         is_coming=entry.coming is not None,
         counters=entry.counters,
         retry_at_ns=int(1e9 * (serving.paused_until if serving and is_paused else entry.next_try_at)),
+        rt_info=entry.rt_info,
     )

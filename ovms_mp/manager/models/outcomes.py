@@ -85,6 +85,7 @@ class Outcomes:
             self._book.retire(entry, previous)
         entry.failures, entry.retry_at, entry.note = 0, 0.0, ""
         entry.inputs, entry.outputs = deployment.inputs, deployment.outputs
+        entry.rt_info = deployment.rt_info
         if entry.status.state is not State.AVAILABLE:
             self._book.to(entry, State.AVAILABLE)
         self._on_loaded(f"{deployment.model_name}/{deployment.version}", first_line(deployment.detail))

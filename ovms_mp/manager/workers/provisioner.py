@@ -85,6 +85,8 @@ class Provisioner:
         self._plan = CpuPlan({}, ())
         self._memory = MemoryLimit(config.engine.worker_memory_limit_mb, clock)
         self._unavailable: set[str] = set()
+        self._served: set[str] = set()
+        """Devices that have had a worker."""
         self._has_started = False
         self._control = control
         self._specs = specs
@@ -113,6 +115,10 @@ class Provisioner:
             else:
                 shares.setdefault(seat.device, []).append(seat.share)
         return (*plan_lines(self._machine, shares), *alone)
+
+    def lost_devices(self) -> tuple[str, ...]:
+        """Devices that are wanted and had a worker, and for which none can be started any more."""
+        return tuple(sorted(self._unavailable & self._served))
 
     def share_of(self, device: str) -> CpuShare:
         """The part of the machine that a worker of this device has."""
@@ -249,6 +255,8 @@ class Provisioner:
         """A worker takes loads from now on; its seat, or None when that is not wanted any more."""
         seat = self._workers.became_ready(child)
         self.is_changed |= seat is not None
+        if seat is not None:
+            self._served.add(seat.device)
         return seat
 
     def worker_exited(self, child: Child) -> bool:

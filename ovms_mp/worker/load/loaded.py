@@ -54,6 +54,7 @@ class LoadedVersion:
         detail: The plan it runs by, for people.
         notices: What people should know of its answers.
         maker: Compiles further variants, and tells which shapes the model can take; None where the specs say that.
+        rt_info: What the file says of the model, as JSON.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -64,6 +65,7 @@ class LoadedVersion:
     detail: str
     notices: tuple[str, ...]
     maker: VariantMaker | None
+    rt_info: str
 
 
 class VariantMaker:
@@ -294,6 +296,7 @@ def _loaded(
         exact=tuple(spec.exact for spec in inputs),
         remarks=prepared.notices,
         notices=tuple(exactness_notices(inputs, specs[1], prepared.model, is_refused=is_refused)),
+        rt_info=prepared.rt_info,
     )
     return _described(maker, compiled, proof, specs, facts, auto_text, shapes), facts
 
@@ -324,6 +327,7 @@ def _described(
         notices=notices,
         # It keeps the model in memory beside what was compiled from it.
         maker=None if compiled.is_static and shapes is None else maker,
+        rt_info=facts.rt_info,
     )
 
 

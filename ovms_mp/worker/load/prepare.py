@@ -25,6 +25,7 @@ from ovms_mp.worker.engine.stages import READING, begin_stage
 from ovms_mp.worker.load.auto_shapes import auto_candidates, variable_places, with_open_places
 from ovms_mp.worker.load.preprocess import preprocess
 from ovms_mp.worker.load.reshape import apply_shapes, batch_places, reshaped
+from ovms_mp.worker.load.rt_info import rt_info_text
 from ovms_mp.worker.load.tensor_names import TensorNames, read_mapping, tensor_names
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Prepared:
         own_shapes: The shapes before ``auto`` opened some, one for each input; None where the model itself, or the
             configuration, leaves one open.
         auto: Places (input, axis) that ``auto`` opened.
+        rt_info: What the file says of the model, as JSON.
     """
 
     model: ov.Model
@@ -60,6 +62,7 @@ class Prepared:
     notices: tuple[str, ...]
     own_shapes: tuple[tuple[int, ...], ...] | None
     auto: frozenset[Place]
+    rt_info: str
     _base: ov.Model = field(repr=False)
     _names: TensorNames = field(repr=False)
 
@@ -92,6 +95,7 @@ def prepare_model(core: ov.Core, model_file: str, settings: ModelSettings) -> Pr
     except (RuntimeError, OSError) as error:
         reason = refused_part(model_file) or engine_text(error)
         raise ModelLoadFailed(f"cannot read {model_file}: {reason}") from None
+    rt_info = rt_info_text(model, model_file)
     mapping, notices = read_mapping(model_file)
     for ports, what in ((model.inputs, "inputs"), (model.outputs, "outputs")):
         if not ports:
@@ -118,6 +122,7 @@ def prepare_model(core: ov.Core, model_file: str, settings: ModelSettings) -> Pr
         ),
         own_shapes=_static_shapes(base),
         auto=auto,
+        rt_info=rt_info,
         _base=base,
         _names=names,
     )

@@ -140,6 +140,8 @@ class InferPool(Generic[OwnerT]):
     def hand_over(self, queued: QueuedTask, runs: Runs[OwnerT]) -> None:
         """Have a task run by the next thread that is free; it ends in ``runs.ended``.
 
+        One that goes first passes ordinary ones that have not begun.
+
         Raises:
             RuntimeError: The system gives no further thread. The task is not handed over.
         """
@@ -154,7 +156,10 @@ class InferPool(Generic[OwnerT]):
                     given.clear()
                     self._idle.append(slot)
                     raise
-            self._ahead.append(queued)
+            if queued.task.priority:
+                self._ahead.insert(sum(other.task.priority != 0 for other in self._ahead), queued)
+            else:
+                self._ahead.append(queued)
         self.handed_over += 1
 
     def ahead(self) -> list[QueuedTask]:

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING
 from ovms_mp.errors import OvmsError, VersionNotFound
 from ovms_mp.wire.messages import InferFailed
 from ovms_mp.worker.run.failures import failure
+from ovms_mp.worker.run.queues import MOST_AHEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ovms_mp.worker.run.answers import Answers
     from ovms_mp.worker.run.examinations import Examinations
     from ovms_mp.worker.run.peers import Peers
     from ovms_mp.worker.run.pool import FinishedRun, InferPool, Runs
-    from ovms_mp.worker.run.queues import QueuedTask
+    from ovms_mp.worker.run.queues import FirstTasks, QueuedTask
     from ovms_mp.worker.run.served import ServedVersion
 
 _TURN_LIMIT_S = 0.0002
@@ -54,6 +55,7 @@ class Scheduler:
         answers: Answers,
         runs: Runs[ServedVersion],
         examinations: Examinations,
+        all_first: FirstTasks,
     ) -> None:
         """Start nothing yet.
 
@@ -63,12 +65,15 @@ class Scheduler:
             answers: Takes the answers.
             runs: What runs in threads.
             examinations: For tasks whose shapes may be at fault.
+            all_first: Counts tasks that go first, in all queues.
         """
         self._versions = versions
         self._peers = peers
         self._answers = answers
         self._runs = runs
         self._examinations = examinations
+        self._all_first = all_first
+        self._turns_of_first = 0
         self._lone: _Lone | None = None
 
     def can_start(self) -> bool:
@@ -78,14 +83,17 @@ class Scheduler:
         )
 
     def start_tasks(self) -> None:
-        """Start what can start, one task of each version in turn, so that no model waits behind another's queue."""
+        """Start what can start, one task of each version in turn, so that no model waits behind another's queue.
+
+        While tasks wait that go first, only their versions have turns, but for every eighth.
+        """
         if self._lone is not None and not self._run_lone(self._lone):
             return
         turn_ends = time.perf_counter() + _TURN_LIMIT_S
         is_busy = True
         while is_busy:
             is_busy = False
-            for version in self._versions.values():
+            for version in self._whose_turn() if self._all_first.waiting else self._versions.values():
                 pool = version.free_pool()
                 if pool is None or (queued := self._next_task(version)) is None:
                     continue
@@ -119,6 +127,20 @@ class Scheduler:
                 self._note_run(run, time.monotonic() + version.patience_s())
             except Exception as error:
                 self._answers.fail("worker.note_run", error, run.queued.peer, run.queued.task)
+
+    def _whose_turn(self) -> Iterable[ServedVersion]:
+        """Versions with a task that goes first and can start, or all of them: where there is none, and now and then."""
+        if self._turns_of_first < MOST_AHEAD:
+            ahead = [
+                version
+                for version in self._versions.values()
+                if version.queue.tasks.has_first and version.free_pool()
+            ]
+            if ahead:
+                self._turns_of_first += 1
+                return ahead
+        self._turns_of_first = 0
+        return self._versions.values()
 
     def _run_lone(self, lone: _Lone) -> bool:
         """Carry on with a task under suspicion; whether it is done with, so that others may start."""

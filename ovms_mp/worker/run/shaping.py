@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ovms_mp.worker.load.loaded import LoadedVersion, VariantMaker
     from ovms_mp.worker.load.variants import Shapes
     from ovms_mp.worker.run.answers import Answers
-    from ovms_mp.worker.run.queues import QueuedTask, VersionQueue
+    from ovms_mp.worker.run.queues import FirstTasks, QueuedTask, VersionQueue
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class Shaping:
         wakeup: Wakeup,
         cpu: CpuShare,
         page: RunPage,
+        all_first: FirstTasks,
     ) -> None:
         """Prepare; no thread runs before there is work for it.
 
@@ -72,7 +73,9 @@ class Shaping:
             wakeup: Wakes the loop when a thread has something for :meth:`take_outcomes`.
             cpu: This worker's part of the machine.
             page: Where a task is marked while the engine works on its shapes.
+            all_first: Counts tasks that go first, in all queues.
         """
+        self._all_first = all_first
         self._versions = versions
         self._page = page
         self._answers = answers
@@ -217,7 +220,7 @@ class Shaping:
         return ServedVersion(
             handle=self._next_handle,
             title=f"{parent.title} shapes {text}",
-            queue=VariantQueue(family.bounds),
+            queue=VariantQueue(family.bounds, self._all_first),
             counters=parent.counters,
             parent=parent,
             shapes=shapes,

@@ -63,6 +63,7 @@ def run(endpoint: str, deed: str, parent_pid: int = 0) -> subprocess.CompletedPr
         log_path="",
         log_format="EVENTS",
         heartbeat_interval_s=1.0,
+        heartbeat_timeout_s=10.0,
         boot_timeout_s=1.0,
         arenas=(),
     )

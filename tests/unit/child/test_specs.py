@@ -32,6 +32,7 @@ COMMON = CommonSpec(
     log_path="",
     log_format="EVENTS",
     heartbeat_interval_s=0.5,
+    heartbeat_timeout_s=10.0,
     boot_timeout_s=60.0,
     arenas=(ArenaHandle(5, 1 << 30), ArenaHandle(6, 1 << 30)),
 )

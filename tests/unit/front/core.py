@@ -12,7 +12,9 @@ from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
 from ovms_mp.front.infer.leases import Leases
+from ovms_mp.front.readiness import Readiness
 from ovms_mp.front.regions.table import Regions
+from ovms_mp.front.routing import NO_SNAPSHOT, RoutingTable
 from ovms_mp.front.service import Service
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.counters import CounterReader, CounterRow
@@ -65,4 +67,5 @@ class Core:
             retry_window_s=retry_window_s,
             max_message_bytes=max_message_bytes,
             clock_ns=clock_ns,
+            readiness=Readiness(RoutingTable(NO_SNAPSHOT), 10.0, clock_ns),
         )

@@ -97,6 +97,7 @@ def run() -> Iterator[Callable[[Callable[[FrontSession, PlayedManager], Awaitabl
         log_path="",
         log_format="EVENTS",
         heartbeat_interval_s=0.01,
+        heartbeat_timeout_s=10.0,
         boot_timeout_s=WITHIN_S,
         arenas=(ArenaHandle(descriptor, MIB),),
     )

@@ -360,6 +360,11 @@ def test_it_stops_fronts_then_workers_then_itself(scene: Scene) -> None:
         yield from scene.boot()
         scene.signal(signal.SIGTERM)
         yield
+        ((child_id, snapshot),) = scene.take(RoutingSnapshot)[-1:]
+        assert (child_id, snapshot.is_draining) == ("grpc-0.1", True)
+        assert scene.take(Drain) == []
+        scene.pass_time(0.3)
+        yield
         assert [child_id for child_id, _ in scene.take(Drain)] == ["grpc-0.1"]
         yield
         scene.living("ovms_mp.front.grpc")[0].end(0)

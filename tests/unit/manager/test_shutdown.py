@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GRACE_S = 10.0
+NOTICE_S = 0.3
 
 
 class Scene:
@@ -41,6 +42,7 @@ class Scene:
         self.stopped: list[str] = []
         self.shutdown = Shutdown(
             GRACE_S,
+            NOTICE_S,
             self.supervisor,
             self,  # type: ignore[arg-type]  # the fronts
             self,  # type: ignore[arg-type]  # the trials
@@ -98,10 +100,12 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
 def test_fronts_first_then_workers(scene: Scene) -> None:
     scene.shutdown.begin("SIGTERM")
     assert scene.stopped == ["a download or trial"] * 2
+    assert scene.drained() == [], "fronts tell first that they are not ready"
+    assert not scene.shutdown.advance()
+    scene.pass_time(NOTICE_S)
+    assert scene.stopped[2:] == ["REST"]
     assert scene.drained() == ["grpc-0.1"]
     assert not scene.shutdown.advance()
-    scene.pass_time(0.3)
-    assert scene.stopped[2:] == ["REST"]
     assert scene.drained() == [], "a front is left"
     scene.end(scene.front)
     assert not scene.shutdown.advance()
@@ -123,9 +127,10 @@ def test_when_the_grace_is_over_nobody_is_waited_for(scene: Scene) -> None:
     assert scene.worker.state is ChildState.READY
 
 
-def test_one_that_has_not_begun_is_ended_at_once(scene: Scene) -> None:
+def test_one_that_has_not_begun_is_ended_with_the_notice(scene: Scene) -> None:
     scene.supervisor.fill("grpc-1", Kind.GRPC, scene.specs.grpc_front, ())
     scene.shutdown.begin("SIGTERM")
+    scene.pass_time(NOTICE_S)
     late = scene.supervisor.find("grpc-1.1")
 
     assert late is not None

@@ -117,6 +117,7 @@ def make_spec(child_id: str) -> ChildSpec:
         log_path="",
         log_format="EVENTS",
         heartbeat_interval_s=0.5,
+        heartbeat_timeout_s=10.0,
         boot_timeout_s=60.0,
         arenas=(),
     )

@@ -55,6 +55,29 @@ def test_the_largest_model_alone_is_not_served(caplog: pytest.LogCaptureFixture)
     assert len(caplog.records) == 1
 
 
+def test_what_files_say_of_models_is_left_out_where_it_is_too_much(caplog: pytest.LogCaptureFixture) -> None:
+    def told(name: str, *lengths: int) -> ModelRecord:
+        versions = (
+            msgspec.structs.replace(version(number), rt_info="y" * n) for number, n in enumerate(lengths, 1)
+        )
+        return ModelRecord(name, 1, tuple(versions))
+
+    encoder = SnapshotEncoder(most_rt_info=1000)
+    models = told("a", 400, 500), told("b", 300, 0), told("c", 200)
+    for _ in range(2):
+        got = received(encoder, *models)
+        lengths = {
+            (model.name, record.version): len(record.rt_info)
+            for model in got.models
+            for record in model.versions
+        }
+        assert lengths == {("a", 1): 400, ("a", 2): 0, ("b", 1): 300, ("b", 2): 0, ("c", 1): 200}
+    assert [record.getMessage() for record in caplog.records] == [
+        "event=rt_info_left_out versions=a/2: at most 1000 characters are sent to the fronts for all models"
+    ]
+    assert received(encoder, *models[1:]) == snapshot(*models[1:])
+
+
 def test_as_many_models_as_it_takes() -> None:
     got = received(SnapshotEncoder(10_000), SMALL, LARGER, LARGE)
 

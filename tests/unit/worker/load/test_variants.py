@@ -13,7 +13,7 @@ from ovms_mp.errors import ModelLoadFailed, QueueFull, ShapeMismatch
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.messages import InferTask
 from ovms_mp.worker.load.variants import Refusals, Shapes, VariantTable
-from ovms_mp.worker.run.queues import Peer, QueuedTask, SharedBounds, VariantQueue
+from ovms_mp.worker.run.queues import FirstTasks, Peer, QueuedTask, SharedBounds, VariantQueue
 
 
 @dataclass
@@ -176,7 +176,7 @@ def queued(nbytes: int) -> QueuedTask:
 
 def test_variants_share_the_version_s_bounds() -> None:
     bounds = SharedBounds(3, 100)
-    first, second = VariantQueue(bounds), VariantQueue(bounds)
+    first, second = VariantQueue(bounds, FirstTasks()), VariantQueue(bounds, FirstTasks())
     first.push(queued(40))
     second.push(queued(40))
     with pytest.raises(QueueFull, match="80 bytes of tensors wait already and 30 more"):
@@ -189,12 +189,12 @@ def test_variants_share_the_version_s_bounds() -> None:
 
     assert (bounds.tasks, bounds.nbytes) == (3, 100)
     assert (first.nbytes, second.nbytes) == (20, 80)
-    assert [VariantQueue(bounds).pop(), first.pop() is None, first.pop()] == [None, False, None]
+    assert [VariantQueue(bounds, FirstTasks()).pop(), first.pop() is None, first.pop()] == [None, False, None]
 
 
 def test_tasks_that_nobody_wants_leave_from_the_middle() -> None:
     bounds = SharedBounds(10, 100)
-    queue, other = VariantQueue(bounds), VariantQueue(bounds)
+    queue, other = VariantQueue(bounds, FirstTasks()), VariantQueue(bounds, FirstTasks())
     other.push(queued(7))
     tasks = [queued(nbytes) for nbytes in (1, 2, 3)]
     for task in tasks:

@@ -20,7 +20,7 @@ from ovms_mp.worker.run.answers import Answers
 from ovms_mp.worker.run.intake import Intake
 from ovms_mp.worker.run.outbox import Outbox
 from ovms_mp.worker.run.peers import Peers
-from ovms_mp.worker.run.queues import VersionQueue
+from ovms_mp.worker.run.queues import FirstTasks, VersionQueue
 from ovms_mp.worker.run.served import ServedVersion
 from ovms_mp.worker.run.shaping import Shaping
 
@@ -68,7 +68,7 @@ def worker() -> Iterator[Worker]:
         answers = Answers(outbox, peers)
         version = ServedVersion(VERSION, "m version 1", VersionQueue(3, 1 << 20))
         versions = {VERSION: version}
-        shaping = Shaping(versions, answers, Wakeup(), CpuShare(), RunPage())
+        shaping = Shaping(versions, answers, Wakeup(), CpuShare(), RunPage(), FirstTasks())
         intake = Intake(router, peers, versions, shaping, answers, outbox)
         yield Worker(front, router, peers, outbox, answers, intake, version)
     os.close(descriptor)

@@ -122,6 +122,22 @@ def test_other_models_are_served_beside_tasks_ahead(worker: WorkerUnderTest, zoo
     assert all(isinstance(worker.answer(task), InferResult) for task in slow)
 
 
+# Tasks that go first.
+
+
+def test_a_task_that_goes_first_passes_those_ahead_and_those_queued(worker: WorkerUnderTest) -> None:
+    running, ahead = (worker.send(SLOW, ONE) for _ in range(2))
+    wait_for_both(worker)
+    waiting = worker.send(SLOW, ONE)
+    first, second = (worker.send(SLOW, ONE, priority=1) for _ in range(2))
+
+    for task in (running, ahead, waiting, first, second):
+        worker.outputs(task)
+    order = [task for task in worker.answers if task >= running]
+    # The infer request was taken, and so was the only place ahead.
+    assert order == [running, ahead, first, second, waiting]
+
+
 # Tasks under suspicion.
 
 

@@ -15,7 +15,7 @@ from ovms_mp.errors import QueueFull
 from ovms_mp.wire.arena import Arena, create_arena_file
 from ovms_mp.wire.messages import InferTask
 from ovms_mp.wire.records import ArenaHandle
-from ovms_mp.worker.run.queues import Peer, QueuedTask, VersionQueue
+from ovms_mp.worker.run.queues import MOST_AHEAD, FirstTasks, Peer, QueuedTask, VersionQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +28,8 @@ def peer() -> Iterator[Peer]:
     os.close(descriptor)
 
 
-def queued(peer: Peer, task_id: int, nbytes: int, flow: int = 0) -> QueuedTask:
-    return QueuedTask(peer, InferTask(task_id, 1, (), 0, 0, 0, flow), nbytes, 0)
+def queued(peer: Peer, task_id: int, nbytes: int, flow: int = 0, priority: int = 0) -> QueuedTask:
+    return QueuedTask(peer, InferTask(task_id, 1, (), 0, 0, 0, flow, False, priority), nbytes, 0)
 
 
 def drained(queue: VersionQueue) -> list[int]:
@@ -136,6 +136,61 @@ def test_an_empty_queue_takes_one_task_of_any_size(peer: Peer) -> None:
         queue.push(queued(peer, 2, 1))
 
     assert queue.nbytes == 5000
+
+
+def test_what_goes_first_passes_ordinary_tasks_and_keeps_its_own_order_and_turns(peer: Peer) -> None:
+    queue = VersionQueue(100, 1000)
+    for task_id, flow, priority in ((1, 7, 0), (2, 7, 1), (3, 0, 0), (4, 7, 1), (5, 8, 1), (6, 0, 1)):
+        queue.push(queued(peer, task_id, 1, flow, priority))
+
+    assert [entry.task.task_id for entry in queue.tasks] == [2, 4, 5, 6, 1, 3]
+    assert queue.all_first.waiting == 4
+    assert drained(queue) == [2, 5, 6, 4, 1, 3]
+    assert queue.all_first.waiting == queue.nbytes == 0
+
+
+def test_every_eighth_turn_is_that_of_ordinary_tasks(peer: Peer) -> None:
+    queue = VersionQueue(100, 1000)
+    for task_id in range(30):
+        queue.push(queued(peer, task_id, 1, priority=1))
+    for task_id in (101, 102):
+        queue.push(queued(peer, task_id, 1))
+
+    order = drained(queue)
+    assert [order.index(101), order.index(102)] == [MOST_AHEAD, 2 * MOST_AHEAD + 1] == [7, 15]
+    assert [task_id for task_id in order if task_id < 100] == list(range(30))
+
+
+def test_turns_of_what_goes_first_are_not_counted_while_nothing_else_waits(peer: Peer) -> None:
+    queue = VersionQueue(100, 1000)
+    for task_id in range(10):
+        queue.push(queued(peer, task_id, 1, priority=1))
+    for _ in range(9):
+        queue.pop()
+    queue.push(queued(peer, 101, 1))
+
+    assert drained(queue) == [9, 101]
+
+
+def test_the_count_of_what_goes_first_follows_whatever_happens_to_tasks(peer: Peer) -> None:
+    all_first = FirstTasks()
+    queue, other = VersionQueue(3, 1000, all_first), VersionQueue(3, 1000, all_first)
+    for task_id, priority in ((1, 1), (2, 0), (3, 1)):
+        queue.push(queued(peer, task_id, 1, priority=priority))
+    other.push(queued(peer, 4, 1, priority=1))
+    with pytest.raises(QueueFull):
+        queue.push(queued(peer, 5, 1, priority=1))
+    assert (all_first.waiting, queue.tasks.has_first) == (3, True)
+
+    taken = queue.take_out(lambda entry: entry.task.task_id in (1, 2))
+    assert [entry.task.task_id for entry in taken] == [1, 2]
+    assert all_first.waiting == 2
+
+    last = queue.pop()
+    assert last is not None
+    queue.put_back(last)
+    assert (all_first.waiting, drained(queue), all_first.waiting, queue.tasks.has_first) == (2, [3], 1, False)
+    assert (drained(other), all_first.waiting) == ([4], 0)
 
 
 @given(

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the server is ready (``--ready_when``), as far as that is the same for all fronts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ovms_mp.model.status import State
+from ovms_mp.wire.records import bounded_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ovms_mp.wire.records import ModelRecord
+
+_MOST_NAMED = 10
+
+
+def unready_reason(ready_when: str, models: Sequence[ModelRecord], *, has_loaded: bool) -> str:
+    """Why the server is not ready; empty when it is.
+
+    Args:
+        ready_when: ``loaded`` or ``all``.
+        models: As clients see them.
+        has_loaded: Whether the initial load is over, failures or not.
+    """
+    if not has_loaded:
+        return "the models that are configured at the start are still being loaded"
+    if ready_when == "loaded":
+        return ""
+    missing = [model.name for model in models if model.is_wanted and not _is_available(model)]
+    if not missing:
+        return ""
+    more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+    named = ", ".join(repr(name) for name in missing[:_MOST_NAMED])
+    return bounded_text(f"models without an available version: {named}{more} (--ready_when all)")
+
+
+def _is_available(model: ModelRecord) -> bool:
+    return any(version.state == State.AVAILABLE and version.endpoints for version in model.versions)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which task runs next where several versions have some; the engine is a list of what it has run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from ovms_mp.child.specs import CpuShare
+from ovms_mp.wire.arena import Arena, create_arena_file
+from ovms_mp.wire.channels import Router, Wakeup, new_endpoint
+from ovms_mp.wire.messages import InferTask
+from ovms_mp.wire.records import ArenaHandle
+from ovms_mp.wire.run_page import RunPage
+from ovms_mp.worker.run.answers import Answers
+from ovms_mp.worker.run.examinations import Examinations
+from ovms_mp.worker.run.outbox import Outbox
+from ovms_mp.worker.run.peers import Peers
+from ovms_mp.worker.run.pool import InferPool, Runs
+from ovms_mp.worker.run.queues import FirstTasks, Peer, QueuedTask, VersionQueue
+from ovms_mp.worker.run.scheduler import Scheduler
+from ovms_mp.worker.run.served import ServedVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ovms_mp.worker.load.compiled import CompiledVersion
+
+ARENA_BYTES = 4096
+QUICK_S = 0.00001
+
+
+@dataclass
+class Engine:
+    """Stands for a compiled model."""
+
+    ran: list[int]
+    nireq: int = 1
+    slots: list[object] = field(default_factory=lambda: [object()])
+
+    def bind(self, slot: object, task: InferTask, arena: Arena, arena_index: int) -> None:
+        """Nothing to bind."""
+
+    def infer(self, slot: object, task: InferTask, arena: Arena) -> tuple[()]:
+        """Note the task."""
+        self.ran.append(task.task_id)
+        return ()
+
+
+class Versions:
+    """Some versions with a scheduler, and the tasks that have run."""
+
+    def __init__(self, peer: Peer, router: Router, handle: ArenaHandle) -> None:
+        self._peer = peer
+        self.ran: list[int] = []
+        self.first = FirstTasks()
+        self.table: dict[int, ServedVersion] = {}
+        peers, page, wakeup = Peers((handle,)), RunPage(), Wakeup()
+        answers = Answers(Outbox(router), peers)
+        runs: Runs[ServedVersion] = Runs(wakeup, page)
+        examinations = Examinations(answers, wakeup, CpuShare(), page)
+        self.scheduler = Scheduler(self.table, peers, answers, runs, examinations, self.first)
+
+    def add(self, handle: int, ordinary: int, first: int = 0) -> ServedVersion:
+        """A version with so many tasks; ids are the handle's hundred, those that go first from its fiftieth."""
+        version = ServedVersion(
+            handle, f"m version {handle}", VersionQueue(100, 1 << 20, self.first), run_time_s=QUICK_S
+        )
+        version.pool = InferPool(version, cast("CompiledVersion", Engine(self.ran)), f"infer-{handle}")
+        for number, priority in [(n, 0) for n in range(ordinary)] + [(50 + n, 1) for n in range(first)]:
+            task = InferTask(100 * handle + number, handle, (), 0, 0, 0, 0, False, priority)
+            version.queue.push(QueuedTask(self._peer, task, 0, 0))
+        self.table[handle] = version
+        return version
+
+    def run_all(self) -> list[int]:
+        """Run what can be run; the ids in their order."""
+        while self.scheduler.can_start():
+            self.scheduler.start_tasks()
+        return self.ran
+
+
+@pytest.fixture
+def versions() -> Iterator[Versions]:
+    descriptor = create_arena_file(0, ARENA_BYTES)
+    handle = ArenaHandle(descriptor, ARENA_BYTES)
+    with Router(new_endpoint()) as router:
+        yield Versions(Peer(b"0:1", 0, 1, Arena(handle)), router, handle)
+    os.close(descriptor)
+
+
+def test_versions_take_turns(versions: Versions) -> None:
+    versions.add(1, 3)
+    versions.add(2, 2)
+
+    assert versions.run_all() == [100, 200, 101, 201, 102]
+
+
+def test_what_goes_first_passes_the_ordinary_tasks_of_other_versions(versions: Versions) -> None:
+    versions.add(1, 3)
+    versions.add(2, 1, first=3)
+
+    assert versions.run_all() == [250, 251, 252, 100, 200, 101, 102]
+
+
+def test_every_eighth_turn_is_every_versions_own(versions: Versions) -> None:
+    versions.add(1, 3)
+    versions.add(2, 0, first=20)
+
+    ran = versions.run_all()
+    assert [ran.index(task_id) for task_id in (100, 101, 102)] == [7, 16, 22]
+    assert [task_id for task_id in ran if task_id >= 200] == list(range(250, 270))
+
+
+def test_what_goes_first_and_cannot_run_yet_holds_nobody_up(versions: Versions) -> None:
+    busy = versions.add(1, 0, first=2)
+    assert busy.pool is not None
+    busy.pool.handed_over = busy.pool.most_handed_over
+    versions.add(2, 3)
+
+    assert versions.run_all() == [200, 201, 202]
+    busy.pool.handed_over = 0
+    assert versions.run_all()[3:] == [150, 151]
