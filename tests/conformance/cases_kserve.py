@@ -203,7 +203,17 @@ MESSAGES = (
     ),
 )
 
-EXTENSIONS = ["schedule_policy", "model_configuration", "binary_tensor_data", "parameters"]
+EXTENSIONS = [
+    "classification",
+    "schedule_policy",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "logging",
+]
 METADATA = {
     "name": "pair",
     "versions": ["1"],

@@ -39,10 +39,12 @@ EXTENSIONS: tuple[str, ...] = (
     "classification",
     "schedule_policy",
     "model_configuration",
-    "system_shared_memory",
     "binary_tensor_data",
     "parameters",
     "statistics",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "logging",
 )
 """Of the protocol, in the words of Triton's documents, which clients look for: those that are there."""
 SHARED_MEMORY = "system_shared_memory"

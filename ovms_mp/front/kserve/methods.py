@@ -185,7 +185,7 @@ class KServeMethods:
 
         def encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes | asyncio.Future[bytes]:
             def text() -> bytes:
-                made = [classified(output, counts.get(output.name, 0)) for output in outputs]
+                made = [classified(output, counts.get(output.name, 0), route.labels) for output in outputs]
                 ordered = calls.in_order(made, request.output_filter)
                 return b"".join(write(route.model_name, route.version, request.id, ordered))
 

@@ -32,7 +32,7 @@ def heed(parameters: Parameters, context: CallContext, now_ns: int) -> None:
 
     Args:
         parameters: Of the request itself, not of its inputs and outputs.
-        context: Its deadline becomes what ``timeout`` says where that is earlier.
+        context: Its deadline becomes what ``timeout`` says where that is earlier, its priority what ``priority`` says.
         now_ns: Monotonic moment of the request's coming, from which ``timeout`` counts.
 
     Raises:
@@ -47,15 +47,12 @@ def heed(parameters: Parameters, context: CallContext, now_ns: int) -> None:
     if timeout_us:
         deadline_ns = now_ns + 1000 * timeout_us
         context.deadline_ns = min(context.deadline_ns, deadline_ns) if context.deadline_ns else deadline_ns
+    context.priority = int(_is_urgent(parameters))
 
 
-def is_urgent(parameters: Parameters) -> bool:
-    """Whether the request shall be ahead of ordinary ones: its priority is 1, the highest; 0 is the default.
-
-    Raises:
-        MalformedPayload: The priority is no whole number.
-    """
-    return bool(parameters) and _whole(parameters, PRIORITY) == _HIGHEST
+def _is_urgent(parameters: Parameters) -> bool:
+    """Whether the request shall be ahead of ordinary ones: its priority is 1, the highest; 0 is the default."""
+    return _whole(parameters, PRIORITY) == _HIGHEST
 
 
 def _refuse_reserved(parameters: Parameters) -> None:

@@ -30,17 +30,16 @@ def models_json(names: Iterable[str]) -> bytes:
 
 
 def metadata_json(model: ModelDescription) -> bytes:
-    """Write a model's metadata; a dimension that may vary is -1."""
+    """Write a model's metadata; a dimension that may vary is -1. ``rt_info``, as OVMS has it, if the file has some."""
     route = model.route
-    return orjson.dumps(
-        {
-            "name": route.model_name,
-            "versions": [str(version) for version in model.versions],
-            "platform": PLATFORM,
-            "inputs": [_tensor(spec) for spec in route.inputs],
-            "outputs": [_tensor(spec) for spec in route.outputs],
-        }
-    )
+    document = {
+        "name": route.model_name,
+        "versions": [str(version) for version in model.versions],
+        "platform": PLATFORM,
+        "inputs": [_tensor(spec) for spec in route.inputs],
+        "outputs": [_tensor(spec) for spec in route.outputs],
+    }
+    return orjson.dumps(document | {"rt_info": route.rt_info} if route.rt_info else document)
 
 
 def config_json(model: ModelDescription) -> bytes:

@@ -73,7 +73,7 @@ def encode_infer(
     if asked:
         outputs = in_order(outputs, request.output_filter)
         if counts := class_counts(request.outputs):
-            outputs = [classified(result, counts.get(result.name, 0)) for result in outputs]
+            outputs = [classified(result, counts.get(result.name, 0), route.labels) for result in outputs]
     all_binary = _flag(request.parameters, ALL_BINARY, "the request", False)
     binary: list[bytes | bytearray | memoryview] = []
     members = []

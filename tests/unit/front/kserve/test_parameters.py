@@ -7,7 +7,7 @@ import pytest
 
 from ovms_mp.errors import MalformedPayload, UnsupportedOperation
 from ovms_mp.front.call_context import CallContext
-from ovms_mp.front.kserve.parameters import heed, is_urgent
+from ovms_mp.front.kserve.parameters import heed
 
 NOW_NS = 5_000_000_000
 
@@ -57,15 +57,24 @@ def test_a_timeout_that_is_no_whole_number_is_refused(value: float | str) -> Non
 @pytest.mark.parametrize("value", NOT_WHOLE)
 def test_a_priority_that_is_no_whole_number_is_refused(value: float | str) -> None:
     with pytest.raises(MalformedPayload, match=r"parameter 'priority' is .*, expected a whole number"):
-        is_urgent({"priority": value})
+        heed({"priority": value}, context(), NOW_NS)
 
 
 @pytest.mark.parametrize(
-    ("priority", "expected"), [(0, False), (1, True), ("1", True), (2, False), (1 << 63, False)]
+    ("parameters", "expected"),
+    [
+        ({}, 0),
+        ({"priority": 0}, 0),
+        ({"priority": 1}, 1),
+        ({"priority": "1"}, 1),
+        ({"priority": 2}, 0),
+        ({"priority": 1 << 63}, 0),
+    ],
 )
-def test_one_is_the_highest_priority(priority: int | str, expected: bool) -> None:
-    assert is_urgent({"priority": priority}) is expected
-    assert not is_urgent({})
+def test_one_is_the_highest_priority(parameters: dict[str, int | str], expected: int) -> None:
+    call = context()
+    heed(parameters, call, NOW_NS)
+    assert call.priority == expected
 
 
 @pytest.mark.parametrize("key", ["triton_final_response", "triton_", "headers"])
