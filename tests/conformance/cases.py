@@ -11,8 +11,17 @@ from tests.conformance.cases_kserve_rest import KSERVE_REST_CASES
 from tests.conformance.cases_long import LONG_TENSORS
 from tests.conformance.cases_protocol import PROTOCOL
 from tests.conformance.cases_refusals import REFUSALS
+from tests.conformance.cases_state import STATE
 
 if TYPE_CHECKING:
     from tests.conformance.case import Case
 
-CASES: tuple[Case, ...] = (*ANSWERS, *REFUSALS, *PROTOCOL, *LONG_TENSORS, *KSERVE, *KSERVE_REST_CASES)
+CASES: tuple[Case, ...] = (
+    *ANSWERS,
+    *REFUSALS,
+    *PROTOCOL,
+    *LONG_TENSORS,
+    *KSERVE,
+    *KSERVE_REST_CASES,
+    *STATE,
+)
