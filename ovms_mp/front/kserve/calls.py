@@ -40,7 +40,6 @@ EXTENSIONS: tuple[str, ...] = (
     "classification",
     "schedule_policy",
     "model_configuration",
-    "system_shared_memory",
     "binary_tensor_data",
     "parameters",
 )
