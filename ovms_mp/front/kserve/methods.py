@@ -21,7 +21,7 @@ from ovms_mp.front.kserve.protobuf.decode import decode_infer_in_turns, scan_inf
 from ovms_mp.front.kserve.protobuf.encode import encode_stream_failure, infer_pieces, stream_pieces
 from ovms_mp.front.kserve.protobuf.infer_sink import InferSink
 from ovms_mp.front.kserve.regions import methods as regions
-from ovms_mp.front.kserve.regions.infer import predict
+from ovms_mp.front.kserve.regions.infer import may_be_shared, predict
 from ovms_mp.front.kserve.repository import methods as repository
 from ovms_mp.front.kserve.settings import methods as settings
 from ovms_mp.front.kserve.small_method import SERVICE, small_method
@@ -167,7 +167,9 @@ class KServeMethods:
         counts = class_counts(request.outputs) if request.outputs else None
         if counts:
             return self._infer_classes(request, counts, version, context, write)
-        return predict(service, request.model_name, version, decode, context, encode)
+        if may_be_shared(request):
+            return predict(service, request.model_name, version, decode, context, encode)
+        return service.predict(request.model_name, version, decode, context, encode)
 
     async def _infer_classes(
         self,

@@ -145,6 +145,8 @@ class Loan:
                 now; or two results would lie over each other.
             OvmsError: What the model does not take, and what memory there is not, as of any request.
         """
+        if not outputs and not any(isinstance(tensor, RegionInput) for tensor in inputs.values()):
+            return
         if route.outputs:
             match_inputs(route, inputs)  # What is refused for its shape is not read first.
         self._rooms = {name: self._room(name, place) for name, place in outputs.items()}

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 AnswerT = TypeVar("AnswerT")
 
 
+def may_be_shared(request: InferRequest) -> bool:
+    """Whether a request can have tensors in shared memory; :func:`predict` finds out. PERF: 0.1 us."""
+    for tensor in request.inputs.values():
+        if type(tensor) is RegionInput:
+            return True
+    return bool(request.outputs) and any(output.parameters for output in request.outputs)
+
+
 async def predict(
     service: Service,
     name: str,
@@ -31,6 +39,8 @@ async def predict(
     encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT | Coming[AnswerT]],
 ) -> AnswerT:
     """As :meth:`~ovms_mp.front.service.Service.predict`, with inputs and outputs that may be in shared memory.
+
+    PERF: 2 us more than that.
 
     Args:
         service: Answers.
@@ -47,9 +57,8 @@ async def predict(
 
         async def fetch(route: VersionRoute) -> InferRequest:
             request = await decode(route)
-            ranges = output_ranges(request.outputs) if request.outputs else {}
-            if ranges or any(isinstance(tensor, RegionInput) for tensor in request.inputs.values()):
-                await loan.fetch(route, request.inputs, ranges)
+            if may_be_shared(request):
+                await loan.fetch(route, request.inputs, output_ranges(request.outputs))
             return request
 
         def deliver(route: VersionRoute, outputs: Sequence[ResultTensor]) -> AnswerT | Coming[AnswerT]:

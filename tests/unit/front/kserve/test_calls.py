@@ -10,6 +10,7 @@ import pytest
 from ovms_mp.errors import DtypeMismatch, MalformedPayload, ModelNotFound, VersionNotFound
 from ovms_mp.front.kserve import calls
 from ovms_mp.front.kserve.datatypes import datatype, dtype_named
+from ovms_mp.front.regions.table import Regions
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State
@@ -106,3 +107,10 @@ def test_an_unknown_type_is_named_beside_the_known_ones() -> None:
         match=r"Invalid input precision - input 'x': unknown datatype 'fp32'; known: BOOL, UINT8, .*FP32",
     ):
         dtype_named("fp32", "x")
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_shared_memory_is_an_extension_where_it_is_allowed(is_allowed: bool) -> None:
+    service = known()
+    service.regions = Regions(is_allowed=is_allowed)
+    assert calls.extensions(service).count("system_shared_memory") == is_allowed
