@@ -210,25 +210,27 @@ def test_no_request_is_lost_in_a_stop(server: UnixServer) -> None:
     failures: list[BaseException] = []
     begun = threading.Barrier(5)
 
+    def ask_on(connection: UnixConnection) -> None:
+        """Ask until the server wants the connection closed."""
+        is_open = True
+        while is_open:
+            connection.request("POST", "/v1/models/tiny:predict", json.dumps({"instances": X}))
+            reply = connection.getresponse()
+            answers.append(json.loads(reply.read()))
+            is_open = reply.getheader("connection") != "close"
+
     def ask() -> None:
         begun.wait(30.0)
         while True:
-            connection = UnixConnection(server.rest)
-            try:
-                connection.connect()
-            except (FileNotFoundError, ConnectionRefusedError):
-                return  # The server is gone, which no request has to suffer for.
-            try:
-                is_open = True
-                while is_open:
-                    connection.request("POST", "/v1/models/tiny:predict", json.dumps({"instances": X}))
-                    reply = connection.getresponse()
-                    answers.append(json.loads(reply.read()))
-                    is_open = reply.getheader("connection") != "close"
-            except (OSError, http.client.HTTPException) as error:
-                failures.append(error)
-            finally:
-                connection.close()
+            with contextlib.closing(UnixConnection(server.rest)) as connection:
+                try:
+                    connection.connect()
+                except (FileNotFoundError, ConnectionRefusedError):
+                    return  # The server is gone, which no request has to suffer for.
+                try:
+                    ask_on(connection)
+                except (OSError, http.client.HTTPException) as error:
+                    failures.append(error)
 
     with server.running():
         threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
