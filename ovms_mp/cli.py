@@ -20,12 +20,13 @@ from ovms_mp.codes import ExitCode
 from ovms_mp.config.argument_parser import EarlyExit, Parser
 from ovms_mp.config.declared import SECTIONS, declared_settings
 from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
+from ovms_mp.config.listening import check_listening, check_ports
 from ovms_mp.config.model_flags import read_models
 from ovms_mp.config.ovms_flags import take_ovms_flags
 from ovms_mp.config.server import EngineConfig, RepositoryConfig, ServerConfig, SupervisionConfig
 from ovms_mp.config.server_parser import server_parser
 from ovms_mp.config.store_dir import default_store_dir, make_store_dir
-from ovms_mp.config.transports import GrpcConfig, RestConfig
+from ovms_mp.config.transports import GrpcConfig, RestConfig, UnixSocketConfig
 from ovms_mp.errors import ConfigError
 from ovms_mp.log import keep_standard_descriptors, printable, say
 from ovms_mp.places import absolute_path, module_environment, usable_cores
@@ -148,7 +149,8 @@ def _effective_config(
     engine = EngineConfig(**sections.pop("engine"))  # type: ignore[arg-type]  # as above
     if not command and given["port"] is None:
         grpc = replace(grpc, port=0)
-    _check_ports(grpc.port, rest.port)
+    unix = UnixSocketConfig(**sections.pop("unix"))  # type: ignore[arg-type]  # as above
+    check_listening(grpc, rest, unix)
     cores = len(usable_cores())
     grpc = replace(grpc, workers=_capped("grpc_workers", grpc.workers, cores, notices))
     rest = replace(rest, workers=_capped("rest_workers", rest.workers, cores, notices))
@@ -174,6 +176,7 @@ def _effective_config(
         config_path=named.config_path,
         grpc=grpc,
         rest=rest,
+        unix=unix,
         engine=engine,
         **others,
     )
@@ -199,13 +202,6 @@ def _read_settings(
         if text is not None:
             sections[declared.section][declared.name] = setting.parse(text, declared.kind, source)
     return sections
-
-
-def _check_ports(port: int, rest_port: int) -> None:
-    if not port and not rest_port:
-        raise ConfigError("port and rest_port cannot both be unset; give --port, --rest_port or both")
-    if port == rest_port:
-        raise ConfigError(f"port and rest_port cannot have the same values; both are {port}")
 
 
 def _check_supervision(supervision: SupervisionConfig) -> None:
@@ -300,7 +296,7 @@ def _install_service(arguments: Sequence[str], environment: Mapping[str, str]) -
     port, rest_port = (
         int(settings[flag].parse(given[flag], int, f"--{flag}")) for flag in ("port", "rest_port")
     )
-    _check_ports(port, rest_port)
+    check_ports(port, rest_port)
     from ovms_mp.commands import install_service
 
     command = install_service.installed_command()

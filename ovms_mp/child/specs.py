@@ -163,7 +163,7 @@ class GrpcFrontSpec(FrontSpec, frozen=True, kw_only=True):
 
     Attributes:
         bind_addresses: Each ``host:port``.
-        listen_descriptors: Listening sockets that a service manager handed over, to be used instead.
+        listen_descriptors: Sockets that it shares with others, to be listened on, too.
         has_typed_outputs: Answers carry values in typed fields instead of raw bytes.
         is_native: Our own HTTP/2 server carries the calls, not grpcio's.
     """

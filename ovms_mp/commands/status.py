@@ -144,7 +144,7 @@ class LocalServer:
     def text(self) -> str:
         """For messages."""
         ports = [f"{name} {port}" for name, port in (("gRPC", self.port), ("REST", self.rest_port)) if port]
-        return f"pid {self.pid} ({', '.join(ports)})"
+        return f"pid {self.pid} ({', '.join(ports) or 'Unix sockets only'})"
 
 
 def local_servers(table: str = "/proc/net/unix") -> list[LocalServer]:

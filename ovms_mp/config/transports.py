@@ -5,11 +5,62 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ovms_mp.config.addresses import split_addresses, unix_paths
 from ovms_mp.config.setting import SWITCH, Setting, declare
 
 
+class _Listening:
+    """Where a protocol is served, from its port and its addresses."""
+
+    __slots__ = ()
+
+    port: int
+    bind_address: str
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Addresses for the port; none without one."""
+        return split_addresses(self.bind_address) if self.port else ()
+
+    @property
+    def unix_paths(self) -> tuple[str, ...]:
+        """Absolute paths of its Unix sockets."""
+        return unix_paths(self.bind_address)
+
+    @property
+    def tcp_port(self) -> int:
+        """The port, if it is listened on; else 0."""
+        return self.port if self.hosts else 0
+
+    @property
+    def is_served(self) -> bool:
+        """Whether anything is listened on."""
+        return bool(self.hosts or self.unix_paths)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GrpcConfig:
+class UnixSocketConfig:
+    """The files of Unix sockets, of both protocols."""
+
+    mode: str = declare(
+        "660",
+        Setting(
+            "unix_socket_mode",
+            "Permissions of Unix sockets, in octal digits; who may write to one may send requests.",
+        ),
+    )
+    group: str = declare(
+        "",
+        Setting(
+            "unix_socket_group",
+            "Group of Unix sockets, by name or number; the server's user must be a member. Defaults to the user's "
+            "group.",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcConfig(_Listening):
     """The gRPC fronts."""
 
     port: int = declare(9000, Setting("port", "Port of the gRPC server; 0 disables it.", low=0, high=65535))
@@ -18,7 +69,7 @@ class GrpcConfig:
         Setting(
             "grpc_bind_address",
             "Addresses that the gRPC server listens on, separated by commas; [::] is every IPv4 and IPv6 "
-            "address.",
+            "address, unix:PATH a Unix socket, which has no port.",
         ),
     )
     workers: int = declare(
@@ -58,7 +109,7 @@ class GrpcConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestConfig:
+class RestConfig(_Listening):
     """The REST fronts."""
 
     port: int = declare(0, Setting("rest_port", "Port of the REST server; 0 disables it.", low=0, high=65535))
@@ -67,7 +118,7 @@ class RestConfig:
         Setting(
             "rest_bind_address",
             "Addresses that the REST server listens on, separated by commas; [::] is every IPv4 and IPv6 "
-            "address.",
+            "address, unix:PATH a Unix socket, which has no port.",
         ),
     )
     workers: int = declare(

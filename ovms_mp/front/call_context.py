@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,7 +24,7 @@ class CallOrigin(Protocol):
 
     @property
     def peer(self) -> str:
-        """The client's address as ``host:port``; empty where the transport does not know it."""
+        """The client's address: ``host:port``, or ``unix:``; empty where the transport does not know it."""
 
 
 @dataclass(slots=True)
@@ -59,9 +60,11 @@ class CallContext:
 
 
 def address_text(address: object) -> str:
-    """A socket's address for people: ``host:port``, or empty where there is none."""
+    """A socket's address for people: ``host:port``, ``unix:`` of a Unix socket, or empty where there is none."""
     match address:
         case (host, port, *_):
             return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+        case str() | bytes():
+            return f"unix:{os.fsdecode(address)}"
         case _:
             return ""

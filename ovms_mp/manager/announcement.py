@@ -99,17 +99,20 @@ class Announcement:
 
     def _tell_scripts(self, names: Sequence[str]) -> None:
         text = ", ".join(repr(name) for name in names)
-        for protocol, port in (("gRPC", self._config.grpc.port), ("REST", self._config.rest.port)):
-            if port:
-                _log.info(
-                    "%s server listens on port %d and will be serving models: [%s]", protocol, port, text
-                )
+        for protocol, config in (("gRPC", self._config.grpc), ("REST", self._config.rest)):
+            places = [f"port {config.tcp_port}"] if config.tcp_port else []
+            for place in (*places, *(f"unix:{path}" for path in config.unix_paths)):
+                _log.info("%s server listens on %s and will be serving models: [%s]", protocol, place, text)
 
     def _example(self, model: str) -> str:
         """How to ask what just became ready."""
-        if not self._config.rest.port:
+        rest = self._config.rest
+        if not rest.is_served:
             return "Ask: ovms_mp status"
-        host = _shown_address(self._config.rest.bind_address)
+        if not rest.tcp_port:
+            url = f"http://localhost/v1/models/{model}/metadata"
+            return f"Ask: curl --unix-socket {rest.unix_paths[0]} {url}  or: ovms_mp status"
+        host = _shown_address(rest.bind_address)
         host = "127.0.0.1" if host == _SHOWN_FOR_ALL else host
         url = f"http://{host}:{self._config.rest.port}/v1/models/{model}/metadata"
         return f"Ask: curl {url}  or: ovms_mp status"
@@ -117,10 +120,12 @@ class Announcement:
     def _addresses(self) -> str:
         rest, grpc = self._config.rest, self._config.grpc
         parts = []
-        if rest.port:
+        if rest.tcp_port:
             parts.append(f"REST http://{_shown_address(rest.bind_address)}:{rest.port}")
-        if grpc.port:
+        parts += [f"REST unix:{path}" for path in rest.unix_paths]
+        if grpc.tcp_port:
             parts.append(f"gRPC {_shown_address(grpc.bind_address)}:{grpc.port}")
+        parts += [f"gRPC unix:{path}" for path in grpc.unix_paths]
         return "  ".join(parts)
 
 

@@ -311,7 +311,7 @@ def _status_socket(
 ) -> StatusSocket:
     listener = None
     try:
-        listener = listen_for_status(config.grpc.port, config.rest.port)
+        listener = listen_for_status(config.grpc.tcp_port, config.rest.tcp_port)
     except OSError as error:
         _log.warning("event=no_status_socket `ovms_mp status` needs --rest_port here: %s", error)
 

@@ -178,7 +178,7 @@ def test_a_load_does_not_delay_liveness_and_a_model_is_ready_when_it_can_be_aske
     with Server(["config", "--config_path", config], log_path) as server:
         watching = watch(tfs, server, "broken")
         assert check(tfs, server, "broken") == "NOT_SERVING"
-        zoo.install("slow", tmp_path / "broken", 2)
+        zoo.install("plus_two", tmp_path / "broken", 2)
         eventually(lambda: check(tfs, server, "broken") == "SERVING", NOTICED_S, "the new version is ready")
         assert probe(server, "live")[0] == 200
         watching.cancel()

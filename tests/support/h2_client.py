@@ -36,17 +36,22 @@ def message(body: bytes, flags: int = 0) -> bytes:
 
 
 class H2Client:
-    """One connection."""
+    """One connection, to a port of 127.0.0.1 or to the path of a Unix socket."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, place: int | str) -> None:
+        self._place = place
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self._answers: dict[int, Answer] = {}
         self._socket: socket.socket
 
     def __enter__(self) -> Self:
         """Connect and exchange settings."""
-        self._socket = socket.create_connection(("127.0.0.1", self._port), _DEADLINE_S)
+        if isinstance(self._place, int):
+            self._socket = socket.create_connection(("127.0.0.1", self._place), _DEADLINE_S)
+        else:
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(_DEADLINE_S)
+            self._socket.connect(self._place)
         self._h2.initiate_connection()
         self._flush()
         self._read_until(lambda: self._h2.remote_settings.initial_window_size > 65_535)

@@ -59,7 +59,7 @@ async def _start_server(spec: GrpcFrontSpec, session: FrontSession) -> Server:
     if spec.is_native:
         from ovms_mp.front.grpc.native import start_native_server
 
-        addresses = spec.listen_descriptors or spec.bind_addresses
+        addresses: list[str | int] = [*spec.listen_descriptors, *spec.bind_addresses]
         return await start_native_server(methods, leases.free_bytes, addresses, spec.limits)
     from ovms_mp.front.grpc.grpcio import create_server
 

@@ -28,7 +28,7 @@ _LAST_BYTES = 64 << 20
 async def start_native_server(
     methods: Methods,
     free_bytes: Callable[[], int],
-    addresses: Sequence[str] | Sequence[int],
+    addresses: Sequence[str | int],
     limits: FrontLimits,
 ) -> Http2Server:
     """Serve.
@@ -36,7 +36,7 @@ async def start_native_server(
     Args:
         methods: By path.
         free_bytes: How much memory is left for tensors that arrive.
-        addresses: Each ``host:port``, whose port may be shared with other processes; or listening descriptors.
+        addresses: Each ``host:port``, whose port may be shared with other processes; or a descriptor of a bound socket.
         limits: What clients are held to.
 
     Raises:

@@ -49,6 +49,11 @@ class RestArbiter(Arbiter):
     beat_interval_s = 1.0
     levels_descriptor = -1
 
+    def __init__(self, app: RestApplication) -> None:
+        """Leave the sockets' files to the manager, as if they were from systemd: gunicorn would remove them."""
+        super().__init__(app)
+        self.systemd = True
+
     @cached_property
     def _levels(self) -> LevelsPipe:
         return LevelsPipe(self.levels_descriptor)

@@ -69,4 +69,9 @@ class FalconRequest:
     @property
     def peer(self) -> str:
         """The client's address."""
-        return address_text(self._request.scope.get("client"))
+        scope = self._request.scope
+        match scope.get("server"):
+            case (_, None):
+                return address_text("")  # A Unix socket's.
+            case _:
+                return address_text(scope.get("client"))

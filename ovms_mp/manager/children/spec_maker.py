@@ -17,7 +17,6 @@ from ovms_mp.child.specs import (
     RestSpec,
     WorkerSpec,
 )
-from ovms_mp.config.addresses import split_addresses
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.wire.channels import new_endpoint
@@ -92,10 +91,18 @@ class SpecMaker:
         """What downloads models from object stores."""
         return FetcherSpec(child_id=child_id, kind=Kind.FETCHER.value, common=self._common())
 
-    def grpc_front(self, child_id: str, listen_descriptors: tuple[int, ...] = ()) -> GrpcFrontSpec:
-        """A gRPC front, with the sockets that it shall listen on instead of its own."""
+    def grpc_front(
+        self, child_id: str, listen_descriptors: tuple[int, ...] = (), *, has_port: bool = True
+    ) -> GrpcFrontSpec:
+        """A gRPC front.
+
+        Args:
+            child_id: Its own.
+            listen_descriptors: Sockets that it shares with others.
+            has_port: Whether it listens on the port by itself, too.
+        """
         config = self.config
-        addresses = split_addresses(config.grpc.bind_address)
+        hosts = config.grpc.hosts if has_port else ()
         return GrpcFrontSpec(
             child_id=child_id,
             kind=Kind.GRPC.value,
@@ -103,7 +110,7 @@ class SpecMaker:
             limits=self._limits(),
             has_typed_outputs=config.grpc.output_encoding == "TYPED_FIELDS",
             is_native=config.grpc.front == "native",
-            bind_addresses=tuple(f"{_bracketed(address)}:{config.grpc.port}" for address in addresses),
+            bind_addresses=tuple(f"{_bracketed(address)}:{config.grpc.port}" for address in hosts),
             listen_descriptors=listen_descriptors,
         )
 
@@ -168,7 +175,9 @@ class SpecMaker:
 
 def count_fronts(config: ServerConfig) -> int:
     """How many front processes a server has, each with an arena."""
-    return (config.grpc.workers if config.grpc.port else 0) + (config.rest.workers if config.rest.port else 0)
+    return (config.grpc.workers if config.grpc.is_served else 0) + (
+        config.rest.workers if config.rest.is_served else 0
+    )
 
 
 def _bracketed(address: str) -> str:

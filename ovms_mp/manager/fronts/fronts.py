@@ -69,16 +69,18 @@ class Fronts:
         """
         config = self._config
         memory = (*self._arenas.descriptors(), *self._counters)
-        if config.grpc.port:
+        if config.grpc.is_served:
             shared = tuple(listener.fileno() for listener in self._ports.grpc)
             for index in range(config.grpc.workers):
                 self._supervisor.fill(
                     f"grpc-{index}",
                     Kind.GRPC,
-                    lambda child_id: self._specs.grpc_front(child_id, shared),
+                    lambda child_id: self._specs.grpc_front(
+                        child_id, shared, has_port=not self._ports.has_grpc_port
+                    ),
                     (*memory, *shared),
                 )
-        if config.rest.port:
+        if config.rest.is_served:
             self._ports.listen(config.rest.port, config.rest.backlog)
             listeners = tuple(listener.fileno() for listener in self._ports.rest)
             beats, levels = self._pipes.beat_end, self._pipes.levels_end
@@ -96,8 +98,8 @@ class Fronts:
             kind: sum(child.state is ChildState.READY for child in self._supervisor.living(kind))
             for kind in (Kind.GRPC, Kind.REST)
         }
-        return (not config.grpc.port or ready[Kind.GRPC] >= config.grpc.workers) and (
-            not config.rest.port or ready[Kind.REST] >= config.rest.workers
+        return (not config.grpc.is_served or ready[Kind.GRPC] >= config.grpc.workers) and (
+            not config.rest.is_served or ready[Kind.REST] >= config.rest.workers
         )
 
     def greeted(self, child: Child, snapshot: RoutingSnapshot) -> None:

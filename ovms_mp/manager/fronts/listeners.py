@@ -44,21 +44,27 @@ def lock_ports(addresses: tuple[str, ...], port: int, protocol: str) -> tuple[so
         locks: list[socket.socket] = []
         for where, address in names.items():
             lock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            name = f"\0ovms_mp-port-{os.geteuid()}-{where}-{port}"
-            try:
-                lock.bind(name)
-                lock.listen()  # From now on a peer is told whose it is.
-            except OSError:
-                lock.close()
-                if _owner_of(name) == os.geteuid():
-                    raise _taken(
-                        protocol, f"{address}:{port}", "port is busy: another ovms_mp has it"
-                    ) from None
-                _log.warning("event=no_port_lock name=@%s another user has it; starting without", name[1:])
-                continue
+            if not take_name(lock, f"\0ovms_mp-port-{os.geteuid()}-{where}-{port}"):
+                raise _taken(protocol, f"{address}:{port}", "port is busy: another ovms_mp has it")
             locks.append(lock)
         stack.pop_all()
-        return tuple(locks)
+        return tuple(lock for lock in locks if lock.fileno() >= 0)
+
+
+def take_name(lock: socket.socket, name: str) -> bool:
+    """Have an abstract name that tells servers of this user apart; whether none of them has it.
+
+    Anybody can take one: that another user has it says nothing, and is done without; ``lock`` is closed then.
+    """
+    try:
+        lock.bind(name)
+        lock.listen()  # From now on a peer is told whose it is.
+    except OSError:
+        if _owner_of(name) == os.geteuid():
+            return False
+        lock.close()
+        _log.warning("event=no_lock name=@%s another user has it; starting without", name[1:])
+    return True
 
 
 def _owner_of(name: str) -> int | None:

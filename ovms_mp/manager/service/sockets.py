@@ -27,7 +27,7 @@ def take_inherited(environment: MutableMapping[str, str]) -> tuple[socket.socket
     The variables are taken out of the environment, as they are not meant for children.
 
     Raises:
-        BootError: One of them is no listening TCP socket.
+        BootError: One of them is no listening TCP or Unix socket.
     """
     pid, count = environment.pop(_PID, ""), environment.pop(_COUNT, "")
     environment.pop(_NAMES, None)
@@ -43,10 +43,10 @@ def take_inherited(environment: MutableMapping[str, str]) -> tuple[socket.socket
                 raise BootError(
                     f"{_COUNT}={count}: descriptor {descriptor} is no socket: {error.strerror}"
                 ) from None
-            if given.family not in (socket.AF_INET, socket.AF_INET6) or not is_listening:
+            if given.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX) or not is_listening:
                 raise BootError(
-                    f"{_COUNT}={count}: descriptor {descriptor} is no listening TCP socket; in the socket unit, use "
-                    "ListenStream= with a port, and Accept=no"
+                    f"{_COUNT}={count}: descriptor {descriptor} is no listening TCP or Unix socket; in the socket "
+                    "unit, use ListenStream= with a port or a path, and Accept=no"
                 )
             os.set_inheritable(descriptor, False)
             found.append(given)
@@ -69,6 +69,8 @@ def by_port(
     """
     found: dict[int, list[socket.socket]] = {port: [], rest_port: []}
     for given in sockets:
+        if given.family == socket.AF_UNIX:
+            continue
         number = given.getsockname()[1]
         if number not in found or not number:
             raise BootError(
@@ -77,3 +79,29 @@ def by_port(
             )
         found[number].append(given)
     return tuple(found[port]) if port else (), tuple(found[rest_port]) if rest_port else ()
+
+
+def by_path(sockets: Sequence[socket.socket], paths: Sequence[str]) -> dict[str, socket.socket]:
+    """Those of the sockets that are on one of these paths, by it."""
+    found = {_path_of(given): given for given in sockets if given.family == socket.AF_UNIX}
+    return {path: found[path] for path in paths if path in found}
+
+
+def refuse_other_paths(sockets: Sequence[socket.socket], paths: Sequence[str]) -> None:
+    """Refuse sockets on paths that no setting has.
+
+    Raises:
+        BootError: There is one.
+    """
+    for given in sockets:
+        if given.family == socket.AF_UNIX and _path_of(given) not in paths:
+            raise BootError(
+                f"the service manager handed over the socket unix:{_path_of(given)}, which is neither in "
+                "--grpc_bind_address nor in --rest_bind_address; make the socket unit and these flags agree"
+            )
+
+
+def _path_of(given: socket.socket) -> str:
+    """A Unix socket's path; an abstract name begins with ``@``."""
+    name = given.getsockname()
+    return f"@{os.fsdecode(name[1:])}" if isinstance(name, bytes) else os.path.abspath(name)

@@ -46,7 +46,8 @@ def test_what_is_dear_is_made_when_it_is_asked_for() -> None:
         (("127.0.0.1", 4711), "127.0.0.1:4711"),
         (["::1", 4711], "[::1]:4711"),
         (("::1", 4711, 0, 0), "[::1]:4711"),
-        ("", ""),
+        ("", "unix:"),
+        ("/run/client.sock", "unix:/run/client.sock"),
         (None, ""),
     ],
 )

@@ -52,11 +52,12 @@ class Http2Server:
         self._timer: Periodic | None = None
         self._turn = 0
 
-    async def start(self, addresses: Sequence[str] | Sequence[int]) -> None:
+    async def start(self, addresses: Sequence[str | int]) -> None:
         """Listen.
 
         Args:
-            addresses: ``host:port`` each, where port 0 is any (see ``ports``); or listening descriptors, ours now.
+            addresses: ``host:port`` each, where port 0 is any (see ``ports``); or a descriptor of a bound socket,
+                ours now.
 
         Raises:
             BootError: An address cannot be bound.
@@ -69,12 +70,20 @@ class Http2Server:
                 text = f"Failed to start gRPC server - at {address} - port is busy: {error}"
                 raise BootError(text) from None
             self._listeners.append(listener)
-            self.ports += [listening.getsockname()[1] for listening in listener.sockets]
+            self.ports += [
+                listening.getsockname()[1]
+                for listening in listener.sockets
+                if listening.family != socket.AF_UNIX
+            ]
         self._timer = Periodic(loop, "grpc.tick", lambda: _TICK_S / self._parts, self._tick)
 
     async def _listener(self, loop: asyncio.AbstractEventLoop, address: str | int) -> asyncio.Server:
         if isinstance(address, int):
             given = socket.socket(fileno=address)
+            if given.family == socket.AF_UNIX:
+                return await loop.create_unix_server(
+                    self._new_protocol, sock=given, backlog=_BACKLOG, ssl=self._ssl_context
+                )
             return await loop.create_server(
                 self._new_protocol, sock=given, backlog=_BACKLOG, ssl=self._ssl_context
             )

@@ -8,11 +8,15 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ovms_mp.errors import BootError
-from ovms_mp.manager.service.sockets import by_port, take_inherited
+from ovms_mp.manager.service.sockets import by_path, by_port, refuse_other_paths, take_inherited
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _CHILD = """
 import os
@@ -64,8 +68,8 @@ def test_what_is_no_listening_socket_is_refused() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         assert handed(bound) == (
-            "LISTEN_FDS=1: descriptor 3 is no listening TCP socket; in the socket unit, use ListenStream= with a "
-            "port, and Accept=no"
+            "LISTEN_FDS=1: descriptor 3 is no listening TCP or Unix socket; in the socket unit, use ListenStream= with "
+            "a port or a path, and Accept=no"
         )
     assert handed(count=1).startswith("LISTEN_FDS=1: descriptor 3 is no socket: ")
 
@@ -83,6 +87,17 @@ def test_each_protocol_gets_those_on_its_port() -> None:
         assert by_port([first, second], grpc, rest) == ((first,), (second,))
         assert by_port([second], 0, rest) == ((), (second,))
         assert by_port([], grpc, rest) == ((), ())
+
+
+def test_sockets_with_paths_are_told_by_them(tmp_path: Path) -> None:
+    path = str(tmp_path / "given.sock")
+    with listener() as tcp, socket.socket(socket.AF_UNIX) as given:
+        given.bind(path)
+        assert by_path([tcp, given], ["/other", path]) == {path: given}
+        assert by_port([given], 9, 0) == ((), ())
+        refuse_other_paths([tcp, given], [path])
+        with pytest.raises(BootError, match=r"unix:.*given.sock, which is neither in --grpc_bind_address"):
+            refuse_other_paths([given], ["/other"])
 
 
 def test_a_port_that_no_flag_names_is_refused() -> None:
