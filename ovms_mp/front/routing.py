@@ -46,6 +46,7 @@ class VersionRoute:
         detail: The plan it runs by, for people.
         static_output_nbytes: Size of the region for all outputs, or None when a shape is dynamic.
         body_bound_bytes: The longest body that a request can need; None where an input has no largest size.
+        text_matrices: Names of outputs that are answered as strings, though the model has matrices.
     """
 
     model_name: str
@@ -58,6 +59,7 @@ class VersionRoute:
     outputs: tuple[TensorSpec, ...]
     static_output_nbytes: int | None
     body_bound_bytes: int | None = None
+    text_matrices: frozenset[str] = frozenset()
 
     @property
     def version(self) -> int:
@@ -201,8 +203,11 @@ def _version_route(model_name: str, record: VersionRecord) -> VersionRoute:
         outputs=outputs,
         static_output_nbytes=None if static is None else nbytes,
         body_bound_bytes=body_bound(inputs),
+        text_matrices=frozenset(spec.name for spec in outputs if spec.is_text_matrix),
     )
 
 
 def _spec(record: TensorSpecRecord) -> TensorSpec:
-    return TensorSpec.of(record.name, DType[record.dtype], record.bounds, record.exact)
+    return TensorSpec.of(
+        record.name, DType[record.dtype], record.bounds, record.exact, takes_images=record.takes_images
+    )

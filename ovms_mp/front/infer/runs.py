@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ovms_mp.errors import Draining, VersionNotFound, WorkerLost
 from ovms_mp.front.infer.outcomes import OutputsDidNotFit, WorkerEnd, WorkerGone
 from ovms_mp.front.infer.sizes import refuse_results_of_nothing
-from ovms_mp.front.tensors import ResultTensor
+from ovms_mp.front.tensors import ResultTensor, rows_of
 from ovms_mp.wire.messages import InferTask
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ovms_mp.front.infer.leases import Lease, Leases
     from ovms_mp.front.infer.output_room import OutputRoom
     from ovms_mp.front.routing import VersionRoute
-    from ovms_mp.model.tensors import TensorSpec
     from ovms_mp.wire.records import TensorRef
 
 AnswerT = TypeVar("AnswerT")
@@ -107,7 +106,7 @@ class Runner:
                     if task.inputs and not task.inputs[0].nbytes:
                         refuse_results_of_nothing(shapes, refs)
                     lease = leases[0] if output_lease is None else output_lease
-                    return encode(route, self._results(route.outputs, refs, wanted, lease))
+                    return encode(route, self._results(route, refs, wanted, lease))
         finally:
             if output_lease is not None:
                 self._leases.release(output_lease)
@@ -123,13 +122,13 @@ class Runner:
 
     def _results(
         self,
-        specs: Sequence[TensorSpec],
+        route: VersionRoute,
         refs: Sequence[TensorRef],
         wanted: frozenset[str] | None,
         lease: Lease,
     ) -> list[ResultTensor]:
         memory = self._leases.memory
-        return [
+        results = [
             ResultTensor(
                 spec.name,
                 spec.dtype,
@@ -137,9 +136,13 @@ class Runner:
                 memory[ref.offset_bytes : ref.offset_bytes + ref.nbytes],
                 lease,
             )
-            for spec, ref in zip(specs, refs, strict=True)
+            for spec, ref in zip(route.outputs, refs, strict=True)
             if wanted is None or spec.name in wanted
         ]
+        matrices = route.text_matrices
+        if not matrices:
+            return results
+        return [rows_of(result) if result.name in matrices else result for result in results]
 
 
 def _again(

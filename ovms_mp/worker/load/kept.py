@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """Of entries, and of what the facts say; another one makes another key."""
 _BLOB_ID: Final = "1"
 _BLOB, _ENTRY, _TRYING = f"{_BLOB_ID}.blob", "entry.json", "trying-"
@@ -68,6 +68,7 @@ class Facts(Record, frozen=True):
         outputs: The same.
         own_shapes: Shapes to try it on, where the model has one of each input.
         exact: Of each input, the range in which the engine is exact.
+        images: Of each input, whether its layout is that of images.
         remarks: Of its preparation, for the log.
         notices: What people should know of its answers.
     """
@@ -76,6 +77,7 @@ class Facts(Record, frozen=True):
     outputs: tuple[str, ...]
     own_shapes: tuple[tuple[int, ...], ...] | None
     exact: tuple[tuple[float, float] | None, ...]
+    images: tuple[bool, ...]
     remarks: tuple[str, ...]
     notices: tuple[str, ...]
 

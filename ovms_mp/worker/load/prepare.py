@@ -23,7 +23,7 @@ from ovms_mp.model.formats import format_of
 from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.engine.stages import READING, begin_stage
 from ovms_mp.worker.load.auto_shapes import auto_candidates, variable_places, with_open_places
-from ovms_mp.worker.load.preprocess import preprocess
+from ovms_mp.worker.load.preprocess import is_layout_of_images, preprocess
 from ovms_mp.worker.load.reshape import apply_shapes, batch_places, reshaped
 from ovms_mp.worker.load.tensor_names import TensorNames, read_mapping, tensor_names
 
@@ -52,6 +52,7 @@ class Prepared:
         own_shapes: The shapes before ``auto`` opened some, one for each input; None where the model itself, or the
             configuration, leaves one open.
         auto: Places (input, axis) that ``auto`` opened.
+        images: Of each input, whether its layout, as clients see it, is that of images.
     """
 
     model: ov.Model
@@ -60,6 +61,7 @@ class Prepared:
     notices: tuple[str, ...]
     own_shapes: tuple[tuple[int, ...], ...] | None
     auto: frozenset[Place]
+    images: tuple[bool, ...]
     _base: ov.Model = field(repr=False)
     _names: TensorNames = field(repr=False)
 
@@ -118,6 +120,10 @@ def prepare_model(core: ov.Core, model_file: str, settings: ModelSettings) -> Pr
         ),
         own_shapes=_static_shapes(base),
         auto=auto,
+        images=tuple(
+            is_layout_of_images(layout, port.get_partial_shape().rank.get_length())
+            for layout, port in zip(adapted.layouts, base.inputs, strict=True)
+        ),
         _base=base,
         _names=names,
     )

@@ -39,8 +39,9 @@ from ovms_mp.front.tfs.json.reader import (
 from ovms_mp.model.dtypes import DType, Kind, element_count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from ovms_mp.front.tfs.json.reader import JsonTensor
     from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
 
@@ -81,7 +82,7 @@ class _NotPlain(Exception):
 
 def decode_predict(
     body: bytes | bytearray | memoryview, inputs: Sequence[TensorSpec]
-) -> tuple[JsonFormat, dict[str, NumberTensor]]:
+) -> tuple[JsonFormat, Mapping[str, JsonTensor]]:
     """Read the body of ``POST /v1/models/M:predict``.
 
     Args:
@@ -91,7 +92,7 @@ def decode_predict(
             for the names of rows, which have to be the model's.
 
     Returns:
-        The format, which the answer has to have too, and tensors of FP64, INT64, UINT64 or BOOL by
+        The format, which the answer has to have too, and tensors of FP64, INT64, UINT64, BOOL or BYTES by
         the client's names for them. Of a name that the model lacks nothing but the name is read.
 
     Raises:
@@ -256,13 +257,15 @@ class _Scanner:
 
     def tensor(self, value: object, spec: TensorSpec) -> NumberTensor:
         """Read one value."""
+        if spec.dtype.kind is Kind.STRING:
+            raise _NotPlain
         if not isinstance(value, simdjson.Array):
-            return tensor_of(value, spec, "")
+            return _number_tensor(value, spec)
         if spec.dtype.kind is Kind.BOOL:
             # Two bytes an element at least, so no length in such a body is saturated.
             if len(self._body) > 2 * _SATURATED_LENGTH:
                 raise _NotPlain
-            tensor = tensor_of(value.as_list(), spec, "")
+            tensor = _number_tensor(value.as_list(), spec)
             self._shapes.append(tensor.shape)
             return tensor
         shape = _first_shape(value)
@@ -301,6 +304,13 @@ class _Scanner:
                 raise _NotPlain
         if text.find(b"[", end) != -1:
             raise _NotPlain
+
+
+def _number_tensor(value: object, spec: TensorSpec) -> NumberTensor:
+    tensor = tensor_of(value, spec, "")
+    if not isinstance(tensor, NumberTensor):
+        raise _NotPlain
+    return tensor
 
 
 def _stacked(tensors: list[NumberTensor]) -> NumberTensor:

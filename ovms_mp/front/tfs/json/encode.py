@@ -19,6 +19,7 @@ import orjson
 
 from ovms_mp.errors import AnswerTooLarge, MalformedPayload
 from ovms_mp.front.tfs.json.reader import JsonFormat
+from ovms_mp.front.tfs.json.text import strings_rows, strings_text
 from ovms_mp.model.dtypes import DType, Kind
 
 if TYPE_CHECKING:
@@ -48,17 +49,25 @@ def encode_predict(fmt: JsonFormat, outputs: Sequence[ResultTensor], max_bytes: 
         MalformedPayload: The row format was asked for, but the outputs have no equal number of rows.
         AnswerTooLarge: The text would be longer.
     """
-    if len(outputs) == 1:
+    if len(outputs) == 1 and outputs[0].dtype is DType.BYTES:
+        text = strings_text(outputs[0], max_bytes)
+    elif len(outputs) == 1:
         array = _plain_array(outputs[0])
         if array.size > _PIECE_ELEMENTS:
             return b"".join([_HEADS[fmt], *_pieces(array, max_bytes), b"}"])
         text = _text(array, max_bytes)
     elif fmt is JsonFormat.COLUMN:
-        members = [_key(output) + _text(_plain_array(output), max_bytes) for output in outputs]
+        members = [_key(output) + _whole_text(output, max_bytes) for output in outputs]
         text = b"{" + b", ".join(members) + b"}"
     else:
         text = _zipped(outputs, max_bytes)
     return b"%b%b}" % (_HEADS[fmt], text)
+
+
+def _whole_text(output: ResultTensor, max_bytes: int) -> bytes:
+    if output.dtype is DType.BYTES:
+        return strings_text(output, max_bytes)
+    return _text(_plain_array(output), max_bytes)
 
 
 def _plain_array(output: ResultTensor) -> AnyArray:
@@ -146,7 +155,11 @@ def _zipped(outputs: Sequence[ResultTensor], max_bytes: int) -> bytes:
     template: list[bytes] = []
     columns: list[list[bytes]] = []
     for output in outputs:
-        depth, rows = _rows(_plain_array(output), max_bytes)
+        depth, rows = (
+            (0, strings_rows(output, max_bytes))
+            if output.dtype is DType.BYTES
+            else _rows(_plain_array(output), max_bytes)
+        )
         template.append(_key(output).replace(b"%", b"%%") + b"[" * depth + b"%b" + b"]" * depth)
         columns.append(rows)
     row_template = b"{" + b", ".join(template) + b"}"

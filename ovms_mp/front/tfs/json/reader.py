@@ -10,18 +10,21 @@ that finds a fault the elements are visited one by one, to tell the client the p
 
 from __future__ import annotations
 
+import binascii
 import enum
 import json
 import math
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 import orjson
 
 from ovms_mp.errors import MalformedPayload
+from ovms_mp.front.infer.text_inputs import takes_strings
 from ovms_mp.front.infer.validation import missing_text
-from ovms_mp.front.tensors import NumberTensor
+from ovms_mp.front.strings import Strings
+from ovms_mp.front.tensors import BytesTensor, NumberTensor, bytes_tensor
 from ovms_mp.model.dtypes import DType, Kind
 
 if TYPE_CHECKING:
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 
     from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
+
+JsonTensor: TypeAlias = NumberTensor | BytesTensor
+"""What JSON values become."""
 
 MAX_DEPTH: Final = 100
 """Deepest nesting of a tensor's lists; OVMS has the same limit."""
@@ -76,9 +82,7 @@ def load_json(body: bytes | bytearray | memoryview, is_strict_json: bool) -> obj
     return loaded
 
 
-def read_predict(
-    document: object, inputs: Sequence[TensorSpec]
-) -> tuple[JsonFormat, dict[str, NumberTensor]]:
+def read_predict(document: object, inputs: Sequence[TensorSpec]) -> tuple[JsonFormat, dict[str, JsonTensor]]:
     """Read a predict request from Python objects.
 
     Raises:
@@ -102,8 +106,8 @@ def read_predict(
     return JsonFormat.COLUMN, _read_columns(document["inputs"], inputs)
 
 
-def tensor_of(value: object, spec: TensorSpec, place: str, after_index: str = "") -> NumberTensor:
-    """Read a tensor from nested lists or a single number.
+def tensor_of(value: object, spec: TensorSpec, place: str, after_index: str = "") -> JsonTensor:
+    """Read a tensor from nested lists, a single number or a single string.
 
     Args:
         value: Lists as JSON readers make them, so without cycles.
@@ -128,6 +132,10 @@ def tensor_of(value: object, spec: TensorSpec, place: str, after_index: str = ""
             raise _invalid(f"input {spec.name!r}: {place} is nested deeper than {MAX_DEPTH} levels")
         level = list(chain.from_iterable(level))  # type: ignore[arg-type]  # as above
     types: set[type] = set(map(type, level))
+    if spec.dtype is DType.BYTES or (types and types <= _STRINGS and takes_strings(spec)):
+        if not types <= _STRINGS:
+            raise _fault(value, spec, place, after_index)
+        return bytes_tensor(tuple(shape), Strings.of([_octets(item, spec, place) for item in level]))
     if not types <= _ACCEPTED[spec.dtype.kind]:
         raise _fault(value, spec, place, after_index)
     try:
@@ -137,7 +145,7 @@ def tensor_of(value: object, spec: TensorSpec, place: str, after_index: str = ""
     return NumberTensor(dtype, tuple(shape), values)
 
 
-def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, NumberTensor]:
+def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, JsonTensor]:
     if type(rows) is not list or not rows:
         missing = "" if rows else _missing(inputs)
         raise _invalid(f"{missing}'instances' must be a non-empty list, found {_described(rows)}")
@@ -160,7 +168,7 @@ def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, NumberTe
     }
 
 
-def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, NumberTensor]:
+def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, JsonTensor]:
     if type(columns) is not dict or _is_binary(columns, inputs):
         if columns is None or columns == []:
             raise _invalid(
@@ -175,7 +183,7 @@ def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, Nu
             f"keys"
         )
     specs = {spec.name: spec for spec in inputs}
-    given: dict[str, NumberTensor] = {}
+    given: dict[str, JsonTensor] = {}
     for name, value in columns.items():
         spec_or_none = specs.get(name)
         if spec_or_none is None:
@@ -204,7 +212,10 @@ _ACCEPTED: dict[Kind, AbstractSet[type]] = {
     Kind.BOOL: {bool, int, float},
     Kind.INTEGER: {int, float},
     Kind.FLOAT: {int, float},
+    Kind.STRING: {str, dict},
 }
+_STRINGS: Final = _ACCEPTED[Kind.STRING]
+_URL_SAFE: Final = str.maketrans("-_", "+/")
 
 
 def _numbers(level: list[object], types: set[type], kind: Kind) -> tuple[DType, AnyArray]:
@@ -221,6 +232,31 @@ def _numbers(level: list[object], types: set[type], kind: Kind) -> tuple[DType, 
         if all(isinstance(value, int) or value.is_integer() for value in numbers):
             return _integers([int(value) for value in numbers])
     return DType.FP64, values
+
+
+def _octets(item: object, spec: TensorSpec, place: str) -> bytes:
+    """A string's octets: UTF-8 of text, or what base64 stands for."""
+    if isinstance(item, str):
+        try:
+            return item.encode()
+        except UnicodeEncodeError:
+            raise _invalid(
+                f"input {spec.name!r}: {place} has the string {_shortened(item)}, which is no text: it has half of a "
+                f"surrogate pair; send octets as {{'b64': ...}}"
+            ) from None
+    text = item.get("b64") if isinstance(item, dict) and len(item) == 1 else None
+    if not isinstance(text, str):
+        raise _invalid(
+            f"input {spec.name!r} ({spec.dtype.name}): {place} has {_described(item)}, expected a string or "
+            f"{{'b64': ...}}"
+        )
+    try:
+        # Clients leave the padding out, or use the alphabet for URLs.
+        return binascii.a2b_base64(text.translate(_URL_SAFE) + "=" * (-len(text) % 4), strict_mode=True)
+    except ValueError as error:
+        raise _invalid(
+            f"input {spec.name!r}: {place} has {_shortened(text)} as 'b64', which is not base64: {error}"
+        ) from None
 
 
 def _integers(level: Sequence[object]) -> tuple[DType, AnyArray]:
@@ -264,14 +300,17 @@ def _fault(value: object, spec: TensorSpec, place: str, after_index: str) -> Mal
         first = first[0] if first else None
     where, culprit, size = next(_faults(value, shape, _ACCEPTED[spec.dtype.kind], place, after_index))
     text = f"input {spec.name!r} ({spec.dtype.name}): {where} is {_described(culprit)}"
-    if type(culprit) is str or (type(culprit) is dict and culprit.keys() == {"b64"}):
+    is_string = type(culprit) is str or (type(culprit) is dict and culprit.keys() == {"b64"})
+    if is_string and not takes_strings(spec):
         return _invalid(
-            f"{text}; string and binary inputs are not supported yet, and this input of the model is of "
-            f"dtype {spec.dtype.name}"
+            f"{text}; strings are taken by inputs of strings, by inputs of UINT8 and rank 2, and as images by inputs "
+            f"of rank 4"
         )
     if size is not None:
         return _invalid(f"{text}, expected a list of {size} as the elements before it tell")
-    accepted = "true, false, 0 or 1" if spec.dtype.kind is Kind.BOOL else "a number"
+    accepted = {Kind.BOOL: "true, false, 0 or 1", Kind.STRING: "a string or {'b64': ...}"}.get(
+        spec.dtype.kind, "a number"
+    )
     return _invalid(f"{text}, expected {accepted}")
 
 

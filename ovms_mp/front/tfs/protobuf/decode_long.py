@@ -11,6 +11,7 @@ Fields that the message does not know are checked for their form and skipped, as
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
@@ -19,7 +20,8 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from ovms_mp.errors import MalformedPayload
-from ovms_mp.front.tensors import GivenTensor, NumberTensor, RawTensor
+from ovms_mp.front.strings import STEP_ELEMENTS, Strings, refuse_too_many
+from ovms_mp.front.tensors import BytesTensor, GivenTensor, NumberTensor, RawTensor, bytes_tensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto, TensorShapeProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import ModelSpec
 from ovms_mp.front.tfs.protobuf.packed import count_varints, read_varints
@@ -33,17 +35,18 @@ from ovms_mp.front.tfs.protobuf.tags import (
     MODEL_SPEC_FIELD,
     OUTPUT_FILTER_FIELD,
     SHAPE_FIELD,
+    STRINGS,
     field_number,
 )
 from ovms_mp.front.tfs.protobuf.values import (
     VALUE_FIELD,
+    known_dtype,
     misplaced_values,
-    numeric_dtype,
     static_shape,
     too_many_values,
     wrong_content,
 )
-from ovms_mp.model.dtypes import element_count
+from ovms_mp.model.dtypes import DType, element_count
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -69,7 +72,6 @@ _ELEMENT_KINDS = {
 }
 """Fields of a tensor that hold values, with the wire type of one element."""
 _VALUE_FIELDS = {field_number(TensorProto, name): name for name in _ELEMENT_KINDS}
-_ANY_STRING = memoryview(b"?")  # Which strings there are does not matter: no model takes any.
 _ELEMENT_SIZES = {FIXED32: 4, FIXED64: 8}
 
 Check: TypeAlias = Callable[[str, int, Mapping[str, GivenTensor]], None]
@@ -91,7 +93,10 @@ class LongRequest:
 
 @dataclass(slots=True)
 class _Tensor:
-    """The fields of a tensor that matter: small ones as they are, values where they are in the request."""
+    """The fields of a tensor that matter: small ones as they are, values where they are in the request.
+
+    Strings are where ``starts`` and ``sizes`` say.
+    """
 
     dtype: int = 0
     shape_bytes: bytearray = field(default_factory=bytearray)
@@ -99,6 +104,8 @@ class _Tensor:
     content: memoryview = _NOTHING
     values: dict[str, memoryview | bytearray] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    starts: array[int] = field(default_factory=lambda: array("i"))
+    sizes: array[int] = field(default_factory=lambda: array("i"))
 
 
 def read_long(body: bytes | bytearray, check: Check | None = None) -> Generator[None, None, LongRequest]:
@@ -137,14 +144,18 @@ def read_long(body: bytes | bytearray, check: Check | None = None) -> Generator[
             _refuse_too_many(len(names), "names in its output filter")
     model = _parsed(ModelSpec, spec)
     inputs: dict[str, GivenTensor] = {
-        name: NumberTensor(numeric_dtype(name, tensor.dtype), static_shape(name, tensor.shape), _NO_VALUES)
+        name: _without_values(known_dtype(name, tensor.dtype), static_shape(name, tensor.shape))
         for name, tensor in entries.items()
     }
     if check is not None:
         check(model.name, model.version.value, inputs)
     for name, given in inputs.items():
-        inputs[name] = yield from _valued(name, entries[name], given)
+        inputs[name] = yield from _valued(name, entries[name], given, view)
     return LongRequest(model, inputs, tuple(names))
+
+
+def _without_values(dtype: DType, shape: tuple[int, ...]) -> GivenTensor:
+    return bytes_tensor(shape, None) if dtype is DType.BYTES else NumberTensor(dtype, shape, _NO_VALUES)
 
 
 def _read_entry(
@@ -165,6 +176,7 @@ def _read_entry(
         else:
             is_known = False
     tensor.shape = _parsed(TensorShapeProto, tensor.shape_bytes)
+    tensor.counts["string_val"] = len(tensor.starts)
     for field_name, payload in tensor.values.items():
         tensor.counts[field_name] = yield from _count_values(field_name, memoryview(payload))
         if tensor.counts[field_name] < 0:
@@ -188,7 +200,7 @@ def _read_tensor(
             tensor.content = view[start:stop]
         elif (name := _VALUE_FIELDS.get(number)) is not None and kind in (BYTES, _ELEMENT_KINDS[name]):
             if name == "string_val":
-                values[name] = _ANY_STRING
+                yield from _read_strings(reader, start, stop, end, tensor)
             elif name == "float8_val" or not values.get(name):
                 values[name] = view[start:stop]
             else:
@@ -197,6 +209,20 @@ def _read_tensor(
                 if isinstance(earlier, memoryview):
                     earlier = values[name] = bytearray(earlier)
                 earlier += view[start:stop]
+
+
+def _read_strings(
+    reader: FieldReader, start: int, stop: int, end: int, tensor: _Tensor
+) -> Generator[None, None, None]:
+    """Note where a string is, and those that follow it; they cannot be packed, so they have a limit of their own."""
+    starts, sizes = tensor.starts, tensor.sizes
+    starts.append(start)
+    sizes.append(stop - start)
+    before = 0
+    while before != stop:
+        before, stop = stop, reader.read_alike(STRINGS, stop, end, STEP_ELEMENTS, starts, sizes)
+        refuse_too_many(len(starts), "the request")
+        yield
 
 
 def _refuse_too_many(count: int, what: str) -> None:
@@ -236,12 +262,12 @@ def _parsed(kind: type[MessageT], octets: bytearray) -> MessageT:
 
 
 def _valued(
-    name: str, tensor: _Tensor, given: GivenTensor
-) -> Generator[None, None, RawTensor | NumberTensor]:
+    name: str, tensor: _Tensor, given: GivenTensor, view: memoryview
+) -> Generator[None, None, RawTensor | NumberTensor | BytesTensor]:
     """The tensor with its values."""
     dtype, shape = given.dtype, given.shape
     count = element_count(shape)
-    if len(tensor.content):
+    if len(tensor.content) and dtype is not DType.BYTES:
         if len(tensor.content) != dtype.nbytes(shape):
             raise wrong_content(name, len(tensor.content), shape, dtype)
         return RawTensor(dtype, shape, tensor.content)
@@ -249,10 +275,15 @@ def _valued(
     found = tensor.counts.get(own, 0)
     if found > count:
         raise too_many_values(name, own, found, count)
+    strangers = sorted(other for other, stranger_count in tensor.counts.items() if stranger_count)
+    if not found and count and strangers:
+        raise misplaced_values(name, dtype, strangers)
+    if dtype is DType.BYTES:
+        if len(tensor.content):
+            raise misplaced_values(name, dtype, ["tensor_content"])
+        starts, sizes = np.frombuffer(tensor.starts, np.int32), np.frombuffer(tensor.sizes, np.int32)
+        return bytes_tensor(shape, Strings(view, starts, sizes))
     if not found:
-        strangers = sorted(other for other, stranger_count in tensor.counts.items() if stranger_count)
-        if count and strangers:
-            raise misplaced_values(name, dtype, strangers)
         return NumberTensor(dtype, shape, np.empty(0, dtype.numpy))
     payload = memoryview(tensor.values[own])
     if _ELEMENT_KINDS[own] == VARINT:

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ovms_mp.errors import MalformedPayload, OvmsError
-from ovms_mp.front.tensors import NumberTensor, ResultTensor
+from ovms_mp.front.tensors import ResultTensor
 from ovms_mp.front.tfs.json import decode as tfs_json
 from ovms_mp.front.tfs.json.decode import JsonFormat, decode_predict, encode_predict
 from ovms_mp.front.tfs.json.reader import load_json, read_predict
-from ovms_mp.model.dtypes import AnyArray, DType, Kind
+from ovms_mp.model.dtypes import NUMERIC_DTYPES, AnyArray, DType, Kind
 from ovms_mp.model.tensors import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     Decoded = tuple[JsonFormat, dict[str, tuple[DType, tuple[int, ...], list[Any]]]]
 
@@ -38,7 +38,7 @@ BOOL = [spec(dtype=DType.BOOL)]
 TWO = [spec("a"), spec("b", DType.INT32)]
 
 
-def plain(found: tuple[JsonFormat, dict[str, NumberTensor]]) -> Decoded:
+def plain(found: tuple[JsonFormat, Mapping[str, Any]]) -> Decoded:
     """A comparable form; values by their text, so that NaN equals itself and -0.0 differs from 0.0."""
     tensors = {}
     for name, tensor in found[1].items():
@@ -429,7 +429,9 @@ def test_parsers(monkeypatch: pytest.MonkeyPatch) -> None:
 PADS = st.sampled_from(["", " " * 50, " " * 4000, ', "signature_name": "[[,]]"', ', "k": [{"n": [[]]}]'])
 INDENTS = st.sampled_from([None, 1])
 BY_KIND: dict[Kind, st.SearchStrategy[DType]] = {
-    kind: st.sampled_from([dtype for dtype in DType if dtype.kind is kind]) for kind in Kind
+    kind: st.sampled_from([dtype for dtype in DType if dtype.kind is kind])
+    for kind in Kind
+    if kind is not Kind.STRING
 }
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 
@@ -460,7 +462,12 @@ FORMS = st.sampled_from(["row", "column", "named row", "named column"])
 
 @settings(max_examples=200, deadline=None)
 @given(
-    data=st.data(), kind=st.sampled_from(Kind), form=FORMS, indent=INDENTS, pad=PADS, count=st.integers(1, 2)
+    data=st.data(),
+    kind=st.sampled_from(list(BY_KIND)),
+    form=FORMS,
+    indent=INDENTS,
+    pad=PADS,
+    count=st.integers(1, 2),
 )
 def test_arrays_like_numpy(
     data: st.DataObject, kind: Kind, form: str, indent: int | None, pad: str, count: int
@@ -655,7 +662,7 @@ def assert_bits_equal(found: AnyArray, output: ResultTensor) -> None:
 @st.composite
 def results(draw: st.DrawFn, first: int | None = None, name: str = "y") -> ResultTensor:
     """An output of any dtype made of any bits."""
-    dtype = draw(st.sampled_from(DType))
+    dtype = draw(st.sampled_from(NUMERIC_DTYPES))
     shape = draw(SHAPES) if first is None else (first, *draw(SHAPES))
     count = math.prod(shape)
     if dtype is DType.BOOL:
