@@ -49,6 +49,7 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             loaded.
         max_message_bytes: Longest accepted request; outputs whose size a request chooses may not be longer either.
         max_unpacked_bytes: Longest accepted request once it is unpacked; 0 for what the model's inputs tell.
+        max_image_megapixels: Of an encoded image.
         max_body_memory_bytes: Memory for all requests that the front is receiving and reading.
     """
 
@@ -56,6 +57,7 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     retry_window_s: float
     max_message_bytes: int
     max_unpacked_bytes: int
+    max_image_megapixels: int
     max_body_memory_bytes: int
 
 

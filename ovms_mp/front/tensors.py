@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -37,6 +37,9 @@ class GivenTensor(ABC):
         dtype: What the client says the elements are.
         shape: Static, no negative dimension.
     """
+
+    is_aside: ClassVar[bool] = False
+    """Whether its values are made by threads, once its place is known."""
 
     dtype: DType
     shape: tuple[int, ...]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovms_mp.errors import DtypeMismatch, MalformedPayload, RequestTooLarge, ShapeMismatch
+from ovms_mp.front.images.tensor import ImagesTensor
 from ovms_mp.front.tensors import BytesTensor, GivenTensor
 from ovms_mp.model.dtypes import DType, Kind
 
@@ -69,7 +70,7 @@ def as_input(tensor: GivenTensor, spec: TensorSpec) -> GivenTensor:
                 f"shape {spec.shape_text()}; a layout such as NHWC:NCHW makes it take images)"
             )
         _check_vector(tensor, spec)
-        raise DtypeMismatch(f"input {spec.name!r}: images are not taken yet")
+        return ImagesTensor.of(tensor.known_strings, tensor.shape[0], spec)
     raise DtypeMismatch(
         f"input {spec.name!r} is {spec.dtype.name} of shape {spec.shape_text()}; strings are taken by inputs of "
         f"strings, by inputs of UINT8 and rank {_STRING_RANK}, and as images by inputs of rank 4"
