@@ -134,12 +134,9 @@ class ImageDecoder:
     ) -> None:
         loop = asyncio.get_running_loop()
         for indexes in goes:
+            future = loop.run_in_executor(self._threads, _decode_some, spec, tensor, indexes)
+            # Whoever called holds the places, too, until this one waits.
             release = hold()
-            try:
-                future = loop.run_in_executor(self._threads, _decode_some, spec, tensor, indexes)
-            except BaseException:
-                release()
-                raise
             future.add_done_callback(lambda ended, release=release: _let_go(ended, release))  # type: ignore[misc]  # its own
             await asyncio.shield(future)
 

@@ -22,6 +22,7 @@ from ovms_mp.files import refused_part
 from ovms_mp.model.formats import format_of
 from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.engine.stages import READING, begin_stage
+from ovms_mp.worker.engine.tokenizers import add_tokenizers, needs_tokenizers
 from ovms_mp.worker.load.auto_shapes import auto_candidates, variable_places, with_open_places
 from ovms_mp.worker.load.preprocess import is_layout_of_images, preprocess
 from ovms_mp.worker.load.reshape import apply_shapes, batch_places, reshaped
@@ -90,7 +91,7 @@ def prepare_model(core: ov.Core, model_file: str, settings: ModelSettings) -> Pr
     begin_stage(READING)
     try:
         _refuse_other_formats(model_file)
-        model = core.read_model(model_file)
+        model = _read(core, model_file)
     except (RuntimeError, OSError) as error:
         reason = refused_part(model_file) or engine_text(error)
         raise ModelLoadFailed(f"cannot read {model_file}: {reason}") from None
@@ -127,6 +128,23 @@ def prepare_model(core: ov.Core, model_file: str, settings: ModelSettings) -> Pr
         _base=base,
         _names=names,
     )
+
+
+def _read(core: ov.Core, model_file: str) -> ov.Model:
+    """Read a model, once more with the operations of tokenizers if it has such.
+
+    Raises:
+        RuntimeError: It cannot be read.
+        ModelLoadFailed: It needs operations that are not installed.
+    """
+    try:
+        return core.read_model(model_file)
+    except RuntimeError as error:
+        refusal = engine_text(error)
+    if not needs_tokenizers(refusal):
+        raise RuntimeError(refusal)
+    add_tokenizers(core, refusal)
+    return core.read_model(model_file)
 
 
 def _refuse_other_formats(model_file: str) -> None:

@@ -196,7 +196,9 @@ def test_rows_of_different_parsed_dtypes() -> None:
 
 # --- what is refused ---
 
-UNSUPPORTED = "string and binary inputs are not supported yet, and this input of the model is of dtype FP32"
+UNSUPPORTED = (
+    "strings are taken by inputs of strings, by inputs of UINT8 and rank 2, and as images by inputs of rank 4"
+)
 
 
 @pytest.mark.parametrize("pad", ["", " " * 9000], ids=["short", "long"])
