@@ -121,9 +121,13 @@ class ImageDecoder:
         """
         for spec, tensor in zip(specs, tensors, strict=True):
             if isinstance(tensor, ImagesTensor) and len(tensor.place):
-                goes = _goes(tensor)
-                works = [self._work(spec, tensor, goes, hold) for _ in range(self._thread_count)]
-                await _all_or_first_error(works)
+                goes = list(_goes(tensor))
+                turns = iter(goes)
+                if len(goes) == 1:
+                    await self._work(spec, tensor, turns, hold)
+                    continue
+                count = min(self._thread_count, len(goes))
+                await _all_or_first_error(self._work(spec, tensor, turns, hold) for _ in range(count))
 
     async def _work(
         self,
