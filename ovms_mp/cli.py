@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ovms_mp.codes import ExitCode
 from ovms_mp.config.argument_parser import EarlyExit, Parser
 from ovms_mp.config.declared import SECTIONS, declared_settings
 from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
@@ -25,7 +26,7 @@ from ovms_mp.config.server import EngineConfig, RepositoryConfig, ServerConfig, 
 from ovms_mp.config.server_parser import server_parser
 from ovms_mp.config.store_dir import default_store_dir, make_store_dir
 from ovms_mp.config.transports import GrpcConfig, RestConfig
-from ovms_mp.errors import ConfigError, ExitCode
+from ovms_mp.errors import ConfigError
 from ovms_mp.log import keep_standard_descriptors, printable, say
 from ovms_mp.places import absolute_path, module_environment, usable_cores
 

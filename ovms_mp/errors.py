@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every failure of the server: one class, one canonical code, and the only HTTP table.
+"""Every failure of the server: one class and one canonical code (:mod:`ovms_mp.codes`).
 
 The way of a request, with the failure that each arrow can raise::
 
@@ -8,65 +8,20 @@ The way of a request, with the failure that each arrow can raise::
           -> validate        InputNameMismatch, ShapeMismatch, DtypeMismatch, OutputNameMismatch
           -> lease           TensorTooLarge, NoFreeSlot
           -> write           DtypeMismatch, ValueNotExact
+          -> shared memory   RegionNotFound, RegionUnusable, RegionForbidden, RegionMismatch
           -> worker queue    QueueFull, DeadlineExceeded, CallCancelled, WorkerLost
           -> inference       InferenceFailed, WorkerCrashed, AnswerTooLarge
 
 ``ModelLoadFailed`` and ``DeviceUnavailable`` appear in a version's status, and answer a request or reload that made
 the server load; those that begin with ``Store`` are in the status of a model from an object store. ``ConfigError`` and
 ``BootError`` end a process with an exit code. A client hears of the former only when it has asked for a reload: as
-``ConfigRejected`` or ``ConfigUnreadable``. The codes are gRPC's
-(https://grpc.io/docs/guides/status-codes/); the HTTP column follows TensorFlow Serving's ``http_server.cc``.
-Used by every process; imports nothing of the project.
+``ConfigRejected`` or ``ConfigUnreadable``. Used by every process.
 """
 
 from __future__ import annotations
 
-import enum
-
-
-class Code(enum.Enum):
-    """Canonical status codes: gRPC's name, gRPC's number, and the HTTP status that means the same."""
-
-    CANCELLED = (1, 499)
-    UNKNOWN = (2, 500)
-    INVALID_ARGUMENT = (3, 400)
-    DEADLINE_EXCEEDED = (4, 504)
-    NOT_FOUND = (5, 404)
-    ALREADY_EXISTS = (6, 409)
-    PERMISSION_DENIED = (7, 403)
-    RESOURCE_EXHAUSTED = (8, 429)
-    FAILED_PRECONDITION = (9, 400)
-    # TensorFlow Serving and the first OVMS answer 400, the OVMS of today 412 (its http_server.cpp). Calls that all of
-    # them have follow the former; a reload, which only the latter has, keeps its 412: ConfigRejected.
-    ABORTED = (10, 409)
-    OUT_OF_RANGE = (11, 400)
-    UNIMPLEMENTED = (12, 501)
-    INTERNAL = (13, 500)
-    UNAVAILABLE = (14, 503)
-    DATA_LOSS = (15, 500)
-    UNAUTHENTICATED = (16, 401)
-
-    @property
-    def number(self) -> int:
-        """The code's number on the gRPC wire."""
-        return self.value[0]
-
-    @property
-    def http_status(self) -> int:
-        """The HTTP status that carries this code."""
-        return self.value[1]
-
-
-class ExitCode(enum.IntEnum):
-    """What a process of ours says by its exit code."""
-
-    CLEAN = 0
-    USAGE = 2
-    """The command line or the configuration is wrong; starting again changes nothing."""
-    BOOT_FAILED = 3
-    """The process could not start; its parent must not try again."""
-    INTERNAL = 70
-    """A defect of ours; the traceback is in the log."""
+from ovms_mp.codes import Code as Code
+from ovms_mp.codes import ExitCode as ExitCode
 
 
 class OvmsError(Exception):
@@ -78,6 +33,7 @@ class OvmsError(Exception):
     """
 
     code: Code = Code.INTERNAL
+    better_http_status = 0  # Where HTTP has a better word than the code's row.
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -85,8 +41,8 @@ class OvmsError(Exception):
 
     @property
     def http_status(self) -> int:
-        """HTTP status of this failure; a class may deviate from its code's row where HTTP has a better word."""
-        return self.code.http_status
+        """HTTP status of this failure."""
+        return self.better_http_status or self.code.http_status
 
 
 class MalformedPayload(OvmsError):
@@ -125,37 +81,50 @@ class ValueNotExact(OvmsError):
     code = Code.INVALID_ARGUMENT
 
 
+class RegionMismatch(OvmsError):
+    """A tensor and the range of shared memory that the client gives it do not fit each other, or do not any more."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class RegionUnusable(OvmsError):
+    """What a client calls its shared memory is none that the server can use."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class RegionForbidden(OvmsError):
+    """The shared memory belongs to somebody whose clients the server does not serve."""
+
+    code = Code.PERMISSION_DENIED
+
+
+class RegionNotFound(OvmsError):
+    """No region of shared memory is registered by this name."""
+
+    code = Code.NOT_FOUND
+
+
 class RequestTooLarge(OvmsError):
     """The message is longer than the server accepts."""
 
     code = Code.RESOURCE_EXHAUSTED
-
-    @property
-    def http_status(self) -> int:
-        """413 instead of 429: HTTP has a name for it, and trying again cannot help (RFC 9110, 15.5.14)."""
-        return 413
+    better_http_status = 413
+    """413 instead of 429: HTTP has a name for it, and trying again cannot help (RFC 9110, 15.5.14)."""
 
 
 class TensorTooLarge(OvmsError):
     """The request's tensors do not fit the arena, however empty it is."""
 
     code = Code.RESOURCE_EXHAUSTED
-
-    @property
-    def http_status(self) -> int:
-        """413 instead of 429: trying again cannot help."""
-        return 413
+    better_http_status = 413
 
 
 class AnswerTooLarge(OvmsError):
     """The outputs of the request are longer than the server answers."""
 
     code = Code.RESOURCE_EXHAUSTED
-
-    @property
-    def http_status(self) -> int:
-        """413 instead of 429: trying again cannot help."""
-        return 413
+    better_http_status = 413
 
 
 class NoFreeSlot(OvmsError):
@@ -172,6 +141,32 @@ class BodyMemoryFull(OvmsError):
 
 class QueueFull(OvmsError):
     """The model version's queue is at its bound."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class TooManyChanges(OvmsError):
+    """As many changes of the server's state are under way as may be."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class ChangesNotAllowed(OvmsError):
+    """Clients may not change the server's state."""
+
+    code = Code.PERMISSION_DENIED
+
+
+class RegionExists(OvmsError):
+    """A region of shared memory with this name is registered already."""
+
+    code = Code.ALREADY_EXISTS
+    better_http_status = 400
+    """400 instead of 409, as Triton, whose clients are the only ones that register regions."""
+
+
+class TooManyRegions(OvmsError):
+    """As many regions of shared memory are registered as may be."""
 
     code = Code.RESOURCE_EXHAUSTED
 
@@ -288,11 +283,8 @@ class ConfigRejected(OvmsError):
     """A reload found a configuration that is wrong; everything stays as it was."""
 
     code = Code.FAILED_PRECONDITION
-
-    @property
-    def http_status(self) -> int:
-        """412 instead of 400: the only clients that ask for a reload are those of the OVMS that says so."""
-        return 412
+    better_http_status = 412
+    """412 instead of 400: the only clients that ask for a reload are those of the OVMS that says so."""
 
 
 class StoreUnavailable(OvmsError):
@@ -345,7 +337,6 @@ class BootError(OvmsError):
 
 INTERNAL_ERROR_TEXT = "Internal server error; the server's log has the details"
 """What a client is told of a defect; the traceback stays in the log."""
-
 
 _LONGEST_TEXT = 2048
 

@@ -14,9 +14,11 @@ import os
 import re
 import sys
 import threading
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ovms_mp.log_levels import ISO_FORM, LogLevels
 from ovms_mp.log_sinks import FileSink, Sink, StreamSink
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ class LineFormatter(logging.Formatter):
 
     is_for_people = False
     """Whether its lines are those that people want to see, instead of all events."""
+    has_iso_time = False
+    """Whether the time of events is UTC, as ISO 8601 has it."""
 
     def __init__(self, kind: str, run_id: str) -> None:
         super().__init__(datefmt=_TIME)
@@ -95,7 +99,11 @@ class LineFormatter(logging.Formatter):
 
     def prefix(self, record: logging.LogRecord) -> str:
         """What stands before a record's text."""
-        time = f"{self.formatTime(record, _TIME)},{int(record.msecs):03d}"
+        if self.has_iso_time:
+            moment = datetime.fromtimestamp(record.created, UTC)
+            time = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        else:
+            time = f"{self.formatTime(record, _TIME)},{int(record.msecs):03d}"
         process = f"[{self._kind} pid={os.getpid()} run={self._run_id}]"
         return f"{time} - {record.name} - {record.levelname} - {process} "
 
@@ -167,10 +175,20 @@ class ServerLog(logging.Handler):
         super().__init__()
         self._sinks = sinks
         self._first = first or formatter
+        self._levels = LogLevels(verbose=1)
+        self._formatters = {formatter, self._first}
         self.setFormatter(formatter)
 
+    def follow(self, levels: LogLevels) -> None:
+        """Write from now on what these say."""
+        self._levels = levels
+        for formatter in self._formatters:
+            formatter.has_iso_time = levels.form == ISO_FORM
+
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record. Raises nothing that a sink could cause."""
+        """Write a record, if it is wanted. Raises nothing that a sink could cause."""
+        if not self._levels.lets_through(record.levelno):
+            return
         audience = getattr(record, _AUDIENCE, "")
         is_for_people = audience != _LOG_READERS and (bool(audience) or record.levelno >= logging.WARNING)
         line = b"" if audience == _PEOPLE else self._encoded(record)
@@ -242,11 +260,11 @@ def chosen_form(form: str, level: str, journal: str) -> str:
         return "EVENTS"
 
 
-def configure_logging(level: str, log_path: str, kind: str, run_id: str, form: str = "EVENTS") -> None:
+def configure_logging(levels: LogLevels, log_path: str, kind: str, run_id: str, form: str = "EVENTS") -> None:
     """Send this process's log to stderr, and to ``log_path`` when it is not empty.
 
     Args:
-        level: Least severe one.
+        levels: What is written, until :func:`apply_levels` says otherwise.
         log_path: A file, which always has the events.
         kind: What this process is.
         run_id: Of the server that it belongs to.
@@ -257,20 +275,28 @@ def configure_logging(level: str, log_path: str, kind: str, run_id: str, form: s
     sinks: list[Sink] = [StreamSink(2, "stderr")]
     if log_path:
         sinks.append(FileSink(log_path))
-    # TRACE is the modern server's word; the standard library's lowest named level is the nearest.
-    threshold = "DEBUG" if level.upper() == "TRACE" else level.upper()
     first = _FIRST.get(form, LineFormatter)(kind, run_id)
     handler = ServerLog(sinks, LineFormatter(kind, run_id) if form in _FIRST else first, first)
-    logging.basicConfig(level=threshold, handlers=[handler], force=True)
+    logging.basicConfig(level=levels.threshold, handlers=[handler], force=True)
     # grpc.aio logs every cancelled call at DEBUG through asyncio; nothing of ours.
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     # At DEBUG it prints every header, those with credentials among them.
     logging.getLogger("hpack").setLevel(logging.WARNING)
-    # Each start and stop of a process is an event of ours already.
-    for name in ("gunicorn.error", "uvicorn.error"):
-        logging.getLogger(name).setLevel("WARNING" if threshold == "INFO" else threshold)
+    apply_levels(levels)
     sys.unraisablehook = _log_unraisable
     threading.excepthook = _log_thread_end
+
+
+def apply_levels(levels: LogLevels) -> None:
+    """Have this process write from now on what these say."""
+    threshold = levels.threshold
+    logging.root.setLevel(threshold)
+    # Each start and stop of a process is an event of ours already.
+    for name in ("gunicorn.error", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.WARNING if threshold == logging.INFO else threshold)
+    for handler in logging.root.handlers:
+        if isinstance(handler, ServerLog):
+            handler.follow(levels)
 
 
 def reopen_logs() -> None:

@@ -210,4 +210,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=300,
         help="how many random graphs are compared with the engine (full run: 10000)",
     )
+    parser.addoption(
+        "--state-changes",
+        type=int,
+        default=50,
+        help="how many changes of the server's state clients ask for at random (full run: 1000)",
+    )
     parser.addoption("--image", action="store_true", help="build the container image and test it")

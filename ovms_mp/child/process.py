@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from ovms_mp.child.control import ControlLink
 from ovms_mp.child.lifetime import die_with_parent, take_log_signals
 from ovms_mp.child.specs import spec_from_argument
-from ovms_mp.errors import BootError, ExitCode, OvmsError
+from ovms_mp.codes import ExitCode
+from ovms_mp.errors import BootError, OvmsError
 from ovms_mp.log import configure_logging, say
 from ovms_mp.wire.channels import close_all
 
@@ -55,7 +56,7 @@ def run_child(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     configure_logging(
-        spec.common.log_level, spec.common.log_path, title(spec), spec.common.run_id, spec.common.log_format
+        spec.common.log_levels, spec.common.log_path, title(spec), spec.common.run_id, spec.common.log_format
     )
     take_log_signals()
     try:

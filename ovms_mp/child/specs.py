@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from ovms_mp.errors import BootError
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.wire.records import ArenaHandle, ModelSettings
 
 SpecT = TypeVar("SpecT", bound="ChildSpec")
@@ -32,7 +33,7 @@ class CommonSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     parent_pid: int
     run_id: str
     control_endpoint: str
-    log_level: str
+    log_levels: LogLevels
     log_path: str
     log_format: str
     heartbeat_interval_s: float
@@ -51,6 +52,7 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         max_unpacked_bytes: Longest accepted request once it is unpacked; 0 for what the model's inputs tell.
         max_image_megapixels: Of an encoded image.
         max_body_memory_bytes: Memory for all requests that the front is receiving and reading.
+        allows_client_shm: Whether clients may register shared memory.
     """
 
     request_timeout_s: float
@@ -59,6 +61,7 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     max_unpacked_bytes: int
     max_image_megapixels: int
     max_body_memory_bytes: int
+    allows_client_shm: bool = False
 
 
 class ChildSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -174,6 +177,7 @@ class RestSpec(FrontSpec, frozen=True, kw_only=True):
         listen_descriptors: Bound and listening sockets that the manager owns, so connections wait out an
             arbiter's death.
         beat_descriptor: Pipe to the manager; a byte for every turn of the arbiter's loop.
+        levels_descriptor: Pipe from the manager; a line of JSON when the levels of the log change.
         rest_workers: Number of REST fronts.
         client_timeout_s: Time that a client may neither send what it has begun nor read its answer.
         stop_grace_s: Time to finish requests when stopped.
@@ -182,6 +186,7 @@ class RestSpec(FrontSpec, frozen=True, kw_only=True):
 
     listen_descriptors: tuple[int, ...]
     beat_descriptor: int
+    levels_descriptor: int
     rest_workers: int
     client_timeout_s: float
     stop_grace_s: float

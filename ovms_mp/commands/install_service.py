@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ovms_mp.codes import ExitCode
 from ovms_mp.commands.service_units import CONFIGURATION, SERVICE, SOCKET, Layout
-from ovms_mp.errors import ConfigError, ExitCode
+from ovms_mp.errors import ConfigError
 from ovms_mp.log import printable
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ovms_mp.errors import ConfigError, ExitCode
+from ovms_mp.codes import ExitCode
+from ovms_mp.errors import ConfigError
 from ovms_mp.log import printable, say
 from ovms_mp.model.core_lists import core_text
 from ovms_mp.wire.status_document import ADDRESS_PREFIX
@@ -70,6 +71,7 @@ class _Model(msgspec.Struct, frozen=True):
     default_version: int = 0
     versions: tuple[_Version, ...] = ()
     notes: tuple[str, ...] = ()
+    is_unloaded: bool = False
 
 
 class _Status(msgspec.Struct, frozen=True):
@@ -253,7 +255,8 @@ def status_text(document: bytes) -> str:
         default = (
             f"default version {model.default_version}" if model.default_version else "no default version"
         )
-        lines += ["", f"{name}: {default}"]
+        unloaded = ", unloaded by a client" if model.is_unloaded else ""
+        lines += ["", f"{name}: {default}{unloaded}"]
         rows = _table([_version_row(version) for version in model.versions])
         for row, version in zip(rows, model.versions, strict=True):
             lines.append(row)

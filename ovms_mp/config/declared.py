@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.server import EngineConfig, LimitsConfig, LogConfig, RepositoryConfig, SupervisionConfig
-from ovms_mp.config.transports import GrpcConfig, RestConfig
+from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,6 +21,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
     {
         "grpc": GrpcConfig,
         "rest": RestConfig,
+        "clients": ClientsConfig,
         "limits": LimitsConfig,
         "supervision": SupervisionConfig,
         "repository": RepositoryConfig,

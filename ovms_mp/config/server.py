@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.setting import SWITCH, Setting, declare
-from ovms_mp.config.transports import GrpcConfig, RestConfig
+from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig
 from ovms_mp.log import FORMATS, LEVELS
 
 if TYPE_CHECKING:
@@ -338,6 +338,7 @@ class ServerConfig:
     config_path: Path | None = None
     grpc: GrpcConfig = field(default_factory=GrpcConfig)
     rest: RestConfig = field(default_factory=RestConfig)
+    clients: ClientsConfig = field(default_factory=ClientsConfig)
     limits: LimitsConfig = LimitsConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     repository: RepositoryConfig = RepositoryConfig()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of the gRPC and REST servers; see :mod:`ovms_mp.config.server`."""
+"""Settings of the gRPC and REST servers, and of what their clients may do; see :mod:`ovms_mp.config.server`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ovms_mp.config.setting import Setting, declare
+from ovms_mp.config.setting import SWITCH, Setting, declare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,5 +97,30 @@ class RestConfig:
             "this many seconds is disconnected; the head of a request may take 30 s at most.",
             low=1,
             high=86400,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientsConfig:
+    """What clients may do, over either protocol."""
+
+    may_change_state: bool = declare(
+        True,
+        Setting(
+            "allow_client_changes",
+            "Let clients reload the configuration, load and unload models, and set what is logged. SIGHUP always "
+            "reloads.",
+            choices=SWITCH,
+        ),
+    )
+    allows_shm: bool = declare(
+        False,
+        Setting(
+            "allow_client_shm",
+            "Let KServe clients on this machine register their shared memory, from which inputs are read and to which "
+            "outputs are written; whoever reaches the ports can then read and overwrite any shared memory of the "
+            "server's user and groups.",
+            choices=SWITCH,
         ),
     )

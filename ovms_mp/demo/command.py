@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ovms_mp.codes import ExitCode
 from ovms_mp.demo import check, digits
-from ovms_mp.errors import ExitCode
 from ovms_mp.places import module_command
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ovms_mp.codes import ExitCode
 from ovms_mp.demo.digits import (
     CLASSES,
     FULL_INK,
@@ -26,7 +27,6 @@ from ovms_mp.demo.digits import (
     MODEL_NAME,
     OUTPUT_NAME,
 )
-from ovms_mp.errors import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

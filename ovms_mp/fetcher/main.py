@@ -16,12 +16,13 @@ import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.child.heartbeat import HeartbeatThread
+from ovms_mp.child.levels import follow_levels
 from ovms_mp.child.process import run_child, with_control_link
 from ovms_mp.child.specs import FetcherSpec
 from ovms_mp.fetcher.job import Job
 from ovms_mp.fetcher.opening import StoreOpener
 from ovms_mp.fetcher.secrets import ScrubbingFilter, Secrets
-from ovms_mp.wire.messages import Drain, Fetch, FetchProgress, Ready
+from ovms_mp.wire.messages import Drain, Fetch, FetchProgress, LevelsChanged, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,6 +88,8 @@ class Fetcher:
             message = self._control.wait(_LOOK_S if self._jobs else _IDLE_S)
             if isinstance(message, Fetch):
                 self._begin(message)
+            elif isinstance(message, LevelsChanged):
+                follow_levels(message, self._control)
             elif isinstance(message, Drain):
                 return
             self._report_ended()

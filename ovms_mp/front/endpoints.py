@@ -6,7 +6,7 @@ Nothing here knows the web framework. A handler reads the body when it wants it,
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -33,6 +33,9 @@ class RestRequest(Protocol):
     def share(self) -> BodyShare:
         """What the body takes of the memory for bodies; ends with the request."""
 
+    def header(self, name: str) -> str | None:
+        """A header of the client's; None without it."""
+
     def read_body(self, bound_bytes: int | None) -> Awaitable[bytes | bytearray]:
         """The whole body, unpacked.
 
@@ -45,11 +48,16 @@ class RestRequest(Protocol):
 
 
 class Answer(NamedTuple):
-    """What a handler gives back."""
+    """What a handler gives back.
 
-    body: bytes
+    Attributes:
+        headers: Besides those that every answer has.
+    """
+
+    body: bytes | bytearray
     status: int = 200
     content_type: str = "application/json"
+    headers: Sequence[tuple[str, str]] = ()
 
 
 Handler: TypeAlias = Callable[[RestRequest, CallContext], Awaitable[Answer]]
@@ -65,6 +73,7 @@ class Endpoint:
         name: The method's name; the same as over gRPC where it is there, too.
         takes_body: Whether the handler reads the body.
         changes_server: Whether pages of other sites must not have a browser send it.
+        compresses: Whether its answers may be compressed for clients that ask for that.
     """
 
     handler: Handler
@@ -72,6 +81,7 @@ class Endpoint:
     name: str
     takes_body: bool = False
     changes_server: bool = False
+    compresses: bool = False
 
 
 class Route(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ovms_mp.front.kserve.protocol import KServe
 from ovms_mp.front.server.protocol import ServerItself
 from ovms_mp.front.tfs.protocol import TensorFlowServing
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS: tuple[ServedProtocol, ...] = (
     TensorFlowServing(),
+    KServe(),
     ServerItself(),
 )
 """All of them."""

@@ -86,11 +86,12 @@ class VersionRoute:
 
 @dataclass(frozen=True, slots=True)
 class ModelRoute:
-    """A model with all the versions that were ever seen."""
+    """A model with all the versions that were ever seen; ``is_unloaded`` if a client had it unloaded."""
 
     name: str
     default_version: int
     versions: dict[int, VersionRoute]
+    is_unloaded: bool = False
 
 
 class RoutingTable:
@@ -109,6 +110,7 @@ class RoutingTable:
                 model.name,
                 model.default_version,
                 {record.version: _route_or_failure(model.name, record) for record in model.versions},
+                model.is_unloaded,
             )
             for model in snapshot.models
         }
@@ -148,7 +150,8 @@ class RoutingTable:
             served = [
                 entry.version for entry in model.versions.values() if entry.status.state is State.AVAILABLE
             ]
-            raise VersionNotFound(not_found_text(name, version) + f"; available versions: {served}")
+            why = "; it was unloaded by a client" if model.is_unloaded else ""
+            raise VersionNotFound(not_found_text(name, version) + f"; available versions: {served}{why}")
         return route
 
 

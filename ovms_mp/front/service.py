@@ -21,8 +21,10 @@ from ovms_mp.front.infer.outcomes import RouteWasStale
 from ovms_mp.front.infer.output_room import OutputRoom
 from ovms_mp.front.infer.runs import Runner
 from ovms_mp.front.infer.validation import match_filter, match_inputs
+from ovms_mp.front.regions.loans import Loan
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import RoutingTable, not_found_text
+from ovms_mp.wire.changes import ReloadConfig
 from ovms_mp.wire.messages import InferTask, RoutingSnapshot
 
 if TYPE_CHECKING:
@@ -34,11 +36,13 @@ if TYPE_CHECKING:
     from ovms_mp.front.infer.dispatch import Dispatcher
     from ovms_mp.front.infer.leases import Lease, Leases
     from ovms_mp.front.predict_request import Decode, PredictRequest
+    from ovms_mp.front.regions.table import Regions
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.tensors import GivenTensor, ResultTensor
     from ovms_mp.model.status import VersionStatus
     from ovms_mp.model.tensors import TensorSpec
-    from ovms_mp.wire.messages import ConfigReloaded
+    from ovms_mp.wire.changes import AnyChange
+    from ovms_mp.wire.messages import StateChanged
 
 AnswerT = TypeVar("AnswerT")
 
@@ -58,7 +62,8 @@ class Service:
         leases: Leases,
         convictions: Convictions,
         dispatcher: Dispatcher,
-        ask_reload: Callable[[int], Awaitable[ConfigReloaded]],
+        ask_change: Callable[[AnyChange, int], Awaitable[StateChanged]],
+        regions: Regions,
         *,
         request_timeout_s: float,
         retry_window_s: float,
@@ -73,7 +78,8 @@ class Service:
             leases: Of the arena in which inputs and outputs are.
             convictions: Requests that crash workers.
             dispatcher: Carries tasks to the workers.
-            ask_reload: Has the manager reload, until a monotonic deadline in ns or 0.
+            ask_change: Has the manager change the state, until a monotonic deadline in ns or 0.
+            regions: Clients' shared memory.
             request_timeout_s: Deadline of requests that bring none.
             retry_window_s: Longest wait for a version that is about to come.
             clock_ns: Monotonic time.
@@ -86,7 +92,8 @@ class Service:
         self._leases = leases
         self._convictions = convictions
         self._dispatcher = dispatcher
-        self._ask_reload = ask_reload
+        self._ask_change = ask_change
+        self.regions = regions
         self.max_message_bytes = max_message_bytes
         self._room = OutputRoom(min(max_message_bytes, len(leases.memory) // 2))
         self._runner = Runner(dispatcher, leases, convictions, self._room, self.routable)
@@ -118,10 +125,29 @@ class Service:
         Raises:
             OvmsError: See :func:`~ovms_mp.front.reload.reload_failure`; whatever failed, what served before serves on.
         """
-        answer = await self._ask_reload(context.deadline_ns)
+        try:
+            return await self.change(ReloadConfig(), context)
+        except OvmsError as error:
+            raise reload_failure(error) from None
+
+    async def change(self, change: AnyChange, context: CallContext) -> bool:
+        """Have the server's state changed; whether that changed anything.
+
+        Returns when every process has it, and :attr:`table` shows it. Who gives up ends the wait, not the change.
+
+        Raises:
+            Draining: The server is stopping.
+            DeadlineExceeded: It was not done in time.
+            OvmsError: It was not done, or not all of it.
+        """
+        answer = await self._ask_change(change, context.deadline_ns)
         if answer.error is not None:
-            raise reload_failure(answer.error.to_error())
+            raise answer.error.to_error()
         return answer.is_changed
+
+    def loan(self) -> Loan:
+        """What a request borrows of clients' shared memory; nothing yet."""
+        return Loan(self.regions, self._leases)
 
     def hold(self, lease: Lease) -> Callable[[], None]:
         """Hold the lease of a result beyond its encoder's return; what is given back lets go of it, once."""
@@ -132,6 +158,11 @@ class Service:
     def is_draining(self) -> bool:
         """Whether the server is stopping."""
         return self._table.is_draining
+
+    async def drain_begins(self) -> None:
+        """Return when the server is stopping; whoever waits has a deadline in the server's end."""
+        while not self._table.is_draining:
+            await self._table_changed.wait()
 
     def statuses(self, name: str, version: int) -> Sequence[VersionStatus]:
         """All versions ever seen of a model, or the one asked for.

@@ -16,20 +16,22 @@ from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
 from ovms_mp.front.infer.leases import Leases
-from ovms_mp.front.reload import Reloads
+from ovms_mp.front.regions.table import Regions
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.service import Service
+from ovms_mp.front.state_changes import StateChanges
 from ovms_mp.front.steps import Periodic, attempt, report_the_rest
+from ovms_mp.log import apply_levels
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.codec import decode_to_child
 from ovms_mp.wire.messages import (
-    ConfigReloaded,
     Drain,
     Drained,
     Ready,
     RequestConvicted,
     RoutingSnapshot,
     SnapshotApplied,
+    StateChanged,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from ovms_mp.child.control import ControlLink
     from ovms_mp.child.specs import FrontSpec
     from ovms_mp.front.clock import Clock
-    from ovms_mp.wire.messages import ReloadConfig, Welcome
+    from ovms_mp.wire.messages import ChangeState, Welcome
 
 _log = logging.getLogger(__name__)
 
@@ -62,9 +64,10 @@ class FrontSession:
         self._clock_ns = clock_ns
         self._loop = asyncio.get_running_loop()
         self._ticks = 0
+        self._levels = spec.common.log_levels
         self._descriptors = DescriptorWatch(clock_ns)
         self._has_table = asyncio.Event()
-        self._reloads = Reloads(self._send, spec.limits.request_timeout_s, clock_ns)
+        self._changes = StateChanges(self._send, spec.limits.request_timeout_s, clock_ns)
         self._heartbeat = HeartbeatThread(
             spec.common.control_endpoint,
             control.child_id,
@@ -84,7 +87,8 @@ class FrontSession:
             self.leases,
             convictions,
             self._dispatcher,
-            self.reload_config,
+            self._changes.ask,
+            Regions(is_allowed=spec.limits.allows_client_shm),
             request_timeout_s=spec.limits.request_timeout_s,
             retry_window_s=spec.limits.retry_window_s,
             max_message_bytes=spec.limits.max_message_bytes,
@@ -128,23 +132,9 @@ class FrontSession:
         gc.freeze()
         self._send(Ready(detail))
 
-    async def reload_config(self, deadline_ns: int = 0) -> ConfigReloaded:
-        """Have the manager look at the configuration and the repositories now, and wait until that is done.
-
-        Several may be under way; the manager answers each.
-
-        Args:
-            deadline_ns: Monotonic moment after which nobody waits; 0 for the server's own limit.
-
-        Raises:
-            Draining: The server is stopping.
-            DeadlineExceeded: It was not done in time.
-        """
-        return await self._reloads.ask(deadline_ns)
-
     async def finish(self) -> None:
         """Wait until nothing is in flight, or the drain's deadline; then say goodbye and close."""
-        self._reloads.end()
+        self._changes.end()
         await self._dispatcher.wait_idle((self.drain_deadline_ns - self._clock_ns()) / 1e9)
         self._send(Drained())
         self._heartbeat.stop()
@@ -152,9 +142,10 @@ class FrontSession:
         for timer in self._timers:
             timer.cancel()
         self._dispatcher.close()
+        self.service.regions.close()
         self._control.close()
 
-    def _send(self, message: Ready | ReloadConfig | RequestConvicted | Drained | SnapshotApplied) -> None:
+    def _send(self, message: Ready | ChangeState | RequestConvicted | Drained | SnapshotApplied) -> None:
         self._control.send(message)
         # SAFETY: sending can consume the edge of the edge-triggered descriptor.
         self._loop.call_soon(self._take_control_soon)
@@ -174,11 +165,11 @@ class FrontSession:
         match message := decode_to_child(payload):
             case RoutingSnapshot():
                 self._apply(message)
-            case ConfigReloaded():
-                self._reloads.take(message)
+            case StateChanged():
+                self._changes.take(message)
             case Drain(deadline_ns=deadline_ns):
                 self.drain_deadline_ns = deadline_ns
-                self._reloads.end()
+                self._changes.end()
                 self.drain_requested.set()
             case _:
                 _log.warning("event=unexpected_message type=%s", type(message).__name__)
@@ -186,12 +177,17 @@ class FrontSession:
     def _apply(self, snapshot: RoutingSnapshot) -> None:
         if self._has_table.is_set() and snapshot.epoch < self.service.table.epoch:
             return  # A second try; a newer one has replaced it.
+        if snapshot.levels != self._levels:
+            self._levels = snapshot.levels
+            apply_levels(self._levels)
         table = RoutingTable(snapshot)
+        # Before the manager hears that the snapshot is applied: whoever has registered a region uses it then.
+        self.service.regions.replace(snapshot.regions)
         self.service.replace_table(table)
         self._has_table.set()
         self._send(SnapshotApplied(table.epoch))
         if table.is_draining:
-            self._reloads.end()
+            self._changes.end()
 
     def _tick(self) -> None:
         """Progress of this front is that its loop turns."""

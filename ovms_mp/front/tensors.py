@@ -23,6 +23,7 @@ from ovms_mp.wire.strings import MOST_OCTETS, packed_nbytes
 
 if TYPE_CHECKING:
     from ovms_mp.front.infer.leases import Lease
+    from ovms_mp.front.regions.ranges import SharedRange
     from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
 
@@ -201,6 +202,8 @@ class ResultTensor:
             arena: it ends with the lease.
         lease: The lease that ``data`` lies in. An encoder that does not copy holds it for as long as it keeps the view;
             None for tensors that lie nowhere in the arena.
+        shared: Where in the client's shared memory the elements are, of which ``data`` has none then; None where the
+            answer carries them.
     """
 
     name: str
@@ -208,6 +211,7 @@ class ResultTensor:
     shape: tuple[int, ...]
     data: memoryview
     lease: Lease | None = None
+    shared: SharedRange | None = None
 
     def array(self) -> AnyArray:
         """The tensor as a NumPy view of ``data``, not a copy. Not for strings."""
@@ -241,7 +245,7 @@ class RowsResult(ResultTensor):
 def rows_of(result: ResultTensor) -> RowsResult:
     """A matrix of UINT8 as strings."""
     count, width = result.shape
-    return RowsResult(result.name, DType.BYTES, (count,), result.data, result.lease, width)
+    return RowsResult(result.name, DType.BYTES, (count,), result.data, result.lease, width=width)
 
 
 def refuse_repeated(

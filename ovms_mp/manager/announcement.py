@@ -28,7 +28,7 @@ _MOST_NAMED = 10
 _SHOWN_FOR_ALL = "0.0.0.0"
 """Every address, as people and links know it; those of IPv6 are meant, too, where the machine has it."""
 _COMING = (State.START, State.LOADING)
-_STILL_LOADING, _NO_VERSION = "(still loading)", "(it has no version)"
+_STILL_LOADING, _NO_VERSION, _UNLOADED = "(still loading)", "(it has no version)", "(unloaded by a client)"
 
 
 class Announcement:
@@ -76,7 +76,7 @@ class Announcement:
             self._tell_scripts(names)
         serving = _serving(models)
         missing = _missing(models, notes)
-        reasons = [text for text in missing if not text.endswith((_STILL_LOADING, _NO_VERSION))]
+        reasons = [text for text in missing if not text.endswith((_STILL_LOADING, _NO_VERSION, _UNLOADED))]
         former, self._told_missing = self._told_missing, frozenset(reasons)
         level = logging.ERROR if any(map(_has_failed, models)) else logging.WARNING
         is_change = self._was_serving is not bool(serving)
@@ -157,6 +157,9 @@ def _missing(models: Sequence[ModelRecord], notes: Mapping[str, Sequence[str]]) 
     """What is not served, each with its reason."""
     found: list[str] = []
     for model in models:
+        if model.is_unloaded:
+            found.append(f"{model.name} {_UNLOADED}")
+            continue
         failed = [version for version in model.versions if version.error_code]
         found += [f"{model.name}/{version.version} ({version.error_message})" for version in failed]
         loading = [version for version in model.versions if _is_promising(version)]

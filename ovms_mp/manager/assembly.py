@@ -9,11 +9,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import os
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.errors import BootError
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.manager.announcement import Announcement
+from ovms_mp.manager.changes.changes import Changes
+from ovms_mp.manager.changes.log_state import CurrentLevels, LogState
+from ovms_mp.manager.changes.models import Models
+from ovms_mp.manager.changes.regions import Regions
+from ovms_mp.manager.changes.reloads import Reloads
+from ovms_mp.manager.changes.signal_reloads import SignalReloads
 from ovms_mp.manager.child_events import ChildEvents
 from ovms_mp.manager.children.control import ControlChannel
 from ovms_mp.manager.children.owned_directory import sweep
@@ -21,8 +29,8 @@ from ovms_mp.manager.children.process_limits import check_process_limits
 from ovms_mp.manager.children.socket_directory import SocketDirectory
 from ovms_mp.manager.children.spec_maker import SpecMaker, count_fronts
 from ovms_mp.manager.children.supervisor import Supervisor
+from ovms_mp.manager.fronts.arbiter_pipes import ArbiterPipes
 from ovms_mp.manager.fronts.arenas import ArenaPool
-from ovms_mp.manager.fronts.beat_pipe import BeatPipe
 from ovms_mp.manager.fronts.fronts import Fronts
 from ovms_mp.manager.fronts.ports import take_ports
 from ovms_mp.manager.inbox import Inbox
@@ -33,7 +41,6 @@ from ovms_mp.manager.models.compile_caches import CompileCaches, cache_directory
 from ovms_mp.manager.models.fetchers import FetcherProcess
 from ovms_mp.manager.models.load_reports import LoadReports
 from ovms_mp.manager.models.quarantine import Quarantine
-from ovms_mp.manager.models.reloads import Reloads
 from ovms_mp.manager.models.rescan_request import RescanRequest
 from ovms_mp.manager.models.rescans import Rescans
 from ovms_mp.manager.models.stores import Stores
@@ -104,21 +111,28 @@ def opened_manager(
         ports = _owned(stack, take_ports(config, inherited))
         arenas = _owned(stack, _take_arenas(config))
         sweep()  # What killed servers of this user left in the temporary directory.
-        beats = _owned(stack, BeatPipe(poller))
+        pipes = _owned(stack, ArbiterPipes(poller))
         sockets = _owned(stack, SocketDirectory())
         control_endpoint = sockets.new_endpoint()
         router = _owned(stack, Router(control_endpoint))
         poller.register(router)
         control = ControlChannel(router)
+        current_levels = CurrentLevels(LogLevels.of(config.log.level))
         specs = SpecMaker(
-            config, run_id, control_endpoint, arenas.handles, read_memory(), sockets.new_endpoint
+            config,
+            run_id,
+            control_endpoint,
+            arenas.handles,
+            read_memory(),
+            current_levels.read,
+            sockets.new_endpoint,
         )
         supervision = config.supervision
         caches = _owned(stack, CompileCaches(cache_directory_of(config.engine)))
         workers = _owned(stack, Workers(control, timers, supervision.load_timeout_s))
         supervisor = Supervisor(supervision, timers, poller, clock)
 
-        fronts = Fronts(config, supervisor, control, specs, ports, arenas, beats)
+        fronts = Fronts(config, supervisor, control, specs, ports, arenas, pipes)
         provisioner = Provisioner(
             config, machine, supervisor, workers, control, specs, arenas.descriptors(), timers, clock
         )
@@ -149,7 +163,9 @@ def opened_manager(
         )
         quarantine = Quarantine(catalogue, provisioner, clock)
         load_reports = LoadReports(config, catalogue, trials, workers, timers, clock)
-        reloads = Reloads(catalogue, rescans, supervisor, control, service_reports)
+        regions = Regions()
+        log_file = os.path.basename(config.log.path)
+        log_state = LogState(current_levels, log_file, supervisor, control, pipes)
         shutdown = Shutdown(
             supervision.stop_grace_s, supervisor, fronts, trials, stores, control, timers, clock
         )
@@ -175,9 +191,22 @@ def opened_manager(
             quarantine,
             rescans,
             stores,
+            regions,
+            log_state,
             fronts,
             announcement,
             service_reports,
+        )
+        reloads = Reloads(catalogue, rescans)
+        changes = Changes(
+            reloads,
+            Models(catalogue, rescans),
+            regions,
+            log_state,
+            publisher,
+            timers,
+            clock,
+            is_allowed=config.clients.may_change_state,
         )
         events = ChildEvents(
             supervisor=supervisor,
@@ -194,11 +223,18 @@ def opened_manager(
             quarantine=quarantine,
             rescans=rescans,
             stores=stores,
-            reloads=reloads,
+            changes=changes,
+            log_state=log_state,
         )
         inbox = Inbox(control, supervisor, catalogue.deployments, timers, events)
         status = _owned(stack, _status_socket(config, poller, timers, publisher, rescans))
-        signals = Signals(lifecycle, supervisor, reloads, Terminal(clock), timers)
+        signals = Signals(
+            lifecycle,
+            supervisor,
+            SignalReloads(reloads, changes, service_reports),
+            Terminal(clock),
+            timers,
+        )
         signal_pipe = _owned(stack, SignalPipe(poller))
         stack.callback(supervisor.kill_all)  # First of all.
         yield Manager(
@@ -211,7 +247,7 @@ def opened_manager(
             events=events,
             fronts=fronts,
             rescans=rescans,
-            reloads=reloads,
+            changes=changes,
             lifecycle=lifecycle,
             publisher=publisher,
             status=status,

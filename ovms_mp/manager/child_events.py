@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ovms_mp.manager.children.child import Child, ChildState
@@ -13,6 +14,7 @@ from ovms_mp.wire.messages import (
     PROTOCOL_VERSION,
     ArenaReleased,
     BootFailed,
+    ChangeState,
     Drain,
     Drained,
     FetchDone,
@@ -23,13 +25,14 @@ from ovms_mp.wire.messages import (
     ModelStateChanged,
     ProbeDone,
     Ready,
-    ReloadConfig,
     RequestConvicted,
     SnapshotApplied,
     Welcome,
 )
 
 if TYPE_CHECKING:
+    from ovms_mp.manager.changes.changes import Changes
+    from ovms_mp.manager.changes.log_state import LogState
     from ovms_mp.manager.children.control import ControlChannel
     from ovms_mp.manager.children.roles import RoleFailure
     from ovms_mp.manager.children.supervisor import Supervisor
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from ovms_mp.manager.models.catalogue import Catalogue
     from ovms_mp.manager.models.load_reports import LoadReports
     from ovms_mp.manager.models.quarantine import Quarantine
-    from ovms_mp.manager.models.reloads import Reloads
     from ovms_mp.manager.models.rescans import Rescans
     from ovms_mp.manager.models.stores import Stores
     from ovms_mp.manager.models.trials import Trials
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.shutdown import Shutdown
     from ovms_mp.manager.workers.provisioner import Provisioner
     from ovms_mp.manager.workers.workers import Workers
+    from ovms_mp.wire.messages import StateChanged
     from ovms_mp.wire.records import ErrorRecord
 
 _log = logging.getLogger(__name__)
@@ -69,7 +72,8 @@ class ChildEvents:
     quarantine: Quarantine
     rescans: Rescans
     stores: Stores
-    reloads: Reloads
+    changes: Changes
+    log_state: LogState
 
     def greet(self, hello: Hello) -> None:
         """Answer the Hello of a child."""
@@ -91,6 +95,7 @@ class ChildEvents:
                 self.shutdown.greeted(child)
         else:
             self.control.send(child, Welcome(-1, 0))
+            self.log_state.greeted(child)
 
     def beat(self, child: Child, message: Heartbeat) -> None:
         """Handle a heartbeat."""
@@ -122,8 +127,13 @@ class ChildEvents:
 
     def _take_front_message(self, child: Child, message: object) -> None:
         match message:
-            case ReloadConfig():
-                self.reloads.ask(child.child_id, message.request_id)
+            case ChangeState():
+                self.changes.ask(
+                    message.change,
+                    message.deadline_ns / 1e9,
+                    partial(self._answer, child.child_id),
+                    message.request_id,
+                )
             case RequestConvicted(conviction=conviction):
                 self.quarantine.convicted(conviction)
             case ArenaReleased(arena=arena, epoch=epoch):
@@ -135,6 +145,12 @@ class ChildEvents:
                 _log.warning(
                     "event=unexpected_message child=%s type=%s", child.child_id, type(message).__name__
                 )
+
+    def _answer(self, child_id: str, answer: StateChanged) -> None:
+        """Answer a front that lives."""
+        front = self.supervisor.find(child_id)
+        if front is not None:
+            self.control.send(front, answer)
 
     def _boot_failed(self, child: Child, error: ErrorRecord) -> None:
         if child.kind is Kind.PROBE:

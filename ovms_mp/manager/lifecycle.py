@@ -7,7 +7,8 @@ import enum
 import logging
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import BootError, DeviceUnavailable, ExitCode
+from ovms_mp.codes import ExitCode
+from ovms_mp.errors import BootError, DeviceUnavailable
 
 if TYPE_CHECKING:
     from ovms_mp.config.server import ServerConfig

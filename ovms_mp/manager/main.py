@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from ovms_mp import __version__
 from ovms_mp.child.lifetime import holding_log_signals
-from ovms_mp.errors import BootError, ExitCode
+from ovms_mp.codes import ExitCode
+from ovms_mp.errors import BootError
 from ovms_mp.log import check_log_path, chosen_form, configure_logging, tell_people
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.manager.assembly import opened_manager
 from ovms_mp.manager.children.descriptor_limit import raise_descriptor_limit
 from ovms_mp.manager.children.sandbox import allow_thread_scheduling
@@ -42,11 +44,11 @@ def run_server(config: ServerConfig, notices: Sequence[str], environment: Mutabl
     try:
         check_log_path(config.log.path)
     except (OSError, ValueError) as error:
-        configure_logging(config.log.level, "", "manager", run_id, form)
+        configure_logging(LogLevels.of(config.log.level), "", "manager", run_id, form)
         reason = getattr(error, "strerror", None) or error
         _log.error("event=boot_failed --log_path %s: %s", config.log.path, reason)
         return ExitCode.USAGE
-    configure_logging(config.log.level, config.log.path, "manager", run_id, form)
+    configure_logging(LogLevels.of(config.log.level), config.log.path, "manager", run_id, form)
     _log.info("event=starting version=%s", __version__)
     tell_people(_log, "ovms_mp %s (OpenVINO %s)", __version__, version("openvino"))
     for notice in notices:

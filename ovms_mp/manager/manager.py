@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from ovms_mp.defects import Steps, contain
 
 if TYPE_CHECKING:
+    from ovms_mp.manager.changes.changes import Changes
     from ovms_mp.manager.child_events import ChildEvents
     from ovms_mp.manager.children.supervisor import Supervisor
     from ovms_mp.manager.fronts.fronts import Fronts
     from ovms_mp.manager.inbox import Inbox
     from ovms_mp.manager.lifecycle import Lifecycle
-    from ovms_mp.manager.models.reloads import Reloads
     from ovms_mp.manager.models.rescans import Rescans
     from ovms_mp.manager.publisher import Publisher
     from ovms_mp.manager.signal_pipe import SignalPipe
@@ -47,7 +47,7 @@ class Manager:
     events: ChildEvents
     fronts: Fronts
     rescans: Rescans
-    reloads: Reloads
+    changes: Changes
     lifecycle: Lifecycle
     publisher: Publisher
     status: StatusSocket
@@ -69,7 +69,7 @@ class Manager:
             self._rescan,
             self.lifecycle.advance,
             self.publisher.publish,
-            self.reloads.answer,
+            self.changes.advance,
         )
         steps = Steps("manager", _MOST_FAILURES_AT_START)
         while self.lifecycle.exit_code is None:

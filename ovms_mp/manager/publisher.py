@@ -10,6 +10,8 @@ from ovms_mp.wire.messages import RoutingSnapshot
 
 if TYPE_CHECKING:
     from ovms_mp.manager.announcement import Announcement
+    from ovms_mp.manager.changes.log_state import LogState
+    from ovms_mp.manager.changes.regions import Regions
     from ovms_mp.manager.fronts.fronts import Fronts
     from ovms_mp.manager.lifecycle import Lifecycle
     from ovms_mp.manager.models.catalogue import Catalogue
@@ -33,6 +35,8 @@ class Publisher:
         quarantine: Quarantine,
         rescans: Rescans,
         stores: Stores,
+        regions: Regions,
+        log_state: LogState,
         fronts: Fronts,
         announcement: Announcement,
         service_reports: ServiceReports,
@@ -44,6 +48,8 @@ class Publisher:
         self._quarantine = quarantine
         self._rescans = rescans
         self._stores = stores
+        self._regions = regions
+        self._log_state = log_state
         self._fronts = fronts
         self._announcement = announcement
         self._service_reports = service_reports
@@ -62,16 +68,56 @@ class Publisher:
             deaths=self._quarantine.deaths(),
             convictions=self._quarantine.convictions(),
             config_refusal=self._rescans.config_refusal,
+            regions=self._regions.records(),
+            levels=self._log_state.levels,
+            log_file=self._log_state.log_file,
+        )
+
+    @property
+    def epoch(self) -> int:
+        """Number of the newest snapshot."""
+        return self._epoch
+
+    @property
+    def covering_epoch(self) -> int:
+        """Number of the first snapshot that shows everything as it is now."""
+        return self._epoch + self._is_news()
+
+    @property
+    def applied_epoch(self) -> int:
+        """The snapshot that every front has applied."""
+        return self._fronts.applied_epoch(self._epoch)
+
+    def behind(self, epoch: int) -> list[str]:
+        """Fronts that have not applied this snapshot."""
+        return self._fronts.behind(epoch)
+
+    def _parts(self) -> tuple[Catalogue | Provisioner | Rescans | Stores | Regions | LogState, ...]:
+        return (
+            self._catalogue,
+            self._provisioner,
+            self._rescans,
+            self._stores,
+            self._regions,
+            self._log_state,
+        )
+
+    def _phase(self) -> tuple[bool, bool]:
+        return (self._lifecycle.is_serving, self._lifecycle.is_stopping)
+
+    def _is_news(self) -> bool:
+        return (
+            self._is_due
+            or self._phase() != self._published_phase
+            or any(part.is_changed for part in self._parts())
         )
 
     def publish(self) -> None:
         """Send a snapshot if its contents have changed, then :meth:`carry_on`."""
-        parts = (self._catalogue, self._provisioner, self._rescans, self._stores)
-        phase = (self._lifecycle.is_serving, self._lifecycle.is_stopping)
-        if self._is_due or phase != self._published_phase or any(part.is_changed for part in parts):
-            self._published_phase = phase
+        if self._is_news():
+            self._published_phase = self._phase()
             self._epoch += 1
-            for part in parts:
+            for part in self._parts():
                 part.note_snapshot(self._epoch)
             self._is_due = True  # Again, should this raise.
             self._is_due = not self._fronts.publish(self.snapshot())
@@ -82,7 +128,7 @@ class Publisher:
 
     def carry_on(self) -> None:
         """Continue what waits until all fronts have applied a snapshot."""
-        applied = self._fronts.applied_epoch(self._epoch)
+        applied = self.applied_epoch
         self._catalogue.deployments.fronts_applied(applied)
         if not self._lifecycle.is_stopping:
             contain("manager.quarantine", "nobody", self._quarantine.advance)

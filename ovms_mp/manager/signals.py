@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from ovms_mp.log import reopen_logs
 
 if TYPE_CHECKING:
+    from ovms_mp.manager.changes.signal_reloads import SignalReloads
     from ovms_mp.manager.children.supervisor import Supervisor
     from ovms_mp.manager.lifecycle import Lifecycle
-    from ovms_mp.manager.models.reloads import Reloads
     from ovms_mp.manager.terminal import Terminal
     from ovms_mp.manager.timers import Timers
 
@@ -29,7 +29,7 @@ class Signals:
         self,
         lifecycle: Lifecycle,
         supervisor: Supervisor,
-        reloads: Reloads,
+        reloads: SignalReloads,
         terminal: Terminal,
         timers: Timers,
     ) -> None:
@@ -70,7 +70,7 @@ class Signals:
             self._lifecycle.stop(_TERMINAL_CLOSED)
         elif not self._lifecycle.is_stopping:
             _log.info("event=reload reason=SIGHUP")
-            self._reloads.ask_by_signal()
+            self._reloads.ask()
 
     def _stop(self, number: int) -> None:
         self._stop_signals += 1

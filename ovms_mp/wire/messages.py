@@ -13,7 +13,9 @@ from typing import TypeAlias
 
 import msgspec
 
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.model.store_url import StoreUrl
+from ovms_mp.wire.changes import AnyChange, RegionRecord
 from ovms_mp.wire.records import (
     ConfigRefusal,
     Conviction,
@@ -27,7 +29,7 @@ from ovms_mp.wire.records import (
     WorkerRecord,
 )
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 
 class Message(Record, frozen=True, tag=True):
@@ -76,7 +78,10 @@ class Heartbeat(Message, frozen=True):
 
 
 class SnapshotApplied(Message, frozen=True):
-    """Front to manager, after each snapshot: no task of mine will use a route that it lacks."""
+    """Front to manager, after each snapshot: no task of mine will use a route that it lacks.
+
+    Also the answer to :class:`LevelsChanged`.
+    """
 
     epoch: int
 
@@ -138,13 +143,18 @@ class FetchDone(Message, frozen=True):
     error: ErrorRecord | None
 
 
-class ReloadConfig(Message, frozen=True):
-    """Front to manager: a client wants configuration and repositories looked at now.
+class ChangeState(Message, frozen=True):
+    """Front to manager: a client wants the server's state changed. The answer is :class:`StateChanged`.
 
-    The answer is :class:`ConfigReloaded`, with the front's ``request_id``.
+    Attributes:
+        request_id: Given back in the answer.
+        deadline_ns: The front waits until then; nothing is answered after it, and what has not begun is not begun.
+        change: What is wanted.
     """
 
     request_id: int
+    deadline_ns: int
+    change: AnyChange
 
 
 class RequestConvicted(Message, frozen=True):
@@ -186,6 +196,9 @@ class RoutingSnapshot(Message, frozen=True):
         deaths: The last workers that ended.
         convictions: Requests that must not be run again.
         config_refusal: What is wrong with the configuration file; None when it is what is being served.
+        regions: Shared memory that clients have registered.
+        levels: What is logged.
+        log_file: The name of the file that is logged to, without its place; empty for none.
     """
 
     epoch: int
@@ -196,6 +209,9 @@ class RoutingSnapshot(Message, frozen=True):
     deaths: tuple[DeathRecord, ...] = ()
     convictions: tuple[Conviction, ...] = ()
     config_refusal: ConfigRefusal | None = None
+    regions: tuple[RegionRecord, ...] = ()
+    levels: LogLevels = LogLevels()
+    log_file: str = ""
 
 
 class LoadModel(Message, frozen=True):
@@ -216,16 +232,28 @@ class LoadModel(Message, frozen=True):
     is_urgent: bool = False
 
 
+class LevelsChanged(Message, frozen=True):
+    """Manager to worker and fetcher: log this from now on. The answer is :class:`SnapshotApplied`, with the epoch."""
+
+    epoch: int
+    levels: LogLevels
+
+
 class UnloadModel(Message, frozen=True):
     """Manager to worker: finish what the version has, then drop it. The answer is :class:`ModelStateChanged`."""
 
     handle: int
 
 
-class ConfigReloaded(Message, frozen=True):
-    """Manager to front, the answer to :class:`ReloadConfig`, when everything that the reload began has ended.
+class StateChanged(Message, frozen=True):
+    """Manager to front, the answer to :class:`ChangeState`, when every living process that needs the change has it.
 
-    ``is_changed`` says that something was loaded, unloaded or changed; a snapshot with it has been sent before.
+    All that the change began has ended then, and every front has applied a snapshot that shows it.
+
+    Attributes:
+        request_id: The front's.
+        is_changed: Whether something was loaded, unloaded or set.
+        error: Why not all that is wanted was done; None when it was.
     """
 
     request_id: int
@@ -283,13 +311,21 @@ ToManager: TypeAlias = (
     | ProbeDone
     | FetchProgress
     | FetchDone
-    | ReloadConfig
+    | ChangeState
     | RequestConvicted
     | ArenaReleased
     | Drained
 )
 ToChild: TypeAlias = (
-    Welcome | RoutingSnapshot | LoadModel | UnloadModel | ConfigReloaded | Fetch | ArenaRetired | Drain
+    Welcome
+    | RoutingSnapshot
+    | LevelsChanged
+    | LoadModel
+    | UnloadModel
+    | StateChanged
+    | Fetch
+    | ArenaRetired
+    | Drain
 )
 
 

@@ -190,8 +190,12 @@ class Conviction(Record, frozen=True):
 
 
 class ModelRecord(Record, frozen=True):
-    """One model in a routing snapshot; ``default_version`` is 0 when there is none to serve."""
+    """One model in a routing snapshot.
+
+    ``default_version`` is 0 when there is none to serve. ``is_unloaded`` says that a client had it unloaded.
+    """
 
     name: str
     default_version: int
     versions: tuple[VersionRecord, ...]
+    is_unloaded: bool = False

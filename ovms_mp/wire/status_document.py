@@ -73,6 +73,7 @@ def _model(model: ModelRecord, notes: Sequence[str], now_ns: int) -> dict[str, A
     document: dict[str, Any] = {
         "default_version": model.default_version,
         "versions": [_version(version, now_ns) for version in versions],
+        "is_unloaded": model.is_unloaded,
     }
     if notes:
         document["notes"] = notes

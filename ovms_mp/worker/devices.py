@@ -16,8 +16,9 @@ import openvino as ov
 import openvino.opset13 as ops
 
 from ovms_mp.child.specs import CpuShare, EngineSpec
+from ovms_mp.codes import ExitCode
 from ovms_mp.config.device_flags import PROG, read_device_flags
-from ovms_mp.errors import ConfigError, ExitCode, OvmsError
+from ovms_mp.errors import ConfigError, OvmsError
 from ovms_mp.model.devices import OPENVINO_DEVICES, advice_on, family_of, meta_device
 from ovms_mp.model.formats import SAVED_MODEL, models_among, unfinished_text, version_number
 from ovms_mp.model.input_settings import InputSettings

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from ovms_mp.child.levels import follow_levels
 from ovms_mp.defects import contain, report
 from ovms_mp.errors import ModelLoadFailed
 from ovms_mp.model.status import State
@@ -14,6 +15,7 @@ from ovms_mp.wire.messages import (
     ArenaReleased,
     ArenaRetired,
     Drain,
+    LevelsChanged,
     LoadModel,
     ModelStateChanged,
     UnloadModel,
@@ -146,6 +148,8 @@ class Orders:
             case ArenaRetired(arena=arena, epoch=epoch):
                 self._intake.forget(arena, epoch)
                 self._peers.retire(arena, epoch)
+            case LevelsChanged():
+                follow_levels(message, self._control)
             case Drain(deadline_ns=deadline_ns):
                 self.drain_deadline_ns = deadline_ns
             case _:

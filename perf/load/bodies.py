@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Request bodies and answers in TensorFlow Serving's two forms.
+"""Request bodies and answers in TensorFlow Serving's two forms and KServe's over gRPC.
 
 The generated message classes are the server's own, but protobuf encodes and decodes here, not the server's
 hand-written codec: an independent witness of its bytes.
@@ -7,6 +7,7 @@ hand-written codec: an independent witness of its bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from ovms_mp.front.kserve._proto import kserve_pb2
 from ovms_mp.front.tfs._proto import tensorflow_framework_pb2, tensorflow_serving_pb2
+from perf.load.h2load import Protocol
 from perf.models.declared import MODELS, Float32Array, ModelFiles, ModelSpec, load_reference
 
 GRPC_PREFIX_BYTES = 5
@@ -28,6 +31,30 @@ def predict_request(spec: ModelSpec, image: Float32Array) -> bytes:
     request.model_spec.name = spec.name
     request.inputs[spec.input_name].CopyFrom(_tensor_proto(image))
     return request.SerializeToString()
+
+
+def infer_request(spec: ModelSpec, image: Float32Array) -> bytes:
+    """A serialized ModelInferRequest with raw values, as Triton's client makes it."""
+    request = kserve_pb2.ModelInferRequest(model_name=spec.name, raw_input_contents=[image.tobytes()])
+    request.inputs.add(name=spec.input_name, datatype="FP32", shape=image.shape)
+    return request.SerializeToString()
+
+
+def infer_output(spec: ModelSpec, response: bytes) -> npt.NDArray[Any]:
+    """The output tensor of a serialized ModelInferResponse.
+
+    Raises:
+        KeyError: The output is not there.
+        ValueError: Values and shape do not fit each other.
+        google.protobuf.message.DecodeError: Not a ModelInferResponse.
+    """
+    message = kserve_pb2.ModelInferResponse.FromString(response)
+    names = [output.name for output in message.outputs]
+    if spec.output_name not in names:
+        raise KeyError(f"outputs {names}, expected {spec.output_name!r}")
+    index = names.index(spec.output_name)
+    raw = message.raw_output_contents[index]
+    return np.frombuffer(raw, dtype=np.float32).reshape(tuple(message.outputs[index].shape))
 
 
 def grpc_frame(message: bytes) -> bytes:
@@ -73,9 +100,19 @@ class BodyFiles:
     """A model's bodies for h2load, from its first reference, and the echo floors' answer sizes."""
 
     grpc_path: Path
+    kserve_grpc_path: Path
     rest_path: Path
     grpc_answer_bytes: int
     rest_answer_bytes: int
+
+    def of(self, protocol: Protocol) -> Path:
+        """The body of a protocol."""
+        paths: Mapping[Protocol, Path] = {
+            "grpc": self.grpc_path,
+            "kserve_grpc": self.kserve_grpc_path,
+            "rest": self.rest_path,
+        }
+        return paths[protocol]
 
 
 def write_bodies(files: ModelFiles) -> BodyFiles:
@@ -86,11 +123,13 @@ def write_bodies(files: ModelFiles) -> BodyFiles:
     directory.mkdir(exist_ok=True)
     bodies = BodyFiles(
         grpc_path=directory / f"{spec.name}.grpc",
+        kserve_grpc_path=directory / f"{spec.name}.kserve_grpc",
         rest_path=directory / f"{spec.name}.json",
         grpc_answer_bytes=len(_predict_response(spec, expected[0])),
         rest_answer_bytes=len(orjson.dumps({"predictions": expected[0].tolist()})),
     )
     bodies.grpc_path.write_bytes(grpc_frame(predict_request(spec, inputs[0])))
+    bodies.kserve_grpc_path.write_bytes(grpc_frame(infer_request(spec, inputs[0])))
     bodies.rest_path.write_bytes(rest_body(inputs[0]))
     return bodies
 

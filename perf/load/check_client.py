@@ -17,7 +17,7 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,21 @@ import msgspec
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from perf.load.bodies import grpc_output, predict_request, rest_body, rest_output
-from perf.load.h2load import percentile
+from perf.load.bodies import (
+    grpc_output,
+    infer_output,
+    infer_request,
+    predict_request,
+    rest_body,
+    rest_output,
+)
+from perf.load.h2load import GRPC_METHODS, Protocol, percentile
 from perf.models.declared import MODELS, Float32Array, ModelSpec, is_expected, load_reference
 
-_METHOD = "/tensorflow.serving.PredictionService/Predict"
+_FORMS: Mapping[Protocol, tuple[Callable[..., bytes], Callable[..., npt.NDArray[Any]]]] = {
+    "grpc": (predict_request, grpc_output),
+    "kserve_grpc": (infer_request, infer_output),
+}
 _MOST_NOTES = 5
 
 
@@ -127,6 +137,7 @@ class Schedule:
 
 
 async def check_grpc(
+    protocol: Protocol,
     port: int,
     concurrency: int,
     timeout_s: float,
@@ -135,12 +146,15 @@ async def check_grpc(
     tally: Tally,
     schedule: Schedule,
 ) -> None:
-    """Call Predict with ``concurrency`` calls in flight on one channel."""
-    requests = [predict_request(spec, image) for image in inputs]
+    """Call the protocol's method with ``concurrency`` calls in flight on one channel."""
+    request_of, output_of = _FORMS[protocol]
+    requests = [request_of(spec, image) for image in inputs]
     options = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         # Bytes in, bytes out: the decoding is not to count as the call's time.
-        predict = channel.unary_unary(_METHOD, request_serializer=bytes, response_deserializer=bytes)
+        predict = channel.unary_unary(
+            GRPC_METHODS[protocol], request_serializer=bytes, response_deserializer=bytes
+        )
 
         async def one_client() -> None:
             for index in schedule:
@@ -152,7 +166,7 @@ async def check_grpc(
                     continue
                 elapsed_s = time.perf_counter() - started_s
                 try:
-                    tally.answered(index, grpc_output(spec, response), elapsed_s, len(response))
+                    tally.answered(index, output_of(spec, response), elapsed_s, len(response))
                 except (KeyError, ValueError, DecodeError) as error:
                     tally.malformed(index, error)
 
@@ -208,7 +222,7 @@ def check_rest(
 def main() -> None:
     """Check and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--protocol", choices=("grpc", "rest"), required=True)
+    parser.add_argument("--protocol", choices=(*GRPC_METHODS, "rest"), required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--model", choices=sorted(MODELS), required=True)
     parser.add_argument("--reference", type=Path, required=True)
@@ -221,10 +235,11 @@ def main() -> None:
     inputs, expected = load_reference(given.reference)
     tally = Tally(spec, expected)
     schedule = Schedule(len(inputs), given.seconds, given.max_requests)
-    if given.protocol == "grpc":
-        asyncio.run(check_grpc(given.port, given.concurrency, given.timeout_s, spec, inputs, tally, schedule))
+    arguments = given.concurrency, given.timeout_s, spec, inputs, tally, schedule
+    if given.protocol == "rest":
+        check_rest(given.port, *arguments)
     else:
-        check_rest(given.port, given.concurrency, given.timeout_s, spec, inputs, tally, schedule)
+        asyncio.run(check_grpc(given.protocol, given.port, *arguments))
     sys.stdout.buffer.write(msgspec.json.encode(tally.outcome()) + b"\n")
 
 

@@ -16,14 +16,17 @@ import re
 import resource
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Protocol = Literal["grpc", "rest"]
-
-_PREDICT_METHOD = "/tensorflow.serving.PredictionService/Predict"
+Protocol = Literal["grpc", "kserve_grpc", "rest"]
+"""TensorFlow Serving's over gRPC, KServe's over gRPC, TensorFlow Serving's over REST."""
+GRPC_METHODS: Mapping[Protocol, str] = {
+    "grpc": "/tensorflow.serving.PredictionService/Predict",
+    "kserve_grpc": "/inference.GRPCInferenceService/ModelInfer",
+}
 _GRACE_S = 30.0
 _REQUESTS = re.compile(r"requests: .* (\d+) failed, (\d+) errored, (\d+) timeout$", re.MULTILINE)
 _STATUS_CODES = re.compile(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx")
@@ -59,13 +62,13 @@ class LoadPlan:
         common = ["h2load", "-t", "1", "-D", f"{round(seconds * 1000)}ms", "--log-file", str(log_path)]
         common += ["-d", str(self.body_path)]
         if self.rate_per_s:
-            clients = self.connections if self.protocol == "grpc" else self.concurrency
+            clients = self.connections if self.protocol in GRPC_METHODS else self.concurrency
             common += ["--rps", f"{self.rate_per_s / clients:g}"]
-        if self.protocol == "grpc":
+        if method := GRPC_METHODS.get(self.protocol):
             streams = str(self.concurrency // self.connections)
             common += ["-c", str(self.connections), "-m", streams]
             common += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-            return [*common, f"http://127.0.0.1:{self.port}{_PREDICT_METHOD}"]
+            return [*common, f"http://127.0.0.1:{self.port}{method}"]
         common += ["--h1", "-c", str(self.concurrency), "-H", "content-type: application/json"]
         return [*common, f"http://127.0.0.1:{self.port}/v1/models/{self.model}:predict"]
 

@@ -16,7 +16,14 @@ from perf.load.h2load import Protocol
 SCENARIO_DIRECTORY = CHECKOUT / "perf" / "scenarios"
 
 FloorName = Literal[
-    "grpc_echo", "native_echo", "grpcio_front", "falcon_echo", "json_parse", "openvino_sync", "openvino_async"
+    "grpc_echo",
+    "native_echo",
+    "grpcio_front",
+    "tfs_grpc",
+    "falcon_echo",
+    "json_parse",
+    "openvino_sync",
+    "openvino_async",
 ]
 
 

@@ -166,7 +166,7 @@ class _ScenarioRun:
         """Hold the timed answers' mean size against a right one's: all that h2load shows of a gRPC error."""
         if check.answer_bytes is None or found.answer_bytes is None:
             return
-        prefix = GRPC_PREFIX_BYTES if self._scenario.protocol == "grpc" else 0
+        prefix = 0 if self._scenario.protocol == "rest" else GRPC_PREFIX_BYTES
         right = check.answer_bytes + prefix
         if abs(found.answer_bytes / right - 1) > _ANSWER_SIZE_TOLERANCE:
             self._problem(f"timed answers have {found.answer_bytes:.1f} bytes on average, right ones {right}")

@@ -28,10 +28,14 @@ def running_floor(
     Raises:
         ChildFailed: An echo server did not start or did not end well.
     """
-    if name == "grpcio_front":
-        other = msgspec.structs.replace(scenario, grpc_front="grpcio")
+    if name in ("grpcio_front", "tfs_grpc"):
+        other = (
+            msgspec.structs.replace(scenario, grpc_front="grpcio")
+            if name == "grpcio_front"
+            else msgspec.structs.replace(scenario, protocol="grpc")
+        )
         with running_server(files, other, scratch / name) as server:
-            plan = load_plan(scenario, bodies, server.grpc_port)
+            plan = load_plan(other, bodies, server.grpc_port)
             yield LoadedSubject(name=name, plan=plan, pid=server.pid, kind_of=server_kind, scratch=scratch)
         return
     if name in READY_TEXTS:

@@ -70,7 +70,7 @@ class RunningServer:
 
     def port(self, protocol: Protocol) -> int:
         """The port of a protocol."""
-        return self.grpc_port if protocol == "grpc" else self.rest_port
+        return self.rest_port if protocol == "rest" else self.grpc_port
 
     def footprint(self, scenario: str) -> Footprint:
         """Its processes and memory now."""

@@ -113,7 +113,7 @@ def load_plan(scenario: Scenario, bodies: BodyFiles, port: int) -> LoadPlan:
         protocol=scenario.protocol,
         port=port,
         model=scenario.model,
-        body_path=bodies.grpc_path if scenario.protocol == "grpc" else bodies.rest_path,
+        body_path=bodies.of(scenario.protocol),
         concurrency=scenario.concurrency,
         connections=scenario.connections,
     )

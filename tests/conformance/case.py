@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from tests.support.kserve_client import has_contents
 from tests.support.models import DTYPES_OF_64_BITS
 from tests.support.tensors import content
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ovms_mp import errors
     from ovms_mp.model.dtypes import AnyArray
@@ -34,17 +35,29 @@ class Form(enum.Enum):
     """gRPC, elements in ``tensor_content``."""
     TYPED = "grpc typed"
     """gRPC, elements in the field of their dtype."""
+    KSERVE_RAW = "kserve grpc raw"
+    """KServe over gRPC, elements in ``raw_input_contents``."""
+    KSERVE_CONTENTS = "kserve grpc contents"
+    KSERVE_STREAM = "kserve grpc stream"
+    """Raw, in a stream of one request."""
     COLUMN = "rest column"
     COLUMN_BARE = "rest column unnamed"
     ROW = "rest row"
     ROW_BARE = "rest row unnamed"
 
 
-GRPC = (Form.CONTENT, Form.TYPED)
+TFS_GRPC = (Form.CONTENT, Form.TYPED)
+KSERVE_GRPC = (Form.KSERVE_RAW, Form.KSERVE_CONTENTS, Form.KSERVE_STREAM)
+GRPC = (*TFS_GRPC, *KSERVE_GRPC)
 COLUMNS = (Form.COLUMN, Form.COLUMN_BARE)
 REST = (*COLUMNS, Form.ROW, Form.ROW_BARE)
 NAMED = (*GRPC, Form.COLUMN)
 """Every protocol, where the server and not the row format has to find a wrong name."""
+
+
+def _can_carry(form: Form, arrays: Iterable[AnyArray]) -> bool:
+    """Whether a form has room for elements of all these types."""
+    return form is not Form.KSERVE_CONTENTS or has_contents(arrays)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +76,13 @@ class Predict:
 
     def applicable(self) -> tuple[Form, ...]:
         """The forms to send it in."""
-        if self.forms is not None:
-            return self.forms
         arrays = list(self.inputs.values())
+        if self.forms is not None:
+            return tuple(form for form in self.forms if _can_carry(form, arrays))
         is_row = all(array.ndim for array in arrays) and len({array.shape[:1] for array in arrays}) == 1
         bare = len(arrays) == 1
         return (
-            *GRPC,
+            *(form for form in GRPC if _can_carry(form, arrays)),
             Form.COLUMN,
             *((Form.COLUMN_BARE,) if bare else ()),
             *((Form.ROW,) if is_row else ()),
@@ -85,6 +98,14 @@ class Grpc:
     message: Message = field(default_factory=dict)
     path: str = ""
     body: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KServe:
+    """A call of KServe's gRPC service: a method with a message."""
+
+    method: str = "ModelInfer"
+    message: Message | bytes = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +155,7 @@ class Document:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Request: TypeAlias = Predict | Grpc | Rest
+Request: TypeAlias = Predict | Grpc | KServe | Rest
 Expected: TypeAlias = Answer | Refusal | Document
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.conformance.cases_answers import ANSWERS
+from tests.conformance.cases_kserve import KSERVE
 from tests.conformance.cases_long import LONG_TENSORS
 from tests.conformance.cases_protocol import PROTOCOL
 from tests.conformance.cases_refusals import REFUSALS
@@ -13,4 +14,4 @@ from tests.conformance.cases_refusals import REFUSALS
 if TYPE_CHECKING:
     from tests.conformance.case import Case
 
-CASES: tuple[Case, ...] = (*ANSWERS, *REFUSALS, *PROTOCOL, *LONG_TENSORS)
+CASES: tuple[Case, ...] = (*ANSWERS, *REFUSALS, *PROTOCOL, *LONG_TENSORS, *KSERVE)

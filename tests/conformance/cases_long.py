@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovms_mp import errors
-from ovms_mp.front.tfs.protobuf.predict_sink import SHORTEST_LONG_BYTES
+from ovms_mp.front.protobuf.arena_sink import SHORTEST_LONG_BYTES
 from tests.conformance.case import (
     GRPC,
     SERVABLE,
@@ -24,7 +24,8 @@ from tests.conformance.case import (
     same,
     sent,
 )
-from tests.support.predict_messages import BYTES, FLOAT, VARINT, entry, record, varint
+from tests.support.predict_messages import FLOAT, entry
+from tests.support.protobuf_messages import BYTES, VARINT, record, varint
 from tests.support.tensors import NUMPY, content, typed
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ from tests.conformance.case import (
     GRPC,
     NAMED,
     PAIR_ANSWER,
+    REST,
     SERVABLE,
+    TFS_GRPC,
     X10,
     X10_MESSAGE,
     Y10,
@@ -86,7 +88,7 @@ NOT_SERVED = (
     predict("unknown model", "nobody", {"x": X10}, UNKNOWN_MODEL),
     predict("unknown version", "versions", {"x": X10}, _no_version("versions", 2), version=2),
     predict("version of 41 bits", "versions", {"x": X10}, _no_version("versions", 2**40), version=2**40),
-    predict("negative version", "tiny", {"x": X10}, NEGATIVE, version=-1),
+    predict("negative version", "tiny", {"x": X10}, NEGATIVE, (*TFS_GRPC, *REST), version=-1),
     predict("model without a version", "absent", {"x": X10}, _no_version("absent", 0)),
     predict("version that cannot be loaded", "broken", {"x": X10}, NOT_READY),
     # Each fits its input; that they do not fit each other only the engine can say.

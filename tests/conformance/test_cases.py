@@ -16,14 +16,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, ParseDict
 
 from ovms_mp import errors
+from ovms_mp.front.kserve._proto import kserve_pb2
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictResponse
-from tests.conformance.case import GRPC, Case, Document, Expected, Form, Grpc, Predict, Refusal, Rest
+from tests.conformance.case import (
+    GRPC,
+    KSERVE_GRPC,
+    Case,
+    Document,
+    Expected,
+    Form,
+    Grpc,
+    KServe,
+    Predict,
+    Refusal,
+    Rest,
+)
 from tests.conformance.cases import CASES
 from tests.conformance.cases_protocol import TINY_BODY
-from tests.support import rest_client
+from tests.support import kserve_client, rest_client
 from tests.support.tensors import content, typed
 from tests.support.waiting import eventually
 
@@ -35,6 +48,8 @@ if TYPE_CHECKING:
     from tests.support.server import Server
     from tests.support.tfs_client import Reply, TfsClient
 
+    AnyReply = Reply | kserve_client.KServeReply
+
 RUNS = [
     (case, form)
     for case in CASES
@@ -44,6 +59,7 @@ IDS = [case.name if form is None else f"{case.name} [{form.value}]" for case, fo
 
 MATRIX: Mapping[type[errors.OvmsError], tuple[str, int]] = {
     errors.MalformedPayload: ("INVALID_ARGUMENT", 400),
+    errors.OutputNameMismatch: ("INVALID_ARGUMENT", 400),
     errors.InputNameMismatch: ("INVALID_ARGUMENT", 400),
     errors.ShapeMismatch: ("INVALID_ARGUMENT", 400),
     errors.DtypeMismatch: ("INVALID_ARGUMENT", 400),
@@ -65,6 +81,8 @@ def test_case(case: Case, form: Form | None, fronts: Mapping[str, Server], tfs: 
         check_rest(send_raw_rest(request, server), expected)
     elif isinstance(request, Grpc):
         check_fronts({name: send_raw_grpc(request, front, tfs) for name, front in fronts.items()}, expected)
+    elif isinstance(request, KServe):
+        check_fronts({name: send_kserve(request, front, tfs) for name, front in fronts.items()}, expected)
     elif form in GRPC:
         check_fronts({name: send_grpc(request, form, front, tfs) for name, front in fronts.items()}, expected)
     else:
@@ -89,6 +107,8 @@ def test_same_mistake_has_the_same_meaning_in_both_protocols(
         request = case.request
         if isinstance(request, Grpc):
             codes.add(send_raw_grpc(request, shared_server, tfs).code)
+        elif isinstance(request, KServe):
+            codes.add(send_kserve(request, shared_server, tfs).code)
         elif isinstance(request, Rest):
             statuses.add(send_raw_rest(request, shared_server).status)
         elif form in GRPC:
@@ -195,7 +215,19 @@ def test_status_says_what_runs_where(shared_server: Server) -> None:
 # --- sending ---
 
 
-def send_grpc(request: Predict, form: Form, server: Server, tfs: TfsClient) -> Reply:
+def send_grpc(request: Predict, form: Form, server: Server, tfs: TfsClient) -> AnyReply:
+    if form in KSERVE_GRPC:
+        message = kserve_client.infer_request(
+            request.model,
+            request.inputs,
+            version="" if request.version is None else str(request.version),
+            request_id="number 7",
+            is_raw=form is not Form.KSERVE_CONTENTS,
+        )
+        send = kserve_client.infer_in_stream if form is Form.KSERVE_STREAM else kserve_client.infer
+        reply = send(tfs, server.port, message)
+        assert reply.response.get("id", "number 7") == "number 7"
+        return reply
     write = content if form is Form.CONTENT else typed
     spec: dict[str, Any] = {"name": request.model}
     if request.version is not None:
@@ -231,6 +263,15 @@ def send_raw_grpc(request: Grpc, server: Server, tfs: TfsClient) -> Reply:
     return tfs.call(server.port, request.method, request.message)
 
 
+def send_kserve(request: KServe, server: Server, tfs: TfsClient) -> kserve_client.KServeReply:
+    asked, answered = (
+        getattr(kserve_pb2, f"{request.method}{kind}", None) for kind in ("Request", "Response")
+    )
+    kinds = asked or kserve_pb2.ModelInferRequest, answered or kserve_pb2.ModelInferResponse
+    body = request.message if isinstance(request.message, bytes) else ParseDict(request.message, kinds[0]())
+    return kserve_client.call(tfs, server.port, request.method, body, kinds[1])
+
+
 def send_raw_rest(request: Rest, server: Server) -> HttpReply:
     if request.is_chunked:
         assert isinstance(request.body, str)
@@ -247,7 +288,7 @@ def _json_value(array: AnyArray) -> Any:
 # --- checking ---
 
 
-def check_fronts(replies: Mapping[str, Reply], expected: Expected) -> None:
+def check_fronts(replies: Mapping[str, AnyReply], expected: Expected) -> None:
     """Each is the expected one, and they are equal."""
     native, grpcio = replies["native"], replies["grpcio"]
     for reply in (grpcio, native):
@@ -255,7 +296,7 @@ def check_fronts(replies: Mapping[str, Reply], expected: Expected) -> None:
     assert (native.code, native.details, native.response) == (grpcio.code, grpcio.details, grpcio.response)
 
 
-def check_grpc(reply: Reply, expected: Expected) -> None:
+def check_grpc(reply: AnyReply, expected: Expected) -> None:
     if isinstance(expected, Refusal):
         code = expected.error.code.name if expected.error else expected.code
         assert (reply.code, bool(code)) == (code, True), reply.details
@@ -305,7 +346,7 @@ def check_rest(reply: HttpReply, expected: Expected) -> None:
 def assert_equal(found: AnyArray, expected: AnyArray) -> None:
     """Same shape and bits; any NaN equals any other."""
     assert found.shape == expected.shape
-    if expected.dtype.kind in "iub":
+    if expected.dtype.kind in "iubO":
         assert found.tolist() == expected.tolist()
         return
     np.testing.assert_array_equal(found.astype(np.float64), expected.astype(np.float64), strict=True)

@@ -19,7 +19,7 @@ from ovms_mp.front.tensors import ResultTensor
 from ovms_mp.front.tfs.protobuf.decode import decode_predict
 from ovms_mp.front.tfs.protobuf.encode import encode_predict
 from ovms_mp.model.dtypes import NUMERIC_DTYPES, element_count
-from tests.support.predict_messages import values_of
+from tests.support.protobuf_messages import values_of
 
 if TYPE_CHECKING:
     from ovms_mp.front.tensors import GivenTensor

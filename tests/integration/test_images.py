@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from ovms_mp.client import PredictionServiceStub, PredictRequest, make_ndarray, make_tensor_proto
+from ovms_mp.front.kserve._proto import kserve_pb2
 from tests.support import rest_client
 from tests.support.ledger import Ledger, assert_nothing_left
 from tests.support.server import Server
@@ -245,3 +246,29 @@ def test_a_call_that_is_given_up_leaves_nothing_behind(stub: PredictionServiceSt
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     content = encoded(picture())
     assert np.array_equal(predict(stub, "image_u8", content), opened(content)[None])
+
+
+def test_images_over_kserve(server: Server) -> None:
+    content = encoded(picture(48, 64), ".jpg")
+    expected = cv2.resize(opened(content), (WIDTH, HEIGHT))
+    tensor: dict[str, object] = {"name": "x", "datatype": "BYTES", "shape": [1]}
+    raw = struct.pack("<I", len(content)) + content
+    tensor["parameters"] = {"binary_data_size": len(raw)}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    reply = rest_client.request(server.rest_port, "POST", "/v2/models/image_u8/infer", head + raw, headers)
+    assert reply.status == 200, reply.text()
+    assert reply.body.endswith(expected.tobytes())
+    message = kserve_pb2.ModelInferRequest(
+        model_name="image_u8",
+        inputs=[kserve_pb2.ModelInferRequest.InferInputTensor(name="x", datatype="BYTES", shape=[1])],
+        raw_input_contents=[raw],
+    )
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=kserve_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=kserve_pb2.ModelInferResponse.FromString,
+        )
+        answer = call(message, timeout=DEADLINE_S)
+    assert answer.raw_output_contents[0] == expected.tobytes()

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from ovms_mp import errors
+from ovms_mp.codes import ExitCode
 from tests.conformance.case import Answer, Refusal
 from tests.support import rest_client, settings_rows_engine, settings_rows_files, settings_rows_inputs
 from tests.support.ledger import Ledger, assert_nothing_left
@@ -282,7 +283,7 @@ def test_refused_at_the_start(row: RefusedFile, models: Path, tmp_path: Path) ->
     entry = {"name": "m", "base_path": str(models / "tiny"), **row.settings}
     config.write_text(json.dumps({"model_config_list": [{"config": entry}]}))
     done = run("config", "--config_path", str(config))
-    assert done.returncode == errors.ExitCode.USAGE, done.stderr
+    assert done.returncode == ExitCode.USAGE, done.stderr
     assert not [text for text in row.texts if text not in done.stderr], done.stderr
     assert "Traceback" not in done.stderr
 
@@ -390,7 +391,7 @@ def test_missing_cpu_extension(models: Path, tmp_path: Path) -> None:
     done = run(
         "model", "--model_name", "m", "--model_path", str(models / "tiny"), "--cpu_extension", str(missing)
     )
-    assert done.returncode == errors.ExitCode.USAGE
+    assert done.returncode == ExitCode.USAGE
     text = f"File path provided as an --cpu_extension parameter does not exist in the filesystem: {missing}"
     assert text in done.stderr
     assert "Traceback" not in done.stderr
@@ -403,7 +404,7 @@ def test_cpu_extension_that_cannot_be_loaded(models: Path, tmp_path: Path) -> No
     done = run(
         "model", "--model_name", "m", "--model_path", str(models / "tiny"), "--cpu_extension", str(library)
     )
-    assert done.returncode == errors.ExitCode.BOOT_FAILED
+    assert done.returncode == ExitCode.BOOT_FAILED
     assert f"--cpu_extension {library}" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -418,6 +419,6 @@ def test_cpu_extension_without_an_entry_point(models: Path, tmp_path: Path) -> N
     done = run(
         "model", "--model_name", "m", "--model_path", str(models / "tiny"), "--cpu_extension", str(library)
     )
-    assert done.returncode == errors.ExitCode.BOOT_FAILED
+    assert done.returncode == ExitCode.BOOT_FAILED
     assert f"--cpu_extension {library}" in done.stderr
     assert "Traceback" not in done.stderr

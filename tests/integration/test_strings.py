@@ -21,6 +21,8 @@ from ovms_mp.client import (
     make_ndarray,
     make_tensor_proto,
 )
+from ovms_mp.front.kserve._proto import kserve_pb2
+from ovms_mp.front.strings import Strings, length_prefixed, parse_length_prefixed
 from tests.support import rest_client
 from tests.support.ledger import Ledger, assert_nothing_left
 from tests.support.server import Server
@@ -168,7 +170,10 @@ def test_fewer_strings_than_elements_are_repeated(stub: PredictionServiceStub) -
         predict(stub, "words", x=bomb)
     assert "16777216000 bytes of strings; at most 2147483647 are taken" in str(caught.value.details())
     bomb.string_val[0] = b"a" * 100
-    assert "would be repeated to fill" in refusal(stub, "words", x=bomb)
+    with pytest.raises(grpc.RpcError) as caught:
+        predict(stub, "words", x=bomb)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "would be repeated to fill" in str(caught.value.details())
 
 
 def test_rows_of_a_matrix(server: Server, stub: PredictionServiceStub) -> None:
@@ -260,3 +265,55 @@ def test_a_million_empty_strings(server: Server, stub: PredictionServiceStub) ->
     assert got
     assert (got[0] == b"").all()
     assert got[0].shape == (count,)
+
+
+def kserve_grpc(
+    channel: grpc.Channel, model: str, items: list[bytes], shape: tuple[int, ...], how: str
+) -> list[bytes]:
+    """The only output's strings, of values sent in this way."""
+    tensor = kserve_pb2.ModelInferRequest.InferInputTensor(name="x", datatype="BYTES", shape=shape)
+    message = kserve_pb2.ModelInferRequest(model_name=model, inputs=[tensor])
+    if how == "raw":
+        message.raw_input_contents.append(bytes(length_prefixed(Strings.of(items))))
+    else:
+        message.inputs[0].contents.bytes_contents.extend(items)
+    call = channel.unary_unary(
+        "/inference.GRPCInferenceService/ModelInfer",
+        request_serializer=kserve_pb2.ModelInferRequest.SerializeToString,
+        response_deserializer=kserve_pb2.ModelInferResponse.FromString,
+    )
+    answer = call(message, timeout=DEADLINE_S)
+    assert (answer.outputs[0].datatype, tuple(answer.outputs[0].shape)) == ("BYTES", shape)
+    raw = memoryview(answer.raw_output_contents[0])
+    return [bytes(string) for string in parse_length_prefixed(raw, len(items), "x")]
+
+
+@pytest.mark.parametrize("how", ["raw", "contents"])
+@pytest.mark.parametrize(
+    ("model", "count", "shape"), [("words", 7, (7,)), ("table", 6, (3, 2)), ("words", 0, (0,))]
+)
+def test_strings_pass_over_kserve(
+    server: Server, model: str, count: int, shape: tuple[int, ...], how: str
+) -> None:
+    limits = [("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}", options=limits) as channel:
+        assert kserve_grpc(channel, model, ODD[:count], shape, how) == ODD[:count]
+        many = [b"%d" % number for number in range(100_000)]
+        assert kserve_grpc(channel, "words", many, (len(many),), how) == many
+
+
+def test_strings_pass_over_kserve_rest(server: Server) -> None:
+    texts = [item.decode() for item in ODD if item.isascii() or b"\xc3" in item]
+    tensor: dict[str, object] = {"name": "x", "datatype": "BYTES", "shape": [len(texts)], "data": texts}
+    body = json.dumps({"inputs": [tensor]})
+    reply = rest_client.request(server.rest_port, "POST", "/v2/models/words/infer", body)
+    assert reply.status == 200, reply.text()
+    assert reply.json()["outputs"][0]["data"] == texts
+    raw = bytes(length_prefixed(Strings.of(ODD)))
+    del tensor["data"]
+    tensor |= {"shape": [len(ODD)], "parameters": {"binary_data_size": len(raw)}}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    reply = rest_client.request(server.rest_port, "POST", "/v2/models/words/infer", head + raw, headers)
+    assert reply.status == 200, reply.text()
+    assert reply.body.endswith(raw)

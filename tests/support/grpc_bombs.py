@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.support.http2_peer import REQUEST_BLOCK, Attacker, block, data, opening, request_fields
-from tests.support.predict_messages import BYTES, FIXED32, GROUP, GROUP_END, VARINT, record, varint
+from tests.support.protobuf_messages import BYTES, FIXED32, GROUP, GROUP_END, VARINT, record, varint
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -58,6 +58,12 @@ class H2Client:
         """Hang up."""
         self._socket.close()
 
+    @property
+    def local_port(self) -> int:
+        """Where the connection comes from."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
     def open(self, path: str, extra: Iterable[tuple[str, str]] = ()) -> int:
         """Begin a call; its stream."""
         stream = self._h2.get_next_available_stream_id()

@@ -19,15 +19,18 @@ from ovms_mp.front.grpc.http2.faults import ErrorCode
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
 from ovms_mp.front.infer.leases import Lease
 from ovms_mp.front.methods import Streaming, Unary
+from ovms_mp.front.protobuf.arena_sink import PlacedCall
 from ovms_mp.front.tfs.protobuf.decode import decode_predict
-from ovms_mp.front.tfs.protobuf.predict_sink import PlacedCall, PredictSink
+from ovms_mp.front.tfs.protobuf.predict_sink import PredictSink
 from ovms_mp.wire.allocator import ArenaAllocator
 from tests.support.http2_peer import PREDICT, STATUS
-from tests.support.predict_messages import values_of
+from tests.support.protobuf_messages import values_of
 from tests.unit.front.grpc.http2.peer import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from ovms_mp.front.infer.arrivals import Arrival
 
 STREAM = "/test.Service/Stream"
 """A bidirectional method, which the real server lacks."""
@@ -70,7 +73,7 @@ class Bench:
             STREAM: Streaming(STREAM, self._stream),
         }
 
-    def _lease(self, _sink: PredictSink, size: int) -> Lease:
+    def _lease(self, _sink: Arrival, size: int) -> Lease:
         offset = self._allocator.allocate(size)
         if offset is None:
             raise NoFreeSlot("the arena is full")

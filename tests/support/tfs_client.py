@@ -8,6 +8,7 @@ would spoil the ledger of the test process. So a child (``python -m tests.suppor
     {"start": id, "port": P, "method": "Predict", "request": {protobuf JSON}, "timeout": s}       -> {}
     {"start": id, "port": P, "path": "/...", "body": base64, "timeout": s}                        -> {}
     {"start": id, "port": P, "model": M, "arrays": {name: {"npy": base64, "as": "list"}}, ...}    -> {}
+    {"start": id, "port": P, "path": "/...", "bodies": [base64], "metadata": [[K, V]], ...}       -> {}
     {"cancel": id}                                                                                -> {}
     {"wait": id}                            -> {"code": "OK", "details": "", "seconds": s, "response" | "arrays": ...}
     {"close": P}                                                                                  -> {}
@@ -67,7 +68,8 @@ class Reply:
         code: gRPC code by name.
         details: The server's words.
         seconds: From its start until its end was known.
-        response: The message as protobuf JSON; a raw body's bytes under ``"body"``.
+        response: The message as protobuf JSON; a raw body's bytes under ``"body"``, those of a stream under
+            ``"bodies"``.
         arrays: Outputs that TensorFlow has read; only of ``start_arrays``.
     """
 
@@ -147,6 +149,18 @@ class TfsClient:
     def start_raw(self, port: int, path: str, body: bytes, timeout_s: float = DEADLINE_S) -> Call:
         """Begin a call of a path with any bytes."""
         return self._start(port, timeout_s, {"path": path, "body": base64.b64encode(body).decode()})
+
+    def start_raw_stream(
+        self,
+        port: int,
+        path: str,
+        bodies: Sequence[bytes],
+        metadata: Sequence[tuple[str, str]] = (),
+        timeout_s: float = DEADLINE_S,
+    ) -> Call:
+        """Begin a streaming call of a path with these messages and no more."""
+        texts = [base64.b64encode(body).decode() for body in bodies]
+        return self._start(port, timeout_s, {"path": path, "bodies": texts, "metadata": list(metadata)})
 
     def start_arrays(
         self,
@@ -242,14 +256,15 @@ class _Child:
             for service in set(_SERVICES.values())
         }
         self._channels: dict[int, Any] = {}
-        self._calls: dict[int, tuple[Any, float, bool]] = {}
+        self._calls: dict[int, tuple[Any, float, str]] = {}
 
     def obey(self, command: Document) -> Document:
         """Carry out one line."""
         match command:
             case {"start": int(number), "port": int(port), "timeout": timeout}:
                 future = self._start(self._channel(port), command, timeout)
-                self._calls[number] = future, time.monotonic(), "arrays" in command
+                kind = next((key for key in ("arrays", "bodies") if key in command), "")
+                self._calls[number] = future, time.monotonic(), kind
                 return {}
             case {"cancel": int(number)}:
                 self._calls[number][0].cancel()
@@ -280,6 +295,11 @@ class _Child:
         return self._channels[port]
 
     def _start(self, channel: Any, command: Document, timeout: float) -> Any:
+        if "bodies" in command:
+            messages = [base64.b64decode(body) for body in command["bodies"]]
+            metadata = [(key, value) for key, value in command["metadata"]]
+            call = channel.stream_stream(command["path"])
+            return call(iter(messages), timeout=timeout, metadata=metadata)
         if "path" in command:
             return channel.unary_unary(command["path"]).future(
                 base64.b64decode(command["body"]), timeout=timeout
@@ -301,18 +321,26 @@ class _Child:
             self._json_format.ParseDict(command["request"], request)
         return getattr(stub, method).future(request, timeout=timeout)
 
-    def _wait(self, future: Any, started: float, reads_arrays: bool) -> Document:
+    def _wait(self, future: Any, started: float, kind: str) -> Document:
+        bodies: list[str] = []
+        answer: Document
         try:
-            response = future.result()
+            if kind == "bodies":
+                bodies.extend(base64.b64encode(body).decode() for body in future)
+            else:
+                response = future.result()
         except self._grpc.FutureCancelledError:
             return {"code": "CANCELLED", "details": "", "seconds": time.monotonic() - started}
         except self._grpc.RpcError as error:
             seconds = time.monotonic() - started
-            return {"code": error.code().name, "details": error.details(), "seconds": seconds}
-        answer: Document = {"code": "OK", "details": "", "seconds": time.monotonic() - started}
-        if isinstance(response, bytes):
+            answer = {"code": error.code().name, "details": error.details(), "seconds": seconds}
+            return {**answer, "response": {"bodies": bodies}} if bodies else answer
+        answer = {"code": "OK", "details": "", "seconds": time.monotonic() - started}
+        if kind == "bodies":
+            answer["response"] = {"bodies": bodies}
+        elif isinstance(response, bytes):
             answer["response"] = {"body": base64.b64encode(response).decode()}
-        elif reads_arrays:
+        elif kind == "arrays":
             read = self._tensorflow.make_ndarray
             answer["arrays"] = {name: _write_npy(read(proto)) for name, proto in response.outputs.items()}
         else:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ovms_mp.child.specs import CommonSpec, CpuShare, EngineSpec, ProbeSpec, WorkerSpec
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.model.input_settings import InputSettings, InputShape
 from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.arena import Arena, create_arena_file
@@ -83,7 +84,7 @@ class ChildUnderTest:
             parent_pid=os.getpid(),
             run_id="test",
             control_endpoint=self.endpoint,
-            log_level="INFO",
+            log_levels=LogLevels(),
             log_path="",
             log_format="EVENTS",
             heartbeat_interval_s=0.1,

@@ -35,6 +35,7 @@ PLACES = {
     "front.grpc.http2.writer.Writer._release": ONE_ITEM,
     "front.grpc.grpcio._streaming.handle": ANSWERS,
     "front.grpc.grpcio._unary.handle": ANSWERS,
+    "front.kserve.methods.KServeMethods._answer": ANSWERS,
     "front.routing._route_or_failure": ONE_ITEM,
     "front.steps.attempt": A_STEP,
     "front.steps.Periodic._turn": A_STEP,

@@ -7,7 +7,8 @@ import grpc
 import pytest
 
 from ovms_mp import errors
-from ovms_mp.errors import Code, ExitCode, OvmsError, error_classes, error_from_record, shortened
+from ovms_mp.codes import ExitCode
+from ovms_mp.errors import Code, OvmsError, error_classes, error_from_record, shortened
 
 HTTP = {
     # TF Serving's http_server.cc, with style.md 2.8's words for the two that it lacks.
@@ -35,12 +36,20 @@ FAILURES = {
     "ShapeMismatch": (Code.INVALID_ARGUMENT, 400),
     "DtypeMismatch": (Code.INVALID_ARGUMENT, 400),
     "ValueNotExact": (Code.INVALID_ARGUMENT, 400),
+    "RegionMismatch": (Code.INVALID_ARGUMENT, 400),
+    "RegionUnusable": (Code.INVALID_ARGUMENT, 400),
+    "RegionForbidden": (Code.PERMISSION_DENIED, 403),
+    "RegionNotFound": (Code.NOT_FOUND, 404),
     "RequestTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
     "TensorTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
     "AnswerTooLarge": (Code.RESOURCE_EXHAUSTED, 413),
     "NoFreeSlot": (Code.RESOURCE_EXHAUSTED, 429),
     "BodyMemoryFull": (Code.RESOURCE_EXHAUSTED, 429),
     "QueueFull": (Code.RESOURCE_EXHAUSTED, 429),
+    "TooManyChanges": (Code.RESOURCE_EXHAUSTED, 429),
+    "ChangesNotAllowed": (Code.PERMISSION_DENIED, 403),
+    "TooManyRegions": (Code.RESOURCE_EXHAUSTED, 429),
+    "RegionExists": (Code.ALREADY_EXISTS, 400),
     "ModelNotFound": (Code.NOT_FOUND, 404),
     "VersionNotFound": (Code.NOT_FOUND, 404),
     "ModelNotReady": (Code.UNAVAILABLE, 503),
@@ -122,7 +131,13 @@ def test_unknown_name_is_internal(name: str) -> None:
 def test_http_deviates_from_the_code_only_where_http_has_a_better_word() -> None:
     deviating = {name for name, cls in error_classes().items() if cls("").http_status != cls.code.http_status}
 
-    assert deviating == {"RequestTooLarge", "TensorTooLarge", "AnswerTooLarge", "ConfigRejected"}
+    assert deviating == {
+        "RequestTooLarge",
+        "TensorTooLarge",
+        "AnswerTooLarge",
+        "ConfigRejected",
+        "RegionExists",
+    }
 
 
 def test_exit_codes() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(ovms_mp.__file__).parent
-BASE = {"defects", "errors", "files", "log", "log_sinks", "model", "places"}
+BASE = {"codes", "defects", "errors", "files", "log", "log_levels", "log_sinks", "model", "places"}
 """One room: what everybody may use."""
 MAY_IMPORT = {
     "base": set[str](),
@@ -40,7 +40,7 @@ MAY_IMPORT = {
 }
 """Rooms, each with those that it may import from besides itself."""
 WINGS = {
-    "manager": ("clock", "timers", "service", "children", "workers", "fronts", "models", ""),
+    "manager": ("clock", "timers", "service", "children", "workers", "fronts", "models", "changes", ""),
     "worker": ("engine", "load", "run", ""),
 }
 """Parts of a room, each of which imports from those before it only; the last is what lies in the room itself."""
@@ -54,7 +54,7 @@ ONLY_IN = {
     "uvicorn_worker": ["front.rest"],
     "cv2": ["front.images.pixels"],
     "grpc": ["front.grpc", "demo.check", "client"],
-    "google.protobuf": ["front.tfs", "front.kserve", "demo.check"],
+    "google.protobuf": ["front.protobuf", "front.tfs", "front.kserve", "demo.check"],
     "sklearn": ["demo.train"],
     "inotify_simple": ["manager", "storage"],
     "boto3": ["fetcher.s3"],

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ovms_mp.codes import ExitCode
 from ovms_mp.config.declared import settings_table
 from ovms_mp.config.file import parse_config_file
 from ovms_mp.config.model_keys import model_settings_table
-from ovms_mp.errors import ExitCode
 from tests.support.readme import blocks
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,8 @@ import uvloop
 from ovms_mp.child.control import ControlLink
 from ovms_mp.child.process import run_child
 from ovms_mp.child.specs import GrpcFrontSpec
-from ovms_mp.errors import ExitCode, OvmsError
+from ovms_mp.codes import ExitCode
+from ovms_mp.errors import OvmsError
 from ovms_mp.front.grpc.bodies import UnpackedLimits
 from ovms_mp.front.methods import by_path
 from ovms_mp.front.protocols import all_methods

@@ -7,6 +7,121 @@ gRPC fronts only (``methods.py``), and what reads and writes JSON by REST fronts
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ovms_mp import __version__
+from ovms_mp.errors import MalformedPayload, VersionNotFound, shortened
+from ovms_mp.front.routing import not_found_text
+from ovms_mp.model.status import State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ovms_mp.front.routing import VersionRoute
+    from ovms_mp.front.service import Service
+    from ovms_mp.front.tensors import ResultTensor
+
 PROTOCOL = "kserve"
 INFER, STREAM = "ModelInfer", "ModelStreamInfer"
+METADATA, CONFIG = "ModelMetadata", "ModelConfig"
+SERVER_METADATA, SERVER_LIVE, SERVER_READY, MODEL_READY = (
+    "ServerMetadata",
+    "ServerLive",
+    "ServerReady",
+    "ModelReady",
+)
 """Names of methods, as gRPC has them; the REST calls that do the same have them, too."""
+
+SERVER_NAME = "ovms_mp"
+SERVER_VERSION = __version__
+EXTENSIONS: tuple[str, ...] = (
+    "schedule_policy",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+)
+"""Of the protocol, in the words of Triton's documents, which clients look for: those that are there."""
+PLATFORM = "OpenVINO"
+BACKEND = "openvino"
+
+_DIGITS = re.compile("[0-9]{1,18}")
+"""Of a version; no longer number is one that a directory could have."""
+_LONGEST_SHOWN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """What metadata and configuration say of a model.
+
+    Attributes:
+        versions: Those that are served, in rising order.
+        route: The version that was asked for, with its inputs and outputs.
+    """
+
+    versions: Sequence[int]
+    route: VersionRoute
+
+
+def version_number(text: str) -> int:
+    """The version that a request names; empty or 0 is the default one.
+
+    Raises:
+        MalformedPayload: It is no number that a version could have. The words are those of the OVMS.
+    """
+    if not text:
+        return 0
+    if not _DIGITS.fullmatch(text):
+        raise MalformedPayload(
+            f"invalid model version format in request: {shortened(text, _LONGEST_SHOWN)!r} is not a positive integer; "
+            f"leave it empty for the default version"
+        )
+    return int(text)
+
+
+def server_is_live(service: Service) -> bool:
+    """Whether the server runs; who asks hears it from one that does."""
+    return True
+
+
+def server_is_ready(service: Service) -> bool:
+    """Whether requests should come here: models have been looked at, and the server is not stopping."""
+    return bool(service.table.epoch) and not service.is_draining
+
+
+def model_is_ready(service: Service, name: str, version: str) -> bool:
+    """Whether a version, or the default one, can answer requests.
+
+    Raises:
+        MalformedPayload: The version is no number.
+        ModelNotFound: No such model.
+        VersionNotFound: No such version.
+    """
+    number = version_number(version)
+    model = service.table.model(name)
+    route = model.versions.get(number or model.default_version)
+    if route is None and number:
+        raise VersionNotFound(f"{not_found_text(name, number)}; known versions: {sorted(model.versions)}")
+    return route is not None and route.status.state is State.AVAILABLE and bool(route.endpoints)
+
+
+def described(service: Service, name: str, version: str) -> ModelDescription:
+    """A model with the inputs and outputs of a version, or of the default one.
+
+    Raises:
+        MalformedPayload: The version is no number.
+        ModelNotFound: No such model.
+        VersionNotFound: No such version.
+        ModelNotReady: Its inputs and outputs are not known yet.
+    """
+    route = service.described(name, version_number(version))
+    versions = service.table.model(name).versions
+    served = sorted(number for number, other in versions.items() if other.status.state is State.AVAILABLE)
+    return ModelDescription(served, route)
+
+
+def in_order(outputs: Sequence[ResultTensor], names: Sequence[str]) -> list[ResultTensor]:
+    """Outputs as they were asked for; one that was asked for twice once."""
+    by_name = {output.name: output for output in outputs}
+    return [by_name[name] for name in dict.fromkeys(names)]

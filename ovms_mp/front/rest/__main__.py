@@ -7,7 +7,8 @@ import sys
 
 from ovms_mp.child.lifetime import die_with_parent
 from ovms_mp.child.specs import RestSpec, spec_from_argument
-from ovms_mp.errors import BootError, ExitCode
+from ovms_mp.codes import ExitCode
+from ovms_mp.errors import BootError
 from ovms_mp.front.rest.arbiter import RestApplication
 from ovms_mp.log import configure_logging, say
 
@@ -21,7 +22,7 @@ def main() -> int:
         say(str(error))
         return ExitCode.BOOT_FAILED
     configure_logging(
-        spec.common.log_level, spec.common.log_path, "arbiter", spec.common.run_id, spec.common.log_format
+        spec.common.log_levels, spec.common.log_path, "arbiter", spec.common.run_id, spec.common.log_format
     )
     RestApplication(spec).run()
     return ExitCode.CLEAN

@@ -14,6 +14,7 @@ from ovms_mp.errors import Code, DeadlineExceeded, RequestTooLarge, shortened
 from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.failures import failure_of
 from ovms_mp.front.protocols import all_routes
+from ovms_mp.front.rest.compression import LEAST_BYTES, compress
 from ovms_mp.front.rest.origin import refuse_other_sites
 from ovms_mp.front.rest.request import FalconRequest
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.endpoints import Route
     from ovms_mp.front.rest.lifespan import Lifespan
+
+_LONGEST_ID = 256
+"""Characters of a request's id; a longer one is not sent back."""
 
 
 def create_app(lifespan: Lifespan) -> falcon.asgi.App[Request, Response]:
@@ -51,12 +55,12 @@ class _Resource:
         if endpoint is None:
             raise falcon.HTTPMethodNotAllowed((*self._route.allowed(raw_path), "OPTIONS"))
         deadline_ns = 0
+        if endpoint.changes_server:
+            refuse_other_sites(request)
         if endpoint.takes_body:
             # The time that the body takes counts, too.
             deadline_ns = time.monotonic_ns() + int(lifespan.spec.limits.request_timeout_s * 1e9)
         else:
-            if endpoint.changes_server:
-                refuse_other_sites(request)
             _close_if_body_is_held_back(request, response)
         with lifespan.bodies.share() as share:
             incoming = FalconRequest(request, lifespan.spec.limits, share)
@@ -64,8 +68,13 @@ class _Resource:
             answer = await endpoint.handler(incoming, context)
         if answer.status != 200:
             response.status = answer.status
-        response.data = answer.body
+        response.data = answer.body  # type: ignore[assignment]  # Any octets are as good as bytes.
         response.content_type = answer.content_type
+        if answer.headers:
+            response.set_headers(answer.headers)
+        if endpoint.compresses and len(answer.body) >= LEAST_BYTES:
+            await compress(request, response)
+        echo_id(request, response)
         if lifespan.service.is_draining:
             # Tells a keep-alive client to bring its next request elsewhere, before this process closes the
             # connection.
@@ -89,7 +98,15 @@ def _close_if_body_is_held_back(request: Request, response: Response) -> None:
         response.set_header("Connection", "close")
 
 
-def _write_error(response: Response, status: int, message: str) -> None:
+def echo_id(request: Request, response: Response) -> None:
+    """Have the answer carry the id that a client or proxy has given the request, for their logs."""
+    given = request.get_header("X-Request-ID")
+    if given is not None and len(given) <= _LONGEST_ID:
+        response.set_header("X-Request-ID", given)
+
+
+def _write_error(request: Request, response: Response, status: int, message: str) -> None:
+    echo_id(request, response)
     response.status = status
     response.data = msgspec.json.encode({"error": shortened(message)})
     response.content_type = "application/json"
@@ -100,7 +117,7 @@ async def _answer_failure(
 ) -> None:
     """The one place where failures become HTTP."""
     failure = failure_of(error, request.path, request.user_agent or "")
-    _write_error(response, failure.http_status, failure.message)
+    _write_error(request, response, failure.http_status, failure.message)
     if failure.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED) and failure.http_status != 413:
         response.set_header("Retry-After", "1")
     if isinstance(failure, (RequestTooLarge, DeadlineExceeded)):
@@ -121,7 +138,7 @@ async def _answer_http_error(
         allowed = (error.headers or {}).get("Allow", "").split(", ")  # type: ignore[union-attr]  # falcon's own are dicts
         known = " or ".join(name for name in allowed if name in ("GET", "POST"))
         reason = f"Unsupported method: {request.method} {request.path}; use {known}"
-    _write_error(response, code, reason)
+    _write_error(request, response, code, reason)
     for name, value in dict(error.headers or {}).items():
         response.set_header(name, value)
     _close_if_body_is_held_back(request, response)

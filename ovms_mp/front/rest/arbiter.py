@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import gunicorn.workers.base
@@ -24,6 +25,7 @@ from gunicorn.workers.workertmp import WorkerTmp
 
 from ovms_mp.child.lifetime import STOP_SIGNALS, die_with_parent, release_log_signals
 from ovms_mp.defects import contain
+from ovms_mp.front.rest.levels_pipe import LevelsPipe
 from ovms_mp.log import configure_logging, reopen_logs
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from gunicorn.workers.base import Worker
 
     from ovms_mp.child.specs import RestSpec
+    from ovms_mp.log_levels import LogLevels
 
 KEEP_ALIVE_S = 75
 """How long an idle connection is kept: longer than the 60 s of common proxies, so that they close first."""
@@ -44,12 +47,18 @@ class RestArbiter(Arbiter):
 
     beat_descriptor = -1
     beat_interval_s = 1.0
+    levels_descriptor = -1
+
+    @cached_property
+    def _levels(self) -> LevelsPipe:
+        return LevelsPipe(self.levels_descriptor)
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         """Called once each turn of the arbiter's loop; turns are as quick as the manager wants the beats."""
         # The manager empties the pipe at every beat; a full one means that it is gone, and so are we soon.
         # What a beat raises would else end the arbiter, and it all REST fronts.
         contain("arbiter.beat", "this beat", self._beat)
+        contain("arbiter.levels", "these levels", self._levels.follow)
         signals: list[int] = super().wait_for_signals(min(timeout, self.beat_interval_s))
         return signals
 
@@ -147,9 +156,7 @@ class RestApplication(BaseApplication):
             "keepalive": KEEP_ALIVE_S,
             "control_socket_disable": True,
             "logger_class": ServerLogger,
-            "loglevel": "debug"
-            if spec.common.log_level in ("TRACE", "DEBUG")
-            else spec.common.log_level.lower(),
+            "loglevel": _gunicorn_level(spec.common.log_levels),
             "proc_name": "ovms_mp-rest",
             "post_fork": _post_fork(spec),
         }
@@ -169,15 +176,21 @@ class RestApplication(BaseApplication):
         # gunicorn has no setting for it.
         gunicorn.workers.base.WorkerTmp = BeatFile
         RestArbiter.beat_descriptor = self._spec.beat_descriptor
+        RestArbiter.levels_descriptor = self._spec.levels_descriptor
         RestArbiter.beat_interval_s = self._spec.common.heartbeat_interval_s
         RestArbiter(self).run()
+
+
+def _gunicorn_level(levels: LogLevels) -> str:
+    """In gunicorn's words, which end with ``critical``."""
+    return logging.getLevelName(min(levels.threshold, logging.CRITICAL)).lower()
 
 
 def _post_fork(spec: RestSpec) -> Callable[[Arbiter, Worker], None]:
     def post_fork(arbiter: Arbiter, worker: Worker) -> None:
         die_with_parent(arbiter.pid)
         configure_logging(
-            spec.common.log_level, spec.common.log_path, "rest", spec.common.run_id, spec.common.log_format
+            spec.common.log_levels, spec.common.log_path, "rest", spec.common.run_id, spec.common.log_format
         )
         for name in ("uvicorn", "uvicorn.error"):
             # uvicorn's worker class takes the handlers of gunicorn's log, which has none: lines without form.

@@ -37,14 +37,14 @@ async def read_body(
         BodyMemoryFull: There is no memory for it at this moment.
         DeadlineExceeded: It did not arrive in time.
         MalformedPayload: It is not compressed as it says.
-        falcon.HTTPUnsupportedMediaType: It is compressed in another way than with gzip.
+        falcon.HTTPUnsupportedMediaType: It is compressed in another way than with gzip or deflate.
     """
     coding = (request.get_header("Content-Encoding") or "identity").strip().lower()
-    if coding not in ("identity", "gzip", "x-gzip"):
+    if coding not in ("identity", "gzip", "x-gzip", "deflate"):
         # RFC 9110, 15.5.16: the header says which would be taken.
         raise falcon.HTTPUnsupportedMediaType(
-            description=f"Content-Encoding {coding!r} is not supported; accepted: gzip, or none",
-            headers={"Accept-Encoding": "gzip"},
+            description=f"Content-Encoding {coding!r} is not supported; accepted: gzip, deflate, or none",
+            headers={"Accept-Encoding": "gzip, deflate"},
         )
     is_packed = coding != "identity"
     # What is longer unpacked than packed is refused when it is; nobody's packing adds more than a few bytes.
@@ -70,7 +70,7 @@ async def read_body(
     if not is_packed:
         return body
     limit_bytes = unpacked_limit(len(body), bound_bytes, limits.max_unpacked_bytes, limits.max_message_bytes)
-    plain = await unpack_gzip(body, limit_bytes, share)
+    plain = await unpack(body, coding, limit_bytes, share)
     share.shrink(len(body))
     return plain
 
@@ -106,17 +106,34 @@ async def _received(
     return body
 
 
-async def unpack_gzip(packed: bytes | bytearray, limit_bytes: int, share: BodyShare) -> bytearray:
+async def unpack(packed: bytes | bytearray, coding: str, limit_bytes: int, share: BodyShare) -> bytearray:
     """What was packed.
+
+    Args:
+        packed: All of it.
+        coding: ``gzip`` or ``deflate``, as HTTP names them.
+        limit_bytes: For what comes out.
+        share: Grows by it.
 
     Raises:
         RequestTooLarge: It would be longer than the limit.
-        MalformedPayload: It is not gzip, or ends too early.
+        MalformedPayload: It is not what it is said to be, or ends too early.
     """
+    window = GZIP_WINDOW
+    if coding == "deflate":
+        window = zlib.MAX_WBITS if _is_zlib(packed) else -zlib.MAX_WBITS
     try:
-        return await inflate(packed, GZIP_WINDOW, limit_bytes, share.grow)
+        return await inflate(packed, window, limit_bytes, share.grow)
     except zlib.error as error:
-        raise MalformedPayload(f"the body is not what Content-Encoding gzip says: {error}") from None
+        raise MalformedPayload(f"the body is not what Content-Encoding {coding} says: {error}") from None
+
+
+def _is_zlib(packed: bytes | bytearray) -> bool:
+    """Whether deflated octets begin with zlib's header, as they should (RFC 9110, 8.4.1.2; RFC 1950, 2.2).
+
+    Some clients send them bare; then a header could be there by chance only where a block is stored and not packed.
+    """
+    return len(packed) >= 2 and packed[0] & 0x0F == zlib.DEFLATED and not (packed[0] << 8 | packed[1]) % 31
 
 
 def _too_large(length: str, limit_bytes: int, limits: FrontLimits) -> RequestTooLarge:

@@ -50,6 +50,10 @@ class FalconRequest:
         raw_path: bytes = self._request.scope["raw_path"]
         return raw_path
 
+    def header(self, name: str) -> str | None:
+        """A header of the client's."""
+        return self._request.get_header(name)
+
     def read_body(self, bound_bytes: int | None) -> Awaitable[bytes | bytearray]:
         """The whole body; see :func:`~ovms_mp.front.rest.body.read_body`."""
         return read_body(self._request, self._limits, bound_bytes, self.share)

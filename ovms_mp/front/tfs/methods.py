@@ -7,20 +7,20 @@ transport that carries them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from google.protobuf.message import DecodeError, Message
-
-from ovms_mp.errors import MalformedPayload, RequestTooLarge, UnsupportedOperation
-from ovms_mp.front.gathered import Gathered
+from ovms_mp.errors import MalformedPayload, UnsupportedOperation
+from ovms_mp.front.gathered import reply_of
 from ovms_mp.front.methods import Unary
+from ovms_mp.front.protobuf.arena_sink import SHORTEST_LONG_BYTES, PlacedCall
+from ovms_mp.front.protobuf.parts import LONGEST_SMALL_REQUEST_BYTES, small_request
 from ovms_mp.front.tfs import calls
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 from ovms_mp.front.tfs.metadata import encode_metadata, encode_reloaded, encode_status
 from ovms_mp.front.tfs.protobuf.decode import decode_predict_in_turns, scan_predict
-from ovms_mp.front.tfs.protobuf.encode import encode_predict, predict_pieces
+from ovms_mp.front.tfs.protobuf.encode import predict_pieces
 from ovms_mp.front.tfs.protobuf.encode_typed import encode_predict_typed
-from ovms_mp.front.tfs.protobuf.predict_sink import SHORTEST_LONG_BYTES, PlacedCall, PredictSink
+from ovms_mp.front.tfs.protobuf.predict_sink import PredictSink
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -34,14 +34,8 @@ if TYPE_CHECKING:
     from ovms_mp.front.tensors import ResultTensor
     from ovms_mp.front.tfs.protobuf.decode import PredictCall
 
-MessageT = TypeVar("MessageT", bound=Message)
-
 _PREDICTION = "/tensorflow.serving.PredictionService"
 _MODEL = "/tensorflow.serving.ModelService"
-_LONGEST_SMALL_REQUEST_BYTES = 64 << 10
-"""Of all methods but Predict. The generated classes make a hundred times as much of some messages."""
-_SHORTEST_GATHERED_BYTES = 16 << 10
-"""Outputs from which sending them out of the arena pays; below it a copy is cheaper than the bookkeeping."""
 
 
 def methods(parts: MessageParts) -> Sequence[Unary]:
@@ -67,7 +61,7 @@ def methods(parts: MessageParts) -> Sequence[Unary]:
             protocol=calls.PROTOCOL,
         ),
         *[
-            Unary(path, handler, None, _LONGEST_SMALL_REQUEST_BYTES, protocol=calls.PROTOCOL)
+            Unary(path, handler, None, LONGEST_SMALL_REQUEST_BYTES, protocol=calls.PROTOCOL)
             for path, handler in small
         ],
     )
@@ -79,9 +73,8 @@ class TfsMethods:
     def __init__(self, service: Service, *, has_typed_outputs: bool = False) -> None:
         self._service = service
         self._has_typed_outputs = has_typed_outputs
-        self._encode = _encode_typed if has_typed_outputs else _encode
 
-    async def predict(self, request: Octets | PlacedCall, context: CallContext) -> Reply:
+    async def predict(self, request: Octets | PlacedCall[PredictCall], context: CallContext) -> Reply:
         """PredictRequest to PredictResponse; long inputs may be in the arena already, and long outputs stay there.
 
         The request is released when it is answered, the outputs when they are sent.
@@ -105,17 +98,13 @@ class TfsMethods:
         return self._service.predict(call.model_name, call.version or 0, decode, context, self._gather)
 
     def _gather(self, route: VersionRoute, outputs: Sequence[ResultTensor]) -> Reply:
-        nbytes = sum([output.data.nbytes for output in outputs])
-        lease = outputs[0].lease if outputs else None
-        if self._has_typed_outputs or lease is None or nbytes < _SHORTEST_GATHERED_BYTES:
-            return self._encode(route, outputs)
-        # All outputs of one inference lie in one lease.
-        pieces = predict_pieces(route.model_name, route.version, outputs)
-        return Gathered(pieces, self._service.hold(lease))
+        if self._has_typed_outputs:
+            return encode_predict_typed(route.model_name, route.version, outputs)
+        return reply_of(predict_pieces(route.model_name, route.version, outputs), outputs, self._service.hold)
 
     async def get_model_metadata(self, request: Octets, context: CallContext) -> bytes:
         """GetModelMetadataRequest to GetModelMetadataResponse; answers at once."""
-        message = _parse(request, serving.GetModelMetadataRequest)
+        message = small_request(request, serving.GetModelMetadataRequest)
         fields = list(message.metadata_field)
         if fields != ["signature_def"]:
             named = ", ".join(fields) or "(none)"
@@ -127,7 +116,7 @@ class TfsMethods:
 
     async def get_model_status(self, request: Octets, context: CallContext) -> bytes:
         """GetModelStatusRequest to GetModelStatusResponse; answers at once."""
-        spec = _parse(request, serving.GetModelStatusRequest).model_spec
+        spec = small_request(request, serving.GetModelStatusRequest).model_spec
         versions = calls.status(self._service, spec.name, spec.version.value, spec.version_label)
         return encode_status(versions).SerializeToString()
 
@@ -138,7 +127,7 @@ class TfsMethods:
         a client that sends some is told so, as it would take OK for its models being served. A failure is the call's
         status, so that no client has to look in two places.
         """
-        message = _parse(request, serving.ReloadConfigRequest)
+        message = small_request(request, serving.ReloadConfigRequest)
         if message.config.ByteSize():
             raise UnsupportedOperation(
                 "a configuration in the request is not supported; change the server's own file (--config_path) and "
@@ -146,22 +135,3 @@ class TfsMethods:
             )
         await self._service.reload(context)
         return encode_reloaded().SerializeToString()
-
-
-def _encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes:
-    return encode_predict(route.model_name, route.version, outputs)
-
-
-def _encode_typed(route: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes:
-    return encode_predict_typed(route.model_name, route.version, outputs)
-
-
-def _parse(request: Octets, kind: type[MessageT]) -> MessageT:
-    if len(request) > _LONGEST_SMALL_REQUEST_BYTES:
-        raise RequestTooLarge(
-            f"a {kind.DESCRIPTOR.name} of {len(request)} bytes; at most {_LONGEST_SMALL_REQUEST_BYTES} are read"
-        )
-    try:
-        return kind.FromString(bytes(request))
-    except DecodeError as error:
-        raise MalformedPayload(f"request is no {kind.DESCRIPTOR.name}: {error}") from None

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ModelNotFound, OvmsError, VersionNotFound
 from ovms_mp.front.endpoints import Answer, Endpoint
+from ovms_mp.front.json.aside import encode_aside, is_large
+from ovms_mp.front.json.lists import LONG_BYTES
 from ovms_mp.front.predict_request import PlainRequest
 from ovms_mp.front.routing import not_found_text
 from ovms_mp.front.tfs import calls, targets
 from ovms_mp.front.tfs.json.decode import decode_predict
-from ovms_mp.front.tfs.json.decode_long import LONG_BYTES, decode_long
+from ovms_mp.front.tfs.json.decode_long import decode_long
 from ovms_mp.front.tfs.json.encode import encode_predict
 from ovms_mp.front.tfs.metadata import metadata_json, status_json
 from ovms_mp.front.tfs.targets import target_of
@@ -25,13 +28,10 @@ if TYPE_CHECKING:
     from ovms_mp.front.endpoints import RestRequest, Route
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.served_protocol import HasService
-    from ovms_mp.front.service import Service
     from ovms_mp.front.tensors import ResultTensor
     from ovms_mp.front.tfs.json.reader import JsonFormat
     from ovms_mp.front.tfs.targets import Target
 
-_LARGE_BYTES = 1 << 20
-"""Outputs beyond this take several milliseconds to become text."""
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
 
@@ -112,8 +112,12 @@ class TfsRestCalls:
             return PlainRequest(given)
 
         def encode(_: VersionRoute, outputs: Sequence[ResultTensor]) -> bytes | asyncio.Future[bytes]:
-            if sum([output.data.nbytes for output in outputs]) > _LARGE_BYTES:
-                return _encode_aside(service, form, outputs)
+            if is_large(outputs):
+                return encode_aside(
+                    service,
+                    outputs,
+                    functools.partial(encode_predict, form, outputs, service.max_message_bytes),
+                )
             return encode_predict(form, outputs)
 
         calls.refuse_label(target.label)
@@ -140,25 +144,6 @@ class TfsRestCalls:
             ModelNotFound: Always.
         """
         raise _unknown(f"{request.verb} {request.path}; known: .../models/NAME[/versions/N]:predict")
-
-
-def _encode_aside(
-    service: Service, form: JsonFormat, outputs: Sequence[ResultTensor]
-) -> asyncio.Future[bytes]:
-    """Encode in a thread, so that others are answered meanwhile; the leases are held until it has ended."""
-    holds = [service.hold(output.lease) for output in outputs if output.lease is not None]
-    future = asyncio.get_running_loop().run_in_executor(
-        None, encode_predict, form, outputs, service.max_message_bytes
-    )
-
-    def let_go(ended: asyncio.Future[bytes]) -> None:
-        if not ended.cancelled():
-            ended.exception()  # The client may have left; nobody need be told then.
-        for release in holds:
-            release()
-
-    future.add_done_callback(let_go)
-    return future
 
 
 def _target(request: RestRequest, *, is_call: bool) -> Target:

@@ -17,7 +17,7 @@ import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import ExitCode
+from ovms_mp.codes import ExitCode
 from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.manager.children.processes import send_signal
 

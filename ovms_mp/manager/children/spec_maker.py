@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.child.specs import CpuShare
     from ovms_mp.config.server import ServerConfig
+    from ovms_mp.log_levels import LogLevels
     from ovms_mp.wire.messages import LoadModel
 
 
@@ -41,6 +42,7 @@ class SpecMaker:
 
     Attributes:
         memory_bytes: What the machine, or this process's cgroup, has.
+        levels: What is logged at this moment.
         make_endpoint: Makes a new address for a worker's socket.
     """
 
@@ -49,6 +51,7 @@ class SpecMaker:
     control_endpoint: str
     arenas: tuple[ArenaHandle, ...]
     memory_bytes: int
+    levels: Callable[[], LogLevels]
     make_endpoint: Callable[[], str] = new_endpoint
 
     def worker(self, child_id: str, device: str, share: CpuShare, run_page: int = -1) -> WorkerSpec:
@@ -99,7 +102,9 @@ class SpecMaker:
             listen_descriptors=listen_descriptors,
         )
 
-    def arbiter(self, child_id: str, listen_descriptors: tuple[int, ...], beat_descriptor: int) -> RestSpec:
+    def arbiter(
+        self, child_id: str, listen_descriptors: tuple[int, ...], beat_descriptor: int, levels_descriptor: int
+    ) -> RestSpec:
         """The gunicorn arbiter and, through it, the REST fronts."""
         config = self.config
         return RestSpec(
@@ -109,6 +114,7 @@ class SpecMaker:
             limits=self._limits(),
             listen_descriptors=listen_descriptors,
             beat_descriptor=beat_descriptor,
+            levels_descriptor=levels_descriptor,
             rest_workers=config.rest.workers,
             client_timeout_s=config.rest.client_timeout_s,
             stop_grace_s=config.supervision.stop_grace_s,
@@ -121,7 +127,7 @@ class SpecMaker:
             parent_pid=os.getpid(),
             run_id=self.run_id,
             control_endpoint=self.control_endpoint,
-            log_level=self.config.log.level,
+            log_levels=self.levels(),
             log_path=self.config.log.path,
             log_format=self.config.log.form,
             heartbeat_interval_s=supervision.heartbeat_interval_s,
@@ -141,6 +147,7 @@ class SpecMaker:
             max_unpacked_bytes=self.config.limits.max_unpacked_mb * MEBIBYTE,
             max_image_megapixels=self.config.limits.max_image_megapixels,
             max_body_memory_bytes=self._body_memory_bytes(),
+            allows_client_shm=self.config.clients.allows_shm,
         )
 
     def _body_memory_bytes(self) -> int:

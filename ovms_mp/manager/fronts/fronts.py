@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ovms_mp.manager.children.control import ControlChannel
     from ovms_mp.manager.children.spec_maker import SpecMaker
     from ovms_mp.manager.children.supervisor import Supervisor
+    from ovms_mp.manager.fronts.arbiter_pipes import ArbiterPipes
     from ovms_mp.manager.fronts.arenas import ArenaPool
-    from ovms_mp.manager.fronts.beat_pipe import BeatPipe
     from ovms_mp.manager.fronts.ports import Ports
     from ovms_mp.wire.messages import RoutingSnapshot
 
@@ -34,7 +34,7 @@ class Fronts:
         specs: SpecMaker,
         ports: Ports,
         arenas: ArenaPool,
-        beats: BeatPipe,
+        pipes: ArbiterPipes,
     ) -> None:
         """Prepare; no front is started before :meth:`start`.
 
@@ -45,7 +45,7 @@ class Fronts:
             specs: Makes their command lines.
             ports: Closed by :meth:`stop_rest`; the caller's otherwise.
             arenas: One for each front, and as many for successors; the caller's.
-            beats: Of the arbiter; the caller's.
+            pipes: Of the arbiter; the caller's.
         """
         self._config = config
         self._supervisor = supervisor
@@ -53,7 +53,7 @@ class Fronts:
         self._specs = specs
         self._ports = ports
         self._arenas = arenas
-        self._beats = beats
+        self._pipes = pipes
         self._waiting: list[str] = []
         self._encoder = SnapshotEncoder()
 
@@ -77,12 +77,12 @@ class Fronts:
         if config.rest.port:
             self._ports.listen(config.rest.port, config.rest.backlog)
             listeners = tuple(listener.fileno() for listener in self._ports.rest)
-            beats = self._beats.write_end
+            beats, levels = self._pipes.beat_end, self._pipes.levels_end
             self._supervisor.fill(
                 "arbiter",
                 Kind.ARBITER,
-                lambda child_id: self._specs.arbiter(child_id, listeners, beats),
-                (*arenas, *listeners, beats),
+                lambda child_id: self._specs.arbiter(child_id, listeners, beats, levels),
+                (*arenas, *listeners, beats, levels),
             )
 
     def are_ready(self) -> bool:
@@ -128,9 +128,13 @@ class Fronts:
         """The snapshot that every front has applied; the latest one when there is no front."""
         return min((child.applied_epoch for child in self._routing()), default=latest)
 
+    def behind(self, epoch: int) -> list[str]:
+        """Fronts that have not applied this snapshot yet."""
+        return [child.child_id for child in self._routing() if child.applied_epoch < epoch]
+
     def take_beats(self, readable: set[int]) -> None:
         """The arbiter's sign of life is a byte in a pipe."""
-        if not self._beats.has_beaten(readable):
+        if not self._pipes.has_beaten(readable):
             return
         for child in self._supervisor.living(Kind.ARBITER):
             self._supervisor.beat(child)

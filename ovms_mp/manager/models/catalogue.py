@@ -74,11 +74,35 @@ class Catalogue:
         self.changes = 0
         """Grows with whatever clients could notice."""
         self.last_failure: ErrorRecord | None = None
+        self.failures = 0
+        """How many there have been."""
 
     @property
     def configs(self) -> list[ModelConfig]:
         """The configured models."""
         return [model.config for model in self._models.values() if model.is_configured]
+
+    def find(self, name: str) -> KnownModel | None:
+        """A model that is configured."""
+        model = self._models.get(name)
+        return model if model is not None and model.is_configured else None
+
+    def refusal_of(self, name: str) -> str:
+        """Why a model's entry in the configuration file is not followed; empty where it is, or where there is none."""
+        return self._refusals.added_to("", name)
+
+    def load(self, model: KnownModel) -> None:
+        """Serve it, with its files as they are now; the next :meth:`.Reconciler.reconcile` carries it out."""
+        model.is_unloaded, model.is_asked, model.is_certain = False, True, True
+        for entry in model.versions.values():
+            entry.is_asked, entry.retry_at = True, 0.0
+        self.note_news()
+
+    def unload(self, model: KnownModel) -> None:
+        """Serve nothing of it from now on; the next :meth:`.Reconciler.reconcile` carries it out."""
+        if not model.is_unloaded:
+            model.is_unloaded = True
+            self.note_change()
 
     def served_of(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Versions of a model that serve, and those whose last load failed."""
@@ -97,12 +121,7 @@ class Catalogue:
 
     def is_idle(self) -> bool:
         """Whether every version that was begun serves, failed or has ended."""
-        return all(
-            entry.coming is None
-            and not entry.retiring
-            and (entry.has_failed or entry.status.state is not State.LOADING)
-            for _, entry in self.entries()
-        )
+        return all(entry.is_idle for _, entry in self.entries())
 
     def has_available(self) -> bool:
         """Whether anything can be asked."""
@@ -241,10 +260,7 @@ class Catalogue:
     def note_failure(self, error: ErrorRecord) -> None:
         """Remember for those who wait for a reload."""
         self.last_failure = error
-
-    def forget_failure(self) -> None:
-        """Somebody asks for a reload and nobody else waits for one: what failed before is not its outcome."""
-        self.last_failure = None
+        self.failures += 1
 
     def begin_look(self) -> None:
         """A rescan begins: forget which versions were arriving."""

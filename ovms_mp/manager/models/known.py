@@ -59,6 +59,15 @@ class KnownVersion:
         return 0.0 if self.coming is not None or not self.failures else self.retry_at
 
     @property
+    def is_idle(self) -> bool:
+        """Whether it serves, failed or has ended, and nothing of it is under way."""
+        return (
+            self.coming is None
+            and not self.retiring
+            and (self.has_failed or self.status.state is not State.LOADING)
+        )
+
+    @property
     def is_coming(self) -> bool:
         """Whether it may serve in a moment."""
         return self.status.state in (State.START, State.LOADING) and not self.has_failed
@@ -66,12 +75,31 @@ class KnownVersion:
 
 @dataclass(slots=True)
 class KnownModel:
-    """One model that was ever configured."""
+    """One model that was ever configured.
+
+    Attributes:
+        is_unloaded: A client had it unloaded; whatever is on disk, nothing of it is served until one has it loaded.
+        is_asked: A client wants its base path looked at, which has not been done yet.
+        is_certain: Its base path could be looked at the last time.
+    """
 
     config: ModelConfig
     versions: dict[int, KnownVersion] = field(default_factory=dict)
     is_configured: bool = True
+    is_unloaded: bool = False
+    is_asked: bool = False
+    is_certain: bool = True
     met_at: float = 0.0
+
+    def is_settled(self) -> bool:
+        """Whether nothing that clients may wait for is under way or arriving."""
+        return not self.is_asked and all(
+            entry.is_idle and not entry.is_arriving for entry in self.versions.values()
+        )
+
+    def has_ended(self) -> bool:
+        """Whether nothing of it is loaded anywhere."""
+        return all(entry.is_idle and entry.status.state is State.END for entry in self.versions.values())
 
     def default_version(self) -> int:
         """Highest AVAILABLE version; else the highest that is coming back or coming; else the highest that failed."""

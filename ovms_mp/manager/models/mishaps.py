@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, OvmsError
 from ovms_mp.manager.models.deployment import load_failure
 from ovms_mp.wire.messages import (
-    ConfigReloaded,
+    ChangeState,
     Drained,
     FetchProgress,
     Heartbeat,
     LoadProgress,
     ModelStateChanged,
     ProbeDone,
-    ReloadConfig,
     RequestConvicted,
     SnapshotApplied,
+    StateChanged,
 )
 from ovms_mp.wire.records import ErrorRecord
 
@@ -57,8 +57,8 @@ def make_up_for(
             deployment = deployments.find(handle)
             if deployment is not None:
                 deployments.give_up(deployment, load_failure(_NOT_LOADED))
-        case ReloadConfig(request_id=request_id):
+        case ChangeState(request_id=request_id):
             error = ErrorRecord.of(OvmsError(INTERNAL_ERROR_TEXT))
-            control.send(child, ConfigReloaded(request_id, is_changed=False, error=error))
+            control.send(child, StateChanged(request_id, is_changed=False, error=error))
         case _:
             child.end(f"its {type(message).__name__} could not be followed")

@@ -29,6 +29,7 @@ def model_record(model: KnownModel, refusals: Refusals, workers: Workers) -> Mod
         name,
         model.default_version(),
         tuple(_version_record(name, entry, refusals, workers) for _, entry in sorted(model.versions.items())),
+        model.is_unloaded,
     )
 
 

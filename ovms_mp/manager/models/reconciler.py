@@ -62,6 +62,8 @@ class Reconciler:
         for name, model in self._catalogue.models():
             if not model.is_configured:
                 is_done = contain("manager.forget", f"model {name}", self._forget, model)
+            elif model.is_unloaded:
+                is_done = contain("manager.unload", f"model {name}", self._end, model)
             else:
                 is_done = contain(
                     "manager.rescan",
@@ -72,6 +74,7 @@ class Reconciler:
                     moments,
                 )
             if not is_done:
+                model.is_certain = False
                 moments.append(self._clock.monotonic() + _AGAIN_S)
                 text = f"model={name}: it could not be looked at; the server's log has the reason"
                 self._catalogue.note_failure(load_failure(text))
@@ -79,19 +82,26 @@ class Reconciler:
 
     def _forget(self, model: KnownModel) -> None:
         """End a model that is not configured any more."""
-        self._repository.forget(model.config.name)
-        for number in list(model.versions):
-            self._catalogue.end(model, number)
+        self._end(model)
         if all(entry.status.state is State.END for entry in model.versions.values()):
             self._catalogue.remove(model)
 
+    def _end(self, model: KnownModel) -> None:
+        """End all versions of a model, whatever is on disk."""
+        self._repository.forget(model.config.name)
+        for number, entry in list(model.versions.items()):
+            entry.is_arriving = False
+            self._catalogue.end(model, number)
+
     def _reconcile_model(self, model: KnownModel, is_asked: bool, moments: list[float]) -> None:
+        is_asked, model.is_asked = is_asked or model.is_asked, False
         loaded: dict[int, Sequence[object]] = {}
         for number, entry in model.versions.items():
             newest = entry.coming or entry.serving
             if newest is not None:
                 loaded[number] = newest.files.fingerprint
         look = self._repository.look(model.config, loaded, is_asked=is_asked)
+        model.is_certain = look.is_certain
         if not look.is_certain:
             moments.append(self._clock.monotonic() + _AGAIN_S)
             return  # Nothing is unloaded because a look failed.

@@ -114,6 +114,19 @@ class Rescans:
         self._stores.fetch_now()
         self._request.look_now()
 
+    def look_at(self, name: str) -> None:
+        """Request a look in this turn at a model that a client wants to be loaded."""
+        self._stores.fetch_now(name)
+        self._request.ask()
+
+    def is_awaited(self, name: str) -> bool:
+        """Whether a look at a model is due, or its store is being read."""
+        return self._request.is_due or self._stores.is_awaited_for(name)
+
+    def store_error(self, name: str) -> str:
+        """Why a model's store could not be read the last time; empty where it could, and where there is none."""
+        return self._stores.error_of(name)
+
     def stop(self) -> None:
         """Drop the request: the server is stopping."""
         self._request.drop()

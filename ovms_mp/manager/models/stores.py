@@ -126,10 +126,11 @@ class Stores:
             self._fetcher.dismiss()
         self._run_due()
 
-    def fetch_now(self) -> None:
-        """Look at all stores for somebody who waits for what is found."""
+    def fetch_now(self, name: str = "") -> None:
+        """Look at a model's store, or at all, for somebody who waits for what is found."""
         for followed in self._followed.values():
-            followed.is_asked, followed.due_at = True, 0.0
+            if name in ("", followed.config.name):
+                followed.is_asked, followed.due_at = True, 0.0
         self._run_due()
 
     def stop(self) -> None:
@@ -141,10 +142,17 @@ class Stores:
     @property
     def is_awaited(self) -> bool:
         """Whether something may come of a fetch that others wait for: the first one of a model, or one asked for."""
-        return any(
-            followed.is_asked or followed.is_answering or not followed.has_ended
-            for followed in self._followed.values()
-        )
+        return any(map(self.is_awaited_for, self._followed))
+
+    def is_awaited_for(self, name: str) -> bool:
+        """The same for one model."""
+        followed = self._followed.get(name)
+        return followed is not None and (followed.is_asked or followed.is_answering or not followed.has_ended)
+
+    def error_of(self, name: str) -> str:
+        """Why a model's last fetch failed; empty where it did not, and where there is no store."""
+        followed = self._followed.get(name)
+        return "" if followed is None else followed.error
 
     def ready(self, child: Child) -> None:
         """The fetcher takes work."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ovms_mp.child.specs import ChildSpec, CommonSpec
-from ovms_mp.errors import ExitCode
+from ovms_mp.codes import ExitCode
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.wire.channels import Router, new_endpoint
 from ovms_mp.wire.codec import decode_to_manager
 from ovms_mp.wire.messages import BootFailed, Drained
@@ -58,7 +59,7 @@ def run(endpoint: str, deed: str, parent_pid: int = 0) -> subprocess.CompletedPr
         parent_pid=parent_pid or os.getpid(),
         run_id="run",
         control_endpoint=endpoint,
-        log_level="INFO",
+        log_levels=LogLevels(),
         log_path="",
         log_format="EVENTS",
         heartbeat_interval_s=1.0,

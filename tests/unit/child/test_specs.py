@@ -20,6 +20,7 @@ from ovms_mp.child.specs import (
     spec_from_argument,
 )
 from ovms_mp.errors import BootError
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.model.input_settings import InputSettings, InputShape
 from ovms_mp.wire.records import ArenaHandle, ModelSettings
 
@@ -27,7 +28,7 @@ COMMON = CommonSpec(
     parent_pid=7,
     run_id="0a1b",
     control_endpoint="ipc://@x",
-    log_level="INFO",
+    log_levels=LogLevels(),
     log_path="",
     log_format="EVENTS",
     heartbeat_interval_s=0.5,
@@ -83,6 +84,7 @@ SPECS: list[ChildSpec] = [
         limits=LIMITS,
         listen_descriptors=(9, 10),
         beat_descriptor=11,
+        levels_descriptor=12,
         rest_workers=2,
         client_timeout_s=60.0,
         stop_grace_s=30.0,

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ovms_mp
+from ovms_mp.codes import ExitCode
 from ovms_mp.commands.install_service import default_layout, install, user_layout
 from ovms_mp.commands.service_units import SERVICE, SOCKET
-from ovms_mp.errors import ConfigError, ExitCode
+from ovms_mp.errors import ConfigError
 
 if TYPE_CHECKING:
     from ovms_mp.commands.service_units import Layout

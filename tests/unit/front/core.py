@@ -11,6 +11,7 @@ from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
 from ovms_mp.front.infer.leases import Leases
+from ovms_mp.front.regions.table import Regions
 from ovms_mp.front.service import Service
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.records import ArenaHandle
@@ -18,13 +19,14 @@ from ovms_mp.wire.records import ArenaHandle
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ovms_mp.wire.messages import ConfigReloaded
+    from ovms_mp.wire.changes import AnyChange
+    from ovms_mp.wire.messages import StateChanged
     from ovms_mp.wire.records import Conviction
 
 MIB = 1 << 20
 
 
-async def no_reload(deadline_ns: int) -> ConfigReloaded:
+async def no_change(change: AnyChange, deadline_ns: int) -> StateChanged:
     """For tests in which nobody asks for one."""
     raise AssertionError("nobody asks")
 
@@ -40,7 +42,7 @@ class Core:
         address: bytes = b"0:1",
         retry_window_s: float = 5.0,
         max_message_bytes: int = 1 << 62,
-        ask_reload: Callable[[int], Awaitable[ConfigReloaded]] = no_reload,
+        ask_change: Callable[[AnyChange, int], Awaitable[StateChanged]] = no_change,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.announced: list[Conviction] = []
@@ -53,7 +55,8 @@ class Core:
             self.leases,
             self.convictions,
             self.dispatcher,
-            ask_reload,
+            ask_change,
+            Regions(is_allowed=True),
             request_timeout_s=300.0,
             retry_window_s=retry_window_s,
             max_message_bytes=max_message_bytes,

@@ -27,4 +27,4 @@ def test_a_fixed_path_has_the_methods_that_it_was_given_and_head_beside_get() ->
 
 
 def test_an_answer_is_json_unless_it_says_otherwise() -> None:
-    assert Answer(b"{}") == (b"{}", 200, "application/json")
+    assert Answer(b"{}") == Answer(b"{}", 200, "application/json", ())

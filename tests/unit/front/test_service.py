@@ -30,7 +30,8 @@ from ovms_mp.front.tensors import GivenTensor, NumberTensor, RawTensor, ResultTe
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State
 from ovms_mp.wire.arena import create_arena_file
-from ovms_mp.wire.messages import ConfigReloaded, RoutingSnapshot
+from ovms_mp.wire.changes import AnyChange, ReloadConfig
+from ovms_mp.wire.messages import RoutingSnapshot, StateChanged
 from ovms_mp.wire.records import (
     ErrorRecord,
     ModelRecord,
@@ -88,13 +89,13 @@ class Desk:
     """A service with a real dispatcher on a real arena."""
 
     def __init__(self, descriptor: int, retry_window_s: float) -> None:
-        core = Core(descriptor, ask_reload=self.answer_reload, retry_window_s=retry_window_s)
+        core = Core(descriptor, ask_change=self.answer_change, retry_window_s=retry_window_s)
         self.leases, self.dispatcher, self.service = core.leases, core.dispatcher, core.service
-        self.asked_reloads: list[int] = []
-        self.reloaded = ConfigReloaded(1, False, None)
+        self.asked: list[tuple[AnyChange, int]] = []
+        self.reloaded = StateChanged(1, False, None)
 
-    async def answer_reload(self, deadline_ns: int) -> ConfigReloaded:
-        self.asked_reloads.append(deadline_ns)
+    async def answer_change(self, change: AnyChange, deadline_ns: int) -> StateChanged:
+        self.asked.append((change, deadline_ns))
         return self.reloaded
 
     async def refusal(
@@ -375,16 +376,16 @@ def test_draining_is_what_the_snapshot_says(run: Any) -> None:
 @pytest.mark.parametrize("is_changed", [True, False])
 def test_a_reload_says_whether_anything_changed(run: Any, is_changed: bool) -> None:
     async def body(desk: Desk) -> None:
-        desk.reloaded = ConfigReloaded(1, is_changed, None)
+        desk.reloaded = StateChanged(1, is_changed, None)
         assert await desk.service.reload(context(77)) is is_changed
-        assert desk.asked_reloads == [77]
+        assert desk.asked == [(ReloadConfig(), 77)]
 
     run(body)
 
 
 def test_a_reload_that_failed_is_raised_in_the_clients_words(run: Any) -> None:
     async def body(desk: Desk) -> None:
-        desk.reloaded = ConfigReloaded(1, True, ErrorRecord("ConfigError", "$.model_config_list is missing"))
+        desk.reloaded = StateChanged(1, True, ErrorRecord("ConfigError", "$.model_config_list is missing"))
         with pytest.raises(ConfigRejected) as caught:
             await desk.service.reload(context())
         assert caught.value.message == (

@@ -15,16 +15,18 @@ from ovms_mp.child.control import ControlLink
 from ovms_mp.child.specs import CommonSpec, FrontLimits, FrontSpec
 from ovms_mp.errors import Draining
 from ovms_mp.front.session import FrontSession
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.wire.arena import create_arena_file
+from ovms_mp.wire.changes import ReloadConfig
 from ovms_mp.wire.channels import Router, new_endpoint
 from ovms_mp.wire.codec import decode_to_manager, encode
 from ovms_mp.wire.messages import (
-    ConfigReloaded,
+    ChangeState,
     Drain,
     Heartbeat,
     Hello,
-    ReloadConfig,
     RoutingSnapshot,
+    StateChanged,
     Welcome,
 )
 from ovms_mp.wire.records import ArenaHandle
@@ -69,10 +71,10 @@ class PlayedManager:
                 self.received.append(message)
         return self.received
 
-    async def questions(self, count: int) -> list[ReloadConfig]:
+    async def questions(self, count: int) -> list[ChangeState]:
         """Wait for so many questions for a reload."""
         give_up_at = time.monotonic() + WITHIN_S
-        while len(found := [m for m in self.look() if isinstance(m, ReloadConfig)]) < count:
+        while len(found := [m for m in self.look() if isinstance(m, ChangeState)]) < count:
             assert time.monotonic() < give_up_at, found
             await asyncio.sleep(0.001)
         return found
@@ -91,7 +93,7 @@ def run() -> Iterator[Callable[[Callable[[FrontSession, PlayedManager], Awaitabl
         parent_pid=os.getpid(),
         run_id="test",
         control_endpoint=endpoint,
-        log_level="INFO",
+        log_levels=LogLevels(),
         log_path="",
         log_format="EVENTS",
         heartbeat_interval_s=0.01,
@@ -133,7 +135,7 @@ def test_a_reload_is_answered_after_the_snapshot_that_shows_it(run: Callable[...
         call = asyncio.ensure_future(session.service.reload(context()))
         (question,) = await manager.questions(1)
         manager.send(RoutingSnapshot(2, False, (), ("a new plan",), ()))
-        manager.send(ConfigReloaded(question.request_id, True, None))
+        manager.send(StateChanged(question.request_id, True, None))
         assert await call is True
         assert session.service.table.snapshot.plan == ("a new plan",)
 
@@ -142,12 +144,11 @@ def test_a_reload_is_answered_after_the_snapshot_that_shows_it(run: Callable[...
 
 def test_several_reloads_at_once(run: Callable[..., None]) -> None:
     async def body(session: FrontSession, manager: PlayedManager) -> None:
-        calls = [asyncio.ensure_future(session.reload_config()) for _ in range(3)]
+        calls = [asyncio.ensure_future(session.service.change(ReloadConfig(), context())) for _ in range(3)]
         questions = await manager.questions(3)
         for question in reversed(questions):
-            manager.send(ConfigReloaded(question.request_id, False, None))
-        answers = await asyncio.gather(*calls)
-        assert [answer.request_id for answer in answers] == [question.request_id for question in questions]
+            manager.send(StateChanged(question.request_id, question is questions[0], None))
+        assert await asyncio.gather(*calls) == [True, False, False]
 
     run(body)
 
@@ -157,20 +158,20 @@ def test_several_reloads_at_once(run: Callable[..., None]) -> None:
 )
 def test_a_server_that_stops_reloads_no_more(run: Callable[..., None], farewell: ToChild) -> None:
     async def body(session: FrontSession, manager: PlayedManager) -> None:
-        call = asyncio.ensure_future(session.reload_config())
+        call = asyncio.ensure_future(session.service.change(ReloadConfig(), context()))
         await manager.questions(1)
         manager.send(farewell)
         with pytest.raises(Draining, match="the server is stopping"):
             await call
         with pytest.raises(Draining):
-            await session.reload_config()
+            await session.service.change(ReloadConfig(), context())
 
     run(body)
 
 
 def test_a_session_that_has_finished_reloads_no_more(run: Callable[..., None]) -> None:
     async def body(session: FrontSession, manager: PlayedManager) -> None:
-        call = asyncio.ensure_future(session.reload_config())
+        call = asyncio.ensure_future(session.service.change(ReloadConfig(), context()))
         await manager.questions(1)
         await session.finish()
         manager.was_left = True

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.manager.children.control import ControlChannel
 from ovms_mp.manager.children.spec_maker import SpecMaker
 from ovms_mp.manager.children.supervisor import Supervisor
@@ -40,6 +41,6 @@ def provisioning(config: ServerConfig, machine: Machine, kernel: Kernel) -> Prov
     supervisor = Supervisor(config.supervision, timers, poller, kernel)
     control = ControlChannel(router)  # type: ignore[arg-type]  # only sends
     workers = Workers(control, timers, 600.0)
-    specs = SpecMaker(config, "run", "ipc://@control", (), 8 << 30)
+    specs = SpecMaker(config, "run", "ipc://@control", (), 8 << 30, LogLevels)
     provisioner = Provisioner(config, machine, supervisor, workers, control, specs, (5,), timers, kernel)
     return Provisioning(timers, poller, router, supervisor, workers, provisioner)

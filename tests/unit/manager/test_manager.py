@@ -19,27 +19,28 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from ovms_mp.child.specs import ProbeSpec, spec_from_argument
+from ovms_mp.codes import ExitCode
 from ovms_mp.config.file import parse_config_file
 from ovms_mp.config.server import LimitsConfig, RepositoryConfig, ServerConfig
 from ovms_mp.config.transports import GrpcConfig, RestConfig
-from ovms_mp.errors import ExitCode
 from ovms_mp.manager import assembly
 from ovms_mp.manager.assembly import opened_manager
 from ovms_mp.manager.service.service_manager import ServiceManager
 from ovms_mp.manager.workers.cpu_plan import Machine
 from ovms_mp.model.status import State
 from ovms_mp.storage.watch import RepositoryWatch
+from ovms_mp.wire.changes import LoadNamed, RegionRecord, RegisterRegion, ReloadConfig, UnloadNamed
 from ovms_mp.wire.codec import decode_to_child, encode
 from ovms_mp.wire.messages import (
-    ConfigReloaded,
+    ChangeState,
     Drain,
     Hello,
     LoadModel,
     ProbeDone,
     Ready,
-    ReloadConfig,
     RoutingSnapshot,
     SnapshotApplied,
+    StateChanged,
     ToManager,
     UnloadModel,
 )
@@ -50,6 +51,8 @@ from .kernel import Kernel, Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+
+    from ovms_mp.wire.changes import AnyChange
 
 MessageT = TypeVar("MessageT")
 MACHINE = Machine((0, 1), ((0, 1),), {0: (0,), 1: (1,)})
@@ -245,12 +248,23 @@ class Scene:
         yield
         return message
 
+    def ask(self, request_id: int, change: AnyChange | None = None, within_s: float = 100.0) -> None:
+        """A client of the front wants something changed."""
+        deadline_ns = self.kernel.monotonic_ns() + int(within_s * 1e9)
+        self.say("grpc-0.1", ChangeState(request_id, deadline_ns, change or ReloadConfig()))
+
     def apply(self) -> Generator[None, None, RoutingSnapshot]:
         """The front applies the last snapshot."""
         child_id, snapshot = self.take(RoutingSnapshot)[-1]
         self.say(child_id, SnapshotApplied(snapshot.epoch))
         yield
         return snapshot
+
+    def catch_up(self) -> Generator[None, None, None]:
+        """The front applies whatever it has been sent, until nothing new comes."""
+        while snapshots := self.take(RoutingSnapshot):
+            self.say(snapshots[-1][0], SnapshotApplied(snapshots[-1][1].epoch))
+            yield
 
     def boot(self) -> Generator[None, None, int]:
         """One model with one version is served by one front; the deployment's handle."""
@@ -259,6 +273,7 @@ class Scene:
         message = yield from self.load()
         yield from self.arrive("grpc", "ovms_mp.front.grpc")
         yield from self.apply()
+        yield from self.catch_up()
         return message.handle
 
 
@@ -434,16 +449,16 @@ def test_a_replaced_deployment_is_unloaded_after_the_front_routes_to_the_new_one
 # Reloads.
 
 
-def answers(scene: Scene) -> list[ConfigReloaded]:
-    return [message for _, message in scene.take(ConfigReloaded)]
+def answers(scene: Scene) -> list[StateChanged]:
+    return [message for _, message in scene.take(StateChanged)]
 
 
 def test_a_reload_that_finds_nothing_is_answered_at_once(scene: Scene) -> None:
     def story(scene: Scene) -> Iterator[None]:
         yield from scene.boot()
-        scene.say("grpc-0.1", ReloadConfig(7))
+        scene.ask(7)
         yield
-        assert scene.take(ConfigReloaded) == [("grpc-0.1", ConfigReloaded(7, is_changed=False, error=None))]
+        assert scene.take(StateChanged) == [("grpc-0.1", StateChanged(7, is_changed=False, error=None))]
 
     scene.run(story)
 
@@ -453,7 +468,7 @@ def test_a_reload_is_answered_when_what_it_began_has_ended(scene: Scene, poll_wa
     def story(scene: Scene) -> Iterator[None]:
         first = yield from scene.boot()
         scene.put(2)
-        scene.say("grpc-0.1", ReloadConfig(7))
+        scene.ask(7)
         yield
         yield from scene.end_probe()
         message = yield from scene.load()
@@ -462,11 +477,12 @@ def test_a_reload_is_answered_when_what_it_began_has_ended(scene: Scene, poll_wa
         assert answers(scene) == []
         scene.say("worker-0.1", unloaded(first))
         yield
-        sent = [type(entry).__name__ for _, entry in scene.channel.sent]
-        assert sent.index("RoutingSnapshot") < sent.index("ConfigReloaded")
-        assert answers(scene) == [ConfigReloaded(7, is_changed=True, error=None)]
         _, snapshot = scene.take(RoutingSnapshot)[-1]
         assert versions(snapshot)[2] == (State.AVAILABLE, message.handle)
+        assert answers(scene) == [], "the front does not know it yet"
+        scene.say("grpc-0.1", SnapshotApplied(snapshot.epoch))
+        yield
+        assert answers(scene) == [StateChanged(7, is_changed=True, error=None)]
 
     scene.run(story, poll_wait_s=poll_wait_s)
 
@@ -475,12 +491,13 @@ def test_a_reload_whose_version_does_not_load_says_why(scene: Scene) -> None:
     def story(scene: Scene) -> Iterator[None]:
         yield from scene.boot()
         scene.put(2)
-        scene.say("grpc-0.1", ReloadConfig(7))
+        scene.ask(7)
         yield
         yield from scene.end_probe(ErrorRecord("ModelLoadFailed", "no model"))
+        yield from scene.catch_up()
         (answer,) = answers(scene)
         assert answer.error == ErrorRecord("ModelLoadFailed", "model=m version=2: no model")
-        scene.say("grpc-0.1", ReloadConfig(8))
+        scene.ask(8)
         yield
         # It is tried again at once, as a client asks.
         yield from scene.end_probe()
@@ -493,12 +510,13 @@ def test_a_reload_of_a_bad_file_says_what_is_wrong_and_changes_nothing(scene: Sc
     def story(scene: Scene) -> Iterator[None]:
         yield from scene.boot()
         scene.config_path.write_text("{")
-        scene.say("grpc-0.1", ReloadConfig(7))
+        scene.ask(7)
         yield
         assert answers(scene) == []
         for _ in range(5):
             scene.pass_time(0.11)
             yield
+        yield from scene.catch_up()
         (answer,) = answers(scene)
         assert answer.error is not None
         assert "JSON" in answer.error.message
@@ -550,6 +568,7 @@ def test_hangup_tells_its_outcome(scene: Scene, caplog: pytest.LogCaptureFixture
         for handle in handles:
             scene.say("worker-0.1", unloaded(handle))
         yield
+        yield from scene.catch_up()
         assert outcomes(caplog) == ["event=reloaded reason=SIGHUP something changed"]
         scene.config_path.write_text("{")
         scene.signal(signal.SIGHUP)
@@ -557,6 +576,7 @@ def test_hangup_tells_its_outcome(scene: Scene, caplog: pytest.LogCaptureFixture
         for _ in range(5):
             scene.pass_time(0.11)
             yield
+        yield from scene.catch_up()
         (text,) = outcomes(caplog)
         assert text.startswith("event=reloaded reason=SIGHUP nothing changed; ")
         assert "JSON" in text
@@ -569,7 +589,7 @@ def boot_without_npu(scene: Scene) -> Iterator[None]:
     yield from scene.boot()
     scene.put(1, name="b")
     scene.configure(m={}, b={"target_device": "NPU"})
-    scene.say("grpc-0.1", ReloadConfig(7))
+    scene.ask(7)
     yield
     (process,) = [entry for entry in scene.living("ovms_mp.worker") if scene.id_of(entry) == "worker-1.1"]
     process.end(3)
@@ -580,11 +600,13 @@ def boot_without_npu(scene: Scene) -> Iterator[None]:
 def test_a_reload_that_brings_a_device_without_worker_fails_that_model_alone(scene: Scene) -> None:
     def story(scene: Scene) -> Iterator[None]:
         yield from boot_without_npu(scene)
+        _, snapshot = scene.take(RoutingSnapshot)[-1]
+        assert versions(snapshot)[1][0] == State.AVAILABLE
+        scene.say("grpc-0.1", SnapshotApplied(snapshot.epoch))
+        yield
         (answer,) = answers(scene)
         assert answer.error is not None
         assert answer.error.name == "DeviceUnavailable"
-        _, snapshot = scene.take(RoutingSnapshot)[-1]
-        assert versions(snapshot)[1][0] == State.AVAILABLE
 
     assert scene.run(story) is None
 
@@ -593,7 +615,7 @@ def test_a_reload_that_brings_a_device_without_worker_fails_that_model_alone(sce
 def test_a_device_that_has_come_to_life_serves_after_the_back_off(scene: Scene, poll_wait_s: float) -> None:
     def story(scene: Scene) -> Iterator[None]:
         yield from boot_without_npu(scene)
-        scene.take(ConfigReloaded)
+        scene.take(StateChanged)
         for _ in range(5):
             scene.pass_time(15)
             yield
@@ -639,10 +661,193 @@ def test_messages_that_are_none_and_those_of_strangers_are_passed_over(scene: Sc
         yield from scene.boot()
         scene.channel.inbox.append((b"grpc-0.1", b"\xc1"))
         scene.channel.inbox.append((b"\xff\xfe", encode(Ready())))
-        scene.say("nobody", SnapshotApplied(1), ProbeDone(1, None, ""), ReloadConfig(1))
+        scene.say("nobody", SnapshotApplied(1), ProbeDone(1, None, ""), ChangeState(1, 1, ReloadConfig()))
         scene.say("grpc-0.1", ProbeDone(1, None, ""), Ready())
         yield
         assert answers(scene) == []
         assert len(scene.living()) == 2
 
     assert scene.run(story) is None
+
+
+# Loads and unloads by clients.
+
+
+def unload(scene: Scene, handle: int, request_id: int = 5) -> Generator[None, None, None]:
+    """A client has the model unloaded, and everybody does what that takes."""
+    scene.ask(request_id, UnloadNamed("m"))
+    yield
+    yield from scene.catch_up()
+    assert answers(scene) == [], "the worker still has it"
+    assert scene.take(UnloadModel) == [("worker-0.1", UnloadModel(handle))]
+    scene.say("worker-0.1", unloaded(handle))
+    yield
+    assert answers(scene) == [], "the front has not heard of its end"
+    yield from scene.catch_up()
+    assert answers(scene) == [StateChanged(request_id, is_changed=True, error=None)]
+
+
+def test_an_unloaded_model_stays_so_until_it_is_loaded(scene: Scene) -> None:
+    def story(scene: Scene) -> Iterator[None]:
+        handle = yield from scene.boot()
+        yield from unload(scene, handle)
+        scene.put(2)
+        scene.configure(m={"nireq": 3})
+        for _ in range(3):
+            scene.pass_time(1.1)
+            yield
+        scene.ask(6)
+        yield
+        yield from scene.catch_up()
+        ((_, answer),) = scene.take(StateChanged)
+        assert answer.error is None
+        assert scene.probes() == [], "neither new files, nor its entry, nor a reload brings it back"
+        scene.ask(7, UnloadNamed("m"))
+        yield
+        yield from scene.catch_up()
+        ((_, answer),) = scene.take(StateChanged)
+        assert (answer.request_id, answer.error) == (7, None)
+        scene.ask(8, LoadNamed("m"))
+        yield
+        yield from scene.end_probe()
+        ((_, message),) = scene.take(LoadModel)
+        assert (message.version, message.settings.nireq) == (2, 3)
+        assert answers(scene) == []
+        scene.say("worker-0.1", loaded(message.handle))
+        yield
+        _, snapshot = scene.take(RoutingSnapshot)[-1]
+        assert versions(snapshot)[2] == (State.AVAILABLE, message.handle)
+        assert answers(scene) == []
+        scene.say("grpc-0.1", SnapshotApplied(snapshot.epoch))
+        yield
+        assert answers(scene) == [StateChanged(8, is_changed=True, error=None)]
+
+    scene.run(story)
+
+
+def test_snapshots_say_what_was_unloaded_by_a_client(scene: Scene) -> None:
+    def story(scene: Scene) -> Iterator[None]:
+        yield from scene.boot()
+        scene.ask(5, UnloadNamed("m"))
+        yield
+        _, snapshot = scene.take(RoutingSnapshot)[-1]
+        assert [(model.name, model.is_unloaded) for model in snapshot.models] == [("m", True)]
+        assert versions(snapshot)[1][0] == State.UNLOADING
+
+    scene.run(story)
+
+
+def test_a_model_that_left_the_configuration_and_comes_back_is_served(scene: Scene) -> None:
+    def story(scene: Scene) -> Iterator[None]:
+        handle = yield from scene.boot()
+        yield from unload(scene, handle)
+        scene.configure(other={})
+        scene.pass_time(1.1)
+        yield
+        scene.configure(m={}, other={})
+        scene.pass_time(1.1)
+        yield
+        assert [spec.version for _, spec in scene.probes()] == [1]
+
+    scene.run(story)
+
+
+@pytest.mark.parametrize("poll_wait_s", [1.0, 0.0])
+def test_a_load_looks_at_that_model_alone(scene: Scene, poll_wait_s: float) -> None:
+    scene.put(1, name="n")
+    scene.configure(m={}, n={})
+
+    def story(scene: Scene) -> Iterator[None]:
+        yield
+        yield from scene.arrive("worker", "ovms_mp.worker")
+        for _ in range(2):
+            yield from scene.end_probe()
+            yield from scene.load()
+        yield from scene.arrive("grpc", "ovms_mp.front.grpc")
+        yield from scene.catch_up()
+        (scene.root / "m/1/model.onnx").write_bytes(b"changed in place")
+        (scene.root / "n/1/model.onnx").write_bytes(b"changed in place")
+        scene.ask(7, LoadNamed("n"))
+        yield
+        assert [spec.name for _, spec in scene.probes()] == ["n"]
+        yield from scene.end_probe()
+        _, message = scene.take(LoadModel)[-1]
+        scene.say("worker-0.1", loaded(message.handle))
+        yield
+        yield from scene.catch_up()
+        for _, order in scene.take(UnloadModel):
+            scene.say("worker-0.1", unloaded(order.handle))
+        yield
+        yield from scene.catch_up()
+        assert answers(scene) == [StateChanged(7, is_changed=True, error=None)]
+
+    scene.run(story, poll_wait_s=poll_wait_s)
+
+
+def test_a_load_that_fails_says_why_and_what_serves(scene: Scene) -> None:
+    def story(scene: Scene) -> Iterator[None]:
+        yield from scene.boot()
+        scene.put(2)
+        scene.ask(7, LoadNamed("m"))
+        yield
+        yield from scene.end_probe(ErrorRecord("ModelLoadFailed", "no model"))
+        yield from scene.catch_up()
+        (answer,) = answers(scene)
+        assert answer.error == ErrorRecord(
+            "ModelLoadFailed", "failed to load 'm', version 2: no model; versions that are served: 1"
+        )
+
+    scene.run(story)
+
+
+def test_a_model_without_versions_is_not_loaded(scene: Scene) -> None:
+    scene.configure(m={}, empty={})
+
+    def story(scene: Scene) -> Iterator[None]:
+        yield from scene.boot()
+        scene.ask(7, LoadNamed("empty"))
+        yield
+        yield from scene.catch_up()
+        (answer,) = answers(scene)
+        assert answer.error is not None
+        assert answer.error.message.startswith("failed to load 'empty', no version is available")
+
+    scene.run(story)
+
+
+@pytest.mark.parametrize(
+    ("change", "verb"), [(LoadNamed("nobody"), "load"), (UnloadNamed("nobody"), "unload")]
+)
+def test_a_model_that_is_not_configured(scene: Scene, change: AnyChange, verb: str) -> None:
+    def story(scene: Scene) -> Iterator[None]:
+        yield from scene.boot()
+        scene.ask(7, change)
+        yield
+        error = ErrorRecord("ModelNotFound", f"failed to {verb} 'nobody', model is not configured")
+        assert answers(scene) == [StateChanged(7, is_changed=False, error=error)]
+
+    scene.run(story)
+
+
+def test_a_front_that_dies_does_not_hold_up_the_answer(scene: Scene) -> None:
+    """It is told to a front that lives; here the one that asked comes as a successor, and hears nothing."""
+
+    def story(scene: Scene) -> Iterator[None]:
+        yield from scene.boot()
+        scene.ask(7, RegisterRegion(RegionRecord("r", "/k", 0, 64, 1, 2)))
+        yield
+        assert answers(scene) == []
+        _, snapshot = scene.take(RoutingSnapshot)[-1]
+        assert [region.name for region in snapshot.regions] == ["r"]
+        scene.living("ovms_mp.front.grpc")[0].end(-9)
+        yield
+        yield
+        assert answers(scene) == []
+        # The successor has the state with its first snapshot.
+        scene.pass_time(5)
+        yield
+        yield from scene.arrive("grpc", "ovms_mp.front.grpc")
+        _, snapshot = scene.take(RoutingSnapshot)[0]
+        assert [region.name for region in snapshot.regions] == ["r"]
+
+    scene.run(story)

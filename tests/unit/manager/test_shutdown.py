@@ -9,6 +9,7 @@ import pytest
 
 from ovms_mp.child.specs import ChildSpec
 from ovms_mp.config.server import ServerConfig, SupervisionConfig
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.manager.children.child import Child, ChildState
 from ovms_mp.manager.children.control import ControlChannel
 from ovms_mp.manager.children.kinds import Kind
@@ -36,7 +37,7 @@ class Scene:
         self.timers, self.poller, self.router = Timers(kernel), Poller(), Router()
         self.supervisor = Supervisor(SupervisionConfig(), self.timers, self.poller, kernel)
         control = ControlChannel(self.router)  # type: ignore[arg-type]  # only sends
-        self.specs = SpecMaker(ServerConfig(models=()), "run", "ipc://@control", (), 8 << 30)
+        self.specs = SpecMaker(ServerConfig(models=()), "run", "ipc://@control", (), 8 << 30, LogLevels)
         self.stopped: list[str] = []
         self.shutdown = Shutdown(
             GRACE_S,

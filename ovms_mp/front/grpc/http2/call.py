@@ -70,7 +70,7 @@ class Call(Stream):
         self._messages: deque[tuple[bytes, bool]] = deque()
         self._held_bytes = self._received = 0
         self._task: asyncio.Task[None] | None = None
-        self._changed: asyncio.Future[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
 
     def opened(self) -> None:
         """Refuse the call, or begin it."""
@@ -199,8 +199,10 @@ class Call(Stream):
         """Let a handler go on, or begin."""
         if self._is_parked:
             self._start()
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
+        waiting, self._waiting = self._waiting, []
+        for changed in waiting:
+            if not changed.done():
+                changed.set_result(None)
 
     def tick(self, now_ns: int) -> None:
         """End a call that is late: its message, its handler, or the reader of its reply."""
@@ -329,8 +331,10 @@ class Call(Stream):
         return bytes(await self._plain(message, is_compressed))
 
     async def _wait(self) -> None:
-        self._changed = asyncio.get_running_loop().create_future()
-        await self._changed
+        # A handler may read in one task and send in another.
+        changed = asyncio.get_running_loop().create_future()
+        self._waiting.append(changed)
+        await changed
 
     def _fail(self, error: Exception) -> None:
         self.finish(*status_of(error, self.head.path, self.head.user_agent))

@@ -3,7 +3,7 @@
 
 A parser keeps the front's only thread until it returns, and each object in a list of rows becomes Python objects. So
 such a list is cut between its rows, each piece is read like a body of its own, and other clients have their turn in
-between. Lists of plain numbers are cut, too: :mod:`~ovms_mp.front.tfs.json.lists`.
+between. Lists of plain numbers are cut, too: :mod:`ovms_mp.front.json.lists`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import numpy as np
 
 from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.infer.text_inputs import takes_strings
+from ovms_mp.front.json.lists import LIST_BYTES, VALUE_BYTES, count_values
 from ovms_mp.front.strings import Strings
 from ovms_mp.front.tensors import BytesTensor, NumberTensor, bytes_tensor
 from ovms_mp.front.tfs.json.decode import decode_predict
-from ovms_mp.front.tfs.json.lists import read_list
+from ovms_mp.front.tfs.json.lists import read_predict_list
 from ovms_mp.front.tfs.json.reader import JsonFormat
 from ovms_mp.model.dtypes import DType, Kind
 
@@ -31,11 +32,7 @@ if TYPE_CHECKING:
     from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
 
-LONG_BYTES = 256 << 10
 _PIECE_BYTES = 64 << 10
-_COUNTED_BYTES = 1 << 20
-_VALUE_BYTES = 24
-"""Memory that reading a number takes at once: 16 for the parser, 8 for the array."""
 
 _HEAD = re.compile(
     rb'\s*\{\s*(?:"signature_name"\s*:\s*"[^"\\]{0,999}"\s*,\s*)?"instances"\s*:\s*\[\s*(?=\{)'
@@ -44,9 +41,6 @@ _TAIL = re.compile(rb'\s*\]\s*(?:,\s*"signature_name"\s*:\s*"[^"\\]{0,999}"\s*)?
 _BETWEEN = re.compile(rb"\s*,\s*(?=\{)")
 _ROW_INDEX = re.compile(r"instances\[(\d+)\]")
 _BEYOND_INT64 = 1 << 63
-LIST_BYTES = 4 << 20
-"""PERF: a list of numbers is read in pieces from here on. Below it the loop is held for 10 ms at most; in pieces an
-image of 3 MB takes 9.8 ms of processor time instead of 6.9."""
 _LONGEST_TAIL = 1100
 _MARKS = frozenset('{}[]"\\')
 
@@ -54,7 +48,7 @@ _MARKS = frozenset('{}[]"\\')
 async def decode_long(
     body: bytes | bytearray, inputs: Sequence[TensorSpec], share: BodyShare
 ) -> tuple[JsonFormat, Mapping[str, JsonTensor]]:
-    """Read a body of :data:`LONG_BYTES` or more; see :func:`~ovms_mp.front.tfs.json.decode.decode_predict`.
+    """Read a body of ``LONG_BYTES`` or more; see :func:`~ovms_mp.front.tfs.json.decode.decode_predict`.
 
     Args:
         body: UTF-8 text.
@@ -66,13 +60,13 @@ async def decode_long(
         OvmsError: There is no memory to read it.
     """
     count = count_values(body)
-    share.grow(_VALUE_BYTES * count)
+    share.grow(VALUE_BYTES * count)
     if any(map(takes_strings, inputs)):
         # As text, and as the octets that base64 stands for.
         share.grow(2 * len(body))
     head, tail = _HEAD.match(body), _TAIL.search(body, len(body) - _LONGEST_TAIL)
     if not head or not tail or any(_MARKS & set(spec.name) for spec in inputs):
-        found = await read_list(body, inputs, count + 1) if len(body) >= LIST_BYTES else None
+        found = await read_predict_list(body, inputs, count + 1) if len(body) >= LIST_BYTES else None
         return decode_predict(body, inputs) if found is None else found
     parts: dict[str, list[JsonTensor]] = {spec.name: [] for spec in inputs}
     rows = 0
@@ -83,15 +77,6 @@ async def decode_long(
         rows += given[inputs[0].name].shape[0]
         await asyncio.sleep(0)
     return JsonFormat.ROW, {spec.name: _joined(parts[spec.name], spec) for spec in inputs}
-
-
-def count_values(body: bytes | bytearray) -> int:
-    """How many commas a long text has, which is about the number of its values. PERF: 0.1 ms for a MiB."""
-    text = np.frombuffer(body, np.uint8)
-    return sum(
-        int(np.count_nonzero(text[start : start + _COUNTED_BYTES] == ord(",")))
-        for start in range(0, len(text), _COUNTED_BYTES)
-    )
 
 
 def _pieces(body: bytes | bytearray, start: int, end: int) -> Iterator[bytes | bytearray]:

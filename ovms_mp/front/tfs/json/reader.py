@@ -1,47 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reader that decides what a JSON predict request says, from Python objects; it words every error.
 
-The scanner in :mod:`~ovms_mp.front.tfs.json.decode` handles what most clients send. What gets here is malformed
-or rarer: ``NaN``, many small rows, integers of more than 53 bits among floats.
-
-A tensor is read level by level with C loops (``map``, ``set``, ``chain``), about 0.2 us a number; only when
-that finds a fault the elements are visited one by one, to tell the client the place. Runs in the fronts.
+The scan in :mod:`~ovms_mp.front.tfs.json.decode` handles what most clients send; see
+:mod:`ovms_mp.front.json.scanner`. Runs in the fronts.
 """
 
 from __future__ import annotations
 
-import binascii
 import enum
-import json
-import math
-from itertools import chain
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import orjson
 
 from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.infer.text_inputs import takes_strings
 from ovms_mp.front.infer.validation import missing_text
-from ovms_mp.front.strings import Strings
-from ovms_mp.front.tensors import BytesTensor, NumberTensor, bytes_tensor
-from ovms_mp.model.dtypes import DType, Kind
+from ovms_mp.front.json.reader import described, invalid, quoted, strings_of, tensor_of
+from ovms_mp.front.tensors import BytesTensor, NumberTensor
+from ovms_mp.model.dtypes import DType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Sequence
 
-    from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
 
-JsonTensor: TypeAlias = NumberTensor | BytesTensor
-"""What JSON values become."""
 
-MAX_DEPTH: Final = 100
-"""Deepest nesting of a tensor's lists; OVMS has the same limit."""
-EXACT_FLOAT: Final = 2.0**53
-"""Least size of a float64 that may stand for an integer other than itself."""
-_QUOTED_CHARACTERS = 40
+JsonTensor: TypeAlias = NumberTensor | BytesTensor
+"""What values become."""
 
 
 class JsonFormat(enum.Enum):
@@ -53,35 +38,6 @@ class JsonFormat(enum.Enum):
     """``inputs``: whole tensors."""
 
 
-def load_json(body: bytes | bytearray | memoryview, is_strict_json: bool) -> object:
-    """The body as Python objects; of equal keys the last one counts.
-
-    Args:
-        body: UTF-8 text.
-        is_strict_json: Whether simdjson has taken it. Only then orjson may read it, because it turns integers
-            beyond 64 bits into floats, which simdjson refuses and Python's reader keeps exact.
-
-    Raises:
-        MalformedPayload: It is not JSON, even with ``NaN`` and infinities as numbers.
-    """
-    if is_strict_json:
-        try:
-            loaded: object = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            pass  # A byte order mark, which simdjson skips.
-        else:
-            return loaded
-    try:
-        text = str(body, "utf-8-sig")
-        loaded = json.loads(text, parse_float=_finite)
-    except RecursionError:
-        raise MalformedPayload(f"Invalid JSON: it is nested deeper than {MAX_DEPTH} levels") from None
-    except ValueError as error:
-        reason = str(error) if body else "the body is empty"
-        raise MalformedPayload(f"Invalid JSON: {reason}") from None
-    return loaded
-
-
 def read_predict(document: object, inputs: Sequence[TensorSpec]) -> tuple[JsonFormat, dict[str, JsonTensor]]:
     """Read a predict request from Python objects.
 
@@ -91,14 +47,14 @@ def read_predict(document: object, inputs: Sequence[TensorSpec]) -> tuple[JsonFo
     if type(document) is not dict:
         raise MalformedPayload(
             f"Invalid JSON in request body: expected an object with 'instances' (row format) or 'inputs' "
-            f"(column format), found {_described(document)}"
+            f"(column format), found {described(document)}"
         )
     has_rows, has_columns = "instances" in document, "inputs" in document
     if has_rows == has_columns:
-        keys = [_shortened(key) for key in list(document)[:10]]
+        keys = [quoted(key) for key in list(document)[:10]]
         found = "it has both" if has_rows else f"its keys are {keys}"
         missing = "" if has_rows else _missing(inputs)
-        raise _invalid(
+        raise invalid(
             f"{missing}exactly one of 'instances' (row format) and 'inputs' (column format) is expected, {found}"
         )
     if has_rows:
@@ -106,64 +62,25 @@ def read_predict(document: object, inputs: Sequence[TensorSpec]) -> tuple[JsonFo
     return JsonFormat.COLUMN, _read_columns(document["inputs"], inputs)
 
 
-def tensor_of(value: object, spec: TensorSpec, place: str, after_index: str = "") -> JsonTensor:
-    """Read a tensor from nested lists, a single number or a single string.
-
-    Args:
-        value: Lists as JSON readers make them, so without cycles.
-        spec: Tells the kind of numbers to read.
-        place: Where the value is in the request, e.g. ``inputs['x']``; for messages.
-        after_index: What follows the first index in the text of places, e.g. ``['x']`` where a column of rows
-            was gathered.
-
-    Raises:
-        MalformedPayload: The lists are ragged or too deep, or an element is no number that a model of this
-            kind of dtype can take.
-    """
-    level: list[object] = [value]
-    shape: list[int] = []
-    while level and type(level[0]) is list:
-        size = len(level[0])
-        # The types come first: a string has a length too.
-        if set(map(type, level)) != {list} or set(map(len, level)) != {size}:  # type: ignore[arg-type]  # all are lists
-            raise _fault(value, spec, place, after_index)
-        shape.append(size)
-        if len(shape) > MAX_DEPTH:
-            raise _invalid(f"input {spec.name!r}: {place} is nested deeper than {MAX_DEPTH} levels")
-        level = list(chain.from_iterable(level))  # type: ignore[arg-type]  # as above
-    types: set[type] = set(map(type, level))
-    if spec.dtype is DType.BYTES or (types and types <= _STRINGS and takes_strings(spec)):
-        if not types <= _STRINGS:
-            raise _fault(value, spec, place, after_index)
-        return bytes_tensor(tuple(shape), Strings.of([_octets(item, spec, place) for item in level]))
-    if not types <= _ACCEPTED[spec.dtype.kind]:
-        raise _fault(value, spec, place, after_index)
-    try:
-        dtype, values = _numbers(level, types, spec.dtype.kind)
-    except OverflowError:
-        raise _out_of_range(level, spec, place) from None
-    return NumberTensor(dtype, tuple(shape), values)
-
-
 def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, JsonTensor]:
     if type(rows) is not list or not rows:
         missing = "" if rows else _missing(inputs)
-        raise _invalid(f"{missing}'instances' must be a non-empty list, found {_described(rows)}")
+        raise invalid(f"{missing}'instances' must be a non-empty list, found {described(rows)}")
     if type(rows[0]) is not dict or _is_binary(rows[0], inputs):
         spec = _only_input(inputs, "'instances' must be a list of objects with these keys")
-        return {spec.name: tensor_of(rows, spec, "instances")}
+        return {spec.name: _tensor(rows, spec, "instances")}
     names = {spec.name for spec in inputs}
     for index, row in enumerate(rows):
         if type(row) is not dict:
-            raise _invalid(f"instances[0] is an object, but instances[{index}] is {_described(row)}")
+            raise invalid(f"instances[0] is an object, but instances[{index}] is {described(row)}")
         if row.keys() != names:
             lacking = [spec for spec in inputs if spec.name not in row]
-            raise _invalid(
+            raise invalid(
                 f"{_missing(lacking)}instances[{index}] must have exactly the model's inputs {_names(inputs)} as keys, "
-                f"found {[_shortened(key) for key in list(row)[:10]]}"
+                f"found {[quoted(key) for key in list(row)[:10]]}"
             )
     return {
-        spec.name: tensor_of([row[spec.name] for row in rows], spec, "instances", f"[{spec.name!r}]")
+        spec.name: _tensor([row[spec.name] for row in rows], spec, "instances", f"[{spec.name!r}]")
         for spec in inputs
     }
 
@@ -171,14 +88,14 @@ def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, JsonTens
 def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, JsonTensor]:
     if type(columns) is not dict or _is_binary(columns, inputs):
         if columns is None or columns == []:
-            raise _invalid(
+            raise invalid(
                 f"{_missing(inputs)}'inputs' must be a tensor or an object with the model's inputs, found "
-                f"{_described(columns)}"
+                f"{described(columns)}"
             )
         spec = _only_input(inputs, "'inputs' must be an object with these keys")
-        return {spec.name: tensor_of(columns, spec, "inputs")}
+        return {spec.name: _tensor(columns, spec, "inputs")}
     if not columns:
-        raise _invalid(
+        raise invalid(
             f"{_missing(inputs)}'inputs' is an empty object, expected one with the model's inputs {_names(inputs)} as "
             f"keys"
         )
@@ -190,13 +107,23 @@ def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, Js
             # The service refuses the name, whatever the value: without a dtype nothing can be said of it.
             given[name] = NumberTensor(DType.FP64, (0,), np.empty(0, np.float64))
         else:
-            given[name] = tensor_of(value, spec_or_none, f"inputs[{name!r}]")
+            given[name] = _tensor(value, spec_or_none, f"inputs[{name!r}]")
     return given
+
+
+def _tensor(value: object, spec: TensorSpec, place: str, after_index: str = "") -> JsonTensor:
+    """A tensor of strings where the model takes nothing else, or takes them and the first element is one."""
+    first = value
+    while type(first) is list and first:
+        first = first[0]
+    if spec.dtype is DType.BYTES or (type(first) in (str, dict) and takes_strings(spec)):
+        return strings_of(value, spec, place, after_index)
+    return tensor_of(value, spec, place, after_index)
 
 
 def _only_input(inputs: Sequence[TensorSpec], remedy: str) -> TensorSpec:
     if len(inputs) != 1:
-        raise _invalid(
+        raise invalid(
             f"values without a name are accepted for models of one input only; the model has "
             f"{_names(inputs)}, so {remedy}"
         )
@@ -208,146 +135,6 @@ def _is_binary(value: dict[str, object], inputs: Sequence[TensorSpec]) -> bool:
     return value.keys() == {"b64"} and all(spec.name != "b64" for spec in inputs)
 
 
-_ACCEPTED: dict[Kind, AbstractSet[type]] = {
-    Kind.BOOL: {bool, int, float},
-    Kind.INTEGER: {int, float},
-    Kind.FLOAT: {int, float},
-    Kind.STRING: {str, dict},
-}
-_STRINGS: Final = _ACCEPTED[Kind.STRING]
-_URL_SAFE: Final = str.maketrans("-_", "+/")
-
-
-def _numbers(level: list[object], types: set[type], kind: Kind) -> tuple[DType, AnyArray]:
-    """The array of accepted values. Raises OverflowError where an integer does not fit."""
-    if kind is Kind.BOOL and types <= {bool}:
-        return DType.BOOL, np.array(level, np.bool_)
-    if kind is not Kind.FLOAT and float not in types:
-        return _integers(level)
-    values = np.array(level, np.float64)
-    if kind is Kind.INTEGER and not (np.abs(values) < EXACT_FLOAT).all():
-        # Integers among the floats may have been rounded. A fraction, NaN or infinity will be refused by the
-        # service, which words that well, and for that rounded neighbours do no harm.
-        numbers = [value for value in level if isinstance(value, (int, float))]
-        if all(isinstance(value, int) or value.is_integer() for value in numbers):
-            return _integers([int(value) for value in numbers])
-    return DType.FP64, values
-
-
-def _octets(item: object, spec: TensorSpec, place: str) -> bytes:
-    """A string's octets: UTF-8 of text, or what base64 stands for."""
-    if isinstance(item, str):
-        try:
-            return item.encode()
-        except UnicodeEncodeError:
-            raise _invalid(
-                f"input {spec.name!r}: {place} has the string {_shortened(item)}, which is no text: it has half of a "
-                f"surrogate pair; send octets as {{'b64': ...}}"
-            ) from None
-    text = item.get("b64") if isinstance(item, dict) and len(item) == 1 else None
-    if not isinstance(text, str):
-        raise _invalid(
-            f"input {spec.name!r} ({spec.dtype.name}): {place} has {_described(item)}, expected a string or "
-            f"{{'b64': ...}}"
-        )
-    try:
-        # Clients leave the padding out, or use the alphabet for URLs.
-        return binascii.a2b_base64(text.translate(_URL_SAFE) + "=" * (-len(text) % 4), strict_mode=True)
-    except ValueError as error:
-        raise _invalid(
-            f"input {spec.name!r}: {place} has {_shortened(text)} as 'b64', which is not base64: {error}"
-        ) from None
-
-
-def _integers(level: Sequence[object]) -> tuple[DType, AnyArray]:
-    try:
-        return DType.INT64, np.array(level, np.int64)
-    except OverflowError:
-        return DType.UINT64, np.array(level, np.uint64)
-
-
-def _invalid(reason: str) -> MalformedPayload:
-    return MalformedPayload(f"Invalid inputs in request body: {reason}")
-
-
-def _out_of_range(level: list[object], spec: TensorSpec, place: str) -> MalformedPayload:
-    """The refusal of integers, of which one at least is beyond every array that could hold them."""
-    if spec.dtype.kind is Kind.FLOAT:
-        low, high = -int(np.finfo(np.float64).max), int(np.finfo(np.float64).max)
-    elif spec.dtype.kind is Kind.INTEGER:
-        bits = 8 * spec.dtype.itemsize
-        is_signed = spec.dtype.numpy.kind == "i"
-        low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if is_signed else (0, (1 << bits) - 1)
-    else:
-        low, high = 0, 1
-    index, value = next(
-        (index, value)
-        for index, value in enumerate(level)
-        if isinstance(value, (int, float)) and not low <= value <= high
-    )
-    return _invalid(
-        f"input {spec.name!r} ({spec.dtype.name}): element {index} of {place} is {_described(value)}, "
-        f"which is out of range"
-    )
-
-
-def _fault(value: object, spec: TensorSpec, place: str, after_index: str) -> MalformedPayload:
-    """The refusal of a tensor: the first element that does not fit the shape that the first elements tell."""
-    shape: list[int] = []
-    first = value
-    while type(first) is list and len(shape) <= MAX_DEPTH:
-        shape.append(len(first))
-        first = first[0] if first else None
-    where, culprit, size = next(_faults(value, shape, _ACCEPTED[spec.dtype.kind], place, after_index))
-    text = f"input {spec.name!r} ({spec.dtype.name}): {where} is {_described(culprit)}"
-    is_string = type(culprit) is str or (type(culprit) is dict and culprit.keys() == {"b64"})
-    if is_string and not takes_strings(spec):
-        return _invalid(
-            f"{text}; strings are taken by inputs of strings, by inputs of UINT8 and rank 2, and as images by inputs "
-            f"of rank 4"
-        )
-    if size is not None:
-        return _invalid(f"{text}, expected a list of {size} as the elements before it tell")
-    accepted = {Kind.BOOL: "true, false, 0 or 1", Kind.STRING: "a string or {'b64': ...}"}.get(
-        spec.dtype.kind, "a number"
-    )
-    return _invalid(f"{text}, expected {accepted}")
-
-
-def _faults(
-    value: object, shape: list[int], accepted: AbstractSet[type], place: str, after_index: str
-) -> Iterator[tuple[str, object, int | None]]:
-    """Place and value of each element that does not fit, and the length of the list expected there if any."""
-    if not shape:
-        if type(value) not in accepted:
-            yield place + after_index, value, None
-    elif type(value) is not list or len(value) != shape[0]:
-        yield place, value, shape[0]
-    else:
-        for index, item in enumerate(value):
-            yield from _faults(item, shape[1:], accepted, f"{place}[{index}]{after_index}", "")
-
-
-def _described(value: object) -> str:
-    """A short text of a JSON value."""
-    if type(value) is dict:
-        if value.keys() == {"b64"}:
-            return "a binary string ({'b64': ...})"
-        return "an object" if value else "an empty object"
-    if type(value) is list:
-        return f"a list of {len(value)}" if value else "an empty list"
-    if type(value) is str:
-        return f"the string {_shortened(value)}"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "null" if value is None else f"the number {str(value)[:_QUOTED_CHARACTERS]}"
-
-
-def _shortened(text: str) -> str:
-    """The text quoted, and printable even where it holds half a surrogate pair."""
-    return ascii(text) if len(text) <= _QUOTED_CHARACTERS else ascii(text[:_QUOTED_CHARACTERS]) + "..."
-
-
 def _missing(inputs: Sequence[TensorSpec]) -> str:
     """That these are missing, ahead of what was found instead; empty for none."""
     return f"{missing_text(_names(inputs))}; " if inputs else ""
@@ -355,11 +142,3 @@ def _missing(inputs: Sequence[TensorSpec]) -> str:
 
 def _names(inputs: Sequence[TensorSpec]) -> list[str]:
     return [spec.name for spec in inputs]
-
-
-def _finite(text: str) -> float:
-    """A float as Python reads it, unless that is an infinity which the text does not say."""
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"the number {text[:_QUOTED_CHARACTERS]} is beyond the range of a 64-bit float")
-    return value

@@ -16,20 +16,25 @@ Wire format: https://protobuf.dev/programming-guides/encoding/
 
 from __future__ import annotations
 
-import asyncio
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from ovms_mp.errors import MalformedPayload, OvmsError
+from ovms_mp.errors import OvmsError
+from ovms_mp.front.protobuf.parts import (
+    LONGEST_PARSED_BYTES,
+    LONGEST_PART_BYTES,
+    MOST_NAMES,
+    parsed_whole,
+)
+from ovms_mp.front.protobuf.plain import LONGEST_PLAIN_PART_BYTES, NotPlain, Remembered, long_size
+from ovms_mp.front.protobuf.turns import at_one_go, in_turns
 from ovms_mp.front.tensors import NumberTensor, RawTensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto, TensorShapeProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import ModelSpec, PredictRequest
-from ovms_mp.front.tfs.protobuf.decode_long import LONGEST_PART_BYTES, MOST_NAMES, read_long
-from ovms_mp.front.tfs.protobuf.records import LONGEST_SIZE_BYTES
+from ovms_mp.front.tfs.protobuf.decode_long import read_long
 from ovms_mp.front.tfs.protobuf.tags import (
     CONTENT,
     DOUBLES,
@@ -38,7 +43,6 @@ from ovms_mp.front.tfs.protobuf.tags import (
     ENTRY_VALUE,
     FLOATS,
     INPUTS,
-    LONGEST_PLAIN_PART_BYTES,
     MODEL_SPEC,
     OUTPUT_FILTER,
     PACKED,
@@ -51,20 +55,14 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import TypeAlias
 
+    from ovms_mp.front.protobuf.parts import Check
     from ovms_mp.front.tensors import GivenTensor
-    from ovms_mp.front.tfs.protobuf.decode_long import Check
     from ovms_mp.model.dtypes import AnyArray
 
     Spec: TypeAlias = tuple[str, int | None, str, str]
     """Model name, version, version label, signature name."""
     Shape: TypeAlias = tuple[tuple[int, ...], int]
     """Dimensions and number of elements."""
-
-
-LONGEST_PARSED_BYTES = 16 << 10
-"""Of a request that the generated classes may read: they take some milliseconds and megabytes for it at worst."""
-_TURN_S = 0.002
-"""How long a request may be read at one go."""
 
 
 @dataclass(slots=True)
@@ -102,13 +100,7 @@ def decode_predict(body: bytes) -> PredictCall:
     call = scan_predict(body)
     if call is None and len(body) <= LONGEST_PARSED_BYTES:
         return parse_predict(body)
-    steps = _long_call(body, None)
-    while call is None:
-        try:
-            next(steps)
-        except StopIteration as end:
-            call = end.value
-    return call
+    return at_one_go(_long_call(body, None)) if call is None else call
 
 
 async def decode_predict_in_turns(body: bytes | bytearray, check: Check) -> PredictCall:
@@ -123,24 +115,14 @@ async def decode_predict_in_turns(body: bytes | bytearray, check: Check) -> Pred
     """
     if len(body) <= LONGEST_PARSED_BYTES:
         return parse_predict(bytes(body))
-    steps = _long_call(body, check)
-    turn_ends_s = time.monotonic() + _TURN_S
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            finished: PredictCall = end.value
-            return finished
-        if time.monotonic() > turn_ends_s:
-            await asyncio.sleep(0)
-            turn_ends_s = time.monotonic() + _TURN_S
+    return await in_turns(_long_call(body, check))
 
 
 def scan_predict(body: bytes) -> PredictCall | None:
     """Read a predict request of the plain form; None for any other, and for one that is wrong."""
     try:
         return _scan_request(body)
-    except (_NotPlain, IndexError, UnicodeDecodeError, DecodeError, OvmsError):
+    except (NotPlain, IndexError, UnicodeDecodeError, DecodeError, OvmsError):
         return None
 
 
@@ -156,36 +138,19 @@ def parse_predict(body: bytes) -> PredictCall:
         MalformedPayload: See :func:`decode_predict`.
         DtypeMismatch: See :func:`decode_predict`.
     """
-    request = PredictRequest()
-    try:
-        request.ParseFromString(body)
-    except DecodeError as error:
-        raise MalformedPayload(
-            f"The {len(body)} bytes are not a tensorflow.serving.PredictRequest: {error}"
-        ) from error
+    request = parsed_whole(PredictRequest, body)
     inputs: dict[str, GivenTensor] = {
         name: given_tensor(name, proto) for name, proto in request.inputs.items()
     }
     return PredictCall(*_spec_of(request.model_spec), inputs, tuple(request.output_filter))
 
 
-class _NotPlain(Exception):
-    """The scanner met something that it leaves to the generated classes."""
-
-
 _IN_PLACE = {DType.FP32.tf_number: FLOATS, DType.FP64.tf_number: DOUBLES}
 """Packed fields that hold a dtype's elements exactly as ``tensor_content`` does."""
-_SIZE_BITS = 7 * LONGEST_SIZE_BYTES
 
 _DTYPES: list[DType | None] = [None] * 128
 for _dtype in NUMERIC_DTYPES:
     _DTYPES[_dtype.tf_number] = _dtype
-
-# Clients repeat themselves: a model spec and a shape are read once by the generated classes and then known by
-# their bytes, which are few.
-_REMEMBERED_PARTS = 4096
-_specs: dict[bytes, Spec] = {}
-_shapes: dict[bytes, Shape] = {}
 
 
 def _scan_request(body: bytes) -> PredictCall:
@@ -203,20 +168,19 @@ def _scan_request(body: bytes) -> PredictCall:
         tag, size = body[at], body[at + 1]
         at += 2
         if size > 127:
-            size, at = _long_size(body, at - 1)
+            size, at = long_size(body, at - 1)
         stop = at + size
         fields += 1
         if stop > end or fields > MOST_NAMES:
-            raise _NotPlain
+            raise NotPlain
         if tag == INPUTS:
             _scan_input(body, view, at, stop, inputs)
         elif tag == MODEL_SPEC and spec is None and size <= LONGEST_PLAIN_PART_BYTES:
-            part = body[at:stop]
-            spec = _specs.get(part) or _remember_spec(part)
+            spec = _specs[body[at:stop]]
         elif tag == OUTPUT_FILTER and size <= LONGEST_PART_BYTES:
             names.append(body[at:stop].decode())
         else:
-            raise _NotPlain
+            raise NotPlain
         at = stop
     name, version, label, signature = spec or _NO_SPEC
     return PredictCall(name, version, label, signature, inputs, tuple(names))
@@ -231,13 +195,13 @@ def _scan_input(body: bytes, view: memoryview, at: int, end: int, inputs: dict[s
     stop = at + 2 + size
     name = body[at + 2 : stop].decode()
     if body[at] != ENTRY_KEY or size > 127 or body[stop] != ENTRY_VALUE:
-        raise _NotPlain
+        raise NotPlain
     size = body[stop + 1]
     at = stop + 2
     if size > 127:
-        size, at = _long_size(body, at - 1)
+        size, at = long_size(body, at - 1)
     if at + size != end:
-        raise _NotPlain
+        raise NotPlain
     inputs[name] = _scan_tensor(body, view, at, end, name)
 
 
@@ -253,66 +217,45 @@ def _scan_tensor(body: bytes, view: memoryview, at: int, end: int, name: str) ->
             number = size
             continue
         if size > 127:
-            size, at = _long_size(body, at - 1)
+            size, at = long_size(body, at - 1)
         if tag == SHAPE and shape is None and size <= LONGEST_PLAIN_PART_BYTES:
-            part = body[at : at + size]
-            shape = _shapes.get(part) or _remember_shape(part)
+            shape = _shapes[body[at : at + size]]
         elif not holder and (tag == CONTENT or tag in PACKED):
             holder, values_at, nbytes = tag, at, size
         else:
-            raise _NotPlain
+            raise NotPlain
         at += size
     dtype = _DTYPES[number]
     if at != end or dtype is None:
-        raise _NotPlain
+        raise NotPlain
     dimensions, count = shape or _SCALAR
     if holder == CONTENT or holder == _IN_PLACE.get(number):
         if nbytes == count * dtype.itemsize:
             return RawTensor(dtype, dimensions, view[values_at : values_at + nbytes])
         return NumberTensor(dtype, dimensions, _few_values(body, dtype, count, holder, values_at, nbytes))
     if len(body) > LONGEST_PARSED_BYTES:
-        raise _NotPlain
+        raise NotPlain
     return given_tensor(name, TensorProto.FromString(body[first:end]))
 
 
 def _few_values(body: bytes, dtype: DType, count: int, holder: int, at: int, nbytes: int) -> AnyArray:
     """Take the compact form in place: packed floats, fewer than the shape has elements."""
     if holder == CONTENT or nbytes > count * dtype.itemsize or nbytes % dtype.itemsize:
-        raise _NotPlain
+        raise NotPlain
     return np.frombuffer(body, dtype.numpy, nbytes // dtype.itemsize, at)
-
-
-def _long_size(body: bytes, at: int) -> tuple[int, int]:
-    """Read a length of two to five bytes; returns it and the place behind it."""
-    size = shift = 0
-    while shift < _SIZE_BITS:
-        byte = body[at]
-        at += 1
-        size |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return size, at
-    raise _NotPlain
-
-
-def _remember_spec(part: bytes) -> Spec:
-    if len(_specs) >= _REMEMBERED_PARTS:
-        _specs.clear()
-    spec = _specs[part] = _spec_of(ModelSpec.FromString(part))
-    return spec
-
-
-def _remember_shape(part: bytes) -> Shape:
-    if len(_shapes) >= _REMEMBERED_PARTS:
-        _shapes.clear()
-    dimensions = static_shape("", TensorShapeProto.FromString(part))
-    shape = _shapes[part] = dimensions, element_count(dimensions)
-    return shape
 
 
 def _spec_of(proto: ModelSpec) -> Spec:
     return proto.name, proto.version.value or None, proto.version_label, proto.signature_name
 
 
+def _shape_of(part: bytes) -> Shape:
+    dimensions = static_shape("", TensorShapeProto.FromString(part))
+    return dimensions, element_count(dimensions)
+
+
+# A model spec and a shape are read once by the generated classes and then known by their bytes, which are few.
+_specs = Remembered(lambda part: _spec_of(ModelSpec.FromString(part)))
+_shapes = Remembered(_shape_of)
 _NO_SPEC = _spec_of(ModelSpec())
 _SCALAR: Shape = ((), 1)

@@ -11,21 +11,26 @@ Fields that the message does not know are checked for their form and skipped, as
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
-from google.protobuf.message import DecodeError, Message
 
-from ovms_mp.errors import MalformedPayload
-from ovms_mp.front.strings import STEP_ELEMENTS, Strings, refuse_too_many
-from ovms_mp.front.tensors import BytesTensor, GivenTensor, NumberTensor, RawTensor, bytes_tensor
+from ovms_mp.front.protobuf.packed import Numbers
+from ovms_mp.front.protobuf.parts import (
+    FIELDS_A_STEP,
+    append_part,
+    int32_of,
+    parsed,
+    refuse_too_many,
+    text_of,
+)
+from ovms_mp.front.protobuf.plain import field_number
+from ovms_mp.front.protobuf.records import BYTES, FIXED32, FIXED64, VARINT, FieldReader
+from ovms_mp.front.protobuf.value_fields import ValueField, Values
+from ovms_mp.front.tensors import NumberTensor, RawTensor, bytes_tensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto, TensorShapeProto
-from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import ModelSpec
-from ovms_mp.front.tfs.protobuf.packed import count_varints, read_varints
-from ovms_mp.front.tfs.protobuf.records import BYTES, FIXED32, FIXED64, VARINT, FieldReader
+from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import ModelSpec, PredictRequest
 from ovms_mp.front.tfs.protobuf.tags import (
     CONTENT_FIELD,
     DTYPE_FIELD,
@@ -35,8 +40,6 @@ from ovms_mp.front.tfs.protobuf.tags import (
     MODEL_SPEC_FIELD,
     OUTPUT_FILTER_FIELD,
     SHAPE_FIELD,
-    STRINGS,
-    field_number,
 )
 from ovms_mp.front.tfs.protobuf.values import (
     VALUE_FIELD,
@@ -48,36 +51,29 @@ from ovms_mp.front.tfs.protobuf.values import (
 )
 from ovms_mp.model.dtypes import DType, element_count
 
-MessageT = TypeVar("MessageT", bound=Message)
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
-MOST_NAMES = 1024
-"""Inputs and names in the output filter, counted as they are sent. No model comes near it."""
-LONGEST_PART_BYTES = 16 << 10
-"""Of a name, a model spec and a shape: what is read in one piece."""
-_FIELDS_A_STEP = 1024
+    from ovms_mp.front.protobuf.parts import Check
+    from ovms_mp.front.tensors import GivenTensor
 
-_ELEMENT_KINDS = {
-    "half_val": VARINT,
-    "float_val": FIXED32,
-    "double_val": FIXED64,
-    "int_val": VARINT,
-    "string_val": BYTES,
-    "scomplex_val": FIXED32,
-    "int64_val": VARINT,
-    "bool_val": VARINT,
-    "dcomplex_val": FIXED64,
-    "uint32_val": VARINT,
-    "uint64_val": VARINT,
-    "float8_val": BYTES,
-}
-"""Fields of a tensor that hold values, with the wire type of one element."""
-_VALUE_FIELDS = {field_number(TensorProto, name): name for name in _ELEMENT_KINDS}
-_ELEMENT_SIZES = {FIXED32: 4, FIXED64: 8}
-
-Check: TypeAlias = Callable[[str, int, Mapping[str, GivenTensor]], None]
-"""Raises an OvmsError if no model takes tensors of these dtypes and shapes; they have no values yet."""
-
-
+_FIELDS = (
+    ValueField("half_val", VARINT, Numbers.INT32),
+    ValueField("float_val", FIXED32),
+    ValueField("double_val", FIXED64),
+    ValueField("int_val", VARINT, Numbers.INT32),
+    ValueField("string_val", BYTES),
+    ValueField("scomplex_val", FIXED32),
+    ValueField("int64_val", VARINT, Numbers.INT64),
+    ValueField("bool_val", VARINT, Numbers.BOOL),
+    ValueField("dcomplex_val", FIXED64),
+    ValueField("uint32_val", VARINT, Numbers.UINT32),
+    ValueField("uint64_val", VARINT, Numbers.UINT64),
+)
+_BY_NAME = {entry.name: entry for entry in _FIELDS}
+_BY_NUMBER = {field_number(TensorProto, entry.name): entry for entry in _FIELDS}
+_FLOAT8 = "float8_val"
+_FLOAT8_FIELD = field_number(TensorProto, _FLOAT8)
 _NOTHING = memoryview(b"")
 _NO_VALUES = np.empty(0, np.float32)
 
@@ -93,19 +89,14 @@ class LongRequest:
 
 @dataclass(slots=True)
 class _Tensor:
-    """The fields of a tensor that matter: small ones as they are, values where they are in the request.
+    """The fields of a tensor that matter: small ones as they are, values where they are in the request."""
 
-    Strings are where ``starts`` and ``sizes`` say.
-    """
-
+    values: Values
     dtype: int = 0
     shape_bytes: bytearray = field(default_factory=bytearray)
     shape: TensorShapeProto = field(default_factory=TensorShapeProto)
     content: memoryview = _NOTHING
-    values: dict[str, memoryview | bytearray] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    starts: array[int] = field(default_factory=lambda: array("i"))
-    sizes: array[int] = field(default_factory=lambda: array("i"))
+    float8: memoryview = _NOTHING
 
 
 def read_long(body: bytes | bytearray, check: Check | None = None) -> Generator[None, None, LongRequest]:
@@ -121,41 +112,43 @@ def read_long(body: bytes | bytearray, check: Check | None = None) -> Generator[
         DtypeMismatch: An input has a dtype that no numeric tensor has.
         OvmsError: What the check raises.
     """
-    reader, view = FieldReader(body), memoryview(body)
+    reader, view = FieldReader(body, PredictRequest.DESCRIPTOR.full_name), memoryview(body)
     spec = bytearray()
     entries: dict[str, _Tensor] = {}
     names: list[str] = []
     inputs_seen = 0
     for number, kind, start, stop in reader.fields(0, len(body)):
-        if not reader.left % _FIELDS_A_STEP:
+        if not reader.left % FIELDS_A_STEP:
             yield
         if kind != BYTES:
             continue
         if number == MODEL_SPEC_FIELD:
-            _append_part(spec, view[start:stop], "the model spec")
+            append_part(spec, view[start:stop], "the model spec")
         elif number == INPUTS_FIELD:
             inputs_seen += 1
-            _refuse_too_many(inputs_seen, "inputs")
+            refuse_too_many(inputs_seen, "inputs")
             name, tensor = yield from _read_entry(reader, view, start, stop)
             if tensor is not None:
                 entries[name] = tensor
         elif number == OUTPUT_FILTER_FIELD:
-            names.append(_text(view[start:stop]))
-            _refuse_too_many(len(names), "names in its output filter")
-    model = _parsed(ModelSpec, spec)
-    inputs: dict[str, GivenTensor] = {
-        name: _without_values(known_dtype(name, tensor.dtype), static_shape(name, tensor.shape))
-        for name, tensor in entries.items()
-    }
+            names.append(text_of(view[start:stop]))
+            refuse_too_many(len(names), "names in its output filter")
+    model = parsed(ModelSpec, spec)
+    inputs: dict[str, GivenTensor] = {name: _without_values(name, tensor) for name, tensor in entries.items()}
     if check is not None:
         check(model.name, model.version.value, inputs)
     for name, given in inputs.items():
-        inputs[name] = yield from _valued(name, entries[name], given, view)
+        inputs[name] = yield from _valued(name, entries[name], given)
     return LongRequest(model, inputs, tuple(names))
 
 
-def _without_values(dtype: DType, shape: tuple[int, ...]) -> GivenTensor:
-    return bytes_tensor(shape, None) if dtype is DType.BYTES else NumberTensor(dtype, shape, _NO_VALUES)
+def _without_values(name: str, tensor: _Tensor) -> GivenTensor:
+    dtype, shape = known_dtype(name, tensor.dtype), static_shape(name, tensor.shape)
+    if dtype is not DType.BYTES:
+        return NumberTensor(dtype, shape, _NO_VALUES)
+    if len(tensor.content):
+        raise misplaced_values(name, dtype, ["tensor_content"])
+    return bytes_tensor(shape, None)
 
 
 def _read_entry(
@@ -165,22 +158,20 @@ def _read_entry(
 
     An entry with a field that the message does not know is no entry to protobuf's C library: without a tensor here.
     """
-    name, tensor, is_known = "", _Tensor(), True
+    name, tensor, is_known = "", _Tensor(Values(view, _BY_NUMBER)), True
     for number, kind, start, stop in reader.fields(at, end):
-        if not reader.left % _FIELDS_A_STEP:
+        if not reader.left % FIELDS_A_STEP:
             yield
         if kind == BYTES and number == ENTRY_KEY_FIELD:
-            name = _text(view[start:stop])
+            name = text_of(view[start:stop])
         elif kind == BYTES and number == ENTRY_VALUE_FIELD:
             yield from _read_tensor(reader, view, start, stop, tensor)
         else:
             is_known = False
-    tensor.shape = _parsed(TensorShapeProto, tensor.shape_bytes)
-    tensor.counts["string_val"] = len(tensor.starts)
-    for field_name, payload in tensor.values.items():
-        tensor.counts[field_name] = yield from _count_values(field_name, memoryview(payload))
-        if tensor.counts[field_name] < 0:
-            raise MalformedPayload(f"Input {name!r}: {field_name} does not consist of numbers")
+    tensor.shape = parsed(TensorShapeProto, tensor.shape_bytes)
+    yield from tensor.values.count(name)
+    if tensor.float8:
+        tensor.values.counts[_FLOAT8] = len(tensor.float8)
     return name, tensor if is_known else None
 
 
@@ -188,115 +179,48 @@ def _read_tensor(
     reader: FieldReader, view: memoryview, at: int, end: int, tensor: _Tensor
 ) -> Generator[None, None, None]:
     """Note where a tensor's fields are."""
-    values = tensor.values
     for number, kind, start, stop in reader.fields(at, end):
-        if not reader.left % _FIELDS_A_STEP:
+        if not reader.left % FIELDS_A_STEP:
             yield
         if number == DTYPE_FIELD and kind == VARINT:
-            tensor.dtype = _int32(reader.varint(start, stop)[0])
+            tensor.dtype = int32_of(reader.varint(start, stop)[0])
         elif number == SHAPE_FIELD and kind == BYTES:
-            _append_part(tensor.shape_bytes, view[start:stop], "a tensor's shape")
+            append_part(tensor.shape_bytes, view[start:stop], "a tensor's shape")
         elif number == CONTENT_FIELD and kind == BYTES:
             tensor.content = view[start:stop]
-        elif (name := _VALUE_FIELDS.get(number)) is not None and kind in (BYTES, _ELEMENT_KINDS[name]):
-            if name == "string_val":
-                yield from _read_strings(reader, start, stop, end, tensor)
-            elif name == "float8_val" or not values.get(name):
-                values[name] = view[start:stop]
-            else:
-                # An element has the same bytes alone as in a packed field, so all parts are one packed field.
-                earlier = values[name]
-                if isinstance(earlier, memoryview):
-                    earlier = values[name] = bytearray(earlier)
-                earlier += view[start:stop]
+        elif number == _FLOAT8_FIELD and kind == BYTES:
+            tensor.float8 = view[start:stop]
+        else:
+            yield from tensor.values.note(reader, number, kind, start, stop, end)
 
 
-def _read_strings(
-    reader: FieldReader, start: int, stop: int, end: int, tensor: _Tensor
-) -> Generator[None, None, None]:
-    """Note where a string is, and those that follow it; they cannot be packed, so they have a limit of their own."""
-    starts, sizes = tensor.starts, tensor.sizes
-    starts.append(start)
-    sizes.append(stop - start)
-    before = 0
-    while before != stop:
-        before, stop = stop, reader.read_alike(STRINGS, stop, end, STEP_ELEMENTS, starts, sizes)
-        refuse_too_many(len(starts), "the request")
-        yield
-
-
-def _refuse_too_many(count: int, what: str) -> None:
-    if count > MOST_NAMES:
-        raise MalformedPayload(f"the request has more than {MOST_NAMES} {what}")
-
-
-def _append_part(whole: bytearray, part: memoryview, what: str) -> None:
-    """Merge a submessage into one that came before: their bytes in a row mean that."""
-    if len(whole) + len(part) > LONGEST_PART_BYTES:
-        raise MalformedPayload(
-            f"{what} takes more than {LONGEST_PART_BYTES} bytes ({len(whole) + len(part)} and on)"
-        )
-    whole += part
-
-
-def _text(octets: memoryview) -> str:
-    if len(octets) > LONGEST_PART_BYTES:
-        raise MalformedPayload(f"a name has {len(octets)} bytes; at most {LONGEST_PART_BYTES} are read")
-    try:
-        return bytes(octets).decode()
-    except UnicodeDecodeError as error:
-        raise MalformedPayload(f"a name is not UTF-8: {error.reason}") from None
-
-
-def _int32(number: int) -> int:
-    """An enumeration's number as protobuf reads it."""
-    low = number & 0xFFFFFFFF
-    return low - (1 << 32) if low >> 31 else low
-
-
-def _parsed(kind: type[MessageT], octets: bytearray) -> MessageT:
-    try:
-        return kind.FromString(bytes(octets))
-    except DecodeError as error:
-        raise MalformedPayload(f"a part of the request is no {kind.DESCRIPTOR.name}: {error}") from None
-
-
-def _valued(
-    name: str, tensor: _Tensor, given: GivenTensor, view: memoryview
-) -> Generator[None, None, RawTensor | NumberTensor | BytesTensor]:
+def _valued(name: str, tensor: _Tensor, given: GivenTensor) -> Generator[None, None, GivenTensor]:
     """The tensor with its values."""
     dtype, shape = given.dtype, given.shape
     count = element_count(shape)
-    if len(tensor.content) and dtype is not DType.BYTES:
+    if len(tensor.content):
         if len(tensor.content) != dtype.nbytes(shape):
             raise wrong_content(name, len(tensor.content), shape, dtype)
         return RawTensor(dtype, shape, tensor.content)
-    own = VALUE_FIELD[dtype]
-    found = tensor.counts.get(own, 0)
+    own, counts = VALUE_FIELD[dtype], tensor.values.counts
+    found = counts.get(own, 0)
     if found > count:
         raise too_many_values(name, own, found, count)
-    strangers = sorted(other for other, stranger_count in tensor.counts.items() if stranger_count)
-    if not found and count and strangers:
-        raise misplaced_values(name, dtype, strangers)
+    if not found and count and counts:
+        raise misplaced_values(name, dtype, sorted(counts))
     if dtype is DType.BYTES:
-        if len(tensor.content):
-            raise misplaced_values(name, dtype, ["tensor_content"])
-        starts, sizes = np.frombuffer(tensor.starts, np.int32), np.frombuffer(tensor.sizes, np.int32)
-        return bytes_tensor(shape, Strings(view, starts, sizes))
+        return bytes_tensor(shape, tensor.values.strings(own))
     if not found:
         return NumberTensor(dtype, shape, np.empty(0, dtype.numpy))
-    payload = memoryview(tensor.values[own])
-    if _ELEMENT_KINDS[own] == VARINT:
-        return NumberTensor(dtype, shape, (yield from read_varints(payload, found, dtype, name, own)))
+    if own == _FLOAT8:
+        octets = tensor.float8
+    elif (value_field := _BY_NAME[own]).kind == VARINT:
+        # Halves come as the bits that they are.
+        numpy = np.dtype(np.uint16) if own == "half_val" else dtype.numpy
+        values = yield from tensor.values.numbers(value_field, numpy, name)
+        return NumberTensor(dtype, shape, values.view(dtype.numpy))
+    else:
+        octets = tensor.values.octets(own)
     if found == count:
-        return RawTensor(dtype, shape, payload)
-    return NumberTensor(dtype, shape, np.frombuffer(payload, dtype.numpy))
-
-
-def _count_values(name: str, payload: memoryview) -> Generator[None, None, int]:
-    """How many values a field has; -1 if it is malformed."""
-    kind = _ELEMENT_KINDS[name]
-    if kind == VARINT:
-        return (yield from count_varints(payload))
-    size = _ELEMENT_SIZES.get(kind, 1)
-    return -1 if len(payload) % size else len(payload) // size
+        return RawTensor(dtype, shape, octets)
+    return NumberTensor(dtype, shape, np.frombuffer(octets, dtype.numpy))

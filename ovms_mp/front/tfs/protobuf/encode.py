@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ProtocolError
+from ovms_mp.front.protobuf.plain import varint
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictResponse
 from ovms_mp.front.tfs.protobuf.tags import CONTENT, ENTRY_KEY, ENTRY_VALUE, OUTPUTS
@@ -79,8 +80,8 @@ def _string_entry(output: ResultTensor) -> bytes:
     tensor.string_val.extend([bytes(string) for string in output.strings()])
     fields = tensor.SerializeToString()
     name = PredictResponse.OutputsEntry(key=output.name).SerializeToString() or _EMPTY_KEY
-    entry_nbytes = len(name) + len(_ENTRY_VALUE) + len(_varint(len(fields))) + len(fields)
-    return b"".join((_OUTPUTS, _varint(entry_nbytes), name, _ENTRY_VALUE, _varint(len(fields)), fields))
+    entry_nbytes = len(name) + len(_ENTRY_VALUE) + len(varint(len(fields))) + len(fields)
+    return b"".join((_OUTPUTS, varint(entry_nbytes), name, _ENTRY_VALUE, varint(len(fields)), fields))
 
 
 def head_of(output: ResultTensor) -> TensorProto:
@@ -98,11 +99,11 @@ def _remember_head(output: ResultTensor) -> tuple[bytes, int]:
     tensor = head_of(output)
     # The content is the last field of the tensor, the tensor of the entry: only lengths before them know it.
     # proto3 leaves an empty content out.
-    fields = tensor.SerializeToString() + (_TENSOR_CONTENT + _varint(nbytes) if nbytes else b"")
+    fields = tensor.SerializeToString() + (_TENSOR_CONTENT + varint(nbytes) if nbytes else b"")
     name = PredictResponse.OutputsEntry(key=output.name).SerializeToString() or _EMPTY_KEY
-    value = _ENTRY_VALUE + _varint(len(fields) + nbytes)
+    value = _ENTRY_VALUE + varint(len(fields) + nbytes)
     entry = name + value + fields
-    head = _OUTPUTS + _varint(len(entry) + nbytes) + entry, nbytes
+    head = _OUTPUTS + varint(len(entry) + nbytes) + entry, nbytes
     if len(_heads) >= _REMEMBERED_PIECES:
         _heads.clear()
     _heads[output.name, output.dtype.tf_number, output.shape] = head
@@ -118,13 +119,3 @@ def _remember_spec(model_name: str, version: int) -> bytes:
         _specs.clear()
     spec = _specs[model_name, version] = response.SerializeToString()
     return spec
-
-
-def _varint(number: int) -> bytes:
-    """The number as protobuf's variable-length integer."""
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)

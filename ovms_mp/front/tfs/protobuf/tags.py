@@ -7,31 +7,11 @@ Wire format: https://protobuf.dev/programming-guides/encoding/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from ovms_mp.front.protobuf.plain import field_number
+from ovms_mp.front.protobuf.plain import one_byte_tag as _tag
+from ovms_mp.front.protobuf.records import BYTES, VARINT
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictRequest, PredictResponse
-from ovms_mp.front.tfs.protobuf.records import BYTES, VARINT
-
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
-
-LONGEST_PLAIN_PART_BYTES = 128
-"""Of a submessage that is read apart from the message around it. Too few to nest unknown groups as deep as protobuf's
-limit of 100, the one thing that reads differently in a part than in the whole."""
-
-
-def field_number(message: type[Message], name: str) -> int:
-    """The number of a message's field."""
-    return message.DESCRIPTOR.fields_by_name[name].number
-
-
-def _tag(number: int, kind: int) -> int:
-    tag = number << 3 | kind
-    if tag > 0x7F:
-        raise ValueError(f"the tag of field {number} takes two bytes")
-    return tag
-
 
 MODEL_SPEC_FIELD = field_number(PredictRequest, "model_spec")
 INPUTS_FIELD = field_number(PredictRequest, "inputs")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovms_mp.errors import DtypeMismatch, MalformedPayload
+from ovms_mp.front.protobuf.packed import narrowed
 from ovms_mp.front.strings import Strings
 from ovms_mp.front.tensors import BytesTensor, NumberTensor, RawTensor, bytes_tensor, checked_shape
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import DataType
@@ -124,11 +125,12 @@ def _typed_values(name: str, proto: TensorProto, dtype: DType, count: int) -> An
         return np.empty(0, dtype.numpy)
     if field == "float8_val":
         return np.frombuffer(given, dtype.numpy)
+    what = f"Input {name!r}: {field}"
     if field == "half_val":
         bits = np.dtype(np.uint16)
-        return narrowed(name, field, np.fromiter(given, _INT32, len(given)), bits).view(dtype.numpy)
+        return narrowed(what, np.fromiter(given, _INT32, len(given)), bits).view(dtype.numpy)
     if field == "int_val":
-        return narrowed(name, field, np.fromiter(given, _INT32, len(given)), dtype.numpy)
+        return narrowed(what, np.fromiter(given, _INT32, len(given)), dtype.numpy)
     return np.fromiter(given, dtype.numpy, len(given))
 
 
@@ -145,24 +147,6 @@ def refuse_misplaced(name: str, dtype: DType, proto: TensorProto, count: int) ->
         strangers = [other for other in _VALUE_FIELDS if count and getattr(proto, other)]
         if strangers:
             raise misplaced_values(name, dtype, strangers)
-
-
-def narrowed(
-    name: str, field: str, values: AnyArray, numpy: np.dtype[np.generic], first_index: int = 0
-) -> AnyArray:
-    """The values as a narrower integer type; ``first_index`` is the place of the first one in its field.
-
-    Raises:
-        MalformedPayload: A value does not fit.
-    """
-    narrow = values.astype(numpy)
-    misfits = np.flatnonzero(narrow != values)
-    if misfits.size:
-        first = int(misfits[0])
-        raise MalformedPayload(
-            f"Input {name!r}: {field}[{first_index + first}] is {values[first]}, which does not fit {numpy}"
-        )
-    return narrow
 
 
 def wrong_content(name: str, nbytes: int, shape: tuple[int, ...], dtype: DType) -> MalformedPayload:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import zlib
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +25,7 @@ from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.status import State
 from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import ModelRecord, TensorSpecRecord, VersionRecord, WorkerRecord
-from tests.support.predict_messages import values_of
+from tests.support.protobuf_messages import values_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -395,12 +396,42 @@ def test_a_body_that_is_not_packed(service: PlayedService, headers: dict[str, st
     assert ask(service, "POST", PREDICT, BODY, headers).json() == {"given": [1.0, 2.0]}
 
 
-@pytest.mark.parametrize("coding", ["deflate", "br", "zstd", "gzip, gzip"])
+@pytest.mark.parametrize("window", [zlib.MAX_WBITS, -zlib.MAX_WBITS], ids=["zlib", "bare"])
+def test_deflated_bodies_are_unpacked_with_their_header_and_without(
+    service: PlayedService, window: int
+) -> None:
+    packer = zlib.compressobj(wbits=window)
+    packed = packer.compress(BODY) + packer.flush()
+    reply = ask(service, "POST", PREDICT, packed, {"Content-Encoding": "deflate"})
+
+    assert (reply.status, reply.json()) == (200, {"given": [1.0, 2.0]})
+
+
+@pytest.mark.parametrize("packed", [b"", b"x", b"x\x9c", b"\xff" * 40, zlib.compress(BODY)[:-2]])
+def test_what_is_not_deflated_is_the_clients_fault(service: PlayedService, packed: bytes) -> None:
+    reply = ask(service, "POST", PREDICT, packed, {"Content-Encoding": "deflate"})
+
+    assert reply.status == 400
+    assert reply.json()["error"].startswith("the body is not what Content-Encoding deflate says: ")
+
+
+@pytest.mark.parametrize("path", [PREDICT, "/v1/models/none:predict", "/v1/nothing"])
+def test_a_requests_id_comes_back_with_every_answer(service: PlayedService, path: str) -> None:
+    reply = ask(service, "POST", path, BODY, {"X-Request-Id": "a-1"})
+
+    assert reply.headers["x-request-id"] == "a-1"
+    assert "x-request-id" not in ask(service, "POST", path, BODY).headers
+    assert "x-request-id" not in ask(service, "POST", path, BODY, {"X-Request-Id": "a" * 257}).headers
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip"])
 def test_other_codings_are_refused_before_the_body_is_read(service: PlayedService, coding: str) -> None:
     reply = ask(service, "POST", PREDICT, None, {"Content-Encoding": coding})
 
-    assert (reply.status, reply.headers["accept-encoding"]) == (415, "gzip")
-    assert reply.json() == {"error": f"Content-Encoding {coding!r} is not supported; accepted: gzip, or none"}
+    assert (reply.status, reply.headers["accept-encoding"]) == (415, "gzip, deflate")
+    assert reply.json() == {
+        "error": f"Content-Encoding {coding!r} is not supported; accepted: gzip, deflate, or none"
+    }
 
 
 def test_a_body_that_is_not_gzip(service: PlayedService) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from ovms_mp.errors import MalformedPayload, RequestTooLarge
 from ovms_mp.front.budget import BodyBudget
-from ovms_mp.front.rest.body import unpack_gzip
+from ovms_mp.front.rest.body import unpack
 
 TEXT = b'{"instances": [[1, 2, 3]]}' * 100
 MIB = 1 << 20
@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 def unpacked(packed: bytes, limit: int) -> bytes:
     with BodyBudget(MIB).share() as share:
-        return bytes(asyncio.run(unpack_gzip(packed, limit, share)))
+        return bytes(asyncio.run(unpack(packed, "gzip", limit, share)))
 
 
 def test_what_was_packed_comes_out() -> None:

@@ -72,6 +72,9 @@ class Request:
         self.bounds: list[int | None] = []
         self._body = body
 
+    def header(self, name: str) -> str | None:
+        return None
+
     async def read_body(self, bound_bytes: int | None) -> bytes:
         self.bounds.append(bound_bytes)
         return self._body
@@ -108,11 +111,11 @@ def test_who_answers(verb: str, path: str, name: str | None, allowed: tuple[str,
     assert route.allowed(raw_path) == allowed
 
 
-def predict(table: RoutingTable, request: Request) -> bytes:
+def predict(table: RoutingTable, request: Request) -> bytes | bytearray:
     endpoint = model_route(table).find("POST", request.raw_path)
     assert endpoint is not None
 
-    async def ask() -> bytes:
+    async def ask() -> bytes | bytearray:
         return (await endpoint.handler(request, context())).body
 
     return asyncio.run(ask())

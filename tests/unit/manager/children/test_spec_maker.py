@@ -12,6 +12,7 @@ from ovms_mp.child.specs import CpuShare, EngineSpec, FrontLimits, ProbeSpec, sp
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import EngineConfig, LimitsConfig, LogConfig, ServerConfig, SupervisionConfig
 from ovms_mp.config.transports import GrpcConfig, RestConfig
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.manager.children.spec_maker import SpecMaker
 from ovms_mp.manager.models.deployment import Deployment, settings_of
 from ovms_mp.wire.records import ArenaHandle
@@ -49,7 +50,7 @@ LIMITS = FrontLimits(
 
 @pytest.fixture
 def maker() -> SpecMaker:
-    return SpecMaker(CONFIG, "run7", "ipc://@control", ARENAS, 8 << 30)
+    return SpecMaker(CONFIG, "run7", "ipc://@control", ARENAS, 8 << 30, lambda: LogLevels(verbose=3))
 
 
 def test_what_all_children_are_told(maker: SpecMaker) -> None:
@@ -60,10 +61,10 @@ def test_what_all_children_are_told(maker: SpecMaker) -> None:
         "run7",
         "ipc://@control",
     )
-    assert (common.log_level, common.log_path) == ("DEBUG", "/log")
+    assert (common.log_levels, common.log_path) == (LogLevels(verbose=3), "/log")
     assert (common.heartbeat_interval_s, common.boot_timeout_s) == (0.25, 7.0)
     assert common.arenas == ARENAS
-    assert maker.grpc_front("g").common == maker.arbiter("a", (), 1).common == common
+    assert maker.grpc_front("g").common == maker.arbiter("a", (), 1, 2).common == common
 
 
 def test_a_worker(maker: SpecMaker) -> None:
@@ -102,10 +103,11 @@ def test_a_grpc_front(maker: SpecMaker) -> None:
 
 
 def test_the_arbiter(maker: SpecMaker) -> None:
-    spec = maker.arbiter("arbiter.1", (9, 10), 11)
+    spec = maker.arbiter("arbiter.1", (9, 10), 11, 12)
 
     assert (spec.kind, spec.limits) == ("rest", LIMITS)
-    assert (spec.listen_descriptors, spec.beat_descriptor, spec.rest_workers) == ((9, 10), 11, 2)
+    assert (spec.listen_descriptors, spec.rest_workers) == ((9, 10), 2)
+    assert (spec.beat_descriptor, spec.levels_descriptor) == (11, 12)
     assert (spec.stop_grace_s, spec.stuck_timeout_s) == (13.0, 17.0)
 
 
@@ -128,6 +130,6 @@ def test_the_automatic_budget_of_bodies(
         rest=RestConfig(port=8001, workers=workers),
         limits=LimitsConfig(max_message_mb=message_mb),
     )
-    maker = SpecMaker(config, "run", "ipc://@control", ARENAS, memory_mib << 20)
+    maker = SpecMaker(config, "run", "ipc://@control", ARENAS, memory_mib << 20, LogLevels)
 
     assert maker.grpc_front("g").limits.max_body_memory_bytes == expected_mib << 20

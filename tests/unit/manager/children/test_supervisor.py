@@ -14,6 +14,7 @@ import pytest
 
 from ovms_mp.child.specs import ChildSpec, CommonSpec
 from ovms_mp.config.server import SupervisionConfig
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.manager.children import supervisor as supervisor_module
 from ovms_mp.manager.children.child import Child, ChildState
 from ovms_mp.manager.children.kinds import Kind
@@ -112,7 +113,7 @@ def make_spec(child_id: str) -> ChildSpec:
         parent_pid=1,
         run_id="r",
         control_endpoint="e",
-        log_level="INFO",
+        log_levels=LogLevels(),
         log_path="",
         log_format="EVENTS",
         heartbeat_interval_s=0.5,

@@ -12,13 +12,14 @@ import pytest
 
 from ovms_mp.config.server import LimitsConfig, ServerConfig
 from ovms_mp.config.transports import GrpcConfig, RestConfig
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.manager.children.child import Child, ChildState
 from ovms_mp.manager.children.control import ControlChannel
 from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.manager.children.spec_maker import SpecMaker
 from ovms_mp.manager.children.supervisor import Supervisor
+from ovms_mp.manager.fronts.arbiter_pipes import ArbiterPipes
 from ovms_mp.manager.fronts.arenas import ArenaPool
-from ovms_mp.manager.fronts.beat_pipe import BeatPipe
 from ovms_mp.manager.fronts.fronts import Fronts
 from ovms_mp.manager.fronts.ports import take_ports
 from ovms_mp.manager.timers import Timers
@@ -64,8 +65,12 @@ class Scene:
         )
         self.timers, self.poller = Timers(kernel), Poller()
         self.supervisor = Supervisor(config.supervision, self.timers, self.poller, kernel)
-        self.ports, self.arenas, self.beats = take_ports(config), ArenaPool(2, 1 << 20), BeatPipe(self.poller)
-        self.specs = SpecMaker(config, "run", "ipc://@control", self.arenas.handles, 8 << 30)
+        self.ports, self.arenas, self.beats = (
+            take_ports(config),
+            ArenaPool(2, 1 << 20),
+            ArbiterPipes(self.poller),
+        )
+        self.specs = SpecMaker(config, "run", "ipc://@control", self.arenas.handles, 8 << 30, LogLevels)
         self.router = Router()
         control = ControlChannel(self.router)  # type: ignore[arg-type]  # only sends
         self.fronts = Fronts(
@@ -240,7 +245,7 @@ def test_a_beat_of_the_arbiter_makes_it_ready(scene: Scene) -> None:
     scene.fronts.take_beats(set())
     assert not arbiter.was_ready
     assert scene.poller.wait(0.0) == set()
-    os.write(scene.beats.write_end, b"..")
+    os.write(scene.beats.beat_end, b"..")
     readable = scene.poller.wait(1.0)
     assert len(readable) == 1
     scene.kernel.now += 3

@@ -11,6 +11,7 @@ import pytest
 from ovms_mp.child.specs import CpuShare
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import LimitsConfig, ServerConfig
+from ovms_mp.log_levels import LogLevels
 from ovms_mp.manager.children.child import Child, ChildState
 from ovms_mp.manager.children.control import ControlChannel
 from ovms_mp.manager.children.kinds import Kind
@@ -42,7 +43,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.timers = Timers(self.clock)
-        self.specs = SpecMaker(ServerConfig(models=()), "run", "ipc://@control", (), 8 << 30)
+        self.specs = SpecMaker(ServerConfig(models=()), "run", "ipc://@control", (), 8 << 30, LogLevels)
         self.router = Router()
         control = ControlChannel(self.router)  # type: ignore[arg-type]  # only sends
         self.workers = Workers(control, self.timers, LIMIT_S)

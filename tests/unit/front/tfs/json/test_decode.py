@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ovms_mp.errors import MalformedPayload, OvmsError
+from ovms_mp.front.json import scanner
+from ovms_mp.front.json.reader import load_json
 from ovms_mp.front.tensors import ResultTensor
-from ovms_mp.front.tfs.json import decode as tfs_json
-from ovms_mp.front.tfs.json.decode import JsonFormat, decode_predict, encode_predict
-from ovms_mp.front.tfs.json.reader import load_json, read_predict
+from ovms_mp.front.tfs.json.decode import decode_predict
+from ovms_mp.front.tfs.json.encode import encode_predict
+from ovms_mp.front.tfs.json.reader import JsonFormat, read_predict
 from ovms_mp.model.dtypes import NUMERIC_DTYPES, AnyArray, DType, Kind
 from ovms_mp.model.tensors import TensorSpec
 
@@ -389,15 +391,15 @@ def test_plain_forms_need_no_second_reader(
     for text in (body, body + " " * 3000):
         expected = decoded(text.encode(), inputs)
         with monkeypatch.context() as patch:
-            patch.delattr(tfs_json, "load_json")
+            patch.delattr(scanner, "load_json")
             assert plain(decode_predict(text.encode(), inputs)) == expected
 
 
 def test_saturated_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where simdjson no longer knows how long an array is, the other reader does."""
-    monkeypatch.setattr(tfs_json, "_SATURATED_LENGTH", 3)
+    monkeypatch.setattr(scanner, "_SATURATED_LENGTH", 3)
     with monkeypatch.context() as patch:
-        patch.delattr(tfs_json, "load_json")
+        patch.delattr(scanner, "load_json")
         for inputs, body in ((ONE, b'{"inputs": [1, 2, 3]}'), (BOOL, b'{"inputs": [true]}')):
             with pytest.raises(NameError):
                 decode_predict(body, inputs)
@@ -407,23 +409,23 @@ def test_saturated_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_parsers(monkeypatch: pytest.MonkeyPatch) -> None:
     """One is kept after a short document, none after a long one; errors that somebody holds harm nobody."""
-    monkeypatch.setattr(tfs_json, "_idle_parsers", [])
+    monkeypatch.setattr(scanner, "_idle_parsers", [])
     decode_predict(b'{"inputs": [1]}', ONE)
-    (parser,) = tfs_json._idle_parsers
+    (parser,) = scanner._idle_parsers
     held = decode_predict(b'{"inputs": [2, 3]}', ONE)
-    assert tfs_json._idle_parsers == [parser]
+    assert scanner._idle_parsers == [parser]
     errors = []
     for body in (b'{"inputs": [[1], [2, 3]]}', b'{"inputs": [1.5, "a"]}', b'{"inputs"', b"[1]"):
         with pytest.raises(MalformedPayload) as caught:
             decode_predict(body, INT)
         errors.append(caught.value)
-        assert tfs_json._idle_parsers == []
+        assert scanner._idle_parsers == []
         assert plain(decode_predict(b'{"inputs": [4]}', ONE))[1]["x"][2] == ["4.0"]
-        assert len(tfs_json._idle_parsers) == 1
+        assert len(scanner._idle_parsers) == 1
     assert plain(held)[1]["x"][2] == ["2.0", "3.0"]
-    monkeypatch.setattr(tfs_json, "_KEPT_PARSER_BYTES", 20)
+    monkeypatch.setattr(scanner, "_KEPT_PARSER_BYTES", 20)
     decode_predict(b'{"inputs": [1234567890]}', ONE)
-    assert tfs_json._idle_parsers == []
+    assert scanner._idle_parsers == []
 
 
 # --- properties of decoding ---

@@ -12,10 +12,12 @@ import pytest
 
 from ovms_mp.errors import BodyMemoryFull, MalformedPayload, RequestTooLarge
 from ovms_mp.front.budget import BodyBudget
-from ovms_mp.front.tfs.json import decode as tfs_json
+from ovms_mp.front.json import scanner
+from ovms_mp.front.json.lists import LONG_BYTES
+from ovms_mp.front.json.reader import load_json
 from ovms_mp.front.tfs.json.decode import decode_predict
-from ovms_mp.front.tfs.json.decode_long import LONG_BYTES, decode_long
-from ovms_mp.front.tfs.json.reader import JsonFormat, load_json, read_predict
+from ovms_mp.front.tfs.json.decode_long import decode_long
+from ovms_mp.front.tfs.json.reader import JsonFormat, read_predict
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.tensors import TensorSpec
 
@@ -213,7 +215,7 @@ def test_plain_numbers_with_words_take_no_python_objects(monkeypatch: pytest.Mon
     def refuse(*_: object) -> object:
         raise AssertionError("the slow reader was asked")
 
-    monkeypatch.setattr(tfs_json, "load_json", refuse)
+    monkeypatch.setattr(scanner, "load_json", refuse)
     body = b'{"inputs": {"x": [[' + b"1.5, NaN, -Infinity, " * 100_000 + b"Infinity]]}}"
     given = decode_predict(body, [spec()])[1]["x"]
 
@@ -232,7 +234,7 @@ def test_what_would_take_long_is_refused_unread(
         lengths.append(len(body))
         return load_json(body, is_strict_json)
 
-    monkeypatch.setattr(tfs_json, "load_json", noted)
+    monkeypatch.setattr(scanner, "load_json", noted)
     body = b'{"instances": [' + element * (3 * MIB // len(element)) + last + b"]}"
     with pytest.raises(MalformedPayload):
         long(body, spec())

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ovms_mp.errors import AnswerTooLarge
+from ovms_mp.front.json import writer
 from ovms_mp.front.tensors import ResultTensor
-from ovms_mp.front.tfs.json import encode as tfs_json_encode
-from ovms_mp.front.tfs.json.decode import JsonFormat, encode_predict
+from ovms_mp.front.tfs.json.encode import encode_predict
+from ovms_mp.front.tfs.json.reader import JsonFormat
 from ovms_mp.model.dtypes import DType
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def test_pieces_make_the_same_text(arrays: list[AnyArray], most: int, fmt: JsonF
     outputs = [result(array, name=f"y{index}") for index, array in enumerate(arrays)]
     whole = encode_predict(fmt, outputs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tfs_json_encode, "_PIECE_ELEMENTS", most)
+        patch.setattr(writer, "PIECE_ELEMENTS", most)
         assert encode_predict(fmt, outputs) == whole
 
 

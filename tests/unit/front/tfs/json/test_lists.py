@@ -15,10 +15,11 @@ from hypothesis.extra import numpy as hnp
 
 from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.budget import BodyBudget
-from ovms_mp.front.tfs.json import lists as tfs_json_lists
+from ovms_mp.front.json import lists
+from ovms_mp.front.json.lists import count_values
 from ovms_mp.front.tfs.json.decode import decode_predict
-from ovms_mp.front.tfs.json.decode_long import count_values, decode_long
-from ovms_mp.front.tfs.json.lists import read_list
+from ovms_mp.front.tfs.json.decode_long import decode_long
+from ovms_mp.front.tfs.json.lists import read_predict_list
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.tensors import TensorSpec
 
@@ -38,12 +39,12 @@ def spec(dtype: DType = DType.FP32, name: str = "x") -> TensorSpec:
 
 def read(text: str, *inputs: TensorSpec) -> Decoded | None:
     body = text.encode()
-    return asyncio.run(read_list(body, inputs or (spec(),), count_values(body) + 1))
+    return asyncio.run(read_predict_list(body, inputs or (spec(),), count_values(body) + 1))
 
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tfs_json_lists, "_PIECE_BYTES", 20)
+    monkeypatch.setattr(lists, "_PIECE_BYTES", 20)
 
 
 def assert_same(found: Decoded | None, expected: Decoded) -> None:
@@ -70,7 +71,7 @@ def assert_same(found: Decoded | None, expected: Decoded) -> None:
 def test_pieces_are_the_whole(array: Any, form: str, separators: tuple[str, str], dtype: DType) -> None:
     text = form % json.dumps(array.tolist(), separators=separators)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tfs_json_lists, "_PIECE_BYTES", 20)
+        patch.setattr(lists, "_PIECE_BYTES", 20)
         found = read(text, spec(dtype))
     if found is not None:
         assert_same(found, decode_predict(text.encode(), (spec(dtype),)))
@@ -154,4 +155,4 @@ def test_others_have_their_turn(form: str, shape: tuple[int, ...]) -> None:
         return found
 
     assert_same(asyncio.run(both()), decode_predict(body, (spec(),)))
-    assert turns >= len(body) // (2 * tfs_json_lists._PIECE_BYTES)
+    assert turns >= len(body) // (2 * lists._PIECE_BYTES)

@@ -15,30 +15,25 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ovms_mp.errors import MalformedPayload
+from ovms_mp.front.protobuf import plain as protobuf_plain
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import ModelSpec, PredictRequest
 from ovms_mp.front.tfs.protobuf import decode
 from ovms_mp.front.tfs.protobuf.decode import decode_predict, parse_predict
 from ovms_mp.model.dtypes import DType
 from tests.support.predict_messages import (
-    BYTES,
     FLOAT,
     FLOATS,
-    GROUP,
-    GROUP_END,
     ODDITIES,
     SHAPE_2,
-    VARINT,
     entry,
     outcome,
     plain,
-    record,
     request,
     requests,
     tensor,
-    values_of,
-    varint,
 )
+from tests.support.protobuf_messages import BYTES, GROUP, GROUP_END, VARINT, record, values_of, varint
 
 
 @settings(max_examples=200, deadline=None)
@@ -106,7 +101,7 @@ def test_readers_agree_on_the_depth_of_groups(depth: int, where: str) -> None:
 
 def test_remembered_parts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients that never repeat a shape or a model spec take no memory, and still get their own."""
-    monkeypatch.setattr(decode, "_REMEMBERED_PARTS", 8)
+    monkeypatch.setattr(protobuf_plain, "_MOST_REMEMBERED", 8)
     for size in range(30):
         shape = [1] * size
         body = PredictRequest(

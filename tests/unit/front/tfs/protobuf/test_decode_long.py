@@ -18,32 +18,35 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ovms_mp.errors import MalformedPayload, OvmsError, ShapeMismatch
-from ovms_mp.front.tfs.protobuf import decode_long, packed
+from ovms_mp.front.protobuf import packed
+from ovms_mp.front.protobuf.parts import LONGEST_PARSED_BYTES, MOST_NAMES
+from ovms_mp.front.protobuf.records import MOST_FIELDS, FieldReader
+from ovms_mp.front.tfs.protobuf import decode_long
 from ovms_mp.front.tfs.protobuf.decode import (
-    LONGEST_PARSED_BYTES,
     PredictCall,
     decode_predict,
     decode_predict_in_turns,
     parse_predict,
 )
-from ovms_mp.front.tfs.protobuf.decode_long import MOST_NAMES, read_long
-from ovms_mp.front.tfs.protobuf.records import MOST_FIELDS, FieldReader
+from ovms_mp.front.tfs.protobuf.decode_long import read_long
 from tests.support.predict_messages import (
-    BYTES,
-    FIXED32,
     FLOAT,
     FLOATS,
-    GROUP,
-    GROUP_END,
     ODDITIES,
     SHAPE_2,
-    VARINT,
     entry,
     outcome,
-    record,
     request,
     requests,
     tensor,
+)
+from tests.support.protobuf_messages import (
+    BYTES,
+    FIXED32,
+    GROUP,
+    GROUP_END,
+    VARINT,
+    record,
     values_of,
     varint,
 )
@@ -208,8 +211,8 @@ def test_fields_are_counted(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read_fields: list[FieldReader] = []
 
     class Counting(FieldReader):
-        def __init__(self, body: bytes) -> None:
-            super().__init__(body)
+        def __init__(self, body: bytes, message_name: str) -> None:
+            super().__init__(body, message_name)
             read_fields.append(self)
 
     monkeypatch.setattr(decode_long, "FieldReader", Counting)
@@ -254,7 +257,7 @@ def test_packed_numbers_cost_what_they_weigh() -> None:
 )
 def test_others_have_their_turn(values: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """With turns of no length, everybody else goes on between any two steps."""
-    monkeypatch.setattr("ovms_mp.front.tfs.protobuf.decode._TURN_S", 0.0)
+    monkeypatch.setattr("ovms_mp.front.protobuf.turns._TURN_S", 0.0)
     count = MEBIBYTE if values[0] == 10 << 3 | BYTES else MOST_FIELDS - 100
     dtype = b"\x09" if count == MEBIBYTE else b"\x03"
     head = record(1, VARINT, dtype) + record(2, BYTES, record(2, BYTES, b"\x08" + varint(count)))

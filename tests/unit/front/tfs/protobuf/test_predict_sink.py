@@ -9,44 +9,36 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ovms_mp.errors import MalformedPayload, NoFreeSlot, OvmsError
-from ovms_mp.front.infer.leases import Lease
-from ovms_mp.front.sinks import wanted
+from ovms_mp.front.protobuf.arena_sink import SHORTEST_LONG_BYTES
 from ovms_mp.front.tensors import PlacedTensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictRequest
 from ovms_mp.front.tfs.protobuf import predict_sink
 from ovms_mp.front.tfs.protobuf.decode import decode_predict
-from ovms_mp.front.tfs.protobuf.predict_sink import SHORTEST_LONG_BYTES, PlacedCall, PredictSink
-from ovms_mp.wire.allocator import ArenaAllocator
+from ovms_mp.front.tfs.protobuf.predict_sink import PredictSink
 from tests.support.predict_messages import (
-    BYTES,
     DIM_2,
     FLOAT,
     FLOATS,
-    GROUP,
-    GROUP_END,
     ODDITIES,
     SHAPE_2,
-    VARINT,
     entry,
     plain,
-    record,
     request,
     requests,
     tensor,
-    varint,
 )
+from tests.support.protobuf_messages import BYTES, GROUP, GROUP_END, VARINT, record, varint
+from tests.support.sinks import ToyArena, assert_in_place, cut_places, cuts_of, deliver, in_place, undecoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ARENA_BYTES = 1 << 16
 LONG_BYTES = 3
 
 
@@ -55,64 +47,6 @@ def _short_is_long() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predict_sink, "SHORTEST_LONG_BYTES", LONG_BYTES)
         yield
-
-
-class ToyArena:
-    """The real allocator on plain memory; a given number of leases can be had, then there is no room."""
-
-    def __init__(self, size_bytes: int = ARENA_BYTES, most_leases: int = 1000) -> None:
-        self.memory = memoryview(bytearray(b"\xa5" * size_bytes))
-        self.leases: list[Lease] = []
-        self._size_bytes = size_bytes
-        self._allocator = ArenaAllocator(size_bytes)
-        self._most_leases = most_leases
-
-    def lease(self, _sink: PredictSink, nbytes: int) -> Lease:
-        offset = self._allocator.allocate(nbytes) if len(self.leases) < self._most_leases else None
-        if offset is None:
-            raise NoFreeSlot("no room")
-        self.leases.append(Lease(offset, nbytes))
-        return self.leases[-1]
-
-    def let_go(self, lease: Lease) -> None:
-        self._allocator.release(lease.offset_bytes)
-
-    def sink(self, body: bytes) -> PredictSink:
-        return PredictSink(len(body), self.lease, self.let_go, self.memory)
-
-    @property
-    def is_whole(self) -> bool:
-        return self._allocator.free_bytes() == self._size_bytes
-
-
-def deliver(sink: PredictSink, body: bytes, cuts: Sequence[int]) -> tuple[int, int]:
-    """Give a message in pieces as a transport does; how many octets were copied by us, and received in place.
-
-    What the sink was lent is overwritten afterwards, as the next read of a socket does.
-    """
-    fed = direct = 0
-    for start, stop in zip([0, *cuts], [*cuts, len(body)], strict=True):
-        at = start
-        while at < stop:
-            place = wanted(sink)
-            if place is not None:
-                assert len(place) > 0
-                assert not place.readonly
-                taken = min(len(place), stop - at)
-                place[:taken] = body[at : at + taken]
-                sink.advance(taken)
-                left = wanted(sink)
-                # Exactly the rest of this place is wanted now, if there is one.
-                assert len(place) == taken if left is None else len(left) == len(place) - taken
-                direct += taken
-            else:
-                lent = bytearray(body[at:stop])
-                taken = sink.feed(memoryview(lent))
-                assert 1 <= taken <= len(lent)
-                lent[:] = b"\xee" * len(lent)
-                fed += taken
-            at += taken
-    return fed, direct
 
 
 def of_whole(body: bytes) -> object:
@@ -126,7 +60,7 @@ def of_whole(body: bytes) -> object:
 def of_pieces(body: bytes, cuts: Sequence[int]) -> object:
     """The same by way of a sink, with everything that must hold on the way."""
     arena = ToyArena()
-    sink = arena.sink(body)
+    sink = arena.sink(PredictSink, body)
     _, direct = deliver(sink, body, cuts)
     assert direct == sum(lease.nbytes for lease in arena.leases)
     try:
@@ -141,34 +75,10 @@ def of_pieces(body: bytes, cuts: Sequence[int]) -> object:
         assert arena.is_whole
         return of_whole(body)
     found = plain(placed.call)
-    assert_in_place(placed, arena)
+    assert_in_place(placed, placed.call.inputs, arena)
     placed.release()
     assert arena.is_whole
     return found
-
-
-def assert_in_place(placed: PlacedCall, arena: ToyArena) -> None:
-    """Values of tensors with a lease are exactly the leased memory, and no other lease is kept."""
-    given = [
-        tensor_given for tensor_given in placed.call.inputs.values() if isinstance(tensor_given, PlacedTensor)
-    ]
-    assert {id(tensor_given.lease) for tensor_given in given} == {id(lease) for lease in placed.leases}
-    for tensor_given in given:
-        lease = tensor_given.lease
-        memory = arena.memory[lease.offset_bytes : lease.offset_bytes + lease.nbytes]
-        values = np.frombuffer(tensor_given.values, np.uint8)
-        assert len(values) == lease.nbytes
-        assert values.ctypes.data == np.frombuffer(memory, np.uint8).ctypes.data
-
-
-def undecoded(request: PlacedCall | bytes) -> bytes:
-    assert isinstance(request, bytes)
-    return request
-
-
-def in_place(request: PlacedCall | bytes) -> PlacedCall:
-    assert isinstance(request, PlacedCall)
-    return request
 
 
 def test_the_threshold_is_what_the_transport_asks_for() -> None:
@@ -179,12 +89,6 @@ def test_the_threshold_is_what_the_transport_asks_for() -> None:
 # Held equal to the decoder of whole messages.
 
 PLAIN = request(x=tensor(1, [2, 2], bytes(range(16))), y=tensor(1, [3], float_val=[1.0, 2.0, 3.0]))
-cut_places = st.lists(st.integers(0, 10**6), max_size=6)
-
-
-def cuts_of(body: bytes, places: Sequence[int]) -> list[int]:
-    """Sorted places within the message."""
-    return sorted(place % (len(body) + 1) for place in places)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -250,12 +154,12 @@ def test_plain_messages_are_received_in_place(what: str, monkeypatch: pytest.Mon
     expected = of_whole(body)
     for cuts in ([], *([cut] for cut in range(len(body) + 1)), list(range(1, len(body)))):
         arena = ToyArena()
-        sink = arena.sink(body)
+        sink = arena.sink(PredictSink, body)
         assert deliver(sink, body, cuts) == (len(body) - nbytes, nbytes)
         placed = in_place(sink.finish())
         assert sum(lease.nbytes for lease in placed.leases) == nbytes
         assert plain(placed.call) == expected
-        assert_in_place(placed, arena)
+        assert_in_place(placed, placed.call.inputs, arena)
         placed.release()
         assert arena.is_whole
 
@@ -356,7 +260,7 @@ TWO = SPEC + entry(LONG) + entry(DOUBLE + SHAPE_2 + DOUBLES, b"y") + record(3, B
 def test_no_room_ends_the_message(most_leases: int, is_single: bool) -> None:
     """At the first octet behind the length that does not fit; nothing stays leased."""
     arena = ToyArena(most_leases=most_leases)
-    sink = arena.sink(TWO)
+    sink = arena.sink(PredictSink, TWO)
     with pytest.raises(NoFreeSlot):
         deliver(sink, TWO, list(range(1, len(TWO))) if is_single else [])
     sink.abort()
@@ -367,7 +271,7 @@ def test_no_room_ends_the_message(most_leases: int, is_single: bool) -> None:
 def test_abort_anywhere_gives_everything_back() -> None:
     for end in range(len(TWO) + 1):
         arena = ToyArena()
-        sink = arena.sink(TWO)
+        sink = arena.sink(PredictSink, TWO)
         deliver(sink, TWO[:end], [])
         sink.abort()
         assert arena.is_whole
@@ -380,7 +284,7 @@ def test_leases_are_as_long_as_the_values_only(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(predict_sink, "SHORTEST_LONG_BYTES", 16)
     arena = ToyArena()
     body = SPEC + entry(LONG) + entry(record(1, VARINT, b"\x06") + record(4, BYTES, b"\x01"), b"s")
-    sink = arena.sink(body)
+    sink = arena.sink(PredictSink, body)
     deliver(sink, body, [])
     placed = in_place(sink.finish())
     assert [lease.nbytes for lease in arena.leases] == [8]
@@ -392,7 +296,7 @@ def test_a_refused_message_keeps_no_lease(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(predict_sink, "SHORTEST_LONG_BYTES", 16)
     body = entry(LONG) + entry(record(1, VARINT, b"\x06") + record(4, BYTES, b"\x01\x02"), b"s")
     arena = ToyArena()
-    sink = arena.sink(body)
+    sink = arena.sink(PredictSink, body)
     deliver(sink, body, [])
     with pytest.raises(MalformedPayload, match="'s'"):
         decode_predict(undecoded(sink.finish()))
@@ -422,7 +326,7 @@ def test_what_libraries_write_is_received_in_place(
         expected += count * itemsize
     body = PredictRequest(inputs=protos).SerializeToString()
     arena = ToyArena()
-    sink = arena.sink(body)
+    sink = arena.sink(PredictSink, body)
     assert deliver(sink, body, cuts_of(body, places))[1] == expected
     placed = in_place(sink.finish())
     assert plain(placed.call) == of_whole(body)

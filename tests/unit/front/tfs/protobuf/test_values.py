@@ -17,7 +17,8 @@ from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import DataType, TensorPr
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictRequest
 from ovms_mp.front.tfs.protobuf.decode import decode_predict
 from ovms_mp.model.dtypes import NUMERIC_DTYPES, DType, element_count
-from tests.support.predict_messages import tensor, values_of
+from tests.support.predict_messages import tensor
+from tests.support.protobuf_messages import values_of
 
 if TYPE_CHECKING:
     from ovms_mp.front.tensors import GivenTensor

@@ -35,10 +35,17 @@ class FieldReader:
         left: Fields that may still be read.
     """
 
-    def __init__(self, body: bytes | bytearray) -> None:
+    def __init__(self, body: bytes | bytearray, message_name: str) -> None:
+        """Begin.
+
+        Args:
+            body: The message.
+            message_name: What it should be, for messages to people.
+        """
         self.left = MOST_FIELDS
         self._body = body
         self._read_to = 0
+        self._message_name = message_name
 
     def fields(self, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         """Each field between two places: its number, its wire type, and where its payload begins and ends.
@@ -46,7 +53,6 @@ class FieldReader:
         Raises:
             MalformedPayload: This is no message, or it has too many fields.
         """
-        body = self._body
         while at < end:
             self._count()
             tag, start = self.varint(at, end, _LONGEST_TAG_BYTES)
@@ -54,35 +60,32 @@ class FieldReader:
             if kind == BYTES:
                 size, start = self.varint(start, end, LONGEST_SIZE_BYTES)
                 if size > _LARGEST_SIZE:
-                    raise _malformed(body, at)
+                    raise self._malformed(at)
                 stop = start + size
             else:
                 stop = self._skip(number, kind, start, end)
             if stop > end or not 0 < number < 1 << 29:
-                raise _malformed(body, at)
+                raise self._malformed(at)
             yield number, kind, start, stop
             # Whoever was given the field may have read more than that.
             at = max(stop, self._read_to)
 
-    def read_alike(
-        self, tag: int, at: int, end: int, most: int, starts: array[int], sizes: array[int]
-    ) -> int:
-        """Read fields of octets that follow each other with the same tag, of which :attr:`left` knows nothing.
+    def read_alike(self, number: int, at: int, end: int, most: int, places: array[int]) -> int:
+        """Read fields of octets that follow each other with the same number, of which :attr:`left` knows nothing.
 
         PERF: 0.3 us each, a quarter of what they take one by one. The iterator of fields goes on behind them.
 
         Args:
-            tag: The field's, of one byte.
+            number: The field's, below 16: its tag has one byte.
             at: Where the first one may begin.
             end: Of the message.
             most: How many to read.
-            starts: Gets the place of each one's octets.
-            sizes: Gets their number.
+            places: Gets where each one's octets begin and end.
 
         Returns:
             Where the last one ends.
         """
-        body = self._body
+        body, tag = self._body, number << 3 | BYTES
         last = end - 1
         while most and at < last and body[at] == tag:
             size, start = body[at + 1], at + 2
@@ -90,9 +93,9 @@ class FieldReader:
                 size, start = self.varint(at + 1, end, LONGEST_SIZE_BYTES)
             if start + size > end:
                 break  # The iterator of fields words it.
-            starts.append(start)
-            sizes.append(size)
             at = start + size
+            places.append(start)
+            places.append(at)
             most -= 1
         self._read_to = at
         return at
@@ -111,7 +114,7 @@ class FieldReader:
             if byte < 0x80:
                 return value, place + 1
             shift += 7
-        raise _malformed(body, at)
+        raise self._malformed(at)
 
     def _skip(self, number: int, kind: int, at: int, end: int) -> int:
         """The place behind a payload that says itself where it ends."""
@@ -123,7 +126,7 @@ class FieldReader:
             return at + 8
         if kind == GROUP:
             return self._skip_group(number, at, end)
-        raise _malformed(self._body, at)
+        raise self._malformed(at)
 
     def _skip_group(self, number: int, at: int, end: int) -> int:
         """The place behind a group, an obsolete kind of submessage that ends with a tag of the same number."""
@@ -145,7 +148,7 @@ class FieldReader:
                 at = self._skip(number, kind, at, end)
             else:
                 break
-        raise _malformed(self._body, at)
+        raise self._malformed(at)
 
     def _count(self) -> None:
         self.left -= 1
@@ -154,8 +157,7 @@ class FieldReader:
                 f"the request has more than {MOST_FIELDS} protobuf fields; repeated numbers must be packed"
             )
 
-
-def _malformed(body: bytes | bytearray, at: int) -> MalformedPayload:
-    return MalformedPayload(
-        f"The {len(body)} bytes are not a tensorflow.serving.PredictRequest: no field at byte {at}"
-    )
+    def _malformed(self, at: int) -> MalformedPayload:
+        return MalformedPayload(
+            f"The {len(self._body)} bytes are not a {self._message_name}: no field at byte {at}"
+        )

@@ -7,24 +7,34 @@ one go, and hold a Python integer or eight bytes of their own for each.
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovms_mp.front.tfs.protobuf.records import LONGEST_VARINT_BYTES
-from ovms_mp.front.tfs.protobuf.values import narrowed
+from ovms_mp.errors import MalformedPayload
+from ovms_mp.front.protobuf.records import LONGEST_VARINT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     import numpy.typing as npt
 
-    from ovms_mp.model.dtypes import AnyArray, DType
+    from ovms_mp.model.dtypes import AnyArray
 
 Payload = memoryview
 
 _STEP_BYTES = 64 << 10
-_INT32_FIELDS = ("int_val", "half_val")
+
+
+class Numbers(enum.Enum):
+    """What varints stand for, by the field's type; of a longer number protobuf keeps the low bits."""
+
+    BOOL = "bool"
+    INT32 = "int32"
+    UINT32 = "uint32"
+    INT64 = "int64"
+    UINT64 = "uint64"
 
 
 def count_varints(payload: Payload) -> Generator[None, None, int]:
@@ -46,40 +56,64 @@ def count_varints(payload: Payload) -> Generator[None, None, int]:
 
 
 def read_varints(
-    payload: Payload, count: int, dtype: DType, name: str, field: str
+    payload: Payload, count: int, numbers: Numbers, numpy: np.dtype[np.generic], what: str
 ) -> Generator[None, None, AnyArray]:
-    """The numbers of a packed field as a one-dimensional array of a dtype. Yields now and then.
+    """The numbers of a packed field as a one-dimensional array. Yields now and then.
 
     Args:
         payload: What :func:`count_varints` has counted.
         count: Its result.
-        dtype: Of the array; the field is the one that belongs to it.
-        name: The input's name, for messages.
-        field: The field's name.
+        numbers: What they are in the field.
+        numpy: Of the array; may be narrower.
+        what: The field, for messages.
 
     Raises:
-        MalformedPayload: A number does not fit the dtype.
+        MalformedPayload: A number does not fit.
     """
     octets = np.frombuffer(payload, np.uint8)
-    # Halves come as the bits that they are.
-    kind = np.dtype(np.uint16) if field == "half_val" else dtype.numpy
-    values: AnyArray = np.empty(count, kind)
+    values: AnyArray = np.empty(count, numpy)
     done = start = 0
     while start < len(octets):
         stop = min(start + _STEP_BYTES, len(octets))
         while octets[stop - 1] >= 0x80:  # At most nine times: a number is not cut.
             stop -= 1
-        part = _varints(octets[start:stop])
-        if field in _INT32_FIELDS:
-            part_values = narrowed(name, field, part.astype(np.uint32).view(np.int32), kind, done)
-        elif field == "bool_val":
-            part_values = part != 0
-        else:
-            part_values = part.view(np.int64) if field == "int64_val" else part
-        values[done : done + len(part)] = part_values.astype(kind, copy=False)
+        part = _meant(_varints(octets[start:stop]), numbers)
+        values[done : done + len(part)] = narrowed(what, part, numpy, done)
         done, start = done + len(part), stop
         yield
-    return values.view(dtype.numpy)
+    return values
+
+
+def narrowed(what: str, values: AnyArray, numpy: np.dtype[np.generic], first_index: int = 0) -> AnyArray:
+    """The values as a narrower integer type; ``first_index`` is the place of the first one in its field.
+
+    Raises:
+        MalformedPayload: A value does not fit.
+    """
+    if values.dtype == numpy:
+        return values
+    narrow = values.astype(numpy)
+    misfits = np.flatnonzero(narrow != values)
+    if misfits.size:
+        first = int(misfits[0])
+        raise MalformedPayload(
+            f"{what}[{first_index + first}] is {values[first]}, which does not fit {numpy}"
+        )
+    return narrow
+
+
+def _meant(varints: npt.NDArray[np.uint64], numbers: Numbers) -> AnyArray:
+    match numbers:
+        case Numbers.BOOL:
+            return np.not_equal(varints, 0)
+        case Numbers.INT32:
+            return varints.astype(np.uint32).view(np.int32)
+        case Numbers.UINT32:
+            return varints.astype(np.uint32)
+        case Numbers.INT64:
+            return varints.view(np.int64)
+        case Numbers.UINT64:
+            return varints
 
 
 def _varints(octets: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The regions that are registered, as this front has opened them.
+
+The manager knows which there are, and every snapshot says it; each front opens them for itself. As a file may be
+replaced by another one of the same name between two fronts' opening it, the record says which file it was, and a front
+that finds another one has none. So no descriptor has to travel, and the manager never opens what clients name.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ovms_mp.errors import OvmsError, RegionNotFound, UnsupportedOperation, shortened
+from ovms_mp.front.regions.region import Region, open_region
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ovms_mp.wire.changes import RegionRecord
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_NAME = 256
+
+
+class Regions:
+    """All regions. All calls come from one event loop."""
+
+    def __init__(self, *, is_allowed: bool) -> None:
+        """Begin with none.
+
+        Args:
+            is_allowed: Whether clients may have any (--allow_client_shm).
+        """
+        self._is_allowed = is_allowed
+        self._records: dict[str, RegionRecord] = {}
+        self._open: dict[str, Region] = {}
+
+    def replace(self, records: Sequence[RegionRecord]) -> None:
+        """Take what a new snapshot says: open what has come, close what has gone once nobody uses it."""
+        self._records = {record.name: record for record in records}
+        for name, region in list(self._open.items()):
+            if self._records.get(name) != region.record:
+                del self._open[name]
+                region.release()
+        for name, record in self._records.items():
+            if name not in self._open:
+                try:
+                    self._open[name] = open_region(record)
+                except OvmsError as error:
+                    _log.warning("event=region_not_opened region=%r %s", name, error.message)
+
+    def records(self, name: str = "") -> list[RegionRecord]:
+        """What is registered by this name, or everything.
+
+        Raises:
+            RegionNotFound: Nothing is.
+        """
+        if not name:
+            return list(self._records.values())
+        record = self._records.get(name)
+        if record is None:
+            raise RegionNotFound(
+                f"Unable to find system shared memory region: '{shortened(name, _LONGEST_NAME)}'"
+            )
+        return [record]
+
+    def find(self, name: str) -> Region:
+        """A region; who keeps it beyond this turn of the loop holds it.
+
+        Raises:
+            UnsupportedOperation: Clients may have none.
+            RegionNotFound: None is registered by this name.
+            RegionUnusable: Its file cannot be opened here.
+            RegionForbidden: Its file is none of the server's user and groups any more.
+        """
+        region = self._open.get(name)
+        if region is not None:
+            return region
+        self.refuse_disallowed()
+        record = self._records.get(name)
+        if record is None:
+            raise RegionNotFound(f"Unable to find shared memory region: '{shortened(name, _LONGEST_NAME)}'")
+        region = self._open[name] = open_region(
+            record
+        )  # What failed when it came may have been for a moment.
+        return region
+
+    def refuse_disallowed(self) -> None:
+        """Refuse what needs regions, if there may be none.
+
+        Raises:
+            UnsupportedOperation: There may be none. The first words are Triton's.
+        """
+        if not self._is_allowed:
+            raise UnsupportedOperation(
+                "Client shared memory is disabled. Start the server with '--allow_client_shm' to enable it; clients "
+                "and server must then be on one machine, with one shared memory directory and one user or group"
+            )
+
+    def close(self) -> None:
+        """Let go of all; the front is about to end."""
+        self.replace(())
