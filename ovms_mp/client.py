@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ovms_mp.front.tensors import BytesTensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import DataType, TensorProto, TensorShapeProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import (
     GetModelMetadataRequest,
@@ -36,7 +37,7 @@ from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import (
     SignatureDefMap,
 )
 from ovms_mp.front.tfs.protobuf.values import given_tensor
-from ovms_mp.model.dtypes import DType, element_count
+from ovms_mp.model.dtypes import NUMERIC_DTYPES, element_count
 
 if TYPE_CHECKING:
     import grpc
@@ -109,25 +110,44 @@ class ModelServiceStub:
 
 
 def make_tensor_proto(values: ArrayLike) -> TensorProto:
-    """A tensor as a message, its elements in ``tensor_content``.
+    """A tensor as a message, its elements in ``tensor_content``; strings in ``string_val``.
 
     Args:
         values: An array, which keeps its dtype, or what NumPy makes one of. Python's floats become ``DT_FLOAT`` and its
             integers ``DT_INT32`` where they fit, as TensorFlow does it.
 
     Raises:
-        ValueError: No numeric tensor has the array's dtype.
+        ValueError: No tensor has the array's dtype, or strings are mixed with something else.
     """
     array = np.asarray(values)
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in array.shape])
+    if array.dtype.kind in "SUO":
+        return _string_tensor(values, array, shape)
     if not isinstance(values, (np.ndarray, np.generic)):
         array = _with_tensorflow_defaults(array)
     little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-    dtypes = [dtype for dtype in DType if dtype.numpy == little.dtype]
+    dtypes = [dtype for dtype in NUMERIC_DTYPES if dtype.numpy == little.dtype]
     if not dtypes:
-        raise ValueError(f"no tensor has NumPy's dtype {array.dtype}; accepted: numbers and booleans")
-    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in array.shape])
+        raise ValueError(
+            f"no tensor has NumPy's dtype {array.dtype}; accepted: numbers, booleans and strings"
+        )
     tensor = TensorProto(tensor_shape=shape, tensor_content=little.tobytes())
     tensor.dtype = dtypes[0].tf_number  # type: ignore[assignment]  # an enum's number, which protobuf takes
+    return tensor
+
+
+def _string_tensor(values: ArrayLike, array: AnyArray, shape: TensorShapeProto) -> TensorProto:
+    """A tensor of strings; text becomes UTF-8."""
+    if not isinstance(values, np.ndarray):
+        # NumPy's own strings end at their last byte that is not zero.
+        array = np.asarray(values, np.object_)
+    tensor = TensorProto(dtype="DT_STRING", tensor_shape=shape)
+    for element in array.ravel().tolist():
+        if not isinstance(element, (str, bytes)):
+            raise ValueError(
+                f"no tensor has elements such as {element!r}; accepted: numbers, booleans and strings"
+            )
+        tensor.string_val.append(element.encode() if isinstance(element, str) else element)
     return tensor
 
 
@@ -135,10 +155,14 @@ def make_ndarray(tensor: TensorProto) -> AnyArray:
     """The array of a message, a copy, from ``tensor_content`` or the typed fields.
 
     Raises:
-        ovms_mp.errors.OvmsError: It is not the message of a numeric tensor.
+        ovms_mp.errors.OvmsError: It is not the message of a tensor of numbers, booleans or strings.
     """
     given = given_tensor("tensor", tensor)
     count = element_count(given.shape)
+    if isinstance(given, BytesTensor):
+        objects = np.empty(count, np.object_)
+        objects[:] = [bytes(string) for string in given.known_strings.repeated_to(count)]
+        return objects.reshape(given.shape)
     if isinstance(given.values, memoryview):
         return np.frombuffer(given.values, given.dtype.numpy).reshape(given.shape).copy()
     array = np.zeros(count, given.dtype.numpy)

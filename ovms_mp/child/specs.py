@@ -54,6 +54,7 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             loaded.
         max_message_bytes: Longest accepted request; outputs whose size a request chooses may not be longer either.
         max_unpacked_bytes: Longest accepted request once it is unpacked; 0 for what the model's inputs tell.
+        max_image_megapixels: Of an encoded image.
         max_body_memory_bytes: Memory for all requests that the front is receiving and reading.
         allows_client_shm: Whether clients may register shared memory.
     """
@@ -62,6 +63,7 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     retry_window_s: float
     max_message_bytes: int
     max_unpacked_bytes: int
+    max_image_megapixels: int
     max_body_memory_bytes: int
     allows_client_shm: bool = False
 

@@ -59,6 +59,16 @@ class LimitsConfig:
             high=2047,
         ),
     )
+    max_image_megapixels: int = declare(
+        32,
+        Setting(
+            "max_image_megapixels",
+            "Largest encoded image that is decoded, in millions of pixels; larger ones are refused by their "
+            "headers. A front decodes as many at once as it has cores, each with up to 15 bytes a pixel.",
+            low=1,
+            high=1000,
+        ),
+    )
     max_body_memory_mb: int = declare(
         0,
         Setting(

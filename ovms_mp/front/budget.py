@@ -25,6 +25,8 @@ _FRAME_BYTES = 64 << 10
 _ELEMENT_BYTES = 64
 """Text that an element may take: a float64 takes 24 characters at most; the rest is for white space and brackets."""
 _ROW_BYTES = 16
+_ENCODED_IMAGE_BYTES = 32 * MEBIBYTE
+"""Of an encoded image, which may well be longer than what the model makes of it."""
 _ESCAPED_CHARACTER_BYTES = 6
 _UNPACKED_RATIO = 16
 UNPACKED_FLOOR_BYTES = 4 * MEBIBYTE
@@ -109,6 +111,8 @@ def body_bound(inputs: Iterable[TensorSpec]) -> int | None:
                 return None
             elements *= high
         bound += elements * _ELEMENT_BYTES
+        if spec.takes_images:
+            bound += _ENCODED_IMAGE_BYTES * max(1, spec.bounds[0][1])
         rows = max(rows, spec.bounds[0][1] if spec.bounds else 1)
         row_bytes += _ESCAPED_CHARACTER_BYTES * len(spec.name) + _ROW_BYTES
     return bound + rows * row_bytes

@@ -56,6 +56,7 @@ class VersionRoute:
         body_bound_bytes: The longest body that a request can need; None where an input has no largest size.
         counters: Where this front counts its requests.
         rt_info_text: What its file says of the model, as JSON; see :attr:`rt_info`.
+        text_matrices: Names of outputs that are answered as strings, though the model has matrices.
     """
 
     model_name: str
@@ -70,6 +71,7 @@ class VersionRoute:
     body_bound_bytes: int | None = None
     counters: VersionCounters = UNCOUNTED
     rt_info_text: str = ""
+    text_matrices: frozenset[str] = frozenset()
 
     @property
     def version(self) -> int:
@@ -246,8 +248,11 @@ def _version_route(model_name: str, record: VersionRecord, counters: VersionCoun
         body_bound_bytes=body_bound(inputs),
         counters=counters,
         rt_info_text=record.rt_info,
+        text_matrices=frozenset(spec.name for spec in outputs if spec.is_text_matrix),
     )
 
 
 def _spec(record: TensorSpecRecord) -> TensorSpec:
-    return TensorSpec.of(record.name, DType[record.dtype], record.bounds, record.exact)
+    return TensorSpec.of(
+        record.name, DType[record.dtype], record.bounds, record.exact, takes_images=record.takes_images
+    )

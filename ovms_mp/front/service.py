@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import operator
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
 from ovms_mp.errors import ModelNotReady, OvmsError, VersionNotFound
+from ovms_mp.front.images.decoder import ImageDecoder
 from ovms_mp.front.infer.inputs import Inputs
 from ovms_mp.front.infer.outcomes import RouteWasStale
 from ovms_mp.front.infer.output_room import OutputRoom
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
 
 AnswerT = TypeVar("AnswerT")
 
+DEFAULT_MEGAPIXELS = 32
+_is_aside = operator.attrgetter("is_aside")
+
 _LONGEST_TIMEOUT_NS = 86_400 * 10**9
 """As long as --request_timeout_s may be: a day."""
 _MAX_ROUTES = 5
@@ -72,6 +77,7 @@ class Service:
         readiness: Readiness,
         max_message_bytes: int = sys.maxsize,
         max_unpacked_bytes: int = 0,
+        max_image_megapixels: int = DEFAULT_MEGAPIXELS,
     ) -> None:
         """Begin with no model.
 
@@ -89,7 +95,9 @@ class Service:
             max_message_bytes: Longest outputs of a model whose output shapes are dynamic; half of the arena if that is
                 less, so that two such requests do not shut others out.
             max_unpacked_bytes: What a tensor in the compact form may be filled up to; 0 for what the model tells.
+            max_image_megapixels: Of an encoded image, in millions.
         """
+        self._images = ImageDecoder(max_image_megapixels)
         self._leases = leases
         self._convictions = convictions
         self._dispatcher = dispatcher
@@ -316,17 +324,22 @@ class Service:
         begun_ns: int,
     ) -> AnswerT:
         tensors = match_inputs(route, request.inputs)
+        is_aside = any(map(_is_aside, tensors))
+        if is_aside:
+            await self._images.settle(route.inputs, tensors)
         wanted = match_filter(route, request.output_filter)
         inputs = Inputs(route.inputs, tensors, len(self._leases.memory), self._max_unpacked_bytes)
         outputs_nbytes = self._room.nbytes(route, inputs.shapes)
         lease = self._leases.lease(inputs.nbytes + outputs_nbytes)
         try:
-            written = inputs.write(self._leases.memory, lease)
+            refs = inputs.write(self._leases.memory, lease)
+            if is_aside:
+                await self._images.fill(route.inputs, tensors, functools.partial(self.hold, lease))
             sent_ns = self._clock_ns()
             task = InferTask(
                 self._dispatcher.new_task_id(),
                 route.handle,
-                written,
+                refs,
                 lease.offset_bytes + inputs.nbytes,
                 outputs_nbytes,
                 self._deadline(context.deadline_ns, sent_ns),

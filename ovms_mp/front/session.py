@@ -100,6 +100,7 @@ class FrontSession:
             retry_window_s=spec.limits.retry_window_s,
             max_message_bytes=spec.limits.max_message_bytes,
             max_unpacked_bytes=spec.limits.max_unpacked_bytes,
+            max_image_megapixels=spec.limits.max_image_megapixels,
             clock_ns=clock_ns,
             readiness=self._readiness,
         )

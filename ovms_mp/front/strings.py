@@ -71,7 +71,7 @@ class Strings:
         if not count:
             return NO_STRINGS
         bounds, octets = open_packed(place, count)
-        return cls(memoryview(octets), bounds[:-1], np.diff(bounds))
+        return cls(octets.data, bounds[:-1], np.diff(bounds))
 
     def __len__(self) -> int:
         """How many there are."""
@@ -112,6 +112,15 @@ class Strings:
         bounds, octets = begin_packed(place, len(self))
         np.cumsum(self.sizes, dtype=np.int32, out=bounds[1:])
         self.scatter(octets, bounds[:-1])
+
+    def repeated_to(self, count: int) -> Strings:
+        """These, and the last one again and again until there are so many; empty ones where there is none."""
+        missing = count - len(self)
+        if not missing:
+            return self
+        start, size = (self.starts[-1], self.sizes[-1]) if len(self) else (0, 0)
+        starts = np.concatenate((self.starts, np.full(missing, start, np.int32)))
+        return Strings(self.octets, starts, np.concatenate((self.sizes, np.full(missing, size, np.int32))))
 
     def scatter(self, place: Octets, targets: npt.NDArray[np.signedinteger]) -> None:
         """Copy each string to where it shall begin.

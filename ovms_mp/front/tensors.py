@@ -10,15 +10,16 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from ovms_mp.errors import MalformedPayload, RequestTooLarge
 from ovms_mp.front.budget import unpacked_limit
 from ovms_mp.front.convert import copy_bytes, write_values
-from ovms_mp.front.strings import Strings
+from ovms_mp.front.strings import NO_STRINGS, Strings, refuse_too_many
 from ovms_mp.model.dtypes import DType, element_count
+from ovms_mp.wire.strings import MOST_OCTETS, packed_nbytes
 
 if TYPE_CHECKING:
     from ovms_mp.front.infer.leases import Lease
@@ -37,6 +38,9 @@ class GivenTensor(ABC):
         dtype: What the client says the elements are.
         shape: Static, no negative dimension.
     """
+
+    is_aside: ClassVar[bool] = False
+    """Whether its values are made by threads, once its place is known."""
 
     dtype: DType
     shape: tuple[int, ...]
@@ -128,12 +132,7 @@ class NumberTensor(GivenTensor):
         """See :meth:`GivenTensor.refuse_inflated`."""
         if len(self.values) == element_count(self.shape):
             return
-        limit = unpacked_limit(self.values.nbytes, spec.most_nbytes, max_unpacked_bytes, sys.maxsize)
-        if nbytes > limit:
-            raise RequestTooLarge(
-                f"input {spec.name!r}: {len(self.values)} values for shape {list(self.shape)} would be repeated to "
-                f"fill {nbytes} bytes, more than {limit}; send all values, or raise --max_unpacked_mb"
-            )
+        refuse_repeated(spec, self.shape, len(self.values), self.values.nbytes, nbytes, max_unpacked_bytes)
 
     def write(self, spec: TensorSpec, place: memoryview) -> None:
         """See :meth:`GivenTensor.write`."""
@@ -153,13 +152,37 @@ class BytesTensor(GivenTensor):
     strings: Strings | None = None
 
     def nbytes(self, spec: TensorSpec) -> int:
-        """See :meth:`GivenTensor.nbytes`."""
-        return 0 if self.strings is None else self.strings.packed_nbytes
+        """See :meth:`GivenTensor.nbytes`.
+
+        Raises:
+            MalformedPayload: They are more than a tensor of strings can have.
+        """
+        count, strings = element_count(self.shape), self.known_strings
+        refuse_too_many(count, f"Input {spec.name!r}")
+        octets = strings.total_bytes
+        if len(strings):
+            octets += (count - len(strings)) * int(strings.sizes[-1])
+        if octets > MOST_OCTETS:
+            raise MalformedPayload(
+                f"Input {spec.name!r}: {octets} bytes of strings; at most {MOST_OCTETS} are taken"
+            )
+        return packed_nbytes(count, octets)
+
+    def refuse_inflated(self, spec: TensorSpec, nbytes: int, max_unpacked_bytes: int) -> None:
+        """See :meth:`GivenTensor.refuse_inflated`."""
+        strings = self.known_strings
+        if len(strings) == element_count(self.shape):
+            return
+        refuse_repeated(spec, self.shape, len(strings), strings.packed_nbytes, nbytes, max_unpacked_bytes)
 
     def write(self, spec: TensorSpec, place: memoryview) -> None:
         """See :meth:`GivenTensor.write`; the form is that of :mod:`ovms_mp.wire.strings`."""
-        if self.strings is not None:
-            self.strings.write_packed(place)
+        self.known_strings.repeated_to(element_count(self.shape)).write_packed(place)
+
+    @property
+    def known_strings(self) -> Strings:
+        """The strings; at most as many as the shape has elements, as of numbers (:class:`NumberTensor`)."""
+        return NO_STRINGS if self.strings is None else self.strings
 
 
 def bytes_tensor(shape: tuple[int, ...], strings: Strings | None) -> BytesTensor:
@@ -201,6 +224,49 @@ class ResultTensor:
             ProtocolError: It is not one.
         """
         return Strings.of_packed(self.data, element_count(self.shape))
+
+
+@dataclass(slots=True)
+class RowsResult(ResultTensor):
+    """A matrix of octets that is answered as strings: each row up to its first zero. ``data`` is the matrix."""
+
+    width: int = 0
+
+    def strings(self) -> Strings:
+        """See :meth:`ResultTensor.strings`."""
+        count, width = self.shape[0], self.width
+        rows = np.frombuffer(self.data, np.uint8).reshape(count, width)
+        ends = rows == 0
+        sizes = np.where(ends.any(axis=1), ends.argmax(axis=1), width) if width else np.zeros(count)
+        starts = np.arange(count, dtype=np.int64) * width
+        return Strings(self.data, starts.astype(np.int32), sizes.astype(np.int32))
+
+
+def rows_of(result: ResultTensor) -> RowsResult:
+    """A matrix of UINT8 as strings."""
+    count, width = result.shape
+    return RowsResult(result.name, DType.BYTES, (count,), result.data, result.lease, width=width)
+
+
+def refuse_repeated(
+    spec: TensorSpec,
+    shape: tuple[int, ...],
+    count: int,
+    packed_bytes: int,
+    nbytes: int,
+    max_unpacked_bytes: int,
+) -> None:
+    """Hold what a tensor of fewer values than elements becomes against what was sent.
+
+    Raises:
+        RequestTooLarge: It would take far more memory.
+    """
+    limit = unpacked_limit(packed_bytes, spec.most_nbytes, max_unpacked_bytes, sys.maxsize)
+    if nbytes > limit:
+        raise RequestTooLarge(
+            f"input {spec.name!r}: {count} values for shape {list(shape)} would be repeated to fill {nbytes} bytes, "
+            f"more than {limit}; send all values, or raise --max_unpacked_mb"
+        )
 
 
 def checked_shape(dimensions: list[int], what: str) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from ovms_mp.model.dtypes import DType
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_WITHOUT_WORD = (DType.BOOL, DType.FP8_E5M2, DType.FP8_E4M3)
+_WITHOUT_WORD = (DType.BOOL, DType.FP8_E5M2, DType.FP8_E4M3, DType.BYTES)
 """OVMS's setting has no words for them."""
 
 CLIENT_PRECISIONS: Mapping[str, str] = MappingProxyType(

@@ -6,10 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from ovms_mp.model.dtypes import Kind
+from ovms_mp.model.dtypes import DType, Kind
 
 if TYPE_CHECKING:
-    from ovms_mp.model.dtypes import DType
     from ovms_mp.model.input_settings import Bound
 
 ExactRange: TypeAlias = tuple[float, float]
@@ -27,6 +26,8 @@ class TensorSpec:
         dims: Metadata's view of ``bounds``: the size, or -1 where it may vary.
         static_nbytes: Size of the tensor in bytes, or None when a dimension may vary, and always of strings.
         exact: The values of an input that the engine keeps; None where those are all.
+        takes_images: Whether an input's dimensions are those of a batch of images, height, width and channels last, so
+            that clients may send encoded ones.
     """
 
     name: str
@@ -35,15 +36,22 @@ class TensorSpec:
     dims: tuple[int, ...]
     static_nbytes: int | None
     exact: ExactRange | None = None
+    takes_images: bool = False
 
     @classmethod
     def of(
-        cls, name: str, dtype: DType, bounds: tuple[Bound, ...], exact: ExactRange | None = None
+        cls,
+        name: str,
+        dtype: DType,
+        bounds: tuple[Bound, ...],
+        exact: ExactRange | None = None,
+        *,
+        takes_images: bool = False,
     ) -> TensorSpec:
         """Build a spec from its bounds."""
         dims = tuple(low if low == high else -1 for low, high in bounds)
         static = None if -1 in dims or dtype.kind is Kind.STRING else dtype.nbytes(dims)
-        return cls(name, dtype, bounds, dims, static, exact)
+        return cls(name, dtype, bounds, dims, static, exact, takes_images)
 
     @property
     def most_nbytes(self) -> int | None:
@@ -55,6 +63,11 @@ class TensorSpec:
     def is_static(self) -> bool:
         """Whether there is one shape only."""
         return -1 not in self.dims
+
+    @property
+    def is_text_matrix(self) -> bool:
+        """Whether an output is a matrix whose rows are strings with zeros behind them: its name says so, as in OVMS."""
+        return self.dtype is DType.UINT8 and len(self.dims) == 2 and self.name.endswith("_string")
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this static shape fits."""

@@ -64,6 +64,7 @@ class TensorSpecRecord(Record, frozen=True, array_like=True):
     dtype: str
     bounds: tuple[tuple[int, int], ...]
     exact: tuple[float, float] | None = None
+    takes_images: bool = False
 
 
 class TensorRef(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -20,7 +20,7 @@ import openvino as ov
 import openvino.opset13 as ops
 
 from ovms_mp.child.specs import CpuShare, EngineSpec
-from ovms_mp.model.dtypes import DType, Kind, dtype_of_openvino, element_count
+from ovms_mp.model.dtypes import NUMERIC_DTYPES, DType, Kind, dtype_of_openvino, element_count
 from ovms_mp.worker.engine.engine import create_core
 from ovms_mp.worker.engine.properties import compile_properties
 from tests.support.random_graphs import Call, Graph, Tensor
@@ -63,7 +63,7 @@ class _Sketch:
         return things[int(self.random.integers(len(things)))]
 
     def _input(self, index: int) -> Node:
-        name = self.pick(_FEW_DTYPES if self.chance(0.5) else [dtype.ov_name for dtype in DType])
+        name = self.pick(_FEW_DTYPES if self.chance(0.5) else [dtype.ov_name for dtype in NUMERIC_DTYPES])
         dims = [int(self.random.integers(1, 5)) for _ in range(self.random.integers(0, 5))]
         if dims and self.chance(0.03):
             dims[-1] = 0

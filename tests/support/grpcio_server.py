@@ -27,6 +27,7 @@ LIMITS = FrontLimits(
     retry_window_s=1,
     max_message_bytes=1 << 20,
     max_unpacked_bytes=0,
+    max_image_megapixels=32,
     max_body_memory_bytes=64 << 20,
 )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from hypothesis import strategies as st
 
-from ovms_mp.front.tensors import NumberTensor, RawTensor
+from ovms_mp.front.tensors import BytesTensor, NumberTensor, RawTensor
 from ovms_mp.model.dtypes import DType, element_count
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ def values_of(given_tensor: GivenTensor) -> memoryview | AnyArray:
 
 def elements(given_tensor: GivenTensor) -> tuple[DType, tuple[int, ...], bytes]:
     """A tensor as plain values. NaNs are made equal: a signalling one does not survive Python's double."""
+    if isinstance(given_tensor, BytesTensor):
+        strings = b"".join(b"%d:%b" % (len(string), bytes(string)) for string in given_tensor.known_strings)
+        return given_tensor.dtype, given_tensor.shape, strings
     values = values_of(given_tensor)
     array = np.frombuffer(values, given_tensor.dtype.numpy) if isinstance(values, memoryview) else values
     assert array.ndim == 1

@@ -52,6 +52,7 @@ ONLY_IN = {
     "gunicorn": ["front.rest"],
     "uvicorn": ["front.rest"],
     "uvicorn_worker": ["front.rest"],
+    "cv2": ["front.images.pixels"],
     "grpc": ["front.grpc", "demo.check", "client"],
     "google.protobuf": [
         "front.protobuf",

@@ -85,7 +85,7 @@ class Inputs:
                 start = region.offset_bytes + offset
                 if nbytes:
                     tensor.write(spec, memory[start : start + nbytes])
-            if spec.exact is not None:
+            if spec.exact is not None and not tensor.is_aside:
                 refuse_inexact(spec, tensor.shape, memory[start : start + nbytes])
             refs.append(TensorRef(start, nbytes, tensor.shape))
         return tuple(refs)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from ovms_mp.errors import AnswerTooLarge
+from ovms_mp.model.dtypes import DType
 from ovms_mp.wire.allocator import aligned
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 _Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 
+_GUESSED_STRING_BYTES = 16
+"""As a multiple of the least that a string takes."""
 _MAX_HINTS = 1024
 _MOST_GUESSED_BYTES = 64 << 20
 
@@ -40,7 +43,8 @@ class OutputRoom:
         batch = shapes[0][0] if shapes and shapes[0] else 1
         guess = sum(
             aligned(
-                spec.dtype.nbytes(
+                (_GUESSED_STRING_BYTES if spec.dtype is DType.BYTES else 1)
+                * spec.dtype.nbytes(
                     size if size >= 0 else (batch if axis == 0 else 1) for axis, size in enumerate(spec.dims)
                 )
             )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from ovms_mp.errors import Draining, VersionNotFound, WorkerLost
 from ovms_mp.front.infer.outcomes import OutputsDidNotFit, WorkerEnd, WorkerGone
 from ovms_mp.front.infer.sizes import refuse_results_of_nothing
-from ovms_mp.front.tensors import ResultTensor
+from ovms_mp.front.tensors import ResultTensor, rows_of
 from ovms_mp.wire.messages import InferTask
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ovms_mp.front.infer.leases import Lease, Leases
     from ovms_mp.front.infer.output_room import OutputRoom
     from ovms_mp.front.routing import VersionRoute
-    from ovms_mp.model.tensors import TensorSpec
     from ovms_mp.wire.records import TensorRef
 
 AnswerT = TypeVar("AnswerT")
@@ -115,7 +114,7 @@ class Runner:
                     if task.inputs and not task.inputs[0].nbytes:
                         refuse_results_of_nothing(shapes, refs)
                     lease = leases[0] if output_lease is None else output_lease
-                    encoded: Any = encode(route, self._results(route.outputs, refs, wanted, lease))
+                    encoded: Any = encode(route, self._results(route, refs, wanted, lease))
                     # Any: what is promised may be promised again.
                     answer: AnswerT = await _made(encoded) if isinstance(encoded, _COMING) else encoded
                     route.counters.answered(
@@ -162,13 +161,13 @@ class Runner:
 
     def _results(
         self,
-        specs: Sequence[TensorSpec],
+        route: VersionRoute,
         refs: Sequence[TensorRef],
         wanted: frozenset[str] | None,
         lease: Lease,
     ) -> list[ResultTensor]:
         memory = self._leases.memory
-        return [
+        results = [
             ResultTensor(
                 spec.name,
                 spec.dtype,
@@ -176,9 +175,13 @@ class Runner:
                 memory[ref.offset_bytes : ref.offset_bytes + ref.nbytes],
                 lease,
             )
-            for spec, ref in zip(specs, refs, strict=True)
+            for spec, ref in zip(route.outputs, refs, strict=True)
             if wanted is None or spec.name in wanted
         ]
+        matrices = route.text_matrices
+        if not matrices:
+            return results
+        return [rows_of(result) if result.name in matrices else result for result in results]
 
 
 async def _made(answer: Any) -> Any:  # Any: as above.

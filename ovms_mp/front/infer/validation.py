@@ -7,6 +7,8 @@ import itertools
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import InputNameMismatch, OutputNameMismatch, ShapeMismatch, shortened
+from ovms_mp.front.infer.text_inputs import as_input
+from ovms_mp.model.dtypes import DType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from ovms_mp.front.tensors import GivenTensor
     from ovms_mp.model.tensors import TensorSpec
 
+_BYTES = DType.BYTES
 _MOST_NAMES = 20
 _LONGEST_NAME = 256
 
@@ -24,6 +27,7 @@ def match_inputs(route: VersionRoute, given: Mapping[str, GivenTensor]) -> list[
 
     Raises:
         InputNameMismatch: One is missing, or one too many.
+        DtypeMismatch: One has strings where the model can make nothing of them, or the other way round.
         ShapeMismatch: One has a shape that the model does not take.
     """
     tensors: list[GivenTensor] = []
@@ -31,6 +35,8 @@ def match_inputs(route: VersionRoute, given: Mapping[str, GivenTensor]) -> list[
         tensor = given.get(spec.name)
         if tensor is None or len(given) != len(route.inputs):
             raise _name_mismatch(route, given)
+        if tensor.dtype is _BYTES or spec.dtype is _BYTES:
+            tensor = as_input(tensor, spec)
         if tensor.shape != spec.dims and not spec.accepts(tensor.shape):
             raise _shape_mismatch(spec, tensor.shape)
         tensors.append(tensor)

@@ -10,6 +10,7 @@ that finds a fault the elements are visited one by one, to tell the client the p
 
 from __future__ import annotations
 
+import binascii
 import json
 import math
 from itertools import chain
@@ -19,7 +20,8 @@ import numpy as np
 import orjson
 
 from ovms_mp.errors import MalformedPayload
-from ovms_mp.front.tensors import NumberTensor
+from ovms_mp.front.strings import Strings
+from ovms_mp.front.tensors import BytesTensor, NumberTensor, bytes_tensor
 from ovms_mp.model.dtypes import DType, Kind
 
 if TYPE_CHECKING:
@@ -79,32 +81,79 @@ def tensor_of(value: object, spec: TensorSpec, place: str, after_index: str = ""
         MalformedPayload: The lists are ragged or too deep, or an element is no number that a model of this
             kind of dtype can take.
     """
+    level, shape = _flattened(value, spec, place, after_index, spec.dtype.kind)
+    try:
+        dtype, values = _numbers(level, set(map(type, level)), spec.dtype.kind)
+    except OverflowError:
+        raise _out_of_range(level, spec, place) from None
+    return NumberTensor(dtype, shape, values)
+
+
+def strings_of(value: object, spec: TensorSpec, place: str, after_index: str = "") -> BytesTensor:
+    """Read a tensor of strings from nested lists or a single string; octets are objects of base64.
+
+    The arguments are those of :func:`tensor_of`.
+
+    Raises:
+        MalformedPayload: The lists are ragged or too deep, or an element is no string, or no text and not base64.
+    """
+    level, shape = _flattened(value, spec, place, after_index, Kind.STRING)
+    return bytes_tensor(shape, Strings.of([_octets(item, spec, place) for item in level]))
+
+
+def _flattened(
+    value: object, spec: TensorSpec, place: str, after_index: str, kind: Kind
+) -> tuple[list[object], tuple[int, ...]]:
+    """All elements in C order, and the shape of the lists that they are in."""
     level: list[object] = [value]
     shape: list[int] = []
     while level and type(level[0]) is list:
         size = len(level[0])
         # The types come first: a string has a length too.
         if set(map(type, level)) != {list} or set(map(len, level)) != {size}:  # type: ignore[arg-type]  # all are lists
-            raise _fault(value, spec, place, after_index)
+            raise _fault(value, spec, place, after_index, kind)
         shape.append(size)
         if len(shape) > MAX_DEPTH:
             raise invalid(f"input {spec.name!r}: {place} is nested deeper than {MAX_DEPTH} levels")
         level = list(chain.from_iterable(level))  # type: ignore[arg-type]  # as above
-    types: set[type] = set(map(type, level))
-    if not types <= _ACCEPTED[spec.dtype.kind]:
-        raise _fault(value, spec, place, after_index)
-    try:
-        dtype, values = _numbers(level, types, spec.dtype.kind)
-    except OverflowError:
-        raise _out_of_range(level, spec, place) from None
-    return NumberTensor(dtype, tuple(shape), values)
+    if not set(map(type, level)) <= _ACCEPTED[kind]:
+        raise _fault(value, spec, place, after_index, kind)
+    return level, tuple(shape)
 
 
 _ACCEPTED: dict[Kind, AbstractSet[type]] = {
     Kind.BOOL: {bool, int, float},
     Kind.INTEGER: {int, float},
     Kind.FLOAT: {int, float},
+    Kind.STRING: {str, dict},
 }
+_EXPECTED = {Kind.BOOL: "true, false, 0 or 1", Kind.STRING: "a string or {'b64': ...}"}
+_URL_SAFE: Final = str.maketrans("-_", "+/")
+
+
+def _octets(item: object, spec: TensorSpec, place: str) -> bytes:
+    """A string's octets: UTF-8 of text, or what base64 stands for."""
+    if isinstance(item, str):
+        try:
+            return item.encode()
+        except UnicodeEncodeError:
+            raise invalid(
+                f"input {spec.name!r}: {place} has the string {quoted(item)}, which is no text: it has half of a "
+                f"surrogate pair; send octets as {{'b64': ...}}"
+            ) from None
+    text = item.get("b64") if isinstance(item, dict) and len(item) == 1 else None
+    if not isinstance(text, str):
+        raise invalid(
+            f"input {spec.name!r} ({spec.dtype.name}): {place} has {described(item)}, expected a string or "
+            f"{{'b64': ...}}"
+        )
+    try:
+        # Clients leave the padding out, or use the alphabet for URLs.
+        return binascii.a2b_base64(text.translate(_URL_SAFE) + "=" * (-len(text) % 4), strict_mode=True)
+    except ValueError as error:
+        raise invalid(
+            f"input {spec.name!r}: {place} has {quoted(text)} as 'b64', which is not base64: {error}"
+        ) from None
 
 
 def _numbers(level: list[object], types: set[type], kind: Kind) -> tuple[DType, AnyArray]:
@@ -156,24 +205,24 @@ def _out_of_range(level: list[object], spec: TensorSpec, place: str) -> Malforme
     )
 
 
-def _fault(value: object, spec: TensorSpec, place: str, after_index: str) -> MalformedPayload:
+def _fault(value: object, spec: TensorSpec, place: str, after_index: str, kind: Kind) -> MalformedPayload:
     """The refusal of a tensor: the first element that does not fit the shape that the first elements tell."""
     shape: list[int] = []
     first = value
     while type(first) is list and len(shape) <= MAX_DEPTH:
         shape.append(len(first))
         first = first[0] if first else None
-    where, culprit, size = next(_faults(value, shape, _ACCEPTED[spec.dtype.kind], place, after_index))
+    where, culprit, size = next(_faults(value, shape, _ACCEPTED[kind], place, after_index))
     text = f"input {spec.name!r} ({spec.dtype.name}): {where} is {described(culprit)}"
-    if type(culprit) is str or (type(culprit) is dict and culprit.keys() == {"b64"}):
+    is_string = type(culprit) is str or (type(culprit) is dict and culprit.keys() == {"b64"})
+    if is_string and kind is not Kind.STRING:
         return invalid(
-            f"{text}; string and binary inputs are not supported yet, and this input of the model is of "
-            f"dtype {spec.dtype.name}"
+            f"{text}; strings are taken by inputs of strings, by inputs of UINT8 and rank 2, and as images by inputs "
+            f"of rank 4"
         )
     if size is not None:
         return invalid(f"{text}, expected a list of {size} as the elements before it tell")
-    accepted = "true, false, 0 or 1" if spec.dtype.kind is Kind.BOOL else "a number"
-    return invalid(f"{text}, expected {accepted}")
+    return invalid(f"{text}, expected {_EXPECTED.get(kind, 'a number')}")
 
 
 def _faults(

@@ -224,6 +224,8 @@ class Scanner:
             value: simdjson's proxy of an array, or a value.
             spec: Its dtype tells the kind of numbers to read.
         """
+        if spec.dtype.kind is Kind.STRING:
+            raise NotPlain
         if not isinstance(value, simdjson.Array):
             return tensor_of(value, spec, "")
         if spec.dtype.kind is Kind.BOOL:

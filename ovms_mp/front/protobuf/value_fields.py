@@ -15,10 +15,12 @@ import numpy as np
 from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.protobuf.packed import Numbers, count_varints, read_varints
 from ovms_mp.front.protobuf.records import BYTES, FIXED32, FIXED64, VARINT
+from ovms_mp.front.strings import STEP_ELEMENTS, Strings, refuse_too_many
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
+    from ovms_mp.front.protobuf.records import FieldReader
     from ovms_mp.model.dtypes import AnyArray
 
 _ELEMENT_SIZES = {FIXED32: 4, FIXED64: 8}
@@ -58,14 +60,35 @@ class Values:
         self._places: dict[str, array[int]] = {}
         self.counts: dict[str, int] = {}
 
-    def note(self, number: int, kind: int, start: int, stop: int) -> None:
-        """Take a field of the tensor, if it is one of values; where its payload begins and ends."""
+    def note(
+        self, reader: FieldReader, number: int, kind: int, start: int, stop: int, end: int
+    ) -> Generator[None, None, None]:
+        """Take a field of the tensor, if it is one of values; of strings those that follow it, too.
+
+        Args:
+            reader: Gave the field, and is read on from.
+            number: The field's.
+            kind: Its wire type.
+            start: Where its payload begins.
+            stop: Where that ends.
+            end: Of the tensor.
+
+        Raises:
+            MalformedPayload: There are more strings than any tensor has.
+        """
         field = self._fields.get(number)
         if field is None or kind not in (BYTES, field.kind):
             return
         if field.kind == BYTES:
-            # Two numbers instead of a view: a string may have no bytes at all.
-            self._places.setdefault(field.name, array("Q")).extend((start, stop))
+            # Two numbers instead of a view: a string may have no bytes at all. Strings cannot be packed, so they have a
+            # limit of their own.
+            places = self._places.setdefault(field.name, array("i"))
+            places.extend((start, stop))
+            before = 0
+            while before != stop:
+                before, stop = stop, reader.read_alike(number, stop, end, STEP_ELEMENTS, places)
+                refuse_too_many(len(places) // 2, "the request")
+                yield
             return
         part = self._body[start:stop]
         earlier = self._numbers.get(field.name)
@@ -126,7 +149,8 @@ class Values:
             )
         )
 
-    def strings(self, name: str) -> list[memoryview]:
+    def strings(self, name: str) -> Strings:
         """The elements of a field of bytes, where they are in the message."""
-        places = self._places.get(name, ())
-        return [self._body[places[at] : places[at + 1]] for at in range(0, len(places), 2)]
+        places = np.array(self._places.get(name, ()), np.int32)
+        starts = places[0::2]
+        return Strings(self._body, starts, places[1::2] - starts)

@@ -159,6 +159,7 @@ class SpecMaker:
             retry_window_s=supervision.retry_window_s,
             max_message_bytes=self.config.limits.max_message_mb * MEBIBYTE,
             max_unpacked_bytes=self.config.limits.max_unpacked_mb * MEBIBYTE,
+            max_image_megapixels=self.config.limits.max_image_megapixels,
             max_body_memory_bytes=self._body_memory_bytes(),
             allows_client_shm=self.config.clients.allows_shm,
         )

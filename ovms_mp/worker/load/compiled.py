@@ -10,15 +10,16 @@ import numpy as np
 import openvino as ov
 
 from ovms_mp.errors import InferenceFailed, ModelLoadFailed, ProtocolError
-from ovms_mp.model.dtypes import AnyArray, dtype_of_openvino, element_count
+from ovms_mp.model.dtypes import AnyArray, DType, dtype_of_openvino, element_count
 from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.records import TensorRef
 from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.load.states import has_states
+from ovms_mp.worker.load.string_tensors import PackedStrings, StringInput, StringOutput, empty_tensor, run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ovms_mp.wire.arena import Arena
     from ovms_mp.wire.messages import InferTask
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 _Layout: TypeAlias = tuple[tuple[tuple[int, int, tuple[int, ...]], ...], int]
 """Offset, size in bytes and shape of each output; the size of all."""
+
+Result: TypeAlias = AnyArray | PackedStrings
+"""An output that the engine holds."""
 
 _TENSOR_CACHE_LIMIT = 512
 _OUTSIZE_BYTES = 256 << 20
@@ -60,6 +64,8 @@ class InferSlot:
         self.request = compiled.create_infer_request()
         self.bound_inputs: list[object] = [None] * inputs
         self.bound_outputs: list[object] = [None] * outputs
+        self.string_inputs: dict[int, StringInput] = {}
+        self.string_outputs: dict[int, StringOutput] = {}
 
 
 class CompiledVersion:
@@ -94,6 +100,8 @@ class CompiledVersion:
         self.has_states = has_states(self.slots[0].request)
         self._input_types = tuple(port.element_type for port in compiled.inputs)
         self._output_types = tuple(port.element_type for port in compiled.outputs)
+        self._string_inputs = _places_of_strings(self.inputs)
+        self._string_outputs = _places_of_strings(self.outputs)
         self._tensors: dict[tuple[int, int, tuple[int, ...], ov.Type], ov.Tensor] = {}
         self._static_outputs = _static_layout(self.outputs)
         self.take(OutputPath.BOTH_COPIED)
@@ -150,7 +158,11 @@ class CompiledVersion:
         try:
             if self.has_states:
                 slot.request.reset_state()
-            results = slot.request.infer(share_outputs=True)
+            results: Mapping[object, AnyArray] = {}
+            if self._string_outputs:
+                run(slot.request)
+            else:
+                results = slot.request.infer(share_outputs=True)
         except RuntimeError as error:
             # What the request was bound to may be half-set now.
             slot.bound_inputs = [None] * len(slot.bound_inputs)
@@ -159,7 +171,7 @@ class CompiledVersion:
                 f"Error occurred during inference execution: {engine_text(error)}"
             ) from None
         if self._bound_outputs is None:
-            arrays: list[AnyArray] = list(results.values())
+            arrays: list[Result] = list(results.values()) or self.results_of(slot)
             try:
                 return _copy_outputs(arrays, task, arena)
             finally:
@@ -170,6 +182,21 @@ class CompiledVersion:
         start = task.output_offset_bytes
         layout, _ = self._bound_outputs
         return tuple([TensorRef(start + offset, nbytes, shape) for offset, nbytes, shape in layout])
+
+    def results_of(self, slot: InferSlot) -> list[Result]:
+        """The outputs of the last run, in the engine's memory.
+
+        Raises:
+            InferenceFailed: An output has more strings than can be answered.
+        """
+        results: list[Result] = []
+        for index in range(len(self.outputs)):
+            tensor = slot.request.get_output_tensor(index)
+            if index in self._string_outputs:
+                results.append(slot.string_outputs.setdefault(index, StringOutput()).read(tensor))
+            else:
+                results.append(np.asarray(tensor.data))
+        return results
 
     def _give_back(self, slot: InferSlot) -> None:
         """Give the memory of outsize outputs back to the machine.
@@ -185,10 +212,13 @@ class CompiledVersion:
         )
         try:
             for index, shape in enumerate(self.least_shapes):
+                if index in self._string_inputs:
+                    slot.request.set_input_tensor(index, empty_tensor(shape))
+                    continue
                 tensor = ov.Tensor(self._input_types[index], ov.Shape(shape))
                 np.asarray(tensor.data).reshape(-1).view(np.uint8).fill(0)
                 slot.request.set_input_tensor(index, tensor)
-            slot.request.infer(share_outputs=True)
+            run(slot.request)
         except RuntimeError:
             return  # Not every model takes zeros, or its smallest shapes; the next request does it then.
 
@@ -202,7 +232,7 @@ class CompiledVersion:
     @property
     def is_static(self) -> bool:
         """Whether every input has one shape only."""
-        return all(spec.static_nbytes is not None for spec in self.inputs)
+        return all(spec.is_static for spec in self.inputs)
 
     def describe(self) -> str:
         """The engine's plan, for the log: infer requests, streams, threads, hint."""
@@ -234,6 +264,9 @@ class CompiledVersion:
             self._copy_inputs(slot, task, arena)
             return
         for index, ref in enumerate(task.inputs):
+            if index in self._string_inputs:
+                self._set_strings(slot, index, ref, arena)
+                continue
             key = (arena_index, ref.offset_bytes, ref.shape)
             if slot.bound_inputs[index] != key:
                 tensor = self._tensor(ref, self._input_types[index], arena, arena_index)
@@ -242,6 +275,9 @@ class CompiledVersion:
 
     def _copy_inputs(self, slot: InferSlot, task: InferTask, arena: Arena) -> None:
         for index, ref in enumerate(task.inputs):
+            if index in self._string_inputs:
+                self._set_strings(slot, index, ref, arena)
+                continue
             tensor = slot.request.get_input_tensor(index)
             if tuple(tensor.shape) != ref.shape:
                 tensor.shape = ref.shape
@@ -251,6 +287,12 @@ class CompiledVersion:
                     f"{ref.nbytes} bytes are not a tensor of type {tensor.element_type} and shape {ref.shape}"
                 )
             place[:] = np.frombuffer(arena.view(ref), np.uint8)
+
+    def _set_strings(self, slot: InferSlot, index: int, ref: TensorRef, arena: Arena) -> None:
+        """Strings are never read in place, so what is set is new each time."""
+        place = arena.view(ref) if ref.nbytes else memoryview(b"")
+        maker = slot.string_inputs.setdefault(index, StringInput())
+        slot.request.set_input_tensor(index, maker.tensor(place, ref.shape))
 
     def _tensor(self, ref: TensorRef, element_type: ov.Type, arena: Arena, arena_index: int) -> ov.Tensor:
         key = (arena_index, ref.offset_bytes, ref.shape, element_type)
@@ -300,7 +342,11 @@ def _spec_of(port: ov.ConstOutput, name: str, what: str) -> TensorSpec:
     return TensorSpec.of(name, dtype, bounds)
 
 
-def _copy_outputs(results: list[AnyArray], task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
+def _places_of_strings(specs: tuple[TensorSpec, ...]) -> frozenset[int]:
+    return frozenset(index for index, spec in enumerate(specs) if spec.dtype is DType.BYTES)
+
+
+def _copy_outputs(results: list[Result], task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
     """Place outputs whose shape only the run could tell, or that cannot be bound; one copy more than binding costs.
 
     PERF: shapes are the arrays'. Going through an ``ov.Shape`` ends by an exception in C++, which takes 20 us.
@@ -321,7 +367,9 @@ def _copy_outputs(results: list[AnyArray], task: InferTask, arena: Arena) -> tup
     offset = task.output_offset_bytes
     for array in results:
         ref = TensorRef(offset, array.nbytes, array.shape)
-        if ref.nbytes:
+        if isinstance(array, PackedStrings) and ref.nbytes:
+            array.write(arena.view(ref))
+        elif not isinstance(array, PackedStrings) and ref.nbytes:
             # Not by the views' own assignment, which would hold the interpreter for as long as it takes.
             place = np.frombuffer(arena.view(ref), dtype=np.uint8)
             np.copyto(place, array.reshape(-1).view(np.uint8))

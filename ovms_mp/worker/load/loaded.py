@@ -294,6 +294,7 @@ def _loaded(
         outputs=prepared.outputs,
         own_shapes=prepared.own_shapes,
         exact=tuple(spec.exact for spec in inputs),
+        images=prepared.images,
         remarks=prepared.notices,
         notices=tuple(exactness_notices(inputs, specs[1], prepared.model, is_refused=is_refused)),
         rt_info=prepared.rt_info,
@@ -314,7 +315,9 @@ def _described(
     notices = (*facts.notices, *state_notices(compiled.slots[0].request))
     for notice in notices:
         _log.warning("event=notice model=%s version=%d notice=%r", request.name, request.version, notice)
-    inputs = specs[0]
+    inputs = tuple(
+        replace(spec, takes_images=flag) for spec, flag in zip(specs[0], facts.images, strict=True)
+    )
     if request.settings.refuses_lossy:
         inputs = tuple(replace(spec, exact=exact) for spec, exact in zip(inputs, facts.exact, strict=True))
     return LoadedVersion(

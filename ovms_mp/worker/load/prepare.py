@@ -22,8 +22,9 @@ from ovms_mp.files import refused_part
 from ovms_mp.model.formats import format_of
 from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.engine.stages import READING, begin_stage
+from ovms_mp.worker.engine.tokenizers import add_tokenizers, needs_tokenizers
 from ovms_mp.worker.load.auto_shapes import auto_candidates, variable_places, with_open_places
-from ovms_mp.worker.load.preprocess import preprocess
+from ovms_mp.worker.load.preprocess import is_layout_of_images, preprocess
 from ovms_mp.worker.load.reshape import apply_shapes, batch_places, reshaped
 from ovms_mp.worker.load.rt_info import rt_info_text
 from ovms_mp.worker.load.tensor_names import TensorNames, read_mapping, tensor_names
@@ -54,6 +55,7 @@ class Prepared:
             configuration, leaves one open.
         auto: Places (input, axis) that ``auto`` opened.
         rt_info: What the file says of the model, as JSON.
+        images: Of each input, whether its layout, as clients see it, is that of images.
     """
 
     model: ov.Model
@@ -63,6 +65,7 @@ class Prepared:
     own_shapes: tuple[tuple[int, ...], ...] | None
     auto: frozenset[Place]
     rt_info: str
+    images: tuple[bool, ...]
     _base: ov.Model = field(repr=False)
     _names: TensorNames = field(repr=False)
 
@@ -91,7 +94,7 @@ def prepare_model(core: ov.Core, model_file: str, settings: ModelSettings) -> Pr
     begin_stage(READING)
     try:
         _refuse_other_formats(model_file)
-        model = core.read_model(model_file)
+        model = _read(core, model_file)
     except (RuntimeError, OSError) as error:
         reason = refused_part(model_file) or engine_text(error)
         raise ModelLoadFailed(f"cannot read {model_file}: {reason}") from None
@@ -123,9 +126,30 @@ def prepare_model(core: ov.Core, model_file: str, settings: ModelSettings) -> Pr
         own_shapes=_static_shapes(base),
         auto=auto,
         rt_info=rt_info,
+        images=tuple(
+            is_layout_of_images(layout, port.get_partial_shape().rank.get_length())
+            for layout, port in zip(adapted.layouts, base.inputs, strict=True)
+        ),
         _base=base,
         _names=names,
     )
+
+
+def _read(core: ov.Core, model_file: str) -> ov.Model:
+    """Read a model, once more with the operations of tokenizers if it has such.
+
+    Raises:
+        RuntimeError: It cannot be read.
+        ModelLoadFailed: It needs operations that are not installed.
+    """
+    try:
+        return core.read_model(model_file)
+    except RuntimeError as error:
+        refusal = engine_text(error)
+    if not needs_tokenizers(refusal):
+        raise RuntimeError(refusal)
+    add_tokenizers(core, refusal)
+    return core.read_model(model_file)
 
 
 def _refuse_other_formats(model_file: str) -> None:

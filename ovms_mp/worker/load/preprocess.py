@@ -119,6 +119,26 @@ def layout_length(layout: str) -> int | None:
     return len(text.strip("[]").split(",")) if text.startswith("[") else len(text)
 
 
+def is_layout_of_images(layout: str, rank: int) -> bool:
+    """Whether a tensor of this layout may be a batch of images with height, width and channels last.
+
+    What the layout leaves open may be as images have it, so ``N...`` is one, and ``NCHW`` is not.
+    """
+    wanted = {4: "NHWC", 5: "N?HWC"}.get(rank)
+    if wanted is None:
+        return False
+    before, dots, behind = (
+        part.replace(",", "") for part in layout.strip("[] ").replace(" ", "").partition("...")
+    )
+    missing = rank - len(before) - len(behind)
+    if missing < 0 or (missing and not dots):
+        return False
+    letters = before + "?" * missing + behind
+    return all(
+        "?" in (letter, place) or letter == place for letter, place in zip(letters, wanted, strict=True)
+    )
+
+
 def _steps_by_input(settings: InputSettings, inputs: TensorNames) -> dict[int, _Steps]:
     found: dict[int, _Steps] = {}
     for color in settings.color_format:

@@ -38,11 +38,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovms_mp.errors import InferenceFailed, ModelLoadFailed, ProtocolError
-from ovms_mp.model.dtypes import Kind, element_count
+from ovms_mp.model.dtypes import DType, Kind, element_count
 from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.engine.stages import FIRST_INFERENCE, begin_stage
-from ovms_mp.worker.load.compiled import CompiledVersion, InferSlot, OutputPath, OutputsTooLarge
+from ovms_mp.worker.load.compiled import CompiledVersion, InferSlot, OutputPath, OutputsTooLarge, Result
 from ovms_mp.worker.load.scratch import Answer, Round, Scratch
+from ovms_mp.worker.load.string_tensors import PackedStrings, StringInput, made_up_strings, run
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -204,7 +205,7 @@ class _ProofRuns:
             for is_zero in (True, False)
         ]
         self._right: list[list[Answer]] = []
-        self._own = version.compiled.create_infer_request()
+        self._own = InferSlot(version.compiled, len(version.inputs), len(version.outputs))
 
     @functools.cached_property
     def _scratch(self) -> Scratch:
@@ -261,22 +262,25 @@ class _ProofRuns:
         version.forget_places()
 
     def _ask(self, values: int) -> list[Answer]:
-        request = self._own
+        request = self._own.request
         _reset_state(request)
         if self._version.can_bind:
             # What it does not write shall be zeros, not what was in the memory that it got.
             for index in range(len(self._version.outputs)):
                 _bytes_of(request.get_output_tensor(index)).fill(0)
         for index, (shape, array) in enumerate(zip(self._shapes, self._given[values], strict=True)):
+            if self._version.inputs[index].dtype is DType.BYTES:
+                maker = self._own.string_inputs.setdefault(index, StringInput())
+                request.set_input_tensor(index, maker.tensor(array.data, shape))
+                continue
             tensor = request.get_input_tensor(index)
             if tuple(tensor.shape) != shape:
                 tensor.shape = shape
             _bytes_of(tensor)[:] = array
         start = time.perf_counter()
-        request.infer(share_outputs=True)
+        run(request)
         self.best_s = min(self.best_s, time.perf_counter() - start)
-        tensors = [request.get_output_tensor(index) for index in range(len(self._version.outputs))]
-        return [Answer(tuple(tensor.shape), _bytes_of(tensor).tobytes()) for tensor in tensors]
+        return [_answer_of(result) for result in self._version.results_of(self._own)]
 
     def _difference(self, slot: InferSlot, move: Round, pattern: int) -> str:
         scratch = self._scratch
@@ -309,10 +313,18 @@ def made_up(spec: TensorSpec, shape: tuple[int, ...], *, is_zero: bool) -> AnyAr
     their neighbours, and are below 1 as they may become integers.
     """
     count = element_count(shape)
+    if spec.dtype is DType.BYTES:
+        return made_up_strings(count, is_zero=is_zero)
     if is_zero:
         return np.zeros(count * spec.dtype.itemsize, np.uint8)
     period = [(1 + step) / 64 for step in range(47)] if spec.dtype.kind is Kind.FLOAT else [1, 0]
     return np.resize(np.array(period).astype(spec.dtype.numpy), count).view(np.uint8)
+
+
+def _answer_of(result: Result) -> Answer:
+    if isinstance(result, PackedStrings):
+        return Answer(result.shape, result.to_bytes())
+    return Answer(result.shape, result.tobytes())
 
 
 def _reset_state(request: ov.InferRequest) -> None:

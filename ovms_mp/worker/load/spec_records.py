@@ -18,7 +18,10 @@ MOST_BYTES = 1 << 20
 
 def spec_records(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpecRecord, ...]:
     """The specs as messages carry them."""
-    return tuple(TensorSpecRecord(spec.name, spec.dtype.name, spec.bounds, spec.exact) for spec in specs)
+    return tuple(
+        TensorSpecRecord(spec.name, spec.dtype.name, spec.bounds, spec.exact, spec.takes_images)
+        for spec in specs
+    )
 
 
 def check_size(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:

@@ -41,6 +41,7 @@ LIMITS = FrontLimits(
     retry_window_s=0.9,
     max_message_bytes=1 << 30,
     max_unpacked_bytes=0,
+    max_image_megapixels=32,
     max_body_memory_bytes=2 << 30,
 )
 SPECS: list[ChildSpec] = [

@@ -106,6 +106,7 @@ def run() -> Iterator[Callable[[Callable[[FrontSession, PlayedManager], Awaitabl
         retry_window_s=1.0,
         max_message_bytes=MIB,
         max_unpacked_bytes=0,
+        max_image_megapixels=32,
         max_body_memory_bytes=64 * MIB,
     )
     spec = FrontSpec(child_id="grpc-1", kind="grpc", common=common, limits=limits)

@@ -120,7 +120,7 @@ def _content_tensor(head: InputHead, values: Contents) -> Generator[None, None, 
     if field is None or not found:
         return bytes_tensor(shape, Strings.of(())) if dtype is DType.BYTES else _no_elements(head)
     if field.kind == BYTES:
-        return bytes_tensor(shape, Strings.of(values.strings(field.name)))
+        return bytes_tensor(shape, values.strings(field.name))
     return NumberTensor(dtype, shape, (yield from values.numbers(field, dtype.numpy, head.name)))
 
 

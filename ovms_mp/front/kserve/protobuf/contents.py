@@ -12,10 +12,11 @@ from ovms_mp.front.protobuf.packed import Numbers, narrowed
 from ovms_mp.front.protobuf.plain import field_number
 from ovms_mp.front.protobuf.records import BYTES, FIXED32, FIXED64, VARINT
 from ovms_mp.front.protobuf.value_fields import ValueField
+from ovms_mp.front.strings import Strings
 from ovms_mp.model.dtypes import DType
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Mapping
 
     from ovms_mp.model.dtypes import AnyArray
 
@@ -70,7 +71,7 @@ class Contents(Protocol):
     ) -> Generator[None, None, AnyArray]:
         """The values of a field of numbers; yields now and then."""
 
-    def strings(self, name: str) -> Sequence[bytes | memoryview]:
+    def strings(self, name: str) -> Strings:
         """The values of a field of bytes."""
 
 
@@ -93,7 +94,6 @@ class ParsedContents:
         wide = np.fromiter(getattr(self._proto, field.name), _WIDE[field], self.counts[field.name])
         return narrowed(f"Input {input_name!r}: {field.name}", wide, numpy)
 
-    def strings(self, name: str) -> Sequence[bytes]:
+    def strings(self, name: str) -> Strings:
         """See :class:`Contents`."""
-        strings: Sequence[bytes] = getattr(self._proto, name)
-        return strings
+        return Strings.of(getattr(self._proto, name))

@@ -108,7 +108,7 @@ def _read_input(
             for inner in reader.fields(start, stop):
                 if not reader.left % FIELDS_A_STEP:
                     yield
-                values.note(*inner)
+                yield from values.note(reader, *inner, stop)
         elif number in _KNOWN_OF_INPUTS:
             append_part(rest, view[begin:stop], "an input without its values")
         begin = stop

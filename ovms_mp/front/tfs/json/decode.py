@@ -18,9 +18,13 @@ from ovms_mp.front.tensors import NumberTensor
 from ovms_mp.front.tfs.json.reader import JsonFormat, read_predict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import TypeAlias
 
+    from ovms_mp.front.tfs.json.reader import JsonTensor
     from ovms_mp.model.tensors import TensorSpec
+
+    Found: TypeAlias = tuple[JsonFormat, Mapping[str, JsonTensor]]
 
 _LEAST_ROW_BYTES = 1024
 """Average text below which a named row's Python objects cost less than its simdjson proxies."""
@@ -33,17 +37,15 @@ class PredictReading:
 
     def scan(
         self, document: object, body: bytes | bytearray | memoryview, known: Sequence[TensorSpec]
-    ) -> tuple[JsonFormat, dict[str, NumberTensor]]:
+    ) -> Found:
         """Read a plain request from simdjson's proxies."""
         return _scan(document, body, known)
 
-    def read(
-        self, document: object, known: Sequence[TensorSpec]
-    ) -> tuple[JsonFormat, dict[str, NumberTensor]]:
+    def read(self, document: object, known: Sequence[TensorSpec]) -> Found:
         """Read any request from Python objects."""
         return read_predict(document, known)
 
-    def tensors(self, found: tuple[JsonFormat, dict[str, NumberTensor]]) -> Iterable[NumberTensor]:
+    def tensors(self, found: Found) -> Iterable[JsonTensor]:
         """The tensors of a request."""
         return found[1].values()
 
@@ -51,9 +53,7 @@ class PredictReading:
 READING = PredictReading()
 
 
-def decode_predict(
-    body: bytes | bytearray | memoryview, inputs: Sequence[TensorSpec]
-) -> tuple[JsonFormat, dict[str, NumberTensor]]:
+def decode_predict(body: bytes | bytearray | memoryview, inputs: Sequence[TensorSpec]) -> Found:
     """Read the body of ``POST /v1/models/M:predict``.
 
     Args:
@@ -63,7 +63,7 @@ def decode_predict(
             for the names of rows, which have to be the model's.
 
     Returns:
-        The format, which the answer has to have too, and tensors of FP64, INT64, UINT64 or BOOL by
+        The format, which the answer has to have too, and tensors of FP64, INT64, UINT64, BOOL or BYTES by
         the client's names for them. Of a name that the model lacks nothing but the name is read.
 
     Raises:

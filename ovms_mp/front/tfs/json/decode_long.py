@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovms_mp.errors import MalformedPayload
+from ovms_mp.front.infer.text_inputs import takes_strings
 from ovms_mp.front.json.lists import LIST_BYTES, VALUE_BYTES, count_values
-from ovms_mp.front.tensors import NumberTensor
+from ovms_mp.front.strings import Strings
+from ovms_mp.front.tensors import BytesTensor, NumberTensor, bytes_tensor
 from ovms_mp.front.tfs.json.decode import decode_predict
 from ovms_mp.front.tfs.json.lists import read_predict_list
 from ovms_mp.front.tfs.json.reader import JsonFormat
 from ovms_mp.model.dtypes import DType, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ovms_mp.front.budget import BodyShare
+    from ovms_mp.front.tfs.json.reader import JsonTensor
     from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
 
@@ -44,7 +47,7 @@ _MARKS = frozenset('{}[]"\\')
 
 async def decode_long(
     body: bytes | bytearray, inputs: Sequence[TensorSpec], share: BodyShare
-) -> tuple[JsonFormat, dict[str, NumberTensor]]:
+) -> tuple[JsonFormat, Mapping[str, JsonTensor]]:
     """Read a body of ``LONG_BYTES`` or more; see :func:`~ovms_mp.front.tfs.json.decode.decode_predict`.
 
     Args:
@@ -58,11 +61,14 @@ async def decode_long(
     """
     count = count_values(body)
     share.grow(VALUE_BYTES * count)
+    if any(map(takes_strings, inputs)):
+        # As text, and as the octets that base64 stands for.
+        share.grow(2 * len(body))
     head, tail = _HEAD.match(body), _TAIL.search(body, len(body) - _LONGEST_TAIL)
     if not head or not tail or any(_MARKS & set(spec.name) for spec in inputs):
         found = await read_predict_list(body, inputs, count + 1) if len(body) >= LIST_BYTES else None
         return decode_predict(body, inputs) if found is None else found
-    parts: dict[str, list[NumberTensor]] = {spec.name: [] for spec in inputs}
+    parts: dict[str, list[JsonTensor]] = {spec.name: [] for spec in inputs}
     rows = 0
     for piece in _pieces(body, head.end(), tail.start()):
         given = _rows_of(piece, rows, inputs)
@@ -89,7 +95,7 @@ def _pieces(body: bytes | bytearray, start: int, end: int) -> Iterator[bytes | b
 
 def _rows_of(
     piece: bytes | bytearray, first_row: int, inputs: Sequence[TensorSpec]
-) -> dict[str, NumberTensor]:
+) -> Mapping[str, JsonTensor]:
     """Read some rows, and word what is wrong with them as of the whole list."""
     try:
         return decode_predict(b"".join((b'{"instances": [', piece, b"]}")), inputs)[1]
@@ -98,7 +104,7 @@ def _rows_of(
         raise MalformedPayload(text) from None
 
 
-def _joined(tensors: list[NumberTensor], spec: TensorSpec) -> NumberTensor:
+def _joined(tensors: list[JsonTensor], spec: TensorSpec) -> JsonTensor:
     """One tensor of all rows.
 
     Raises:
@@ -112,8 +118,15 @@ def _joined(tensors: list[NumberTensor], spec: TensorSpec) -> NumberTensor:
                 f"{list(tensor.shape[1:])}, expected {list(shape)} as the elements before it tell"
             )
         rows += tensor.shape[0]
-    arrays = [tensor.values for tensor in tensors]
     dtypes = {tensor.dtype for tensor in tensors}
+    if DType.BYTES in dtypes:
+        if len(dtypes) > 1:
+            raise MalformedPayload(
+                f"Invalid inputs in request body: input {spec.name!r}: 'instances' has strings and numbers"
+            )
+        strings = [tensor.known_strings for tensor in tensors if isinstance(tensor, BytesTensor)]
+        return bytes_tensor((rows, *shape), Strings.of([string for part in strings for string in part]))
+    arrays = [tensor.values for tensor in tensors if isinstance(tensor, NumberTensor)]
     if len(dtypes) == 1:
         dtype = tensors[0].dtype
     elif spec.dtype.kind is Kind.FLOAT or not all(map(_is_whole, arrays)):

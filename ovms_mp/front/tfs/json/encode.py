@@ -11,6 +11,8 @@ import orjson
 from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.json.writer import PIECE_ELEMENTS, array_pieces, array_text, plain_array
 from ovms_mp.front.tfs.json.reader import JsonFormat
+from ovms_mp.front.tfs.json.text import strings_rows, strings_text
+from ovms_mp.model.dtypes import DType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,17 +35,25 @@ def encode_predict(fmt: JsonFormat, outputs: Sequence[ResultTensor], max_bytes: 
         MalformedPayload: The row format was asked for, but the outputs have no equal number of rows.
         AnswerTooLarge: The text would be longer.
     """
-    if len(outputs) == 1:
+    if len(outputs) == 1 and outputs[0].dtype is DType.BYTES:
+        text = strings_text(outputs[0], max_bytes)
+    elif len(outputs) == 1:
         array = plain_array(outputs[0])
         if array.size > PIECE_ELEMENTS:
             return b"".join([_HEADS[fmt], *array_pieces(array, max_bytes), b"}"])
         text = array_text(array, max_bytes)
     elif fmt is JsonFormat.COLUMN:
-        members = [_key(output) + array_text(plain_array(output), max_bytes) for output in outputs]
+        members = [_key(output) + _whole_text(output, max_bytes) for output in outputs]
         text = b"{" + b", ".join(members) + b"}"
     else:
         text = _zipped(outputs, max_bytes)
     return b"%b%b}" % (_HEADS[fmt], text)
+
+
+def _whole_text(output: ResultTensor, max_bytes: int) -> bytes:
+    if output.dtype is DType.BYTES:
+        return strings_text(output, max_bytes)
+    return array_text(plain_array(output), max_bytes)
 
 
 def _key(output: ResultTensor) -> bytes:
@@ -62,7 +72,10 @@ def _zipped(outputs: Sequence[ResultTensor], max_bytes: int) -> bytes:
     template: list[bytes] = []
     columns: list[list[bytes]] = []
     for output in outputs:
-        depth, rows = _rows(plain_array(output), max_bytes)
+        if output.dtype is DType.BYTES:
+            depth, rows = 0, strings_rows(output, max_bytes)
+        else:
+            depth, rows = _rows(plain_array(output), max_bytes)
         template.append(_key(output).replace(b"%", b"%%") + b"[" * depth + b"%b" + b"]" * depth)
         columns.append(rows)
     row_template = b"{" + b", ".join(template) + b"}"

@@ -37,7 +37,7 @@ async def read_predict_list(
         most_values: So many may be in the text.
     """
     head, tail = _HEAD.match(body), _TAIL.search(body, max(0, len(body) - _LONGEST_TAIL))
-    if head is None or tail is None or len(inputs) != 1 or inputs[0].dtype.kind is Kind.BOOL:
+    if head is None or tail is None or len(inputs) != 1 or inputs[0].dtype.kind in (Kind.BOOL, Kind.STRING):
         return None
     key, name = head[1], head[2]
     if (name is not None) != (tail[1] is not None):

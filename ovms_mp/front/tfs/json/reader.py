@@ -8,20 +8,25 @@ The scan in :mod:`~ovms_mp.front.tfs.json.decode` handles what most clients send
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from ovms_mp.errors import MalformedPayload
+from ovms_mp.front.infer.text_inputs import takes_strings
 from ovms_mp.front.infer.validation import missing_text
-from ovms_mp.front.json.reader import described, invalid, quoted, tensor_of
-from ovms_mp.front.tensors import NumberTensor
+from ovms_mp.front.json.reader import described, invalid, quoted, strings_of, tensor_of
+from ovms_mp.front.tensors import BytesTensor, NumberTensor
 from ovms_mp.model.dtypes import DType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ovms_mp.model.tensors import TensorSpec
+
+
+JsonTensor: TypeAlias = NumberTensor | BytesTensor
+"""What values become."""
 
 
 class JsonFormat(enum.Enum):
@@ -33,9 +38,7 @@ class JsonFormat(enum.Enum):
     """``inputs``: whole tensors."""
 
 
-def read_predict(
-    document: object, inputs: Sequence[TensorSpec]
-) -> tuple[JsonFormat, dict[str, NumberTensor]]:
+def read_predict(document: object, inputs: Sequence[TensorSpec]) -> tuple[JsonFormat, dict[str, JsonTensor]]:
     """Read a predict request from Python objects.
 
     Raises:
@@ -59,13 +62,13 @@ def read_predict(
     return JsonFormat.COLUMN, _read_columns(document["inputs"], inputs)
 
 
-def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, NumberTensor]:
+def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, JsonTensor]:
     if type(rows) is not list or not rows:
         missing = "" if rows else _missing(inputs)
         raise invalid(f"{missing}'instances' must be a non-empty list, found {described(rows)}")
     if type(rows[0]) is not dict or _is_binary(rows[0], inputs):
         spec = _only_input(inputs, "'instances' must be a list of objects with these keys")
-        return {spec.name: tensor_of(rows, spec, "instances")}
+        return {spec.name: _tensor(rows, spec, "instances")}
     names = {spec.name for spec in inputs}
     for index, row in enumerate(rows):
         if type(row) is not dict:
@@ -77,12 +80,12 @@ def _read_rows(rows: object, inputs: Sequence[TensorSpec]) -> dict[str, NumberTe
                 f"found {[quoted(key) for key in list(row)[:10]]}"
             )
     return {
-        spec.name: tensor_of([row[spec.name] for row in rows], spec, "instances", f"[{spec.name!r}]")
+        spec.name: _tensor([row[spec.name] for row in rows], spec, "instances", f"[{spec.name!r}]")
         for spec in inputs
     }
 
 
-def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, NumberTensor]:
+def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, JsonTensor]:
     if type(columns) is not dict or _is_binary(columns, inputs):
         if columns is None or columns == []:
             raise invalid(
@@ -90,22 +93,32 @@ def _read_columns(columns: object, inputs: Sequence[TensorSpec]) -> dict[str, Nu
                 f"{described(columns)}"
             )
         spec = _only_input(inputs, "'inputs' must be an object with these keys")
-        return {spec.name: tensor_of(columns, spec, "inputs")}
+        return {spec.name: _tensor(columns, spec, "inputs")}
     if not columns:
         raise invalid(
             f"{_missing(inputs)}'inputs' is an empty object, expected one with the model's inputs {_names(inputs)} as "
             f"keys"
         )
     specs = {spec.name: spec for spec in inputs}
-    given: dict[str, NumberTensor] = {}
+    given: dict[str, JsonTensor] = {}
     for name, value in columns.items():
         spec_or_none = specs.get(name)
         if spec_or_none is None:
             # The service refuses the name, whatever the value: without a dtype nothing can be said of it.
             given[name] = NumberTensor(DType.FP64, (0,), np.empty(0, np.float64))
         else:
-            given[name] = tensor_of(value, spec_or_none, f"inputs[{name!r}]")
+            given[name] = _tensor(value, spec_or_none, f"inputs[{name!r}]")
     return given
+
+
+def _tensor(value: object, spec: TensorSpec, place: str, after_index: str = "") -> JsonTensor:
+    """A tensor of strings where the model takes nothing else, or takes them and the first element is one."""
+    first = value
+    while type(first) is list and first:
+        first = first[0]
+    if spec.dtype is DType.BYTES or (type(first) in (str, dict) and takes_strings(spec)):
+        return strings_of(value, spec, place, after_index)
+    return tensor_of(value, spec, place, after_index)
 
 
 def _only_input(inputs: Sequence[TensorSpec], remedy: str) -> TensorSpec:

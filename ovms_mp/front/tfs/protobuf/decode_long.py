@@ -28,7 +28,7 @@ from ovms_mp.front.protobuf.parts import (
 from ovms_mp.front.protobuf.plain import field_number
 from ovms_mp.front.protobuf.records import BYTES, FIXED32, FIXED64, VARINT, FieldReader
 from ovms_mp.front.protobuf.value_fields import ValueField, Values
-from ovms_mp.front.tensors import NumberTensor, RawTensor
+from ovms_mp.front.tensors import NumberTensor, RawTensor, bytes_tensor
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto, TensorShapeProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import ModelSpec, PredictRequest
 from ovms_mp.front.tfs.protobuf.tags import (
@@ -43,13 +43,13 @@ from ovms_mp.front.tfs.protobuf.tags import (
 )
 from ovms_mp.front.tfs.protobuf.values import (
     VALUE_FIELD,
+    known_dtype,
     misplaced_values,
-    numeric_dtype,
     static_shape,
     too_many_values,
     wrong_content,
 )
-from ovms_mp.model.dtypes import element_count
+from ovms_mp.model.dtypes import DType, element_count
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -134,15 +134,21 @@ def read_long(body: bytes | bytearray, check: Check | None = None) -> Generator[
             names.append(text_of(view[start:stop]))
             refuse_too_many(len(names), "names in its output filter")
     model = parsed(ModelSpec, spec)
-    inputs: dict[str, GivenTensor] = {
-        name: NumberTensor(numeric_dtype(name, tensor.dtype), static_shape(name, tensor.shape), _NO_VALUES)
-        for name, tensor in entries.items()
-    }
+    inputs: dict[str, GivenTensor] = {name: _without_values(name, tensor) for name, tensor in entries.items()}
     if check is not None:
         check(model.name, model.version.value, inputs)
     for name, given in inputs.items():
         inputs[name] = yield from _valued(name, entries[name], given)
     return LongRequest(model, inputs, tuple(names))
+
+
+def _without_values(name: str, tensor: _Tensor) -> GivenTensor:
+    dtype, shape = known_dtype(name, tensor.dtype), static_shape(name, tensor.shape)
+    if dtype is not DType.BYTES:
+        return NumberTensor(dtype, shape, _NO_VALUES)
+    if len(tensor.content):
+        raise misplaced_values(name, dtype, ["tensor_content"])
+    return bytes_tensor(shape, None)
 
 
 def _read_entry(
@@ -185,12 +191,10 @@ def _read_tensor(
         elif number == _FLOAT8_FIELD and kind == BYTES:
             tensor.float8 = view[start:stop]
         else:
-            tensor.values.note(number, kind, start, stop)
+            yield from tensor.values.note(reader, number, kind, start, stop, end)
 
 
-def _valued(
-    name: str, tensor: _Tensor, given: GivenTensor
-) -> Generator[None, None, RawTensor | NumberTensor]:
+def _valued(name: str, tensor: _Tensor, given: GivenTensor) -> Generator[None, None, GivenTensor]:
     """The tensor with its values."""
     dtype, shape = given.dtype, given.shape
     count = element_count(shape)
@@ -202,9 +206,11 @@ def _valued(
     found = counts.get(own, 0)
     if found > count:
         raise too_many_values(name, own, found, count)
+    if not found and count and counts:
+        raise misplaced_values(name, dtype, sorted(counts))
+    if dtype is DType.BYTES:
+        return bytes_tensor(shape, tensor.values.strings(own))
     if not found:
-        if count and counts:
-            raise misplaced_values(name, dtype, sorted(counts))
         return NumberTensor(dtype, shape, np.empty(0, dtype.numpy))
     if own == _FLOAT8:
         octets = tensor.float8

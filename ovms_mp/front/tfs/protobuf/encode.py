@@ -18,6 +18,7 @@ from ovms_mp.front.protobuf.plain import varint
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictResponse
 from ovms_mp.front.tfs.protobuf.tags import CONTENT, ENTRY_KEY, ENTRY_VALUE, OUTPUTS
+from ovms_mp.model.dtypes import DType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +57,9 @@ def predict_pieces(
     """
     pieces: list[bytes | memoryview] = []
     for output in outputs:
+        if output.dtype is DType.BYTES:
+            pieces.append(_string_entry(output))
+            continue
         # The number stands for the dtype, because an enum member's hash is computed in Python.
         key = output.name, output.dtype.tf_number, output.shape
         head, nbytes = _heads.get(key) or _remember_head(output)
@@ -70,13 +74,29 @@ def predict_pieces(
     return pieces
 
 
-def _remember_head(output: ResultTensor) -> tuple[bytes, int]:
-    """All of an output's map entry that precedes the tensor's bytes, and how many those are."""
-    nbytes = output.dtype.nbytes(output.shape)
+def _string_entry(output: ResultTensor) -> bytes:
+    """All of an output's map entry, where it consists of strings."""
+    tensor = head_of(output)
+    tensor.string_val.extend([bytes(string) for string in output.strings()])
+    fields = tensor.SerializeToString()
+    name = PredictResponse.OutputsEntry(key=output.name).SerializeToString() or _EMPTY_KEY
+    entry_nbytes = len(name) + len(_ENTRY_VALUE) + len(varint(len(fields))) + len(fields)
+    return b"".join((_OUTPUTS, varint(entry_nbytes), name, _ENTRY_VALUE, varint(len(fields)), fields))
+
+
+def head_of(output: ResultTensor) -> TensorProto:
+    """A tensor's message without values."""
     tensor = TensorProto(dtype=output.dtype.tf_name)
     tensor.tensor_shape.SetInParent()
     for size in output.shape:
         tensor.tensor_shape.dim.add(size=size)
+    return tensor
+
+
+def _remember_head(output: ResultTensor) -> tuple[bytes, int]:
+    """All of an output's map entry that precedes the tensor's bytes, and how many those are."""
+    nbytes = output.dtype.nbytes(output.shape)
+    tensor = head_of(output)
     # The content is the last field of the tensor, the tensor of the entry: only lengths before them know it.
     # proto3 leaves an empty content out.
     fields = tensor.SerializeToString() + (_TENSOR_CONTENT + varint(nbytes) if nbytes else b"")

@@ -15,6 +15,7 @@ import numpy as np
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictResponse
 from ovms_mp.front.tfs.protobuf.encode import SIGNATURE
 from ovms_mp.front.tfs.protobuf.values import VALUE_FIELD
+from ovms_mp.model.dtypes import DType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,9 @@ def encode_predict_typed(model_name: str, version: int, outputs: Sequence[Result
         for size in output.shape:
             tensor.tensor_shape.dim.add(size=size)
         field = VALUE_FIELD[output.dtype]
-        if field == "float8_val":
+        if output.dtype is DType.BYTES:
+            tensor.string_val.extend([bytes(string) for string in output.strings()])
+        elif field == "float8_val":
             tensor.float8_val = bytes(output.data)
         elif field == "half_val":
             tensor.half_val.extend(np.frombuffer(output.data, dtype=np.uint16).tolist())

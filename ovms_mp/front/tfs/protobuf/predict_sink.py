@@ -137,7 +137,7 @@ def _tensor_of(entry: _LongTensor) -> PlacedTensor | None:
     """The tensor of an entry; None where the bytes in the arena are not simply its elements."""
     proto = TensorProto.FromString(entry.rest)
     dtype = dtype_of_tf(proto.dtype)
-    if dtype is None or _HOLDERS[entry.holder] not in (None, dtype):
+    if dtype is None or dtype is DType.BYTES or _HOLDERS[entry.holder] not in (None, dtype):
         return None
     shape = static_shape("", proto.tensor_shape)
     if entry.lease is None or dtype.nbytes(shape) != len(entry.place):

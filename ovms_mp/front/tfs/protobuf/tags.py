@@ -31,6 +31,7 @@ DTYPE = _tag(DTYPE_FIELD, VARINT)
 SHAPE = _tag(SHAPE_FIELD, BYTES)
 CONTENT = _tag(CONTENT_FIELD, BYTES)
 FLOATS = _tag(field_number(TensorProto, "float_val"), BYTES)
+STRINGS = _tag(field_number(TensorProto, "string_val"), BYTES)
 DOUBLES = _tag(field_number(TensorProto, "double_val"), BYTES)
 PACKED = frozenset(
     _tag(field_number(TensorProto, name), BYTES)

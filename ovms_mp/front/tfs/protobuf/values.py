@@ -15,7 +15,8 @@ import numpy as np
 
 from ovms_mp.errors import DtypeMismatch, MalformedPayload
 from ovms_mp.front.protobuf.packed import narrowed
-from ovms_mp.front.tensors import NumberTensor, RawTensor, checked_shape
+from ovms_mp.front.strings import Strings
+from ovms_mp.front.tensors import BytesTensor, NumberTensor, RawTensor, bytes_tensor, checked_shape
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import DataType
 from ovms_mp.model.dtypes import DType, dtype_of_tf, element_count
 
@@ -43,16 +44,17 @@ VALUE_FIELD = {
     DType.FP64: "double_val",
     DType.FP8_E5M2: "float8_val",
     DType.FP8_E4M3: "float8_val",
+    DType.BYTES: "string_val",
 }
 """The field of ``tensorflow.TensorProto`` that holds a dtype's values one by one."""
-_VALUE_FIELDS = sorted({*VALUE_FIELD.values(), "string_val", "scomplex_val", "dcomplex_val"})
+_VALUE_FIELDS = sorted({*VALUE_FIELD.values(), "scomplex_val", "dcomplex_val"})
 _MOST_DIMENSIONS = 64
 """No model has so many; the product of many large ones takes time, and Python refuses to print it."""
 _FIRST_REF_TYPE = 100
 """TensorFlow's reference types are numbered 100 above the type that they refer to."""
 
 
-def given_tensor(name: str, proto: TensorProto) -> RawTensor | NumberTensor:
+def given_tensor(name: str, proto: TensorProto) -> RawTensor | NumberTensor | BytesTensor:
     """Take the tensor out of its message.
 
     Args:
@@ -60,12 +62,17 @@ def given_tensor(name: str, proto: TensorProto) -> RawTensor | NumberTensor:
         proto: The client's tensor.
 
     Raises:
-        DtypeMismatch: No numeric tensor has this dtype.
+        DtypeMismatch: No tensor of ours has this dtype.
         MalformedPayload: The shape is not static, or the values are not the dtype's or do not fit the shape.
     """
-    dtype = numeric_dtype(name, proto.dtype)
+    dtype = known_dtype(name, proto.dtype)
     shape = static_shape(name, proto.tensor_shape)
     content = proto.tensor_content
+    if dtype is DType.BYTES:
+        if content:
+            raise misplaced_values(name, dtype, ["tensor_content"])
+        refuse_misplaced(name, dtype, proto, element_count(shape))
+        return bytes_tensor(shape, Strings.of(proto.string_val))
     if not content:
         return NumberTensor(dtype, shape, _typed_values(name, proto, dtype, element_count(shape)))
     if len(content) != dtype.nbytes(shape):
@@ -73,11 +80,11 @@ def given_tensor(name: str, proto: TensorProto) -> RawTensor | NumberTensor:
     return RawTensor(dtype, shape, memoryview(content))
 
 
-def numeric_dtype(name: str, number: int) -> DType:
+def known_dtype(name: str, number: int) -> DType:
     """The dtype of a number in TensorFlow's enumeration.
 
     Raises:
-        DtypeMismatch: No numeric tensor has this dtype.
+        DtypeMismatch: No tensor of ours has this dtype.
     """
     dtype = dtype_of_tf(number)
     if dtype is None:
@@ -113,12 +120,8 @@ def _typed_values(name: str, proto: TensorProto, dtype: DType, count: int) -> An
     """The values of the dtype's own field, as a 1-D array of the dtype with at most ``count`` elements."""
     field = VALUE_FIELD[dtype]
     given = getattr(proto, field)
-    if len(given) > count:
-        raise too_many_values(name, field, len(given), count)
+    refuse_misplaced(name, dtype, proto, count)
     if not given:
-        strangers = [other for other in _VALUE_FIELDS if count and getattr(proto, other)]
-        if strangers:
-            raise misplaced_values(name, dtype, strangers)
         return np.empty(0, dtype.numpy)
     if field == "float8_val":
         return np.frombuffer(given, dtype.numpy)
@@ -129,6 +132,21 @@ def _typed_values(name: str, proto: TensorProto, dtype: DType, count: int) -> An
     if field == "int_val":
         return narrowed(what, np.fromiter(given, _INT32, len(given)), dtype.numpy)
     return np.fromiter(given, dtype.numpy, len(given))
+
+
+def refuse_misplaced(name: str, dtype: DType, proto: TensorProto, count: int) -> None:
+    """Hold the fields of values against the dtype and the number of elements.
+
+    Raises:
+        MalformedPayload: The dtype's own field has too many, or has none where another one has some.
+    """
+    given = getattr(proto, VALUE_FIELD[dtype])
+    if len(given) > count:
+        raise too_many_values(name, VALUE_FIELD[dtype], len(given), count)
+    if not given:
+        strangers = [other for other in _VALUE_FIELDS if count and getattr(proto, other)]
+        if strangers:
+            raise misplaced_values(name, dtype, strangers)
 
 
 def wrong_content(name: str, nbytes: int, shape: tuple[int, ...], dtype: DType) -> MalformedPayload:
@@ -146,7 +164,7 @@ def too_many_values(name: str, field: str, given: int, count: int) -> MalformedP
 
 def misplaced_values(name: str, dtype: DType, strangers: Sequence[str]) -> MalformedPayload:
     """Values in fields that belong to other dtypes."""
+    places = VALUE_FIELD[dtype] if dtype is DType.BYTES else f"tensor_content or {VALUE_FIELD[dtype]}"
     return MalformedPayload(
-        f"Input {name!r}: the values of {dtype.tf_name} belong in tensor_content or {VALUE_FIELD[dtype]}, "
-        f"not in {', '.join(strangers)}"
+        f"Input {name!r}: the values of {dtype.tf_name} belong in {places}, not in {', '.join(strangers)}"
     )

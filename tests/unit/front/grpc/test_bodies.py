@@ -30,6 +30,7 @@ def limits(max_unpacked_bytes: int = 0) -> FrontLimits:
         retry_window_s=1,
         max_message_bytes=100 * MIB,
         max_unpacked_bytes=max_unpacked_bytes,
+        max_image_megapixels=32,
         max_body_memory_bytes=MIB,
     )
 

@@ -156,6 +156,7 @@ def ask(
             retry_window_s=1.0,
             max_message_bytes=LIMIT,
             max_unpacked_bytes=0,
+            max_image_megapixels=32,
             max_body_memory_bytes=64 << 20,
         )
         lifespan = Lifespan(cast("RestSpec", SimpleNamespace(limits=limits)))

@@ -43,6 +43,7 @@ LIMITS = FrontLimits(
     retry_window_s=0.5,
     max_message_bytes=3 << 20,
     max_unpacked_bytes=2 << 20,
+    max_image_megapixels=32,
     max_body_memory_bytes=5 << 20,
 )
 

@@ -16,15 +16,15 @@ from hypothesis.extra import numpy as hnp
 from ovms_mp.errors import MalformedPayload, OvmsError
 from ovms_mp.front.json import scanner
 from ovms_mp.front.json.reader import load_json
-from ovms_mp.front.tensors import NumberTensor, ResultTensor
+from ovms_mp.front.tensors import ResultTensor
 from ovms_mp.front.tfs.json.decode import decode_predict
 from ovms_mp.front.tfs.json.encode import encode_predict
 from ovms_mp.front.tfs.json.reader import JsonFormat, read_predict
-from ovms_mp.model.dtypes import AnyArray, DType, Kind
+from ovms_mp.model.dtypes import NUMERIC_DTYPES, AnyArray, DType, Kind
 from ovms_mp.model.tensors import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     Decoded = tuple[JsonFormat, dict[str, tuple[DType, tuple[int, ...], list[Any]]]]
 
@@ -40,7 +40,7 @@ BOOL = [spec(dtype=DType.BOOL)]
 TWO = [spec("a"), spec("b", DType.INT32)]
 
 
-def plain(found: tuple[JsonFormat, dict[str, NumberTensor]]) -> Decoded:
+def plain(found: tuple[JsonFormat, Mapping[str, Any]]) -> Decoded:
     """A comparable form; values by their text, so that NaN equals itself and -0.0 differs from 0.0."""
     tensors = {}
     for name, tensor in found[1].items():
@@ -198,7 +198,9 @@ def test_rows_of_different_parsed_dtypes() -> None:
 
 # --- what is refused ---
 
-UNSUPPORTED = "string and binary inputs are not supported yet, and this input of the model is of dtype FP32"
+UNSUPPORTED = (
+    "strings are taken by inputs of strings, by inputs of UINT8 and rank 2, and as images by inputs of rank 4"
+)
 
 
 @pytest.mark.parametrize("pad", ["", " " * 9000], ids=["short", "long"])
@@ -431,7 +433,9 @@ def test_parsers(monkeypatch: pytest.MonkeyPatch) -> None:
 PADS = st.sampled_from(["", " " * 50, " " * 4000, ', "signature_name": "[[,]]"', ', "k": [{"n": [[]]}]'])
 INDENTS = st.sampled_from([None, 1])
 BY_KIND: dict[Kind, st.SearchStrategy[DType]] = {
-    kind: st.sampled_from([dtype for dtype in DType if dtype.kind is kind]) for kind in Kind
+    kind: st.sampled_from([dtype for dtype in DType if dtype.kind is kind])
+    for kind in Kind
+    if kind is not Kind.STRING
 }
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 
@@ -462,7 +466,12 @@ FORMS = st.sampled_from(["row", "column", "named row", "named column"])
 
 @settings(max_examples=200, deadline=None)
 @given(
-    data=st.data(), kind=st.sampled_from(Kind), form=FORMS, indent=INDENTS, pad=PADS, count=st.integers(1, 2)
+    data=st.data(),
+    kind=st.sampled_from(list(BY_KIND)),
+    form=FORMS,
+    indent=INDENTS,
+    pad=PADS,
+    count=st.integers(1, 2),
 )
 def test_arrays_like_numpy(
     data: st.DataObject, kind: Kind, form: str, indent: int | None, pad: str, count: int
@@ -657,7 +666,7 @@ def assert_bits_equal(found: AnyArray, output: ResultTensor) -> None:
 @st.composite
 def results(draw: st.DrawFn, first: int | None = None, name: str = "y") -> ResultTensor:
     """An output of any dtype made of any bits."""
-    dtype = draw(st.sampled_from(DType))
+    dtype = draw(st.sampled_from(NUMERIC_DTYPES))
     shape = draw(SHAPES) if first is None else (first, *draw(SHAPES))
     count = math.prod(shape)
     if dtype is DType.BOOL:

@@ -24,10 +24,11 @@ from ovms_mp.model.dtypes import DType
 from ovms_mp.model.tensors import TensorSpec
 
 if TYPE_CHECKING:
-    from ovms_mp.front.tensors import NumberTensor
+    from collections.abc import Mapping
+
     from ovms_mp.front.tfs.json.reader import JsonFormat
 
-    Decoded = tuple[JsonFormat, dict[str, NumberTensor]]
+    Decoded = tuple[JsonFormat, Mapping[str, Any]]
 
 FORMS = ('{"instances": %s}', '{"inputs": %s}', '{"inputs": {"x": %s}}')
 

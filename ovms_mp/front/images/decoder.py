@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decodes the images of requests in threads, as many as there are cores, and only where there is room for them.
+
+::
+
+    headers, on the loop in turns --> size settled --> lease --> decoded in threads, straight into the arena
+
+A thread holds one decoded image besides the arena, so memory is bounded by --max_image_megapixels and the number of
+cores. A request's images are decoded some at a time, so that those of another request have their turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ovms_mp.errors import MalformedPayload, OvmsError, ShapeMismatch
+from ovms_mp.front.images.headers import size_of
+from ovms_mp.front.images.pixels import decoded, write_pixels
+from ovms_mp.front.images.tensor import ImagesTensor, check_channels, fixed_channels, is_resized
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+
+    from ovms_mp.front.images.headers import Size
+    from ovms_mp.front.tensors import GivenTensor
+    from ovms_mp.model.dtypes import AnyArray
+    from ovms_mp.model.tensors import TensorSpec
+
+_MEGAPIXEL = 1_000_000
+_TURN_S = 0.002
+"""How long headers may be looked at in one go."""
+_GO_BYTES = 256 << 10
+"""Encoded images that a thread decodes in one go, at least one. PERF: a go costs 0.1 ms, this much decodes in 2 ms."""
+_MOST_THREADS = 16
+
+
+class ImageDecoder:
+    """One front's. All calls come from its event loop; threads begin with the first image."""
+
+    def __init__(self, max_megapixels: int) -> None:
+        """Prepare.
+
+        Args:
+            max_megapixels: Of any one image.
+        """
+        self._max_pixels = max_megapixels * _MEGAPIXEL
+        self._max_megapixels = max_megapixels
+        self._thread_count = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+        self._threads = ThreadPoolExecutor(self._thread_count, thread_name_prefix="images")
+
+    async def settle(self, specs: Sequence[TensorSpec], tensors: Sequence[GivenTensor]) -> None:
+        """Look at the images among the tensors, and give them the shapes that they will have.
+
+        Raises:
+            MalformedPayload: One is no image, or has too many pixels.
+            ShapeMismatch: The model takes no images of this size.
+            UnsupportedOperation: Images cannot be decoded here.
+        """
+        for spec, tensor in zip(specs, tensors, strict=True):
+            if isinstance(tensor, ImagesTensor):
+                await self._settle(spec, tensor)
+
+    async def _settle(self, spec: TensorSpec, tensor: ImagesTensor) -> None:
+        sizes = await self._sizes(spec, tensor)
+        if not sizes:
+            return
+        if not is_resized(spec) and len(set(sizes)) > 1:
+            raise ShapeMismatch(
+                f"Binary input images for this endpoint are required to have the same resolution: input {spec.name!r}, "
+                f"{sizes[0].width}x{sizes[0].height} and "
+                f"{next(f'{size.width}x{size.height}' for size in sizes if size != sizes[0])}"
+            )
+        channels = fixed_channels(spec)
+        if channels is None:
+            loop = asyncio.get_running_loop()
+            tensor.first = await loop.run_in_executor(self._threads, _first_of, spec, tensor, sizes[0])
+            channels = tensor.first.shape[2]
+        tensor.settle(spec, sizes[0], channels)
+
+    async def _sizes(self, spec: TensorSpec, tensor: ImagesTensor) -> list[Size]:
+        sizes: list[Size] = []
+        turn_ends_s = time.monotonic() + _TURN_S
+        for index, octets in enumerate(tensor.encoded):
+            try:
+                size = size_of(octets)
+                if size.width * size.height > self._max_pixels:
+                    raise MalformedPayload(
+                        f"an image of {size.width}x{size.height} pixels; at most {self._max_megapixels} million are "
+                        f"decoded (--max_image_megapixels)"
+                    )
+            except OvmsError as error:
+                raise _of_image(error, spec, index) from None
+            sizes.append(size)
+            if time.monotonic() > turn_ends_s:
+                await asyncio.sleep(0)
+                turn_ends_s = time.monotonic() + _TURN_S
+        return sizes
+
+    async def fill(
+        self,
+        specs: Sequence[TensorSpec],
+        tensors: Sequence[GivenTensor],
+        hold: Callable[[], Callable[[], None]],
+    ) -> None:
+        """Decode the images among the tensors to their places.
+
+        Args:
+            specs: The model's inputs.
+            tensors: For them; images are settled, and know their places.
+            hold: Holds those places until what it returns is called: a thread goes on when nobody waits any more.
+
+        Raises:
+            MalformedPayload: One cannot be decoded, or has another number of channels than the others.
+            UnsupportedOperation: Images cannot be decoded here.
+        """
+        for spec, tensor in zip(specs, tensors, strict=True):
+            if isinstance(tensor, ImagesTensor) and len(tensor.place):
+                goes = list(_goes(tensor))
+                turns = iter(goes)
+                if len(goes) == 1:
+                    await self._work(spec, tensor, turns, hold)
+                    continue
+                count = min(self._thread_count, len(goes))
+                await _all_or_first_error(self._work(spec, tensor, turns, hold) for _ in range(count))
+
+    async def _work(
+        self,
+        spec: TensorSpec,
+        tensor: ImagesTensor,
+        goes: Iterator[range],
+        hold: Callable[[], Callable[[], None]],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        for indexes in goes:
+            future = loop.run_in_executor(self._threads, _decode_some, spec, tensor, indexes)
+            # Whoever called holds the places, too, until this one waits.
+            release = hold()
+            future.add_done_callback(lambda ended, release=release: _let_go(ended, release))  # type: ignore[misc]  # its own
+            await asyncio.shield(future)
+
+
+async def _all_or_first_error(works: Iterable[Coroutine[None, None, None]]) -> None:
+    """Wait until all have ended, or one has failed: then the others are not waited for."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+
+
+def _let_go(ended: asyncio.Future[None], release: Callable[[], None]) -> None:
+    if not ended.cancelled():
+        ended.exception()  # Whoever waited may have left.
+    release()
+
+
+def _goes(tensor: ImagesTensor) -> Iterator[range]:
+    """Indexes of the images that a thread decodes in one go."""
+    start = nbytes = 0
+    for index, size in enumerate(tensor.encoded.sizes.tolist()):
+        nbytes += size
+        if nbytes >= _GO_BYTES:
+            yield range(start, index + 1)
+            start, nbytes = index + 1, 0
+    if start < len(tensor.encoded):
+        yield range(start, len(tensor.encoded))
+
+
+def _first_of(spec: TensorSpec, tensor: ImagesTensor, size: Size) -> AnyArray:
+    """The first image's pixels. Runs in a thread."""
+    try:
+        return decoded(tensor.encoded[0], size)
+    except OvmsError as error:
+        raise _of_image(error, spec, 0) from None
+
+
+def _decode_some(spec: TensorSpec, tensor: ImagesTensor, indexes: range) -> None:
+    """Decode images to their places. Runs in a thread."""
+    height, width, channels = tensor.shape[-3:]
+    places = np.frombuffer(tensor.place, spec.dtype.numpy).reshape(-1, height, width, channels)
+    for index in indexes:
+        octets = tensor.encoded[index]
+        try:
+            pixels = decoded(octets, size_of(octets)) if tensor.first is None or index else tensor.first
+            check_channels(spec, pixels.shape[2], channels, index)
+        except OvmsError as error:
+            raise _of_image(error, spec, index) from None
+        write_pixels(pixels, spec.dtype, places[index])
+
+
+def _of_image(error: OvmsError, spec: TensorSpec, index: int) -> OvmsError:
+    """The error with the place of the image that it is of."""
+    return type(error)(f"{error.message} (image {index} of input {spec.name!r})")
