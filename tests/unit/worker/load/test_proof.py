@@ -11,7 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from ovms_mp.model.dtypes import DType, Kind
+from ovms_mp.front.strings import Strings
+from ovms_mp.model.dtypes import NUMERIC_DTYPES, DType, Kind
 from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.worker.load.proof import made_up
 
@@ -74,7 +75,7 @@ def test_a_model_that_cannot_run_on_zeros_is_not_served(outcomes: dict[str, str]
     assert outcomes["refusing"].startswith("ModelLoadFailed: trial inference failed: ")
 
 
-@pytest.mark.parametrize("dtype", DType, ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("dtype", NUMERIC_DTYPES, ids=lambda dtype: dtype.name)
 def test_made_up_values_are_small_and_differ_from_zeros(dtype: DType) -> None:
     spec = TensorSpec.of("x", dtype, ((2, 2), (50, 50)))
     zeros = made_up(spec, (2, 50), is_zero=True)
@@ -91,3 +92,10 @@ def test_made_up_values_are_small_and_differ_from_zeros(dtype: DType) -> None:
     assert not np.array_equal(drawn[:50], drawn[1:51])
     assert len(made_up(TensorSpec.of("x", dtype, ()), (), is_zero=False)) == dtype.itemsize
     assert len(made_up(TensorSpec.of("x", dtype, ((0, 0),)), (0,), is_zero=False)) == 0
+
+
+def test_made_up_strings_differ_in_octets_and_lengths() -> None:
+    spec = TensorSpec.of("x", DType.BYTES, ((8, 8),))
+    strings = [Strings.of_packed(made_up(spec, (8,), is_zero=is_zero).data, 8) for is_zero in (True, False)]
+    assert {len(string) for string in strings[0]} == {0}
+    assert len({bytes(string) for string in strings[1]}) > 3
