@@ -122,8 +122,9 @@ def test_a_broken_model_matters_where_all_are_asked_for(
     with Server(["config", "--config_path", config, *flags], log_path) as server:
         assert probe(server, "live")[0] == 200
         assert probe(server, "ready")[0] == status
-        assert check(tfs, server) == ("SERVING" if status == 200 else "NOT_SERVING")
         watching = watch(tfs, server)
+        # Asked behind the other call, on one connection, so that the watcher is there when anything changes.
+        assert check(tfs, server) == ("SERVING" if status == 200 else "NOT_SERVING")
         zoo.install("tiny", tmp_path / "broken", 2)
         eventually(lambda: probe(server, "ready")[0] == 200, NOTICED_S, "all models are available")
         server.stop()
