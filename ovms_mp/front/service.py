@@ -25,7 +25,7 @@ from ovms_mp.front.regions.loans import Loan
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import NO_SNAPSHOT, RoutingTable, not_found_text
 from ovms_mp.wire.changes import ReloadConfig
-from ovms_mp.wire.messages import InferTask
+from ovms_mp.wire.tasks import InferTask
 from ovms_mp.wire.version_counters import UNCOUNTED
 
 if TYPE_CHECKING:

@@ -10,16 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from ovms_mp.errors import ProtocolError
-from ovms_mp.wire.messages import (
-    CancelTask,
-    InferFailed,
-    InferResult,
-    InferTask,
-    ToChild,
-    ToFront,
-    ToManager,
-    ToWorker,
-)
+from ovms_mp.wire.messages import ToChild, ToManager
+from ovms_mp.wire.tasks import CancelTask, InferFailed, InferResult, InferTask, ToFront, ToWorker
 
 _ENCODER = msgspec.msgpack.Encoder()
 _TO_MANAGER: msgspec.msgpack.Decoder[ToManager] = msgspec.msgpack.Decoder(ToManager)

@@ -14,15 +14,9 @@ import pytest
 
 from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.codec import encode
-from ovms_mp.wire.messages import (
-    InferFailed,
-    InferResult,
-    InferTask,
-    LoadModel,
-    ModelStateChanged,
-    UnloadModel,
-)
+from ovms_mp.wire.messages import LoadModel, ModelStateChanged, UnloadModel
 from ovms_mp.wire.records import TensorRef
+from ovms_mp.wire.tasks import InferFailed, InferResult, InferTask
 from tests.support.random_graphs import build_random_graphs
 from tests.support.worker import WorkerUnderTest, settings
 

@@ -22,20 +22,17 @@ from ovms_mp.wire.channels import Dealer, Router, new_endpoint
 from ovms_mp.wire.codec import decode_to_front, decode_to_manager, encode
 from ovms_mp.wire.messages import (
     BootFailed,
-    CancelTask,
     Drain,
     Drained,
     Heartbeat,
     Hello,
-    InferFailed,
-    InferResult,
-    InferTask,
     LoadModel,
     ModelStateChanged,
     Ready,
     Welcome,
 )
 from ovms_mp.wire.records import ArenaHandle, ModelSettings, TensorRef
+from ovms_mp.wire.tasks import CancelTask, InferFailed, InferResult, InferTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable

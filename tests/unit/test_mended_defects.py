@@ -33,8 +33,9 @@ from ovms_mp.model.versions import Latest
 from ovms_mp.wire.arena import create_arena_file
 from ovms_mp.wire.channels import Router, new_endpoint
 from ovms_mp.wire.codec import decode_to_child, decode_to_front, decode_to_manager, decode_to_worker
-from ovms_mp.wire.messages import InferTask, LoadModel, RoutingSnapshot
+from ovms_mp.wire.messages import LoadModel, RoutingSnapshot
 from ovms_mp.wire.records import ModelRecord, ModelSettings, VersionRecord, WorkerRecord
+from ovms_mp.wire.tasks import InferTask
 from tests.unit.front.core import Core
 
 DECODERS = [decode_to_manager, decode_to_child, decode_to_worker, decode_to_front]

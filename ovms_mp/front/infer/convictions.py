@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.clock import Clock
     from ovms_mp.front.infer.outcomes import WorkerEnd
-    from ovms_mp.wire.messages import InferTask
+    from ovms_mp.wire.tasks import InferTask
 
 _REMEMBERED_S = 600.0
 _MOST = 64

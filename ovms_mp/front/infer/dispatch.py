@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ovms_mp.front.infer.leases import Lease, Leases
     from ovms_mp.front.infer.links import Judge
     from ovms_mp.front.routing import VersionRoute
-    from ovms_mp.wire.messages import InferResult, InferTask
     from ovms_mp.wire.records import DeathRecord
+    from ovms_mp.wire.tasks import InferResult, InferTask
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from ovms_mp.front.infer.outcomes import WorkerGone, failure_of
 from ovms_mp.front.steps import attempt
 from ovms_mp.wire.channels import Dealer
 from ovms_mp.wire.codec import decode_to_front, encode, salvage_to_front
-from ovms_mp.wire.messages import CancelTask, InferFailed, InferResult, InferTask
+from ovms_mp.wire.tasks import CancelTask, InferFailed, InferResult, InferTask
 
 if TYPE_CHECKING:
     import asyncio

@@ -10,7 +10,7 @@ from ovms_mp.errors import VersionNotFound, error_from_record
 
 if TYPE_CHECKING:
     from ovms_mp.errors import OvmsError
-    from ovms_mp.wire.messages import InferFailed
+    from ovms_mp.wire.tasks import InferFailed
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ovms_mp.errors import Draining, VersionNotFound, WorkerLost
 from ovms_mp.front.infer.outcomes import OutputsDidNotFit, WorkerEnd, WorkerGone
 from ovms_mp.front.infer.sizes import refuse_results_of_nothing
 from ovms_mp.front.tensors import ResultTensor, rows_of
-from ovms_mp.wire.messages import InferTask
+from ovms_mp.wire.tasks import InferTask
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

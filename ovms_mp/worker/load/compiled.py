@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ovms_mp.wire.arena import Arena
-    from ovms_mp.wire.messages import InferTask
+    from ovms_mp.wire.tasks import InferTask
     from ovms_mp.worker.load.variants import Shapes
 
 _Layout: TypeAlias = tuple[tuple[tuple[int, int, tuple[int, ...]], ...], int]

@@ -12,8 +12,8 @@ import numpy as np
 
 from ovms_mp.wire.allocator import ALIGNMENT_BYTES, aligned
 from ovms_mp.wire.arena import Arena, create_arena_file
-from ovms_mp.wire.messages import InferTask
 from ovms_mp.wire.records import ArenaHandle, TensorRef
+from ovms_mp.wire.tasks import InferTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from ovms_mp.defects import report
 from ovms_mp.worker.run.failures import defect_answer, failure
 
 if TYPE_CHECKING:
-    from ovms_mp.wire.messages import InferFailed, InferResult, InferTask
+    from ovms_mp.wire.tasks import InferFailed, InferResult, InferTask
     from ovms_mp.worker.run.outbox import Outbox
     from ovms_mp.worker.run.peers import Peers
     from ovms_mp.worker.run.queues import Peer, QueuedTask

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from ovms_mp.child.specs import CpuShare
     from ovms_mp.errors import OvmsError
     from ovms_mp.wire.channels import Wakeup
-    from ovms_mp.wire.messages import InferFailed
     from ovms_mp.wire.run_page import RunPage
+    from ovms_mp.wire.tasks import InferFailed
     from ovms_mp.worker.load.compiled import CompiledVersion
     from ovms_mp.worker.load.loaded import VariantMaker
     from ovms_mp.worker.run.answers import Answers

@@ -6,12 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, InferenceFailed
-from ovms_mp.wire.messages import InferFailed
 from ovms_mp.wire.records import bounded_text
+from ovms_mp.wire.tasks import InferFailed
 
 if TYPE_CHECKING:
     from ovms_mp.errors import OvmsError
-    from ovms_mp.wire.messages import InferResult, InferTask
+    from ovms_mp.wire.tasks import InferResult, InferTask
 
 
 def failure(task: InferTask, error: OvmsError) -> InferFailed:

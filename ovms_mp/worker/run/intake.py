@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.defects import contain, report
 from ovms_mp.errors import OvmsError, VersionNotFound
 from ovms_mp.wire.codec import decode_to_worker, salvage_to_worker
-from ovms_mp.wire.messages import CancelTask, InferTask
+from ovms_mp.wire.tasks import CancelTask, InferTask
 from ovms_mp.worker.run.failures import defect_answer, failure
 from ovms_mp.worker.run.queues import QueuedTask
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ovms_mp.wire.channels import Router
-    from ovms_mp.wire.messages import ToWorker
+    from ovms_mp.wire.tasks import ToWorker
     from ovms_mp.worker.run.answers import Answers
     from ovms_mp.worker.run.outbox import Outbox
     from ovms_mp.worker.run.peers import Peers

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ovms_mp.wire.channels import Router
-    from ovms_mp.wire.messages import InferFailed, InferResult
+    from ovms_mp.wire.tasks import InferFailed, InferResult
 
 
 class Outbox:

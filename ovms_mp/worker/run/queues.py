@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.errors import OvmsError
     from ovms_mp.wire.arena import Arena
-    from ovms_mp.wire.messages import InferTask
+    from ovms_mp.wire.tasks import InferTask
 
 
 MOST_AHEAD = 7

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import OvmsError, VersionNotFound
-from ovms_mp.wire.messages import InferFailed
+from ovms_mp.wire.tasks import InferFailed
 from ovms_mp.worker.run.failures import failure
 from ovms_mp.worker.run.queues import MOST_AHEAD
 

@@ -11,7 +11,7 @@ from ovms_mp.worker.load.variants import Refusals, VariantTable
 from ovms_mp.worker.run.pool import InferPool
 
 if TYPE_CHECKING:
-    from ovms_mp.wire.messages import InferTask
+    from ovms_mp.wire.tasks import InferTask
     from ovms_mp.worker.load.compiled import CompiledVersion
     from ovms_mp.worker.load.loaded import VariantMaker
     from ovms_mp.worker.load.variants import Shapes

@@ -20,15 +20,7 @@ from ovms_mp.wire.arena import create_arena_file
 from ovms_mp.wire.changes import ReloadConfig
 from ovms_mp.wire.channels import Router, new_endpoint
 from ovms_mp.wire.codec import decode_to_manager, encode
-from ovms_mp.wire.messages import (
-    ChangeState,
-    Drain,
-    Heartbeat,
-    Hello,
-    RoutingSnapshot,
-    StateChanged,
-    Welcome,
-)
+from ovms_mp.wire.messages import ChangeState, Drain, Heartbeat, Hello, RoutingSnapshot, StateChanged, Welcome
 from ovms_mp.wire.records import ArenaHandle
 from tests.unit.front.workers import context
 

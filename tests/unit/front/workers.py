@@ -13,14 +13,9 @@ from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.status import State
 from ovms_mp.wire.channels import Router, new_endpoint
 from ovms_mp.wire.codec import decode_to_worker, encode
-from ovms_mp.wire.messages import (
-    CancelTask,
-    InferFailed,
-    InferResult,
-    InferTask,
-    RoutingSnapshot,
-)
+from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import ModelRecord, VersionRecord, WorkerRecord
+from ovms_mp.wire.tasks import CancelTask, InferFailed, InferResult, InferTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

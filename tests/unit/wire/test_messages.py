@@ -16,16 +16,11 @@ from hypothesis import strategies as st
 
 from ovms_mp.errors import ModelLoadFailed, OvmsError, ProtocolError
 from ovms_mp.model.input_settings import InputSettings
-from ovms_mp.wire import messages
+from ovms_mp.wire import messages, tasks
 from ovms_mp.wire.codec import decode_to_child, decode_to_front, decode_to_manager, decode_to_worker, encode
-from ovms_mp.wire.messages import (
-    CancelTask,
-    InferFailed,
-    InferResult,
-    InferTask,
-    LoadModel,
-)
+from ovms_mp.wire.messages import LoadModel
 from ovms_mp.wire.records import ErrorRecord, ModelSettings, TensorRef
+from ovms_mp.wire.tasks import CancelTask, InferFailed, InferResult, InferTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,8 +70,8 @@ def kinds_of(union: Any) -> dict[type, st.SearchStrategy[Any]]:
 
 TO_MANAGER = kinds_of(messages.ToManager)
 TO_CHILD = kinds_of(messages.ToChild)
-TO_WORKER = kinds_of(typing.get_args(messages.ToWorker)[0])
-TO_FRONT = kinds_of(typing.get_args(messages.ToFront)[0])
+TO_WORKER = kinds_of(typing.get_args(tasks.ToWorker)[0])
+TO_FRONT = kinds_of(typing.get_args(tasks.ToFront)[0])
 CHANNELS = {"to_manager": TO_MANAGER, "to_child": TO_CHILD, "to_worker": TO_WORKER, "to_front": TO_FRONT}
 BATCHES = ("to_worker", "to_front")
 
@@ -95,9 +90,9 @@ ANY_PAYLOAD = st.sampled_from(sorted(CHANNELS)).flatmap(
 def test_every_message_type_has_its_channel() -> None:
     declared = {
         cls
-        for cls in vars(messages).values()
-        if isinstance(cls, type) and issubclass(cls, (messages.Message, messages.HotMessage))
-    } - {messages.Message, messages.HotMessage}
+        for cls in (*vars(messages).values(), *vars(tasks).values())
+        if isinstance(cls, type) and issubclass(cls, (messages.Message, tasks.HotMessage))
+    } - {messages.Message, tasks.HotMessage}
 
     assert declared == {kind for kinds in CHANNELS.values() for kind in kinds}
     assert len(declared) == sum(len(kinds) for kinds in CHANNELS.values())

@@ -18,12 +18,9 @@ from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State
 from ovms_mp.wire.arena import create_arena_file
 from ovms_mp.wire.codec import encode
-from ovms_mp.wire.messages import (
-    InferResult,
-    InferTask,
-    RoutingSnapshot,
-)
+from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import ModelRecord, TensorRef, TensorSpecRecord, VersionRecord
+from ovms_mp.wire.tasks import InferResult, InferTask
 from tests.unit.front.core import MIB, Core
 from tests.unit.front.workers import PlayedWorker, context, decoded, eventually, table, tasks_come
 

@@ -15,9 +15,9 @@ from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.tensors import RawTensor
 from ovms_mp.model.dtypes import DType
 from ovms_mp.wire.arena import create_arena_file
-from ovms_mp.wire.messages import InferTask
 from ovms_mp.wire.records import Conviction, DeathRecord, RunMark, TensorRef, TensorSpecRecord
 from ovms_mp.wire.run_page import NOT_A_TASK
+from ovms_mp.wire.tasks import InferTask
 from tests.unit.front.core import MIB, Core
 from tests.unit.front.workers import PlayedWorker, context, decoded, table, tasks_come
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.errors import DeadlineExceeded
 from ovms_mp.front.infer.dispatch import DispatchStatistics
 from ovms_mp.wire.arena import create_arena_file
-from ovms_mp.wire.messages import InferTask
+from ovms_mp.wire.tasks import InferTask
 from tests.unit.front.core import MIB, Core
 from tests.unit.front.workers import PlayedWorker, eventually, table, tasks_come
 

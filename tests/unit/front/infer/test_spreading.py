@@ -14,8 +14,8 @@ from ovms_mp.front.infer.outcomes import WorkerGone
 from ovms_mp.front.tensors import RawTensor
 from ovms_mp.model.dtypes import DType
 from ovms_mp.wire.arena import create_arena_file
-from ovms_mp.wire.messages import InferTask
 from ovms_mp.wire.records import TensorSpecRecord
+from ovms_mp.wire.tasks import InferTask
 from tests.unit.front.core import MIB, Core
 from tests.unit.front.workers import PlayedWorker, context, decoded, eventually, table, tasks_come
 

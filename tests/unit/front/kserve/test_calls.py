@@ -10,6 +10,7 @@ import pytest
 from ovms_mp.errors import DtypeMismatch, MalformedPayload, ModelNotFound, VersionNotFound
 from ovms_mp.front.kserve import calls
 from ovms_mp.front.kserve.datatypes import datatype, dtype_named
+from ovms_mp.front.readiness import Readiness
 from ovms_mp.front.regions.table import Regions
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.dtypes import DType
@@ -30,7 +31,7 @@ def version(number: int, state: State, endpoints: tuple[str, ...]) -> VersionRec
 class Known:
     """A service that knows one snapshot."""
 
-    def __init__(self, *, epoch: int = 1, is_draining: bool = False) -> None:
+    def __init__(self, *, is_draining: bool = False, unready: str = "") -> None:
         versions = (
             version(1, State.END, ()),
             version(2, State.AVAILABLE, ("ipc://@w",)),
@@ -39,15 +40,15 @@ class Known:
             version(5, State.LOADING, ()),
         )
         models = (ModelRecord("m", 3, versions), ModelRecord("nothing yet", 0, ()))
-        self.table = RoutingTable(RoutingSnapshot(epoch, is_draining, (), (), models))
-        self.is_draining = is_draining
+        self.table = RoutingTable(RoutingSnapshot(1, is_draining, (), (), models, unready=unready))
+        self.readiness = Readiness(self.table, 10.0, lambda: 0)
 
     def described(self, name: str, number: int) -> VersionRoute:
         return self.table.find(name, number)
 
 
-def known(*, epoch: int = 1, is_draining: bool = False) -> Service:
-    return cast("Service", Known(epoch=epoch, is_draining=is_draining))
+def known(*, is_draining: bool = False, unready: str = "") -> Service:
+    return cast("Service", Known(is_draining=is_draining, unready=unready))
 
 
 @pytest.mark.parametrize(
@@ -66,8 +67,8 @@ def test_another_text_is_no_version(text: str) -> None:
 
 
 def test_the_server_is_ready_once_it_knows_its_models_until_it_stops() -> None:
-    assert calls.server_is_live(known(epoch=0))
-    assert not calls.server_is_ready(known(epoch=0))
+    assert calls.server_is_live(known(unready="models are being loaded"))
+    assert not calls.server_is_ready(known(unready="models are being loaded"))
     assert calls.server_is_ready(known())
     assert not calls.server_is_ready(known(is_draining=True))
 

@@ -74,16 +74,21 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     assert len(os.listdir("/proc/self/fd")) <= before + 1, "every file of a region is closed"
 
 
-def route(*names: str, bounds: tuple[tuple[int, int], ...] = ((0, 1 << 40),)) -> VersionRoute:
-    inputs = tuple(TensorSpecRecord(name, "FP32", bounds) for name in names)
+def route(
+    *names: str, bounds: tuple[tuple[int, int], ...] = ((0, 1 << 40),), dtype: str = "FP32"
+) -> VersionRoute:
+    inputs = tuple(TensorSpecRecord(name, dtype, bounds) for name in names)
     version = VersionRecord(1, State.AVAILABLE, 0, "", 1, (), 1, "", inputs, inputs)
     return RoutingTable(RoutingSnapshot(1, False, (), (), (ModelRecord("m", 1, (version,)),))).find("m", 1)
 
 
 def fetch(
-    loan: Loan, inputs: dict[str, GivenTensor], outputs: dict[str, SharedRange] | None = None
+    loan: Loan,
+    inputs: dict[str, GivenTensor],
+    outputs: dict[str, SharedRange] | None = None,
+    dtype: str = "FP32",
 ) -> dict[str, GivenTensor]:
-    asyncio.run(loan.fetch(route(*inputs), inputs, outputs or {}))
+    asyncio.run(loan.fetch(route(*inputs, dtype=dtype), inputs, outputs or {}))
     return inputs
 
 
@@ -133,7 +138,8 @@ def test_strings_are_read_behind_their_lengths(scene: Scene, count: int) -> None
     scene.register("r", bytes(content))
     with scene.loan() as loan:
         place = SharedRange("r", 0, len(content))
-        (tensor,) = fetch(loan, {"x": RegionInput(DType.BYTES, (count,), place)}).values()
+        given: dict[str, GivenTensor] = {"x": RegionInput(DType.BYTES, (count,), place)}
+        (tensor,) = fetch(loan, given, dtype="BYTES").values()
         assert isinstance(tensor, BytesTensor)
         assert tensor.strings is not None
         assert [bytes(string) for string in tensor.strings] == strings

@@ -290,8 +290,9 @@ def test_status_shows_the_plan_the_workers_and_the_models(service: PlayedService
                         "detail": "",
                     },
                 ],
+                "is_unloaded": False,
             },
-            "empty": {"default_version": 0, "versions": []},
+            "empty": {"default_version": 0, "versions": [], "is_unloaded": False},
         },
     }
 

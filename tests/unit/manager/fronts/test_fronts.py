@@ -24,12 +24,7 @@ from ovms_mp.manager.fronts.fronts import Fronts
 from ovms_mp.manager.fronts.ports import take_ports
 from ovms_mp.manager.timers import Timers
 from ovms_mp.wire.channels import Poller
-from ovms_mp.wire.messages import (
-    ArenaRetired,
-    Drain,
-    RoutingSnapshot,
-    Welcome,
-)
+from ovms_mp.wire.messages import ArenaRetired, Drain, RoutingSnapshot, Welcome
 
 from ..fakes import Router
 from ..kernel import Kernel

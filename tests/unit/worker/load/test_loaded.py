@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ovms_mp.model.status import State
-from ovms_mp.wire.messages import InferFailed, ModelStateChanged, UnloadModel
+from ovms_mp.wire.messages import ModelStateChanged, UnloadModel
+from ovms_mp.wire.tasks import InferFailed
 from tests.support.waiting import eventually
 from tests.support.worker import AUTO, WorkerUnderTest, settings
 

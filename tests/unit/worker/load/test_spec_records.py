@@ -8,8 +8,8 @@ import pytest
 from ovms_mp.errors import ModelLoadFailed
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.tensors import TensorSpec
-from ovms_mp.wire.messages import InferTask
 from ovms_mp.wire.records import LONGEST_TEXT, ErrorRecord
+from ovms_mp.wire.tasks import InferTask
 from ovms_mp.worker.load.spec_records import MOST_BYTES, check_size
 from ovms_mp.worker.run.failures import failure
 

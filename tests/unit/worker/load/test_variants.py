@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ovms_mp.errors import ModelLoadFailed, QueueFull, ShapeMismatch
 from ovms_mp.wire.arena import Arena
-from ovms_mp.wire.messages import InferTask
+from ovms_mp.wire.tasks import InferTask
 from ovms_mp.worker.load.variants import Refusals, Shapes, VariantTable
 from ovms_mp.worker.run.queues import FirstTasks, Peer, QueuedTask, SharedBounds, VariantQueue
 

@@ -13,9 +13,9 @@ from ovms_mp.child.specs import CpuShare
 from ovms_mp.wire.arena import create_arena_file
 from ovms_mp.wire.channels import Dealer, Router, Wakeup, new_endpoint
 from ovms_mp.wire.codec import decode_to_front, encode
-from ovms_mp.wire.messages import CancelTask, InferFailed, InferTask
 from ovms_mp.wire.records import ArenaHandle, TensorRef
 from ovms_mp.wire.run_page import RunPage
+from ovms_mp.wire.tasks import CancelTask, InferFailed, InferTask
 from ovms_mp.worker.run.answers import Answers
 from ovms_mp.worker.run.intake import Intake
 from ovms_mp.worker.run.outbox import Outbox

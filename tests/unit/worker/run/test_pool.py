@@ -11,13 +11,8 @@ import numpy as np
 import pytest
 
 from ovms_mp.model.status import State
-from ovms_mp.wire.messages import (
-    ArenaReleased,
-    ArenaRetired,
-    InferResult,
-    ModelStateChanged,
-    UnloadModel,
-)
+from ovms_mp.wire.messages import ArenaReleased, ArenaRetired, ModelStateChanged, UnloadModel
+from ovms_mp.wire.tasks import InferResult
 from tests.support.waiting import eventually
 from tests.support.worker import WITHIN_S, WorkerUnderTest, settings
 

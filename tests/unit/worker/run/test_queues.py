@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ovms_mp.errors import QueueFull
 from ovms_mp.wire.arena import Arena, create_arena_file
-from ovms_mp.wire.messages import InferTask
 from ovms_mp.wire.records import ArenaHandle
+from ovms_mp.wire.tasks import InferTask
 from ovms_mp.worker.run.queues import MOST_AHEAD, FirstTasks, Peer, QueuedTask, VersionQueue
 
 if TYPE_CHECKING:

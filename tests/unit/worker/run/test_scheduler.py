@@ -12,9 +12,9 @@ import pytest
 from ovms_mp.child.specs import CpuShare
 from ovms_mp.wire.arena import Arena, create_arena_file
 from ovms_mp.wire.channels import Router, Wakeup, new_endpoint
-from ovms_mp.wire.messages import InferTask
 from ovms_mp.wire.records import ArenaHandle
 from ovms_mp.wire.run_page import RunPage
+from ovms_mp.wire.tasks import InferTask
 from ovms_mp.worker.run.answers import Answers
 from ovms_mp.worker.run.examinations import Examinations
 from ovms_mp.worker.run.outbox import Outbox
