@@ -105,14 +105,9 @@ def _lock(path: str, where: str) -> socket.socket:
     real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:32]
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if not take_name(lock, f"\0ovms_mp-socket-{os.geteuid()}-{digest}"):
-            raise BootError(
-                f"{where} is in use: another ovms_mp listens there; choose another path or stop it"
-            )
-    except BaseException:
+    if not take_name(lock, f"\0ovms_mp-socket-{os.geteuid()}-{digest}"):
         lock.close()
-        raise
+        raise BootError(f"{where} is in use: another ovms_mp listens there; choose another path or stop it")
     return lock
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from ovms_mp.errors import DtypeMismatch, MalformedPayload, ModelNotFound, VersionNotFound
 from ovms_mp.front.kserve import calls
 from ovms_mp.front.kserve.datatypes import datatype, dtype_named
+from ovms_mp.front.readiness import Readiness
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State
@@ -38,8 +40,10 @@ class Known:
             version(5, State.LOADING, ()),
         )
         models = (ModelRecord("m", 3, versions), ModelRecord("nothing yet", 0, ()))
-        self.table = RoutingTable(RoutingSnapshot(epoch, is_draining, (), (), models))
+        unready = "" if epoch else "models are being loaded"
+        self.table = RoutingTable(RoutingSnapshot(epoch, is_draining, (), (), models, unready=unready))
         self.is_draining = is_draining
+        self.readiness = Readiness(self.table, 10.0, time.monotonic_ns)
 
     def described(self, name: str, number: int) -> VersionRoute:
         return self.table.find(name, number)
