@@ -148,7 +148,8 @@ class Loan:
         if not outputs and not any(isinstance(tensor, RegionInput) for tensor in inputs.values()):
             return
         if route.outputs:
-            match_inputs(route, inputs)  # What is refused for its shape is not read first.
+            # What is refused for its shape is not read first.
+            match_inputs(route, {name: _outline(tensor) for name, tensor in inputs.items()})
         self._rooms = {name: self._room(name, place) for name, place in outputs.items()}
         _refuse_overlaps(self._rooms)
         entries = [
@@ -256,6 +257,13 @@ def _refuse_overlaps(rooms: Mapping[str, _Room]) -> None:
                 f"outputs {name!r} and {next_name!r} would lie over each other in shared memory; give each a range of "
                 f"its own"
             )
+
+
+def _outline(tensor: GivenTensor) -> GivenTensor:
+    """A tensor as far as it is known before it is read; what strings become is the model's to say."""
+    if isinstance(tensor, RegionInput) and tensor.dtype is DType.BYTES:
+        return bytes_tensor(tensor.shape, None)
+    return tensor
 
 
 def _is_long(entries: Sequence[_Input]) -> bool:

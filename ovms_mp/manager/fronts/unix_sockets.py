@@ -104,13 +104,10 @@ def _lock(path: str, where: str) -> socket.socket:
     """What only one server of this user has for a path."""
     real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:32]
-    with ExitStack() as unless_taken:
-        lock = unless_taken.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        if not take_name(lock, f"\0ovms_mp-socket-{os.geteuid()}-{digest}"):
-            raise BootError(
-                f"{where} is in use: another ovms_mp listens there; choose another path or stop it"
-            )
-        unless_taken.pop_all()
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if not take_name(lock, f"\0ovms_mp-socket-{os.geteuid()}-{digest}"):
+        lock.close()
+        raise BootError(f"{where} is in use: another ovms_mp listens there; choose another path or stop it")
     return lock
 
 
