@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 os.environ[MARK[0]] = MARK[1]
-PROCESS_TESTS = ("integration", "fault", "conformance", "image")
+PROCESS_TESTS = ("integration", "fault", "conformance", "clients", "image")
 LONGEST = (
     "test_cases",
     "test_bad_versions",

@@ -31,6 +31,7 @@ def main() -> None:
         "slow": _slow(),
         "steps": _steps(),
         "plus_two": _plus_two(),
+        "labelled": _labelled(),
         "sum": _sum(),
         **{f"id_{dtype}": _identity(dtype) for dtype in DTYPES},
     }.items():
@@ -55,6 +56,13 @@ def _result(name: str, node: ov.Node) -> ov.Node:
 def _tiny() -> ov.Model:
     x = _parameter("x", [1, 10])
     return ov.Model([_result("y", ops.add(x, np.float32(1)))], [x], "tiny")
+
+
+def _labelled() -> ov.Model:
+    model = _tiny()
+    model.set_rt_info("Classification", ["model_info", "model_type"])
+    model.set_rt_info("cat dog", ["model_info", "labels"])
+    return model
 
 
 def _plus_two() -> ov.Model:

@@ -42,6 +42,7 @@ class ModelZoo:
     batch: ``x`` f32 [-1,4] -> ``y`` = 2x. range: ``x`` f32 [2..4,3] -> ``y`` = x.
     nonzero: ``x`` f32 [-1] -> ``places`` i64 [1,-1]. scalar: ``x`` f32 [] -> ``y`` = x + 1.
     sum: ``a``, ``b`` f32 [-1] -> ``sum``; the engine raises where their lengths differ and neither is 1.
+    labelled: tiny with a type and labels in its ``rt_info``.
     slow: ``x`` f32 [1] -> ``y``, about half a second of one core a run.
     """
 
