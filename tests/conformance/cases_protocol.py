@@ -183,7 +183,6 @@ def coded(coding: str) -> dict[str, str]:
 
 
 UNKNOWN_PATHS = (
-    "/",
     "/v1",
     "/v1/models",
     "/v1/models/tiny/nothing",

@@ -135,7 +135,14 @@ def _malformed(*texts: str) -> Refusal:
 
 BAD_TENSORS = (
     _bad("content too short", "'x'", "3 bytes", "40", tensorContent="AAAA"),
-    _bad("string tensor", "'x'", "DT_STRING", dtype="DT_STRING", tensorContent="", stringVal=["YQ=="]),
+    _bad(
+        "string tensor",
+        "'x' is FP32",
+        "strings are taken by",
+        dtype="DT_STRING",
+        tensorContent="",
+        stringVal=["YQ=="],
+    ),
     _bad("complex tensor", "DT_COMPLEX64", dtype="DT_COMPLEX64"),
     _bad("no dtype", "DT_INVALID", dtype="DT_INVALID"),
     _bad("unknown rank", "unknown rank", tensorShape={"unknownRank": True}),

@@ -210,7 +210,7 @@ def test_status_says_what_runs_where(shared_server: Server) -> None:
         assert entry["nireq"] >= 1
         assert entry["workers"] == len(document["workers"])
     # What is odd about a base path would name the path.
-    assert document["models"]["absent"] == {"default_version": 0, "versions": []}
+    assert document["models"]["absent"] == {"default_version": 0, "versions": [], "is_unloaded": False}
 
 
 # --- sending ---
