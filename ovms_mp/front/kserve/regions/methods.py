@@ -6,37 +6,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
-from ovms_mp.front.kserve.calls import PROTOCOL
 from ovms_mp.front.kserve.regions import calls
-from ovms_mp.front.methods import Unary
-from ovms_mp.front.protobuf.parts import LONGEST_SMALL_REQUEST_BYTES, small_request
+from ovms_mp.front.kserve.small_method import small_method
+from ovms_mp.front.protobuf.parts import small_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ovms_mp.front.call_context import CallContext
-    from ovms_mp.front.methods import Octets
+    from ovms_mp.front.methods import Octets, Unary
     from ovms_mp.front.served_protocol import MessageParts
     from ovms_mp.front.service import Service
-
-_SERVICE = "/inference.GRPCInferenceService"
 
 
 def methods(parts: MessageParts) -> Sequence[Unary]:
     """All methods."""
     system, cuda = SystemMethods(parts.service), CudaMethods()
-    handlers = (
-        (calls.SYSTEM + calls.STATUS, system.status),
-        (calls.SYSTEM + calls.REGISTER, system.register),
-        (calls.SYSTEM + calls.UNREGISTER, system.unregister),
-        (calls.CUDA + calls.STATUS, cuda.status),
-        (calls.CUDA + calls.REGISTER, cuda.register),
-        (calls.CUDA + calls.UNREGISTER, cuda.unregister),
+    return (
+        small_method(calls.SYSTEM + calls.STATUS, system.status),
+        small_method(calls.SYSTEM + calls.REGISTER, system.register),
+        small_method(calls.SYSTEM + calls.UNREGISTER, system.unregister),
+        small_method(calls.CUDA + calls.STATUS, cuda.status),
+        small_method(calls.CUDA + calls.REGISTER, cuda.register),
+        small_method(calls.CUDA + calls.UNREGISTER, cuda.unregister),
     )
-    return [
-        Unary(f"{_SERVICE}/{name}", handler, None, LONGEST_SMALL_REQUEST_BYTES, protocol=PROTOCOL)
-        for name, handler in handlers
-    ]
 
 
 class SystemMethods:
