@@ -30,11 +30,12 @@ def check_listening(grpc: GrpcConfig, rest: RestConfig, unix: UnixSocketConfig) 
     Raises:
         ConfigError: There is nothing to listen on, or both protocols would have the same, or a path is none.
     """
+    # An address without a path first: without it there may be nothing to listen on, which would be said instead.
+    for flag, config in (("grpc_bind_address", grpc), ("rest_bind_address", rest)):
+        check_unix_paths(config.bind_address, flag)
     if (not grpc.unix_paths and not rest.unix_paths) or grpc.tcp_port:
         check_ports(grpc.tcp_port, rest.tcp_port)
     parse_socket_mode(unix.mode)
-    for flag, config in (("grpc_bind_address", grpc), ("rest_bind_address", rest)):
-        check_unix_paths(config.bind_address, flag)
     for path in grpc.unix_paths:
         if path in rest.unix_paths:
             raise ConfigError(

@@ -91,6 +91,9 @@ def _bind(path: str, where: str, mode: int, group: str) -> UnixSocket:
             finally:
                 os.umask(before)
         except OSError as error:
+            directory = os.path.dirname(path)
+            if not os.path.isdir(directory):
+                raise BootError(f"{where}: there is no directory {directory}; create it first") from None
             raise BootError(f"{where}: {error.strerror or error}") from None
         bound = UnixSocket(listener, lock, path, _file_id(path))
         stack.callback(bound.close)

@@ -68,6 +68,8 @@ def test_ports_may_be_0_where_there_is_a_socket() -> None:
         check_listening(GrpcConfig(port=8000), RestConfig(port=8000), UNIX)
     with pytest.raises(ConfigError, match="both have unix:/g"):
         check_listening(socket, RestConfig(bind_address="unix:/g"), UNIX)
+    with pytest.raises(ConfigError, match="needs the path of a socket"):
+        check_listening(GrpcConfig(bind_address="unix:"), RestConfig(port=0), UNIX)
     with pytest.raises(ConfigError, match="--unix_socket_mode 999"):
         check_listening(socket, RestConfig(), UnixSocketConfig(mode="999"))
 

@@ -93,8 +93,12 @@ def test_a_file_that_has_taken_its_place_is_left_alone(path: Path) -> None:
 
 
 def test_what_cannot_be_bound_is_named_with_its_reason(tmp_path: Path) -> None:
-    with pytest.raises(BootError, match="No such file or directory"):
+    with pytest.raises(BootError, match=f"there is no directory {tmp_path / 'missing'}; create it first"):
         bind(tmp_path / "missing" / "s.sock")
+    taken = tmp_path / "file"
+    taken.write_text("")
+    with pytest.raises(BootError, match=r"file/s\.sock: Not a directory"):
+        bind(taken / "s.sock")
 
 
 def test_a_group_that_is_none_leaves_nothing_behind(path: Path) -> None:
