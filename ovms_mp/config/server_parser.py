@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.config.declared import DeclaredSetting
 
-_PURPOSE = "Serve OpenVINO models over the TensorFlow Serving API, gRPC and REST.\n"
+_PURPOSE = "Serve OpenVINO models over the TensorFlow Serving API and KServe v2, gRPC and REST.\n"
 _COMMANDS = """\
 commands:
   demo       serve a handwritten-digits model and send it a request

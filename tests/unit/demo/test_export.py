@@ -12,15 +12,16 @@ import pytest
 
 from ovms_mp.cli import main
 from ovms_mp.demo import digits
-from ovms_mp.demo.export import REQUEST_FILE, export
+from ovms_mp.demo.export import KSERVE_REQUEST_FILE, REQUEST_FILE, export
 
 
-def test_model_and_request_are_written(tmp_path: Path) -> None:
+def test_model_and_requests_are_written(tmp_path: Path) -> None:
     directory = tmp_path / "new" / "demo"
 
     files = export(directory)
 
     assert [str(path.relative_to(directory)) for path in files] == [
+        KSERVE_REQUEST_FILE,
         REQUEST_FILE,
         "digits/1/model.bin",
         "digits/1/model.xml",
@@ -30,6 +31,9 @@ def test_model_and_request_are_written(tmp_path: Path) -> None:
     request = json.loads((directory / REQUEST_FILE).read_text())
     images, _ = digits.load_held_out()
     assert np.array_equal(np.array(request["instances"], np.float32), images[:1])
+    (tensor,) = json.loads((directory / KSERVE_REQUEST_FILE).read_text())["inputs"]
+    assert np.array_equal(np.array(tensor["data"], np.float32), images[:1])
+    assert tensor["shape"] == list(images[:1].shape)
 
 
 def test_the_command_names_what_it_wrote(
@@ -40,13 +44,14 @@ def test_the_command_names_what_it_wrote(
     assert main(["demo", "--export", "demo"]) == 0
 
     assert capfd.readouterr().out.splitlines() == [
+        "demo/digit-v2.json",
         "demo/digit.json",
         "demo/digits/1/model.bin",
         "demo/digits/1/model.xml",
     ]
 
 
-@pytest.mark.parametrize("taken", ["digits", REQUEST_FILE, "link"])
+@pytest.mark.parametrize("taken", ["digits", REQUEST_FILE, KSERVE_REQUEST_FILE, "link"])
 def test_what_is_there_is_left_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str], taken: str) -> None:
     if taken == "link":
         taken = REQUEST_FILE
