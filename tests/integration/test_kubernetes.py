@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.support import manifests, rest_client
+from tests.support import kserve_client, kserve_rest, manifests, rest_client
 from tests.support.server import START_WITHIN_S, free_ports
 from tests.support.waiting import eventually
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.models import ModelZoo
+    from tests.support.tfs_client import TfsClient
 
 X = np.arange(10, dtype=np.float32)[None]
 USER = 5000
@@ -55,6 +56,7 @@ def test_every_manifest_is_right() -> None:
         ("base/kustomization.yaml", "- service.yaml", "- services.yaml"),
         ("clusterservingruntime.yaml", "supportedModelFormats", "suportedModelFormats"),
         ("clusterservingruntime.yaml", "periodSeconds: 2", "periodSecond: 2"),
+        ("clusterservingruntime.yaml", "grpc-v2]", "grpc-v3]"),
         ("clusterservingruntime.yaml", "autoSelect: true", "autoselect: true"),
         ("clusterservingruntime.yaml", "--stop_grace_s=20", "--stop_grace_s=30"),
         ("inferenceservices/s3.yaml", "storageUri", "storageURI"),
@@ -93,7 +95,7 @@ def volumes(zoo: ModelZoo, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(("name", "volumes"), [(name, name) for name in RUNS], indirect=["volumes"])
-def test_what_a_manifest_starts_serves(name: str, volumes: Path, log_path: Path) -> None:
+def test_what_a_manifest_starts_serves(name: str, volumes: Path, log_path: Path, tfs: TfsClient) -> None:
     run = RUNS[name]
     ports = dict(zip(sorted(set(run.ports.values())), free_ports(2), strict=True))
     rest_port = ports[run.probes["readinessProbe"][0]]
@@ -107,7 +109,11 @@ def test_what_a_manifest_starts_serves(name: str, volumes: Path, log_path: Path)
             eventually(lambda: answer(ports[port], path, process, log_path) == 200, START_WITHIN_S, kind)  # noqa: B023
         reply = rest_client.predict(rest_port, run.name, {"inputs": X.tolist()})
         assert (reply.status, reply.json()) == (200, {"outputs": (X + 1).tolist()})
-        assert answer(rest_port, "/v1/models/other/metadata", process, log_path) == 404
+        assert (kserve_rest.outputs(kserve_rest.infer(rest_port, run.name, {"x": X}))["y"] == X + 1).all()
+        (grpc_port,) = {*ports.values()} - {rest_port}
+        answered = kserve_client.infer(tfs, grpc_port, kserve_client.infer_request(run.name, {"x": X}))
+        assert (answered.outputs()["y"] == X + 1).all(), answered.details
+        assert answer(rest_port, "/v2/models/other/ready", process, log_path) == 404
         process.terminate()
         assert process.wait(timeout=30) == 0, log_path.read_text()
     finally:
