@@ -143,7 +143,9 @@ def opened_manager(
         )
         catalogue.refuse(config.refused)
         fetcher = FetcherProcess(supervisor, specs, control)
-        stores = Stores(config.repository, fetcher, catalogue, request, timers, clock)
+        stores = Stores(
+            config.repository, fetcher, catalogue, request, timers, clock, config_store=config.config_store
+        )
         rescans = _owned(
             stack, Rescans(config, catalogue, stores, provisioner, request, poller, timers, clock)
         )
@@ -244,5 +246,8 @@ def _status_socket(
     except OSError as error:
         _log.warning("event=no_status_socket `ovms_mp status` needs --rest_port here: %s", error)
     return StatusSocket(
-        listener, poller, timers, lambda: status_document(publisher.snapshot(), rescans.momentary_notes())
+        listener,
+        poller,
+        timers,
+        lambda: status_document(publisher.snapshot(), rescans.momentary_notes(), rescans.config_notes()),
     )

@@ -32,6 +32,7 @@ def status_address(pid: int, port: int, rest_port: int) -> str:
 def status_document(
     snapshot: RoutingSnapshot,
     notes: Mapping[str, Sequence[str]] | None = None,
+    config_notes: Sequence[str] = (),
     clock_ns: Callable[[], int] = time.monotonic_ns,
 ) -> bytes:
     """The document of one moment, as indented JSON.
@@ -39,11 +40,12 @@ def status_document(
     Args:
         snapshot: What is served.
         notes: What is odd about models' base paths, by name. They are not for clients, as they hold paths.
+        config_notes: What goes on with the store that the configuration file is in; as well.
         clock_ns: The monotonic clock, in nanoseconds.
     """
     notes = notes or {}
     now_ns = clock_ns()
-    document = {
+    document: dict[str, Any] = {
         "server": {"version": __version__, "is_draining": snapshot.is_draining},
         "configuration": _configuration(snapshot.config_refusal),
         "plan": snapshot.plan,
@@ -53,6 +55,8 @@ def status_document(
         ],
         "models": {model.name: _model(model, notes.get(model.name, ()), now_ns) for model in snapshot.models},
     }
+    if config_notes:
+        document["configuration_notes"] = config_notes
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
 

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib.util
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
 
 from tests.support.server import free_ports
 from tests.support.waiting import eventually
@@ -23,9 +26,12 @@ if TYPE_CHECKING:
 
 START_WITHIN_S = 60.0
 BUCKET = "models"
+ACCOUNT = "devstoreaccount1"
+INSTALL = "tests/support/emulators/install"
+_EMULATORS = Path(__file__).parents[2] / ".emulators"
+_PROGRAMS = (_EMULATORS / "node_modules/.bin", _EMULATORS / "venv/bin")
 
 
-@dataclass(frozen=True)
 class ObjectStore:
     """A store with the bucket ``models``; who writes to it has a library of the provider's.
 
@@ -33,15 +39,25 @@ class ObjectStore:
         port: Where it listens.
         scheme: Of its URLs.
         secret: What may not be said.
-        has_locks: Whether it refuses who has the wrong credentials.
+        why_no_locks: Why it refuses nobody who has the wrong credentials; empty where it does.
         has_any_names: Whether an object may have any name.
     """
 
-    port: int
     scheme: ClassVar[str]
     secret: ClassVar[str]
-    has_locks: ClassVar[bool] = False
+    why_no_locks: ClassVar[str] = ""
     has_any_names: ClassVar[bool] = True
+
+    def __init__(self, port: int, directory: Path) -> None:
+        """Prepare.
+
+        Args:
+            port: Where to listen.
+            directory: Where to keep what it has.
+        """
+        self.port = port
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
 
     def environment(self, port: int) -> dict[str, str]:
         """What a server needs that reaches it by this port."""
@@ -63,6 +79,21 @@ class ObjectStore:
         """Remove all objects whose keys begin so."""
         raise NotImplementedError
 
+    def put_many(self, prefix: str, count: int) -> None:
+        """Write tiny objects, without a library, which would take longer than the store."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        with contextlib.closing(connection):
+            for number in range(count):
+                method, path, headers = self.upload(f"{prefix}{number}")
+                connection.request(method, path, b"x", headers)
+                with connection.getresponse() as reply:
+                    assert reply.status in (200, 201), reply.read()
+                    reply.read()
+
+    def upload(self, key: str) -> tuple[str, str, dict[str, str]]:
+        """The request that writes an object: method, path and headers."""
+        raise NotImplementedError
+
     def put_version(self, source: Path, prefix: str, version: int) -> None:
         """Write a version directory."""
         self.put({f"{prefix}/{version}/{path.name}": path.read_bytes() for path in sorted(source.iterdir())})
@@ -72,18 +103,35 @@ class ObjectStore:
     def running(cls, directory: Path) -> Iterator[Self]:
         """One that is started, with the bucket."""
         (port,) = free_ports(1)
-        store = cls(port)
-        with (directory / "store.log").open("w") as log:
-            process = subprocess.Popen(
-                store.command(directory), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory
-            )
+        store = cls(port, directory)
         try:
-            eventually(store._listens, START_WITHIN_S, f"{cls.__name__} listens")
+            store.start()
             store.make_bucket()
             yield store
         finally:
-            process.kill()
-            process.wait()
+            store.kill()
+
+    def start(self) -> None:
+        """Start the process."""
+        with (self._directory / "store.log").open("a") as log:
+            self._process = subprocess.Popen(
+                self.command(self._directory),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._directory,
+            )
+        eventually(self._listens, START_WITHIN_S, f"{type(self).__name__} listens")
+
+    def kill(self) -> None:
+        """End it as a machine does that goes down."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def come_back(self) -> None:
+        """Start it again, with what it had."""
+        self.start()
 
     def command(self, directory: Path) -> list[str]:
         """What starts it."""
@@ -100,11 +148,16 @@ class ObjectStore:
 
 
 class Moto(ObjectStore):
-    """S3 by moto's server, which takes any credentials."""
+    """S3 by moto's server, which keeps objects in memory."""
 
     scheme = "s3"
+    why_no_locks = "moto's server takes any credentials"
     key: ClassVar[str] = "moto-key"
     secret = "moto-secret-of-mine"  # noqa: S105  # of a store on this machine
+
+    def __init__(self, port: int, directory: Path) -> None:
+        super().__init__(port, directory)
+        self._kept: dict[str, bytes] = {}
 
     def environment(self, port: int) -> dict[str, str]:
         return {
@@ -135,6 +188,7 @@ class Moto(ObjectStore):
             client.create_bucket(Bucket=BUCKET)
 
     def put(self, objects: Mapping[str, bytes]) -> None:
+        self._kept.update(objects)
         with self._client() as client:
             for key, content in objects.items():
                 client.put_object(Bucket=BUCKET, Key=key, Body=content)
@@ -144,6 +198,15 @@ class Moto(ObjectStore):
             listed = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
             for entry in listed.get("Contents", ()):
                 client.delete_object(Bucket=BUCKET, Key=entry["Key"])
+                self._kept.pop(entry["Key"], None)
+
+    def upload(self, key: str) -> tuple[str, str, dict[str, str]]:
+        return "PUT", f"/{BUCKET}/{key}", {"Content-Type": "binary/octet-stream"}
+
+    def come_back(self) -> None:
+        self.start()
+        self.make_bucket()
+        self.put(self._kept)
 
     def command(self, directory: Path) -> list[str]:
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
@@ -156,9 +219,10 @@ class Moto(ObjectStore):
 class S3rver(Moto):
     """S3 by s3rver of npm, which knows one pair of credentials, and keeps objects as files."""
 
+    why_no_locks = ""
+
     key = "S3RVER"
     secret = "S3RVER"  # noqa: S105  # as above
-    has_locks = True
     has_any_names = False
 
     def wrong_environment(self, port: int) -> dict[str, str]:
@@ -167,6 +231,9 @@ class S3rver(Moto):
             "AWS_ACCESS_KEY_ID": "wrong-key-of-mine",
             "AWS_SECRET_ACCESS_KEY": "wrong-secret-of-mine",
         }
+
+    def come_back(self) -> None:
+        self.start()
 
     def command(self, directory: Path) -> list[str]:
         return [_program("s3rver"), "-d", str(directory), "-a", "127.0.0.1", "-p", str(self.port)]
@@ -177,9 +244,10 @@ class S3rver(Moto):
 
 
 class Gcs(ObjectStore):
-    """Google Cloud Storage by gcp-storage-emulator, which has no credentials."""
+    """Google Cloud Storage by gcp-storage-emulator."""
 
     scheme = "gs"
+    why_no_locks = "gcp-storage-emulator asks for no credentials"
     secret = "no-secret-at-all"  # noqa: S105  # as above
 
     def environment(self, port: int) -> dict[str, str]:
@@ -209,14 +277,16 @@ class Gcs(ObjectStore):
             for blob in list(client.list_blobs(BUCKET, prefix=prefix)):
                 blob.delete()
 
+    def upload(self, key: str) -> tuple[str, str, dict[str, str]]:
+        path = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={quote(key, safe='')}"
+        return "POST", path, {"Content-Type": "application/octet-stream"}
+
     def command(self, directory: Path) -> list[str]:
-        program = str(Path(sys.executable).with_name("gcp-storage-emulator"))
-        return [program, "start", "--host", "127.0.0.1", "--port", str(self.port), "--in-memory"]
+        return [_program("gcp-storage-emulator"), "start", "--host", "127.0.0.1", "--port", str(self.port)]
 
     @classmethod
     def is_installed(cls) -> bool:
-        is_there = importlib.util.find_spec("gcp_storage_emulator") is not None
-        return is_there and importlib.util.find_spec("google.cloud") is not None
+        return bool(_program("gcp-storage-emulator")) and importlib.util.find_spec("google.cloud") is not None
 
 
 class Azurite(ObjectStore):
@@ -224,7 +294,6 @@ class Azurite(ObjectStore):
 
     scheme = "az"
     secret = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # noqa: S105
-    has_locks = True
 
     def environment(self, port: int) -> dict[str, str]:
         return {"AZURE_STORAGE_CONNECTION_STRING": self._connection(port, self.secret)}
@@ -235,8 +304,8 @@ class Azurite(ObjectStore):
     @staticmethod
     def _connection(port: int, key: str) -> str:
         return (
-            f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={key};"
-            f"BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
+            f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={key};"
+            f"BlobEndpoint=http://127.0.0.1:{port}/{ACCOUNT};"
         )
 
     @contextlib.contextmanager
@@ -262,10 +331,22 @@ class Azurite(ObjectStore):
             for blob in list(client.list_blobs(name_starts_with=prefix)):
                 client.delete_blob(blob.name)
 
+    @cached_property
+    def _signature(self) -> str:
+        from azure.storage.blob import generate_container_sas
+
+        until = datetime.now(UTC) + timedelta(hours=1)
+        return str(
+            generate_container_sas(ACCOUNT, BUCKET, self.secret, permission="cw", expiry=until, start=None)
+        )
+
+    def upload(self, key: str) -> tuple[str, str, dict[str, str]]:
+        return "PUT", f"/{ACCOUNT}/{BUCKET}/{key}?{self._signature}", {"x-ms-blob-type": "BlockBlob"}
+
     def command(self, directory: Path) -> list[str]:
         return [
             _program("azurite-blob"),
-            *("--blobPort", str(self.port), "--inMemoryPersistence"),
+            *("--blobPort", str(self.port), "--location", str(directory)),
             *("--skipApiVersionCheck", "--disableTelemetry", "--silent"),
         ]
 
@@ -275,7 +356,5 @@ class Azurite(ObjectStore):
 
 
 def _program(name: str) -> str:
-    """A program of npm's, on the path or in the directory that ``NODE_BIN`` names; empty where there is none."""
-    return (
-        shutil.which(name, path=os.pathsep.join([os.environ.get("NODE_BIN", ""), os.environ["PATH"]])) or ""
-    )
+    """A program that ``tests/support/emulators/install`` has installed; empty where it is not there."""
+    return shutil.which(name, path=os.pathsep.join(map(str, _PROGRAMS))) or ""
