@@ -27,7 +27,7 @@ from ovms_mp.wire.records import (
     WorkerRecord,
 )
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 
 class Message(Record, frozen=True, tag=True):

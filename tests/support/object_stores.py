@@ -40,12 +40,14 @@ class ObjectStore:
         scheme: Of its URLs.
         secret: What may not be said.
         why_no_locks: Why it refuses nobody who has the wrong credentials; empty where it does.
+        is_forgetful: Whether it has nothing any more when it is started again.
         has_any_names: Whether an object may have any name.
     """
 
     scheme: ClassVar[str]
     secret: ClassVar[str]
     why_no_locks: ClassVar[str] = ""
+    is_forgetful: ClassVar[bool] = False
     has_any_names: ClassVar[bool] = True
 
     def __init__(self, port: int, directory: Path) -> None:
@@ -57,6 +59,7 @@ class ObjectStore:
         """
         self.port = port
         self._directory = directory
+        self._kept: dict[str, bytes] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def environment(self, port: int) -> dict[str, str]:
@@ -73,10 +76,21 @@ class ObjectStore:
 
     def put(self, objects: Mapping[str, bytes]) -> None:
         """Write objects by key."""
+        if self.is_forgetful:
+            self._kept.update(objects)
+        self.write(objects)
+
+    def write(self, objects: Mapping[str, bytes]) -> None:
+        """Do that."""
         raise NotImplementedError
 
     def remove(self, prefix: str) -> None:
         """Remove all objects whose keys begin so."""
+        self._kept = {key: content for key, content in self._kept.items() if not key.startswith(prefix)}
+        self.delete(prefix)
+
+    def delete(self, prefix: str) -> None:
+        """Do that."""
         raise NotImplementedError
 
     def put_many(self, prefix: str, count: int) -> None:
@@ -130,8 +144,11 @@ class ObjectStore:
             self._process.wait()
 
     def come_back(self) -> None:
-        """Start it again, with what it had."""
+        """Start it again, with what was put there."""
         self.start()
+        if self.is_forgetful:
+            self.make_bucket()
+            self.write(self._kept)
 
     def command(self, directory: Path) -> list[str]:
         """What starts it."""
@@ -152,12 +169,9 @@ class Moto(ObjectStore):
 
     scheme = "s3"
     why_no_locks = "moto's server takes any credentials"
+    is_forgetful = True
     key: ClassVar[str] = "moto-key"
     secret = "moto-secret-of-mine"  # noqa: S105  # of a store on this machine
-
-    def __init__(self, port: int, directory: Path) -> None:
-        super().__init__(port, directory)
-        self._kept: dict[str, bytes] = {}
 
     def environment(self, port: int) -> dict[str, str]:
         return {
@@ -187,26 +201,19 @@ class Moto(ObjectStore):
         with self._client() as client:
             client.create_bucket(Bucket=BUCKET)
 
-    def put(self, objects: Mapping[str, bytes]) -> None:
-        self._kept.update(objects)
+    def write(self, objects: Mapping[str, bytes]) -> None:
         with self._client() as client:
             for key, content in objects.items():
                 client.put_object(Bucket=BUCKET, Key=key, Body=content)
 
-    def remove(self, prefix: str) -> None:
+    def delete(self, prefix: str) -> None:
         with self._client() as client:
             listed = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
             for entry in listed.get("Contents", ()):
                 client.delete_object(Bucket=BUCKET, Key=entry["Key"])
-                self._kept.pop(entry["Key"], None)
 
     def upload(self, key: str) -> tuple[str, str, dict[str, str]]:
         return "PUT", f"/{BUCKET}/{key}", {"Content-Type": "binary/octet-stream"}
-
-    def come_back(self) -> None:
-        self.start()
-        self.make_bucket()
-        self.put(self._kept)
 
     def command(self, directory: Path) -> list[str]:
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
@@ -220,6 +227,7 @@ class S3rver(Moto):
     """S3 by s3rver of npm, which knows one pair of credentials, and keeps objects as files."""
 
     why_no_locks = ""
+    is_forgetful = False
 
     key = "S3RVER"
     secret = "S3RVER"  # noqa: S105  # as above
@@ -232,11 +240,12 @@ class S3rver(Moto):
             "AWS_SECRET_ACCESS_KEY": "wrong-secret-of-mine",
         }
 
-    def come_back(self) -> None:
-        self.start()
-
     def command(self, directory: Path) -> list[str]:
-        return [_program("s3rver"), "-d", str(directory), "-a", "127.0.0.1", "-p", str(self.port)]
+        return [
+            # It makes the tokens of its pages by a cipher that newer Nodes have put aside.
+            *("/usr/bin/env", "NODE_OPTIONS=--openssl-legacy-provider"),
+            *(_program("s3rver"), "-d", str(directory), "-a", "127.0.0.1", "-p", str(self.port)),
+        ]
 
     @classmethod
     def is_installed(cls) -> bool:
@@ -248,6 +257,7 @@ class Gcs(ObjectStore):
 
     scheme = "gs"
     why_no_locks = "gcp-storage-emulator asks for no credentials"
+    is_forgetful = True
     secret = "no-secret-at-all"  # noqa: S105  # as above
 
     def environment(self, port: int) -> dict[str, str]:
@@ -267,12 +277,12 @@ class Gcs(ObjectStore):
         with self._client() as client:
             client.create_bucket(BUCKET)
 
-    def put(self, objects: Mapping[str, bytes]) -> None:
+    def write(self, objects: Mapping[str, bytes]) -> None:
         with self._client() as client:
             for key, content in objects.items():
                 client.bucket(BUCKET).blob(key).upload_from_string(content)
 
-    def remove(self, prefix: str) -> None:
+    def delete(self, prefix: str) -> None:
         with self._client() as client:
             for blob in list(client.list_blobs(BUCKET, prefix=prefix)):
                 blob.delete()
@@ -282,7 +292,10 @@ class Gcs(ObjectStore):
         return "POST", path, {"Content-Type": "application/octet-stream"}
 
     def command(self, directory: Path) -> list[str]:
-        return [_program("gcp-storage-emulator"), "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        return [
+            *(_program("gcp-storage-emulator"), "start", "--host", "127.0.0.1", "--port", str(self.port)),
+            "--in-memory",  # On disk not every name is possible.
+        ]
 
     @classmethod
     def is_installed(cls) -> bool:
@@ -321,12 +334,12 @@ class Azurite(ObjectStore):
         with self._client() as client:
             client.create_container()
 
-    def put(self, objects: Mapping[str, bytes]) -> None:
+    def write(self, objects: Mapping[str, bytes]) -> None:
         with self._client() as client:
             for key, content in objects.items():
                 client.upload_blob(key, content, overwrite=True)
 
-    def remove(self, prefix: str) -> None:
+    def delete(self, prefix: str) -> None:
         with self._client() as client:
             for blob in list(client.list_blobs(name_starts_with=prefix)):
                 client.delete_blob(blob.name)
