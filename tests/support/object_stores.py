@@ -28,6 +28,12 @@ START_WITHIN_S = 60.0
 BUCKET = "models"
 ACCOUNT = "devstoreaccount1"
 INSTALL = "tests/support/emulators/install"
+_GCS = (
+    "from gcp_storage_emulator import __main__, storage\n"
+    "storage.Storage._write_config_to_file = lambda _: None\n"
+    "__main__.main()"
+)
+"""Without its list of all objects, which it writes anew at each change, though it is in memory, too."""
 _EMULATORS = Path(__file__).parents[2] / ".emulators"
 _PROGRAMS = (_EMULATORS / "node_modules/.bin", _EMULATORS / "venv/bin")
 
@@ -293,7 +299,7 @@ class Gcs(ObjectStore):
 
     def command(self, directory: Path) -> list[str]:
         return [
-            *(_program("gcp-storage-emulator"), "start", "--host", "127.0.0.1", "--port", str(self.port)),
+            *(_program("python"), "-c", _GCS, "start", "--host", "127.0.0.1", "--port", str(self.port)),
             "--in-memory",  # On disk not every name is possible.
         ]
 
