@@ -47,6 +47,7 @@ from ovms_mp.manager.signals import Signals
 from ovms_mp.manager.status_socket import StatusSocket, listen_for_status
 from ovms_mp.manager.terminal import Terminal
 from ovms_mp.manager.timers import Timers
+from ovms_mp.manager.turn_times import TurnTimes
 from ovms_mp.manager.workers.machine import read_machine, read_memory
 from ovms_mp.manager.workers.provisioner import Provisioner
 from ovms_mp.manager.workers.workers import Workers
@@ -199,7 +200,8 @@ def opened_manager(
             reloads=reloads,
         )
         inbox = Inbox(control, supervisor, catalogue.deployments, timers, events)
-        status = _owned(stack, _status_socket(config, poller, timers, publisher, rescans))
+        turn_times = TurnTimes(clock)
+        status = _owned(stack, _status_socket(config, poller, timers, publisher, rescans, turn_times))
         signals = Signals(lifecycle, supervisor, reloads, Terminal(clock), timers)
         signal_pipe = _owned(stack, SignalPipe(poller))
         stack.callback(supervisor.kill_all)  # First of all.
@@ -217,6 +219,8 @@ def opened_manager(
             lifecycle=lifecycle,
             publisher=publisher,
             status=status,
+            clock=clock,
+            turn_times=turn_times,
         )
 
 
@@ -238,7 +242,12 @@ def _take_arenas(config: ServerConfig) -> ArenaPool:
 
 
 def _status_socket(
-    config: ServerConfig, poller: Poller, timers: Timers, publisher: Publisher, rescans: Rescans
+    config: ServerConfig,
+    poller: Poller,
+    timers: Timers,
+    publisher: Publisher,
+    rescans: Rescans,
+    turn_times: TurnTimes,
 ) -> StatusSocket:
     listener = None
     try:
@@ -249,5 +258,10 @@ def _status_socket(
         listener,
         poller,
         timers,
-        lambda: status_document(publisher.snapshot(), rescans.momentary_notes(), rescans.config_notes()),
+        lambda: status_document(
+            publisher.snapshot(),
+            rescans.momentary_notes(),
+            rescans.config_notes(),
+            longest_turn_s=turn_times.longest_s(),
+        ),
     )

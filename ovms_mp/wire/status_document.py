@@ -33,6 +33,7 @@ def status_document(
     snapshot: RoutingSnapshot,
     notes: Mapping[str, Sequence[str]] | None = None,
     config_notes: Sequence[str] = (),
+    longest_turn_s: float | None = None,
     clock_ns: Callable[[], int] = time.monotonic_ns,
 ) -> bytes:
     """The document of one moment, as indented JSON.
@@ -41,6 +42,7 @@ def status_document(
         snapshot: What is served.
         notes: What is odd about models' base paths, by name. They are not for clients, as they hold paths.
         config_notes: What goes on with the store that the configuration file is in; as well.
+        longest_turn_s: How long the manager was busy at a stretch lately, where it says so itself.
         clock_ns: The monotonic clock, in nanoseconds.
     """
     notes = notes or {}
@@ -55,6 +57,8 @@ def status_document(
         ],
         "models": {model.name: _model(model, notes.get(model.name, ()), now_ns) for model in snapshot.models},
     }
+    if longest_turn_s is not None:
+        document["manager"] = {"longest_turn_ms": round(longest_turn_s * 1e3, 1)}
     if config_notes:
         document["configuration_notes"] = config_notes
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
