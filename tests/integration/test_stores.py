@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from tests.support import rest_client
 from tests.support.ledger import Ledger, assert_nothing_left
 from tests.support.object_stores import INSTALL, Azurite, Gcs, Moto, ObjectStore, S3rver
 from tests.support.server import Server, free_ports
+from tests.support.status import local_status
 from tests.support.tcp_proxy import Proxy, Weather, proxy
 from tests.support.waiting import eventually
 
@@ -89,18 +88,7 @@ class Site:
         return "\n".join(self.status()["models"].get(model, {}).get("notes", ()))
 
     def status(self) -> dict[str, Any]:
-        command = [
-            sys.executable,
-            "-m",
-            "ovms_mp",
-            "status",
-            "--json",
-            "--rest_port",
-            str(self.server.rest_port),
-        ]
-        answer = subprocess.run(command, capture_output=True, check=True, timeout=30)
-        status: dict[str, Any] = json.loads(answer.stdout)
-        return status
+        return local_status(self.server)
 
     def configure(self, *others: dict[str, Any]) -> None:
         """Serve what is served always, and others."""
