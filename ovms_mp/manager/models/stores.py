@@ -10,10 +10,12 @@ people want to know.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.file import MAX_BYTES
 from ovms_mp.config.store_dir import make_store_dir
+from ovms_mp.defects import contain
 from ovms_mp.errors import ConfigError, StoreUnavailable
 from ovms_mp.log import tell_everybody, tell_people
 from ovms_mp.manager.models.deployment import load_failure
@@ -23,7 +25,7 @@ from ovms_mp.wire.messages import Fetch
 from ovms_mp.wire.records import ErrorRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ovms_mp.config.model import ModelConfig
     from ovms_mp.config.server import RepositoryConfig
@@ -155,8 +157,10 @@ class Stores:
     def done(self, message: FetchDone) -> None:
         """A fetch has ended."""
         followed = self._find(message.job)
-        if followed is None:
-            return
+        if followed is not None:
+            self._contain(followed, partial(self._take, followed, message))
+
+    def _take(self, followed: Followed, message: FetchDone) -> None:
         problems = message.problems[:_MOST_PROBLEMS]
         for text in problems:
             if text not in followed.problems:
@@ -186,7 +190,8 @@ class Stores:
         for followed in self._all():
             if followed.job:
                 text = f"the process that fetches ended: {reason}"
-                self._ended(followed, ErrorRecord(StoreUnavailable.__name__, text), 0.0)
+                error = ErrorRecord(StoreUnavailable.__name__, text)
+                self._contain(followed, partial(self._ended, followed, error, 0.0))
 
     def notes(self) -> dict[str, list[str]]:
         """What is worth knowing of each model's store; the same as long as nothing happens."""
@@ -215,7 +220,15 @@ class Stores:
         now = self._clock.monotonic()
         for followed in self._all():
             if not followed.job and followed.due_at is not None and followed.due_at <= now:
-                self._begin(followed)
+                self._contain(followed, partial(self._begin, followed))
+
+    def _contain(self, followed: Followed, step: Callable[[], None]) -> None:
+        """Do a step of a fetch. Where it raises, all of the fetch is done again."""
+        if contain("manager.fetch", str(followed.source), step):
+            return
+        followed.is_asked, followed.is_answering = followed.is_asked or followed.is_answering, False
+        followed.job, followed.due_at = 0, self._clock.monotonic() + _FIRST_PAUSE_S
+        self._timers.call_at(followed.due_at, self._run_due)
 
     def _begin(self, followed: Followed) -> None:
         if self._is_stopping:
