@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ovms_mp.config.model import ModelConfig, RefusedModel
+    from ovms_mp.model.store_url import StoreUrl
 
 MEBIBYTE = 1 << 20
 
@@ -351,11 +352,14 @@ class ServerConfig:
         config_path: The configuration file that the models came from, to be read again when it changes; None when
             there is one model, given by flags: a device or property that does not exist then stops the start instead
             of becoming that model's status.
+        config_store: Where that file is, if it is in an object store; ``config_path`` is its mirror then, from which
+            no model has been read yet.
     """
 
     models: tuple[ModelConfig, ...]
     refused: tuple[RefusedModel, ...] = ()
     config_path: Path | None = None
+    config_store: StoreUrl | None = None
     grpc: GrpcConfig = field(default_factory=GrpcConfig)
     rest: RestConfig = field(default_factory=RestConfig)
     unix: UnixSocketConfig = field(default_factory=UnixSocketConfig)

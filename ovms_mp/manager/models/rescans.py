@@ -100,6 +100,10 @@ class Rescans:
         """The same, with what goes on at this moment."""
         return merged(self._stores.notes(), self._stores.details(), self._repository.notes())
 
+    def config_notes(self) -> list[str]:
+        """What goes on with the store that the configuration file is in."""
+        return self._stores.file_notes()
+
     @property
     def config_refusal(self) -> ConfigRefusal | None:
         """What is wrong with the configuration file as it is now."""
@@ -175,6 +179,8 @@ class Rescans:
 
     def _read_config(self, is_asked: bool) -> None:
         may_read = is_asked or self._config.repository.poll_wait_s > 0
+        if self._stores.is_file_coming:
+            return
         if self._config_file is not None and (may_read or self._config_file.is_being_read):
             before = self._config_file.refusal
             document, again_at = self._config_file.read_if_changed(is_asked=is_asked)
