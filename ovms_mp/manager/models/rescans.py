@@ -87,10 +87,14 @@ class Rescans:
         return self._request.is_due
 
     @property
+    def is_reading_config(self) -> bool:
+        """Whether the configuration file is half-written."""
+        return self._config_file is not None and self._config_file.is_being_read
+
+    @property
     def is_reading(self) -> bool:
         """Whether what is wanted is not known yet: a half-written configuration file, or a store that is being read."""
-        is_file_read = self._config_file is not None and self._config_file.is_being_read
-        return is_file_read or self._stores.is_awaited
+        return self.is_reading_config or self._stores.is_awaited
 
     def notes(self) -> dict[str, list[str]]:
         """What is odd about models' base paths and stores, for people."""
@@ -126,6 +130,10 @@ class Rescans:
     def is_awaited(self, name: str) -> bool:
         """Whether a look at a model is due, or its store is being read."""
         return self._request.is_due or self._stores.is_awaited_for(name)
+
+    def awaited(self) -> set[str]:
+        """Models, by name, whose stores are being read."""
+        return self._stores.awaited()
 
     def store_error(self, name: str) -> str:
         """Why a model's store could not be read the last time; empty where it could, and where there is none."""

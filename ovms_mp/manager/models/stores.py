@@ -126,6 +126,10 @@ class Stores:
         """Whether something may come of a fetch that others wait for: the first one of a model, or one asked for."""
         return any(map(_is_awaited, self._all()))
 
+    def awaited(self) -> set[str]:
+        """The models of such fetches, by name."""
+        return set(filter(self.is_awaited_for, self._followed))
+
     def is_awaited_for(self, name: str) -> bool:
         """The same for one model."""
         followed = self._followed.get(name)
