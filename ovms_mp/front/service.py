@@ -334,7 +334,7 @@ class Service:
         try:
             refs = inputs.write(self._leases.memory, lease)
             if is_aside:
-                await self._images.fill(route.inputs, tensors, functools.partial(self.hold, lease))
+                await self._images.fill(route.inputs, tensors)
             sent_ns = self._clock_ns()
             task = InferTask(
                 self._dispatcher.new_task_id(),

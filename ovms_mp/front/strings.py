@@ -85,8 +85,10 @@ class Strings:
     def __iter__(self) -> Iterator[memoryview]:
         """Each of them."""
         octets = self.octets
-        for start, size in zip(self.starts.tolist(), self.sizes.tolist(), strict=True):
-            yield octets[start : start + size]
+        for first in range(0, len(self), STEP_ELEMENTS):
+            part = slice(first, first + STEP_ELEMENTS)
+            for start, size in zip(self.starts[part].tolist(), self.sizes[part].tolist(), strict=True):
+                yield octets[start : start + size]
 
     @property
     def total_bytes(self) -> int:
