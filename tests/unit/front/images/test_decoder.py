@@ -17,6 +17,7 @@ from ovms_mp.front.images.tensor import ImagesTensor
 from ovms_mp.front.strings import Strings
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.tensors import TensorSpec
+from tests.unit.front.workers import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,8 +77,7 @@ def test_who_gives_up_hears_of_it_when_no_thread_reads_the_images_any_more() -> 
 
     async def story() -> None:
         task = asyncio.create_task(decode(ImageDecoder(32), FIXED, images(FIXED, [large])))
-        while not decoding_threads():
-            await asyncio.sleep(0)
+        await eventually(lambda: decoding_threads() > 0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
