@@ -65,7 +65,8 @@ class LimitsConfig:
         Setting(
             "max_image_megapixels",
             "Largest encoded image that is decoded, in millions of pixels; larger ones are refused by their "
-            "headers. A front decodes as many at once as it has cores, each with up to 15 bytes a pixel.",
+            "headers. A front decodes as many at once as it has cores, each with 15 bytes a pixel where 8 bits of "
+            "three channels become FP32, and more where images have more bits or channels.",
             low=1,
             high=1000,
         ),
