@@ -109,7 +109,7 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: st
         sys.stdout.write("".join(f"{printable(line)}\n" for line in text.split("\n")))
         return ExitCode.CLEAN
     make_cache_dir(config.engine.cache_dir)
-    if any(model.store for model in config.models):
+    if config.config_store or any(model.store for model in config.models):
         make_store_dir(config.repository.store_dir)
     # Imported late: `--help` and usage errors need none of it.
     from ovms_mp.manager.main import run_server
@@ -174,6 +174,7 @@ def _effective_config(
         models=named.models,
         refused=named.refused,
         config_path=named.config_path,
+        config_store=named.config_store,
         grpc=grpc,
         rest=rest,
         unix=unix,

@@ -312,7 +312,7 @@ class StoreRefused(OvmsError):
 
 
 class StoreNotFound(OvmsError):
-    """The bucket or container does not exist."""
+    """The bucket or container does not exist, or an object that must."""
 
     code = Code.NOT_FOUND
 

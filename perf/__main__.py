@@ -23,6 +23,7 @@ _WAYS = MappingProxyType(
             "against",
             "big_load",
             "changes",
+            "client_shm",
             "copies",
             "cpu_workers",
             "cycles",

@@ -79,6 +79,7 @@ class _Model(msgspec.Struct, frozen=True):
 
 class _Status(msgspec.Struct, frozen=True):
     configuration: _Configuration | None = None
+    configuration_notes: tuple[str, ...] = ()
     plan: tuple[str, ...] = ()
     workers: tuple[_Worker, ...] = ()
     models: dict[str, _Model] = {}
@@ -245,7 +246,11 @@ def status_text(document: bytes) -> str:
         msgspec.MsgspecError: It is no status document.
     """
     status = msgspec.json.decode(document, type=_Status)
-    lines = [*_refusal_lines(status.configuration), *status.plan]
+    lines = [
+        *_refusal_lines(status.configuration),
+        *(f"configuration file: ! {note}" for note in status.configuration_notes),
+        *status.plan,
+    ]
     if status.workers:
         lines += ["", "workers"]
         lines += _table(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ovms_mp.config.model import ModelConfig
+    from ovms_mp.model.store_url import StoreUrl
 
 MAX_BYTES = 16 << 20
 _LIST = '"model_config_list": [{"config": {"name": "m", "base_path": "/models/m"}}]'
@@ -78,13 +79,16 @@ def parse_config_file(
     return document.models, document.notices
 
 
-def read_config_file(path: Path, *, is_strict: bool = False, store_dir: str = "") -> ConfigDocument:
+def read_config_file(
+    path: Path, *, is_strict: bool = False, store_dir: str = "", origin: StoreUrl | None = None
+) -> ConfigDocument:
     """Read a configuration file of which single entries may be wrong.
 
     Args:
         path: The file; relative base paths start at its directory.
         is_strict: Any error is one of the file.
         store_dir: Where models from object stores are downloaded to.
+        origin: The URL that the file was downloaded from; relative base paths start beside it then.
 
     Raises:
         ConfigError: It is no configuration at all: no JSON, or without a list of models.
@@ -93,7 +97,8 @@ def read_config_file(path: Path, *, is_strict: bool = False, store_dir: str = ""
     findings = Findings(is_strict=is_strict)
     document = findings.load(_read(path), "$")
     findings.finish()
-    reader = _FileReader(path.absolute().parent, store_dir, findings, is_strict=is_strict)
+    start = origin or path.absolute().parent
+    reader = _FileReader(start, store_dir, findings, is_strict=is_strict)
     models = reader.read(document)
     found = ConfigDocument(models, tuple(reader.refused), tuple(findings.notices), tuple(reader.faults))
     if is_strict and found.faults:
@@ -116,8 +121,10 @@ def _read(path: Path) -> bytes:
 class _FileReader:
     """Walks a decoded configuration document. Each entry has findings of its own; ``findings`` are the rest's."""
 
-    def __init__(self, directory: Path, store_dir: str, findings: Findings, *, is_strict: bool) -> None:
-        self._directory = directory
+    def __init__(
+        self, start: Path | StoreUrl, store_dir: str, findings: Findings, *, is_strict: bool
+    ) -> None:
+        self._start = start
         self._store_dir = store_dir
         self._findings = findings
         self._is_strict = is_strict
@@ -198,7 +205,7 @@ class _FileReader:
         return read_model(
             body,
             findings,
-            self._directory,
+            self._start,
             lambda key: child_place(where, key),
             may_climb=False,
             store_dir=self._store_dir,

@@ -13,7 +13,7 @@ from ovms_mp.config.json_document import Findings
 from ovms_mp.config.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS
 from ovms_mp.config.model_settings import read_model
 from ovms_mp.errors import ConfigError, ConfigUnreadable
-from ovms_mp.model.store_url import is_url
+from ovms_mp.model.store_url import StoreUrl, is_url, parse_store_url, without_secrets
 from ovms_mp.places import absolute_path, start_of
 
 if TYPE_CHECKING:
@@ -55,7 +55,10 @@ def add_file_flag(parser: argparse.ArgumentParser) -> None:
     """Declare the flag of the configuration file."""
     group = parser.add_argument_group("several models")
     group.add_argument(
-        "--config_path", metavar="FILE", help="JSON file with model_config_list; read again when it changes."
+        "--config_path",
+        metavar="FILE",
+        help="JSON file with model_config_list, here or in an object store (s3://bucket/config.json); read again when "
+        "it changes.",
     )
 
 
@@ -67,11 +70,13 @@ class NamedModels:
         models: To be served.
         refused: Entries of the file that cannot be.
         config_path: The file that they came from, or None.
+        config_store: Where that file is mirrored from, or None; it is not read here then.
     """
 
     models: tuple[ModelConfig, ...]
     refused: tuple[RefusedModel, ...] = ()
     config_path: Path | None = None
+    config_store: StoreUrl | None = None
 
 
 def read_models(
@@ -102,8 +107,11 @@ def read_models(
     path = given.get("config_path")
     if path is not None and single_flags:
         raise ConfigError(
-            f"Model parameters in CLI are exclusive with the config file; --{single_flags[0]} belongs into {path}"
+            f"Model parameters in CLI are exclusive with the config file; --{single_flags[0]} belongs into "
+            f"{without_secrets(path)}"
         )
+    if path is not None and is_url(path):
+        return _in_a_store(path, store_dir, is_check=is_check)
     if path is not None:
         absolute = absolute_path(path, "--config_path")
         try:
@@ -123,6 +131,23 @@ def read_models(
         alternative = "" if command == "model" else ", or --config_path FILE"
         raise ConfigError(f"--{missing[0]} is missing; give --model_name and --model_path{alternative}")
     return NamedModels((_single_model(given, notices, store_dir),))
+
+
+def _in_a_store(text: str, store_dir: str, *, is_check: bool) -> NamedModels:
+    """A configuration file that the server will download.
+
+    Raises:
+        ConfigError: The URL is none, or the file was to be checked.
+    """
+    try:
+        url = parse_store_url(text)
+        if not url.path:
+            raise ConfigError("it names no object, e.g. config.json")
+    except ConfigError as error:
+        raise ConfigError(f"--config_path {without_secrets(text)}: {error.message}") from None
+    if is_check:
+        raise ConfigError(f"--check {url}: only a file on this machine can be checked; download it first")
+    return NamedModels((), (), url.file_in(store_dir), url)
 
 
 def _single_model(given: Mapping[str, str | None], notices: list[str], store_dir: str) -> ModelConfig:

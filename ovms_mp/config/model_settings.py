@@ -7,6 +7,7 @@ Both sources share this reading, so a key means the same in both. What is wrong 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
@@ -46,7 +47,7 @@ _PATH_PROPERTIES = frozenset({"CACHE_DIR", "WEIGHTS_PATH"})
 def read_model(
     body: Mapping[str, object],
     findings: Findings,
-    directory: Path,
+    start: Path | StoreUrl,
     place_of: Callable[[str], str],
     *,
     may_climb: bool,
@@ -57,7 +58,7 @@ def read_model(
     Args:
         body: Values by the names of :data:`~ovms_mp.config.model_keys.MODEL_KEYS`; None is as if the key were absent.
         findings: Takes errors and notices.
-        directory: Where a relative path starts.
+        start: Where a relative path starts: a directory, or beside a URL.
         place_of: The place of a key, for messages.
         may_climb: Whether the path may have ``..``.
         store_dir: Where models from object stores are downloaded to.
@@ -68,7 +69,7 @@ def read_model(
     given = {key: value for key, value in body.items() if value is not None}
     refuse_unsupported(given, UNSUPPORTED_MODEL_KEYS, findings, place_of)
     count = len(findings.faults)
-    reader = _Reader(given, findings, directory, place_of)
+    reader = _Reader(given, findings, start, place_of)
     name = reader.name()
     base_path = reader.base_path(may_climb)
     store = base_path if isinstance(base_path, StoreUrl) else None
@@ -78,7 +79,7 @@ def read_model(
         policy = reader.policy(document)
     model = ModelConfig(
         name=name,
-        base_path=Path(store_dir, store.mirror_of(name)) if store else directory / str(base_path),
+        base_path=base_path if isinstance(base_path, Path) else Path(store_dir, base_path.mirror_of(name)),
         store=store,
         nireq=reader.nireq(),
         target_device=reader.one("target_device", parse_device) or DEFAULT_DEVICE,
@@ -109,12 +110,12 @@ class _Reader:
         self,
         given: Mapping[str, object],
         findings: Findings,
-        directory: Path,
+        start: Path | StoreUrl,
         place_of: Callable[[str], str],
     ) -> None:
         self._given = given
         self._findings = findings
-        self._directory = directory
+        self._start = start
         self._place_of = place_of
 
     def _refuse(self, key: str, reason: str = "") -> None:
@@ -134,21 +135,32 @@ class _Reader:
             self._refuse("name", f"it has {size} bytes")
         return name
 
-    def base_path(self, may_climb: bool) -> str | StoreUrl:
+    def base_path(self, may_climb: bool) -> Path | StoreUrl:
         path = self.text("base_path")
-        if is_url(path):
-            try:
-                return parse_store_url(path)
-            except ConfigError as error:
-                place, accepted = self._place_of("base_path"), MODEL_KEYS["base_path"].accepted
-                self._findings.refuse(place, without_secrets(path), accepted, error.message)
-        elif "\0" in path:
+        is_relative_to_url = isinstance(self._start, StoreUrl) and not os.path.isabs(path)
+        if is_url(path) or (is_relative_to_url and path):
+            return self._in_a_store(path)
+        if "\0" in path:
             self._refuse("base_path", "a path must not contain a NUL character")
         elif not may_climb and ".." in PurePath(path).parts:
             self._refuse("base_path", "it contains `..`; give the path that it leads to")
         else:
-            return path
-        return ""
+            return self._directory() / path
+        return Path()
+
+    def _in_a_store(self, path: str) -> Path | StoreUrl:
+        try:
+            if isinstance(self._start, StoreUrl) and not is_url(path):
+                return self._start.beside(PurePath(path).as_posix())
+            return parse_store_url(path)
+        except ConfigError as error:
+            place, accepted = self._place_of("base_path"), MODEL_KEYS["base_path"].accepted
+            self._findings.refuse(place, without_secrets(path), accepted, error.message)
+            return Path()
+
+    def _directory(self) -> Path:
+        """Where other paths start that may be relative."""
+        return self._start if isinstance(self._start, Path) else Path("/")
 
     def json(self, key: str) -> object:
         """A value that may be written as JSON inside a text, as flags and OVMS's own files do."""
@@ -216,9 +228,11 @@ class _Reader:
         checked: dict[str, PropertyValue] = {}
         for name, value in document.items():
             reason = _property_reason(name, value)
+            is_path = name in _PATH_PROPERTIES and isinstance(value, str) and bool(value)
+            if is_path and isinstance(self._start, StoreUrl) and not os.path.isabs(str(value)):
+                reason = "a relative path means nothing where the configuration file is in an object store"
             if reason is None and isinstance(value, (str, int, float)):
-                is_path = name in _PATH_PROPERTIES and isinstance(value, str) and value
-                checked[name] = str(self._directory / str(value)) if is_path else value
+                checked[name] = str(self._directory() / str(value)) if is_path else value
             else:
                 place = child_place(self._place_of("plugin_config"), name)
                 self._findings.refuse(place, value, "a string, a number, true or false", reason or "")

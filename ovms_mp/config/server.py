@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ovms_mp.config.model import ModelConfig, RefusedModel
+    from ovms_mp.model.store_url import StoreUrl
 
 MEBIBYTE = 1 << 20
 
@@ -64,7 +65,8 @@ class LimitsConfig:
         Setting(
             "max_image_megapixels",
             "Largest encoded image that is decoded, in millions of pixels; larger ones are refused by their "
-            "headers. A front decodes as many at once as it has cores, each with up to 15 bytes a pixel.",
+            "headers. A front decodes as many at once as it has cores, each with 15 bytes a pixel where 8 bits of "
+            "three channels become FP32, and more where images have more bits or channels.",
             low=1,
             high=1000,
         ),
@@ -351,11 +353,14 @@ class ServerConfig:
         config_path: The configuration file that the models came from, to be read again when it changes; None when
             there is one model, given by flags: a device or property that does not exist then stops the start instead
             of becoming that model's status.
+        config_store: Where that file is, if it is in an object store; ``config_path`` is its mirror then, from which
+            no model has been read yet.
     """
 
     models: tuple[ModelConfig, ...]
     refused: tuple[RefusedModel, ...] = ()
     config_path: Path | None = None
+    config_store: StoreUrl | None = None
     grpc: GrpcConfig = field(default_factory=GrpcConfig)
     rest: RestConfig = field(default_factory=RestConfig)
     unix: UnixSocketConfig = field(default_factory=UnixSocketConfig)

@@ -9,6 +9,7 @@ which public buckets allow. STORAGE_EMULATOR_HOST names another endpoint, which 
 from __future__ import annotations
 
 import base64
+import io
 from typing import TYPE_CHECKING, Any
 
 import google.auth
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = (5.0, 15.0)
 """To connect, and between two pieces of an answer."""
-_REQUEST_BYTES = 1 << 20
+_REQUEST_BYTES = 4 << 20
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 _FIELDS = "items(name,size,generation,md5Hash),nextPageToken"
 _FAILURES = (
@@ -80,9 +81,11 @@ class GcsStore:
     def read(self, found: StoredObject, start: int, stop: int) -> Iterator[bytes]:
         """See :class:`~ovms_mp.fetcher.store.Store`."""
         blob = self._bucket.blob(found.key)
-        try:
-            for position in range(start, stop, _REQUEST_BYTES):
-                yield blob.download_as_bytes(
+        for position in range(start, stop, _REQUEST_BYTES):
+            received = io.BytesIO()
+            try:
+                blob.download_to_file(
+                    received,
                     start=position,
                     end=min(stop, position + _REQUEST_BYTES) - 1,
                     raw_download=True,
@@ -91,8 +94,10 @@ class GcsStore:
                     timeout=_TIMEOUT_S,
                     retry=None,
                 )
-        except _FAILURES as error:
-            raise self._failure(error, found) from None
+            except _FAILURES as error:
+                yield received.getvalue()  # What came before it broke off need not come again.
+                raise self._failure(error, found) from None
+            yield received.getvalue()
 
     def md5_of(self, found: StoredObject) -> str:
         """See :class:`~ovms_mp.fetcher.store.Store`."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One fetch: a model's mirror becomes what its store holds and its policy wants.
+"""One fetch: a mirror becomes what its store holds and its policy wants. A configuration file is mirrored like a model.
 
 ::
 
@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import report
-from ovms_mp.errors import INTERNAL_ERROR_TEXT, OvmsError, StoreDirFull
+from ovms_mp.errors import INTERNAL_ERROR_TEXT, OvmsError, StoreContentInvalid, StoreDirFull
 from ovms_mp.fetcher.mirror import Mirror
 from ovms_mp.fetcher.parts import VersionDownload
-from ovms_mp.fetcher.plan import plan_versions
+from ovms_mp.fetcher.plan import Plan, PlannedVersion, plan_versions
 from ovms_mp.fetcher.progress import Progress
 from ovms_mp.fetcher.room import directory_size, make_room
-from ovms_mp.fetcher.store import objects_below
+from ovms_mp.fetcher.store import object_of, objects_below
+from ovms_mp.model.store_url import FILE_NAME
 from ovms_mp.model.versions import desired_versions, parse_policy
 from ovms_mp.wire.messages import FetchDone
 from ovms_mp.wire.records import ErrorRecord, bounded_text
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ovms_mp.fetcher.opening import StoreOpener
-    from ovms_mp.fetcher.plan import Plan
     from ovms_mp.fetcher.secrets import Secrets
     from ovms_mp.fetcher.store import Store, StoredObject
     from ovms_mp.wire.messages import Fetch
@@ -100,10 +100,21 @@ class Job:
         with self._mirror.locked():
             store = self._opener.open(self._fetch.url)
             began_at = time.monotonic()
-            plan = plan_versions(self._listed(store))
+            plan = self._planned(store)
             self._took_s = time.monotonic() - began_at
             self._problems = plan.problems
             self._synchronize(store, plan)
+
+    def _planned(self, store: Store) -> Plan:
+        limit = self._fetch.file_limit_bytes
+        if not limit:
+            return plan_versions(self._listed(store))
+        found = object_of(store, self._fetch.url.path)
+        if found.size > limit:
+            raise StoreContentInvalid(
+                f"{self._fetch.url.path} has {found.size} bytes; a configuration file may have {limit}"
+            )
+        return Plan({1: PlannedVersion({FILE_NAME: found})})
 
     def _listed(self, store: Store) -> Iterator[StoredObject]:
         for found in objects_below(store, self._fetch.url.path):

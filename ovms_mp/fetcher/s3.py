@@ -29,7 +29,6 @@ from botocore.exceptions import (
 )
 
 from ovms_mp.errors import OvmsError, StoreChanged, StoreNotFound, StoreRefused, StoreUnavailable
-from ovms_mp.fetcher.parts import AT_ONCE
 from ovms_mp.fetcher.store import StoredObject
 
 if TYPE_CHECKING:
@@ -40,6 +39,8 @@ if TYPE_CHECKING:
 _CONNECT_WITHIN_S = 5
 _READ_WITHIN_S = 15
 _ATTEMPTS = 2
+_MOST_KEPT = 64
+"""Connections that are kept for the next request; all models of a bucket share them."""
 _CHUNK_BYTES = 256 << 10
 _DEFAULT_REGION = "us-east-1"
 _IS_MD5 = re.compile(r"[0-9a-f]{32}")
@@ -181,7 +182,7 @@ def _client_config(*, has_credentials: bool, has_endpoint: bool) -> Config:
         connect_timeout=_CONNECT_WITHIN_S,
         read_timeout=_READ_WITHIN_S,
         retries={"total_max_attempts": _ATTEMPTS, "mode": "standard"},
-        max_pool_connections=2 * AT_ONCE,
+        max_pool_connections=_MOST_KEPT,
         # Ranges have no checksum of their own; files are verified as a whole.
         response_checksum_validation="when_required",
         # Other stores rarely have a DNS name for each bucket.

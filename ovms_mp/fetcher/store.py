@@ -7,15 +7,18 @@ A store is read by several threads at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from ovms_mp.errors import StoreContentInvalid
+from ovms_mp.errors import StoreContentInvalid, StoreNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MOST_OBJECTS = 1_000_000
 """Objects below a base path that are listed."""
+_MOST_ALIKE = 10_000
+"""Objects whose names begin with another one's; stores list that one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,18 @@ class Store(Protocol):
 
     def md5_of(self, found: StoredObject) -> str:
         """MD5 of an object that was read, in hexadecimal digits; empty where the store does not tell."""
+
+
+def object_of(store: Store, key: str) -> StoredObject:
+    """The object of this key.
+
+    Raises:
+        StoreNotFound: There is none.
+    """
+    for found in islice(store.list(key), _MOST_ALIKE):
+        if found.key == key:
+            return found
+    raise StoreNotFound(f"{key} does not exist")
 
 
 def objects_below(store: Store, path: str) -> Iterator[StoredObject]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
     from typing import Unpack
 
 ResultT = TypeVar("ResultT")
@@ -19,15 +20,28 @@ async def run_aside(function: Callable[[Unpack[ArgumentsT]], ResultT], *argument
 
     A caller that is cancelled hears of it when the function has ended: what it has lent the function stays until then.
     """
-    future = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    return await _outlasted(asyncio.get_running_loop().run_in_executor(None, function, *arguments))
+
+
+async def run_in(
+    threads: ThreadPoolExecutor, function: Callable[[Unpack[ArgumentsT]], ResultT], *arguments: *ArgumentsT
+) -> ResultT:
+    """The same in threads of the caller's; a caller that is cancelled while none is free need not wait for one."""
+    work = threads.submit(function, *arguments)
+    return await _outlasted(asyncio.wrap_future(work), work.cancel)
+
+
+async def _outlasted(future: asyncio.Future[ResultT], take_back: Callable[[], bool] = bool) -> ResultT:
+    """Wait for a thread's work, and never leave before it has ended, or was taken back before it began."""
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        while not future.done():
-            try:
-                await asyncio.wait([future])
-            except asyncio.CancelledError:
-                continue  # Nobody is more in a hurry than the first one was.
-        if not future.cancelled():
+        if not take_back():
+            while not future.done():
+                try:
+                    await asyncio.wait([future])
+                except asyncio.CancelledError:
+                    continue  # Nobody is more in a hurry than the first one was.
+        if future.done() and not future.cancelled():
             future.exception()  # Nobody is told of it any more.
         raise

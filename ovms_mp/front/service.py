@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, TypeVar
 
 from ovms_mp.errors import ModelNotReady, OvmsError, VersionNotFound
+from ovms_mp.front.aside import run_aside
 from ovms_mp.front.images.decoder import ImageDecoder
 from ovms_mp.front.infer.inputs import Inputs
 from ovms_mp.front.infer.outcomes import RouteWasStale
@@ -332,9 +333,12 @@ class Service:
         outputs_nbytes = self._room.nbytes(route, inputs.shapes)
         lease = self._leases.lease(inputs.nbytes + outputs_nbytes)
         try:
-            refs = inputs.write(self._leases.memory, lease)
+            if inputs.take_long:
+                refs = await run_aside(inputs.write, self._leases.memory, lease)
+            else:
+                refs = inputs.write(self._leases.memory, lease)
             if is_aside:
-                await self._images.fill(route.inputs, tensors, functools.partial(self.hold, lease))
+                await self._images.fill(route.inputs, tensors)
             sent_ns = self._clock_ns()
             task = InferTask(
                 self._dispatcher.new_task_id(),

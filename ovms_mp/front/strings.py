@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 STEP_ELEMENTS = 4096
 """Strings that are looked at one by one between two turns of others. PERF: half a millisecond."""
+MOST_AT_ONCE, MOST_BYTES_AT_ONCE = 16384, 4 << 20
+"""Strings, and octets of all of them, that are copied on the event loop; what is more is a thread's. PERF: 2 ms."""
 BYTES_AN_ELEMENT = 8
 """Memory that a string takes besides its octets."""
 _FEW = 64
@@ -85,8 +87,10 @@ class Strings:
     def __iter__(self) -> Iterator[memoryview]:
         """Each of them."""
         octets = self.octets
-        for start, size in zip(self.starts.tolist(), self.sizes.tolist(), strict=True):
-            yield octets[start : start + size]
+        for first in range(0, len(self), STEP_ELEMENTS):
+            part = slice(first, first + STEP_ELEMENTS)
+            for start, size in zip(self.starts[part].tolist(), self.sizes[part].tolist(), strict=True):
+                yield octets[start : start + size]
 
     @property
     def total_bytes(self) -> int:

@@ -17,7 +17,13 @@ import numpy as np
 from ovms_mp.errors import MalformedPayload, RequestTooLarge
 from ovms_mp.front.budget import unpacked_limit
 from ovms_mp.front.convert import copy_bytes, write_values
-from ovms_mp.front.strings import NO_STRINGS, Strings, refuse_too_many
+from ovms_mp.front.strings import (
+    MOST_AT_ONCE,
+    MOST_BYTES_AT_ONCE,
+    NO_STRINGS,
+    Strings,
+    refuse_too_many,
+)
 from ovms_mp.model.dtypes import DType, element_count
 from ovms_mp.wire.strings import MOST_OCTETS, packed_nbytes
 
@@ -44,6 +50,10 @@ class GivenTensor(ABC):
 
     dtype: DType
     shape: tuple[int, ...]
+
+    def takes_long(self, nbytes: int) -> bool:
+        """Whether writing it, as so many bytes, is nothing to do on the event loop. Numbers are a copy."""
+        return False
 
     def nbytes(self, spec: TensorSpec) -> int:
         """Arena memory that the tensor takes as this input."""
@@ -167,6 +177,10 @@ class BytesTensor(GivenTensor):
                 f"Input {spec.name!r}: {octets} bytes of strings; at most {MOST_OCTETS} are taken"
             )
         return packed_nbytes(count, octets)
+
+    def takes_long(self, nbytes: int) -> bool:
+        """See :meth:`GivenTensor.takes_long`."""
+        return element_count(self.shape) > MOST_AT_ONCE or nbytes > MOST_BYTES_AT_ONCE
 
     def refuse_inflated(self, spec: TensorSpec, nbytes: int, max_unpacked_bytes: int) -> None:
         """See :meth:`GivenTensor.refuse_inflated`."""

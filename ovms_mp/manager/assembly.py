@@ -55,6 +55,7 @@ from ovms_mp.manager.signals import Signals
 from ovms_mp.manager.status_socket import StatusSocket, listen_for_status
 from ovms_mp.manager.terminal import Terminal
 from ovms_mp.manager.timers import Timers
+from ovms_mp.manager.turn_times import TurnTimes
 from ovms_mp.manager.workers.machine import read_machine, read_memory
 from ovms_mp.manager.workers.provisioner import Provisioner
 from ovms_mp.manager.workers.workers import Workers
@@ -166,7 +167,9 @@ def opened_manager(
         )
         catalogue.refuse(config.refused)
         fetcher = FetcherProcess(supervisor, specs, control)
-        stores = Stores(config.repository, fetcher, catalogue, request, timers, clock)
+        stores = Stores(
+            config.repository, fetcher, catalogue, request, timers, clock, config_store=config.config_store
+        )
         rescans = _owned(
             stack, Rescans(config, catalogue, stores, provisioner, request, poller, timers, clock)
         )
@@ -245,7 +248,10 @@ def opened_manager(
             log_state=log_state,
         )
         inbox = Inbox(control, supervisor, catalogue.deployments, timers, events)
-        status = _owned(stack, _status_socket(config, poller, timers, publisher, rescans, counters))
+        turn_times = TurnTimes(clock)
+        status = _owned(
+            stack, _status_socket(config, poller, timers, publisher, rescans, counters, turn_times)
+        )
         signals = Signals(
             lifecycle,
             supervisor,
@@ -269,6 +275,8 @@ def opened_manager(
             lifecycle=lifecycle,
             publisher=publisher,
             status=status,
+            clock=clock,
+            turn_times=turn_times,
         )
 
 
@@ -308,6 +316,7 @@ def _status_socket(
     publisher: Publisher,
     rescans: Rescans,
     counters: CountersFile,
+    turn_times: TurnTimes,
 ) -> StatusSocket:
     listener = None
     try:
@@ -322,5 +331,11 @@ def _status_socket(
         listener,
         poller,
         timers,
-        lambda: status_document(publisher.snapshot(), totals_of, rescans.momentary_notes()),
+        lambda: status_document(
+            publisher.snapshot(),
+            totals_of,
+            rescans.momentary_notes(),
+            rescans.config_notes(),
+            longest_turn_s=turn_times.longest_s(),
+        ),
     )

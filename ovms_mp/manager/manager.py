@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.changes.changes import Changes
     from ovms_mp.manager.child_events import ChildEvents
     from ovms_mp.manager.children.supervisor import Supervisor
+    from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.fronts.fronts import Fronts
     from ovms_mp.manager.inbox import Inbox
     from ovms_mp.manager.lifecycle import Lifecycle
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.signals import Signals
     from ovms_mp.manager.status_socket import StatusSocket
     from ovms_mp.manager.timers import Timers
+    from ovms_mp.manager.turn_times import TurnTimes
     from ovms_mp.wire.channels import Poller
 
 _AGAIN_S = 0.05
@@ -51,6 +53,8 @@ class Manager:
     lifecycle: Lifecycle
     publisher: Publisher
     status: StatusSocket
+    clock: Clock
+    turn_times: TurnTimes
     _readable: set[int] = field(default_factory=set, init=False)
 
     def run(self) -> int:
@@ -80,7 +84,9 @@ class Manager:
                 self.signal_pipe.wait(_AGAIN_S)
                 self.timers.call_after(0.0, _ignore)
             self._readable = self.poller.wait(self.timers.seconds_to_next())
+            began_at = self.clock.monotonic()
             steps.do(turn)
+            self.turn_times.note(began_at)
         return self.lifecycle.exit_code
 
     def _take_signals(self) -> None:

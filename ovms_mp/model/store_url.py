@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ovms_mp.errors import ConfigError
 
@@ -23,6 +24,8 @@ _FORMS = {
     "azfs": "azfs://share/path",
 }
 _READABLE = 64
+FILE_NAME = "config.json"
+"""What a single object is named in its mirror."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +48,29 @@ class StoreUrl:
         """The URL."""
         return "/".join(filter(None, (f"{self.scheme}:/", self.endpoint, self.bucket, self.path)))
 
+    def beside(self, path: str) -> StoreUrl:
+        """What a relative path means in a file of this URL.
+
+        Raises:
+            ConfigError: It cannot be in a store.
+        """
+        directory = self.path.rpartition("/")[0]
+        return parse_store_url(str(replace(self, path="/".join(filter(None, (directory, path))))))
+
     def mirror_of(self, model: str) -> str:
         """Name of the directory that a model's versions are downloaded to: something for people, and a hash.
 
-        Each model has its own, as models with the same URL may want different versions of it.
+        Each model has its own, as models with the same URL may want different versions of it. The configuration file's
+        is that of a model without a name.
         """
         parts = [self.scheme, self.bucket, self.path.rpartition("/")[2]]
         readable = re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(filter(None, parts)))[:_READABLE]
         digest = hashlib.sha256(f"{self}\n{model}".encode()).hexdigest()
         return f"{readable}-{digest[:16]}"
+
+    def file_in(self, store_dir: str) -> Path:
+        """Where the object of this URL is mirrored, if it is a file of its own: as a model's version 1 would be."""
+        return Path(store_dir, self.mirror_of(""), "1", FILE_NAME)
 
 
 def is_url(text: str) -> bool:

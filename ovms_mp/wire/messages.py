@@ -274,6 +274,8 @@ class Fetch(Message, frozen=True):
         mirror: Name of this model's.
         in_use: Names of the mirrors that must stay when room is made.
         limit_bytes: Most that ``store_dir`` may hold; 0 for any.
+        file_limit_bytes: The URL is that of one object, of at most so many bytes, which becomes the only file of
+            version 1; 0 where it is a model's base path.
     """
 
     job: int
@@ -286,6 +288,7 @@ class Fetch(Message, frozen=True):
     mirror: str
     in_use: tuple[str, ...]
     limit_bytes: int
+    file_limit_bytes: int = 0
 
 
 class ArenaRetired(Message, frozen=True):

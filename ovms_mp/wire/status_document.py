@@ -34,6 +34,8 @@ def status_document(
     snapshot: RoutingSnapshot,
     totals_of: Callable[[int], VersionTotals],
     notes: Mapping[str, Sequence[str]] | None = None,
+    config_notes: Sequence[str] = (),
+    longest_turn_s: float | None = None,
     clock_ns: Callable[[], int] = time.monotonic_ns,
 ) -> bytes:
     """The document of one moment, as indented JSON.
@@ -42,11 +44,13 @@ def status_document(
         snapshot: What is served.
         totals_of: What was counted of a version, by its page.
         notes: What is odd about models' base paths, by name. They are not for clients, as they hold paths.
+        config_notes: What goes on with the store that the configuration file is in; as well.
+        longest_turn_s: How long the manager was busy at a stretch lately, where it says so itself.
         clock_ns: The monotonic clock, in nanoseconds.
     """
     notes = notes or {}
     now_ns = clock_ns()
-    document = {
+    document: dict[str, Any] = {
         "server": {"version": __version__, "is_draining": snapshot.is_draining},
         "configuration": _configuration(snapshot.config_refusal),
         "plan": snapshot.plan,
@@ -59,6 +63,10 @@ def status_document(
             for model in snapshot.models
         },
     }
+    if longest_turn_s is not None:
+        document["manager"] = {"longest_turn_ms": round(longest_turn_s * 1e3, 1)}
+    if config_notes:
+        document["configuration_notes"] = config_notes
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
 

@@ -65,7 +65,7 @@ def asking(port: int, protocol: Protocol) -> Iterator[Ask]:
 
     def ask_rest(spec: ModelSpec, image: Float32Array) -> Answer:
         try:
-            connection.request("POST", f"/v1/models/{spec.name}:predict", rest_body(image))
+            connection.request("POST", f"/v1/models/{spec.name}:predict", *rest_body(image))
             response = connection.getresponse()
             answer = response.read()
         except (OSError, http.client.HTTPException) as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Request bodies and answers in TensorFlow Serving's two forms and KServe's over gRPC.
+"""Request bodies and answers in TensorFlow Serving's two forms and KServe's two forms with raw values.
 
 The generated message classes are the server's own, but protobuf encodes and decodes here, not the server's
 hand-written codec: an independent witness of its bytes.
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,17 @@ from ovms_mp.front.tfs._proto import tensorflow_framework_pb2, tensorflow_servin
 from perf.load.h2load import Protocol
 from perf.models.declared import MODELS, Float32Array, ModelFiles, ModelSpec, load_reference
 
+HEAD_LENGTH = "inference-header-content-length"
+"""How much of a body with binary tensors is JSON."""
 GRPC_PREFIX_BYTES = 5
 """Compression flag and big-endian length before every gRPC message."""
+
+
+class RestRequest(NamedTuple):
+    """A body and what is said of it."""
+
+    body: bytes
+    headers: Mapping[str, str]
 
 
 def predict_request(spec: ModelSpec, image: Float32Array) -> bytes:
@@ -62,9 +71,41 @@ def grpc_frame(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def rest_body(image: Float32Array) -> bytes:
+def rest_body(image: Float32Array) -> RestRequest:
     """A ``:predict`` body in row form; float32 printed like ``repr(float(x))``, 20 characters a value."""
-    return orjson.dumps({"instances": image.astype(np.float64).tolist()})
+    body = orjson.dumps({"instances": image.astype(np.float64).tolist()})
+    return RestRequest(body, {"content-type": "application/json"})
+
+
+def infer_body(spec: ModelSpec, image: Float32Array) -> RestRequest:
+    """A body of KServe's binary extension, as Triton's client makes it when nothing is said of outputs."""
+    head = orjson.dumps(
+        {
+            "inputs": [
+                {
+                    "name": spec.input_name,
+                    "datatype": "FP32",
+                    "shape": list(image.shape),
+                    "parameters": {"binary_data_size": image.nbytes},
+                }
+            ],
+            "parameters": {"binary_data_output": True},
+        }
+    )
+    headers = {"content-type": "application/octet-stream", HEAD_LENGTH: str(len(head))}
+    return RestRequest(head + image.tobytes(), headers)
+
+
+def infer_body_output(spec: ModelSpec, response: bytes, head_bytes: int) -> npt.NDArray[Any]:
+    """The output tensor of such an answer.
+
+    Raises:
+        KeyError: The output is not there.
+        ValueError: Not JSON, or values and shape do not fit each other.
+    """
+    outputs = {output["name"]: output for output in orjson.loads(response[:head_bytes])["outputs"]}
+    raw = response[head_bytes:]  # All models of perf have one output.
+    return np.frombuffer(raw, dtype=np.float32).reshape(outputs[spec.output_name]["shape"])
 
 
 def grpc_output(spec: ModelSpec, response: bytes) -> npt.NDArray[Any]:
@@ -102,6 +143,8 @@ class BodyFiles:
     grpc_path: Path
     kserve_grpc_path: Path
     rest_path: Path
+    kserve_rest_path: Path
+    headers: Mapping[Protocol, Mapping[str, str]]
     grpc_answer_bytes: int
     rest_answer_bytes: int
 
@@ -111,6 +154,7 @@ class BodyFiles:
             "grpc": self.grpc_path,
             "kserve_grpc": self.kserve_grpc_path,
             "rest": self.rest_path,
+            "kserve_rest": self.kserve_rest_path,
         }
         return paths[protocol]
 
@@ -121,16 +165,20 @@ def write_bodies(files: ModelFiles) -> BodyFiles:
     inputs, expected = load_reference(files.reference_path)
     directory = files.root / "bodies"
     directory.mkdir(exist_ok=True)
+    row_form, binary_form = rest_body(inputs[0]), infer_body(spec, inputs[0])
     bodies = BodyFiles(
         grpc_path=directory / f"{spec.name}.grpc",
         kserve_grpc_path=directory / f"{spec.name}.kserve_grpc",
         rest_path=directory / f"{spec.name}.json",
+        kserve_rest_path=directory / f"{spec.name}.kserve_rest",
+        headers={"rest": row_form.headers, "kserve_rest": binary_form.headers},
         grpc_answer_bytes=len(_predict_response(spec, expected[0])),
         rest_answer_bytes=len(orjson.dumps({"predictions": expected[0].tolist()})),
     )
     bodies.grpc_path.write_bytes(grpc_frame(predict_request(spec, inputs[0])))
     bodies.kserve_grpc_path.write_bytes(grpc_frame(infer_request(spec, inputs[0])))
-    bodies.rest_path.write_bytes(rest_body(inputs[0]))
+    bodies.rest_path.write_bytes(row_form.body)
+    bodies.kserve_rest_path.write_bytes(binary_form.body)
     return bodies
 
 

@@ -27,14 +27,18 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from perf.load.bodies import (
+    HEAD_LENGTH,
+    RestRequest,
     grpc_output,
+    infer_body,
+    infer_body_output,
     infer_output,
     infer_request,
     predict_request,
     rest_body,
     rest_output,
 )
-from perf.load.h2load import GRPC_METHODS, Protocol, percentile
+from perf.load.h2load import GRPC_METHODS, REST_PATHS, Protocol, percentile
 from perf.models.declared import MODELS, Float32Array, ModelSpec, is_expected, load_reference
 
 _FORMS: Mapping[Protocol, tuple[Callable[..., bytes], Callable[..., npt.NDArray[Any]]]] = {
@@ -173,7 +177,16 @@ async def check_grpc(
         await asyncio.gather(*(one_client() for _ in range(concurrency)))
 
 
+def _rest_request(protocol: Protocol, spec: ModelSpec, image: Float32Array) -> RestRequest:
+    return rest_body(image) if protocol == "rest" else infer_body(spec, image)
+
+
+def _rest_output(spec: ModelSpec, answer: bytes, head_length: str | None) -> npt.NDArray[Any]:
+    return rest_output(answer) if head_length is None else infer_body_output(spec, answer, int(head_length))
+
+
 def check_rest(
+    protocol: Protocol,
     port: int,
     concurrency: int,
     timeout_s: float,
@@ -183,19 +196,15 @@ def check_rest(
     schedule: Schedule,
 ) -> None:
     """POST with ``concurrency`` threads, each with a connection of its own."""
-    bodies = [rest_body(image) for image in inputs]
+    requests = [_rest_request(protocol, spec, image) for image in inputs]
+    path = REST_PATHS[protocol].format(model=spec.name)
 
     def one_client() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
         for index in schedule:
             started_s = time.perf_counter()
             try:
-                connection.request(
-                    "POST",
-                    f"/v1/models/{spec.name}:predict",
-                    bodies[index],
-                    {"content-type": "application/json"},
-                )
+                connection.request("POST", path, *requests[index])
                 response = connection.getresponse()
                 answer = response.read()
             except (OSError, http.client.HTTPException) as error:
@@ -207,7 +216,8 @@ def check_rest(
                 tally.failed(index, f"HTTP {response.status}: {answer[:200]!r}")
                 continue
             try:
-                tally.answered(index, rest_output(answer), elapsed_s, len(answer))
+                output = _rest_output(spec, answer, response.getheader(HEAD_LENGTH))
+                tally.answered(index, output, elapsed_s, len(answer))
             except (KeyError, ValueError, TypeError) as error:
                 tally.malformed(index, error)
         connection.close()
@@ -222,7 +232,7 @@ def check_rest(
 def main() -> None:
     """Check and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--protocol", choices=(*GRPC_METHODS, "rest"), required=True)
+    parser.add_argument("--protocol", choices=(*GRPC_METHODS, *REST_PATHS), required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--model", choices=sorted(MODELS), required=True)
     parser.add_argument("--reference", type=Path, required=True)
@@ -236,8 +246,8 @@ def main() -> None:
     tally = Tally(spec, expected)
     schedule = Schedule(len(inputs), given.seconds, given.max_requests)
     arguments = given.concurrency, given.timeout_s, spec, inputs, tally, schedule
-    if given.protocol == "rest":
-        check_rest(given.port, *arguments)
+    if given.protocol in REST_PATHS:
+        check_rest(given.protocol, given.port, *arguments)
     else:
         asyncio.run(check_grpc(given.protocol, given.port, *arguments))
     sys.stdout.buffer.write(msgspec.json.encode(tally.outcome()) + b"\n")

@@ -17,15 +17,19 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Protocol = Literal["grpc", "kserve_grpc", "rest"]
-"""TensorFlow Serving's over gRPC, KServe's over gRPC, TensorFlow Serving's over REST."""
+Protocol = Literal["grpc", "kserve_grpc", "rest", "kserve_rest"]
+"""TensorFlow Serving's and KServe's over gRPC, TensorFlow Serving's JSON and KServe's binary tensors over REST."""
 GRPC_METHODS: Mapping[Protocol, str] = {
     "grpc": "/tensorflow.serving.PredictionService/Predict",
     "kserve_grpc": "/inference.GRPCInferenceService/ModelInfer",
+}
+REST_PATHS: Mapping[Protocol, str] = {
+    "rest": "/v1/models/{model}:predict",
+    "kserve_rest": "/v2/models/{model}/infer",
 }
 _GRACE_S = 30.0
 _REQUESTS = re.compile(r"requests: .* (\d+) failed, (\d+) errored, (\d+) timeout$", re.MULTILINE)
@@ -43,6 +47,7 @@ class LoadPlan:
 
     Attributes:
         body_path: Request body; for gRPC with its five-byte prefix.
+        headers: Of a REST request.
         concurrency: Requests in flight, over all connections.
         connections: HTTP/2 only; an HTTP/1.1 connection carries one request at a time, so there are
             ``concurrency`` of them.
@@ -54,6 +59,7 @@ class LoadPlan:
     model: str
     body_path: Path
     concurrency: int
+    headers: Mapping[str, str] = field(default_factory=dict)
     connections: int = 1
     rate_per_s: float = 0.0
 
@@ -69,8 +75,10 @@ class LoadPlan:
             common += ["-c", str(self.connections), "-m", streams]
             common += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
             return [*common, f"http://127.0.0.1:{self.port}{method}"]
-        common += ["--h1", "-c", str(self.concurrency), "-H", "content-type: application/json"]
-        return [*common, f"http://127.0.0.1:{self.port}/v1/models/{self.model}:predict"]
+        common += ["--h1", "-c", str(self.concurrency)]
+        for name, value in self.headers.items():
+            common += ["-H", f"{name}: {value}"]
+        return [*common, f"http://127.0.0.1:{self.port}{REST_PATHS[self.protocol].format(model=self.model)}"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ FloorName = Literal[
     "native_echo",
     "grpcio_front",
     "tfs_grpc",
+    "tfs_rest",
     "falcon_echo",
     "json_parse",
     "openvino_sync",

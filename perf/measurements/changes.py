@@ -79,13 +79,16 @@ class Load:
             self._grpc_answer_bytes[name] = ask(adder.spec, image).nbytes + GRPC_PREFIX_BYTES
             for protocol in PROTOCOLS:
                 path = scratch / f"{name}.{protocol}"
-                request = grpc_frame(predict_request(adder.spec, image))
-                path.write_bytes(request if protocol == "grpc" else rest_body(image))
+                body, headers = rest_body(image)
+                if protocol == "grpc":
+                    body, headers = grpc_frame(predict_request(adder.spec, image)), {}
+                path.write_bytes(body)
                 plan = LoadPlan(
                     protocol=protocol,
                     port=server.port(protocol),
                     model=name,
                     body_path=path,
+                    headers=headers,
                     concurrency=_CLIENTS_EACH,
                     connections=_CLIENTS_EACH,
                     rate_per_s=rate_per_s / len(adders) / len(PROTOCOLS),

@@ -20,7 +20,7 @@ import msgspec
 
 from perf.load.bodies import GRPC_PREFIX_BYTES, BodyFiles, write_bodies
 from perf.load.check_client import Outcome
-from perf.load.h2load import LoadFailed, run_load
+from perf.load.h2load import GRPC_METHODS, LoadFailed, run_load
 from perf.load.scenario import Scenario
 from perf.measurements.verdicts import judge
 from perf.models.declared import ModelFiles, build_models
@@ -166,7 +166,7 @@ class _ScenarioRun:
         """Hold the timed answers' mean size against a right one's: all that h2load shows of a gRPC error."""
         if check.answer_bytes is None or found.answer_bytes is None:
             return
-        prefix = 0 if self._scenario.protocol == "rest" else GRPC_PREFIX_BYTES
+        prefix = GRPC_PREFIX_BYTES if self._scenario.protocol in GRPC_METHODS else 0
         right = check.answer_bytes + prefix
         if abs(found.answer_bytes / right - 1) > _ANSWER_SIZE_TOLERANCE:
             self._problem(f"timed answers have {found.answer_bytes:.1f} bytes on average, right ones {right}")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -18,6 +18,13 @@ from perf.processes.usage import floor_kind, server_kind
 from perf.subjects.server import running_server
 from perf.subjects.timed import ComputedSubject, LoadedSubject, Subject, load_plan
 
+_OTHERWISE: Mapping[str, Mapping[str, str]] = {
+    "grpcio_front": {"grpc_front": "grpcio"},
+    "tfs_grpc": {"protocol": "grpc"},
+    "tfs_rest": {"protocol": "rest"},
+}
+"""Floors that are the server itself: what of the scenario is another for them."""
+
 
 @contextlib.contextmanager
 def running_floor(
@@ -28,14 +35,10 @@ def running_floor(
     Raises:
         ChildFailed: An echo server did not start or did not end well.
     """
-    if name in ("grpcio_front", "tfs_grpc"):
-        other = (
-            msgspec.structs.replace(scenario, grpc_front="grpcio")
-            if name == "grpcio_front"
-            else msgspec.structs.replace(scenario, protocol="grpc")
-        )
+    if name in _OTHERWISE:
+        other = msgspec.structs.replace(scenario, **_OTHERWISE[name])
         with running_server(files, other, scratch / name) as server:
-            plan = load_plan(other, bodies, server.grpc_port)
+            plan = load_plan(other, bodies, server.port(other.protocol))
             yield LoadedSubject(name=name, plan=plan, pid=server.pid, kind_of=server_kind, scratch=scratch)
         return
     if name in READY_TEXTS:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from perf.load.h2load import Protocol
+from perf.load.h2load import REST_PATHS, Protocol
 from perf.load.scenario import Scenario
 from perf.models.declared import ModelFiles
 from perf.processes.child import free_port, module_argv, running_child
@@ -70,7 +70,7 @@ class RunningServer:
 
     def port(self, protocol: Protocol) -> int:
         """The port of a protocol."""
-        return self.rest_port if protocol == "rest" else self.grpc_port
+        return self.rest_port if protocol in REST_PATHS else self.grpc_port
 
     def footprint(self, scenario: str) -> Footprint:
         """Its processes and memory now."""

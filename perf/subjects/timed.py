@@ -114,6 +114,7 @@ def load_plan(scenario: Scenario, bodies: BodyFiles, port: int) -> LoadPlan:
         port=port,
         model=scenario.model,
         body_path=bodies.of(scenario.protocol),
+        headers=bodies.headers.get(scenario.protocol, {}),
         concurrency=scenario.concurrency,
         connections=scenario.connections,
     )

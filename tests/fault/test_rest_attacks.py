@@ -294,7 +294,7 @@ def test_pipelined_requests_whose_answers_nobody_reads(
 
 
 def test_pipelined_requests_that_are_read_are_all_answered(server: Server) -> None:
-    answers = exchange(server.rest_port, GOOD * 2000 + b"GET / HTTP/1.0\r\n\r\n")
+    answers = exchange(server.rest_port, GOOD * 2000 + b"GET /nothing HTTP/1.0\r\n\r\n")
 
     assert answers.count(b"HTTP/1.1 200 OK\r\n") == 2000
     assert answers.count(b"HTTP/1.1 404 ") == 1

@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,21 +17,24 @@ import pytest
 
 from tests.support import rest_client
 from tests.support.ledger import Ledger, assert_nothing_left
-from tests.support.object_stores import Azurite, Gcs, Moto, ObjectStore, S3rver
+from tests.support.object_stores import INSTALL, Azurite, Gcs, Moto, ObjectStore, S3rver
 from tests.support.server import Server, free_ports
+from tests.support.status import local_status
 from tests.support.tcp_proxy import Proxy, Weather, proxy
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from tests.support.models import ModelZoo
 
 X = np.arange(10, dtype=np.float32)[None]
 NOTICED_S = 30.0
-OTHER_OBJECTS = 200
-"""The emulators take 20 ms for each; 100,000 are in the unit tests."""
+DOWNLOADED_S = 120.0
+OTHER_OBJECTS = 2000
+BALLAST_BYTES = 300 << 20
+CONFIG = "config.json"
 ALL: dict[str, Any] = {"all": {}}
 MODELS: dict[str, dict[str, Any]] = {
     "one": {},
@@ -42,9 +43,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "growing": {},
     "vanishing": {"model_version_policy": ALL},
     "changing": {},
-    "many": {},
     "cut": {},
     "odd": {},
+    "back": {},
 }
 STORES: dict[str, type[ObjectStore]] = {"moto": Moto, "s3rver": S3rver, "gcs": Gcs, "azurite": Azurite}
 
@@ -68,14 +69,14 @@ class Site:
             return {}
         return {int(entry["version"]): entry["state"] for entry in reply.json()["model_version_status"]}
 
-    def serves(self, model: str, *versions: int) -> None:
+    def serves(self, model: str, *versions: int, within_s: float = NOTICED_S) -> None:
         def available() -> bool:
             return [n for n, state in sorted(self.states(model).items()) if state == "AVAILABLE"] == list(
                 versions
             )
 
         eventually(
-            available, NOTICED_S, f"{model} serves {versions}: {self.states(model)}\n{self.server.log()}"
+            available, within_s, f"{model} serves {versions}: {self.states(model)}\n{self.server.log()}"
         )
 
     def answer(self, model: str) -> float:
@@ -84,17 +85,23 @@ class Site:
         return float(reply.json()["outputs"][0][0])
 
     def notes(self, model: str) -> str:
-        command = [
-            sys.executable,
-            "-m",
-            "ovms_mp",
-            "status",
-            "--json",
-            "--rest_port",
-            str(self.server.rest_port),
-        ]
-        answer = subprocess.run(command, capture_output=True, check=True, timeout=30)
-        return "\n".join(json.loads(answer.stdout)["models"].get(model, {}).get("notes", ()))
+        return "\n".join(self.status()["models"].get(model, {}).get("notes", ()))
+
+    def status(self) -> dict[str, Any]:
+        return local_status(self.server)
+
+    def configure(self, *others: dict[str, Any]) -> None:
+        """Serve what is served always, and others."""
+        self.store.put({CONFIG: configuration(self.store, others)})
+
+
+def configuration(store: ObjectStore, others: Sequence[dict[str, Any]] = ()) -> bytes:
+    # Relative paths begin where the file is.
+    entries = [{"name": name, "base_path": name, **settings} for name, settings in MODELS.items()]
+    elsewhere = {"name": "elsewhere", "base_path": f"{store.scheme}://no-such-bucket/m"}
+    return json.dumps(
+        {"model_config_list": [{"config": entry} for entry in (*entries, elsewhere, *others)]}
+    ).encode()
 
 
 @pytest.fixture(scope="module", params=STORES)
@@ -103,7 +110,7 @@ def site(
 ) -> Iterator[Site]:
     kind = STORES[request.param]
     if not kind.is_installed():
-        pytest.skip(f"{request.param} is not installed")
+        pytest.skip(f"{request.param} is not installed; {INSTALL} does it")
     root = tmp_path_factory.mktemp("stores")
     (port,) = free_ports(1)
     before = Ledger.take()
@@ -112,17 +119,11 @@ def site(
             store.put_version(zoo.base_path("tiny") / "1", model, 1)
         for model in ("both", "specific", "vanishing"):
             store.put_version(zoo.base_path("plus_two") / "1", model, 2)
-        store.put({f"many/data/{number}": b"x" for number in range(OTHER_OBJECTS)})
         if store.has_any_names:
             store.put({"odd/1/variables/": b"", "odd/1/a//b": b"harm", "odd/1/model.xml/c": b"harm"})
-        entries = [
-            {"config": {"name": name, "base_path": f"{store.scheme}://models/{name}", **settings}}
-            for name, settings in MODELS.items()
-        ]
-        elsewhere = {"name": "elsewhere", "base_path": f"{store.scheme}://no-such-bucket/m"}
-        config = root / "config.json"
-        config.write_text(json.dumps({"model_config_list": [*entries, {"config": elsewhere}]}))
-        arguments = ["config", "--config_path", str(config), "--store_dir", str(root / "mirrors")]
+        store.put({CONFIG: configuration(store)})
+        url = f"{store.scheme}://models/{CONFIG}"
+        arguments = ["config", "--config_path", url, "--store_dir", str(root / "mirrors")]
         server = Server(arguments, root / "server.log", environment=store.environment(port))
         with server:
             yield Site(store, network, server, zoo, root)
@@ -177,7 +178,13 @@ def test_content_that_changes_in_place_is_told_and_loaded_when_asked(site: Site)
 
 
 def test_other_objects_do_not_matter(site: Site) -> None:
+    site.put("tiny", "many", 1)
+    site.store.put_many("many/data/", OTHER_OBJECTS)
+    site.configure({"name": "many", "base_path": "many"})
     site.serves("many", 1)
+    site.put("plus_two", "many", 2)
+    site.serves("many", 2)
+    site.configure()  # Listing them is work for the emulators, which others wait for.
 
 
 def test_odd_names_are_told(site: Site) -> None:
@@ -197,29 +204,69 @@ def test_a_bucket_that_does_not_exist_is_named(site: Site) -> None:
 def test_a_download_whose_connection_is_cut_goes_on(site: Site) -> None:
     site.serves("cut", 1)
     files = {path.name: path.read_bytes() for path in (site.zoo.base_path("plus_two") / "1").iterdir()}
-    ballast = np.random.default_rng(1).bytes(24 << 20)
+    ballast = np.random.default_rng(1).bytes(BALLAST_BYTES)
     already = site.network.cuts()
     site.network.set(Weather(cuts=5, cut_after=1 << 20))
     site.store.put({"cut/2/ballast.dat": ballast, **{f"cut/2/{name}": data for name, data in files.items()}})
-    site.serves("cut", 2)
+    site.serves("cut", 2, within_s=DOWNLOADED_S)
     site.network.set(Weather())
     assert site.network.cuts() - already == 5
     (mirror,) = (site.root / "mirrors").glob("*-models-cut-*")
     assert (mirror / "2" / "ballast.dat").read_bytes() == ballast
+    site.store.remove("cut/2/")
 
 
 def test_what_serves_goes_on_while_the_store_is_away(site: Site) -> None:
-    site.serves("one", 1)
-    site.network.set(Weather(is_down=True))
+    site.serves("back", 1)
+    site.store.kill()
     try:
         text = eventually(
-            lambda: "tried again at" in (notes := site.notes("one")) and notes, NOTICED_S, "it is told"
+            lambda: "tried again at" in (notes := site.notes("back")) and notes, NOTICED_S, "it is told"
         )
         assert "cannot be reached" in str(text)
+        told = eventually(lambda: site.status().get("configuration_notes"), NOTICED_S, "of the file, too")
+        assert "cannot be reached" in str(told)
+        assert site.answer("back") == 1.0
+    finally:
+        # What has to be put back must not be seen before it is complete.
+        site.network.set(Weather(is_down=True))
+        site.store.come_back()
+        site.network.set(Weather())
+    eventually(lambda: not site.notes("back"), 2 * NOTICED_S, "it is over")
+    site.put("plus_two", "back", 2)
+    site.serves("back", 2)
+
+
+def test_the_configuration_file_is_followed(site: Site) -> None:
+    late = {"name": "late", "base_path": f"{site.store.scheme}://models/one"}
+    site.configure(late)
+    site.serves("late", 1)
+    assert site.answer("late") == 1.0
+    site.configure()
+    eventually(lambda: not site.states("late"), NOTICED_S, "it goes again")
+
+
+def test_a_configuration_file_that_is_none_changes_nothing(site: Site) -> None:
+    site.store.put({CONFIG: b'{"model_config_list": ['})
+    try:
+        told = eventually(lambda: site.status()["configuration"], NOTICED_S, "it is told")
+        assert isinstance(told, dict)
+        assert told["is_refused_whole"]
         assert site.answer("one") == 1.0
     finally:
-        site.network.set(Weather())
-    eventually(lambda: not site.notes("one"), 2 * NOTICED_S, "it is over")
+        site.configure()
+    eventually(lambda: not site.status()["configuration"], NOTICED_S, "it is over")
+
+
+def test_a_configuration_file_that_vanishes_changes_nothing(site: Site) -> None:
+    site.store.remove(CONFIG)
+    try:
+        told = eventually(lambda: site.status().get("configuration_notes"), NOTICED_S, "it is told")
+        assert f"{CONFIG} does not exist" in str(told)
+        assert site.answer("one") == 1.0
+    finally:
+        site.configure()
+    eventually(lambda: not site.status().get("configuration_notes"), NOTICED_S, "it is over")
 
 
 def test_after_a_restart_without_the_store_what_is_here_serves(
@@ -227,9 +274,11 @@ def test_after_a_restart_without_the_store_what_is_here_serves(
 ) -> None:
     site.serves("one", 1)
     mirrors = tmp_path / "mirrors"
-    (mirror,) = (site.root / "mirrors").glob("*-models-one-*")
+    for mirror in (site.root / "mirrors").glob("*-models-one-*"):
+        shutil.copytree(mirror, mirrors / mirror.name)
+    (mirror,) = (site.root / "mirrors").glob("*-models-config.json-*")
     shutil.copytree(mirror, mirrors / mirror.name)
-    arguments = ["model", "--model_name", "one", "--model_path", f"{site.store.scheme}://models/one"]
+    arguments = ["config", "--config_path", f"{site.store.scheme}://models/{CONFIG}"]
     (port,) = free_ports(1)
     environment = site.store.environment(port)
     with Server([*arguments, "--store_dir", str(mirrors)], log_path, environment=environment) as server:
@@ -237,11 +286,12 @@ def test_after_a_restart_without_the_store_what_is_here_serves(
         alone.serves("one", 1)
         assert alone.answer("one") == 1.0
         assert "cannot be reached" in alone.notes("one")
+        assert "cannot be reached" in str(alone.status()["configuration_notes"])
 
 
 def test_wrong_credentials_are_named_and_not_shown(site: Site, log_path: Path, tmp_path: Path) -> None:
-    if not site.store.has_locks:
-        pytest.skip("this store takes any credentials")
+    if site.store.why_no_locks:
+        pytest.skip(site.store.why_no_locks)
     arguments = ["model", "--model_name", "one", "--model_path", f"{site.store.scheme}://models/one"]
     environment = site.store.wrong_environment(site.store.port)
     with Server(

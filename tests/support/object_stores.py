@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib.util
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
 
 from tests.support.server import free_ports
 from tests.support.waiting import eventually
@@ -23,9 +26,18 @@ if TYPE_CHECKING:
 
 START_WITHIN_S = 60.0
 BUCKET = "models"
+ACCOUNT = "devstoreaccount1"
+INSTALL = "tests/support/emulators/install"
+_GCS = (
+    "from gcp_storage_emulator import __main__, storage\n"
+    "storage.Storage._write_config_to_file = lambda _: None\n"
+    "__main__.main()"
+)
+"""Without its list of all objects, which it writes anew at each change, though it is in memory, too."""
+_EMULATORS = Path(__file__).parents[2] / ".emulators"
+_PROGRAMS = (_EMULATORS / "node_modules/.bin", _EMULATORS / "venv/bin")
 
 
-@dataclass(frozen=True)
 class ObjectStore:
     """A store with the bucket ``models``; who writes to it has a library of the provider's.
 
@@ -33,15 +45,28 @@ class ObjectStore:
         port: Where it listens.
         scheme: Of its URLs.
         secret: What may not be said.
-        has_locks: Whether it refuses who has the wrong credentials.
+        why_no_locks: Why it refuses nobody who has the wrong credentials; empty where it does.
+        is_forgetful: Whether it has nothing any more when it is started again.
         has_any_names: Whether an object may have any name.
     """
 
-    port: int
     scheme: ClassVar[str]
     secret: ClassVar[str]
-    has_locks: ClassVar[bool] = False
+    why_no_locks: ClassVar[str] = ""
+    is_forgetful: ClassVar[bool] = False
     has_any_names: ClassVar[bool] = True
+
+    def __init__(self, port: int, directory: Path) -> None:
+        """Prepare.
+
+        Args:
+            port: Where to listen.
+            directory: Where to keep what it has.
+        """
+        self.port = port
+        self._directory = directory
+        self._kept: dict[str, bytes] = {}
+        self._process: subprocess.Popen[bytes] | None = None
 
     def environment(self, port: int) -> dict[str, str]:
         """What a server needs that reaches it by this port."""
@@ -57,10 +82,36 @@ class ObjectStore:
 
     def put(self, objects: Mapping[str, bytes]) -> None:
         """Write objects by key."""
+        if self.is_forgetful:
+            self._kept.update(objects)
+        self.write(objects)
+
+    def write(self, objects: Mapping[str, bytes]) -> None:
+        """Do that."""
         raise NotImplementedError
 
     def remove(self, prefix: str) -> None:
         """Remove all objects whose keys begin so."""
+        self._kept = {key: content for key, content in self._kept.items() if not key.startswith(prefix)}
+        self.delete(prefix)
+
+    def delete(self, prefix: str) -> None:
+        """Do that."""
+        raise NotImplementedError
+
+    def put_many(self, prefix: str, count: int) -> None:
+        """Write tiny objects, without a library, which would take longer than the store."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        with contextlib.closing(connection):
+            for number in range(count):
+                method, path, headers = self.upload(f"{prefix}{number}")
+                connection.request(method, path, b"x", headers)
+                with connection.getresponse() as reply:
+                    assert reply.status in (200, 201), reply.read()
+                    reply.read()
+
+    def upload(self, key: str) -> tuple[str, str, dict[str, str]]:
+        """The request that writes an object: method, path and headers."""
         raise NotImplementedError
 
     def put_version(self, source: Path, prefix: str, version: int) -> None:
@@ -72,18 +123,38 @@ class ObjectStore:
     def running(cls, directory: Path) -> Iterator[Self]:
         """One that is started, with the bucket."""
         (port,) = free_ports(1)
-        store = cls(port)
-        with (directory / "store.log").open("w") as log:
-            process = subprocess.Popen(
-                store.command(directory), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory
-            )
+        store = cls(port, directory)
         try:
-            eventually(store._listens, START_WITHIN_S, f"{cls.__name__} listens")
+            store.start()
             store.make_bucket()
             yield store
         finally:
-            process.kill()
-            process.wait()
+            store.kill()
+
+    def start(self) -> None:
+        """Start the process."""
+        with (self._directory / "store.log").open("a") as log:
+            self._process = subprocess.Popen(
+                self.command(self._directory),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._directory,
+            )
+        eventually(self._listens, START_WITHIN_S, f"{type(self).__name__} listens")
+
+    def kill(self) -> None:
+        """End it as a machine does that goes down."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def come_back(self) -> None:
+        """Start it again, with what was put there."""
+        self.start()
+        if self.is_forgetful:
+            self.make_bucket()
+            self.write(self._kept)
 
     def command(self, directory: Path) -> list[str]:
         """What starts it."""
@@ -100,9 +171,11 @@ class ObjectStore:
 
 
 class Moto(ObjectStore):
-    """S3 by moto's server, which takes any credentials."""
+    """S3 by moto's server, which keeps objects in memory."""
 
     scheme = "s3"
+    why_no_locks = "moto's server takes any credentials"
+    is_forgetful = True
     key: ClassVar[str] = "moto-key"
     secret = "moto-secret-of-mine"  # noqa: S105  # of a store on this machine
 
@@ -134,16 +207,19 @@ class Moto(ObjectStore):
         with self._client() as client:
             client.create_bucket(Bucket=BUCKET)
 
-    def put(self, objects: Mapping[str, bytes]) -> None:
+    def write(self, objects: Mapping[str, bytes]) -> None:
         with self._client() as client:
             for key, content in objects.items():
                 client.put_object(Bucket=BUCKET, Key=key, Body=content)
 
-    def remove(self, prefix: str) -> None:
+    def delete(self, prefix: str) -> None:
         with self._client() as client:
             listed = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
             for entry in listed.get("Contents", ()):
                 client.delete_object(Bucket=BUCKET, Key=entry["Key"])
+
+    def upload(self, key: str) -> tuple[str, str, dict[str, str]]:
+        return "PUT", f"/{BUCKET}/{key}", {"Content-Type": "binary/octet-stream"}
 
     def command(self, directory: Path) -> list[str]:
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
@@ -156,9 +232,11 @@ class Moto(ObjectStore):
 class S3rver(Moto):
     """S3 by s3rver of npm, which knows one pair of credentials, and keeps objects as files."""
 
+    why_no_locks = ""
+    is_forgetful = False
+
     key = "S3RVER"
     secret = "S3RVER"  # noqa: S105  # as above
-    has_locks = True
     has_any_names = False
 
     def wrong_environment(self, port: int) -> dict[str, str]:
@@ -169,7 +247,11 @@ class S3rver(Moto):
         }
 
     def command(self, directory: Path) -> list[str]:
-        return [_program("s3rver"), "-d", str(directory), "-a", "127.0.0.1", "-p", str(self.port)]
+        return [
+            # It makes the tokens of its pages by a cipher that newer Nodes have put aside.
+            *("/usr/bin/env", "NODE_OPTIONS=--openssl-legacy-provider"),
+            *(_program("s3rver"), "-d", str(directory), "-a", "127.0.0.1", "-p", str(self.port)),
+        ]
 
     @classmethod
     def is_installed(cls) -> bool:
@@ -177,9 +259,11 @@ class S3rver(Moto):
 
 
 class Gcs(ObjectStore):
-    """Google Cloud Storage by gcp-storage-emulator, which has no credentials."""
+    """Google Cloud Storage by gcp-storage-emulator."""
 
     scheme = "gs"
+    why_no_locks = "gcp-storage-emulator asks for no credentials"
+    is_forgetful = True
     secret = "no-secret-at-all"  # noqa: S105  # as above
 
     def environment(self, port: int) -> dict[str, str]:
@@ -199,24 +283,29 @@ class Gcs(ObjectStore):
         with self._client() as client:
             client.create_bucket(BUCKET)
 
-    def put(self, objects: Mapping[str, bytes]) -> None:
+    def write(self, objects: Mapping[str, bytes]) -> None:
         with self._client() as client:
             for key, content in objects.items():
                 client.bucket(BUCKET).blob(key).upload_from_string(content)
 
-    def remove(self, prefix: str) -> None:
+    def delete(self, prefix: str) -> None:
         with self._client() as client:
             for blob in list(client.list_blobs(BUCKET, prefix=prefix)):
                 blob.delete()
 
+    def upload(self, key: str) -> tuple[str, str, dict[str, str]]:
+        path = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={quote(key, safe='')}"
+        return "POST", path, {"Content-Type": "application/octet-stream"}
+
     def command(self, directory: Path) -> list[str]:
-        program = str(Path(sys.executable).with_name("gcp-storage-emulator"))
-        return [program, "start", "--host", "127.0.0.1", "--port", str(self.port), "--in-memory"]
+        return [
+            *(_program("python"), "-c", _GCS, "start", "--host", "127.0.0.1", "--port", str(self.port)),
+            "--in-memory",  # On disk not every name is possible.
+        ]
 
     @classmethod
     def is_installed(cls) -> bool:
-        is_there = importlib.util.find_spec("gcp_storage_emulator") is not None
-        return is_there and importlib.util.find_spec("google.cloud") is not None
+        return bool(_program("gcp-storage-emulator")) and importlib.util.find_spec("google.cloud") is not None
 
 
 class Azurite(ObjectStore):
@@ -224,7 +313,6 @@ class Azurite(ObjectStore):
 
     scheme = "az"
     secret = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # noqa: S105
-    has_locks = True
 
     def environment(self, port: int) -> dict[str, str]:
         return {"AZURE_STORAGE_CONNECTION_STRING": self._connection(port, self.secret)}
@@ -235,8 +323,8 @@ class Azurite(ObjectStore):
     @staticmethod
     def _connection(port: int, key: str) -> str:
         return (
-            f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={key};"
-            f"BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
+            f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={key};"
+            f"BlobEndpoint=http://127.0.0.1:{port}/{ACCOUNT};"
         )
 
     @contextlib.contextmanager
@@ -252,20 +340,32 @@ class Azurite(ObjectStore):
         with self._client() as client:
             client.create_container()
 
-    def put(self, objects: Mapping[str, bytes]) -> None:
+    def write(self, objects: Mapping[str, bytes]) -> None:
         with self._client() as client:
             for key, content in objects.items():
                 client.upload_blob(key, content, overwrite=True)
 
-    def remove(self, prefix: str) -> None:
+    def delete(self, prefix: str) -> None:
         with self._client() as client:
             for blob in list(client.list_blobs(name_starts_with=prefix)):
                 client.delete_blob(blob.name)
 
+    @cached_property
+    def _signature(self) -> str:
+        from azure.storage.blob import generate_container_sas
+
+        until = datetime.now(UTC) + timedelta(hours=1)
+        return str(
+            generate_container_sas(ACCOUNT, BUCKET, self.secret, permission="cw", expiry=until, start=None)
+        )
+
+    def upload(self, key: str) -> tuple[str, str, dict[str, str]]:
+        return "PUT", f"/{ACCOUNT}/{BUCKET}/{key}?{self._signature}", {"x-ms-blob-type": "BlockBlob"}
+
     def command(self, directory: Path) -> list[str]:
         return [
             _program("azurite-blob"),
-            *("--blobPort", str(self.port), "--inMemoryPersistence"),
+            *("--blobPort", str(self.port), "--location", str(directory)),
             *("--skipApiVersionCheck", "--disableTelemetry", "--silent"),
         ]
 
@@ -275,7 +375,5 @@ class Azurite(ObjectStore):
 
 
 def _program(name: str) -> str:
-    """A program of npm's, on the path or in the directory that ``NODE_BIN`` names; empty where there is none."""
-    return (
-        shutil.which(name, path=os.pathsep.join([os.environ.get("NODE_BIN", ""), os.environ["PATH"]])) or ""
-    )
+    """A program that ``tests/support/emulators/install`` has installed; empty where it is not there."""
+    return shutil.which(name, path=os.pathsep.join(map(str, _PROGRAMS))) or ""

@@ -30,6 +30,7 @@ START_WITHIN_S = 180.0
 KINDS = {
     "worker": "ovms_mp.worker",
     "grpc": "ovms_mp.front.grpc",
+    "fetcher": "ovms_mp.fetcher",
     "arbiter": "ovms_mp.front.rest",
 }
 

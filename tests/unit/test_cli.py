@@ -30,6 +30,7 @@ from ovms_mp.model.input_settings import (
     InputShape,
     Layout,
 )
+from ovms_mp.model.store_url import parse_store_url
 from ovms_mp.model.versions import All, Latest, Specific
 
 if TYPE_CHECKING:
@@ -88,6 +89,43 @@ def test_config_has_the_legacy_defaults(config_file: str) -> None:
     assert [model.name for model in config.models] == ["a", "b"]
     assert config.config_path == Path(config_file)
     assert not config.is_strict
+
+
+def test_a_configuration_file_in_a_store_is_read_later(tmp_path: Path) -> None:
+    store_dir = ("--store_dir", str(tmp_path))
+    config = effective("--config_path", "s3://bucket/a/config.json", *store_dir, command="config").config
+
+    assert config.config_store == parse_store_url("s3://bucket/a/config.json")
+    assert config.config_path == parse_store_url("s3://bucket/a/config.json").file_in(str(tmp_path))
+    assert config.models == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (
+            ("--config_path", "s3://key:secret@bucket/c.json"),
+            "--config_path s3://bucket/c.json: credentials must",
+        ),
+        (("--config_path", "s3://bucket"), "--config_path s3://bucket: it names no object"),
+        (("--config_path", "http://h/c.json?secret"), "--config_path http://h/c.json: only s3://"),
+        (
+            ("--config_path", "s3://k:secret@bucket/c.json", "--model_name", "m"),
+            "--model_name belongs into s3://bucket/c.json",
+        ),
+    ],
+)
+def test_a_url_that_is_none_is_refused_without_its_secrets(arguments: tuple[str, ...], reason: str) -> None:
+    message = refused(*arguments, "--port", "1", command="")
+
+    assert reason in message
+    assert "secret" not in message
+
+
+def test_a_configuration_file_in_a_store_cannot_be_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--check", "s3://bucket/c.json"]) == 2
+    assert "only a file on this machine can be checked" in capsys.readouterr().err
 
 
 def test_the_flat_form_starts_only_what_has_a_port(config_file: str) -> None:

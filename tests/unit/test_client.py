@@ -113,7 +113,8 @@ print(*{name.partition(".")[0] for name, file in files.items() if "site-packages
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    # google is protobuf's; the other two come with grpcio where they are installed.
-    allowed = {"google", "grpc", "ml_dtypes", "numpy", "ovms_mp", "typing_extensions", "grpc_tools"}
+    # google is protobuf's; grpc tools, health and reflection come with grpcio where they are installed.
+    extensions = {"grpc_health", "grpc_reflection", "grpc_tools", "typing_extensions"}
+    allowed = {"google", "grpc", "ml_dtypes", "numpy", "ovms_mp"} | extensions
     assert set(done.stdout.split()) <= allowed
     assert "`pip install grpcio protobuf numpy ml_dtypes && pip install --no-deps .`" in README.read_text()

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovms_mp.errors import MalformedPayload, OvmsError, ShapeMismatch
+from ovms_mp.front.aside import run_in
 from ovms_mp.front.images.headers import size_of
 from ovms_mp.front.images.pixels import decoded, write_pixels
 from ovms_mp.front.images.tensor import ImagesTensor, check_channels, fixed_channels, is_resized
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Coroutine, Iterable, Iterator, Sequence
 
     from ovms_mp.front.images.headers import Size
     from ovms_mp.front.tensors import GivenTensor
-    from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
 
 _MEGAPIXEL = 1_000_000
@@ -67,24 +67,19 @@ class ImageDecoder:
                 await self._settle(spec, tensor)
 
     async def _settle(self, spec: TensorSpec, tensor: ImagesTensor) -> None:
-        sizes = await self._sizes(spec, tensor)
-        if not sizes:
+        size = await self._size(spec, tensor)
+        if size is None:
             return
-        if not is_resized(spec) and len(set(sizes)) > 1:
-            raise ShapeMismatch(
-                f"Binary input images for this endpoint are required to have the same resolution: input {spec.name!r}, "
-                f"{sizes[0].width}x{sizes[0].height} and "
-                f"{next(f'{size.width}x{size.height}' for size in sizes if size != sizes[0])}"
-            )
         channels = fixed_channels(spec)
         if channels is None:
-            loop = asyncio.get_running_loop()
-            tensor.first = await loop.run_in_executor(self._threads, _first_of, spec, tensor, sizes[0])
-            channels = tensor.first.shape[2]
-        tensor.settle(spec, sizes[0], channels)
+            # Its pixels are not kept: requests that wait would hold as much memory as they like.
+            channels = await run_in(self._threads, _channels_of_first, spec, tensor, size)
+        tensor.settle(spec, size, channels)
 
-    async def _sizes(self, spec: TensorSpec, tensor: ImagesTensor) -> list[Size]:
-        sizes: list[Size] = []
+    async def _size(self, spec: TensorSpec, tensor: ImagesTensor) -> Size | None:
+        """The size of the first image, when the headers of all have been looked at; None where there is no image."""
+        first: Size | None = None
+        must_be_alike = not is_resized(spec)
         turn_ends_s = time.monotonic() + _TURN_S
         for index, octets in enumerate(tensor.encoded):
             try:
@@ -96,24 +91,26 @@ class ImageDecoder:
                     )
             except OvmsError as error:
                 raise _of_image(error, spec, index) from None
-            sizes.append(size)
+            if first is None:
+                first = size
+            elif must_be_alike and size != first:
+                raise ShapeMismatch(
+                    f"Binary input images for this endpoint are required to have the same resolution: input "
+                    f"{spec.name!r}, {first.width}x{first.height} and {size.width}x{size.height} (image {index})"
+                )
             if time.monotonic() > turn_ends_s:
                 await asyncio.sleep(0)
                 turn_ends_s = time.monotonic() + _TURN_S
-        return sizes
+        return first
 
-    async def fill(
-        self,
-        specs: Sequence[TensorSpec],
-        tensors: Sequence[GivenTensor],
-        hold: Callable[[], Callable[[], None]],
-    ) -> None:
+    async def fill(self, specs: Sequence[TensorSpec], tensors: Sequence[GivenTensor]) -> None:
         """Decode the images among the tensors to their places.
+
+        Returns or raises, also for being cancelled, when no thread reads the images or writes to their places any more.
 
         Args:
             specs: The model's inputs.
             tensors: For them; images are settled, and know their places.
-            hold: Holds those places until what it returns is called: a thread goes on when nobody waits any more.
 
         Raises:
             MalformedPayload: One cannot be decoded, or has another number of channels than the others.
@@ -124,41 +121,24 @@ class ImageDecoder:
                 goes = list(_goes(tensor))
                 turns = iter(goes)
                 if len(goes) == 1:
-                    await self._work(spec, tensor, turns, hold)
+                    await self._work(spec, tensor, turns)
                     continue
                 count = min(self._thread_count, len(goes))
-                await _all_or_first_error(self._work(spec, tensor, turns, hold) for _ in range(count))
+                await _all_or_first_error(self._work(spec, tensor, turns) for _ in range(count))
 
-    async def _work(
-        self,
-        spec: TensorSpec,
-        tensor: ImagesTensor,
-        goes: Iterator[range],
-        hold: Callable[[], Callable[[], None]],
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    async def _work(self, spec: TensorSpec, tensor: ImagesTensor, goes: Iterator[range]) -> None:
         for indexes in goes:
-            future = loop.run_in_executor(self._threads, _decode_some, spec, tensor, indexes)
-            # Whoever called holds the places, too, until this one waits.
-            release = hold()
-            future.add_done_callback(lambda ended, release=release: _let_go(ended, release))  # type: ignore[misc]  # its own
-            await asyncio.shield(future)
+            await run_in(self._threads, _decode_some, spec, tensor, indexes)
 
 
 async def _all_or_first_error(works: Iterable[Coroutine[None, None, None]]) -> None:
-    """Wait until all have ended, or one has failed: then the others are not waited for."""
+    """Wait until all have ended, or one has failed and the others have ended what they were at."""
     try:
         async with asyncio.TaskGroup() as group:
             for work in works:
                 group.create_task(work)
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
-
-
-def _let_go(ended: asyncio.Future[None], release: Callable[[], None]) -> None:
-    if not ended.cancelled():
-        ended.exception()  # Whoever waited may have left.
-    release()
 
 
 def _goes(tensor: ImagesTensor) -> Iterator[range]:
@@ -173,12 +153,13 @@ def _goes(tensor: ImagesTensor) -> Iterator[range]:
         yield range(start, len(tensor.encoded))
 
 
-def _first_of(spec: TensorSpec, tensor: ImagesTensor, size: Size) -> AnyArray:
-    """The first image's pixels. Runs in a thread."""
+def _channels_of_first(spec: TensorSpec, tensor: ImagesTensor, size: Size) -> int:
+    """How many channels the first image has; only decoding it can tell. Runs in a thread."""
     try:
-        return decoded(tensor.encoded[0], size)
+        channels: int = decoded(tensor.encoded[0], size).shape[2]
     except OvmsError as error:
         raise _of_image(error, spec, 0) from None
+    return channels
 
 
 def _decode_some(spec: TensorSpec, tensor: ImagesTensor, indexes: range) -> None:
@@ -188,7 +169,7 @@ def _decode_some(spec: TensorSpec, tensor: ImagesTensor, indexes: range) -> None
     for index in indexes:
         octets = tensor.encoded[index]
         try:
-            pixels = decoded(octets, size_of(octets)) if tensor.first is None or index else tensor.first
+            pixels = decoded(octets, size_of(octets))
             check_channels(spec, pixels.shape[2], channels, index)
         except OvmsError as error:
             raise _of_image(error, spec, index) from None

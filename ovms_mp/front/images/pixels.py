@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ovms_mp.errors import MalformedPayload, UnsupportedOperation
+from ovms_mp.front.images.quiet import quiet
 from ovms_mp.model.dtypes import DType, Kind
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def decoded(octets: memoryview, size: Size) -> AnyArray:
     """
     cv2 = library()
     try:
-        pixels = cv2.imdecode(np.frombuffer(octets, np.uint8), cv2.IMREAD_UNCHANGED)
+        with quiet():
+            pixels = cv2.imdecode(np.frombuffer(octets, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise MalformedPayload(f"Image parsing failed: {str(error.err)[:200]}") from None
     if pixels is None:

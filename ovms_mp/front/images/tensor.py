@@ -21,7 +21,6 @@ from ovms_mp.front.tensors import GivenTensor
 
 if TYPE_CHECKING:
     from ovms_mp.front.images.headers import Size
-    from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
 
 
@@ -31,14 +30,12 @@ class ImagesTensor(GivenTensor):
 
     Attributes:
         encoded: One string for each image.
-        first: The first image decoded, where only that could tell the number of channels.
         place: Where the pixels go, once that is known.
     """
 
     is_aside: ClassVar[bool] = True
 
     encoded: Strings = NO_STRINGS
-    first: AnyArray | None = None
     place: memoryview = field(default_factory=lambda: memoryview(b""))
 
     @classmethod

@@ -26,9 +26,10 @@ class Inputs:
         placed: Leases of tensors that are in the arena already, as the model takes them; they take nothing of the
             region.
         shapes: Of all tensors, in the model's order.
+        take_long: Whether :meth:`write` is nothing to do on the event loop.
     """
 
-    __slots__ = ("_entries", "nbytes", "placed", "shapes")
+    __slots__ = ("_entries", "nbytes", "placed", "shapes", "take_long")
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Inputs:
         """
         self.nbytes = 0
         self.placed: tuple[Lease, ...] = ()
+        self.take_long = False
         self._entries: list[tuple[TensorSpec, GivenTensor, Lease | None, int, int]] = []
         for spec, tensor in zip(specs, tensors, strict=True):
             nbytes = tensor.nbytes(spec)
@@ -64,6 +66,7 @@ class Inputs:
             if spec.static_nbytes is None:
                 tensor.refuse_inflated(spec, nbytes, max_unpacked_bytes)
             self.nbytes += aligned(nbytes)
+            self.take_long = self.take_long or tensor.takes_long(nbytes)
         self.shapes = tuple([entry[1].shape for entry in self._entries])
 
     def write(self, memory: memoryview, region: Lease) -> tuple[TensorRef, ...]:

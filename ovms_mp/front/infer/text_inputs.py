@@ -20,6 +20,7 @@ import numpy as np
 
 from ovms_mp.errors import DtypeMismatch, MalformedPayload, RequestTooLarge, ShapeMismatch
 from ovms_mp.front.images.tensor import ImagesTensor
+from ovms_mp.front.strings import MOST_AT_ONCE, MOST_BYTES_AT_ONCE
 from ovms_mp.front.tensors import BytesTensor, GivenTensor
 from ovms_mp.model.dtypes import DType, Kind
 
@@ -82,6 +83,10 @@ class MatrixTensor(GivenTensor):
     """Strings as the rows of a matrix of UINT8, each with zeros behind it up to the matrix's width."""
 
     rows: Strings
+
+    def takes_long(self, nbytes: int) -> bool:
+        """See :meth:`~ovms_mp.front.tensors.GivenTensor.takes_long`."""
+        return self.shape[0] > MOST_AT_ONCE or nbytes > MOST_BYTES_AT_ONCE
 
     def write(self, spec: TensorSpec, place: memoryview) -> None:
         """See :meth:`~ovms_mp.front.tensors.GivenTensor.write`."""

@@ -6,6 +6,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
+from ovms_mp.front.strings import MOST_AT_ONCE, MOST_BYTES_AT_ONCE
+from ovms_mp.model.dtypes import DType, element_count
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -19,8 +22,18 @@ _LARGE_BYTES = 1 << 20
 
 
 def is_large(outputs: Sequence[ResultTensor]) -> bool:
-    """Whether the outputs are worth a thread."""
-    return sum([output.data.nbytes for output in outputs]) > _LARGE_BYTES
+    """Whether the outputs are worth a thread to become text."""
+    return sum([output.data.nbytes for output in outputs]) > _LARGE_BYTES or has_long_strings(outputs)
+
+
+def has_long_strings(outputs: Sequence[ResultTensor]) -> bool:
+    """Whether there are strings among the outputs that are worth a thread in any form. PERF: 0.1 us an output."""
+    for output in outputs:
+        if output.dtype is DType.BYTES and (
+            output.data.nbytes > MOST_BYTES_AT_ONCE or element_count(output.shape) > MOST_AT_ONCE
+        ):
+            return True
+    return False
 
 
 def encode_aside(

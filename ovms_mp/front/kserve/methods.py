@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.failures import failure_of
 from ovms_mp.front.gathered import reply_of
-from ovms_mp.front.json.aside import encode_aside, is_large
+from ovms_mp.front.json.aside import encode_aside, has_long_strings, is_large
 from ovms_mp.front.kserve import calls
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from ovms_mp.front.kserve.classification import class_counts, classified
@@ -155,9 +155,15 @@ class KServeMethods:
         async def decode(_: VersionRoute) -> InferRequest:
             return request
 
-        def encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> Reply:
+        def encode(route: VersionRoute, outputs: Sequence[ResultTensor]) -> Reply | asyncio.Future[Reply]:
             if request.outputs:
                 outputs = calls.in_order(outputs, request.output_filter)
+            if has_long_strings(outputs):
+
+                def whole() -> Reply:
+                    return b"".join(write(route.model_name, route.version, request.id, outputs))
+
+                return encode_aside(service, outputs, whole)
             pieces = write(route.model_name, route.version, request.id, outputs)
             return reply_of(pieces, outputs, service.hold)
 

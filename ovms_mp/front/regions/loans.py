@@ -19,6 +19,7 @@ from ovms_mp.front.infer.validation import match_inputs
 from ovms_mp.front.regions.ranges import SharedRange
 from ovms_mp.front.regions.tensors import RegionInput
 from ovms_mp.front.strings import (
+    MOST_AT_ONCE,
     STEP_ELEMENTS,
     Strings,
     length_prefixed,
@@ -182,7 +183,9 @@ class Loan:
         writes: list[_Result] = []
         results = [self._shared(output, writes) for output in outputs]
         answer = encode(route, results)
-        if sum([write.place.nbytes for write in writes]) > LONG_BYTES:
+        if sum([write.place.nbytes for write in writes]) > LONG_BYTES or any(
+            isinstance(write.source, Strings) and len(write.source) > MOST_AT_ONCE for write in writes
+        ):
             for lease in {id(output.lease): output.lease for output in outputs}.values():
                 if lease is not None:
                     self._leases.hold(lease)

@@ -41,18 +41,25 @@ class Regions:
         self._open: dict[str, Region] = {}
 
     def replace(self, records: Sequence[RegionRecord]) -> None:
-        """Take what a new snapshot says: open what has come, close what has gone once nobody uses it."""
-        self._records = {record.name: record for record in records}
+        """Take what a new snapshot says: open what has come, close what has gone once nobody uses it.
+
+        What could not be opened when it came is tried again by :meth:`find` only: there are many snapshots, and there
+        may be many regions whose clients have gone.
+        """
+        before, self._records = self._records, {record.name: record for record in records}
         for name, region in list(self._open.items()):
             if self._records.get(name) != region.record:
                 del self._open[name]
                 region.release()
+        reasons: list[str] = []
         for name, record in self._records.items():
-            if name not in self._open:
+            if name not in self._open and before.get(name) != record:
                 try:
                     self._open[name] = open_region(record, self._directory)
                 except OvmsError as error:
-                    _log.warning("event=region_not_opened region=%r %s", name, error.message)
+                    reasons.append(f"region={name!r} {error.message}")
+        if reasons:
+            _log.warning("event=regions_not_opened count=%d first: %s", len(reasons), reasons[0])
 
     def records(self, name: str = "") -> list[RegionRecord]:
         """What is registered by this name, or everything.

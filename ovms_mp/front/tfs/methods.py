@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.errors import MalformedPayload, UnsupportedOperation
 from ovms_mp.front.gathered import reply_of
+from ovms_mp.front.json.aside import encode_aside, has_long_strings
 from ovms_mp.front.methods import Unary
 from ovms_mp.front.protobuf.arena_sink import SHORTEST_LONG_BYTES, PlacedCall
 from ovms_mp.front.protobuf.parts import LONGEST_SMALL_REQUEST_BYTES, small_request
@@ -18,11 +19,12 @@ from ovms_mp.front.tfs import calls
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 from ovms_mp.front.tfs.metadata import encode_metadata, encode_reloaded, encode_status
 from ovms_mp.front.tfs.protobuf.decode import decode_predict_in_turns, scan_predict
-from ovms_mp.front.tfs.protobuf.encode import predict_pieces
+from ovms_mp.front.tfs.protobuf.encode import encode_predict, predict_pieces
 from ovms_mp.front.tfs.protobuf.encode_typed import encode_predict_typed
 from ovms_mp.front.tfs.protobuf.predict_sink import PredictSink
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Sequence
 
     from ovms_mp.front.call_context import CallContext
@@ -97,10 +99,18 @@ class TfsMethods:
         calls.refuse_label(call.version_label)
         return self._service.predict(call.model_name, call.version or 0, decode, context, self._gather)
 
-    def _gather(self, route: VersionRoute, outputs: Sequence[ResultTensor]) -> Reply:
+    def _gather(self, route: VersionRoute, outputs: Sequence[ResultTensor]) -> Reply | asyncio.Future[Reply]:
+        name, version = route.model_name, route.version
+
+        def whole() -> Reply:
+            encode = encode_predict_typed if self._has_typed_outputs else encode_predict
+            return encode(name, version, outputs)
+
+        if has_long_strings(outputs):
+            return encode_aside(self._service, outputs, whole)
         if self._has_typed_outputs:
-            return encode_predict_typed(route.model_name, route.version, outputs)
-        return reply_of(predict_pieces(route.model_name, route.version, outputs), outputs, self._service.hold)
+            return whole()
+        return reply_of(predict_pieces(name, version, outputs), outputs, self._service.hold)
 
     async def get_model_metadata(self, request: Octets, context: CallContext) -> bytes:
         """GetModelMetadataRequest to GetModelMetadataResponse; answers at once."""

@@ -72,7 +72,7 @@ class Catalogue:
             workers, trials, Outcomes(self, workers, clock, on_outdated, on_loaded)
         )
         self._epoch = 0
-        self._is_arriving = False
+        self._arriving: set[str] = set()
         self.is_changed = True
         """Whether the newest snapshot does not show the models as they are."""
         self.changes = 0
@@ -139,7 +139,11 @@ class Catalogue:
 
     def is_settled(self) -> bool:
         """Whether the same holds, and nothing that clients may wait for is still arriving."""
-        return self.is_idle() and not self._is_arriving
+        return self.is_idle() and not self._arriving
+
+    def unsettled(self) -> set[str]:
+        """The models, by name, for which that does not hold."""
+        return self._arriving | {model.config.name for model, entry in self.entries() if not entry.is_idle}
 
     def refuse(self, refused: Sequence[RefusedModel]) -> None:
         """Show from now on that these entries, and no others, of the configuration file are not followed."""
@@ -272,11 +276,11 @@ class Catalogue:
 
     def begin_look(self) -> None:
         """A rescan begins: forget which versions were arriving."""
-        self._is_arriving = False
+        self._arriving.clear()
 
-    def await_arrival(self) -> None:
+    def await_arrival(self, model: KnownModel) -> None:
         """A version is arriving that clients may wait for."""
-        self._is_arriving = True
+        self._arriving.add(model.config.name)
 
     def to(self, entry: KnownVersion, state: State) -> None:
         """Step a version's status to a state."""

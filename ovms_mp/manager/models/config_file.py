@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ovms_mp.config.model import RefusedModel
     from ovms_mp.config.server import ServerConfig
     from ovms_mp.manager.clock import Clock
+    from ovms_mp.model.store_url import StoreUrl
 
 _log = logging.getLogger(__name__)
 
@@ -46,8 +47,9 @@ class ConfigFile:
         is_strict: bool,
         refused: Sequence[RefusedModel] = (),
         store_dir: str = "",
+        origin: StoreUrl | None = None,
     ) -> None:
-        """Take the file as read.
+        """Take the file as read, unless it comes from a store.
 
         Args:
             path: The file.
@@ -55,12 +57,14 @@ class ConfigFile:
             is_strict: Any error is one of the whole file.
             refused: What could not be served when it was read at the start.
             store_dir: Where models from object stores are downloaded to.
+            origin: What it is a mirror of, which is followed by others; None for a file that people write to.
         """
         self.path = path
         self._clock = clock
         self._is_strict = is_strict
         self._store_dir = store_dir
-        self._digest = self._look()
+        self._origin = origin
+        self._digest = self._look() if origin is None else b""
         self._tries = 0
         self._again_at = 0.0
         self.refusal: ConfigRefusal | None = self._entries_refusal(refused)
@@ -77,6 +81,7 @@ class ConfigFile:
             is_strict=config.is_strict,
             refused=config.refused,
             store_dir=config.repository.store_dir,
+            origin=config.config_store,
         )
 
     def read_if_changed(self, *, is_asked: bool) -> tuple[ConfigDocument | None, float | None]:
@@ -110,9 +115,10 @@ class ConfigFile:
         self.refusal = self._entries_refusal(document.refused)
         for notice in document.notices:
             _log.warning("event=configuration %s", notice)
-        _log.info("event=config_read path=%s models=%d", self.path, len(document.models))
+        name = self._origin or self.path
+        _log.info("event=config_read path=%s models=%d", name, len(document.models))
         count = len(document.models)
-        tell_people(_log, "Read %s: %d %s", self.path, count, "model" if count == 1 else "models")
+        tell_people(_log, "Read %s: %d %s", name, count, "model" if count == 1 else "models")
         return document, None
 
     def _read(self) -> ConfigDocument:
@@ -122,7 +128,9 @@ class ConfigFile:
             ConfigError: It is wrong, or reading it raised what nobody has foreseen.
         """
         try:
-            return read_config_file(self.path, is_strict=self._is_strict, store_dir=self._store_dir)
+            return read_config_file(
+                self.path, is_strict=self._is_strict, store_dir=self._store_dir, origin=self._origin
+            )
         except ConfigError:
             raise
         except Exception as error:

@@ -147,7 +147,7 @@ class Reconciler:
             # Its files have changed since it was begun; whatever comes of it may be half of both.
             self._catalogue.drop_coming(entry)
             if number in wanted and (entry.serving is None or entry.is_asked):
-                self._catalogue.await_arrival()
+                self._catalogue.await_arrival(model)
             if entry.serving is None and entry.status.state is State.END and number in wanted:
                 self._catalogue.to(entry, State.START)
 

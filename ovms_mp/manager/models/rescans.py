@@ -87,10 +87,14 @@ class Rescans:
         return self._request.is_due
 
     @property
+    def is_reading_config(self) -> bool:
+        """Whether the configuration file is half-written."""
+        return self._config_file is not None and self._config_file.is_being_read
+
+    @property
     def is_reading(self) -> bool:
         """Whether what is wanted is not known yet: a half-written configuration file, or a store that is being read."""
-        is_file_read = self._config_file is not None and self._config_file.is_being_read
-        return is_file_read or self._stores.is_awaited
+        return self.is_reading_config or self._stores.is_awaited
 
     def notes(self) -> dict[str, list[str]]:
         """What is odd about models' base paths and stores, for people."""
@@ -99,6 +103,10 @@ class Rescans:
     def momentary_notes(self) -> dict[str, list[str]]:
         """The same, with what goes on at this moment."""
         return merged(self._stores.notes(), self._stores.details(), self._repository.notes())
+
+    def config_notes(self) -> list[str]:
+        """What goes on with the store that the configuration file is in."""
+        return self._stores.file_notes()
 
     @property
     def config_refusal(self) -> ConfigRefusal | None:
@@ -122,6 +130,10 @@ class Rescans:
     def is_awaited(self, name: str) -> bool:
         """Whether a look at a model is due, or its store is being read."""
         return self._request.is_due or self._stores.is_awaited_for(name)
+
+    def awaited(self) -> set[str]:
+        """Models, by name, whose stores are being read."""
+        return self._stores.awaited()
 
     def store_error(self, name: str) -> str:
         """Why a model's store could not be read the last time; empty where it could, and where there is none."""
@@ -175,6 +187,8 @@ class Rescans:
 
     def _read_config(self, is_asked: bool) -> None:
         may_read = is_asked or self._config.repository.poll_wait_s > 0
+        if self._stores.is_file_coming:
+            return
         if self._config_file is not None and (may_read or self._config_file.is_being_read):
             before = self._config_file.refusal
             document, again_at = self._config_file.read_if_changed(is_asked=is_asked)

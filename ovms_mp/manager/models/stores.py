@@ -1,28 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models from object stores: when each store is looked at, and what came of it.
+"""Models and the configuration file from object stores: when each store is looked at, and what came of it.
 
 A model's store is mirrored to a local directory, which is that model's base path for everything else: so what is
 downloaded settles, is tried, loaded and switched to like files that somebody copied there, and what was downloaded once
-serves whatever becomes of the store. This part only decides when to look, and keeps what people want to know.
+serves whatever becomes of the store. So is the configuration file. This part only decides when to look, and keeps what
+people want to know.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
-from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
+from ovms_mp.config.file import MAX_BYTES
 from ovms_mp.config.store_dir import make_store_dir
+from ovms_mp.defects import contain
 from ovms_mp.errors import ConfigError, StoreUnavailable
 from ovms_mp.log import tell_everybody, tell_people
 from ovms_mp.manager.models.deployment import load_failure
-from ovms_mp.model.versions import policy_document
+from ovms_mp.manager.models.followed import Followed, Source
+from ovms_mp.model.versions import Latest, policy_document
 from ovms_mp.wire.messages import Fetch
 from ovms_mp.wire.records import ErrorRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ovms_mp.config.model import ModelConfig
     from ovms_mp.config.server import RepositoryConfig
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.models.fetchers import FetcherProcess
     from ovms_mp.manager.models.rescan_request import RescanRequest
     from ovms_mp.manager.timers import Timers
+    from ovms_mp.model.store_url import StoreUrl
     from ovms_mp.wire.messages import FetchDone, FetchProgress
 
 _log = logging.getLogger(__name__)
@@ -45,35 +49,6 @@ _MEBIBYTE = 1 << 20
 _MOST_PROBLEMS = 5
 
 
-@dataclass(slots=True)
-class _Followed:
-    """A model's store.
-
-    Attributes:
-        job: The fetch that runs; 0 for none.
-        due_at: When the next one begins, in monotonic seconds; None for when somebody asks.
-        is_asked: Somebody waits for what the next one finds.
-        is_answering: Somebody waits for what this one finds.
-        has_ended: Some fetch has ended, well or not.
-        failures: Fetches in a row that failed.
-        retry_at: When the next one is due after a failure, in seconds of the wall clock.
-    """
-
-    config: ModelConfig
-    job: int = 0
-    due_at: float | None = 0.0
-    is_asked: bool = False
-    is_answering: bool = False
-    has_ended: bool = False
-    heard_at: float = 0.0
-    done_bytes: int = 0
-    total_bytes: int = 0
-    error: str = ""
-    failures: int = 0
-    retry_at: float = 0.0
-    problems: tuple[str, ...] = field(default=())
-
-
 class Stores:
     """Owned by the manager's loop."""
 
@@ -85,8 +60,9 @@ class Stores:
         request: RescanRequest,
         timers: Timers,
         clock: Clock,
+        config_store: StoreUrl | None = None,
     ) -> None:
-        """Prepare; nothing is followed yet.
+        """Prepare; nothing is fetched yet.
 
         Args:
             settings: Where mirrors are, how large they may be, and how often to look.
@@ -95,6 +71,7 @@ class Stores:
             request: Asked for a look at what was downloaded.
             timers: The manager's.
             clock: The manager's.
+            config_store: Where the configuration file is, if it is in a store.
         """
         self._settings = settings
         self._fetcher = fetcher
@@ -102,7 +79,9 @@ class Stores:
         self._request = request
         self._timers = timers
         self._clock = clock
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, Followed] = {}
+        """By the model's name."""
+        self._file = None if config_store is None else Followed(Source("", config_store, Latest(1)))
         self._next_job = 1
         self._is_watching = False
         self._is_stopping = False
@@ -111,25 +90,27 @@ class Stores:
 
     def follow(self, configs: Sequence[ModelConfig]) -> None:
         """Look at the stores of these models from now on, at new ones at once."""
-        wanted = {config.name: config for config in configs if config.store is not None}
+        wanted = {
+            config.name: Source(config.name, config.store, config.version_policy)
+            for config in configs
+            if config.store is not None
+        }
         for name in [name for name in self._followed if name not in wanted]:
             del self._followed[name]
-        for name, config in wanted.items():
+        for name, source in wanted.items():
             known = self._followed.get(name)
-            if known is None or known.config.store != config.store:
-                self._followed[name] = _Followed(config)
-            elif known.config.version_policy != config.version_policy:
-                known.config, known.due_at, known.is_asked = config, 0.0, True
-            else:
-                known.config = config
-        if not wanted:
+            if known is None or known.source.url != source.url:
+                self._followed[name] = Followed(source)
+            elif known.source != source:
+                known.source, known.due_at, known.is_asked = source, 0.0, True
+        if not wanted and self._file is None:
             self._fetcher.dismiss()
         self._run_due()
 
     def fetch_now(self, name: str = "") -> None:
         """Look at a model's store, or at all, for somebody who waits for what is found."""
-        for followed in self._followed.values():
-            if name in ("", followed.config.name):
+        for followed in self._all():
+            if name in ("", followed.source.name):
                 followed.is_asked, followed.due_at = True, 0.0
         self._run_due()
 
@@ -137,22 +118,32 @@ class Stores:
         """The server is stopping: end what runs, begin nothing more."""
         self._is_stopping = True
         self._followed.clear()
+        self._file = None
         self._fetcher.end("the server stops", is_dismissed=True)
 
     @property
     def is_awaited(self) -> bool:
         """Whether something may come of a fetch that others wait for: the first one of a model, or one asked for."""
-        return any(map(self.is_awaited_for, self._followed))
+        return any(map(_is_awaited, self._all()))
+
+    def awaited(self) -> set[str]:
+        """The models of such fetches, by name."""
+        return set(filter(self.is_awaited_for, self._followed))
 
     def is_awaited_for(self, name: str) -> bool:
         """The same for one model."""
         followed = self._followed.get(name)
-        return followed is not None and (followed.is_asked or followed.is_answering or not followed.has_ended)
+        return followed is not None and _is_awaited(followed)
 
     def error_of(self, name: str) -> str:
         """Why a model's last fetch failed; empty where it did not, and where there is no store."""
         followed = self._followed.get(name)
         return "" if followed is None else followed.error
+
+    @property
+    def is_file_coming(self) -> bool:
+        """Whether the configuration file is in a store that was not asked yet: what is here of it may be old."""
+        return self._file is not None and not self._file.has_ended
 
     def ready(self, child: Child) -> None:
         """The fetcher takes work."""
@@ -168,26 +159,28 @@ class Stores:
         if message.total_bytes:
             done, total = message.done_bytes / _MEBIBYTE, message.total_bytes / _MEBIBYTE
             _log.info(
-                "event=fetching model=%s url=%s done_mb=%.1f of_mb=%.1f",
-                followed.config.name,
-                followed.config.store,
+                "event=fetching %s url=%s done_mb=%.1f of_mb=%.1f",
+                followed.source.label,
+                followed.source.url,
                 done,
                 total,
             )
-            tell_people(_log, "Fetching %s: %.1f of %.1f MiB", followed.config.name, done, total)
+            tell_people(_log, "Fetching %s: %.1f of %.1f MiB", followed.source, done, total)
 
     def done(self, message: FetchDone) -> None:
         """A fetch has ended."""
         followed = self._find(message.job)
-        if followed is None:
-            return
+        if followed is not None:
+            self._contain(followed, partial(self._take, followed, message))
+
+    def _take(self, followed: Followed, message: FetchDone) -> None:
         problems = message.problems[:_MOST_PROBLEMS]
         for text in problems:
             if text not in followed.problems:
                 _log.warning(
-                    "event=store_content model=%s url=%s %s",
-                    followed.config.name,
-                    followed.config.store,
+                    "event=store_content %s url=%s %s",
+                    followed.source.label,
+                    followed.source.url,
                     text,
                 )
         if problems != followed.problems:
@@ -195,9 +188,9 @@ class Stores:
             self.is_changed = True
         if message.fetched_bytes:
             _log.info(
-                "event=fetched model=%s url=%s versions=%s mb=%.1f",
-                followed.config.name,
-                followed.config.store,
+                "event=fetched %s url=%s versions=%s mb=%.1f",
+                followed.source.label,
+                followed.source.url,
                 ",".join(map(str, message.versions)) or "none",
                 message.fetched_bytes / _MEBIBYTE,
             )
@@ -207,53 +200,51 @@ class Stores:
         """A fetcher has ended; what it was doing has failed."""
         if not self._fetcher.exited(child):
             return
-        for followed in self._followed.values():
+        for followed in self._all():
             if followed.job:
                 text = f"the process that fetches ended: {reason}"
-                self._ended(followed, ErrorRecord(StoreUnavailable.__name__, text), 0.0)
+                error = ErrorRecord(StoreUnavailable.__name__, text)
+                self._contain(followed, partial(self._ended, followed, error, 0.0))
 
     def notes(self) -> dict[str, list[str]]:
         """What is worth knowing of each model's store; the same as long as nothing happens."""
-        found: dict[str, list[str]] = {}
-        for name, followed in self._followed.items():
-            texts = [f"{followed.config.store}: {text}" for text in followed.problems]
-            if followed.error:
-                texts.insert(0, f"{followed.config.store}: {followed.error}")
-            elif not followed.has_ended:
-                texts.insert(0, f"{followed.config.store}: being fetched")
-            if texts:
-                found[name] = texts
-        return found
+        return {name: texts for name, followed in self._followed.items() if (texts := followed.notes())}
 
     def details(self) -> dict[str, list[str]]:
         """What goes on at this moment: bytes that are here, and when a store that failed is asked again."""
-        found: dict[str, list[str]] = {}
-        for name, followed in self._followed.items():
-            if followed.job and followed.total_bytes:
-                done, total = followed.done_bytes / _MEBIBYTE, followed.total_bytes / _MEBIBYTE
-                found[name] = [f"{followed.config.store}: {done:.1f} of {total:.1f} MiB are here"]
-            elif followed.error and not followed.job and followed.retry_at:
-                moment = datetime.fromtimestamp(followed.retry_at).astimezone()
-                found[name] = [f"{followed.config.store}: tried again at {moment:%H:%M:%S}"]
-        return found
+        return {name: texts for name, followed in self._followed.items() if (texts := followed.details())}
+
+    def file_notes(self) -> list[str]:
+        """Both about the configuration file."""
+        return [] if self._file is None else [*self._file.notes(), *self._file.details()]
 
     def note_snapshot(self, _epoch: int) -> None:
         """What has changed until now is in a snapshot."""
         self.is_changed = False
 
-    def _find(self, job: int) -> _Followed | None:
-        return next((followed for followed in self._followed.values() if followed.job == job), None)
+    def _all(self) -> list[Followed]:
+        return [*([] if self._file is None else [self._file]), *self._followed.values()]
+
+    def _find(self, job: int) -> Followed | None:
+        return next((followed for followed in self._all() if followed.job == job), None)
 
     def _run_due(self) -> None:
         """Begin each fetch whose time has come."""
         now = self._clock.monotonic()
-        for followed in list(self._followed.values()):
+        for followed in self._all():
             if not followed.job and followed.due_at is not None and followed.due_at <= now:
-                self._begin(followed)
+                self._contain(followed, partial(self._begin, followed))
 
-    def _begin(self, followed: _Followed) -> None:
-        config, name = followed.config, followed.config.name
-        if self._is_stopping or config.store is None:
+    def _contain(self, followed: Followed, step: Callable[[], None]) -> None:
+        """Do a step of a fetch. Where it raises, all of the fetch is done again."""
+        if contain("manager.fetch", str(followed.source), step):
+            return
+        followed.is_asked, followed.is_answering = followed.is_asked or followed.is_answering, False
+        followed.job, followed.due_at = 0, self._clock.monotonic() + _FIRST_PAUSE_S
+        self._timers.call_at(followed.due_at, self._run_due)
+
+    def _begin(self, followed: Followed) -> None:
+        if self._is_stopping:
             return
         followed.job, self._next_job = self._next_job, self._next_job + 1
         followed.is_answering, followed.is_asked = followed.is_asked, False
@@ -265,28 +256,32 @@ class Stores:
         except ConfigError as error:
             self._ended(followed, ErrorRecord.of(error), 0.0)
             return
-        serving, failed = self._catalogue.served_of(name)
-        fetch = Fetch(
-            job=followed.job,
-            model=name,
-            url=config.store,
-            policy=policy_document(config.version_policy),
-            serving=serving,
-            failed=failed,
-            store_dir=self._settings.store_dir,
-            mirror=config.store.mirror_of(name),
-            in_use=tuple(entry.config.base_path.name for entry in self._followed.values()),
-            limit_bytes=self._settings.store_limit_mb * _MEBIBYTE,
-        )
-        if not self._fetcher.send(fetch):
+        if not self._fetcher.send(self._fetch(followed)):
             refused = StoreUnavailable("the process that fetches could not be spawned")
             self._ended(followed, ErrorRecord.of(refused), 0.0)
         elif not self._is_watching:
             self._is_watching = True
             self._timers.call_after(_LOOK_S, self._end_hanging)
 
-    def _ended(self, followed: _Followed, error: ErrorRecord | None, took_s: float) -> None:
-        config, before = followed.config, followed.error
+    def _fetch(self, followed: Followed) -> Fetch:
+        source = followed.source
+        serving, failed = self._catalogue.served_of(source.name)
+        return Fetch(
+            job=followed.job,
+            model=source.name,
+            url=source.url,
+            policy=policy_document(source.policy),
+            serving=serving,
+            failed=failed,
+            store_dir=self._settings.store_dir,
+            mirror=source.mirror,
+            in_use=tuple(entry.source.mirror for entry in self._all()),
+            limit_bytes=self._settings.store_limit_mb * _MEBIBYTE,
+            file_limit_bytes=0 if source.name else MAX_BYTES,
+        )
+
+    def _ended(self, followed: Followed, error: ErrorRecord | None, took_s: float) -> None:
+        source, before = followed.source, followed.error
         was_asked, is_first = followed.is_answering, not followed.has_ended
         followed.job, followed.has_ended, followed.is_answering = 0, True, False
         followed.error = "" if error is None else error.message
@@ -303,40 +298,36 @@ class Stores:
                 tell_everybody(
                     _log,
                     logging.WARNING,
-                    "event=fetch_failed model=%s url=%s error=%s: %s; what is here goes on serving",
-                    config.name,
-                    config.store,
+                    "event=fetch_failed %s url=%s error=%s: %s; what is here goes on serving",
+                    source.label,
+                    source.url,
                     error.name,
                     error.message,
                 )
             else:
-                tell_everybody(
-                    _log, logging.INFO, "event=store_back model=%s url=%s", config.name, config.store
-                )
+                tell_everybody(_log, logging.INFO, "event=store_back %s url=%s", source.label, source.url)
         if pause_s is not None and followed.due_at is None:
             followed.due_at = self._clock.monotonic() + pause_s
         if followed.due_at is not None:
             self._timers.call_at(followed.due_at, self._run_due)
         self.is_changed |= is_first
         if was_asked and error is not None:
-            text = f"model={config.name}: {error.message}"
-            self._catalogue.note_failure(load_failure(text))
-        if was_asked:
+            self._catalogue.note_failure(load_failure(f"{source.label}: {error.message}"))
+        # A file that was awaited is read also where nothing else is looked at without being asked.
+        if was_asked or (followed is self._file and (is_first or before)):
             self._request.look_now()
         else:
             self._request.ask()
 
     def _end_hanging(self) -> None:
         """End the fetcher if nothing was heard of a fetch for too long; the others go on with the next one."""
-        self._is_watching = any(followed.job for followed in self._followed.values())
+        self._is_watching = any(followed.job for followed in self._all())
         if not self._is_watching:
             return
         self._timers.call_after(_LOOK_S, self._end_hanging)
-        oldest = min(
-            (entry for entry in self._followed.values() if entry.job), key=lambda entry: entry.heard_at
-        )
+        oldest = min((entry for entry in self._all() if entry.job), key=lambda entry: entry.heard_at)
         if self._clock.monotonic() - oldest.heard_at > STANDSTILL_S:
-            self._fetcher.end(f"fetching {oldest.config.name} made no progress within {STANDSTILL_S:g} s")
+            self._fetcher.end(f"fetching {oldest.source} made no progress within {STANDSTILL_S:g} s")
 
 
 def merged(*notes: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -346,3 +337,7 @@ def merged(*notes: dict[str, list[str]]) -> dict[str, list[str]]:
         for name, texts in part.items():
             found[name] = [*found.get(name, ()), *texts]
     return found
+
+
+def _is_awaited(followed: Followed) -> bool:
+    return followed.is_asked or followed.is_answering or not followed.has_ended

@@ -22,6 +22,7 @@ from ovms_mp.model.input_settings import (
     InputShape,
     Layout,
 )
+from ovms_mp.model.store_url import parse_store_url
 from ovms_mp.model.versions import All, Latest, Specific
 
 if TYPE_CHECKING:
@@ -489,3 +490,27 @@ def test_clients_are_told_neither_paths_nor_excerpts(tmp_path: Path) -> None:
         read_config_file(tmp_path)
     assert str(tmp_path.parent) not in caught.value.client_message
     assert str(tmp_path) in caught.value.message
+
+
+def test_relative_paths_of_a_file_from_a_store_begin_there(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        listed(
+            {"name": "beside", "base_path": "./m"},
+            {"name": "here", "base_path": "/models/here"},
+            {"name": "elsewhere", "base_path": "gs://other/m"},
+            {"name": "above", "base_path": "../m"},
+            {"name": "cached", "base_path": "m", "plugin_config": {"CACHE_DIR": "cache"}},
+        ),
+    )
+    origin = parse_store_url("s3://bucket/a/config.json")
+    document = read_config_file(path, store_dir="/store", origin=origin)
+    beside, here, elsewhere = document.models
+
+    assert str(beside.store) == "s3://bucket/a/m"
+    assert beside.base_path == Path("/store", parse_store_url("s3://bucket/a/m").mirror_of("beside"))
+    assert (here.store, here.base_path) == (None, Path("/models/here"))
+    assert str(elsewhere.store) == "gs://other/m"
+    reasons = [entry.reasons[0] for entry in document.refused]
+    assert "`..`" in reasons[0]
+    assert "a relative path means nothing" in reasons[1]

@@ -28,6 +28,7 @@ def test_every_section_of_the_tree_is_declared() -> None:
         "models",
         "refused",
         "config_path",
+        "config_store",
     }
 
     assert sections == set(SECTIONS)

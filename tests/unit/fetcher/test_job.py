@@ -49,10 +49,21 @@ class Scene:
         failed: tuple[int, ...] = (),
         limit_bytes: int = 0,
         in_use: tuple[str, ...] = (),
+        file_limit_bytes: int = 0,
     ) -> FetchDone:
         url = parse_store_url(self.url)
         fetch = Fetch(
-            1, "m", url, policy, serving, failed, str(self.root), url.mirror_of("m"), in_use, limit_bytes
+            job=1,
+            model="m",
+            url=url,
+            policy=policy,
+            serving=serving,
+            failed=failed,
+            store_dir=str(self.root),
+            mirror=url.mirror_of("m"),
+            in_use=in_use,
+            limit_bytes=limit_bytes,
+            file_limit_bytes=file_limit_bytes,
         )
         opener: Any = self.store
         self.job = Job(fetch, opener, Secrets(self.environment))
@@ -335,3 +346,40 @@ def test_credentials_are_not_in_what_is_said(scene: Scene) -> None:
 
     assert done.error is not None
     assert done.error.message == "GET https://***@proxy/x?X-Amz-Signature=***&n=1 with ***"
+
+
+def config_of(scene: Scene) -> str | bytes:
+    """The configuration file after a fetch, or why it is not there."""
+    scene.url = "s3://bucket/configs/config.json"
+    done = scene.fetch(file_limit_bytes=20)
+    return done.error.message if done.error else scene.content("1/config.json")
+
+
+def test_a_configuration_file_is_mirrored(scene: Scene) -> None:
+    objects = scene.store.objects
+    objects.update({"configs/config.json": b"one", "configs/config.json.bak": b"no", "configs/config": b"no"})
+    assert config_of(scene) == b"one"
+    scene.store.reads.clear()
+    assert config_of(scene) == b"one"
+    assert scene.store.reads == [], "nothing has changed"
+    objects["configs/config.json"] = b"two"
+    assert config_of(scene) == b"two"
+
+
+def test_a_configuration_file_that_is_gone_stays_here(scene: Scene) -> None:
+    objects = scene.store.objects
+    objects["configs/config.json"] = b"one"
+    config_of(scene)
+    del objects["configs/config.json"]
+    objects["configs/config.json/1"] = b"no"
+
+    assert config_of(scene) == "configs/config.json does not exist"
+    assert scene.content("1/config.json") == b"one"
+
+
+def test_a_configuration_file_may_not_be_long(scene: Scene) -> None:
+    scene.store.objects["configs/config.json"] = b"x" * 21
+
+    text = "configs/config.json has 21 bytes; a configuration file may have 20"
+    assert config_of(scene) == text
+    assert scene.store.reads == []

@@ -492,6 +492,39 @@ def test_a_reload_is_answered_when_what_it_began_has_ended(scene: Scene, poll_wa
     scene.run(story, poll_wait_s=poll_wait_s)
 
 
+def test_a_reload_does_not_wait_for_what_begins_after_its_look(scene: Scene) -> None:
+    """Else clients that load and unload other models all the time would hold it up for good."""
+    scene.put(1, name="n")
+    scene.configure(m={}, n={})
+
+    def story(scene: Scene) -> Iterator[None]:
+        yield
+        yield from scene.arrive("worker", "ovms_mp.worker")
+        handles = {}
+        for _ in range(2):
+            spec = yield from scene.end_probe()
+            message = yield from scene.load()
+            handles[spec.name] = message.handle
+        yield from scene.arrive("grpc", "ovms_mp.front.grpc")
+        yield from scene.catch_up()
+        scene.put(2)
+        scene.ask(7)
+        yield
+        scene.ask(8, UnloadNamed("n"))
+        yield
+        yield from scene.end_probe()
+        yield from scene.load()
+        yield from scene.catch_up()
+        orders = [order for _, order in scene.take(UnloadModel)]
+        assert {order.handle for order in orders} == set(handles.values())
+        scene.say("worker-0.1", unloaded(handles["m"]))
+        yield
+        yield from scene.catch_up()
+        assert answers(scene) == [StateChanged(7, is_changed=True, error=None)]
+
+    scene.run(story)
+
+
 def test_a_reload_whose_version_does_not_load_says_why(scene: Scene) -> None:
     def story(scene: Scene) -> Iterator[None]:
         yield from scene.boot()

@@ -64,3 +64,21 @@ def test_each_url_has_a_directory_of_its_own() -> None:
     assert len(names) == 2 * len(urls)
     assert all(len(name) < 100 and name.replace("-", "").replace("_", "").isalnum() for name in names)
     assert parse_store_url("s3://b/models/resnet").mirror_of("m").startswith("s3-b-resnet-")
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "found"),
+    [
+        ("s3://b/config.json", "m", "s3://b/m"),
+        ("s3://h:1/b/a/config.json", "c/m", "s3://h:1/b/a/c/m"),
+        ("az://b/a/config.json", "m/", "az://b/a/m"),
+    ],
+)
+def test_a_relative_path_begins_beside_the_file(url: str, path: str, found: str) -> None:
+    assert str(parse_store_url(url).beside(path)) == found
+
+
+@pytest.mark.parametrize("path", ["../m", "a//m", "m?x", "a\nb"])
+def test_a_relative_path_may_not_be_anything(path: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_store_url("s3://b/a/config.json").beside(path)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def document_of(found: RoutingSnapshot, notes: Mapping[str, Sequence[str]] | None = None) -> bytes:
     """The document, always of the same moment."""
-    return status_document(found, lambda _: VersionTotals(), notes, lambda: 1_000_000_000_000)
+    return status_document(found, lambda _: VersionTotals(), notes, clock_ns=lambda: 1_000_000_000_000)
 
 
 def snapshot(*versions: VersionRecord, refusal: ConfigRefusal | None = None) -> RoutingSnapshot:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.errors import ProtocolError
 from ovms_mp.front.protobuf.plain import varint
+from ovms_mp.front.protobuf.strings import delimited
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictResponse
-from ovms_mp.front.tfs.protobuf.tags import CONTENT, ENTRY_KEY, ENTRY_VALUE, OUTPUTS
+from ovms_mp.front.tfs.protobuf.tags import CONTENT, ENTRY_KEY, ENTRY_VALUE, OUTPUTS, STRINGS
 from ovms_mp.model.dtypes import DType
 
 if TYPE_CHECKING:
@@ -76,9 +77,8 @@ def predict_pieces(
 
 def _string_entry(output: ResultTensor) -> bytes:
     """All of an output's map entry, where it consists of strings."""
-    tensor = head_of(output)
-    tensor.string_val.extend([bytes(string) for string in output.strings()])
-    fields = tensor.SerializeToString()
+    # Like the content, strings come last among a tensor's fields that are in use.
+    fields = head_of(output).SerializeToString() + delimited(output.strings(), STRINGS)
     name = PredictResponse.OutputsEntry(key=output.name).SerializeToString() or _EMPTY_KEY
     entry_nbytes = len(name) + len(_ENTRY_VALUE) + len(varint(len(fields))) + len(fields)
     return b"".join((_OUTPUTS, varint(entry_nbytes), name, _ENTRY_VALUE, varint(len(fields)), fields))

@@ -154,3 +154,20 @@ def test_where_there_may_be_none_the_flag_is_named() -> None:
     assert regions.records() == []
     with pytest.raises(UnsupportedOperation, match="--allow_client_shm"):
         regions.find("r")
+
+
+def test_a_region_whose_file_is_gone_is_told_once_whatever_changes(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A front that starts late finds many, and every change of anything brings a snapshot."""
+    regions = Regions(is_allowed=True, directory=str(file.parent))
+    gone = [record(file, name) for name in ("a", "b")]
+    file.rename(file.with_name("away"))
+    for _ in range(3):
+        regions.replace(gone)
+    assert [text.partition(" first")[0] for text in caplog.messages] == [
+        "event=regions_not_opened count=2",
+    ]
+    file.with_name("away").rename(file)
+    regions.find("a")
+    regions.close()

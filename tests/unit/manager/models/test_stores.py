@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ovms_mp.config.file import MAX_BYTES
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.server import RepositoryConfig
 from ovms_mp.errors import OvmsError, StoreRefused, StoreUnavailable
@@ -40,6 +41,7 @@ class Scene:
     failures: list[ErrorRecord] = field(default_factory=list)
     is_refusing: bool = False
     is_dismissed: bool = False
+    config_url: str = ""
 
     def __post_init__(self) -> None:
         self.timers = Timers(self.clock)
@@ -48,7 +50,8 @@ class Scene:
         settings = RepositoryConfig(
             store_dir=str(self.directory), poll_wait_s=self.poll_wait_s, store_limit_mb=3
         )
-        self.stores = Stores(settings, me, me, self.request, self.timers, self.clock)
+        config_store = parse_store_url(self.config_url) if self.config_url else None
+        self.stores = Stores(settings, me, me, self.request, self.timers, self.clock, config_store)
         self.request.take()
 
     # The fetcher.
@@ -95,6 +98,9 @@ class Scene:
     def done(self, fetch: Fetch, error: OvmsError | None = None, took_s: float = 0.0, *problems: str) -> None:
         record = None if error is None else ErrorRecord.of(error)
         self.stores.done(FetchDone(fetch.job, (1,), 0, took_s, problems, record))
+
+    def is_file_coming(self) -> bool:
+        return self.stores.is_file_coming
 
     def is_awaited(self) -> bool:
         return self.stores.is_awaited
@@ -287,3 +293,72 @@ def test_what_is_odd_in_a_store_is_noted(scene: Scene) -> None:
     scene.done(scene.one(), None, 0.0, *(f"name {number}" for number in range(9)))
 
     assert scene.notes().split("; ") == [f"{URL}: name {number}" for number in range(5)]
+
+
+CONFIG_URL = "s3://bucket/config.json"
+
+
+@pytest.fixture(params=[1.0, 0.0])
+def configured(tmp_path: Path, request: pytest.FixtureRequest) -> Scene:
+    """One whose configuration file is in a store; with polling and without."""
+    return Scene(tmp_path / "store", request.param, config_url=CONFIG_URL)
+
+
+def follow_no_models(scene: Scene) -> None:
+    scene.stores.follow(())
+
+
+def test_the_configuration_file_is_fetched_before_it_is_read(configured: Scene) -> None:
+    follow_no_models(configured)
+    fetch = configured.one()
+    url = parse_store_url(CONFIG_URL)
+
+    assert (fetch.model, fetch.url, fetch.file_limit_bytes) == ("", url, MAX_BYTES)
+    assert url.file_in(fetch.store_dir) == Path(fetch.store_dir, fetch.mirror, "1", "config.json")
+    assert configured.is_file_coming()
+    assert configured.is_awaited()
+    assert not configured.is_dismissed, "a fetcher is needed, though no model comes from a store"
+    assert configured.stores.file_notes() == [f"{CONFIG_URL}: being fetched"]
+
+    configured.done(fetch)
+
+    assert not configured.is_file_coming()
+    assert configured.request.take(), "somebody waits for it, whether there is polling or not"
+    assert configured.stores.file_notes() == []
+
+
+def test_a_configuration_file_that_cannot_be_had_is_tried_again(configured: Scene) -> None:
+    follow_no_models(configured)
+    configured.done(configured.one(), StoreUnavailable("gone"))
+
+    assert not configured.is_file_coming(), "what is here is read"
+    assert configured.request.take()
+    first, second = configured.stores.file_notes()
+    assert first == f"{CONFIG_URL}: gone"
+    assert second.startswith(f"{CONFIG_URL}: tried again at ")
+
+    configured.pass_time(1.0)
+    configured.done(configured.one())
+
+    assert configured.request.take(), "it is read, whether there is polling or not"
+    assert configured.stores.file_notes() == []
+
+
+def test_who_asks_for_a_reload_has_the_configuration_file_fetched(configured: Scene) -> None:
+    follow_no_models(configured)
+    configured.done(configured.one())
+    configured.stores.fetch_now()
+    fetch = configured.one()
+    assert configured.is_awaited()
+    configured.done(fetch, StoreRefused("no"))
+
+    (failure,) = configured.failures
+    assert failure.message == "configuration file: no"
+
+
+def test_mirrors_of_models_and_of_the_configuration_file_stay(configured: Scene) -> None:
+    configured.follow()
+    file, model = configured.take()
+
+    assert file.in_use == model.in_use
+    assert set(file.in_use) == {file.mirror, model.mirror}

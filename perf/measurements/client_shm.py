@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Send tensors in the client's shared memory, beside the same and tiny ones in messages.
+
+KServe over gRPC, 16 in flight. Three loads take turns on one server: ``tiny`` in messages, ``payload`` (602 kB) in
+messages, and ``payload`` in a region that was registered before, with its output in messages. One answer from the
+region is compared with the expected one first; all requests of a load are the same, and so are their answers' sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from ovms_mp.front.kserve._proto import kserve_pb2
+from perf.load.bodies import GRPC_PREFIX_BYTES, grpc_frame, infer_output, infer_request
+from perf.load.h2load import GRPC_METHODS, LoadPlan, run_load
+from perf.models.declared import MODELS, Float32Array, ModelFiles, build_models, is_expected, load_reference
+from perf.report.console import say, say_environment, say_table, spread
+from perf.subjects.server import RunningServer, config_entry, running_config
+
+_CONCURRENCY = 16
+_TIMEOUT_S = 30.0
+_WANTED = 0.85
+_TINY, _SENT, _SHARED = "tiny in messages", "payload in messages", "payload in shared memory"
+_MODELS = {_TINY: "tiny", _SENT: "payload", _SHARED: "payload"}
+_REGION = "perf"
+
+
+class WrongAnswer(Exception):
+    """The server has answered something else, or another size."""
+
+
+def region_request(image: Float32Array) -> bytes:
+    """A ModelInferRequest for ``payload`` whose input is at the beginning of the region."""
+    spec = MODELS["payload"]
+    request = kserve_pb2.ModelInferRequest(model_name=spec.name)
+    entry = request.inputs.add(name=spec.input_name, datatype="FP32", shape=image.shape)
+    entry.parameters["shared_memory_region"].string_param = _REGION
+    entry.parameters["shared_memory_byte_size"].int64_param = image.nbytes
+    return request.SerializeToString()
+
+
+def register(server: RunningServer, memory: SharedMemory, request: bytes, expected: Float32Array) -> int:
+    """Register the region and ask once; the size of a right answer.
+
+    Raises:
+        WrongAnswer: It is not the expected one.
+        grpc.RpcError: A call failed.
+    """
+    register_path = "/inference.GRPCInferenceService/SystemSharedMemoryRegister"
+    message = kserve_pb2.SystemSharedMemoryRegisterRequest(
+        name=_REGION, key=f"/{memory.name}", byte_size=memory.size
+    )
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        call = channel.unary_unary(register_path, request_serializer=bytes, response_deserializer=bytes)
+        call(message.SerializeToString(), timeout=_TIMEOUT_S)
+        infer = channel.unary_unary(
+            GRPC_METHODS["kserve_grpc"], request_serializer=bytes, response_deserializer=bytes
+        )
+        answer: bytes = infer(request, timeout=_TIMEOUT_S)
+    if not is_expected(MODELS["payload"], infer_output(MODELS["payload"], answer), expected):
+        raise WrongAnswer("the answer to the tensor in shared memory is not the expected one")
+    return len(answer) + GRPC_PREFIX_BYTES
+
+
+def measure(root: Path, rounds: int, seconds: float) -> Mapping[str, list[float]]:
+    """Rates a second of each load, one a round."""
+    files = {name: ModelFiles(root, name) for name in ("tiny", "payload")}
+    references = {name: load_reference(entry.reference_path) for name, entry in files.items()}
+    image, expected = references["payload"][0][0], references["payload"][1][0]
+    requests = {
+        _TINY: infer_request(MODELS["tiny"], references["tiny"][0][0]),
+        _SENT: infer_request(MODELS["payload"], image),
+        _SHARED: region_request(image),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in requests}
+    with ExitStack() as stack:
+        memory = stack.enter_context(closing(SharedMemory(create=True, size=image.nbytes)))
+        stack.callback(memory.unlink)
+        np.ndarray(image.shape, image.dtype, memory.buf)[:] = image
+        entries = [config_entry(entry, {}) for entry in files.values()]
+        server = stack.enter_context(running_config(entries, root / "scratch", "--allow_client_shm"))
+        right_bytes = register(server, memory, requests[_SHARED], expected)
+        for _ in range(rounds):
+            for name, request in requests.items():
+                path = root / "body.grpc"
+                path.write_bytes(grpc_frame(request))
+                plan = LoadPlan(
+                    protocol="kserve_grpc",
+                    port=server.grpc_port,
+                    model=_MODELS[name],
+                    body_path=path,
+                    concurrency=_CONCURRENCY,
+                )
+                found = run_load(plan, seconds, root / "h2load.log")
+                if found.unsuccessful or (name == _SHARED and round(found.answer_bytes) != right_bytes):
+                    raise WrongAnswer(f"{name}: {found.unsuccessful} failed, {found.answer_bytes:.1f} bytes")
+                rates[name].append(found.rate_per_s)
+                say(f"  {name}: {found.rate_per_s:.0f}/s")
+    return rates
+
+
+def main(arguments: list[str]) -> int:
+    """Measure and print a table; 1 if an answer was wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m perf client_shm",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each load of a round")
+    given = parser.parse_args(arguments)
+    say_environment()
+    with tempfile.TemporaryDirectory(prefix="ovms-perf-") as name:
+        root = Path(name)
+        build_models(root, {"tiny", "payload"})
+        try:
+            rates = measure(root, given.rounds, given.seconds)
+        except WrongAnswer as error:
+            say(f"WRONG: {error}")
+            return 1
+    table = [("load", "req/s", "of tiny", "wanted")]
+    for load, found in rates.items():
+        ratios = [rate / tiny for rate, tiny in zip(found, rates[_TINY], strict=True)]
+        wanted = f">= {_WANTED:g} x" if load == _SHARED else ""
+        table.append((load, spread(found, ".0f"), spread(ratios), wanted))
+    say_table(table)
+    return 0
