@@ -63,6 +63,7 @@ def test_a_failure_is_an_answer_and_ends_nothing(
         infer_request("nobody", {"x": X10}, request_id="no model"),
         infer_request("tiny", {"x": X10[:, :9]}, request_id="shape"),
         infer_request("tiny", {"x": LONG}, request_id="long"),
+        ModelInferRequest(model_name="tiny", id="values", raw_input_contents=[b"1"]),
         b"\xff\xff",
         good,
     ]
@@ -70,13 +71,14 @@ def test_a_failure_is_an_answer_and_ends_nothing(
 
     assert reply.code == "OK"
     ids = [response.infer_response.id for response in reply.responses]
-    assert ids == ["good", "no model", "shape", "long", "", "good"]
+    assert ids == ["good", "no model", "shape", "long", "values", "", "good"]
     texts = [response.error_message for response in reply.responses]
-    assert [bool(text) for text in texts] == [False, True, True, True, True, False]
+    assert [bool(text) for text in texts] == [False, True, True, True, True, True, False]
     assert "Specific(nobody, 0)" in texts[1]
     assert "[1, 9]" in texts[2]
     assert "[262144]" in texts[3]
-    assert "ModelInferRequest" in texts[4]
+    assert "Size of raw_input_contents: 1" in texts[4]
+    assert "ModelInferRequest" in texts[5]
 
 
 @FRONTS

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import grpc
 import grpc.aio
 
-from ovms_mp.errors import BootError
+from ovms_mp.errors import BootError, CallCancelled
 from ovms_mp.front.budget import BodyBudget
 from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.grpc.bodies import unpacked
@@ -190,8 +190,15 @@ class GrpcioStream:
         return bytes(await unpacked(message, lambda _: self._limit_bytes, self._share))
 
     async def send(self, reply: Reply) -> None:
-        """Send a message; grpcio waits for the client's window."""
-        await self._call.write(joined(reply))
+        """Send a message; grpcio waits for the client's window.
+
+        Raises:
+            CallCancelled: The call has ended meanwhile.
+        """
+        try:
+            await self._call.write(joined(reply))
+        except grpc.aio.InternalError as error:
+            raise CallCancelled("the client has left before its answer") from error
 
 
 class _Origin:

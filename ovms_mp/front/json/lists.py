@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ovms_mp.front.json.reader import MAX_DEPTH
 from ovms_mp.front.json.scanner import NotPlain, Scanner, scan_plain
 from ovms_mp.front.tensors import NumberTensor
 
@@ -33,6 +34,8 @@ VALUE_BYTES = 24
 _COUNTED_BYTES = 1 << 20
 _PIECE_BYTES = 128 << 10
 """PERF: 0.3 ms of parsing; a turn of the loop costs a tenth of that."""
+_MOST_OUTER = 8
+"""Lists of one element around a list that is read in pieces. PERF: the text is looked through for each of them."""
 _OPENING = re.compile(rb"\s*(\[*)")
 _SPACE = b" \t\r\n"
 
@@ -111,13 +114,15 @@ def _opened(body: bytes | bytearray, start: int, end: int) -> tuple[tuple[int, .
 
     Returns:
         The lists' lengths, the place of the inner list's elements, and the number of brackets that each of them begins
-        with. The place's end is -1 where the text is no list.
+        with. The place's end is -1 where the text is no list, or one too deep to be read here.
     """
     outer: tuple[int, ...] = ()
     while True:
         start, end = start + 1, end - 1
         opening = _OPENING.match(body, start, end)
         brackets = len(opening[1]) if opening else 0
+        if brackets > MAX_DEPTH or len(outer) > _MOST_OUTER:
+            return outer, start, -1, 0
         if not brackets or body.find(b"]" * brackets + b",", start, end) != -1:
             return outer, start, end, brackets
         while end > start and body[end - 1] in _SPACE:

@@ -36,6 +36,8 @@ MAX_DEPTH: Final = 100
 EXACT_FLOAT: Final = 2.0**53
 """Least size of a float64 that may stand for an integer other than itself."""
 _QUOTED_CHARACTERS = 40
+_LONGEST_INTEGER = 4000
+"""Digits. Python refuses to read longer ones in words that mean nothing to a client."""
 
 
 def load_json(body: bytes | bytearray | memoryview, is_strict_json: bool) -> object:
@@ -58,7 +60,7 @@ def load_json(body: bytes | bytearray | memoryview, is_strict_json: bool) -> obj
             return loaded
     try:
         text = str(body, "utf-8-sig")
-        loaded = json.loads(text, parse_float=_finite)
+        loaded = json.loads(text, parse_float=_finite, parse_int=_whole)
     except RecursionError:
         raise MalformedPayload(f"Invalid JSON: it is nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
@@ -257,6 +259,13 @@ def described(value: object) -> str:
 def quoted(text: str) -> str:
     """The text quoted, and printable even where it holds half a surrogate pair."""
     return ascii(text) if len(text) <= _QUOTED_CHARACTERS else ascii(text[:_QUOTED_CHARACTERS]) + "..."
+
+
+def _whole(text: str) -> int:
+    """An integer as Python reads it, unless it is one that Python refuses to read."""
+    if len(text) > _LONGEST_INTEGER:
+        raise ValueError(f"the number {text[:_QUOTED_CHARACTERS]}... has {len(text)} digits")
+    return int(text)
 
 
 def _finite(text: str) -> float:

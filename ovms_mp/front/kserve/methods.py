@@ -17,7 +17,7 @@ from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from ovms_mp.front.kserve.classification import class_counts, classified
 from ovms_mp.front.kserve.metadata import model_config, model_metadata, server_metadata
 from ovms_mp.front.kserve.parameters import heed
-from ovms_mp.front.kserve.protobuf.decode import decode_infer_in_turns, scan_infer
+from ovms_mp.front.kserve.protobuf.decode import decode_infer_in_turns, refused_id, scan_infer
 from ovms_mp.front.kserve.protobuf.encode import encode_stream_failure, infer_pieces, stream_pieces
 from ovms_mp.front.kserve.protobuf.infer_sink import InferSink
 from ovms_mp.front.kserve.regions import methods as regions
@@ -118,14 +118,14 @@ class KServeMethods:
                 placed, request = received, received.call
             else:
                 request = await self._decoded(received)
-            del message, received  # Only what the request borrows of them is still needed.
+            message = received = b""  # Only what the request borrows of them is still needed.
             return await self._infer(request, context, stream_pieces)
         except Exception as error:
             if raises:
                 raise
             agent = str(dict(context.metadata).get("user-agent", ""))
             failure = failure_of(error, f"{SERVICE}/{calls.STREAM}", agent)
-            return encode_stream_failure(request.id if request else "", failure.message)
+            return encode_stream_failure(request.id if request else refused_id(message), failure.message)
         finally:
             if placed is not None:
                 placed.release()

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _MOST_TENSORS = 1000
 """Inputs or outputs that are read here, on the event loop; the other reader has a limit of its own."""
 
+_MOST_KEYS = 100
+"""Of an object that is read here: simdjson looks through all keys for each."""
+
 SPECS = {dtype.name: TensorSpec.of("", dtype, ()) for dtype in DType if dtype.kind is not Kind.STRING}
 """What tells a scanner which numbers to read, by the names of datatypes."""
 
@@ -89,6 +92,8 @@ def decode_json(text: bytes | bytearray | memoryview) -> JsonRequest:
 
 
 def _keys(value: simdjson.Object) -> list[str]:
+    if len(value) > _MOST_KEYS:
+        raise NotPlain
     keys = list(value)
     if len(set(keys)) != len(keys):
         raise NotPlain

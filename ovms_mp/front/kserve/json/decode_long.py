@@ -27,6 +27,8 @@ _KEY = b'"data"'
 _OPENING = re.compile(rb"\s*:\s*(?=\[)")
 _CLOSING = re.compile(rb"\]\s*,?\s*\Z")
 _LONGEST_CLOSING = 64
+_MOST_KEYS = 1000
+"""So often the key is looked for: a request of more inputs is not plain."""
 _CONVERTED_BYTES = 8
 """Memory that a number takes as another datatype than the model's."""
 
@@ -57,15 +59,19 @@ def _long_lists(text: bytes | bytearray) -> list[tuple[int, int]]:
     """Where the lists of numbers behind the key ``data`` begin and end; a quote or brace can only be behind one."""
     found: list[tuple[int, int]] = []
     at = 0
-    while (at := text.find(_KEY, at)) != -1:
+    for _ in range(_MOST_KEYS):
+        if (at := text.find(_KEY, at)) == -1:
+            break
         at += len(_KEY)
         opening = _OPENING.match(text, at)
         if opening is None or text[at - len(_KEY) - 1 : at - len(_KEY)] == b"\\":
             continue
         start = opening.end()
-        end = text.find(b"}", start)
-        quote = text.find(b'"', start, end)
-        end = end if quote == -1 else quote
+        # PERF: the quote first, which is not beyond the next key, so that no text is looked through again for each key.
+        quote = text.find(b'"', start)
+        end = len(text) if quote == -1 else quote
+        brace = text.find(b"}", start, end)
+        end = end if brace == -1 else brace
         closing = _CLOSING.search(text, max(start, end - _LONGEST_CLOSING), max(start, end))
         if closing is not None and closing.start() - start > _CUT_BYTES:
             found.append((start, closing.start() + 1))

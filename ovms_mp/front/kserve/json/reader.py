@@ -63,6 +63,10 @@ def _id(value: object) -> str:
         return str(value)
     if not isinstance(value, str):
         raise MalformedPayload(f"'id' must be a string, found {described(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise MalformedPayload(f"'id' is no text: {quoted(value)} holds half a surrogate pair") from None
     return value
 
 

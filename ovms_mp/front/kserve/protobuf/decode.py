@@ -12,11 +12,12 @@ alone take 9 and 29 us, and contents of 602 kB in steps 19 us (CPython 3.11, pro
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
-from ovms_mp.errors import OvmsError
+from ovms_mp.errors import MalformedPayload, OvmsError
 from ovms_mp.front.kserve._proto.kserve_pb2 import ModelInferRequest
 from ovms_mp.front.kserve.infer_request import NO_PARAMETERS, InferRequest
 from ovms_mp.front.kserve.protobuf.assemble import Raw, raw_tensor, tensors_of
@@ -25,6 +26,7 @@ from ovms_mp.front.kserve.protobuf.decode_long import read_long
 from ovms_mp.front.kserve.protobuf.heads import input_head, parameters_of, requested_output
 from ovms_mp.front.kserve.protobuf.tags import (
     ID,
+    ID_FIELD,
     INPUTS,
     MODEL_NAME,
     MODEL_VERSION,
@@ -33,8 +35,15 @@ from ovms_mp.front.kserve.protobuf.tags import (
     RAW,
 )
 from ovms_mp.front.kserve.regions.parameters import region_input
-from ovms_mp.front.protobuf.parts import LONGEST_PARSED_BYTES, LONGEST_PART_BYTES, MOST_NAMES, parsed_whole
+from ovms_mp.front.protobuf.parts import (
+    FIELDS_A_STEP,
+    LONGEST_PARSED_BYTES,
+    LONGEST_PART_BYTES,
+    MOST_NAMES,
+    parsed_whole,
+)
 from ovms_mp.front.protobuf.plain import LONGEST_PLAIN_PART_BYTES, NotPlain, Remembered, long_size
+from ovms_mp.front.protobuf.records import BYTES, FieldReader
 from ovms_mp.front.protobuf.turns import at_one_go, in_turns
 from ovms_mp.front.strings import STEP_ELEMENTS
 from ovms_mp.front.tensors import RawTensor
@@ -112,6 +121,19 @@ def scan_with(body: bytes, raws: Sequence[Raw]) -> InferRequest | None:
         return found.request(raws) if not found.raws else None
     except (NotPlain, IndexError, UnicodeDecodeError, DecodeError, OvmsError):
         return None
+
+
+def refused_id(body: bytes) -> str:
+    """The id of a message that no reader took, for the answer that says so; empty where it cannot be told."""
+    found = ""
+    try:
+        fields = FieldReader(body, ModelInferRequest.DESCRIPTOR.full_name).fields(0, len(body))
+        for number, kind, start, stop in islice(fields, FIELDS_A_STEP):
+            if number == ID_FIELD and kind == BYTES and stop - start <= LONGEST_PART_BYTES:
+                found = body[start:stop].decode()
+    except (MalformedPayload, UnicodeDecodeError):
+        return ""
+    return found
 
 
 _TEXTS = frozenset((MODEL_NAME, MODEL_VERSION, ID))

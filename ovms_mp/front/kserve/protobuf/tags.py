@@ -18,6 +18,7 @@ INPUTS_FIELD = field_number(ModelInferRequest, "inputs")
 RAW_FIELD = field_number(ModelInferRequest, "raw_input_contents")
 PARAMETERS_FIELD = field_number(ModelInferRequest, "parameters")
 OUTPUTS_FIELD = field_number(ModelInferRequest, "outputs")
+ID_FIELD = field_number(ModelInferRequest, "id")
 CONTENTS_FIELD = field_number(ModelInferRequest.InferInputTensor, "contents")
 
 MODEL_NAME = one_byte_tag(field_number(ModelInferRequest, "model_name"), BYTES)

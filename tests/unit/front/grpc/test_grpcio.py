@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What grpcio's server may not write into the log."""
+"""What grpcio's server may not write into the log, and streams whose client has left."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # the stubs have public names only
 
-from ovms_mp.front.grpc.grpcio import is_no_ended_call
+from ovms_mp.errors import CallCancelled
+from ovms_mp.front.budget import BodyBudget
+from ovms_mp.front.gathered import Gathered
+from ovms_mp.front.grpc.grpcio import GrpcioStream, is_no_ended_call
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 def record_of(error: Exception) -> logging.LogRecord:
@@ -30,3 +38,23 @@ def test_all_else_is_logged(error: Exception) -> None:
 
 def test_lines_without_error_are_logged() -> None:
     assert is_no_ended_call(logging.LogRecord("grpc", logging.ERROR, "", 0, "text", (), None))
+
+
+class EndedCall:
+    """grpcio's call, where the client has left."""
+
+    async def write(self, message: bytes) -> None:
+        raise cygrpc.ExecuteBatchError("Failed")
+
+
+async def one_message() -> AsyncIterator[bytes]:
+    yield b"a"
+
+
+def test_a_client_that_leaves_is_no_defect_and_its_answer_is_released() -> None:
+    released: list[bool] = []
+    call: Any = EndedCall()  # Any: it has the one method that is called.
+    stream = GrpcioStream(one_message(), call, 1, BodyBudget(1).share())
+    with pytest.raises(CallCancelled, match="the client has left"):
+        asyncio.run(stream.send(Gathered([b"a"], lambda: released.append(True))))
+    assert released == [True]

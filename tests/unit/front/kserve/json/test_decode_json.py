@@ -219,6 +219,7 @@ REFUSALS: list[tuple[Any, str]] = [
     ({"inputs": [{**OK, "datatype": "BYTES", "data": ["\ud800"]}]}, "half a surrogate pair"),
     ({"inputs": [{**OK, "datatype": "BYTES", "data": [["a"], []]}]}, "neither flat nor nested regularly"),
     ({"inputs": [OK], "id": [1]}, "'id' must be a string, found a list of 1"),
+    ({"inputs": [OK], "id": "\ud800"}, "'id' is no text.*half a surrogate pair"),
     ({"inputs": [OK], "outputs": {}}, "Could not parse output content. 'outputs' must be a list"),
     ({"inputs": [OK], "outputs": ["y"]}, r"outputs\[0\] must be an object"),
     ({"inputs": [OK], "outputs": [{}]}, r"outputs\[0\] must have a string as 'name'"),
@@ -366,6 +367,38 @@ def test_long_texts_are_refused_alike(text: bytes) -> None:
     with pytest.raises(MalformedPayload) as found:
         read_long(text)
     assert found.value.message == expected.value.message
+
+
+HEAD = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": '
+NESTED = 2_200_000
+HOSTILE = {
+    "keys without end": b'{"inputs": [' + b'"data": [' * 500_000,
+    "brackets": HEAD + b"[" * NESTED + b"1" + b"]" * NESTED + b"}]}",
+    "brackets around two": HEAD + b"[" * NESTED + b"1,1" + b"]" * NESTED + b"}]}",
+    "brackets and space": HEAD + b"[ " * NESTED + b"1" + b"]" * NESTED + b"}]}",
+    "parameters": HEAD
+    + b'[1]}], "parameters": {'
+    + b",".join(b'"%d": 1' % i for i in range(400_000))
+    + b"}}",
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_time_grows_with_the_text_alone(what: str) -> None:
+    """Where it grew with its square, each of these took minutes."""
+    assert len(HOSTILE[what]) > lists.LIST_BYTES
+    with pytest.raises(MalformedPayload, match="100000 at most"):
+        read_long(HOSTILE[what])
+
+
+def test_many_parameters_are_read() -> None:
+    parameters = {f"key {number}": number for number in range(1000)}
+    assert read_long(text_of([1, 2], parameters=parameters)).inputs[0].parameters == parameters
+
+
+def test_a_number_of_too_many_digits() -> None:
+    with pytest.raises(MalformedPayload, match=r"the number 1{40}\.\.\. has 5000 digits"):
+        decode_json(b'{"id": ' + b"1" * 5000 + b"}")
 
 
 def test_other_clients_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from ovms_mp.front.kserve.protobuf.decode import (
     decode_infer,
     decode_infer_in_turns,
     parse_infer,
+    refused_id,
     scan_infer,
 )
 from ovms_mp.front.kserve.protobuf.decode_long import read_long
@@ -449,3 +450,18 @@ def test_what_serves_is_not_refused() -> None:
     outputs = [wanted(name=f"a rather long name {number}") for number in range(MOST_NAMES)]
     found = decode_infer(request(*pairs, outputs=outputs))
     assert (len(found.inputs), len(found.outputs)) == (500, MOST_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b"", ""),
+        (ModelInferRequest(model_name="m", id="ü", raw_input_contents=[b"1"]).SerializeToString(), "ü"),
+        (PLAIN + ModelInferRequest(id="last").SerializeToString(), "last"),
+        (ModelInferRequest(id="a").SerializeToString() + b"\xff", ""),
+        (record(3, BYTES, b"\xff"), ""),
+        (record(3, VARINT, b"\x01"), ""),
+    ],
+)
+def test_the_id_of_a_refused_message(body: bytes, found: str) -> None:
+    assert refused_id(body) == found
