@@ -18,6 +18,7 @@ from tests.support.protobuf_messages import (
     FIXED32,
     FIXED64,
     GROUP,
+    GROUP_END,
     VARINT,
     elements,
     float_bytes,
@@ -326,6 +327,12 @@ ODDITIES = {
     "no output": MODEL + entry(FP32_2) + record(6, BYTES, b"") + RAW_2,
     "an unknown field": MODEL + entry(FP32_2) + record(100, BYTES, b"abc") + RAW_2,
     "an unknown group": MODEL + entry(FP32_2) + varint(9 << 3 | GROUP) + RAW_2,
+    "the number 0 in an unknown group": MODEL
+    + entry(FP32_2)
+    + varint(9 << 3 | GROUP)
+    + b"\x00\x01\x01abcdefgh\x05abcd"
+    + varint(9 << 3 | GROUP_END)
+    + RAW_2,
     "raw as a number": MODEL + entry(FP32_2) + record(7, VARINT, b"\x01"),
 }
 """Cases that random messages meet too rarely."""

@@ -129,7 +129,10 @@ class FieldReader:
         raise self._malformed(at)
 
     def _skip_group(self, number: int, at: int, end: int) -> int:
-        """The place behind a group, an obsolete kind of submessage that ends with a tag of the same number."""
+        """The place behind a group, an obsolete kind of submessage that ends with a tag of the same number.
+
+        In it protobuf lets the number 0 pass, which no field can have.
+        """
         open_groups = [number]
         for _ in range(_MOST_GROUP_FIELDS):
             self._count()
@@ -144,7 +147,7 @@ class FieldReader:
             elif kind == BYTES:
                 size, at = self.varint(at, end, LONGEST_SIZE_BYTES)
                 at += size
-            elif kind in (VARINT, FIXED32, FIXED64) and number:
+            elif kind in (VARINT, FIXED32, FIXED64):
                 at = self._skip(number, kind, at, end)
             else:
                 break
