@@ -36,6 +36,7 @@ from ovms_mp.front.kserve.protobuf import infer_sink
 from ovms_mp.front.kserve.protobuf.decode import decode_infer, parse_infer, refused_id
 from ovms_mp.front.kserve.protobuf.decode_long import read_long
 from ovms_mp.front.kserve.protobuf.infer_sink import InferSink
+from ovms_mp.front.protobuf import plain
 from ovms_mp.front.protobuf.arena_sink import PlacedCall
 from ovms_mp.front.protobuf.turns import at_one_go
 from ovms_mp.model.dtypes import DType
@@ -55,8 +56,7 @@ if TYPE_CHECKING:
 
 LONG_BYTES = 3
 WARM_UP = 2000
-MAX_GROWTH_OBJECTS = 20_000
-"""Decoders remember some thousands of inputs and outputs, never more."""
+MAX_GROWTH_OBJECTS = 2000
 MAX_GROWTH_BYTES = 16 << 20
 SERVER_WARM_UP = 500
 MAX_SERVER_GROWTH_BYTES = 32 << 20
@@ -97,6 +97,8 @@ SPECS = [TensorSpec.of("x", DType.FP32, ((1, 1), (0, -1)))]
 @pytest.fixture(autouse=True, scope="module")
 def _short_is_long() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        # So that what decoders remember of inputs and outputs is full before the objects are counted.
+        patch.setattr(plain, "_MOST_REMEMBERED", 100)
         patch.setattr(infer_sink, "SHORTEST_LONG_BYTES", LONG_BYTES)
         patch.setattr(long_json, "LIST_BYTES", 1)
         patch.setattr(long_json, "_CUT_BYTES", 6)
@@ -235,8 +237,8 @@ def ask_stream(channel: grpc.Channel, dice: random.Random) -> str:
 
 
 def message_of(dice: random.Random) -> bytes:
-    plain = RAW.replace(b"\x12\x013", b"")  # The default version.
-    return mutated(dice.choice([plain, plain, *MESSAGES]), dice)
+    right = RAW.replace(b"\x12\x013", b"")  # The default version.
+    return mutated(dice.choice([right, right, *MESSAGES]), dice)
 
 
 def ask_rest(rest: http.client.HTTPConnection, dice: random.Random) -> str:
