@@ -17,7 +17,7 @@ import pytest
 
 from tests.support import rest_client
 from tests.support.fronts import Refused, RestFront, fronts_of
-from tests.support.ledger import Ledger, assert_nothing_left
+from tests.support.ledger import CLIENTS_MEMORY, Ledger, assert_nothing_left
 from tests.support.load import Load
 from tests.support.server import Server
 from tests.support.waiting import eventually
@@ -42,7 +42,7 @@ class Site:
         for name in ("tiny", "other"):
             zoo.install("tiny", root / name, 1)
         self.root = root
-        self.key = f"/ovms_mp-test-{os.getpid()}-{root.name}"
+        self.key = f"/{CLIENTS_MEMORY}{os.getpid()}-{root.name}"
         self.zoo = zoo
         config = zoo.config_file(root, [])
         config.write_text(

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 MARK = ("OVMS_MP_TEST_SESSION", secrets.token_hex(8))
 """Variable of the environment; set by ``tests/conftest.py``."""
+CLIENTS_MEMORY = "ovms_mp-test-"
+"""What regions are called that tests make as clients do. Each test gives its own back; another one, in another process,
+must not count them."""
 OURS = ("ovms_mp.worker", "ovms_mp.fetcher", "ovms_mp.front.grpc", "ovms_mp.front.rest")
 
 
@@ -99,6 +102,8 @@ def _names_of_this_user(directory: Path, kind: int = 0) -> set[str]:
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
+                continue
+            if entry.name.startswith(CLIENTS_MEMORY):
                 continue
             if status.st_uid == os.getuid() and kind in (0, stat.S_IFMT(status.st_mode)):
                 found.add(entry.path)

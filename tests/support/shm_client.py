@@ -17,6 +17,7 @@ import numpy as np
 
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from tests.support import rest_client
+from tests.support.ledger import CLIENTS_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -214,7 +215,7 @@ def _set(parameters: Any, place: Place) -> None:
 @contextlib.contextmanager
 def shared_memory(size: int) -> Iterator[SharedMemory]:
     """A client's shared memory; gone afterwards, unless the test has removed it."""
-    memory = SharedMemory(f"ovms_mp-test-{uuid.uuid4().hex[:12]}", create=True, size=size)
+    memory = SharedMemory(f"{CLIENTS_MEMORY}{uuid.uuid4().hex[:12]}", create=True, size=size)
     try:
         yield memory
     finally:

@@ -241,7 +241,7 @@ def case_stream_final_response(address: Address) -> None:
 
 def case_shared_memory(address: Address) -> None:
     """Inputs and outputs in regions, also at an offset; status and names."""
-    key = f"/clients-{uuid.uuid4().hex}"
+    key = f"/ovms_mp-test-{uuid.uuid4().hex}"
     region = shm.create_shared_memory_region("region", key, 4096)
     try:
         with triton.InferenceServerClient(address.grpc) as client:

@@ -206,7 +206,7 @@ def case_async(address: Address) -> None:
 
 def case_shared_memory(address: Address) -> None:
     """Inputs and outputs in regions."""
-    key = f"/clients-{uuid.uuid4().hex}"
+    key = f"/ovms_mp-test-{uuid.uuid4().hex}"
     region = shm.create_shared_memory_region("region", key, 4096)
     try:
         with client_of(address) as client:
