@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 X = np.arange(10, dtype=np.float32)[None]
 NOTICED_S = 30.0
-DOWNLOADED_S = 120.0
+DOWNLOADED_S = 240.0
+"""Moto copies all of the object for each part of it that it is asked for."""
 OTHER_OBJECTS = 2000
 BALLAST_BYTES = 300 << 20
 CONFIG = "config.json"
