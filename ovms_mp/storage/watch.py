@@ -81,10 +81,15 @@ class _Watched:
         """Whether an event about this entry does; an empty name is the watched inode itself."""
         return (
             not name
-            or bool(self.mask & flags.CLOSE_WRITE)
+            or (bool(self.mask & flags.CLOSE_WRITE) and not _is_hidden(name))
             or name in self.names
             or any(is_part_of(file_name, name) for file_name in self.file_names)
         )
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether no hint is due: what fetchers and copies keep for themselves, but not the ``..data`` of Kubernetes."""
+    return name.startswith(".") and not name.startswith("..")
 
 
 class _LimitReached(Exception):

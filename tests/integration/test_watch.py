@@ -473,6 +473,21 @@ def test_noise_beside_a_base_path_and_a_configuration_file_is_not_told(
     assert is_told(watch)
 
 
+def test_what_a_fetcher_or_a_copy_keeps_for_itself_is_not_told(
+    watch: RepositoryWatch, tmp_path: Path
+) -> None:
+    version = put_version(tmp_path / "base", 1)
+    watch.arm([tmp_path / "base"], [])
+
+    put(tmp_path / "base" / ".lock")
+    (tmp_path / "base" / ".served").touch()
+    copied = put(version / ".m.onnx.x7Gh2")
+    assert not is_told(watch)
+    copied.rename(version / "m.onnx")
+
+    assert is_told(watch)
+
+
 def test_reading_a_model_is_not_told(watch: RepositoryWatch, tmp_path: Path) -> None:
     put_version(tmp_path, 1)
     watch.arm([tmp_path], [])

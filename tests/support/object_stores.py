@@ -34,6 +34,17 @@ _GCS = (
     "__main__.main()"
 )
 """Without its list of all objects, which it writes anew at each change, though it is in memory, too."""
+_MOTO = (
+    "from moto import server\n"
+    "from moto.s3.models import FakeKey\n"
+    "write = FakeKey.value.fset\n"
+    "def written(key, content):\n"
+    "    write(key, content)\n"
+    "    key.etag\n"
+    "FakeKey.value = FakeKey.value.setter(written)\n"
+    "server.main()"
+)
+"""With each ETag made by who writes: made by two readers at once it is wrong, and stays so."""
 _EMULATORS = Path(__file__).parents[2] / ".emulators"
 _PROGRAMS = (_EMULATORS / "node_modules/.bin", _EMULATORS / "venv/bin")
 
@@ -222,7 +233,7 @@ class Moto(ObjectStore):
         return "PUT", f"/{BUCKET}/{key}", {"Content-Type": "binary/octet-stream"}
 
     def command(self, directory: Path) -> list[str]:
-        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        return [sys.executable, "-c", _MOTO, "-H", "127.0.0.1", "-p", str(self.port)]
 
     @classmethod
     def is_installed(cls) -> bool:

@@ -53,6 +53,7 @@ class Followed:
         is_asked: Somebody waits for what the next one finds.
         is_answering: Somebody waits for what this one finds.
         has_ended: Some fetch has ended, well or not.
+        versions: What the last fetch left to be served.
         failures: Fetches in a row that failed.
         retry_at: When the next one is due after a failure, in seconds of the wall clock.
     """
@@ -63,6 +64,7 @@ class Followed:
     is_asked: bool = False
     is_answering: bool = False
     has_ended: bool = False
+    versions: tuple[int, ...] = ()
     heard_at: float = 0.0
     done_bytes: int = 0
     total_bytes: int = 0

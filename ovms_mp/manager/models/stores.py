@@ -194,7 +194,9 @@ class Stores:
                 ",".join(map(str, message.versions)) or "none",
                 message.fetched_bytes / _MEBIBYTE,
             )
-        self._ended(followed, message.error, message.took_s)
+        is_new = bool(message.fetched_bytes) or message.versions != followed.versions
+        followed.versions = message.versions
+        self._ended(followed, message.error, message.took_s, is_new=is_new)
 
     def exited(self, child: Child, reason: str) -> None:
         """A fetcher has ended; what it was doing has failed."""
@@ -280,7 +282,9 @@ class Stores:
             file_limit_bytes=0 if source.name else MAX_BYTES,
         )
 
-    def _ended(self, followed: Followed, error: ErrorRecord | None, took_s: float) -> None:
+    def _ended(
+        self, followed: Followed, error: ErrorRecord | None, took_s: float, *, is_new: bool = False
+    ) -> None:
         source, before = followed.source, followed.error
         was_asked, is_first = followed.is_answering, not followed.has_ended
         followed.job, followed.has_ended, followed.is_answering = 0, True, False
@@ -316,7 +320,7 @@ class Stores:
         # A file that was awaited is read also where nothing else is looked at without being asked.
         if was_asked or (followed is self._file and (is_first or before)):
             self._request.look_now()
-        else:
+        elif is_new or is_first or followed.error != before:
             self._request.ask()
 
     def _end_hanging(self) -> None:

@@ -27,7 +27,7 @@ from ovms_mp.front.grpc.http2.window import ReceiveWindow
 
 _DRAIN_PING = b"drain..."
 _UPDATES_PER_FRAME = 4
-"""Window updates that a DATA frame of ours gives a peer reason for, at most."""
+"""Window updates that a DATA frame of ours, or the end of an answer, gives a peer reason for, at most."""
 
 NewStream = Callable[["Http2Connection", int, RequestHead], Stream]
 
@@ -263,6 +263,8 @@ class Http2Connection:
 
     def _end_locally(self, stream: Stream) -> None:
         """Forget a stream whose answer is complete; a client that still sends is told to stop (8.1)."""
+        # C-core's clients widen their windows for each call, whatever is in its answer.
+        self.output.earning_frames += 1
         if stream.is_remote_open:
             # NOTE: for any other code C-core's clients throw away the status that we sent.
             self._write_word(frames.RST_STREAM, stream.id, ErrorCode.NO_ERROR)

@@ -158,6 +158,20 @@ def test_a_store_is_looked_at_again_after_the_interval(scene: Scene) -> None:
     scene.one()
 
 
+def test_a_fetch_that_changes_nothing_makes_nobody_look_at_the_mirrors(scene: Scene) -> None:
+    scene.follow()
+    scene.done(scene.one())
+    scene.request.take()
+    looks = []
+    for versions, fetched_bytes in (((1,), 0), ((1, 2), 10), ((1, 2), 5), ((1, 2), 0), ((2,), 0)):
+        scene.pass_time(1.1)
+        scene.stores.done(FetchDone(scene.one().job, versions, fetched_bytes, 0.0, (), None))
+        looks.append(scene.request.is_due)
+        scene.request.take()
+
+    assert looks == [False, True, True, False, True]
+
+
 def test_without_an_interval_only_who_asks_makes_it_look(tmp_path: Path) -> None:
     scene = Scene(tmp_path / "store", poll_wait_s=0.0)
     scene.follow()

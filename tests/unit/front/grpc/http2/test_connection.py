@@ -450,6 +450,16 @@ def test_window_updates_are_earned_by_data() -> None:
     assert peer.connection.is_closed
 
 
+def test_window_updates_are_earned_by_answers_without_data() -> None:
+    peer = rated(Hit.WINDOW_UPDATES)
+    for number in range(100):
+        stream_id = 2 * number + 1
+        peer.send(headers(stream_id) + window(0, 1) * 2)
+        peer.connection.output.headers(peer.recorders[stream_id], b"", is_end=True)
+
+    assert not peer.connection.is_closed
+
+
 def test_pings_are_refused_in_the_words_that_grpc_clients_know() -> None:
     peer = rated(Hit.PINGS)
 
