@@ -18,7 +18,7 @@ import pytest
 import ovms_mp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(ovms_mp.__file__).parent
 BASE = {"codes", "defects", "errors", "files", "log", "log_levels", "log_sinks", "model", "places"}
@@ -130,7 +130,17 @@ def modules() -> list[Module]:
 
 
 MODULES = modules()
-every_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name or "ovms_mp")
+
+
+def every_module(check: Callable[[Module], None]) -> Callable[[], None]:
+    """Make one test of a check of a module; thousands cost every process that collects them more than they do."""
+
+    def test() -> None:
+        for module in MODULES:
+            check(module)
+
+    test.__name__ = check.__name__
+    return test
 
 
 def is_within(name: str, package: str) -> bool:
