@@ -207,7 +207,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--graphs",
         type=int,
-        default=300,
+        default=120,
         help="how many random graphs are compared with the engine (full run: 10000)",
     )
     parser.addoption(

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 X = np.arange(10, dtype=np.float32)[None]
 NOTICED_S = 30.0
 DOWNLOADED_S = 240.0
-"""Moto copies all of the object for each part of it that it is asked for."""
-OTHER_OBJECTS = 2000
-BALLAST_BYTES = 300 << 20
+OTHER_OBJECTS = 1200
+"""More than a page of a listing."""
+BALLAST_BYTES = 64 << 20
+"""Sixteen parts. Moto copies all of the object for each that it is asked for."""
 CONFIG = "config.json"
 ALL: dict[str, Any] = {"all": {}}
 MODELS: dict[str, dict[str, Any]] = {
