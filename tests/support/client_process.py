@@ -52,20 +52,17 @@ def install(directory: Path) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (found / "complete").exists():
             shutil.rmtree(found, ignore_errors=True)
-            _run([sys.executable, "-m", "venv", str(found)])
-            pip = [str(found / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
-            _run([*pip, "--requirement", str(requirements)])
+            python = str(found / "bin" / "python")
+            _run([sys.executable, "-m", "uv", "venv", "--quiet", "--python", sys.executable, str(found)])
+            install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python]
+            _run([*install, "--require-hashes", "--requirement", str(requirements)])
             (found / "complete").touch()
     return found / "bin" / "python"
 
 
 def _run(command: list[str]) -> None:
-    # The server's own constraints must not hold here.
-    environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_INSTALL_WITHIN_S, check=False, env=environment
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_WITHIN_S, check=False)
     except subprocess.TimeoutExpired:
         pytest.skip(f"the client libraries were not installed within {_INSTALL_WITHIN_S} s")
     if done.returncode:
