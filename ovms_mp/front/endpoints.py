@@ -6,7 +6,7 @@ Nothing here knows the web framework. A handler reads the body when it wants it,
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -99,6 +99,9 @@ class Route(Protocol):
     def allowed(self, raw_path: bytes) -> tuple[str, ...]:
         """The HTTP methods of a path, as ``Allow`` names them, without OPTIONS."""
 
+    def operations(self) -> Iterable[tuple[str, str, Endpoint]]:
+        """All that can be called: HTTP method, path with ``{names}`` for what varies, and what answers."""
+
 
 class FixedRoute:
     """One path with nothing variable in it."""
@@ -115,3 +118,7 @@ class FixedRoute:
     def allowed(self, raw_path: bytes) -> tuple[str, ...]:
         """See :class:`Route`."""
         return self._allowed
+
+    def operations(self) -> Iterable[tuple[str, str, Endpoint]]:
+        """See :class:`Route`."""
+        return [(verb, self.template, endpoint) for verb, endpoint in self._endpoints.items()]

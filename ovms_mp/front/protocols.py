@@ -17,6 +17,7 @@ from ovms_mp.front.tfs.protocol import TensorFlowServing
 if TYPE_CHECKING:
     from ovms_mp.front.endpoints import Route
     from ovms_mp.front.methods import Method
+    from ovms_mp.front.openapi.description import Description
     from ovms_mp.front.served_protocol import HasService, MessageParts, ServedProtocol
 
 PROTOCOLS: tuple[ServedProtocol, ...] = (
@@ -41,4 +42,12 @@ def all_methods(parts: MessageParts) -> list[Method]:
 
 def all_routes(front: HasService) -> list[Route]:
     """The routes of all protocols, for the REST transport."""
-    return [route for protocol in PROTOCOLS for route in protocol.routes(front)]
+    from ovms_mp.front.openapi.document import description_route
+
+    routes = [route for protocol in PROTOCOLS for route in protocol.routes(front)]
+    return [*routes, description_route(routes, descriptions)]
+
+
+def descriptions() -> dict[str, Description]:
+    """What the paths of each protocol mean, by its name."""
+    return {protocol.name: protocol.description() for protocol in PROTOCOLS}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ovms_mp.front.infer.arrivals import Arrival
     from ovms_mp.front.infer.leases import Lease
     from ovms_mp.front.methods import Method
+    from ovms_mp.front.openapi.description import Description
     from ovms_mp.front.service import Service
 
 
@@ -62,3 +63,6 @@ class ServedProtocol(Protocol):
 
     def routes(self, front: HasService) -> Sequence[Route]:
         """Its REST paths."""
+
+    def description(self) -> Description:
+        """What they mean."""

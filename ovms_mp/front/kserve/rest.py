@@ -30,7 +30,7 @@ from ovms_mp.front.kserve.targets import PREFIX, target_of
 from ovms_mp.front.protobuf.turns import in_turns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.endpoints import RestRequest, Route
@@ -114,6 +114,13 @@ class ModelRoute:
             if word == call and self._endpoints[word, verb] is not self._unknown
         ]
         return (*verbs, "HEAD") if "GET" in verbs else tuple(verbs)
+
+    def operations(self) -> Iterable[tuple[str, str, Endpoint]]:
+        """See :class:`~ovms_mp.front.endpoints.Route`."""
+        for model in ("{model}", "{model}/versions/{version}"):
+            for (call, verb), endpoint in self._endpoints.items():
+                if endpoint is not self._unknown:
+                    yield verb, f"{PREFIX}{model}/{call}".removesuffix("/"), endpoint
 
 
 class KServeRestCalls:

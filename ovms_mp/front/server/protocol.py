@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.endpoints import Route
     from ovms_mp.front.methods import Method
+    from ovms_mp.front.openapi.description import Description
     from ovms_mp.front.served_protocol import HasService, MessageParts
 
 
@@ -27,3 +28,9 @@ class ServerItself:
         from ovms_mp.front.server.rest import routes
 
         return routes(front)
+
+    def description(self) -> Description:
+        """What the paths mean."""
+        from ovms_mp.front.server.openapi import DESCRIPTION
+
+        return DESCRIPTION

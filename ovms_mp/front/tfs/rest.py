@@ -22,7 +22,7 @@ from ovms_mp.front.tfs.metadata import metadata_json, status_json
 from ovms_mp.front.tfs.targets import target_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.endpoints import RestRequest, Route
@@ -74,6 +74,13 @@ class ModelRoute:
     def allowed(self, raw_path: bytes) -> tuple[str, ...]:
         """See :class:`~ovms_mp.front.endpoints.Route`."""
         return ("POST",) if target_of(raw_path, False).call == targets.PREDICT else ("GET", "HEAD")
+
+    def operations(self) -> Iterable[tuple[str, str, Endpoint]]:
+        """See :class:`~ovms_mp.front.endpoints.Route`. Labels are left out, as they are refused."""
+        for model in ("{model}", "{model}/versions/{version}"):
+            yield "GET", f"{targets.PREFIX}{model}", self._status
+            yield "GET", f"{targets.PREFIX}{model}/{targets.METADATA}", self._metadata
+            yield "POST", f"{targets.PREFIX}{model}:{targets.PREDICT}", self._predict
 
 
 class TfsRestCalls:

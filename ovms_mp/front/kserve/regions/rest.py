@@ -19,7 +19,7 @@ from ovms_mp.front.kserve.calls import PROTOCOL
 from ovms_mp.front.kserve.regions import calls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.endpoints import Handler, RestRequest, Route
@@ -112,6 +112,14 @@ class RegionRoute:
     def allowed(self, raw_path: bytes) -> tuple[str, ...]:
         """See :class:`~ovms_mp.front.endpoints.Route`."""
         return ("POST",) if self._action(raw_path) in self._posts else ("GET", "HEAD")
+
+    def operations(self) -> Iterable[tuple[str, str, Endpoint]]:
+        """See :class:`~ovms_mp.front.endpoints.Route`."""
+        for verb, endpoints in (("GET", self._gets), ("POST", self._posts)):
+            for action, endpoint in endpoints.items():
+                yield verb, f"{self._prefix}region/{{region}}/{action}", endpoint
+                if action != _REGISTER:
+                    yield verb, f"{self._prefix}{action}", endpoint
 
     def _action(self, raw_path: bytes) -> str:
         try:

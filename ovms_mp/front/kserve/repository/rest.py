@@ -15,7 +15,7 @@ from ovms_mp.front.kserve.repository import calls
 from ovms_mp.front.kserve.small_body import small_body
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.endpoints import RestRequest, Route
@@ -62,6 +62,12 @@ class ModelRoute:
     def allowed(self, raw_path: bytes) -> tuple[str, ...]:
         """See :class:`~ovms_mp.front.endpoints.Route`."""
         return ("POST",)
+
+    def operations(self) -> Iterable[tuple[str, str, Endpoint]]:
+        """See :class:`~ovms_mp.front.endpoints.Route`."""
+        return [
+            ("POST", f"{_PREFIX}{{model}}/{call}", endpoint) for call, endpoint in self._endpoints.items()
+        ]
 
 
 def _taken_apart(raw_path: bytes) -> tuple[str, str]:
