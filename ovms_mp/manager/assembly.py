@@ -26,6 +26,7 @@ from ovms_mp.manager.child_events import ChildEvents
 from ovms_mp.manager.children.control import ControlChannel
 from ovms_mp.manager.children.owned_directory import sweep
 from ovms_mp.manager.children.process_limits import check_process_limits
+from ovms_mp.manager.children.reaper import ReapingThread
 from ovms_mp.manager.children.socket_directory import SocketDirectory
 from ovms_mp.manager.children.spec_maker import SpecMaker, count_fronts
 from ovms_mp.manager.children.supervisor import Supervisor
@@ -114,6 +115,7 @@ def opened_manager(
         service_reports = _owned(stack, ServiceReports(service_manager, timers, clock))
         check_process_limits(count_fronts(config), config.limits.arena_size_mb)
         poller = _owned(stack, Poller())
+        reaper = _owned(stack, ReapingThread(poller))
         ports = _owned(stack, take_ports(config, inherited))
         arenas = _owned(stack, _take_arenas(config))
         counters = _owned(stack, _take_counters(config))
@@ -139,7 +141,7 @@ def opened_manager(
         supervision = config.supervision
         caches = _owned(stack, CompileCaches(cache_directory_of(config.engine)))
         workers = _owned(stack, Workers(control, timers, supervision.load_timeout_s, counters))
-        supervisor = Supervisor(supervision, timers, poller, clock)
+        supervisor = Supervisor(supervision, timers, poller, reaper, clock)
 
         fronts = Fronts(
             config, supervisor, control, specs, ports, arenas, pipes, (counters.handle.descriptor,)

@@ -74,6 +74,7 @@ class Child:
         killed_for: Why the server ended it; empty where it did not.
         is_dismissed: The server ended it because it is not needed any more, not because of what it did.
         was_drained: The server asked it to end.
+        has_ended: Its process has, and is being collected: signals and reasons come too late.
     """
 
     role: str
@@ -97,6 +98,7 @@ class Child:
     killed_for: str = ""
     is_dismissed: bool = False
     was_drained: bool = False
+    has_ended: bool = False
 
     def __post_init__(self) -> None:
         """It begins now."""
@@ -127,7 +129,7 @@ class Child:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens when the process has ended."""
-        if self.state is ChildState.EXITED:
+        if self.has_ended or self.state is ChildState.EXITED:
             return
         try:
             send_signal(self.pidfd, self.pid, number)
@@ -141,12 +143,15 @@ class Child:
             reason: Why, for people; the first one counts.
             is_dismissed: It has done nothing wrong: its exit is no error.
         """
-        if not self.killed_for:
+        if not self.killed_for and not self.has_ended:
             self.killed_for, self.is_dismissed = reason, is_dismissed
         self.signal(signal.SIGKILL)
 
     def reap(self) -> int | None:
-        """Collect the exit status of a process whose pidfd is readable: code, or minus the signal; None if unknown."""
+        """Collect the exit status of a process whose pidfd is readable: code, or minus the signal; None if unknown.
+
+        It may take long (:mod:`.reaper`). Callable from any thread.
+        """
         if self.process is not None:
             return self.process.wait()
         try:

@@ -8,6 +8,7 @@ reap it. For a REST front, which the arbiter reaps, the moment between its end a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -15,10 +16,6 @@ import select
 import signal
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Container
 
 _NOT_FOR_US = frozenset({errno.ENOSYS, errno.EPERM, errno.EACCES})
 _LOOK_S = 0.1
@@ -68,22 +65,26 @@ def send_signal(descriptor: int, pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def reap_strangers(ours: Container[int] = ()) -> None:
-    """Collect ended children of this process that nobody else collects.
+def ended_child() -> int | None:
+    """A child of this process that has ended and that nobody has collected; None if there is none.
 
-    As a subreaper, and in a container as process 1, it gets children that it did not start: REST fronts that outlived
-    their arbiter, and whatever was left behind by a command that somebody ran in the container.
-
-    Args:
-        ours: Numbers of those that their pidfds tell of. Behind one that has ended strangers wait for the next call.
+    It is told of until it is collected, and others only after it.
     """
     try:
-        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            if ended.si_pid in ours:
-                return
-            os.waitpid(ended.si_pid, os.WNOHANG)
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return  # It has no children at all.
+        return None  # It has no children at all.
+    return None if ended is None else ended.si_pid
+
+
+def collect_stranger(pid: int) -> None:
+    """Collect an ended child whose status tells us nothing.
+
+    As a subreaper, and in a container as process 1, this process gets children that it did not start: REST fronts that
+    outlived their arbiter, and whatever was left behind by a command that somebody ran in the container.
+    """
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def _tell(pid: int, descriptor: int) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps the children alive: spawns them, learns of their deaths, replaces them, and knows when replacing is pointless.
 
-A death is noticed through a pidfd, at once and without races. Who replaces whom and when is in :mod:`.roles`, who is
-killed for silence or standstill in :mod:`.liveness`. A child that cannot boot ends the server with its reason: exit
-code 3 or another failure before it was ready, or dying again and again.
+A death is noticed through a pidfd, at once and without races, and collected by :mod:`.reaper`. Who replaces whom and
+when is in :mod:`.roles`, who is killed for silence or standstill in :mod:`.liveness`. A child that cannot boot ends the
+server with its reason: exit code 3 or another failure before it was ready, or dying again and again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ovms_mp.defects import contain, report
 from ovms_mp.manager.children.child import Child, ChildState, exit_text
 from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.manager.children.liveness import Liveness
-from ovms_mp.manager.children.processes import reap_strangers, wait_readable, watch_process
+from ovms_mp.manager.children.processes import collect_stranger, ended_child, wait_readable, watch_process
 from ovms_mp.manager.children.roles import BACKOFF_LONGEST_S, Role, RoleFailure, no_pause
 from ovms_mp.manager.children.spawning import spawn
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.child.specs import ChildSpec
     from ovms_mp.config.server import SupervisionConfig
+    from ovms_mp.manager.children.reaper import Reaper
     from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.timers import Timers
     from ovms_mp.wire.channels import Poller
@@ -47,16 +48,21 @@ class ExitListener(Protocol):
 class Supervisor:
     """Owns all child processes of the manager."""
 
-    def __init__(self, settings: SupervisionConfig, timers: Timers, poller: Poller, clock: Clock) -> None:
+    def __init__(
+        self, settings: SupervisionConfig, timers: Timers, poller: Poller, reaper: Reaper, clock: Clock
+    ) -> None:
         self._settings = settings
         self._timers = timers
         self._poller = poller
+        self._reaper = reaper
         self._clock = clock
         self._liveness = Liveness(settings, clock)
         self._roles: dict[str, Role] = {}
         self._failures: deque[RoleFailure] = deque()
         self._children: dict[str, Child] = {}
         self._by_pidfd: dict[int, Child] = {}
+        self._ending: dict[int, Child | None] = {}
+        """Being collected, by number; None are strangers."""
 
     def fill(
         self,
@@ -166,18 +172,30 @@ class Supervisor:
         self._liveness.check(self.living())
 
     def collect(self, readable: set[int], listener: ExitListener) -> None:
-        """Reap every child whose pidfd is readable; tell the listener; respawn."""
+        """Have those collected that have ended, as their pidfds tell; tell the listener of the collected; respawn."""
         for descriptor in readable:
-            child = self._by_pidfd.get(descriptor)
+            child = self._by_pidfd.pop(descriptor, None)
             if child is not None:
-                contain("manager.collect", child.child_id, self._collect_one, child, listener)
-        reap_strangers({child.pid for child in self._children.values()})
+                self._poller.unregister(descriptor)
+                child.has_ended = True
+                self._ending[child.pid] = child
+                self._reaper.begin(child.pid, child.reap)
+        self._collect_strangers()
+        for reaped in self._reaper.take(readable):
+            child = self._ending.pop(reaped.pid)
+            if child is not None:
+                contain("manager.collect", child.child_id, self._collect_one, child, reaped.status, listener)
 
-    def _collect_one(self, child: Child, listener: ExitListener) -> None:
-        self._poller.unregister(child.pidfd)
-        del self._by_pidfd[child.pidfd]
+    def _collect_strangers(self) -> None:
+        """Behind a process that is being collected strangers wait for the next call."""
+        ours = {child.pid for child in self._children.values()}
+        while (pid := ended_child()) is not None and pid not in ours and pid not in self._ending:
+            self._ending[pid] = None
+            self._reaper.begin(pid, partial(collect_stranger, pid))
+
+    def _collect_one(self, child: Child, status: int | None, listener: ExitListener) -> None:
         del self._children[child.child_id]
-        status = child.status = child.reap()
+        child.status = status
         child.close()
         previous = child.state
         child.to(ChildState.EXITED)
@@ -266,8 +284,11 @@ class Supervisor:
             wait_readable(child.pidfd, _KILL_LIMIT_S)
             if child.process is not None:
                 child.process.wait(timeout=_KILL_LIMIT_S)
-            self._poller.unregister(child.pidfd)
+            if not child.has_ended:
+                self._poller.unregister(child.pidfd)
             child.close()
         self._children.clear()
         self._by_pidfd.clear()
-        reap_strangers()
+        self._ending.clear()
+        while (pid := ended_child()) is not None:
+            collect_stranger(pid)

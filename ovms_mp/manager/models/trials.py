@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain, report
 from ovms_mp.errors import ModelTooLarge
-from ovms_mp.manager.children.child import ChildState
 from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.manager.children.priority import give_some_time, give_spare_time
 from ovms_mp.manager.models.deployment import load_failure
@@ -232,7 +231,7 @@ class Trials:
             child.end(found[1])
 
     def _hurry(self, child: Child) -> None:
-        if child.state is not ChildState.EXITED:  # Else the number may be another process's by now.
+        if not child.has_ended:  # Else the number may be another process's by now.
             give_some_time(child.pid)
 
     def _note_slow(self, child_id: str) -> None:

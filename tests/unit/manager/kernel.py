@@ -14,9 +14,13 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from ovms_mp.manager.children.reaper import Reaped
+
 from .fakes import Clock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Container
+
     import pytest
 
 FIRST_PID = 2**22 + 1
@@ -44,6 +48,23 @@ class Process:
         """As :class:`subprocess.Popen` has it."""
         assert self.status is not None, "waited for a process that lives"
         return self.status
+
+
+class InlineReaper:
+    """Collects at once; see :class:`~ovms_mp.manager.children.reaper.Reaper`."""
+
+    def __init__(self) -> None:
+        self._done: list[Reaped] = []
+
+    def begin(self, pid: int, reap: Callable[[], int | None]) -> None:
+        self._done.append(Reaped(pid, reap()))
+
+    def take(self, readable: Container[int]) -> list[Reaped]:
+        done, self._done = self._done, []
+        return done
+
+    def close(self) -> None:
+        assert not self._done, "everything is taken in the turn in which it was collected"
 
 
 class Kernel(Clock):

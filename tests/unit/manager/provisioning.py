@@ -16,6 +16,7 @@ from ovms_mp.manager.workers.workers import Workers
 from ovms_mp.wire.channels import Poller
 
 from .fakes import FakeRows, Router
+from .kernel import InlineReaper
 
 if TYPE_CHECKING:
     from ovms_mp.config.server import ServerConfig
@@ -38,7 +39,7 @@ class Provisioning:
 
 def provisioning(config: ServerConfig, machine: Machine, kernel: Kernel) -> Provisioning:
     timers, poller, router = Timers(kernel), Poller(), Router()
-    supervisor = Supervisor(config.supervision, timers, poller, kernel)
+    supervisor = Supervisor(config.supervision, timers, poller, InlineReaper(), kernel)
     control = ControlChannel(router)  # type: ignore[arg-type]  # only sends
     workers = Workers(control, timers, 600.0, FakeRows())
     specs = SpecMaker(config, "run", "ipc://@control", (), 8 << 30, LogLevels)

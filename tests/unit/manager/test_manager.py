@@ -47,7 +47,7 @@ from ovms_mp.wire.messages import (
 from ovms_mp.wire.records import ErrorRecord
 
 from .fakes import load_failed, loaded, unloaded
-from .kernel import Kernel, Process
+from .kernel import InlineReaper, Kernel, Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -128,6 +128,7 @@ class Scene:
         self.wakeup_fd = -1
         self.handle = 0
         patch.setattr(assembly, "Poller", lambda: self.turns)
+        patch.setattr(assembly, "ReapingThread", lambda _: InlineReaper())
         patch.setattr(assembly, "Router", self.open_channel)
         patch.setattr(assembly, "read_machine", lambda: MACHINE)
         patch.setattr(assembly, "ctypes", self)

@@ -21,7 +21,7 @@ from ovms_mp.wire.channels import Poller
 from ovms_mp.wire.messages import Drain
 
 from .fakes import Router
-from .kernel import Kernel
+from .kernel import InlineReaper, Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Scene:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.timers, self.poller, self.router = Timers(kernel), Poller(), Router()
-        self.supervisor = Supervisor(SupervisionConfig(), self.timers, self.poller, kernel)
+        self.supervisor = Supervisor(SupervisionConfig(), self.timers, self.poller, InlineReaper(), kernel)
         control = ControlChannel(self.router)  # type: ignore[arg-type]  # only sends
         self.specs = SpecMaker(ServerConfig(models=()), "run", "ipc://@control", (), 8 << 30, LogLevels)
         self.stopped: list[str] = []

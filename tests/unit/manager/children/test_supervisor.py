@@ -23,7 +23,7 @@ from ovms_mp.manager.children.supervisor import Supervisor
 from ovms_mp.manager.timers import Timers
 from ovms_mp.wire.channels import Poller
 
-from ..kernel import FIRST_PID, Kernel
+from ..kernel import FIRST_PID, InlineReaper, Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +129,9 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     kernel = Kernel()
     kernel.install(monkeypatch)
     timers, poller = Timers(kernel), Poller()
-    supervisor = Supervisor(SupervisionConfig(heartbeat_timeout_s=5.0), timers, poller, kernel)
+    supervisor = Supervisor(
+        SupervisionConfig(heartbeat_timeout_s=5.0), timers, poller, InlineReaper(), kernel
+    )
     yield Scene(
         kernel,
         timers,

@@ -27,7 +27,7 @@ from ovms_mp.wire.channels import Poller
 from ovms_mp.wire.messages import ArenaRetired, Drain, RoutingSnapshot, Welcome
 
 from ..fakes import Router
-from ..kernel import Kernel
+from ..kernel import InlineReaper, Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ class Scene:
             limits=LimitsConfig(arena_size_mb=1),
         )
         self.timers, self.poller = Timers(kernel), Poller()
-        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, kernel)
+        self.supervisor = Supervisor(config.supervision, self.timers, self.poller, InlineReaper(), kernel)
         self.ports, self.arenas, self.beats = (
             take_ports(config),
             ArenaPool(2, 1 << 20),
