@@ -55,12 +55,14 @@ class Call(Stream):
         head: RequestHead,
     ) -> None:
         limits, window = connection.limits, connection.output.initial_window
-        super().__init__(number, limits.stream_window_bytes, window, head.content_length)
+        super().__init__(
+            number, limits.stream_window_bytes, window, head.content_length, connection.now_ns
+        )
         if not isinstance(head.memo, CallHead):
             head.memo = CallHead(head, table, limits.max_header_list_bytes)
         self.head: CallHead = head.memo
         timeout_ns = self.head.timeout_ns
-        self.deadline_ns = connection.now_ns + timeout_ns if timeout_ns else 0  # Monotonic; 0 for never.
+        self.deadline_ns = connection.now_ns + timeout_ns if timeout_ns else 0
         self._connection, self._wake, self._read_peer = connection, wake, read_peer
         self._begun_ns = connection.now_ns
         self._receive_by_ns = connection.now_ns + int(limits.message_timeout_s * SECOND_NS)
