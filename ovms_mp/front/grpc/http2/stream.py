@@ -66,7 +66,9 @@ class Stream(abc.ABC):
         thousands a second.
         """
         lived_ns = now_ns - self.opened_ns
-        return lived_ns < _RAPID_NS and (not self.deadline_ns or 2 * now_ns < self.deadline_ns + self.opened_ns)
+        return lived_ns < _RAPID_NS and (
+            not self.deadline_ns or 2 * now_ns < self.deadline_ns + self.opened_ns
+        )
 
     @abc.abstractmethod
     def opened(self) -> None:
