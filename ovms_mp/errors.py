@@ -31,9 +31,11 @@ class OvmsError(Exception):
     Attributes:
         code: Canonical code; fixed for each class.
         message: For the client: what was given, what would be accepted, which setting changes it.
+        retry_after_s: After what time another try may fare better; 0 where that is not known.
     """
 
     code: Code = Code.INTERNAL
+    retry_after_s: float = 0.0
     better_http_status = 0  # Where HTTP has a better word than the code's row.
 
     def __init__(self, message: str) -> None:
@@ -159,7 +161,7 @@ class BodyMemoryFull(OvmsError):
 
 
 class QueueFull(OvmsError):
-    """The model version's queue is at its bound."""
+    """The model version's queue is at its bound, or longer than the request's deadline leaves time for."""
 
     code = Code.RESOURCE_EXHAUSTED
 

@@ -57,6 +57,7 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         max_image_megapixels: Of an encoded image.
         max_body_memory_bytes: Memory for all requests that the front is receiving and reading.
         allows_client_shm: Whether clients may register shared memory.
+        max_requests_per_client: That are under way; 0 for any number.
     """
 
     request_timeout_s: float
@@ -66,6 +67,7 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     max_image_megapixels: int
     max_body_memory_bytes: int
     allows_client_shm: bool = False
+    max_requests_per_client: int = 0
 
 
 class ChildSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

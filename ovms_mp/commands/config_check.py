@@ -49,6 +49,8 @@ def _sentences(model: ModelConfig) -> Iterator[str]:
     if model.nireq:
         requests = "infer request" if model.nireq == 1 else "infer requests"
         yield f"nireq {model.nireq}: {model.nireq} {requests} for each version, instead of the device's optimal number."
+    if model.weight != 1:
+        yield f"weight {model.weight}: {model.weight} times the time of a model of weight 1, where both want a device."
     if model.plugin_config:
         properties = ", ".join(f"{key}={json.dumps(value)}" for key, value in model.plugin_config.items())
         yield f"plugin_config: OpenVINO compiles with {properties}."

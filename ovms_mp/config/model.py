@@ -29,6 +29,7 @@ class ModelConfig:
         base_path: Directory of the version directories; of what was downloaded, where they come from a store.
         store: The object store that they come from; None for this machine.
         nireq: Infer requests for each version; 0 takes the device's optimal number.
+        weight: Its time on the device in proportion to that of others, while several have requests.
         target_device: OpenVINO device string, passed through.
         plugin_config: OpenVINO properties for compiling.
         version_policy: Which versions to serve.
@@ -40,6 +41,7 @@ class ModelConfig:
     base_path: Path
     store: StoreUrl | None = None
     nireq: int = 0
+    weight: int = 1
     target_device: str = "CPU"
     plugin_config: Mapping[str, PropertyValue] = field(default_factory=lambda: MappingProxyType({}))
     version_policy: VersionPolicy = field(default_factory=Latest)

@@ -180,7 +180,7 @@ def _single_model(given: Mapping[str, str | None], notices: list[str], store_dir
 
 def _as_json_has_it(key: str, text: str) -> object:
     """The value as the configuration file would have it, where its type is not text there."""
-    if key == "nireq":
+    if key in ("nireq", "weight"):
         is_number = text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER
         return int(text) if is_number else text
     if key in _SWITCHES:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_NIREQ = 100_000
+MAX_WEIGHT = 1000
 MAX_NAME_BYTES = 1024
 """Limit of a model's name in UTF-8, as it is in every snapshot and status, and a part of URLs."""
 
@@ -96,6 +97,11 @@ MODEL_KEYS: Mapping[str, ModelKey] = MappingProxyType(
             f"0 (automatic) to {MAX_NIREQ}",
             "0",
             "Number of infer requests for each version; 0 uses the device's optimal number.",
+        ),
+        "weight": ModelKey(
+            f"1 to {MAX_WEIGHT}",
+            "1",
+            "Share of the device's time in proportion to the weights of other models, while requests for several wait.",
         ),
         "target_device": ModelKey(
             f"{', '.join(OPENVINO_DEVICES)}, GPU.1, AUTO, AUTO:GPU,CPU, MULTI:a,b, HETERO:a,b, BATCH:d(n) or a "

@@ -18,6 +18,7 @@ from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.model_keys import (
     MAX_NAME_BYTES,
     MAX_NIREQ,
+    MAX_WEIGHT,
     MODEL_KEYS,
     UNSUPPORTED_MODEL_KEYS,
     UnsupportedKey,
@@ -81,7 +82,8 @@ def read_model(
         name=name,
         base_path=base_path if isinstance(base_path, Path) else Path(store_dir, base_path.mirror_of(name)),
         store=store,
-        nireq=reader.nireq(),
+        nireq=reader.whole("nireq", 0, MAX_NIREQ, 0),
+        weight=reader.whole("weight", 1, MAX_WEIGHT, 1),
         target_device=reader.one("target_device", parse_device) or DEFAULT_DEVICE,
         plugin_config=reader.plugin_config(),
         version_policy=policy,
@@ -205,12 +207,12 @@ class _Reader:
                 found.append((name, parse(entry)))
         return found
 
-    def nireq(self) -> int:
-        value = self._given.get("nireq", 0)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_NIREQ:
+    def whole(self, key: str, low: int, high: int, default: int) -> int:
+        value = self._given.get(key, default)
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return value
-        self._refuse("nireq", "" if isinstance(value, int) else "an integer without quotes is expected")
-        return 0
+        self._refuse(key, "" if isinstance(value, int) else "an integer without quotes is expected")
+        return default
 
     def allow_cache(self) -> bool:
         value = self._given.get("allow_cache", False)

@@ -156,6 +156,16 @@ class RestConfig(_Listening):
 class ClientsConfig:
     """What clients may do, over either protocol."""
 
+    max_requests: int = declare(
+        0,
+        Setting(
+            "max_requests_per_client",
+            "Maximum number of requests that one client has under way at each front, which has further ones refused; 0 "
+            "is no limit. A client is who calls with the same key or, without keys, from the same address.",
+            low=0,
+            high=1 << 20,
+        ),
+    )
     may_change_state: bool = declare(
         True,
         Setting(

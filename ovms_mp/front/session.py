@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.child.heartbeat import HeartbeatThread
 from ovms_mp.errors import BootError
+from ovms_mp.front.client_limits import ClientLimits
 from ovms_mp.front.counting import Counting
 from ovms_mp.front.descriptors import DescriptorWatch
 from ovms_mp.front.gate import Gate
@@ -82,7 +83,9 @@ class FrontSession:
         self._timers: list[Periodic] = []
         self.drain_deadline_ns = 0
         self.drain_requested = asyncio.Event()
-        self.gate = Gate()
+        most = spec.limits.max_requests_per_client
+        per_client = [ClientLimits(most, clock_ns)] if most else []
+        self.gate = Gate([limits.check for limits in per_client], per_client)
         self.leases = Leases(Arena(spec.common.arenas[welcome.arena]), Arrivals(clock_ns))
         convictions = Convictions(
             self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns

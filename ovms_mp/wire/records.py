@@ -87,6 +87,7 @@ class ModelSettings(Record, frozen=True):
         max_queue_tasks: Bound of the version's queue, in tasks.
         max_queue_bytes: Bound of the version's queue, in bytes of input tensors.
         refuses_lossy: Refuse values that the engine would not keep (:mod:`ovms_mp.worker.load.exactness`).
+        weight: The model's time on the device in proportion to that of others, while several have requests.
     """
 
     device: str
@@ -97,6 +98,7 @@ class ModelSettings(Record, frozen=True):
     max_queue_tasks: int
     max_queue_bytes: int
     refuses_lossy: bool = True
+    weight: int = 1
 
 
 class VersionRecord(Record, frozen=True):

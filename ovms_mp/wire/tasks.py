@@ -67,13 +67,15 @@ class InferResult(HotMessage, frozen=True):
 class InferFailed(HotMessage, frozen=True):
     """Worker to front, a terminal answer.
 
-    ``needed_nbytes`` is not 0 when the outputs did not fit the leased region and would with that many bytes.
+    ``needed_nbytes`` is not 0 when the outputs did not fit the leased region and would with that many bytes;
+    ``retry_after_s`` when it is known after what time another try may fare better.
     """
 
     task_id: int
     error_name: str
     error_message: str
     needed_nbytes: int = 0
+    retry_after_s: float = 0.0
 
 
 ToWorker: TypeAlias = list[InferTask | CancelTask]

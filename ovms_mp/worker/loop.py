@@ -31,8 +31,9 @@ from ovms_mp.worker.run.outbox import Outbox
 from ovms_mp.worker.run.peers import Peers
 from ovms_mp.worker.run.pool import Runs
 from ovms_mp.worker.run.queues import FirstTasks
-from ovms_mp.worker.run.scheduler import Scheduler
+from ovms_mp.worker.run.scheduler import SWEEP_INTERVAL_S, Scheduler
 from ovms_mp.worker.run.shaping import Shaping
+from ovms_mp.worker.run.shares import Shares
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -75,10 +76,15 @@ class WorkerLoop:
         self._runs: Runs[ServedVersion] = Runs(self._wakeup, page)
         self._shaping = Shaping(versions, self._answers, self._wakeup, cpu, page, all_first)
         self._examinations = Examinations(self._answers, self._wakeup, cpu, page)
-        self._scheduler = Scheduler(versions, peers, self._answers, self._runs, self._examinations, all_first)
+        shares = Shares()
+        self._scheduler = Scheduler(
+            versions, peers, self._answers, self._runs, self._examinations, all_first, shares
+        )
         self._intake = Intake(data, peers, versions, self._shaping, self._answers, self._outbox)
         loader = Loader(core, cpu, self._wakeup, page)
-        self._orders = Orders(control, loader, versions, self._shaping, peers, self._intake, row, all_first)
+        self._orders = Orders(
+            control, loader, versions, self._shaping, peers, self._intake, row, all_first, shares
+        )
         self._steps = Steps("worker", _MOST_FAILURES)
 
     def measure(self) -> tuple[int, int, float]:
@@ -110,6 +116,7 @@ class WorkerLoop:
         always = (
             self._shaping.advance,
             scheduler.start_tasks,
+            scheduler.sweep,
             self._flush,
             orders.retire_versions,
             orders.release_arenas,
@@ -131,7 +138,7 @@ class WorkerLoop:
         """How long the loop may wait for something to happen; None for ever."""
         if self._scheduler.can_start():
             return 0.0
-        longest_s = self._shaping.longest_wait_s()
+        longest_s = SWEEP_INTERVAL_S if self._scheduler.has_waiting else self._shaping.longest_wait_s()
         until_flush_s = self._outbox.longest_wait_s()
         if until_flush_s is not None:
             longest_s = until_flush_s if longest_s is None else min(longest_s, until_flush_s)

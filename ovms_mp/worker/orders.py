@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ovms_mp.worker.run.queues import FirstTasks
     from ovms_mp.worker.run.served import ServedVersion
     from ovms_mp.worker.run.shaping import Shaping
+    from ovms_mp.worker.run.shares import Shares
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Orders:
         intake: Intake,
         row: CounterRow,
         all_first: FirstTasks,
+        shares: Shares,
     ) -> None:
         """Follow nothing yet.
 
@@ -70,6 +72,7 @@ class Orders:
             intake: Forgets tasks of fronts that are dead.
             row: This process's counters.
             all_first: Counts tasks that go first, in all queues.
+            shares: Of the device, by model.
         """
         self.drain_deadline_ns = 0
         self._control = control
@@ -80,6 +83,7 @@ class Orders:
         self._intake = intake
         self._row = row
         self._all_first = all_first
+        self._shares = shares
         self._again: list[ToChild] = []
         """Messages that could not be followed."""
 
@@ -173,7 +177,8 @@ class Orders:
         queue = VersionQueue(settings.max_queue_tasks, settings.max_queue_bytes, self._all_first)
         run_time_s = UNKNOWN_RUN_TIME_S if loaded.run_time_s is None else loaded.run_time_s
         counters = VersionCounters(self._row, request.counters) if request.counters else UNCOUNTED
-        self._shaping.admit(request.handle, title, queue, loaded, run_time_s, counters)
+        share = self._shares.of(request.name, settings.weight)
+        self._shaping.admit(request.handle, title, queue, loaded, run_time_s, counters, share)
         facts = f"load_s={outcome.seconds:.3f} run_ms={run_time_s * 1000:.3f} {loaded.detail}"
         self._control.send(
             ModelStateChanged(

@@ -20,7 +20,7 @@ from ovms_mp.front.failures import failure_of
 from ovms_mp.front.gate import OPEN_GATE
 from ovms_mp.front.grpc.bodies import unpacked
 from ovms_mp.front.grpc.descriptors import most_connections
-from ovms_mp.front.grpc.statuses import status_text
+from ovms_mp.front.grpc.statuses import push_back, status_text
 from ovms_mp.front.methods import Streaming, Unary
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ async def _carry(
         _set_metadata(call, context)
         return answered
     gate.leave(context, failure.code, failure)
+    push_back(context, failure)
     _set_metadata(call, context)
     await call.abort(_STATUS_BY_NUMBER[failure.code.number], status_text(failure))
     raise AssertionError("abort always raises")

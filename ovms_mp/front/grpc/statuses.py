@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ovms_mp.errors import OvmsError
+    from ovms_mp.front.call_context import CallContext
 
 LONGEST_TEXT = 1000
 """Characters of a status's text. It travels as metadata, percent-encoded to up to twelve bytes a character, and clients
 refuse metadata of more than 16 KiB, which would hide the error itself."""
+
+
+_PUSHBACK = "grpc-retry-pushback-ms"
+"""https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback"""
+
+
+def push_back(context: CallContext, failure: OvmsError) -> None:
+    """Tell the client when to try again, where that is known."""
+    if failure.retry_after_s:
+        context.reply_with(_PUSHBACK, str(max(1, int(1000 * failure.retry_after_s))))
 
 
 def status_text(failure: OvmsError) -> str:

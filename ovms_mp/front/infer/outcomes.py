@@ -55,4 +55,6 @@ def failure_of(answer: InferFailed) -> RouteWasStale | OutputsDidNotFit | OvmsEr
         return RouteWasStale()
     if answer.needed_nbytes:
         return OutputsDidNotFit(answer.needed_nbytes)
-    return error_from_record(answer.error_name, answer.error_message)
+    error = error_from_record(answer.error_name, answer.error_message)
+    error.retry_after_s = answer.retry_after_s
+    return error

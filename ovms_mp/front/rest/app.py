@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -151,7 +152,7 @@ async def _answer_failure(
     if call is not None and call.reply_metadata:
         response.set_headers(call.reply_metadata)
     if failure.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED) and failure.http_status != 413:
-        response.set_header("Retry-After", "1")
+        response.set_header("Retry-After", str(max(1, math.ceil(failure.retry_after_s))))
     if isinstance(failure, (RequestTooLarge, DeadlineExceeded)):
         # Part of the body may be unread; the connection cannot carry another request.
         response.set_header("Connection", "close")

@@ -162,6 +162,7 @@ class SpecMaker:
             max_image_megapixels=self.config.limits.max_image_megapixels,
             max_body_memory_bytes=self._body_memory_bytes(),
             allows_client_shm=self.config.clients.allows_shm,
+            max_requests_per_client=self.config.clients.max_requests,
         )
 
     def _body_memory_bytes(self) -> int:

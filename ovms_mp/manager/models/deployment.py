@@ -108,6 +108,7 @@ def settings_of(config: ModelConfig, limits: LimitsConfig) -> ModelSettings:
         max_queue_tasks=limits.max_queue_tasks,
         max_queue_bytes=limits.max_queue_mb << 20,
         refuses_lossy=limits.lossy_integers == "refuse",
+        weight=config.weight,
     )
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def failure(task: InferTask, error: OvmsError) -> InferFailed:
     """The answer of a task that failed."""
-    return InferFailed(task.task_id, type(error).__name__, bounded_text(error.message))
+    text = bounded_text(error.message)
+    return InferFailed(task.task_id, type(error).__name__, text, retry_after_s=error.retry_after_s)
 
 
 def defect_answer(task: InferTask | InferResult | InferFailed) -> InferFailed:

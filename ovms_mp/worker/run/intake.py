@@ -11,7 +11,7 @@ from ovms_mp.errors import OvmsError, VersionNotFound
 from ovms_mp.wire.codec import decode_to_worker, salvage_to_worker
 from ovms_mp.wire.tasks import CancelTask, InferTask
 from ovms_mp.worker.run.failures import defect_answer, failure
-from ovms_mp.worker.run.queues import QueuedTask
+from ovms_mp.worker.run.queues import LEAST_UNWANTED, QueuedTask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,17 +107,26 @@ class Intake:
             peer.arena.check_range(task.output_offset_bytes, task.output_nbytes)
             queued = QueuedTask(peer, task, sum(ref.nbytes for ref in task.inputs), now_ns)
             if version.family is None:
-                version.queue.push(queued)
+                version.take(queued)
             else:
                 self._shaping.push(version, version.family, queued)
         except OvmsError as error:
             self._answers.give(peer, failure(task, error))
 
     def _cancel(self, peer: Peer, cancel: CancelTask) -> None:
-        # Best effort and rare; a task that runs already is answered when it ends.
-        for version in self._versions.values():
-            ahead = version.pool.ahead() if version.pool is not None else ()
-            for queued in (*version.queue.tasks, *ahead):
-                if queued.task.task_id == cancel.task_id and queued.peer.identity == peer.identity:
-                    queued.is_cancelled = True
-                    return
+        """Note that nobody waits for a task. One that runs already is answered when it ends.
+
+        PERF: under overload clients give up thousands a second, so none of them is looked for in the queues.
+        """
+        unwanted = peer.unwanted
+        unwanted.ids.add(cancel.task_id)
+        if len(unwanted.ids) > unwanted.most:
+            unwanted.ids.intersection_update(
+                [
+                    queued.task.task_id
+                    for version in self._versions.values()
+                    for queued in (*version.queue.tasks, *(version.pool.ahead() if version.pool else ()))
+                    if queued.peer is peer
+                ]
+            )
+            unwanted.most = LEAST_UNWANTED + 2 * len(unwanted.ids)

@@ -122,6 +122,8 @@ class InferPool(Generic[OwnerT]):
         self.handed_over = 0
         """Tasks that wait ahead, run, or have run without the loop having taken note."""
         self.most_handed_over = 2 * compiled.nireq
+        self.begun_ns = 0
+        """When the last run began; monotonic."""
         self._idle = deque(compiled.slots)
         self._ahead: deque[QueuedTask] = deque()
         self._lock = threading.Lock()
@@ -212,7 +214,7 @@ class InferPool(Generic[OwnerT]):
             is_in_loop: The loop itself runs the task.
         """
         peer, task = queued.peer, queued.task
-        start_ns = time.perf_counter_ns()
+        start_ns = self.begun_ns = time.perf_counter_ns()
         mark = runs.page.begin(peer.arena_key, task.task_id, task.handle)
         answer: InferResult | InferFailed
         try:

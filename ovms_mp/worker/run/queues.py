@@ -24,8 +24,22 @@ if TYPE_CHECKING:
     from ovms_mp.wire.tasks import InferTask
 
 
+LEAST_UNWANTED = 1024
 MOST_AHEAD = 7
 """So many turns in a row are those of tasks that go first, while ordinary ones wait."""
+
+
+@dataclass(slots=True)
+class Unwanted:
+    """Tasks of one front that nobody waits for any more, by id; also some that had run before that was heard.
+
+    Attributes:
+        ids: Written by the loop, read by threads, too.
+        most: With more of them it is time to forget those that are not here any more.
+    """
+
+    ids: set[int] = field(default_factory=set)
+    most: int = LEAST_UNWANTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,7 @@ class Peer:
     arena_index: int
     arena_epoch: int
     arena: Arena
+    unwanted: Unwanted = field(default_factory=Unwanted, compare=False)
 
     @property
     def arena_key(self) -> tuple[int, int]:
@@ -45,7 +60,11 @@ class Peer:
 
 @dataclass(slots=True)
 class QueuedTask:
-    """A task that waits for an infer request; ``taken_ns`` is when it came, by the clock that runs are timed by."""
+    """A task that waits for an infer request.
+
+    ``taken_ns`` is when it came, by the clock that runs are timed by. When it runs, ``charged_s`` is by how much that
+    has moved its model's clock (:mod:`ovms_mp.worker.run.shares`).
+    """
 
     peer: Peer
     task: InferTask
@@ -53,6 +72,7 @@ class QueuedTask:
     taken_ns: int
     is_cancelled: bool = False
     is_second_try: bool = False
+    charged_s: float = 0.0
 
     @property
     def flow_key(self) -> tuple[bytes, int]:
@@ -61,7 +81,7 @@ class QueuedTask:
 
     def refusal(self) -> OvmsError | None:
         """Why it need not run any more; None while its client waits."""
-        if self.is_cancelled:
+        if self.is_cancelled or self.task.task_id in self.peer.unwanted.ids:
             return CallCancelled("cancelled by the client")
         if self.task.deadline_ns and time.monotonic_ns() > self.task.deadline_ns:
             return DeadlineExceeded("deadline passed while waiting in the queue")
@@ -102,6 +122,14 @@ class Turns:
     def has_first(self) -> bool:
         """Whether one of them goes first."""
         return bool(self._first)
+
+    def ahead_of(self, queued: QueuedTask) -> int:
+        """How many tasks would be taken before this one, if it were added now and no other came."""
+        flows = self._first if queued.task.priority else self._flows
+        own = flows.get(queued.flow_key)
+        turns = 1 if own is None else len(own) + 1
+        ahead = 0 if queued.task.priority else sum(map(len, self._first.values()))
+        return ahead + sum(min(turns, len(flow)) for flow in flows.values())
 
     def append(self, queued: QueuedTask) -> None:
         """Add a task behind those of its flow; a new flow has its turn when all others have had one."""

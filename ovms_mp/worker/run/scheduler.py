@@ -13,13 +13,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ovms_mp.defects import contain
 from ovms_mp.errors import OvmsError, VersionNotFound
 from ovms_mp.wire.tasks import InferFailed
 from ovms_mp.worker.run.failures import failure
 from ovms_mp.worker.run.queues import MOST_AHEAD
+from ovms_mp.worker.run.shares import charge_s
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from ovms_mp.worker.run.answers import Answers
     from ovms_mp.worker.run.examinations import Examinations
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from ovms_mp.worker.run.pool import FinishedRun, InferPool, Runs
     from ovms_mp.worker.run.queues import FirstTasks, QueuedTask
     from ovms_mp.worker.run.served import ServedVersion
+    from ovms_mp.worker.run.shares import Shares
 
 _TURN_LIMIT_S = 0.0002
 """After so long in inline runs the loop sends what it has and looks at its sockets: the front encodes these answers
@@ -34,6 +37,8 @@ while the next tasks run. PERF: tiny model, 16 in flight: 11,200/s with 2 ms, 12
 _SMOOTHING = 0.2
 """Weight of the newest run in the smoothed run time."""
 _OUTLIER_SLACK_S = 0.0001
+SWEEP_INTERVAL_S = 0.05
+"""As often as fronts look for requests whose time is over."""
 
 
 @dataclass(slots=True)
@@ -56,6 +61,7 @@ class Scheduler:
         runs: Runs[ServedVersion],
         examinations: Examinations,
         all_first: FirstTasks,
+        shares: Shares,
     ) -> None:
         """Start nothing yet.
 
@@ -66,7 +72,10 @@ class Scheduler:
             runs: What runs in threads.
             examinations: For tasks whose shapes may be at fault.
             all_first: Counts tasks that go first, in all queues.
+            shares: Whose time it is where several models have tasks.
         """
+        self._shares = shares
+        self._next_sweep_s = 0.0
         self._versions = versions
         self._peers = peers
         self._answers = answers
@@ -78,12 +87,26 @@ class Scheduler:
 
     def can_start(self) -> bool:
         """Whether :meth:`start_tasks` has something to do at once."""
-        return self._lone is None and any(
-            entry.queue.tasks and entry.free_pool() for entry in self._versions.values()
-        )
+        return self._lone is None and bool((self._all_first.waiting and self._ahead()) or self._due())
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether tasks wait for infer requests that others have for long, so that :meth:`sweep` is due."""
+        return any(version.runs_in_threads and version.queue.tasks for version in self._versions.values())
+
+    def sweep(self) -> None:
+        """Answer tasks that nobody wants any more, also behind others: they hold memory, and room in the queue."""
+        now_s = time.monotonic()
+        if now_s < self._next_sweep_s:
+            return
+        for version in list(self._versions.values()):
+            if version.runs_in_threads and version.pool is not None and version.queue.tasks:
+                contain("worker.sweep", version.title, version.queue.take_out, self._answers.dismiss)
+        # PERF: 0.4 us a task; so never more than a fiftieth of the loop's time.
+        self._next_sweep_s = now_s + max(SWEEP_INTERVAL_S, 50 * (time.monotonic() - now_s))
 
     def start_tasks(self) -> None:
-        """Start what can start, one task of each version in turn, so that no model waits behind another's queue.
+        """Start what can start, one task in turn of each version whose model's share allows it.
 
         While tasks wait that go first, only their versions have turns, but for every eighth.
         """
@@ -93,7 +116,7 @@ class Scheduler:
         is_busy = True
         while is_busy:
             is_busy = False
-            for version in self._whose_turn() if self._all_first.waiting else self._versions.values():
+            for version in self._whose_turn() if self._all_first.waiting else self._due():
                 pool = version.free_pool()
                 if pool is None or (queued := self._next_task(version)) is None:
                     continue
@@ -104,14 +127,21 @@ class Scheduler:
                         version.running += 1  # It is not done with before this one is.
                         if not self._run_lone(self._lone):
                             return
-                    elif version.runs_in_threads or not pool.has_idle:
-                        self._hand_over(version, pool, queued)
-                    else:
-                        self._note_run(pool.run_now(queued, self._runs))
+                        continue
+                    self._start(version, pool, queued)
                 except Exception as error:
                     self._answers.fail("worker.start", error, queued.peer, queued.task)
             if time.perf_counter() > turn_ends:
                 return
+
+    def _start(self, version: ServedVersion, pool: InferPool[ServedVersion], queued: QueuedTask) -> None:
+        """Run a task here, or have it run by a thread."""
+        if len(self._versions) > 1:
+            queued.charged_s = self._shares.began(version, time.monotonic())
+        if version.runs_in_threads or not pool.has_idle:
+            self._hand_over(version, pool, queued)
+        else:
+            self._note_run(pool.run_now(queued, self._runs))
 
     def take_finished(self) -> None:
         """Take note of the runs that have ended in threads."""
@@ -128,19 +158,29 @@ class Scheduler:
             except Exception as error:
                 self._answers.fail("worker.note_run", error, run.queued.peer, run.queued.task)
 
-    def _whose_turn(self) -> Iterable[ServedVersion]:
-        """Versions with a task that goes first and can start, or all of them: where there is none, and now and then."""
-        if self._turns_of_first < MOST_AHEAD:
-            ahead = [
-                version
-                for version in self._versions.values()
-                if version.queue.tasks.has_first and version.free_pool()
-            ]
-            if ahead:
-                self._turns_of_first += 1
-                return ahead
+    def _whose_turn(self) -> Sequence[ServedVersion]:
+        """Versions with a task that goes first and can start, or those that are due: now and then, or without any."""
+        if self._turns_of_first < MOST_AHEAD and (ahead := self._ahead()):
+            self._turns_of_first += 1
+            return ahead
         self._turns_of_first = 0
-        return self._versions.values()
+        return self._due()
+
+    def _ahead(self) -> Sequence[ServedVersion]:
+        return [
+            version
+            for version in self._versions.values()
+            if version.queue.tasks.has_first and version.free_pool()
+        ]
+
+    def _due(self) -> Sequence[ServedVersion]:
+        """Versions that may start a task. PERF: 0.2 us where one has some."""
+        waiting = [
+            version for version in self._versions.values() if version.queue.tasks and version.pool is not None
+        ]
+        if len(waiting) > 1:
+            return self._shares.due(waiting, time.monotonic())
+        return waiting if waiting and waiting[0].free_pool() else ()
 
     def _run_lone(self, lone: _Lone) -> bool:
         """Carry on with a task under suspicion; whether it is done with, so that others may start."""
@@ -166,8 +206,11 @@ class Scheduler:
         """The next task that is still wanted."""
         while (queued := version.queue.pop()) is not None:
             try:
-                if not self._answers.dismiss(queued):
+                if self._answers.dismiss(queued):
+                    continue
+                if not version.is_too_late(queued):
                     return queued
+                self._answers.give(queued.peer, failure(queued.task, version.too_late(queued)))
             except Exception as error:
                 self._answers.fail("worker.dismiss", error, queued.peer, queued.task)
         return None
@@ -186,6 +229,8 @@ class Scheduler:
             measured_s = min(run.run_time_s, 2.0 * version.run_time_s + _OUTLIER_SLACK_S)
             version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
             version.counters.executed()
+            if run.queued.charged_s:
+                version.share.clock_s += charge_s(version, run.run_time_s) - run.queued.charged_s
         answer, examiner = run.answer, version.examiner if run.did_run else None
         if examiner is not None and isinstance(answer, InferFailed) and not answer.needed_nbytes:
             self._examinations.examine(run, answer, examiner)

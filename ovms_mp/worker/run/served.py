@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ovms_mp.errors import QueueFull
 from ovms_mp.wire.version_counters import UNCOUNTED, VersionCounters
 from ovms_mp.worker.load.variants import Refusals, VariantTable
 from ovms_mp.worker.run.pool import InferPool
+from ovms_mp.worker.run.shares import Share
 
 if TYPE_CHECKING:
     from ovms_mp.wire.tasks import InferTask
     from ovms_mp.worker.load.compiled import CompiledVersion
     from ovms_mp.worker.load.loaded import VariantMaker
     from ovms_mp.worker.load.variants import Shapes
-    from ovms_mp.worker.run.queues import SharedBounds, VersionQueue
+    from ovms_mp.worker.run.queues import QueuedTask, SharedBounds, VersionQueue
 
+_RETRY_PART = 0.25
+"""Who finds a full queue tries again when a part of it has been worked off."""
 _INLINE_LIMIT_S = 0.001
 """Longest run inside the loop. A hand-over to a thread and back costs 53 us alone, a twentieth of it."""
 UNKNOWN_RUN_TIME_S = 0.01
@@ -36,6 +41,7 @@ class ServedVersion:
         handle: The manager's; a variant has a negative one that no other process knows.
         title: For the log.
         queue: Tasks that wait.
+        share: Its model's share of the device.
         counters: Where its executions are counted; a variant's are the version's.
         run_time_s: Smoothed.
         pool: None while a variant is not compiled, and for a version whose variants are.
@@ -52,6 +58,7 @@ class ServedVersion:
     handle: int
     title: str
     queue: VersionQueue
+    share: Share = field(default_factory=Share)
     counters: VersionCounters = UNCOUNTED
     run_time_s: float = 0.0
     pool: InferPool[ServedVersion] | None = None
@@ -99,6 +106,48 @@ class ServedVersion:
         most = pool.most_handed_over if self.runs_in_threads else 1
         return pool if pool.handed_over < most else None
 
+    def take(self, queued: QueuedTask) -> None:
+        """Queue a task, unless others before it leave too little of the time that its client waits.
+
+        Raises:
+            QueueFull: They do, or the queue is at its bounds. How long the client might wait before it tries again
+                is what the tasks that wait take to run.
+        """
+        tasks, pool, deadline_ns = self.queue.tasks, self.pool, queued.task.deadline_ns
+        if pool is not None and deadline_ns and (tasks or pool.handed_over):
+            left_s = (deadline_ns - queued.taken_ns) / 1e9
+            # PERF: the second condition, which looks at all flows, is looked at where the first one holds.
+            if self._wait_s(pool, len(tasks), queued.taken_ns) > left_s:
+                ahead = tasks.ahead_of(queued)
+                wait_s = self._wait_s(pool, ahead, queued.taken_ns)
+                if wait_s > left_s:
+                    raise _too_late(ahead + pool.handed_over, self.run_time_s, wait_s, left_s)
+        try:
+            self.queue.push(queued)
+        except QueueFull as full:
+            if pool is not None:
+                full.retry_after_s = _RETRY_PART * self._wait_s(pool, len(tasks), queued.taken_ns)
+            raise
+
+    def _wait_s(self, pool: InferPool[ServedVersion], ahead: int, now_ns: int) -> float:
+        """When a task would be answered that has so many before it in the queue."""
+        each_s = self.run_time_s / pool.compiled.nireq
+        until_next_s = 0.0
+        if pool.handed_over >= pool.compiled.nireq:
+            ahead += pool.handed_over - pool.compiled.nireq
+            until_next_s = max(0.0, each_s - (now_ns - pool.begun_ns) / 1e9)
+        return ahead * each_s + until_next_s + self.run_time_s
+
+    def is_too_late(self, queued: QueuedTask) -> bool:
+        """Whether a task would end after its deadline, and others wait that may not."""
+        deadline_ns = queued.task.deadline_ns
+        return bool(self.queue.tasks) and 0 < deadline_ns < time.monotonic_ns() + int(1e9 * self.run_time_s)
+
+    def too_late(self, queued: QueuedTask) -> QueueFull:
+        """The failure of such a task."""
+        left_s = (queued.task.deadline_ns - time.monotonic_ns()) / 1e9
+        return _too_late(len(self.queue.tasks), self.run_time_s, self.run_time_s, left_s)
+
     def patience_s(self) -> float:
         """How long an answer may wait for others, so that they leave together: half of what those behind it will wait.
 
@@ -130,6 +179,15 @@ class Family:
     bounds: SharedBounds
     table: VariantTable[ServedVersion]
     living: int = 0
+
+
+def _too_late(ahead: int, run_time_s: float, wait_s: float, left_s: float) -> QueueFull:
+    full = QueueFull(
+        f"{ahead} requests wait or run already, each for {1000 * run_time_s:.3g} ms, so the answer would come in "
+        f"{1000 * wait_s:.3g} ms and the deadline is in {1000 * left_s:.3g} ms; try again later or with more time"
+    )
+    full.retry_after_s = max(run_time_s, wait_s - left_s)
+    return full
 
 
 def patience_s(waiting: int, run_time_s: float, nireq: int) -> float:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ovms_mp.worker.load.variants import Shapes
     from ovms_mp.worker.run.answers import Answers
     from ovms_mp.worker.run.queues import FirstTasks, QueuedTask, VersionQueue
+    from ovms_mp.worker.run.shares import Share
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class Shaping:
         loaded: LoadedVersion,
         run_time_s: float,
         counters: VersionCounters,
+        share: Share,
     ) -> None:
         """Take a version that has just been loaded into service.
 
@@ -108,16 +110,17 @@ class Shaping:
             loaded: What the load brought.
             run_time_s: What to believe of its run time until it has run.
             counters: Where its executions are counted.
+            share: Its model's.
         """
         maker = loaded.maker
         if maker is None or loaded.shapes is None:
             refusals = None if maker is None else Refusals()
-            version = ServedVersion(handle, title, queue, counters, examiner=maker, refusals=refusals)
+            version = ServedVersion(handle, title, queue, share, counters, examiner=maker, refusals=refusals)
             version.equip(loaded.compiled, run_time_s)
             self._versions[handle] = version
             return
         family = Family(maker, SharedBounds(queue.max_tasks, queue.max_bytes), VariantTable())
-        parent = ServedVersion(handle, title, queue, counters, refusals=Refusals(), family=family)
+        parent = ServedVersion(handle, title, queue, share, counters, refusals=Refusals(), family=family)
         self._versions[handle] = parent
         self._families.append(parent)
         variant = self._new_variant(parent, family, loaded.shapes)
@@ -134,7 +137,7 @@ class Shaping:
         shapes = shapes_of(queued.task)
         variant = family.table.find(shapes)
         if variant is not None:
-            variant.queue.push(queued)
+            variant.take(queued)
             return
         if all(0 in shape for shape in shapes):
             raise ShapeMismatch(
@@ -147,7 +150,7 @@ class Shaping:
         if parent.is_retiring:
             raise VersionNotFound("the version was unloaded while the request was on its way")
         variant = self._new_variant(parent, family, shapes)
-        variant.queue.push(queued)  # Raises before anything is made.
+        variant.take(queued)  # Raises before anything is made.
         family.table.queue(shapes, variant, now_s)
         self._adopt(variant, family)
         self._cold[variant.handle] = variant
@@ -221,6 +224,7 @@ class Shaping:
             handle=self._next_handle,
             title=f"{parent.title} shapes {text}",
             queue=VariantQueue(family.bounds, self._all_first),
+            share=parent.share,
             counters=parent.counters,
             parent=parent,
             shapes=shapes,

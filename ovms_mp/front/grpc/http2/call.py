@@ -23,7 +23,7 @@ from ovms_mp.front.grpc.http2.field_blocks import encode_block
 from ovms_mp.front.grpc.http2.headers import RequestHead
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Hit
 from ovms_mp.front.grpc.http2.stream import Hook, Stream
-from ovms_mp.front.grpc.statuses import status_text
+from ovms_mp.front.grpc.statuses import push_back, status_text
 from ovms_mp.front.methods import Methods, Reply, Streaming, Unary
 from ovms_mp.front.sinks import fill
 
@@ -56,12 +56,12 @@ class Call(Stream):
         head: RequestHead,
     ) -> None:
         limits, window = connection.limits, connection.output.initial_window
-        super().__init__(number, limits.stream_window_bytes, window, head.content_length)
+        super().__init__(number, limits.stream_window_bytes, window, head.content_length, connection.now_ns)
         if not isinstance(head.memo, CallHead):
             head.memo = CallHead(head, table, limits.max_header_list_bytes)
         self.head: CallHead = head.memo
         timeout_ns = self.head.timeout_ns
-        self.deadline_ns = connection.now_ns + timeout_ns if timeout_ns else 0  # Monotonic; 0 for never.
+        self.deadline_ns = connection.now_ns + timeout_ns if timeout_ns else 0
         self._connection, self._wake, self._read_peer = connection, wake, read_peer
         self._begun_ns = connection.now_ns
         self._receive_by_ns = connection.now_ns + int(limits.message_timeout_s * SECOND_NS)
@@ -367,6 +367,8 @@ class Call(Stream):
 
     def _fail(self, error: Exception) -> None:
         failure = failure_of(error, self.head.path, self.head.user_agent)
+        if self._context is not None:
+            push_back(self._context, failure)
         self.finish(failure.code, status_text(failure), failure)
 
     def finish(self, code: errors.Code | None, text: str, failure: errors.OvmsError | None = None) -> None:

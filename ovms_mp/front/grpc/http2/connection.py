@@ -210,11 +210,15 @@ class Http2Connection:
             stream.ended()
 
     def _on_rst_stream(self, stream_id: int) -> None:
-        self.count(Hit.RESETS, "too many streams were reset")
-        if stream_id in self.streams:
-            self._forget(stream_id, is_ours=False)
-        else:
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.is_rapid(self.now_ns):
+            # Of a stream that has just been answered the peer may not have known.
+            self._rates.earn(Hit.RESETS, self.output.earning_frames, 1)
+            self.count(Hit.RESETS, "too many streams were reset")
+        if stream is None:
             self._table.check_known(stream_id)
+        else:
+            self._forget(stream_id, is_ours=False)
 
     def _on_settings(self, flags: int, payload: memoryview) -> None:
         self.count(Hit.SETTINGS, "too many SETTINGS frames")
@@ -232,14 +236,15 @@ class Http2Connection:
 
     def _on_ping(self, flags: int, payload: memoryview) -> None:
         if not flags & frames.ACK:
+            # grpc-go's clients measure a way's length by a PING behind a DATA frame, again when that is answered.
+            self._rates.earn(Hit.PINGS, self.output.earning_frames, 1)
             self.count(Hit.PINGS, "too_many_pings")  # By this text gRPC clients know to ping less often.
             self.output.write(frames.frame(frames.PING, frames.ACK, 0, bytes(payload)))
         elif payload == _DRAIN_PING and self.drain_phase == DrainPhase.ANNOUNCED:
             self.drain()
 
     def _on_window_update(self, stream_id: int, payload: memoryview) -> None:
-        self._rates.earn(Hit.WINDOW_UPDATES, _UPDATES_PER_FRAME * self.output.earning_frames)
-        self.output.earning_frames = 0
+        self._rates.earn(Hit.WINDOW_UPDATES, self.output.earning_frames, _UPDATES_PER_FRAME)
         self.count(Hit.WINDOW_UPDATES, "too many window updates")
         increment = int.from_bytes(payload) & frames.LARGEST_WINDOW  # The reserved bit is ignored (6.9).
         if stream_id == 0:

@@ -48,8 +48,8 @@ class Hit(enum.IntEnum):
 
 RATES = {
     Hit.HEADER_LIST: 1000,
-    Hit.RESETS: 1000,  # Streams that the peer reset, or that we reset for what the peer did.
-    Hit.PINGS: 2000,
+    Hit.RESETS: 1000,  # Streams that the peer reset at once, or that we reset for what the peer did.
+    Hit.PINGS: 2000,  # Besides one for each DATA frame that we sent.
     Hit.SETTINGS: 100,
     Hit.WINDOW_UPDATES: 5000,  # Besides four for each DATA frame that we sent, but not for crumbs.
     Hit.EMPTY_DATA: 100,

@@ -28,7 +28,7 @@ class Output:
         waiting: Streams with an outbox, by identifier.
         initial_window: What the peer grants new streams.
         frame_size: The longest payload of a DATA frame.
-        earning_frames: DATA frames and answers since this was last set to 0 that a peer may answer by window updates.
+        earning_frames: DATA frames and answers so far that give a peer reason for frames of its own.
     """
 
     def __init__(

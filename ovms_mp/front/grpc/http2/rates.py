@@ -19,6 +19,8 @@ class RateCounter:
         self.suspect_until_ns = 0
         self._limits = limits
         self._counts = Counter[Hit]()
+        self._settled = Counter[Hit]()
+        """How much of what a peer earns by was taken into account."""
         self._window_ends_ns = 0
 
     def count(self, hit: Hit, now_ns: int) -> bool:
@@ -32,6 +34,13 @@ class RateCounter:
             self.suspect_until_ns = self._window_ends_ns
         return self._counts[hit] <= most
 
-    def earn(self, hit: Hit, times: int) -> None:
-        """Take back what the peer had good reason to do so often."""
-        self._counts[hit] = max(0, self._counts[hit] - times)
+    def earn(self, hit: Hit, sent: int, times_each: int) -> None:
+        """Take back what the peer had good reason to do.
+
+        Args:
+            hit: What it does.
+            sent: What we have sent it so far that gives it reason.
+            times_each: How often each of these may be followed by it.
+        """
+        self._counts[hit] = max(0, self._counts[hit] - times_each * (sent - self._settled[hit]))
+        self._settled[hit] = sent

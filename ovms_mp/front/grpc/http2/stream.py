@@ -13,12 +13,17 @@ from ovms_mp.front.sinks import MessageSink
 
 Hook = Callable[[], None]
 
+_RAPID_NS = 5_000_000
+"""Who opens streams and lets each live for longer than this costs us no more than calls that are answered."""
+
 
 class Stream(abc.ABC):
     """One request and its answer.
 
     Attributes:
         id: The stream's identifier.
+        opened_ns: When its request's header section came.
+        deadline_ns: When its client stops waiting, on the same clock; 0 for never.
         expected: Octets still missing to content-length; negative if none was declared.
         receive_window: What the peer may send.
         send_window: What we may send.
@@ -34,8 +39,12 @@ class Stream(abc.ABC):
         stalled_since_ns: When the outbox was first seen without progress; 0 if it was not.
     """
 
-    def __init__(self, stream_id: int, receive_window: int, send_window: int, expected: int) -> None:
+    def __init__(
+        self, stream_id: int, receive_window: int, send_window: int, expected: int, opened_ns: int
+    ) -> None:
         self.id = stream_id
+        self.opened_ns = opened_ns
+        self.deadline_ns = 0
         self.expected = expected
         self.receive_window = ReceiveWindow(receive_window, receive_window // 2, StreamFault)
         self.send_window = Window(send_window, StreamFault)
@@ -49,6 +58,17 @@ class Stream(abc.ABC):
         self.trailers = b""
         self.releases: list[Hook] = []
         self.stalled_since_ns = 0
+
+    def is_rapid(self, now_ns: int) -> bool:
+        """Whether a peer that resets it now cannot have waited for its answer (CVE-2023-44487).
+
+        Clients reset calls whose deadline has passed, too: under overload most of them, with short deadlines
+        thousands a second.
+        """
+        lived_ns = now_ns - self.opened_ns
+        return lived_ns < _RAPID_NS and (
+            not self.deadline_ns or 2 * now_ns < self.deadline_ns + self.opened_ns
+        )
 
     @abc.abstractmethod
     def opened(self) -> None:

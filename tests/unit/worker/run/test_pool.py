@@ -63,12 +63,16 @@ def load_tiny(worker: WorkerUnderTest, zoo: ModelZoo) -> int:
     return handle
 
 
-def wait_for_both(worker: WorkerUnderTest) -> None:
+def wait_for(worker: WorkerUnderTest, count: int) -> None:
     def are_there() -> bool:
         worker.take_mail(0.05)
-        return bool(worker.beats) and worker.beats[-1].in_flight == 2
+        return bool(worker.beats) and worker.beats[-1].in_flight == count
 
-    eventually(are_there, WITHIN_S, "both tasks are there")
+    eventually(are_there, WITHIN_S, f"{count} tasks are there")
+
+
+def wait_for_both(worker: WorkerUnderTest) -> None:
+    wait_for(worker, 2)
 
 
 def test_a_task_that_is_cancelled_ahead_of_its_turn_does_not_run(worker: WorkerUnderTest) -> None:
@@ -82,11 +86,19 @@ def test_a_task_that_is_cancelled_ahead_of_its_turn_does_not_run(worker: WorkerU
     assert list(worker.answers).index(first) < list(worker.answers).index(third)
 
 
-def test_a_task_whose_deadline_passes_ahead_of_its_turn_does_not_run(worker: WorkerUnderTest) -> None:
-    first, second = worker.send(SLOW, ONE), worker.send(SLOW, ONE, within_s=0.2)
+def test_a_task_that_could_not_end_in_time_is_refused_at_once_beside_others(worker: WorkerUnderTest) -> None:
+    first, second = worker.send(SLOW, ONE), worker.send(SLOW, ONE, within_s=0.02)
 
-    assert worker.error(second) == ("DeadlineExceeded", "deadline passed while waiting in the queue")
+    name, text = worker.error(second)
+    assert name == "QueueFull"
+    assert "1 requests wait or run already" in text
+    assert "the deadline is in 20 ms" in text
+    assert list(worker.answers) == [second]
     assert isinstance(worker.answer(first), InferResult)
+
+
+def test_a_task_that_could_not_end_in_time_runs_where_it_is_alone(worker: WorkerUnderTest) -> None:
+    assert isinstance(worker.answer(worker.send(SLOW, ONE, within_s=0.02)), InferResult)
 
 
 def test_what_a_dead_front_handed_over_does_not_run(own_worker: WorkerUnderTest) -> None:
@@ -141,7 +153,9 @@ def test_a_suspect_runs_when_nothing_else_does_and_others_wait_for_it(
 ) -> None:
     tiny = load_tiny(worker, zoo)
     x = np.zeros((1, 10), np.float32)
-    slow, suspect, other = worker.send(SLOW, ONE), worker.send(tiny, x, is_suspect=True), worker.send(tiny, x)
+    slow = worker.send(SLOW, ONE)
+    wait_for(worker, 1)  # As below.
+    suspect, other = worker.send(tiny, x, is_suspect=True), worker.send(tiny, x)
 
     for task in (slow, suspect, other):
         worker.outputs(task)
@@ -173,6 +187,7 @@ def test_a_suspect_of_a_dead_front_does_not_hold_its_arena(own_worker: WorkerUnd
 def test_a_version_is_not_unloaded_before_its_suspect_has_run(worker: WorkerUnderTest, zoo: ModelZoo) -> None:
     tiny = load_tiny(worker, zoo)
     worker.send(SLOW, ONE)
+    wait_for(worker, 1)  # Else it would be tiny's turn, as slow has had more of the device.
     suspect = worker.send(tiny, np.zeros((1, 10), np.float32), is_suspect=True)
     wait_for_both(worker)
     worker.tell(UnloadModel(tiny))

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import pytest
 
 from ovms_mp.child.specs import CpuShare
@@ -14,7 +16,7 @@ from ovms_mp.wire.arena import Arena, create_arena_file
 from ovms_mp.wire.channels import Router, Wakeup, new_endpoint
 from ovms_mp.wire.records import ArenaHandle
 from ovms_mp.wire.run_page import RunPage
-from ovms_mp.wire.tasks import InferTask
+from ovms_mp.wire.tasks import InferFailed, InferTask
 from ovms_mp.worker.run.answers import Answers
 from ovms_mp.worker.run.examinations import Examinations
 from ovms_mp.worker.run.outbox import Outbox
@@ -23,6 +25,7 @@ from ovms_mp.worker.run.pool import InferPool, Runs
 from ovms_mp.worker.run.queues import FirstTasks, Peer, QueuedTask, VersionQueue
 from ovms_mp.worker.run.scheduler import Scheduler
 from ovms_mp.worker.run.served import ServedVersion
+from ovms_mp.worker.run.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,9 +63,12 @@ class Versions:
         self.table: dict[int, ServedVersion] = {}
         peers, page, wakeup = Peers((handle,)), RunPage(), Wakeup()
         answers = Answers(Outbox(router), peers)
-        runs: Runs[ServedVersion] = Runs(wakeup, page)
+        self.runs: Runs[ServedVersion] = Runs(wakeup, page)
         examinations = Examinations(answers, wakeup, CpuShare(), page)
-        self.scheduler = Scheduler(self.table, peers, answers, runs, examinations, self.first)
+        self.shares = Shares()
+        self.scheduler = Scheduler(
+            self.table, peers, answers, self.runs, examinations, self.first, self.shares
+        )
 
     def add(self, handle: int, ordinary: int, first: int = 0) -> ServedVersion:
         """A version with so many tasks; ids are the handle's hundred, those that go first from its fiftieth."""
@@ -96,7 +102,60 @@ def test_versions_take_turns(versions: Versions) -> None:
     versions.add(1, 3)
     versions.add(2, 2)
 
-    assert versions.run_all() == [100, 200, 101, 201, 102]
+    ran = versions.run_all()
+    assert ran[:2] == [100, 200]
+    assert [task_id for task_id in ran if task_id < 200] == [100, 101, 102]
+    assert [task_id for task_id in ran if task_id >= 200] == [200, 201]
+
+
+def test_a_task_that_expires_ahead_of_its_turn_does_not_run(versions: Versions) -> None:
+    version = versions.add(1, 1)
+    queued = version.queue.pop()
+    assert queued is not None
+    assert version.pool is not None
+    late = msgspec.structs.replace(queued.task, task_id=1, deadline_ns=1)
+    cancelled = msgspec.structs.replace(queued.task, task_id=2)
+    queued.peer.unwanted.ids.add(2)
+    for task in (late, cancelled):
+        version.pool.hand_over(replace(queued, task=task), versions.runs)
+    version.pool._threads.shutdown()
+
+    assert [type(run.answer).__name__ for run in versions.runs.ended] == ["InferFailed"] * 2
+    assert [run.answer.error_name for run in versions.runs.ended if isinstance(run.answer, InferFailed)] == [
+        "DeadlineExceeded",
+        "CallCancelled",
+    ]
+    assert versions.ran == []
+
+
+def test_tasks_that_nobody_wants_leave_the_queue_from_behind_others(versions: Versions) -> None:
+    version = versions.add(1, 4)
+    version.run_time_s = 1.0
+    assert version.pool is not None
+    version.pool.handed_over = version.pool.most_handed_over
+    late, cancelled = list(version.queue.tasks)[1:3]
+    late.task = msgspec.structs.replace(late.task, deadline_ns=1)
+    cancelled.peer.unwanted.ids.add(cancelled.task.task_id)
+
+    assert versions.scheduler.has_waiting
+    versions.scheduler.sweep()
+
+    assert [queued.task.task_id for queued in version.queue.tasks] == [100, 103]
+    assert not versions.scheduler.can_start()
+
+
+def test_who_would_end_too_late_makes_room_for_who_does_not(versions: Versions) -> None:
+    version = versions.add(1, 2)
+    version.run_time_s = 60.0
+    first, second = version.queue.tasks
+    for queued in (first, second):
+        queued.task = msgspec.structs.replace(queued.task, deadline_ns=time.monotonic_ns() + 10**9)
+
+    versions.scheduler.start_tasks()
+    assert version.pool is not None
+    version.pool._threads.shutdown()
+
+    assert versions.ran == [101]
 
 
 def test_what_goes_first_passes_the_ordinary_tasks_of_other_versions(versions: Versions) -> None:

@@ -143,7 +143,11 @@ class Recorder(Stream):
     def __init__(self, peer: Peer, connection: Http2Connection, number: int, head: RequestHead) -> None:
         limits = connection.limits
         super().__init__(
-            number, limits.stream_window_bytes, connection.output.initial_window, head.content_length
+            number,
+            limits.stream_window_bytes,
+            connection.output.initial_window,
+            head.content_length,
+            connection.now_ns,
         )
         self.peer, self.connection, self.head = peer, connection, head
         self.body = b""

@@ -460,6 +460,55 @@ def test_window_updates_are_earned_by_answers_without_data() -> None:
     assert not peer.connection.is_closed
 
 
+@pytest.mark.parametrize(("timeout_ms", "lived_ms"), [(0, 6), (4, 3), (50, 40), (2000, 6)])
+def test_calls_that_are_given_up_when_their_time_is_over_are_no_rapid_resets(
+    timeout_ms: int, lived_ms: int
+) -> None:
+    peer = rated(Hit.RESETS)
+    for number in range(1, 21, 2):
+        peer.send(headers(number))
+        if timeout_ms:
+            peer.recorders[number].deadline_ns = peer.now_ns + timeout_ms * SECOND // 1000
+        peer.now_ns += lived_ms * SECOND // 1000
+        peer.send(reset(number))
+
+    assert not peer.connection.is_closed
+    assert not peer.connection.streams
+
+
+@pytest.mark.parametrize(("timeout_ms", "lived_ms"), [(0, 4), (4, 1), (50, 4)])
+def test_short_deadlines_excuse_no_rapid_resets(timeout_ms: int, lived_ms: int) -> None:
+    peer = rated(Hit.RESETS)
+    for number in range(1, 9, 2):
+        peer.send(headers(number))
+        if timeout_ms:
+            peer.recorders[number].deadline_ns = peer.now_ns + timeout_ms * SECOND // 1000
+        peer.now_ns += lived_ms * SECOND // 1000
+        peer.send(reset(number))
+
+    assert peer.connection.is_closed
+    assert peer.guard.counters[Hit.RESETS] == 1
+
+
+def test_a_reset_may_cross_the_answer() -> None:
+    peer = rated(Hit.RESETS)
+    for number in range(1, 201, 2):
+        peer.send(headers(number, changed((":path", "/answer"))) + reset(number))
+
+    assert not peer.connection.is_closed
+
+
+def test_pings_are_earned_by_answers() -> None:
+    """As grpc-go's clients send them, for each answer that comes behind the last PING's."""
+    peer = rated(Hit.PINGS)
+    for number in range(1, 201, 2):
+        peer.send(headers(number, changed((":path", "/answer"))) + ping())
+
+    assert not peer.connection.is_closed
+    peer.send(ping() * 5)
+    assert peer.connection.is_closed
+
+
 def test_pings_are_refused_in_the_words_that_grpc_clients_know() -> None:
     peer = rated(Hit.PINGS)
 
