@@ -371,7 +371,7 @@ class ServerConfig:
     repository: RepositoryConfig = RepositoryConfig()
     engine: EngineConfig = EngineConfig()
     log: LogConfig = LogConfig()
-    metrics: MetricsConfig = MetricsConfig()
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     @property
     def is_strict(self) -> bool:

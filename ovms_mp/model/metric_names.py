@@ -21,7 +21,7 @@ _OF_GRAPHS = (
     "ovms_graph_processing_time_us",
     "ovms_responses",
 )
-"""OVMS has them for its MediaPipe graphs. A list may have them; there are no graphs here, so nothing is shown of them."""
+"""OVMS has them for MediaPipe graphs. A list may have them; there are no graphs here, so nothing is shown of them."""
 
 OWN_METRICS: tuple[str, ...] = ()
 """What OVMS does not have."""
