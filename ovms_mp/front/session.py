@@ -18,6 +18,9 @@ from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
 from ovms_mp.front.infer.leases import Leases
+from ovms_mp.front.metrics.calls import CallCounting
+from ovms_mp.front.metrics.ovms import OvmsMetrics
+from ovms_mp.front.metrics.page import MetricsPage
 from ovms_mp.front.readiness import Readiness
 from ovms_mp.front.regions.table import Regions
 from ovms_mp.front.routing import NO_SNAPSHOT, RoutingTable
@@ -82,7 +85,6 @@ class FrontSession:
         self._timers: list[Periodic] = []
         self.drain_deadline_ns = 0
         self.drain_requested = asyncio.Event()
-        self.gate = Gate()
         self.leases = Leases(Arena(spec.common.arenas[welcome.arena]), Arrivals(clock_ns))
         convictions = Convictions(
             self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns
@@ -91,11 +93,16 @@ class FrontSession:
         address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
         self._dispatcher = Dispatcher(self.leases, address, self._loop, convictions.judge, clock_ns)
         counters = spec.common.counters
+        counting = Counting(
+            CounterRow(counters, welcome.arena), CounterReader(counters), has_metrics=bool(spec.metrics)
+        )
+        self.gate = Gate(observers=[CallCounting()] if spec.metrics else ())
+        """The lists of all that is asked and told of calls."""
         self.service = Service(
             self.leases,
             convictions,
             self._dispatcher,
-            Counting(CounterRow(counters, welcome.arena), CounterReader(counters)),
+            counting,
             self._changes.ask,
             Regions(is_allowed=spec.limits.allows_client_shm),
             request_timeout_s=spec.limits.request_timeout_s,
@@ -106,6 +113,10 @@ class FrontSession:
             clock_ns=clock_ns,
             readiness=self._readiness,
         )
+        self.metrics = MetricsPage(
+            [OvmsMetrics(lambda: self.service.table.snapshot, counting.reader)], spec.metrics
+        )
+        """With the list of all collectors."""
 
     @classmethod
     async def open(cls, spec: FrontSpec, control: ControlLink, clock_ns: Clock = time.monotonic_ns) -> Self:
