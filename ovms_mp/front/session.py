@@ -19,6 +19,9 @@ from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
 from ovms_mp.front.infer.leases import Leases
+from ovms_mp.front.metrics.calls import CallCounting
+from ovms_mp.front.metrics.ovms import OvmsMetrics
+from ovms_mp.front.metrics.page import MetricsPage
 from ovms_mp.front.readiness import Readiness
 from ovms_mp.front.regions.table import Regions
 from ovms_mp.front.routing import NO_SNAPSHOT, RoutingTable
@@ -41,16 +44,32 @@ from ovms_mp.wire.messages import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from ovms_mp.child.control import ControlLink
     from ovms_mp.child.specs import FrontSpec
+    from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.clock import Clock
+    from ovms_mp.front.observers import CallObserver
     from ovms_mp.wire.messages import ChangeState, Welcome
 
 _log = logging.getLogger(__name__)
 
 _TRIM_INTERVAL_S = 10.0
+
+
+def _gate(spec: FrontSpec, clock_ns: Clock) -> Gate:
+    """The lists of all that is asked and told of calls, in their order."""
+    checks: list[Callable[[CallContext], None]] = []
+    observers: list[CallObserver] = []
+    if spec.metrics:
+        observers.append(CallCounting())
+    if most := spec.limits.max_requests_per_client:
+        limits = ClientLimits(most, clock_ns)
+        checks.append(limits.check)
+        observers.append(limits)
+    return Gate(checks, observers)
 
 
 class FrontSession:
@@ -83,9 +102,6 @@ class FrontSession:
         self._timers: list[Periodic] = []
         self.drain_deadline_ns = 0
         self.drain_requested = asyncio.Event()
-        most = spec.limits.max_requests_per_client
-        per_client = [ClientLimits(most, clock_ns)] if most else []
-        self.gate = Gate([limits.check for limits in per_client], per_client)
         self.leases = Leases(Arena(spec.common.arenas[welcome.arena]), Arrivals(clock_ns))
         convictions = Convictions(
             self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns
@@ -94,11 +110,15 @@ class FrontSession:
         address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
         self._dispatcher = Dispatcher(self.leases, address, self._loop, convictions.judge, clock_ns)
         counters = spec.common.counters
+        counting = Counting(
+            CounterRow(counters, welcome.arena), CounterReader(counters), has_metrics=bool(spec.metrics)
+        )
+        self.gate = _gate(spec, clock_ns)
         self.service = Service(
             self.leases,
             convictions,
             self._dispatcher,
-            Counting(CounterRow(counters, welcome.arena), CounterReader(counters)),
+            counting,
             self._changes.ask,
             Regions(is_allowed=spec.limits.allows_client_shm),
             request_timeout_s=spec.limits.request_timeout_s,
@@ -109,6 +129,10 @@ class FrontSession:
             clock_ns=clock_ns,
             readiness=self._readiness,
         )
+        self.metrics = MetricsPage(
+            [OvmsMetrics(lambda: self.service.table.snapshot, counting.reader)], spec.metrics
+        )
+        """With the list of all collectors."""
 
     @classmethod
     async def open(cls, spec: FrontSpec, control: ControlLink, clock_ns: Clock = time.monotonic_ns) -> Self:

@@ -64,6 +64,8 @@ class WorkerLoop:
         cpu: CpuShare,
         page: RunPage,
         row: CounterRow,
+        *,
+        has_metrics: bool = False,
     ) -> None:
         versions: dict[int, ServedVersion] = {}
         all_first = FirstTasks()
@@ -83,7 +85,16 @@ class WorkerLoop:
         self._intake = Intake(data, peers, versions, self._shaping, self._answers, self._outbox)
         loader = Loader(core, cpu, self._wakeup, page)
         self._orders = Orders(
-            control, loader, versions, self._shaping, peers, self._intake, row, all_first, shares
+            control,
+            loader,
+            versions,
+            self._shaping,
+            peers,
+            self._intake,
+            row,
+            all_first,
+            shares,
+            has_metrics=has_metrics,
         )
         self._steps = Steps("worker", _MOST_FAILURES)
 

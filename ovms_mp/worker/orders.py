@@ -60,6 +60,8 @@ class Orders:
         row: CounterRow,
         all_first: FirstTasks,
         shares: Shares,
+        *,
+        has_metrics: bool,
     ) -> None:
         """Follow nothing yet.
 
@@ -73,6 +75,7 @@ class Orders:
             row: This process's counters.
             all_first: Counts tasks that go first, in all queues.
             shares: Of the device, by model.
+            has_metrics: Whether to count the infer requests that are taken.
         """
         self.drain_deadline_ns = 0
         self._control = control
@@ -82,6 +85,7 @@ class Orders:
         self._peers = peers
         self._intake = intake
         self._row = row
+        self._has_metrics = has_metrics
         self._all_first = all_first
         self._shares = shares
         self._again: list[ToChild] = []
@@ -176,7 +180,9 @@ class Orders:
         settings = request.settings
         queue = VersionQueue(settings.max_queue_tasks, settings.max_queue_bytes, self._all_first)
         run_time_s = UNKNOWN_RUN_TIME_S if loaded.run_time_s is None else loaded.run_time_s
-        counters = VersionCounters(self._row, request.counters) if request.counters else UNCOUNTED
+        counters = UNCOUNTED
+        if request.counters:
+            counters = VersionCounters(self._row, request.counters, has_metrics=self._has_metrics)
         share = self._shares.of(request.name, settings.weight)
         self._shaping.admit(request.handle, title, queue, loaded, run_time_s, counters, share)
         facts = f"load_s={outcome.seconds:.3f} run_ms={run_time_s * 1000:.3f} {loaded.detail}"
@@ -190,6 +196,7 @@ class Orders:
                 loaded.compiled.nireq,
                 bounded_text("\n".join((facts, *loaded.notices))),
                 loaded.rt_info,
+                loaded.compiled.streams,
             )
         )
 

@@ -141,6 +141,7 @@ class Scheduler:
         if version.runs_in_threads or not pool.has_idle:
             self._hand_over(version, pool, queued)
         else:
+            version.counters.taken()
             self._note_run(pool.run_now(queued, self._runs))
 
     def take_finished(self) -> None:
@@ -218,6 +219,7 @@ class Scheduler:
     def _hand_over(self, version: ServedVersion, pool: InferPool[ServedVersion], queued: QueuedTask) -> None:
         # The loop alone takes note of ends, so it is early enough to count when the hand-over has gone well.
         pool.hand_over(queued, self._runs)
+        version.counters.taken()
         version.running += 1
         self._peers.begun(queued.peer)
 
@@ -231,6 +233,8 @@ class Scheduler:
             version.counters.executed()
             if run.queued.charged_s:
                 version.share.clock_s += charge_s(version, run.run_time_s) - run.queued.charged_s
+        else:
+            version.counters.not_run()
         answer, examiner = run.answer, version.examiner if run.did_run else None
         if examiner is not None and isinstance(answer, InferFailed) and not answer.needed_nbytes:
             self._examinations.examine(run, answer, examiner)
