@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.child.heartbeat import HeartbeatThread
 from ovms_mp.errors import BootError
+from ovms_mp.front.access.keys import Keys
+from ovms_mp.front.access.proxies import TrustedProxies
+from ovms_mp.front.access.refusals import KeyRefusals
 from ovms_mp.front.client_limits import ClientLimits
 from ovms_mp.front.counting import Counting
 from ovms_mp.front.descriptors import DescriptorWatch
@@ -59,19 +62,6 @@ _log = logging.getLogger(__name__)
 _TRIM_INTERVAL_S = 10.0
 
 
-def _gate(spec: FrontSpec, clock_ns: Clock) -> Gate:
-    """The lists of all that is asked and told of calls, in their order."""
-    checks: list[Callable[[CallContext], None]] = []
-    observers: list[CallObserver] = []
-    if spec.metrics:
-        observers.append(CallCounting())
-    if most := spec.limits.max_requests_per_client:
-        limits = ClientLimits(most, clock_ns)
-        checks.append(limits.check)
-        observers.append(limits)
-    return Gate(checks, observers)
-
-
 class FrontSession:
     """Ties one front process to the manager and to the workers. Lives in the event loop that it is opened in."""
 
@@ -102,6 +92,13 @@ class FrontSession:
         self._timers: list[Periodic] = []
         self.drain_deadline_ns = 0
         self.drain_requested = asyncio.Event()
+        access = spec.access
+        self._keys = Keys(
+            needs_key=access.needs_key,
+            needs_admin_key=access.needs_admin_key,
+            refusals=KeyRefusals(clock_ns),
+        )
+        self.proxies = TrustedProxies(access.trusted_proxies)
         self.leases = Leases(Arena(spec.common.arenas[welcome.arena]), Arrivals(clock_ns))
         convictions = Convictions(
             self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns
@@ -113,7 +110,7 @@ class FrontSession:
         counting = Counting(
             CounterRow(counters, welcome.arena), CounterReader(counters), has_metrics=bool(spec.metrics)
         )
-        self.gate = _gate(spec, clock_ns)
+        self.gate = self._gate()
         self.service = Service(
             self.leases,
             convictions,
@@ -133,6 +130,22 @@ class FrontSession:
             [OvmsMetrics(lambda: self.service.table.snapshot, counting.reader)], spec.metrics
         )
         """With the list of all collectors."""
+
+    def _gate(self) -> Gate:
+        """The lists of all that is asked and told of calls; nothing that is off. Whose call it is comes first."""
+        checks: list[Callable[[CallContext], None]] = []
+        observers: list[CallObserver] = []
+        if self._spec.metrics:
+            observers.append(CallCounting())
+        if self.proxies:
+            checks.append(self.proxies.check)
+        if self._spec.access.needs_key or self._spec.access.needs_admin_key:
+            checks.append(self._keys.check)
+        if most := self._spec.limits.max_requests_per_client:
+            limits = ClientLimits(most, self._clock_ns)
+            checks.append(limits.check)
+            observers.append(limits)
+        return Gate(checks, observers)
 
     @classmethod
     async def open(cls, spec: FrontSpec, control: ControlLink, clock_ns: Clock = time.monotonic_ns) -> Self:
@@ -223,6 +236,7 @@ class FrontSession:
         table = RoutingTable(snapshot, self.service.counting.counters_of)
         # Before the manager hears that the snapshot is applied: whoever has registered a region uses it then.
         self.service.regions.replace(snapshot.regions)
+        self._keys.replace(snapshot.keys)
         self.service.replace_table(table)
         self._has_table.set()
         self._send(SnapshotApplied(table.epoch))

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.child.specs import (
+    AccessSpec,
     CommonSpec,
     EngineSpec,
     FetcherSpec,
     FrontLimits,
     GrpcFrontSpec,
+    OriginSpec,
     ProbeSpec,
     RestSpec,
     WorkerSpec,
@@ -111,6 +113,7 @@ class SpecMaker:
             common=self._common(),
             limits=self._limits(),
             metrics=self.config.metrics.names,
+            access=self._access(),
             has_typed_outputs=config.grpc.output_encoding == "TYPED_FIELDS",
             is_native=config.grpc.front == "native",
             bind_addresses=tuple(f"{_bracketed(address)}:{config.grpc.port}" for address in hosts),
@@ -128,10 +131,18 @@ class SpecMaker:
             common=self._common(),
             limits=self._limits(),
             metrics=self.config.metrics.names,
+            access=self._access(),
             listen_descriptors=listen_descriptors,
             beat_descriptor=beat_descriptor,
             levels_descriptor=levels_descriptor,
             rest_workers=config.rest.workers,
+            prefix=config.rest.prefix,
+            origins=OriginSpec(
+                origins=config.access.origins,
+                methods=config.access.methods,
+                headers=config.access.headers,
+                allows_credentials=config.access.allow_credentials,
+            ),
             client_timeout_s=config.rest.client_timeout_s,
             stop_grace_s=config.supervision.stop_grace_s,
             stuck_timeout_s=config.supervision.stuck_timeout_s,
@@ -167,6 +178,14 @@ class SpecMaker:
             max_body_memory_bytes=self._body_memory_bytes(),
             allows_client_shm=self.config.clients.allows_shm,
             max_requests_per_client=self.config.clients.max_requests,
+        )
+
+    def _access(self) -> AccessSpec:
+        access = self.config.access
+        return AccessSpec(
+            needs_key=bool(access.api_key_file),
+            needs_admin_key=bool(access.admin_api_key_file),
+            trusted_proxies=access.proxies,
         )
 
     def _body_memory_bytes(self) -> int:
