@@ -14,7 +14,7 @@ import msgspec
 
 from ovms_mp.errors import Code, DeadlineExceeded, RequestTooLarge, shortened
 from ovms_mp.front.call_context import CallContext
-from ovms_mp.front.endpoints import Answer, Endpoint
+from ovms_mp.front.endpoints import Answer, Endpoint, FixedRoute
 from ovms_mp.front.failures import failure_of
 from ovms_mp.front.protocols import all_routes
 from ovms_mp.front.rest.compression import LEAST_BYTES, compress
@@ -53,21 +53,8 @@ def create_app(lifespan: Lifespan) -> falcon.asgi.App[Request, Response]:
     return app
 
 
-class _Nowhere:
-    """The route of all paths that are none."""
-
-    template = ""
-
-    def find(self, verb: str, raw_path: bytes) -> Endpoint | None:
-        """Nothing answers."""
-        return None
-
-    def allowed(self, raw_path: bytes) -> tuple[str, ...]:
-        """No method is better than another one."""
-        return ()
-
-
-_NOWHERE = _Nowhere()
+_NOWHERE = FixedRoute("", {})
+"""The route of all paths that are none."""
 
 
 class _Resource:
