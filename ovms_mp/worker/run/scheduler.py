@@ -13,8 +13,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import OvmsError, VersionNotFound
+from ovms_mp.errors import CallCancelled, DeadlineExceeded, OvmsError, VersionNotFound
 from ovms_mp.wire.tasks import InferFailed
+from ovms_mp.worker.run.answers import count_unstarted
 from ovms_mp.worker.run.failures import failure
 from ovms_mp.worker.run.queues import MOST_AHEAD
 
@@ -34,6 +35,7 @@ while the next tasks run. PERF: tiny model, 16 in flight: 11,200/s with 2 ms, 12
 _SMOOTHING = 0.2
 """Weight of the newest run in the smoothed run time."""
 _OUTLIER_SLACK_S = 0.0001
+_UNSTARTED = frozenset({CallCancelled.__name__, DeadlineExceeded.__name__})
 
 
 @dataclass(slots=True)
@@ -150,7 +152,7 @@ class Scheduler:
         version, queued = lone.version, lone.queued
         version.running -= 1
         try:
-            if not self._answers.dismiss(queued):
+            if not self._answers.dismiss(queued, version.counters):
                 if version.pool is None:
                     raise VersionNotFound("the version was unloaded before the request could run alone")
                 self._hand_over(version, version.pool, queued)
@@ -166,7 +168,7 @@ class Scheduler:
         """The next task that is still wanted."""
         while (queued := version.queue.pop()) is not None:
             try:
-                if not self._answers.dismiss(queued):
+                if not self._answers.dismiss(queued, version.counters):
                     return queued
             except Exception as error:
                 self._answers.fail("worker.dismiss", error, queued.peer, queued.task)
@@ -186,6 +188,10 @@ class Scheduler:
             measured_s = min(run.run_time_s, 2.0 * version.run_time_s + _OUTLIER_SLACK_S)
             version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
             version.counters.executed()
+            if run.company > 1:
+                version.counters.calls.ran_in_company(run.company)
+        elif isinstance(run.answer, InferFailed) and run.answer.error_name in _UNSTARTED:
+            count_unstarted(run.queued, version.counters)
         answer, examiner = run.answer, version.examiner if run.did_run else None
         if examiner is not None and isinstance(answer, InferFailed) and not answer.needed_nbytes:
             self._examinations.examine(run, answer, examiner)
