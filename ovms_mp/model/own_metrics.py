@@ -105,7 +105,7 @@ OWN: dict[str, OwnMetric] = {
     ARENA_LEASES: OwnMetric(_GAUGE, "arena", "Ranges of shared memory that requests hold."),
     LOOP_LAG: OwnMetric(_GAUGE, "kind, row", "By how much the event loop was late at its last look."),
     LONGEST_LOOP_LAG: OwnMetric(
-        _GAUGE, "kind, row", "The longest lag of the event loop in the last half minute, or minute."
+        _GAUGE, "kind, row", "By how much it was late at most, in the last half minute or minute."
     ),
     CHILD_ENDS: OwnMetric(
         _COUNTER,
@@ -129,7 +129,7 @@ OWN: dict[str, OwnMetric] = {
     CPU_THROTTLED: OwnMetric(_COUNTER, "", "For how long the CPU quota has held threads of the cgroup up."),
     PROCESSES: OwnMetric(_GAUGE, "kind", "Processes of the server that live."),
     BUILD_INFO: OwnMetric(
-        _GAUGE, "openvino, python, version", "1 with the versions of the server and what it runs on."
+        _GAUGE, "openvino, python, version", "1 with the server's version and what it runs on."
     ),
     PROCESS_CPU: OwnMetric(
         _COUNTER, "kind", "CPU time of the processes of a kind, with those that have ended."

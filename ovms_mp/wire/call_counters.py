@@ -13,7 +13,7 @@
 Fronts write stages, octets and failures, workers the company; both write what came too late.
 
 What each answer adds is gathered in memory of the process, and :meth:`CounterRow.flush` writes it once a second, as
-that costs a third: a front that is killed takes the stages and octets of its last second with it, and no count of requests.
+that costs a third: a front that is killed takes the stages and octets of its last second with it.
 Bounds of the buckets are powers of two, as the length of a number in bits finds the bucket.
 """
 

@@ -39,21 +39,59 @@ if TYPE_CHECKING:
     LONGEST_LAG_NS,
     RECEIVED_BYTES,
     SENT_BYTES,
-    EXPIRED,
-    CANCELLED,
-) = range(128, 139)
+    INTERFACE,
+) = range(128, 138)
 FAILURES, LIMITS, REFUSALS = 144, 208, 240
 MOST_LIMITS, MOST_REFUSALS = REFUSALS - LIMITS, 16
 
+INTERFACES = ("", "gRPC", "REST")
+"""By the number in INTERFACE."""
 REST_REFUSALS = (
     "turned_away",
     "idle_closed",
-    "refused_heads",
-    "slow_head",
-    "slow_body",
-    "slow_reader",
+    "idle",
+    "head_late",
+    "body_late",
+    "answer_unread",
+    "answer_memory",
+    "http_400",
+    "http_408",
+    "http_413",
+    "http_414",
+    "http_417",
+    "http_431",
+    "http_501",
+    "http_505",
     "other",
 )
+"""What is counted of REST's connections, by number."""
+GRPC_LIMITS = (
+    "connections",
+    "streams",
+    "header_list",
+    "header_block",
+    "continuations",
+    "message_size",
+    "unread",
+    "resets",
+    "pings",
+    "settings",
+    "window_updates",
+    "empty_data",
+    "ignored",
+    "handshake",
+    "slow_frame",
+    "slow_message",
+    "budget",
+    "stalled_stream",
+    "stalled_connection",
+    "protocol",
+    "tls_hello",
+    "not_http2",
+)
+"""Names of :class:`ovms_mp.front.grpc.http2.limits.Hit`, by number."""
+KIND_NAMES = ("manager", "worker", "probe", "fetcher", "grpc", "arbiter", "rest")
+"""Kinds of processes, by number."""
 
 KINDS = 128
 KIND_WORDS = 6
