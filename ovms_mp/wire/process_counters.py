@@ -23,7 +23,7 @@ import enum
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ovms_mp.wire.call_counters import BOUND_BITS, STAGE_WORDS
+from ovms_mp.wire.stage_counters import BOUND_BITS, STAGE_WORDS
 from ovms_mp.wire.counters import PROCESS_PAGE
 
 if TYPE_CHECKING:

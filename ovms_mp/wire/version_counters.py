@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ovms_mp.wire.call_counters import CallCounters
+from ovms_mp.wire.stage_counters import StageCounters
 from ovms_mp.wire.counters import PROCESS_PAGE, CounterRow
 
 _SUCCESS_NS, _QUEUE_NS, _FAILED, _FAILED_NS, _CANCELLED, _CANCELLED_NS, _LAST_NS, _EXECUTIONS = range(8)
@@ -40,7 +40,7 @@ class VersionCounters:
     A page is touched when something is counted, so that versions which nobody asks for take no memory.
     """
 
-    __slots__ = ("_is_marked", "_row", "_slots", "_words", "calls", "page")
+    __slots__ = ("_is_marked", "_row", "_slots", "_words", "stages", "page")
 
     def __init__(self, row: CounterRow, page: int) -> None:
         """Begin where the row's last writer ended.
@@ -50,7 +50,7 @@ class VersionCounters:
             page: The version's.
         """
         self.page = page
-        self.calls = CallCounters(row, page)
+        self.stages = StageCounters(row, page)
         self._row = row
         self._words = row.page(page)
         self._is_marked = False
@@ -114,7 +114,7 @@ class VersionCounters:
         From now on the page is not touched, so it may be given to another version.
         """
         self._words, self._is_marked = _NOBODYS.page(PROCESS_PAGE), True
-        self.calls.retire()
+        self.stages.retire()
 
     def _mark(self) -> None:
         if not self._is_marked:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.front.metrics.families import Buckets, Family, Sample
 from ovms_mp.front.metrics.own_processes import family, manager_families, process_families
 from ovms_mp.model import own_metrics as names
-from ovms_mp.wire.call_counters import COMPANY_BOUNDS, STAGE_BOUNDS_S, CallTotals, Stage, reason_text
+from ovms_mp.wire.stage_counters import COMPANY_BOUNDS, STAGE_BOUNDS_S, StageTotals, Stage, reason_text
 from ovms_mp.wire.counters import PROCESS_PAGE
 from ovms_mp.wire.process_counters import FAILURES, RECEIVED_BYTES, SENT_BYTES
 from ovms_mp.wire.version_counters import VersionTotals
@@ -36,8 +36,8 @@ class _Counted:
         self.labels = (self.name, self.version)
 
     @functools.cached_property
-    def calls(self) -> CallTotals:
-        return CallTotals.of(self._reader.pages(self._page))
+    def stages(self) -> StageTotals:
+        return StageTotals.of(self._reader.pages(self._page))
 
     @functools.cached_property
     def totals(self) -> VersionTotals:
@@ -105,21 +105,21 @@ def _version_families(counted: list[_Counted], pages: list[memoryview]) -> Itera
     yield family(
         names.REQUEST_BYTES,
         (
-            *each(lambda version: version.calls.received_bytes),
+            *each(lambda version: version.stages.received_bytes),
             Sample(_NO_VERSION, sum(page[RECEIVED_BYTES] for page in pages)),
         ),
     )
     yield family(
         names.RESPONSE_BYTES,
         (
-            *each(lambda version: version.calls.sent_bytes),
+            *each(lambda version: version.stages.sent_bytes),
             Sample(_NO_VERSION, sum(page[SENT_BYTES] for page in pages)),
         ),
     )
     yield family(names.FAILURES, _failures(counted, pages))
     yield family(names.STARTED, each(lambda version: version.totals.executions))
-    yield family(names.EXPIRED, each(lambda version: version.calls.expired))
-    yield family(names.CANCELLED, each(lambda version: version.calls.cancelled))
+    yield family(names.EXPIRED, each(lambda version: version.stages.expired))
+    yield family(names.CANCELLED, each(lambda version: version.stages.cancelled))
     yield family(names.BATCHES, _batches(counted))
     yield family(names.BATCH_ITEMS, each(lambda version: version.totals.inferences))
     yield family(names.COMPANY, (Sample(version.labels, _company(version)) for version in counted))
@@ -130,7 +130,7 @@ def _stages(counted: list[_Counted]) -> Iterator[Sample]:
         for stage in Stage:
             labels = (version.name, ("stage", stage.name.lower()), version.version)
             buckets = Buckets(
-                STAGE_BOUNDS_S, version.calls.buckets[stage], version.calls.sums_ns[stage] / 1e9
+                STAGE_BOUNDS_S, version.stages.buckets[stage], version.stages.sums_ns[stage] / 1e9
             )
             yield Sample(labels, buckets)
 
@@ -138,10 +138,10 @@ def _stages(counted: list[_Counted]) -> Iterator[Sample]:
 def _failures(counted: list[_Counted], pages: list[memoryview]) -> Iterator[Sample]:
     """Those that have happened; sixty for each version would be a long page about nothing."""
     for version in counted:
-        for number, count in enumerate(version.calls.failures):
+        for number, count in enumerate(version.stages.failures):
             if count:
                 yield Sample((version.name, ("reason", reason_text(number)), version.version), count)
-    for number in range(len(CallTotals().failures)):
+    for number in range(len(StageTotals().failures)):
         if count := sum(page[FAILURES + number] for page in pages):
             yield Sample((("name", ""), ("reason", reason_text(number)), ("version", "")), count)
 
@@ -157,7 +157,7 @@ def _batches(counted: list[_Counted]) -> Iterator[Sample]:
 
 
 def _company(version: _Counted) -> Buckets:
-    calls = version.calls
+    calls = version.stages
     # The words of one page may be of different moments.
     alone = max(0, version.totals.executions - sum(calls.company))
     return Buckets(COMPANY_BOUNDS, (alone, *calls.company), alone + calls.company_sum)

@@ -70,6 +70,6 @@ def count_unstarted(queued: QueuedTask, counters: VersionCounters) -> None:
     """Count a task that nobody wanted any more when its turn came."""
     # Whose deadline has passed is often cancelled, too: its front has told its client.
     if queued.is_expired:
-        counters.calls.expired()
+        counters.stages.expired()
     else:
-        counters.calls.cancelled()
+        counters.stages.cancelled()

@@ -189,7 +189,7 @@ class Scheduler:
             version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
             version.counters.executed()
             if run.company > 1:
-                version.counters.calls.ran_in_company(run.company)
+                version.counters.stages.ran_in_company(run.company)
         elif isinstance(run.answer, InferFailed) and run.answer.error_name in _UNSTARTED:
             count_unstarted(run.queued, version.counters)
         answer, examiner = run.answer, version.examiner if run.did_run else None

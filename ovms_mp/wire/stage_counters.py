@@ -101,7 +101,7 @@ class StageTimes(NamedTuple):
     encode_ns: int
 
 
-class CallCounters:
+class StageCounters:
     """One process's counters of one version's calls. All calls come from one thread."""
 
     __slots__ = ("_gathered", "_is_marked", "_page", "_row", "_words")
@@ -210,7 +210,7 @@ class CallCounters:
 
 
 @dataclass(slots=True)
-class CallTotals:
+class StageTotals:
     """The sums of some pages.
 
     Attributes:
@@ -231,7 +231,7 @@ class CallTotals:
     company_sum: int = 0
 
     @classmethod
-    def of(cls, pages: Iterable[memoryview]) -> CallTotals:
+    def of(cls, pages: Iterable[memoryview]) -> StageTotals:
         """Add up a version's pages. PERF: 20 us for each."""
         words = _sums([page[FIRST_WORD:END_WORD].tolist() for page in pages])
         totals = cls()
