@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ovms_mp.config.metrics import MetricsConfig
 from ovms_mp.config.server import EngineConfig, LimitsConfig, LogConfig, RepositoryConfig, SupervisionConfig
 from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, UnixSocketConfig
 
@@ -28,6 +29,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "repository": RepositoryConfig,
         "engine": EngineConfig,
         "log": LogConfig,
+        "metrics": MetricsConfig,
     }
 )
 

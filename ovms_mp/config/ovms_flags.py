@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _GRPC_LIBRARY = "it tunes the gRPC library of OVMS"
 _CORS = "CORS headers are not sent yet"
-_METRICS = "there are no metrics yet"
 _GENERATIVE = "it belongs to generative models, which are not served"
 
 IGNORED_FLAGS: Mapping[str, str] = MappingProxyType(
@@ -28,8 +27,6 @@ IGNORED_FLAGS: Mapping[str, str] = MappingProxyType(
         "grpc_memory_quota": _GRPC_LIBRARY + "; memory is bounded by --arena_size_mb and --max_message_mb",
         "sequence_cleaner_poll_wait_minutes": "it belongs to stateful models, which are not supported",
         "custom_node_resources_cleaner_interval_seconds": "it belongs to pipelines, which are not supported",
-        "metrics_enable": _METRICS,
-        "metrics_list": _METRICS,
         "allow_credentials": _CORS,
         "allowed_origins": _CORS,
         "allowed_methods": _CORS,

@@ -23,8 +23,8 @@ import enum
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ovms_mp.wire.stage_counters import BOUND_BITS, STAGE_WORDS
 from ovms_mp.wire.counters import PROCESS_PAGE
+from ovms_mp.wire.stage_counters import BOUND_BITS, STAGE_WORDS
 
 if TYPE_CHECKING:
     from ovms_mp.wire.counters import CounterRow

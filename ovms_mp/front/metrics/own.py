@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from ovms_mp.front.metrics.families import Buckets, Family, Sample
 from ovms_mp.front.metrics.own_processes import family, manager_families, process_families
 from ovms_mp.model import own_metrics as names
-from ovms_mp.wire.stage_counters import COMPANY_BOUNDS, STAGE_BOUNDS_S, StageTotals, Stage, reason_text
 from ovms_mp.wire.counters import PROCESS_PAGE
 from ovms_mp.wire.process_counters import FAILURES, RECEIVED_BYTES, SENT_BYTES
+from ovms_mp.wire.stage_counters import COMPANY_BOUNDS, STAGE_BOUNDS_S, Stage, StageTotals, reason_text
 from ovms_mp.wire.version_counters import VersionTotals
 
 if TYPE_CHECKING:

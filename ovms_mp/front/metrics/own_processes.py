@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from ovms_mp.front.metrics.families import Buckets, Family, Kind, Sample
 from ovms_mp.model import own_metrics as names
 from ovms_mp.wire import process_counters as words
-from ovms_mp.wire.stage_counters import REASONS, STAGE_BOUNDS_S, STAGE_WORDS, reason_text
 from ovms_mp.wire.process_counters import Cause, KindWord, Phase
+from ovms_mp.wire.stage_counters import REASONS, STAGE_BOUNDS_S, STAGE_WORDS, reason_text
 
 
 def family(name: str, samples: Iterable[Sample]) -> Family:
