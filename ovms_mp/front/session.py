@@ -18,6 +18,7 @@ from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
 from ovms_mp.front.infer.leases import Leases
+from ovms_mp.front.metrics.stages import LOOK_S, StageObserver
 from ovms_mp.front.readiness import Readiness
 from ovms_mp.front.regions.table import Regions
 from ovms_mp.front.routing import NO_SNAPSHOT, RoutingTable
@@ -82,20 +83,23 @@ class FrontSession:
         self._timers: list[Periodic] = []
         self.drain_deadline_ns = 0
         self.drain_requested = asyncio.Event()
-        self.gate = Gate()
+        counters = spec.common.counters
+        row, reader = CounterRow(counters, welcome.arena), CounterReader(counters)
         self.leases = Leases(Arena(spec.common.arenas[welcome.arena]), Arrivals(clock_ns))
+        interface = "REST" if spec.kind == "rest" else "gRPC"
+        self.stages = StageObserver(row, self.leases, interface, clock_ns)
+        self.gate = Gate(observers=(self.stages,))
         convictions = Convictions(
             self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns
         )
         self._readiness = Readiness(RoutingTable(NO_SNAPSHOT), spec.common.heartbeat_timeout_s, clock_ns)
         address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
         self._dispatcher = Dispatcher(self.leases, address, self._loop, convictions.judge, clock_ns)
-        counters = spec.common.counters
         self.service = Service(
             self.leases,
             convictions,
             self._dispatcher,
-            Counting(CounterRow(counters, welcome.arena), CounterReader(counters)),
+            Counting(row, reader),
             self._changes.ask,
             Regions(is_allowed=spec.limits.allows_client_shm),
             request_timeout_s=spec.limits.request_timeout_s,
@@ -124,6 +128,7 @@ class FrontSession:
         beat_s = self._spec.common.heartbeat_interval_s
         self._timers += [
             Periodic(self._loop, "front.tick", lambda: beat_s, self._tick),
+            Periodic(self._loop, "front.look", lambda: LOOK_S, self.stages.look),
             Periodic(self._loop, "front.trim", lambda: _TRIM_INTERVAL_S, self.leases.trim),
         ]
         self._loop.add_reader(self._control.dealer.fileno(), self._take_control_soon)
@@ -151,6 +156,7 @@ class FrontSession:
         self._loop.remove_reader(self._control.dealer.fileno())
         for timer in self._timers:
             timer.cancel()
+        self.stages.look()
         self._dispatcher.close()
         self.service.regions.close()
         self._control.close()

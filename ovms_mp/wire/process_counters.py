@@ -20,7 +20,6 @@ its row as it was, so nobody shows gauges that are older than a front's life let
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ovms_mp.wire.counters import PROCESS_PAGE
@@ -98,7 +97,7 @@ KIND_WORDS = 6
 MOST_KINDS = 8
 FETCHES, FAILED_FETCHES, FETCHED_BYTES = 176, 177, 178
 HAS_THROTTLING, PERIODS, THROTTLED_PERIODS, THROTTLED_US = 180, 181, 182, 183
-LONGEST_TURN_NS, CPU_PERMILLE, MEMORY_PERMILLE = 184, 185, 186
+LONGEST_TURN_NS, CPU_PERMILLE = 184, 185
 ENDS, CAUSE_WORDS = 192, 8
 PHASES = 256
 LOAD_FAILURES = 320
@@ -137,21 +136,6 @@ class Phase(enum.IntEnum):
 def process_words(row: CounterRow) -> memoryview:
     """A process's own words, to write."""
     return row.page(PROCESS_PAGE)
-
-
-def add_delta(words: memoryview, word: int, counts: Mapping[int, int], told: dict[int, int]) -> None:
-    """Add to words behind ``word`` what has come since the last time to counts by number.
-
-    Args:
-        words: The process's.
-        word: That of number 0.
-        counts: They only grow.
-        told: What they were then; brought up to date.
-    """
-    for number, count in counts.items():
-        if more := count - told.get(number, 0):
-            words[word + number] += more
-            told[number] = count
 
 
 def observe(words: memoryview, word: int, took_ns: int) -> None:

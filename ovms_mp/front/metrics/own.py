@@ -91,7 +91,7 @@ class OwnMetrics:
                 for route in routes
             ),
         )
-        yield from process_families(pages, self._clock_ns() - self._patience_ns)
+        yield from process_families(pages, manager, self._clock_ns() - self._patience_ns)
         if manager is not None:
             yield from manager_families(manager)
         yield family(names.BUILD_INFO, (Sample(_build_labels(), 1),))

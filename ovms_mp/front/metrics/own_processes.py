@@ -18,11 +18,14 @@ def family(name: str, samples: Iterable[Sample]) -> Family:
     return Family(name, Kind(declared.kind), declared.help, samples)
 
 
-def process_families(pages: Mapping[int, memoryview], since_ns: int) -> Iterator[Family]:
+def process_families(
+    pages: Mapping[int, memoryview], manager: memoryview | None, since_ns: int
+) -> Iterator[Family]:
     """What processes say of themselves.
 
     Args:
         pages: Their words, by row.
+        manager: The manager's.
         since_ns: Who has not written since is dead, and what it held is free.
     """
     fronts = {
@@ -39,13 +42,17 @@ def process_families(pages: Mapping[int, memoryview], since_ns: int) -> Iterator
             kind = words.INTERFACES[page[words.INTERFACE]].lower()
             yield Sample((("kind", kind), ("row", str(row))), page[word] / 1e9)
 
+    longest_lags = [*of_loops(words.LONGEST_LAG_NS)]
+    if manager is not None:
+        turn_s = manager[words.LONGEST_TURN_NS] / 1e9
+        longest_lags.append(Sample((("kind", "manager"), ("row", "")), turn_s))
     yield family(names.LIMITS, _limits(pages))
     yield family(names.ARENA_BYTES, of_arenas(words.ARENA_BYTES))
     yield family(names.ARENA_USED, of_arenas(words.LEASED_BYTES))
     yield family(names.ARENA_MOST, of_arenas(words.MOST_LEASED_BYTES))
     yield family(names.ARENA_LEASES, of_arenas(words.LEASES))
     yield family(names.LOOP_LAG, of_loops(words.LAG_NS))
-    yield family(names.LONGEST_LOOP_LAG, of_loops(words.LONGEST_LAG_NS))
+    yield family(names.LONGEST_LOOP_LAG, longest_lags)
 
 
 def _limits(pages: Mapping[int, memoryview]) -> Iterator[Sample]:

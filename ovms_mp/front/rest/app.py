@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from falcon.asgi import Request, Response
 
+    from ovms_mp.errors import OvmsError
     from ovms_mp.front.endpoints import Answer, Endpoint, Route
     from ovms_mp.front.rest.lifespan import Lifespan
 
@@ -93,21 +94,31 @@ class _Resource:
             gate.admit(context)
             answer = await endpoint.handler(incoming, context)
         except asyncio.CancelledError:
-            gate.leave(context, Code.CANCELLED)
+            self._leave(incoming, context, Code.CANCELLED)
             raise
         except falcon.HTTPError as error:  # HTTP's own words, for what no other transport has.
             context.http_status = falcon.http_status_to_code(error.status)
-            gate.leave(context, Code.INVALID_ARGUMENT)
+            self._leave(incoming, context, Code.INVALID_ARGUMENT)
             raise
         except Exception as error:
             failure = failure_of(error, incoming.path, incoming.header("User-Agent") or "")
             context.http_status = failure.http_status
-            gate.leave(context, failure.code, failure)
+            self._leave(incoming, context, failure.code, failure)
             raise failure from None
         context.http_status = answer.status
         context.sent_bytes = len(answer.body)
-        gate.leave(context, None)
+        self._leave(incoming, context, None)
         return answer
+
+    def _leave(
+        self,
+        incoming: FalconRequest,
+        context: CallContext,
+        code: Code | None,
+        failure: OvmsError | None = None,
+    ) -> None:
+        context.received_bytes, context.arrived_ns = incoming.received_bytes, incoming.arrived_ns
+        self._lifespan.gate.leave(context, code, failure)
 
     async def on_options(self, request: Request, response: Response, **_: str) -> None:
         """The methods of this path."""

@@ -157,6 +157,7 @@ class Call(Stream):
             self._received += 1
             if self._context is not None:
                 self._context.received_bytes += self._message_bytes
+                self._context.arrived_ns = self._connection.now_ns
             if self.sink is None:
                 self._hold(-_PIECE_BYTES * len(self._body))
                 self._messages.append((b"".join(self._body), self._is_compressed))
