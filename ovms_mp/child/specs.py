@@ -121,6 +121,7 @@ class WorkerSpec(ChildSpec, frozen=True, kw_only=True):
         cpu: Its part of the machine.
         run_page: Descriptor of the page where it marks what it runs; -1 where nobody will read that.
         counter_row: Its row of the counters; -1 where nobody will read that.
+        has_metrics: Whether to count the infer requests that are taken.
     """
 
     device: str
@@ -129,6 +130,7 @@ class WorkerSpec(ChildSpec, frozen=True, kw_only=True):
     cpu: CpuShare
     run_page: int = -1
     counter_row: int = -1
+    has_metrics: bool = False
 
 
 class ProbeSpec(ChildSpec, frozen=True, kw_only=True):
@@ -155,9 +157,14 @@ class FetcherSpec(ChildSpec, frozen=True, kw_only=True):
 
 
 class FrontSpec(ChildSpec, frozen=True, kw_only=True):
-    """For every front."""
+    """For every front.
+
+    Attributes:
+        metrics: Names of the families that ``/metrics`` shows; none where nothing is counted for it.
+    """
 
     limits: FrontLimits
+    metrics: tuple[str, ...] = ()
 
 
 class GrpcFrontSpec(FrontSpec, frozen=True, kw_only=True):

@@ -18,6 +18,10 @@ from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
 from ovms_mp.front.infer.leases import Leases
+from ovms_mp.front.metrics.calls import CallCounting
+from ovms_mp.front.metrics.ovms import OvmsMetrics
+from ovms_mp.front.metrics.own import OwnMetrics
+from ovms_mp.front.metrics.page import MetricsPage
 from ovms_mp.front.metrics.stages import LOOK_S, StageObserver
 from ovms_mp.front.readiness import Readiness
 from ovms_mp.front.regions.table import Regions
@@ -28,7 +32,7 @@ from ovms_mp.front.steps import Periodic, attempt, report_the_rest
 from ovms_mp.log import apply_levels
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.codec import decode_to_child
-from ovms_mp.wire.counters import CounterReader, CounterRow
+from ovms_mp.wire.counters import CounterReader, CounterRow, managers_row
 from ovms_mp.wire.messages import (
     Drain,
     Drained,
@@ -88,18 +92,20 @@ class FrontSession:
         self.leases = Leases(Arena(spec.common.arenas[welcome.arena]), Arrivals(clock_ns))
         interface = "REST" if spec.kind == "rest" else "gRPC"
         self.stages = StageObserver(row, self.leases, interface, clock_ns)
-        self.gate = Gate(observers=(self.stages,))
+        self.gate = Gate(observers=(CallCounting(), self.stages) if spec.metrics else ())
+        """The lists of all that is asked and told of calls."""
         convictions = Convictions(
             self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns
         )
         self._readiness = Readiness(RoutingTable(NO_SNAPSHOT), spec.common.heartbeat_timeout_s, clock_ns)
         address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
         self._dispatcher = Dispatcher(self.leases, address, self._loop, convictions.judge, clock_ns)
+        counting = Counting(row, reader, has_metrics=bool(spec.metrics))
         self.service = Service(
             self.leases,
             convictions,
             self._dispatcher,
-            Counting(row, reader),
+            counting,
             self._changes.ask,
             Regions(is_allowed=spec.limits.allows_client_shm),
             request_timeout_s=spec.limits.request_timeout_s,
@@ -110,6 +116,20 @@ class FrontSession:
             clock_ns=clock_ns,
             readiness=self._readiness,
         )
+        self.metrics = MetricsPage(
+            [
+                OvmsMetrics(lambda: self.service.table.snapshot, reader),
+                OwnMetrics(
+                    reader,
+                    managers_row(counters),
+                    lambda: self.service.table,
+                    int(spec.common.heartbeat_timeout_s * 1e9),
+                    clock_ns,
+                ),
+            ],
+            spec.metrics,
+        )
+        """With the list of all collectors."""
 
     @classmethod
     async def open(cls, spec: FrontSpec, control: ControlLink, clock_ns: Clock = time.monotonic_ns) -> Self:

@@ -145,9 +145,7 @@ def opened_manager(
         tally = Tally(counters.own_row, clock, use_of, read_throttling, cores)
         supervisor = Supervisor(supervision, timers, poller, clock, tally.died)
 
-        fronts = Fronts(
-            config, supervisor, control, specs, ports, arenas, pipes, (counters.handle.descriptor,)
-        )
+        fronts = Fronts(config, supervisor, control, specs, ports, arenas, pipes, counters)
         provisioner = Provisioner(config, machine, supervisor, workers, control, specs, memory, timers, clock)
         trials = Trials(
             ProbeLauncher(supervisor, specs, provisioner, arenas.descriptors()),
@@ -165,7 +163,7 @@ def opened_manager(
             workers,
             trials,
             clock,
-            CounterPages(counters.clear),
+            CounterPages(counters.clear, has_metrics=bool(config.metrics.names)),
             on_outdated=request.ask,
             on_loaded=announcement.loaded,
             on_failed=tally.load_failed,

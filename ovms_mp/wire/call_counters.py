@@ -16,7 +16,7 @@
 
 A model has a page, too, where calls are counted that are about no version. Nothing of this is written while there are
 no metrics. What is under way is the difference of what has begun and what has ended; of a row whose process has died
-that is closed by :func:`close_row`, as nobody else will.
+that is closed by :func:`close_page`, as nobody else will.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ BOUNDS_NS = tuple(bound * 1000 for bound in BOUNDS_US)
 """Upper bounds of the buckets, inclusive."""
 BUCKETS = len(BOUNDS_NS) + 1
 
+EXECUTIONS = 7
+"""Runs of infer requests, of workers; among the words of :mod:`ovms_mp.wire.version_counters`."""
 _FIRST_CALL = 104
 BEGUN, LEFT, TAKEN, NOT_RUN = 128, 129, 130, 131
 REQUEST_TIME = {"gRPC": 132, "REST": 132 + BUCKETS + 1}
@@ -70,11 +72,11 @@ def bucket_of(ns: int) -> int:
     return bisect.bisect_left(BOUNDS_NS, ns)
 
 
-def close_row(words: memoryview, executions_word: int) -> None:
+def close_page(words: memoryview) -> None:
     """Settle what a process had under way when it died, in its page of a version. Nobody may be writing it."""
     if (under_way := words[BEGUN] - words[LEFT] - sum(words[word] for word in _ENDED_WORDS)) > 0:
         words[LEFT] += under_way
-    if (running := words[TAKEN] - words[NOT_RUN] - words[executions_word]) > 0:
+    if (running := words[TAKEN] - words[NOT_RUN] - words[EXECUTIONS]) > 0:
         words[NOT_RUN] += running
 
 
@@ -91,17 +93,16 @@ class CallTotals:
     active: int = 0
 
     @classmethod
-    def of(cls, pages: Iterable[memoryview], executions_word: int, nireq: int = 0) -> CallTotals:
+    def of(cls, pages: Iterable[memoryview], nireq: int = 0) -> CallTotals:
         """Add up the pages of a version or a model. PERF: 15 us for each page.
 
         Args:
             pages: Of all rows.
-            executions_word: Where workers count runs.
             nireq: Infer requests of the version at each worker.
         """
         rows = [page[:FIRST_FREE_WORD].tolist() for page in pages]
         # A worker hands its threads tasks ahead of those that run.
-        active = sum(min(nireq, max(0, row[TAKEN] - row[NOT_RUN] - row[executions_word])) for row in rows)
+        active = sum(min(nireq, max(0, row[TAKEN] - row[NOT_RUN] - row[EXECUTIONS])) for row in rows)
         return cls([*map(sum, zip(*rows, strict=True))] or [0] * FIRST_FREE_WORD, active)
 
     def succeeded(self, call: str, interface: str) -> int:

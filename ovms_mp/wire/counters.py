@@ -30,10 +30,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from ovms_mp.wire.call_counters import close_page
 from ovms_mp.wire.records import NO_COUNTERS, CountersHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Protocol
 
     class Gatherer(Protocol):
@@ -199,13 +200,8 @@ class CountersFile:
             with mmap.mmap(self.handle.descriptor, _ROW_BYTES, offset=_row_offset(row)) as mapped:
                 mapped.madvise(mmap.MADV_REMOVE, page * _PAGE_BYTES, _PAGE_BYTES)
 
-    def close_row(self, row: int, close: Callable[[memoryview], None]) -> None:
-        """Settle what a process had under way; it has been reaped, and nobody else has its row yet.
-
-        Args:
-            row: Its row.
-            close: Called with each of its pages that was written.
-        """
+    def close_row(self, row: int) -> None:
+        """Settle what a process had under way; it has been reaped, and nobody else has its row yet."""
         if not 0 <= row < self.handle.rows:
             return
         with (
@@ -216,7 +212,7 @@ class CountersFile:
             for index, bits in enumerate(words[_FIRST_WRITTEN_WORD:PAGE_WORDS].tolist()):
                 for page in (64 * index + bit for bit in range(64) if bits >> bit & 1):
                     with words[page * PAGE_WORDS : (page + 1) * PAGE_WORDS] as written:
-                        close(written)
+                        close_page(written)
 
     def close(self) -> None:
         """Give the descriptor back."""

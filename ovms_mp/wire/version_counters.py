@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from ovms_mp.wire.call_counters import (
     BEGUN,
     BUCKETS,
+    EXECUTIONS,
     LEFT,
     NOT_RUN,
     RUN_BUCKETS,
@@ -34,14 +35,13 @@ from ovms_mp.wire.call_counters import (
 from ovms_mp.wire.counters import PROCESS_PAGE, CounterRow
 from ovms_mp.wire.stage_counters import StageCounters
 
-_SUCCESS_NS, _QUEUE_NS, _FAILED, _FAILED_NS, _CANCELLED, _CANCELLED_NS, _LAST_NS, _EXECUTIONS = range(8)
+_SUCCESS_NS, _QUEUE_NS, _FAILED, _FAILED_NS, _CANCELLED, _CANCELLED_NS, _LAST_NS = range(7)
 _FIRST_SLOT_WORD, _SLOT_WORDS, _SIZES = 16, 5, 16
 _OTHER_SIZES = _FIRST_SLOT_WORD + _SIZES * _SLOT_WORDS
 _USED_WORDS = _OTHER_SIZES + _SLOT_WORDS
 _WRAP = 1 << 64
 _LARGEST = 1 << 32
 """Of a batch size with a slot of its own. A tensor without elements may claim any; sums of such ones wrap."""
-EXECUTIONS = _EXECUTIONS
 
 
 class VersionCounters:
@@ -157,7 +157,7 @@ class VersionCounters:
         """An infer request has run to its end, whether or not somebody still waits for that."""
         if not self._is_marked:
             self._mark()
-        self._words[_EXECUTIONS] += 1
+        self._words[EXECUTIONS] += 1
 
     def retire(self) -> None:
         """The version is not served any more: requests that are still under way are counted for nobody.
@@ -249,7 +249,7 @@ class VersionTotals:
             totals.failure_ns += words[_FAILED_NS]
             totals.cancelled += words[_CANCELLED]
             totals.cancelled_ns += words[_CANCELLED_NS]
-            totals.executions += words[_EXECUTIONS]
+            totals.executions += words[EXECUTIONS]
             totals.last_ns = max(totals.last_ns, words[_LAST_NS])
             for slot in range(_FIRST_SLOT_WORD, _OTHER_SIZES, _SLOT_WORDS):
                 if words[slot]:

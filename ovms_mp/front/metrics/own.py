@@ -19,20 +19,20 @@ from ovms_mp.wire.version_counters import VersionTotals
 
 if TYPE_CHECKING:
     from ovms_mp.front.clock import Clock
-    from ovms_mp.front.routing import RoutingTable, VersionRoute
+    from ovms_mp.front.routing import RoutingTable
     from ovms_mp.wire.counters import CounterReader
 
 _NO_VERSION = (("name", ""), ("version", ""))
 
 
 class _Counted:
-    """What is counted of one version, added up when it is asked for."""
+    """What is counted of one version, or of a model without a version, added up when it is asked for."""
 
-    def __init__(self, route: VersionRoute, reader: CounterReader) -> None:
-        self._page = route.counters.page
+    def __init__(self, page: int, name: str, version: str, reader: CounterReader) -> None:
+        self._page = page
         self._reader = reader
-        self.name = ("name", route.model_name)
-        self.version = ("version", str(route.version))
+        self.name = ("name", name)
+        self.version = ("version", version)
         self.labels = (self.name, self.version)
 
     @functools.cached_property
@@ -72,11 +72,21 @@ class OwnMetrics:
 
     def __call__(self) -> Iterator[Family]:
         """All families of now."""
-        routes = [route for model in self._table().models() for route in model.versions.values()]
-        counted = [_Counted(route, self._reader) for route in routes if route.counters.page != PROCESS_PAGE]
+        models = [*self._table().models()]
+        routes = [route for model in models for route in model.versions.values()]
+        counted = [
+            _Counted(route.counters.page, route.model_name, str(route.version), self._reader)
+            for route in routes
+            if route.counters.page != PROCESS_PAGE
+        ]
+        of_models = [
+            _Counted(model.counters.page, model.name, "", self._reader)
+            for model in models
+            if model.counters.page != PROCESS_PAGE
+        ]
         pages = dict(self._reader.process_pages())
         manager = pages.pop(self._managers_row, None)
-        yield from _version_families(counted, list(pages.values()))
+        yield from _version_families(counted, of_models, list(pages.values()))
         yield family(
             names.VERSION_STATE,
             (
@@ -97,26 +107,30 @@ class OwnMetrics:
         yield family(names.BUILD_INFO, (Sample(_build_labels(), 1),))
 
 
-def _version_families(counted: list[_Counted], pages: list[memoryview]) -> Iterator[Family]:
-    def each(value: Callable[[_Counted], float]) -> Iterator[Sample]:
-        return (Sample(version.labels, value(version)) for version in counted)
+def _version_families(
+    counted: list[_Counted], of_models: list[_Counted], pages: list[memoryview]
+) -> Iterator[Family]:
+    everywhere = [*counted, *of_models]
+
+    def each(value: Callable[[_Counted], float], found: list[_Counted] = counted) -> Iterator[Sample]:
+        return (Sample(version.labels, value(version)) for version in found)
 
     yield family(names.STAGE_SECONDS, _stages(counted))
     yield family(
         names.REQUEST_BYTES,
         (
-            *each(lambda version: version.stages.received_bytes),
+            *each(lambda version: version.stages.received_bytes, everywhere),
             Sample(_NO_VERSION, sum(page[RECEIVED_BYTES] for page in pages)),
         ),
     )
     yield family(
         names.RESPONSE_BYTES,
         (
-            *each(lambda version: version.stages.sent_bytes),
+            *each(lambda version: version.stages.sent_bytes, everywhere),
             Sample(_NO_VERSION, sum(page[SENT_BYTES] for page in pages)),
         ),
     )
-    yield family(names.FAILURES, _failures(counted, pages))
+    yield family(names.FAILURES, _failures(everywhere, pages))
     yield family(names.STARTED, each(lambda version: version.totals.executions))
     yield family(names.EXPIRED, each(lambda version: version.stages.expired))
     yield family(names.CANCELLED, each(lambda version: version.stages.cancelled))

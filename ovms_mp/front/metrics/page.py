@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from ovms_mp.front.metrics.families import text_of
@@ -26,6 +27,8 @@ class MetricsPage:
         """
         self._collectors = collectors
         self._enabled = frozenset(enabled)
+        self._lock = asyncio.Lock()
+        self._next: asyncio.Task[bytes] | None = None
 
     @property
     def is_enabled(self) -> bool:
@@ -40,8 +43,18 @@ class MetricsPage:
                     yield family
 
     async def written(self) -> bytes:
-        """The page of now, or of the moments that it takes to write it: totals of one line are of one moment."""
-        return await in_turns(self._steps())
+        """The page of now, or of the moments that it takes to write it: each line is of one moment.
+
+        It is written once at a time, and once for all who have asked before it was begun.
+        """
+        if self._next is None:
+            self._next = asyncio.create_task(self._write())
+        return await asyncio.shield(self._next)
+
+    async def _write(self) -> bytes:
+        async with self._lock:
+            self._next = None  # Who comes from now on may know of what this one does not have.
+            return await in_turns(self._steps())
 
     def _steps(self) -> Generator[None, None, bytes]:
         pieces = []

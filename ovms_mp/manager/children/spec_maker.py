@@ -19,6 +19,7 @@ from ovms_mp.child.specs import (
 )
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.manager.children.kinds import Kind
+from ovms_mp.model.metric_names import INFER_REQUESTS_ACTIVE
 from ovms_mp.wire.channels import new_endpoint
 from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle
 
@@ -69,6 +70,7 @@ class SpecMaker:
             cpu=share,
             run_page=run_page,
             counter_row=counter_row,
+            has_metrics=INFER_REQUESTS_ACTIVE in self.config.metrics.names,
         )
 
     def probe(self, child_id: str, load: LoadModel, share: CpuShare) -> ProbeSpec:
@@ -108,6 +110,7 @@ class SpecMaker:
             kind=Kind.GRPC.value,
             common=self._common(),
             limits=self._limits(),
+            metrics=self.config.metrics.names,
             has_typed_outputs=config.grpc.output_encoding == "TYPED_FIELDS",
             is_native=config.grpc.front == "native",
             bind_addresses=tuple(f"{_bracketed(address)}:{config.grpc.port}" for address in hosts),
@@ -124,6 +127,7 @@ class SpecMaker:
             kind=Kind.REST.value,
             common=self._common(),
             limits=self._limits(),
+            metrics=self.config.metrics.names,
             listen_descriptors=listen_descriptors,
             beat_descriptor=beat_descriptor,
             levels_descriptor=levels_descriptor,

@@ -109,6 +109,7 @@ class Scheduler:
                     elif version.runs_in_threads or not pool.has_idle:
                         self._hand_over(version, pool, queued)
                     else:
+                        version.counters.taken()
                         self._note_run(pool.run_now(queued, self._runs))
                 except Exception as error:
                     self._answers.fail("worker.start", error, queued.peer, queued.task)
@@ -177,6 +178,7 @@ class Scheduler:
     def _hand_over(self, version: ServedVersion, pool: InferPool[ServedVersion], queued: QueuedTask) -> None:
         # The loop alone takes note of ends, so it is early enough to count when the hand-over has gone well.
         pool.hand_over(queued, self._runs)
+        version.counters.taken()
         version.running += 1
         self._peers.begun(queued.peer)
 
@@ -190,8 +192,10 @@ class Scheduler:
             version.counters.executed()
             if run.company > 1:
                 version.counters.stages.ran_in_company(run.company)
-        elif isinstance(run.answer, InferFailed) and run.answer.error_name in _UNSTARTED:
-            count_unstarted(run.queued, version.counters)
+        else:
+            version.counters.not_run()
+            if isinstance(run.answer, InferFailed) and run.answer.error_name in _UNSTARTED:
+                count_unstarted(run.queued, version.counters)
         answer, examiner = run.answer, version.examiner if run.did_run else None
         if examiner is not None and isinstance(answer, InferFailed) and not answer.needed_nbytes:
             self._examinations.examine(run, answer, examiner)
