@@ -18,6 +18,10 @@ new_flow = itertools.count(1).__next__
 """A number that no connection of this process had before."""
 
 
+LOAD_FORMAT = "endpoint-load-metrics-format"
+"""The header of those who want to hear of the server's load."""
+
+
 class CallOrigin(Protocol):
     """The transport's own record of a call. What few ask for is made when it is asked for."""
 

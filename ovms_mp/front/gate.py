@@ -23,13 +23,16 @@ class Gate:
         self,
         checks: Sequence[Callable[[CallContext], None]] = (),
         observers: Sequence[CallObserver] = (),
+        tell_load: Callable[[CallContext], None] = lambda _: None,
     ) -> None:
         """Prepare.
 
         Args:
             checks: Each raises an OvmsError for a call that is refused, before its body is read.
             observers: Told of each call.
+            tell_load: Has the answer of a call tell the server's load.
         """
+        self._tell_load = tell_load
         self._checks = tuple(checks)
         self._observers = tuple(observers)
 
@@ -49,6 +52,8 @@ class Gate:
 
     def leave(self, context: CallContext, code: Code | None, failure: OvmsError | None = None) -> None:
         """A call has ended; see :meth:`~ovms_mp.front.observers.CallObserver.ended`."""
+        if context.load_format:
+            contain("front.load_report", "this call", self._tell_load, context)
         for observer in self._observers:
             contain("front.observer", "this call", observer.ended, context, code, failure)
 

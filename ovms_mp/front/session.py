@@ -19,6 +19,7 @@ from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
 from ovms_mp.front.infer.leases import Leases
 from ovms_mp.front.metrics.calls import CallCounting
+from ovms_mp.front.metrics.load_report import LoadReports
 from ovms_mp.front.metrics.ovms import OvmsMetrics
 from ovms_mp.front.metrics.own import OwnMetrics
 from ovms_mp.front.metrics.page import MetricsPage
@@ -92,7 +93,12 @@ class FrontSession:
         self.leases = Leases(Arena(spec.common.arenas[welcome.arena]), Arrivals(clock_ns))
         interface = "REST" if spec.kind == "rest" else "gRPC"
         self.stages = StageObserver(row, self.leases, interface, clock_ns)
-        self.gate = Gate(observers=(CallCounting(), self.stages) if spec.metrics else ())
+        loads = LoadReports(
+            reader, managers_row(counters), self.leases, lambda: self._dispatcher.statistics().in_flight
+        )
+        self.gate = Gate(
+            observers=(CallCounting(), self.stages) if spec.metrics else (), tell_load=loads.tell
+        )
         """The lists of all that is asked and told of calls."""
         convictions = Convictions(
             self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns

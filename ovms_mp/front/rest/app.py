@@ -68,6 +68,7 @@ class _Resource:
         with lifespan.bodies.share() as share:
             incoming = FalconRequest(request, lifespan.spec.limits, share)
             context = CallContext.of(endpoint, deadline_ns, 0, incoming, "REST", begun_ns)
+            context.load_format = incoming.load_format()
             request.context.call = context
             answer = await self._answer(endpoint, incoming, context)
         if answer.status != 200:

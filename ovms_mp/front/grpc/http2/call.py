@@ -87,6 +87,8 @@ class Call(Stream):
         context = self._context = CallContext.of(
             method, self.deadline_ns, connection.number, self, "gRPC", connection.now_ns
         )
+        if self.head.load_format:
+            context.load_format = self.head.load_format
         self._gate.enter(context)
         if self.head.refusal is not None:
             if isinstance(self.head.refusal, errors.RequestTooLarge):
