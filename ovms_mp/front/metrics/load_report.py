@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tells clients and proxies that ask how busy the server is, in a header of the answer: ORCA's load reports.
 
-Who sends ``endpoint-load-metrics-format: text``, ``json`` or ``bin`` gets ``endpoint-load-metrics`` in a form that Envoy
-reads: ``TEXT a=1, b=2``, ``JSON {...}``, or ``BIN`` with base64 of the message. Over gRPC it is a trailer.
+Who sends ``endpoint-load-metrics-format: text``, ``json`` or ``bin`` gets ``endpoint-load-metrics`` in a form that
+Envoy reads: ``TEXT a=1, b=2``, ``JSON {...}``, or ``BIN`` with base64 of the message. Over gRPC it is a trailer.
 
 Source: https://github.com/cncf/xds/blob/main/xds/data/orca/v3/orca_load_report.proto.
 """

@@ -90,6 +90,8 @@ class StageObserver:
             counters.stages.carried(context.received_bytes, context.sent_bytes)
         if code is None:
             return
+        if code is Code.CANCELLED and 0 < context.deadline_ns <= self._clock_ns():
+            code = Code.DEADLINE_EXCEEDED  # Its client has seen that first, and ended the call.
         reason = _BY_TRANSPORT.get(code, _OTHER) if failure is None else reason_number(type(failure).__name__)
         if counters is UNCOUNTED:
             self._words[words.FAILURES + reason] += 1
@@ -97,7 +99,7 @@ class StageObserver:
         counters.stages.failed(reason)
         # What went to a worker is counted there, as only that knows whether its inference began.
         if context.decoded_ns and not context.sent_ns and code in _BY_TRANSPORT:
-            if code is Code.DEADLINE_EXCEEDED or 0 < context.deadline_ns <= self._clock_ns():
+            if code is Code.DEADLINE_EXCEEDED:
                 counters.stages.expired()
             else:
                 counters.stages.cancelled()
