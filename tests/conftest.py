@@ -216,4 +216,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=50,
         help="how many changes of the server's state clients ask for at random (full run: 1000)",
     )
+    parser.addoption(
+        "--metric-requests",
+        type=int,
+        default=4000,
+        help="how many requests clients count, to compare with the server's metrics (full run: 100000)",
+    )
     parser.addoption("--image", action="store_true", help="build the container image and test it")
