@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
@@ -162,19 +163,25 @@ def test_what_is_under_way_and_how_long_it_waited_and_ran(
         active = page.value("ovms_infer_req_active", **SLOW)
         return page.value("ovms_current_requests", **SLOW) == 6 and active == 4
 
+    before = Page(server.rest_port)
     eventually(current, 30.0, "six requests, four of which have an infer request")
     for call in slow_calls:
         call.result()
 
     page = Page(server.rest_port)
+
+    def grown(sample: str, **labels: str) -> float:
+        return page.value(sample, **SLOW, **labels) - before.value(sample, **SLOW, **labels)
+
     assert page.value("ovms_current_requests", **SLOW) == page.value("ovms_infer_req_active", **SLOW) == 0
     for name in ("ovms_inference_time_us", "ovms_wait_for_infer_req_time_us"):
-        assert page.value(f"{name}_count", **SLOW) == page.value(f"{name}_bucket", **SLOW, le="+Inf") == 6
-    assert page.value("ovms_inference_time_us_bucket", **SLOW, le="10") == 0
-    assert page.value("ovms_inference_time_us_sum", **SLOW) > 6 * 20_000
-    assert page.value("ovms_wait_for_infer_req_time_us_sum", **SLOW) > 2 * 20_000
+        assert grown(f"{name}_count") == grown(f"{name}_bucket", le="+Inf") == 6
+    assert grown("ovms_inference_time_us_bucket", le="10") == 0
+    assert grown("ovms_inference_time_us_sum") > 6 * 20_000
+    assert grown("ovms_wait_for_infer_req_time_us_sum") > 2 * 20_000
 
 
+@pytest.mark.replaces_processes
 def test_a_front_that_dies_has_nothing_under_way(
     server: Server, slow_calls: list[grpc.CallFuture[bytes]]
 ) -> None:
@@ -195,22 +202,19 @@ def test_a_front_that_dies_has_nothing_under_way(
     eventually(lambda: len(set(server.pids("grpc")) - set(victims)) == 2, 60.0, "successors")
 
 
+@pytest.mark.replaces_processes
 def test_totals_are_what_clients_have_counted(server: Server, pytestconfig: pytest.Config) -> None:
     calls = pytestconfig.getoption("--metric-requests")
     before = Page(server.rest_port)
     kills = 0
     with MixedLoad(server.port, server.rest_port, calls) as load:
-        for kind in [KILLS[index % len(KILLS)] for index in range(max(1, calls // CALLS_A_KILL))]:
+        for victim in [KILLS[index % len(KILLS)] for index in range(max(1, calls // CALLS_A_KILL))]:
             due = (kills + 1) * CALLS_A_KILL - CALLS_A_KILL // 2
-            eventually(lambda due=due: load.asked >= due, 600.0, "so many calls")
-            victims = server.pids(kind)
+            eventually(partial(has_asked, load, due), 600.0, "so many calls")
+            victims = server.pids(victim)
             os.kill(victims[0], signal.SIGKILL)
             kills += 1
-
-            def is_replaced(kind: str = kind, victim: int = victims[0]) -> bool:
-                return len(pids := server.pids(kind)) == 2 and victim not in pids
-
-            eventually(is_replaced, 60.0, "a successor")
+            eventually(partial(is_replaced, server, victim, victims[0]), 60.0, "a successor")
             if kills == RELOADED:
                 for word in ("unload", "load"):
                     path = f"/v2/repository/models/batch/{word}"
@@ -234,6 +238,17 @@ def test_totals_are_what_clients_have_counted(server: Server, pytestconfig: pyte
     check_times(page, before, succeeded, lost)
     eventually(lambda: Page(server.rest_port).value("ovms_current_requests", **TINY) == 0, 30.0, "all ended")
     assert page.value("ovms_infer_req_active", **TINY) == 0
+
+
+def has_asked(load: MixedLoad, calls: int) -> bool:
+    """Whether the clients have come so far."""
+    return load.asked >= calls
+
+
+def is_replaced(server: Server, kind: str, victim: int) -> bool:
+    """Whether there are two processes of a kind without this one."""
+    pids = server.pids(kind)
+    return len(pids) == 2 and victim not in pids
 
 
 def check_times(page: Page, before: Page, succeeded: dict[Kind, float], lost: int) -> None:

@@ -7,6 +7,7 @@ import http.client
 import json
 import threading
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
@@ -206,10 +207,10 @@ class MixedLoad:
         self._failures: list[BaseException] = []
         grpc_clients = [GrpcClient(port, tally) for tally in self._tallies[:2]]
         rest_clients = [RestClient(rest_port, tally) for tally in self._tallies[2:]]
-        self._threads = []
+        self._threads: list[threading.Thread] = []
         for index, api in enumerate(("TensorFlowServing", "KServe")):
-            self._begin(lambda turn, a=api, c=grpc_clients[index]: ask_over_grpc(c, a, turn), calls // 4)
-            self._begin(lambda turn, a=api, c=rest_clients[index]: ask_over_rest(c, a, turn), calls // 4)
+            self._begin(partial(ask_over_grpc, grpc_clients[index], api), calls // 4)
+            self._begin(partial(ask_over_rest, rest_clients[index], api), calls // 4)
         self._clients: Sequence[GrpcClient | RestClient] = (*grpc_clients, *rest_clients)
 
     def _begin(self, ask: Callable[[int], None], calls: int) -> None:
