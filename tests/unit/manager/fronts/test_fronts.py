@@ -137,7 +137,8 @@ def test_there_are_twice_as_many_arenas_as_fronts_and_no_more_processes_than_tha
     scene.fronts.start()
 
     assert [child.child_id for child in scene.supervisor.living()] == ["grpc-0.1"]
-    assert scene.kernel.processes[0].descriptors == scene.arenas.descriptors()
+    memory = (*scene.arenas.descriptors(), scene.counters.handle.descriptor)
+    assert scene.kernel.processes[0].descriptors == memory
     assert not scene.fronts.are_ready()
     front = scene.child("grpc-0.1")
     front.to(ChildState.BOOTING)
