@@ -18,6 +18,10 @@ new_flow = itertools.count(1).__next__
 """A number that no connection of this process had before."""
 
 
+LOAD_FORMAT = "endpoint-load-metrics-format"
+"""The header of those who want to hear of the server's load."""
+
+
 class CallOrigin(Protocol):
     """The transport's own record of a call. What few ask for is made when it is asked for."""
 
@@ -74,6 +78,8 @@ class CallContext:
         version: The version that was found; 0 before that.
         counters: That version's.
         batch_size: First dimension of the first input.
+        arrived_ns: When the last octet of the request was there.
+        load_format: How the client wants to hear of the server's load; empty where it has not asked.
         decoded_ns: When the request had been read and understood.
         sent_ns: When its inputs were written and its task went to a worker.
         received_ns: When the results were there.
@@ -95,6 +101,8 @@ class CallContext:
     version: int = 0
     counters: VersionCounters = UNCOUNTED
     batch_size: int = 1
+    arrived_ns: int = 0
+    load_format: str = ""
     decoded_ns: int = 0
     sent_ns: int = 0
     received_ns: int = 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
+from ovms_mp.front.observers import CallObserver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from ovms_mp.codes import Code
     from ovms_mp.errors import OvmsError
     from ovms_mp.front.call_context import CallContext
-    from ovms_mp.front.observers import CallObserver
 
 
 class Gate:
@@ -23,14 +23,21 @@ class Gate:
         self,
         checks: Sequence[Callable[[CallContext], None]] = (),
         observers: Sequence[CallObserver] = (),
+        tell_load: Callable[[CallContext], None] = lambda _: None,
     ) -> None:
         """Prepare.
 
         Args:
             checks: Each raises an OvmsError for a call that is refused, before its body is read.
             observers: Told of each call.
+            tell_load: Has the answer of a call tell the server's load.
         """
+        self._tell_load = tell_load
         self._checks = tuple(checks)
+        # PERF: 0.15 us for each observer that is not told of what it would ignore.
+        self._hear_begins = tuple(
+            observer for observer in observers if type(observer).begun is not CallObserver.begun
+        )
         self._observers = tuple(observers)
 
     @property
@@ -40,7 +47,7 @@ class Gate:
 
     def enter(self, context: CallContext) -> None:
         """A call begins; :meth:`leave` follows, whatever becomes of it."""
-        for observer in self._observers:
+        for observer in self._hear_begins:
             contain("front.observer", "this call", observer.begun, context)
 
     def admit(self, context: CallContext) -> None:
@@ -54,6 +61,8 @@ class Gate:
 
     def leave(self, context: CallContext, code: Code | None, failure: OvmsError | None = None) -> None:
         """A call has ended; see :meth:`~ovms_mp.front.observers.CallObserver.ended`."""
+        if context.load_format:
+            contain("front.load_report", "this call", self._tell_load, context)
         for observer in self._observers:
             contain("front.observer", "this call", observer.ended, context, code, failure)
 

@@ -23,8 +23,11 @@ from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
 from ovms_mp.front.infer.leases import Leases
 from ovms_mp.front.metrics.calls import CallCounting
+from ovms_mp.front.metrics.load_report import LoadReports
 from ovms_mp.front.metrics.ovms import OvmsMetrics
+from ovms_mp.front.metrics.own import OwnMetrics
 from ovms_mp.front.metrics.page import MetricsPage
+from ovms_mp.front.metrics.stages import LOOK_S, StageObserver
 from ovms_mp.front.readiness import Readiness
 from ovms_mp.front.regions.table import Regions
 from ovms_mp.front.routing import NO_SNAPSHOT, RoutingTable
@@ -34,7 +37,7 @@ from ovms_mp.front.steps import Periodic, attempt, report_the_rest
 from ovms_mp.log import apply_levels
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.codec import decode_to_child
-from ovms_mp.wire.counters import CounterReader, CounterRow
+from ovms_mp.wire.counters import CounterReader, CounterRow, managers_row
 from ovms_mp.wire.messages import (
     Drain,
     Drained,
@@ -99,18 +102,22 @@ class FrontSession:
             refusals=KeyRefusals(clock_ns),
         )
         self.proxies = TrustedProxies(access.trusted_proxies)
+        counters = spec.common.counters
+        row, reader = CounterRow(counters, welcome.arena), CounterReader(counters)
         self.leases = Leases(Arena(spec.common.arenas[welcome.arena]), Arrivals(clock_ns))
+        interface = "REST" if spec.kind == "rest" else "gRPC"
+        self.stages = StageObserver(row, self.leases, interface, clock_ns)
+        loads = LoadReports(
+            reader, managers_row(counters), self.leases, lambda: self._dispatcher.statistics().in_flight
+        )
+        self.gate = self._gate(loads.tell)
         convictions = Convictions(
             self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns
         )
         self._readiness = Readiness(RoutingTable(NO_SNAPSHOT), spec.common.heartbeat_timeout_s, clock_ns)
         address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
         self._dispatcher = Dispatcher(self.leases, address, self._loop, convictions.judge, clock_ns)
-        counters = spec.common.counters
-        counting = Counting(
-            CounterRow(counters, welcome.arena), CounterReader(counters), has_metrics=bool(spec.metrics)
-        )
-        self.gate = self._gate()
+        counting = Counting(row, reader, has_metrics=bool(spec.metrics))
         self.service = Service(
             self.leases,
             convictions,
@@ -127,16 +134,26 @@ class FrontSession:
             readiness=self._readiness,
         )
         self.metrics = MetricsPage(
-            [OvmsMetrics(lambda: self.service.table.snapshot, counting.reader)], spec.metrics
+            [
+                OvmsMetrics(lambda: self.service.table.snapshot, reader),
+                OwnMetrics(
+                    reader,
+                    managers_row(counters),
+                    lambda: self.service.table,
+                    int(spec.common.heartbeat_timeout_s * 1e9),
+                    clock_ns,
+                ),
+            ],
+            spec.metrics,
         )
         """With the list of all collectors."""
 
-    def _gate(self) -> Gate:
+    def _gate(self, tell_load: Callable[[CallContext], None]) -> Gate:
         """The lists of all that is asked and told of calls; nothing that is off. Whose call it is comes first."""
         checks: list[Callable[[CallContext], None]] = []
         observers: list[CallObserver] = []
         if self._spec.metrics:
-            observers.append(CallCounting())
+            observers += [CallCounting(), self.stages]
         if self.proxies:
             checks.append(self.proxies.check)
         if self._spec.access.needs_key or self._spec.access.needs_admin_key:
@@ -145,7 +162,7 @@ class FrontSession:
             limits = ClientLimits(most, self._clock_ns)
             checks.append(limits.check)
             observers.append(limits)
-        return Gate(checks, observers)
+        return Gate(checks, observers, tell_load=tell_load)
 
     @classmethod
     async def open(cls, spec: FrontSpec, control: ControlLink, clock_ns: Clock = time.monotonic_ns) -> Self:
@@ -164,6 +181,7 @@ class FrontSession:
         beat_s = self._spec.common.heartbeat_interval_s
         self._timers += [
             Periodic(self._loop, "front.tick", lambda: beat_s, self._tick),
+            Periodic(self._loop, "front.look", lambda: LOOK_S, self.stages.look),
             Periodic(self._loop, "front.trim", lambda: _TRIM_INTERVAL_S, self.leases.trim),
         ]
         self._loop.add_reader(self._control.dealer.fileno(), self._take_control_soon)
@@ -191,6 +209,7 @@ class FrontSession:
         self._loop.remove_reader(self._control.dealer.fileno())
         for timer in self._timers:
             timer.cancel()
+        self.stages.look()
         self._dispatcher.close()
         self.service.regions.close()
         self._control.close()

@@ -37,6 +37,7 @@ from ovms_mp.manager.fronts.fronts import Fronts
 from ovms_mp.manager.fronts.ports import take_ports
 from ovms_mp.manager.inbox import Inbox
 from ovms_mp.manager.lifecycle import Lifecycle
+from ovms_mp.manager.machine_use import read_throttling, use_of
 from ovms_mp.manager.manager import Manager
 from ovms_mp.manager.models.catalogue import Catalogue
 from ovms_mp.manager.models.compile_caches import CompileCaches, cache_directory_of
@@ -55,6 +56,7 @@ from ovms_mp.manager.shutdown import Shutdown
 from ovms_mp.manager.signal_pipe import SignalPipe
 from ovms_mp.manager.signals import Signals
 from ovms_mp.manager.status_socket import StatusSocket, listen_for_status
+from ovms_mp.manager.tally import LOOK_S, Tally
 from ovms_mp.manager.terminal import Terminal
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.turn_times import TurnTimes
@@ -142,7 +144,9 @@ def opened_manager(
         supervision = config.supervision
         caches = _owned(stack, CompileCaches(cache_directory_of(config.engine)))
         workers = _owned(stack, Workers(control, timers, supervision.load_timeout_s, counters))
-        supervisor = Supervisor(supervision, timers, poller, reaper, clock)
+        cores = machine.quota_cores or len(machine.cores)
+        tally = Tally(counters.own_row, clock, use_of, read_throttling, cores)
+        supervisor = Supervisor(supervision, timers, poller, reaper, clock, tally.died)
 
         fronts = Fronts(config, supervisor, control, specs, ports, arenas, pipes, counters)
         provisioner = Provisioner(config, machine, supervisor, workers, control, specs, memory, timers, clock)
@@ -165,11 +169,19 @@ def opened_manager(
             CounterPages(counters.clear, has_metrics=bool(config.metrics.names)),
             on_outdated=request.ask,
             on_loaded=announcement.loaded,
+            on_failed=tally.load_failed,
         )
         catalogue.refuse(config.refused)
         fetcher = FetcherProcess(supervisor, specs, control)
         stores = Stores(
-            config.repository, fetcher, catalogue, request, timers, clock, config_store=config.config_store
+            config.repository,
+            fetcher,
+            catalogue,
+            request,
+            timers,
+            clock,
+            config_store=config.config_store,
+            on_fetched=tally.fetched,
         )
         rescans = _owned(
             stack, Rescans(config, catalogue, stores, provisioner, request, poller, timers, clock)
@@ -251,9 +263,11 @@ def opened_manager(
             stores=stores,
             changes=changes,
             log_state=log_state,
+            tally=tally,
         )
         inbox = Inbox(control, supervisor, catalogue.deployments, timers, events)
         turn_times = TurnTimes(clock)
+        timers.call_every(LOOK_S, lambda: tally.look(supervisor.living(), turn_times.longest_s()))
         status = _owned(
             stack, _status_socket(config, poller, timers, publisher, rescans, counters, turn_times)
         )

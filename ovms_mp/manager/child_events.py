@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.models.trials import Trials
     from ovms_mp.manager.publisher import Publisher
     from ovms_mp.manager.shutdown import Shutdown
+    from ovms_mp.manager.tally import Tally
     from ovms_mp.manager.workers.provisioner import Provisioner
     from ovms_mp.manager.workers.workers import Workers
     from ovms_mp.wire.messages import StateChanged
@@ -74,6 +75,7 @@ class ChildEvents:
     stores: Stores
     changes: Changes
     log_state: LogState
+    tally: Tally
 
     def greet(self, hello: Hello) -> None:
         """Answer the Hello of a child."""
@@ -112,10 +114,13 @@ class ChildEvents:
                 child.applied_epoch = epoch
                 self.publisher.carry_on()
             case ModelStateChanged():
+                self.tally.load_ended(child, message.handle, has_failed=message.error is not None)
                 self.catalogue.deployments.state_changed(child.child_id, message)
             case LoadProgress(handle=handle, stage=stage):
                 self.load_reports.take_stage(child, handle, stage)
+                self.tally.stage_begun(child.child_id, handle, stage)
             case ProbeDone():
+                self.tally.load_ended(child, message.handle, has_failed=message.error is not None)
                 self.trials.done(child, message)
                 self.control.send(child, Drain(0))  # Heard; it may end.
             case FetchProgress():

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from ovms_mp.model.own_metrics import OWN_METRICS
+
 STREAMS = "ovms_streams"
 CURRENT_REQUESTS = "ovms_current_requests"
 REQUESTS_SUCCESS = "ovms_requests_success"
@@ -22,9 +24,6 @@ _OF_GRAPHS = (
     "ovms_responses",
 )
 """OVMS has them for MediaPipe graphs. A list may have them; there are no graphs here, so nothing is shown of them."""
-
-OWN_METRICS: tuple[str, ...] = ()
-"""What OVMS does not have."""
 
 DEFAULT_METRICS: tuple[str, ...] = (
     STREAMS,

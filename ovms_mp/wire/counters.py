@@ -3,7 +3,8 @@
 
 ::
 
-    file:      | directory | row 0 | row 1 | ...        a row for each front's arena, then one for each worker's seat
+    file:      | directory | row 0 | row 1 | ...        a row for each front's arena, then one for each worker's seat,
+                                                        and the manager's own as the last one
     directory: | row 0 is used | row 1 is used | ...    8 bytes each
     row:       | page 0 | page 1 | ... | page 4095 |    page 0: of the process itself; others: one for each version
     page:      | 512 words of 8 bytes |
@@ -34,6 +35,14 @@ from ovms_mp.wire.records import NO_COUNTERS, CountersHandle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Protocol
+
+    class Gatherer(Protocol):
+        """Who keeps counts for a while before they are written."""
+
+        def flush(self) -> None:
+            """Write them."""
+
 
 PAGE_WORDS = 512
 PAGES = 4096
@@ -70,6 +79,11 @@ def create_counters_file(rows: int) -> CountersHandle:
     return CountersHandle(descriptor, rows)
 
 
+def managers_row(handle: CountersHandle) -> int:
+    """The number of the manager's own row; negative without a file."""
+    return handle.rows - 1
+
+
 def _row_offset(row: int) -> int:
     return _DIRECTORY_BYTES + row * _ROW_BYTES
 
@@ -93,6 +107,7 @@ class CounterRow:
                 )
             self._map = mmap.mmap(handle.descriptor, _ROW_BYTES, offset=_row_offset(row))
         self._words = memoryview(self._map).cast("Q")
+        self.to_flush: list[Gatherer] = []
 
     def page(self, page: int) -> memoryview:
         """The words of a page, which are to be read or written only after :meth:`mark`."""
@@ -101,6 +116,12 @@ class CounterRow:
     def mark(self, page: int) -> None:
         """Have readers look at a version's page from now on."""
         self._words[_FIRST_WRITTEN_WORD + page // 64] |= 1 << page % 64
+
+    def flush(self) -> None:
+        """Write what was gathered since the last time. Called now and then, and before the process ends."""
+        gatherers, self.to_flush = self.to_flush, []
+        for gatherer in gatherers:
+            gatherer.flush()
 
 
 class CounterReader:
@@ -125,6 +146,11 @@ class CounterReader:
         for row in self.used_rows():
             if (words := self._row(row))[word] & bit:
                 yield words[page * PAGE_WORDS : (page + 1) * PAGE_WORDS]
+
+    def process_pages(self) -> Iterator[tuple[int, memoryview]]:
+        """Numbers of rows that some process has written to, and the words that are the process's own."""
+        for row in self.used_rows():
+            yield row, self._row(row)[:PROCESS_WORDS]
 
     def used_rows(self) -> list[int]:
         """Numbers of the rows that some process has written to."""
@@ -153,7 +179,8 @@ class CountersFile:
         Raises:
             OSError: The kernel refuses.
         """
-        self.handle = create_counters_file(front_rows + worker_rows)
+        self.handle = create_counters_file(front_rows + worker_rows + 1)
+        self.own_row = CounterRow(self.handle, managers_row(self.handle))
         self.reader = CounterReader(self.handle)
         self._free_rows = list(range(front_rows, front_rows + worker_rows))[::-1]
 

@@ -18,11 +18,13 @@ one that is written: a process that is killed meanwhile leaves times of an answe
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ovms_mp.wire.call_counters import (
     BEGUN,
+    BOUNDS_NS,
     BUCKETS,
     EXECUTIONS,
     LEFT,
@@ -30,9 +32,9 @@ from ovms_mp.wire.call_counters import (
     RUN_BUCKETS,
     TAKEN,
     WAIT_BUCKETS,
-    bucket_of,
 )
 from ovms_mp.wire.counters import PROCESS_PAGE, CounterRow
+from ovms_mp.wire.stage_counters import StageCounters
 
 _SUCCESS_NS, _QUEUE_NS, _FAILED, _FAILED_NS, _CANCELLED, _CANCELLED_NS, _LAST_NS = range(7)
 _FIRST_SLOT_WORD, _SLOT_WORDS, _SIZES = 16, 5, 16
@@ -49,7 +51,7 @@ class VersionCounters:
     A page is touched when something is counted, so that versions which nobody asks for take no memory.
     """
 
-    __slots__ = ("_has_metrics", "_is_marked", "_row", "_slots", "_words", "page")
+    __slots__ = ("_has_metrics", "_is_marked", "_row", "_slots", "_words", "page", "stages")
 
     def __init__(self, row: CounterRow, page: int, *, has_metrics: bool = False) -> None:
         """Begin where the row's last writer ended.
@@ -60,6 +62,7 @@ class VersionCounters:
             has_metrics: Whether to count what only metrics show.
         """
         self.page = page
+        self.stages = StageCounters(row, page)
         self._has_metrics = has_metrics
         self._row = row
         self._words = row.page(page)
@@ -99,13 +102,14 @@ class VersionCounters:
         if slot == _OTHER_SIZES:
             words[slot] = (words[slot] + batch_size) % _WRAP
         if self._has_metrics:
-            words[RUN_BUCKETS + bucket_of(infer_ns)] += 1
-            words[WAIT_BUCKETS + bucket_of(queue_ns)] += 1
+            words[RUN_BUCKETS + bisect_left(BOUNDS_NS, infer_ns)] += 1
+            words[WAIT_BUCKETS + bisect_left(BOUNDS_NS, queue_ns)] += 1
         words[slot + 1] += 1
 
     def begun(self) -> None:
         """A request for inference is one of this version's, until it has ended or left."""
-        self._mark()
+        if not self._is_marked:
+            self._mark()
         self._words[BEGUN] += 1
 
     def left(self) -> None:
@@ -124,7 +128,7 @@ class VersionCounters:
     def infer_ended(self, word: int, first_bucket: int, took_ns: int) -> None:
         """The same for a request for inference that succeeded, after so long. PERF: 0.25 us."""
         words = self._words
-        words[first_bucket + bucket_of(took_ns)] += 1
+        words[first_bucket + bisect_left(BOUNDS_NS, took_ns)] += 1
         words[first_bucket + BUCKETS] += took_ns
         words[word] += 1
 
@@ -163,6 +167,7 @@ class VersionCounters:
         From now on the page is not touched, so it may be given to another version.
         """
         self._words, self._is_marked = _NOBODYS.page(PROCESS_PAGE), True
+        self.stages.retire()
 
     def _mark(self) -> None:
         if not self._is_marked:

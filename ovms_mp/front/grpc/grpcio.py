@@ -15,7 +15,7 @@ import grpc.aio
 from ovms_mp.codes import Code
 from ovms_mp.errors import BootError, CallCancelled, UnsupportedOperation
 from ovms_mp.front.budget import BodyBudget
-from ovms_mp.front.call_context import CallContext
+from ovms_mp.front.call_context import LOAD_FORMAT, CallContext
 from ovms_mp.front.failures import failure_of
 from ovms_mp.front.gate import OPEN_GATE
 from ovms_mp.front.grpc.bodies import unpacked
@@ -313,4 +313,8 @@ def _context(method: Method | None, call: _Context) -> CallContext:
     remaining_s = call.time_remaining()
     now_ns = time.monotonic_ns()
     deadline_ns = 0 if remaining_s is None else now_ns + int(remaining_s * 1e9)
-    return CallContext.of(method, deadline_ns, 0, _Origin(call), "gRPC", now_ns)
+    context = CallContext.of(method, deadline_ns, 0, _Origin(call), "gRPC", now_ns)
+    for name, value in call.invocation_metadata() or ():
+        if name == LOAD_FORMAT:
+            context.load_format = str(value)
+    return context

@@ -61,7 +61,9 @@ async def _start_server(spec: GrpcFrontSpec, session: FrontSession) -> Server:
         from ovms_mp.front.grpc.native import start_native_server
 
         addresses: list[str | int] = [*spec.listen_descriptors, *spec.bind_addresses]
-        return await start_native_server(methods, leases.free_bytes, addresses, spec.limits, session.gate)
+        return await start_native_server(
+            methods, leases.free_bytes, addresses, spec.limits, session.gate, session.stages.watch
+        )
     from ovms_mp.front.grpc.grpcio import create_server
 
     server = create_server(methods, spec.bind_addresses, spec.limits, session.gate)

@@ -12,9 +12,10 @@ from ovms_mp.front.grpc.http2.faults import peer_log
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
 from ovms_mp.front.grpc.http2.server import Http2Server
 from ovms_mp.front.grpc.peer_log import AtMost, report_hits
+from ovms_mp.wire.process_counters import LIMITS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from ovms_mp.child.specs import FrontLimits
     from ovms_mp.front.gate import Gate
@@ -32,6 +33,7 @@ async def start_native_server(
     addresses: Sequence[str | int],
     limits: FrontLimits,
     gate: Gate,
+    watch: Callable[[int, Callable[[], Iterable[tuple[int, int]]]], None],
 ) -> Http2Server:
     """Serve.
 
@@ -41,12 +43,14 @@ async def start_native_server(
         addresses: Each ``host:port``, whose port may be shared with other processes; or a descriptor of a bound socket.
         limits: What clients are held to.
         gate: Lets calls in.
+        watch: Has what is counted of limits written where all processes can read it.
 
     Raises:
         BootError: An address cannot be bound.
     """
     guard = Guard(_limits(limits), free_bytes, gate)
     _log.info("event=connection_limit most=%d", guard.limits.max_connections)
+    watch(LIMITS, guard.counters.items)
     report_hits(guard, asyncio.get_running_loop())
     peer_log.addFilter(AtMost())
     server = Http2Server(methods, guard)

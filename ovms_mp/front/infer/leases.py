@@ -35,10 +35,11 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class LeaseStatistics:
-    """What is leased at one moment."""
+    """What is leased at one moment, and the end of the highest lease that there was."""
 
     leases: int
     leased_bytes: int
+    most_bytes: int
 
 
 class Leases:
@@ -56,6 +57,7 @@ class Leases:
         self._arrivals = arrivals
         self._allocator = ArenaAllocator(arena.size_bytes)
         self._touched_bytes = 0
+        self._most_bytes = 0
 
     def lease(self, nbytes: int) -> Lease:
         """Lease arena memory.
@@ -117,6 +119,7 @@ class Leases:
     def trim(self) -> None:
         """Give memory that recent requests did not need back to the machine. Called now and then."""
         mark = self._allocator.take_high_water()
+        self._most_bytes = max(self._most_bytes, mark)
         if self._touched_bytes - mark > _TRIM_SLACK_BYTES:
             self._arena.discard(mark, self._touched_bytes)
             self._touched_bytes = mark
@@ -126,4 +129,5 @@ class Leases:
     def statistics(self) -> LeaseStatistics:
         """A record of this moment."""
         arena = self._allocator.statistics()
-        return LeaseStatistics(arena.leases, arena.leased_bytes)
+        most_bytes = max(self._most_bytes, arena.high_water_bytes)
+        return LeaseStatistics(arena.leases, arena.leased_bytes, most_bytes)

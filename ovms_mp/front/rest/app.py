@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from falcon.asgi import Request, Response
 
+    from ovms_mp.errors import OvmsError
     from ovms_mp.front.endpoints import RestRequest, Route
     from ovms_mp.front.rest.lifespan import Lifespan
 
@@ -85,6 +86,7 @@ class _Resource:
         with lifespan.bodies.share() as share:
             incoming = FalconRequest(request, lifespan.spec.limits, share)
             context = CallContext.of(endpoint, deadline_ns, 0, incoming, "REST", begun_ns)
+            context.load_format = incoming.load_format()
             request.context.call = context
             answer = await self._answer(endpoint, request, incoming, context)
         if answer.status != 200:
@@ -126,20 +128,20 @@ class _Resource:
                 self._origins.refuse_other_sites(request, incoming, self._lifespan.session.proxies)
             answer = await endpoint.handler(incoming, context)
         except asyncio.CancelledError:
-            gate.leave(context, Code.CANCELLED)
+            self._leave(incoming, context, Code.CANCELLED)
             raise
         except falcon.HTTPError as error:  # HTTP's own words, for what no other transport has.
             context.http_status = falcon.http_status_to_code(error.status)
-            gate.leave(context, Code.INVALID_ARGUMENT)
+            self._leave(incoming, context, Code.INVALID_ARGUMENT)
             raise
         except Exception as error:
             failure = failure_of(error, incoming.path, incoming.header("User-Agent") or "")
             context.http_status = failure.http_status
-            gate.leave(context, failure.code, failure)
+            self._leave(incoming, context, failure.code, failure)
             raise failure from None
         context.http_status = answer.status
         context.sent_bytes = len(answer.body)
-        gate.leave(context, None)
+        self._leave(incoming, context, None)
         return answer
 
     def _refusal(self, request: Request) -> falcon.HTTPError:
@@ -147,6 +149,16 @@ class _Resource:
         if self._route is _NOWHERE:
             return falcon.HTTPNotFound()
         return falcon.HTTPMethodNotAllowed((*self._route.allowed(request.scope["raw_path"]), "OPTIONS"))
+
+    def _leave(
+        self,
+        incoming: FalconRequest,
+        context: CallContext,
+        code: Code | None,
+        failure: OvmsError | None = None,
+    ) -> None:
+        context.received_bytes, context.arrived_ns = incoming.received_bytes, incoming.arrived_ns
+        self._lifespan.gate.leave(context, code, failure)
 
     async def _allowed(self, request: RestRequest, context: CallContext) -> Answer:
         """The methods of this path."""

@@ -13,6 +13,8 @@ import resource
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
+from ovms_mp.wire.process_counters import REST_REFUSALS
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -55,6 +57,8 @@ class Connections:
         self.client_timeout_s = client_timeout_s
         self.limit = _room_for_connections() if limit is None else limit
         self.counts: Counter[str] = Counter()
+        """What was done to clients, since the start."""
+        self._told: Counter[str] = Counter()
         self._open: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
         """Those that wait for a request, the longest waiting first."""
@@ -88,6 +92,14 @@ class Connections:
         if connection in self._open:
             self._idle[connection] = None
 
+    def numbered_counts(self) -> list[tuple[int, int]]:
+        """What was done to clients, by numbers of REST_REFUSALS; the last one is for all others."""
+        last = len(REST_REFUSALS) - 1
+        return [
+            (REST_REFUSALS.index(name) if name in REST_REFUSALS else last, count)
+            for name, count in self.counts.items()
+        ]
+
     def sweep(self) -> None:
         """Look at each connection once."""
         for connection in list(self._open):
@@ -95,12 +107,13 @@ class Connections:
             if ended_for:
                 self.counts[ended_for] += 1
         self._sweeps += 1
-        if self.counts and self._sweeps % _REPORT_SWEEPS == 0:
-            counts = " ".join(f"{name}={self.counts[name]}" for name in sorted(self.counts))
+        if self.counts != self._told and self._sweeps % _REPORT_SWEEPS == 0:
+            new = self.counts - self._told
+            counts = " ".join(f"{name}={new[name]}" for name in sorted(new))
             _log.warning(
                 "event=rest_clients_refused %s connections=%d limit=%d", counts, len(self._open), self.limit
             )
-            self.counts.clear()
+            self._told = self.counts.copy()
 
     def sweep_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sweep from now on; ends with the loop."""

@@ -13,6 +13,7 @@ from ovms_mp.errors import OvmsError
 from ovms_mp.front.budget import BodyBudget
 from ovms_mp.front.rest.connections import Connections
 from ovms_mp.front.session import FrontSession
+from ovms_mp.wire.process_counters import REFUSALS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +63,7 @@ class Lifespan:
         connections = Connections(self.bodies, self.spec.client_timeout_s)
         connections.sweep_on(asyncio.get_running_loop())
         scope["state"]["connections"] = connections
+        session.stages.watch(REFUSALS, connections.numbered_counts)
         session.report_ready()
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:

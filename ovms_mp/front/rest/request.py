@@ -3,24 +3,27 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from ovms_mp.front.call_context import address_text
+from ovms_mp.front.call_context import LOAD_FORMAT, address_text
 from ovms_mp.front.rest.body import read_body
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Sequence
 
     from falcon.asgi import Request
 
     from ovms_mp.child.specs import FrontLimits
     from ovms_mp.front.budget import BodyShare
 
+_LOAD_FORMAT = LOAD_FORMAT.encode()
+
 
 class FalconRequest:
     """A :class:`~ovms_mp.front.endpoints.RestRequest`, and a :class:`~ovms_mp.front.call_context.CallOrigin`."""
 
-    __slots__ = ("_limits", "_request", "share")
+    __slots__ = ("_limits", "_request", "arrived_ns", "received_bytes", "share")
 
     def __init__(self, request: Request, limits: FrontLimits, share: BodyShare) -> None:
         """Wrap.
@@ -33,6 +36,8 @@ class FalconRequest:
         self._request = request
         self._limits = limits
         self.share = share
+        self.received_bytes = self.arrived_ns = 0
+        """How long the body was, and when it was there."""
 
     @property
     def verb(self) -> str:
@@ -54,9 +59,19 @@ class FalconRequest:
         """A header of the client's."""
         return self._request.get_header(name)
 
-    def read_body(self, bound_bytes: int | None) -> Awaitable[bytes | bytearray]:
+    async def read_body(self, bound_bytes: int | None) -> bytes | bytearray:
         """The whole body; see :func:`~ovms_mp.front.rest.body.read_body`."""
-        return read_body(self._request, self._limits, bound_bytes, self.share)
+        body = await read_body(self._request, self._limits, bound_bytes, self.share)
+        self.received_bytes = self._request.content_length or len(body)
+        self.arrived_ns = time.monotonic_ns()
+        return body
+
+    def load_format(self) -> str:
+        """How the client wants to hear of the server's load; empty where it has not asked. PERF: 0.3 us."""
+        for name, value in self._request.scope["headers"]:
+            if name == _LOAD_FORMAT:
+                return str(value, "latin-1")
+        return ""
 
     @property
     def metadata(self) -> Sequence[tuple[str, str | bytes]]:

@@ -49,8 +49,25 @@ class Supervisor:
     """Owns all child processes of the manager."""
 
     def __init__(
-        self, settings: SupervisionConfig, timers: Timers, poller: Poller, reaper: Reaper, clock: Clock
+        self,
+        settings: SupervisionConfig,
+        timers: Timers,
+        poller: Poller,
+        reaper: Reaper,
+        clock: Clock,
+        on_death: Callable[[Child], None] = lambda _: None,
     ) -> None:
+        """Begin without children.
+
+        Args:
+            settings: How long they may take for what.
+            timers: The manager's.
+            poller: The manager's.
+            reaper: Collects those that have ended.
+            clock: The manager's.
+            on_death: Called with a child that has ended without having been asked to.
+        """
+        self._on_death = on_death
         self._settings = settings
         self._timers = timers
         self._poller = poller
@@ -209,6 +226,7 @@ class Supervisor:
             _log.error(
                 "event=died child=%s pid=%d state=%s %s", child.child_id, child.pid, previous.name, reason
             )
+            contain("manager.count", child.child_id, self._on_death, child)
         if not contain("manager.exit", child.child_id, self._settle, child, reason, listener):
             self._timers.call_after(_SETTLE_AGAIN_S, partial(self._settle, child, reason, listener))
 

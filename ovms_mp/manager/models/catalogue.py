@@ -50,6 +50,7 @@ class Catalogue:
         *,
         on_outdated: Callable[[], None],
         on_loaded: Callable[[str, str], None],
+        on_failed: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Prepare; nothing is loaded yet.
 
@@ -62,6 +63,7 @@ class Catalogue:
             counters: Pages for what is counted of versions.
             on_outdated: Called when another look at the repositories would do something.
             on_loaded: Called with a version that begins to be served, and how it runs.
+            on_failed: Called with the name of the error when a version could not be loaded.
         """
         self._models = {config.name: KnownModel(config, counters.take_for_model()) for config in models}
         self._refusals = Refusals()
@@ -69,7 +71,7 @@ class Catalogue:
         self._workers = workers
         self._counters = counters
         self.deployments = Deployments(
-            workers, trials, Outcomes(self, workers, clock, on_outdated, on_loaded)
+            workers, trials, Outcomes(self, workers, clock, on_outdated, on_loaded, on_failed)
         )
         self._epoch = 0
         self._arriving: set[str] = set()

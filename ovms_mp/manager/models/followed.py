@@ -53,6 +53,7 @@ class Followed:
         is_asked: Somebody waits for what the next one finds.
         is_answering: Somebody waits for what this one finds.
         has_ended: Some fetch has ended, well or not.
+        begun_at: When the one that runs began, in monotonic seconds.
         versions: What the last fetch left to be served.
         failures: Fetches in a row that failed.
         retry_at: When the next one is due after a failure, in seconds of the wall clock.
@@ -65,6 +66,7 @@ class Followed:
     is_answering: bool = False
     has_ended: bool = False
     versions: tuple[int, ...] = ()
+    begun_at: float = 0.0
     heard_at: float = 0.0
     done_bytes: int = 0
     total_bytes: int = 0

@@ -67,6 +67,7 @@ class Outcomes:
         clock: Clock,
         on_outdated: Callable[[], None],
         on_loaded: Callable[[str, str], None],
+        on_failed: Callable[[str], None],
     ) -> None:
         """See :class:`~.catalogue.Catalogue`."""
         self._book = book
@@ -74,6 +75,7 @@ class Outcomes:
         self._clock = clock
         self._on_outdated = on_outdated
         self._on_loaded = on_loaded
+        self._on_failed = on_failed
 
     def now_serving(self, deployment: Deployment) -> None:
         """A deployment can be routed to: it takes its version's place."""
@@ -103,6 +105,7 @@ class Outcomes:
         entry = self._book.entry_of(deployment)
         if entry is None:
             return
+        self._on_failed(error.name)
         base_path = self._book.config_of(deployment).base_path
         shown = without_paths(error.message, base_path, deployment.cache_directory)
         if entry.coming is deployment:

@@ -61,6 +61,7 @@ class Stores:
         timers: Timers,
         clock: Clock,
         config_store: StoreUrl | None = None,
+        on_fetched: Callable[[FetchDone, float], None] = lambda _done, _took_s: None,
     ) -> None:
         """Prepare; nothing is fetched yet.
 
@@ -72,7 +73,9 @@ class Stores:
             timers: The manager's.
             clock: The manager's.
             config_store: Where the configuration file is, if it is in a store.
+            on_fetched: Called with what ends a fetch, and how long that took.
         """
+        self._on_fetched = on_fetched
         self._settings = settings
         self._fetcher = fetcher
         self._catalogue = catalogue
@@ -174,6 +177,7 @@ class Stores:
             self._contain(followed, partial(self._take, followed, message))
 
     def _take(self, followed: Followed, message: FetchDone) -> None:
+        self._on_fetched(message, self._clock.monotonic() - followed.begun_at)
         problems = message.problems[:_MOST_PROBLEMS]
         for text in problems:
             if text not in followed.problems:
@@ -251,7 +255,7 @@ class Stores:
         followed.job, self._next_job = self._next_job, self._next_job + 1
         followed.is_answering, followed.is_asked = followed.is_asked, False
         followed.due_at = None
-        followed.heard_at = self._clock.monotonic()
+        followed.begun_at = followed.heard_at = self._clock.monotonic()
         followed.done_bytes = followed.total_bytes = 0
         try:
             make_store_dir(self._settings.store_dir)

@@ -6,10 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import report
+from ovms_mp.wire.version_counters import UNCOUNTED
 from ovms_mp.worker.run.failures import defect_answer, failure
 
 if TYPE_CHECKING:
     from ovms_mp.wire.tasks import InferFailed, InferResult, InferTask
+    from ovms_mp.wire.version_counters import VersionCounters
     from ovms_mp.worker.run.outbox import Outbox
     from ovms_mp.worker.run.peers import Peers
     from ovms_mp.worker.run.queues import Peer, QueuedTask
@@ -52,12 +54,22 @@ class Answers:
         report(step, error, f"task {task.task_id}")
         self.give(peer, defect_answer(task))
 
-    def dismiss(self, queued: QueuedTask) -> bool:
-        """Answer a task that nobody wants any more; whether it was one."""
+    def dismiss(self, queued: QueuedTask, counters: VersionCounters = UNCOUNTED) -> bool:
+        """Answer a task that nobody wants any more, and count it; whether it was one."""
         if self._peers.is_dead(queued.peer):
             self.answered += 1  # To nobody: its front is dead.
         elif (error := queued.refusal()) is not None:
             self.give(queued.peer, failure(queued.task, error))
         else:
             return False
+        count_unstarted(queued, counters)
         return True
+
+
+def count_unstarted(queued: QueuedTask, counters: VersionCounters) -> None:
+    """Count a task that nobody wanted any more when its turn came."""
+    # Whose deadline has passed is often cancelled, too: its front has told its client.
+    if queued.is_expired:
+        counters.stages.expired()
+    else:
+        counters.stages.cancelled()

@@ -60,6 +60,8 @@ class FinishedRun(Generic[OwnerT]):
     answer: InferResult | InferFailed
     run_time_s: float
     """0.0 for a task that did not run."""
+    company: int = 1
+    """How many tasks of the pool were running when it began, with this one."""
 
     @property
     def did_run(self) -> bool:
@@ -214,6 +216,7 @@ class InferPool(Generic[OwnerT]):
             is_in_loop: The loop itself runs the task.
         """
         peer, task = queued.peer, queued.task
+        company = 1 if is_in_loop else max(1, self.compiled.nireq - len(self._idle))
         start_ns = self.begun_ns = time.perf_counter_ns()
         mark = runs.page.begin(peer.arena_key, task.task_id, task.handle)
         answer: InferResult | InferFailed
@@ -237,4 +240,5 @@ class InferPool(Generic[OwnerT]):
             answer = failure(task, InferenceFailed(INTERNAL_ERROR_TEXT))
         finally:
             runs.page.end(mark)
-        return FinishedRun(self._owner, self, queued, answer, (time.perf_counter_ns() - start_ns) / 1e9)
+        run_time_s = (time.perf_counter_ns() - start_ns) / 1e9
+        return FinishedRun(self._owner, self, queued, answer, run_time_s, company)

@@ -79,11 +79,16 @@ class QueuedTask:
         """Whose task it is; a task without a flow is one by itself."""
         return self.peer.identity, self.task.flow or -self.task.task_id
 
+    @property
+    def is_expired(self) -> bool:
+        """Whether its deadline has passed."""
+        return 0 < self.task.deadline_ns < time.monotonic_ns()
+
     def refusal(self) -> OvmsError | None:
         """Why it need not run any more; None while its client waits."""
         if self.is_cancelled or self.task.task_id in self.peer.unwanted.ids:
             return CallCancelled("cancelled by the client")
-        if self.task.deadline_ns and time.monotonic_ns() > self.task.deadline_ns:
+        if self.is_expired:
             return DeadlineExceeded("deadline passed while waiting in the queue")
         return None
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
-from ovms_mp.errors import OvmsError, VersionNotFound
+from ovms_mp.errors import CallCancelled, DeadlineExceeded, OvmsError, VersionNotFound
 from ovms_mp.wire.tasks import InferFailed
+from ovms_mp.worker.run.answers import count_unstarted
 from ovms_mp.worker.run.failures import failure
 from ovms_mp.worker.run.queues import MOST_AHEAD
 from ovms_mp.worker.run.shares import charge_s
@@ -39,6 +41,7 @@ _SMOOTHING = 0.2
 _OUTLIER_SLACK_S = 0.0001
 SWEEP_INTERVAL_S = 0.05
 """As often as fronts look for requests whose time is over."""
+_UNSTARTED = frozenset({CallCancelled.__name__, DeadlineExceeded.__name__})
 
 
 @dataclass(slots=True)
@@ -101,7 +104,8 @@ class Scheduler:
             return
         for version in list(self._versions.values()):
             if version.runs_in_threads and version.pool is not None and version.queue.tasks:
-                contain("worker.sweep", version.title, version.queue.take_out, self._answers.dismiss)
+                is_unwanted = partial(self._answers.dismiss, counters=version.counters)
+                contain("worker.sweep", version.title, version.queue.take_out, is_unwanted)
         # PERF: 0.4 us a task; so never more than a fiftieth of the loop's time.
         self._next_sweep_s = now_s + max(SWEEP_INTERVAL_S, 50 * (time.monotonic() - now_s))
 
@@ -191,7 +195,7 @@ class Scheduler:
         version, queued = lone.version, lone.queued
         version.running -= 1
         try:
-            if not self._answers.dismiss(queued):
+            if not self._answers.dismiss(queued, version.counters):
                 if version.pool is None:
                     raise VersionNotFound("the version was unloaded before the request could run alone")
                 self._hand_over(version, version.pool, queued)
@@ -207,7 +211,7 @@ class Scheduler:
         """The next task that is still wanted."""
         while (queued := version.queue.pop()) is not None:
             try:
-                if self._answers.dismiss(queued):
+                if self._answers.dismiss(queued, version.counters):
                     continue
                 if not version.is_too_late(queued):
                     return queued
@@ -233,8 +237,12 @@ class Scheduler:
             version.counters.executed()
             if run.queued.charged_s:
                 version.share.clock_s += charge_s(version, run.run_time_s) - run.queued.charged_s
+            if run.company > 1:
+                version.counters.stages.ran_in_company(run.company)
         else:
             version.counters.not_run()
+            if isinstance(run.answer, InferFailed) and run.answer.error_name in _UNSTARTED:
+                count_unstarted(run.queued, version.counters)
         answer, examiner = run.answer, version.examiner if run.did_run else None
         if examiner is not None and isinstance(answer, InferFailed) and not answer.needed_nbytes:
             self._examinations.examine(run, answer, examiner)

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain, report
@@ -196,7 +197,7 @@ class Shaping:
             self._begin_compilation(now_s)
 
     def _sweep(self, variant: ServedVersion) -> None:
-        variant.queue.take_out(self._answers.dismiss)
+        variant.queue.take_out(partial(self._answers.dismiss, counters=variant.counters))
         if not variant.queue.tasks and not variant.running:
             self._end(variant)
 

@@ -87,6 +87,8 @@ class Call(Stream):
         context = self._context = CallContext.of(
             method, self.deadline_ns, connection.number, self, "gRPC", connection.now_ns
         )
+        if self.head.load_format:
+            context.load_format = self.head.load_format
         self._gate.enter(context)
         if self.head.refusal is not None:
             if isinstance(self.head.refusal, errors.RequestTooLarge):
@@ -159,6 +161,7 @@ class Call(Stream):
             self._received += 1
             if self._context is not None:
                 self._context.received_bytes += self._message_bytes
+                self._context.arrived_ns = self._connection.now_ns
             if self.sink is None:
                 self._hold(-_PIECE_BYTES * len(self._body))
                 self._messages.append((b"".join(self._body), self._is_compressed))

@@ -10,6 +10,7 @@ import functools
 import urllib.parse
 
 from ovms_mp.errors import OvmsError, RequestTooLarge, UnsupportedOperation
+from ovms_mp.front.call_context import LOAD_FORMAT
 from ovms_mp.front.grpc.encodings import WINDOW_BITS
 from ovms_mp.front.grpc.http2.headers import Fields, RequestHead
 from ovms_mp.front.methods import Methods
@@ -33,6 +34,7 @@ class CallHead:
         self.reply_encoding = self.encoding if encoding in accepted else "identity"
         timeout = fields.get(b"grpc-timeout")
         self.timeout_ns = None if timeout is None else parse_timeout_ns(timeout)
+        self.load_format = fields.get(LOAD_FORMAT.encode(), b"").decode("latin-1")
         self.metadata: list[tuple[str, str | bytes]] = []  # Names that end in ``-bin`` have octets.
         kind = fields.get(b"content-type", b"")
         is_grpc = kind == b"application/grpc" or kind[:17] in (b"application/grpc+", b"application/grpc;")

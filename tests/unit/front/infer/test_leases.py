@@ -36,10 +36,10 @@ def test_leases_are_apart_and_counted() -> None:
         first, second = leasing.lease(100), leasing.lease(64)
 
         assert (first.offset_bytes, second.offset_bytes) == (0, 128)
-        assert leasing.statistics() == LeaseStatistics(2, 192)
+        assert leasing.statistics() == LeaseStatistics(2, 192, 192)
         leasing.release(first)
         leasing.release(second)
-        assert leasing.statistics() == LeaseStatistics(0, 0)
+        assert leasing.statistics() == LeaseStatistics(0, 0, 192)
 
 
 def test_what_no_arena_of_this_size_holds_names_the_setting() -> None:
