@@ -20,7 +20,7 @@ from ovms_mp.codes import ExitCode
 from ovms_mp.config.argument_parser import EarlyExit, Parser
 from ovms_mp.config.declared import SECTIONS, declared_settings
 from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
-from ovms_mp.config.listening import check_listening, check_ports
+from ovms_mp.config.listening import check_listening, check_ports, check_tls
 from ovms_mp.config.model_flags import read_models
 from ovms_mp.config.ovms_flags import take_ovms_flags
 from ovms_mp.config.server import EngineConfig, RepositoryConfig, ServerConfig, SupervisionConfig
@@ -157,6 +157,7 @@ def _effective_config(
     engine = replace(engine, cpu_workers=_capped("cpu_workers", engine.cpu_workers, cores, notices))
     engine = checked_engine(engine, given, notices)
     others = {name: SECTIONS[name](**values) for name, values in sections.items()}
+    notices += check_tls(others["tls"], grpc, rest)
     supervision: SupervisionConfig = others["supervision"]
     _check_supervision(supervision)
     repository: RepositoryConfig = others["repository"]

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.server import EngineConfig, LimitsConfig, LogConfig, RepositoryConfig, SupervisionConfig
-from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, UnixSocketConfig
+from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, TlsConfig, UnixSocketConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,6 +22,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "grpc": GrpcConfig,
         "rest": RestConfig,
         "unix": UnixSocketConfig,
+        "tls": TlsConfig,
         "clients": ClientsConfig,
         "limits": LimitsConfig,
         "supervision": SupervisionConfig,

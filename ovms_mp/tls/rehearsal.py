@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A handshake with ourselves, in memory: what clients will find wrong with the certificate is known before they come."""
+"""A handshake with ourselves, in memory: what clients will find wrong is known before they come."""
 
 from __future__ import annotations
 

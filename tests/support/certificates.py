@@ -92,7 +92,9 @@ def make_certificate(
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
     )
     if hosts and not is_authority:
-        builder = builder.add_extension(x509.SubjectAlternativeName(map(_general_name, hosts)), critical=False)
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName(map(_general_name, hosts)), critical=False
+        )
     if usage is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     return Certificate(builder.sign(signer.private_key if signer else key, hashes.SHA256()), key)

@@ -2,8 +2,8 @@
 """The first moments of one connection to a TLS port: what the client begins with, and the handshake.
 
 asyncio's own TLS servers neither tell who failed nor tell those who fail why: the alert stays in their buffer. Here the
-connection is plain at first. If it begins like TLS, the loop's ``start_tls`` takes it over, and the protocol of the port
-when the handshake is done. If it does not, the client is told in words of the port's protocol, which it may read.
+connection is plain at first. If it begins like TLS, the loop's ``start_tls`` takes it over, and then the protocol of
+the port. If it does not, the client is told in words of the port's protocol, which it may read.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from ovms_mp.front.tls.reasons import Reason, reason_of
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
+
+    NewProtocol = Callable[[asyncio.Transport], asyncio.BaseProtocol]
+    """Makes what speaks over a connection that is secure, or from a Unix socket."""
 
     class Keeper(Protocol):
         """What a handshake asks of the keeper of all."""
@@ -84,7 +87,7 @@ class Handshake(asyncio.Protocol):
         error: Why the client is refused; None if it is not, so far.
     """
 
-    def __init__(self, keeper: Keeper, new_protocol: Callable[[], asyncio.BaseProtocol]) -> None:
+    def __init__(self, keeper: Keeper, new_protocol: NewProtocol) -> None:
         """Wait for the connection.
 
         Args:
@@ -158,7 +161,7 @@ class Handshake(asyncio.Protocol):
             secure.abort()
 
     def _hand_over(self, transport: asyncio.Transport) -> None:
-        protocol = self._new_protocol()
+        protocol = self._new_protocol(transport)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 

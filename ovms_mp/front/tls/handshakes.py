@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All handshakes of one front: how many there may be at once, which certificates they use, and what the log has of them.
+"""All handshakes of one front: how many there may be at once, what they use, and what the log has of them.
 
 A flood of connections that are opened and never secured costs no more than ``most`` descriptors: the oldest one makes
 room, as an honest client is through within milliseconds.
@@ -12,16 +12,15 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ovms_mp.front.steps import Periodic
-from ovms_mp.front.tls.handshake import Handshake, alerting
+from ovms_mp.front.tls.handshake import Handshake
 from ovms_mp.front.tls.reasons import Reason
-from ovms_mp.tls.rotation import Rotation
 
 if TYPE_CHECKING:
     import asyncio
     import ssl
     from collections.abc import Callable
 
-    from ovms_mp.tls.material import Material, TlsFiles
+    from ovms_mp.front.tls.handshake import NewProtocol
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +40,7 @@ class Handshakes:
 
     Attributes:
         refused: How many failed, by reason.
+        most: How many there may be at once.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Handshakes:
         self.refused: Counter[Reason] = Counter()
         self.plain_answer = plain_answer
         self._read_context = read_context
-        self._most = most
+        self.most = most
         self._open: dict[Handshake, None] = {}
         self._told: Counter[Reason] = Counter()
 
-    def begin(self, new_protocol: Callable[[], asyncio.BaseProtocol]) -> Handshake:
+    def begin(self, new_protocol: NewProtocol) -> Handshake:
         """The protocol of a new connection; it goes on as what ``new_protocol`` makes."""
         return Handshake(self, new_protocol)
 
@@ -71,7 +71,7 @@ class Handshakes:
     def entered(self, handshake: Handshake) -> None:
         """One has connected."""
         self._open[handshake] = None
-        if len(self._open) > self._most:
+        if len(self._open) > self.most:
             oldest = next(iter(self._open))
             del self._open[oldest]
             oldest.end(Reason.CROWDED)
@@ -101,34 +101,11 @@ class Handshakes:
         new = self.refused - self._told
         self._told.update(new)
         if new:
-            counts = " ".join(f"{reason.name.lower()}={count}" for reason, count in sorted(new.items(), key=_name))
-            _log.warning("event=tls_refused %s handshakes=%d most=%d", counts, len(self._open), self._most)
+            counts = " ".join(
+                f"{reason.name.lower()}={count}" for reason, count in sorted(new.items(), key=_name)
+            )
+            _log.warning("event=tls_refused %s handshakes=%d most=%d", counts, len(self._open), self.most)
 
 
 def _name(item: tuple[Reason, int]) -> str:
     return item[0].name
-
-
-class CurrentContext:
-    """The context that handshakes use, replaced as a whole when the files change. Any thread may replace it."""
-
-    def __init__(self, files: TlsFiles, *protocols: str) -> None:
-        """Read the files and watch them from now on, to the end of the process.
-
-        Args:
-            files: Of certificate, key and client's CA.
-            protocols: What is spoken, by the names of ALPN.
-
-        Raises:
-            ConfigError: The files cannot be used.
-        """
-        self._context: ssl.SSLContext
-
-        def take(material: Material) -> None:
-            self._context = alerting(material.context(*protocols))
-
-        Rotation(files, take).start()
-
-    def read(self) -> ssl.SSLContext:
-        """For a handshake that begins now."""
-        return self._context

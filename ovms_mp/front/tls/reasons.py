@@ -10,7 +10,9 @@ import ssl
 class Reason(enum.Enum):
     """A kind of failure, and the advice that goes with it."""
 
-    PLAINTEXT = "the client does not speak TLS, which this port does; give it https:// or a secure gRPC channel"
+    PLAINTEXT = (
+        "the client does not speak TLS, which this port does; give it https:// or a secure gRPC channel"
+    )
     NO_CLIENT_CERTIFICATE = "the client has no certificate, and --tls_client_ca asks for one"
     UNKNOWN_CLIENT = "the client's certificate is not from an authority in --tls_client_ca"
     EXPIRED_CLIENT = "the client's certificate has expired; check the clocks, too"
