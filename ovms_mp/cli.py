@@ -102,10 +102,11 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: st
         given["config_path"] = check
     effective = _effective_config(given, environment, command, is_check=check is not None)
     config = effective.config
+    notices = (*effective.notices, *check_tls(config.tls, config.grpc, config.rest))
     if check is not None and config.config_path is not None:
         from ovms_mp.commands.config_check import explain
 
-        text = explain(config.models, config.config_path, effective.notices)
+        text = explain(config.models, config.config_path, notices)
         sys.stdout.write("".join(f"{printable(line)}\n" for line in text.split("\n")))
         return ExitCode.CLEAN
     make_cache_dir(config.engine.cache_dir)
@@ -114,7 +115,7 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: st
     # Imported late: `--help` and usage errors need none of it.
     from ovms_mp.manager.main import run_server
 
-    return run_server(config, effective.notices, os.environ)
+    return run_server(config, notices, os.environ)
 
 
 def effective_config(arguments: Sequence[str], environment: Mapping[str, str], command: str) -> Effective:
@@ -157,7 +158,6 @@ def _effective_config(
     engine = replace(engine, cpu_workers=_capped("cpu_workers", engine.cpu_workers, cores, notices))
     engine = checked_engine(engine, given, notices)
     others = {name: SECTIONS[name](**values) for name, values in sections.items()}
-    notices += check_tls(others["tls"], grpc, rest)
     supervision: SupervisionConfig = others["supervision"]
     _check_supervision(supervision)
     repository: RepositoryConfig = others["repository"]

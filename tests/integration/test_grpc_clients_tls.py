@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clients of our HTTP/2 server over TLS, with every kind of method; the server runs in a thread of this process.
-"""
+"""Clients of our HTTP/2 server over TLS, with every kind of method; the server runs in a thread of this process."""
 
 from __future__ import annotations
 

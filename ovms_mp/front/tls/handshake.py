@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 HANDSHAKE_S = 10.0
 """From the connection on; OpenSSL bounds how long a client's messages may be."""
-_SHUTDOWN_S = 2.0
+_SHUTDOWN_S = 1.0
 """For the client's farewell in answer to ours."""
 _FAREWELL_S = 1.0
 """For a client that is refused to read why, and to close."""
