@@ -216,4 +216,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=50,
         help="how many changes of the server's state clients ask for at random (full run: 1000)",
     )
+    parser.addoption(
+        "--rotations",
+        type=int,
+        default=5,
+        help="how often certificates are replaced under load (full run: 50)",
+    )
     parser.addoption("--image", action="store_true", help="build the container image and test it")
