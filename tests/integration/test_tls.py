@@ -7,6 +7,7 @@ Those who are refused come in front of clients that go on all the while, and the
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import socket
@@ -37,6 +38,11 @@ SERVING = b"\x08\x01"
 AUTHORITY, STRANGER = make_authority("authority"), make_authority("stranger")
 
 
+def check_health(channel: Any) -> bytes:  # Any: grpc's stubs want serializers where raw bytes need none.
+    """The answer."""
+    return bytes(channel.unary_unary(HEALTH)(b"", timeout=DEADLINE_S))
+
+
 @dataclass
 class Secured:
     """A server with TLS and who may talk to it."""
@@ -44,6 +50,12 @@ class Secured:
     server: Server
     directory: Path
     good: ClientTls
+
+    @property
+    def good_files(self) -> tuple[Path, Path]:
+        """Certificate and key of who may come in."""
+        assert self.good.certificate is not None
+        return self.good.certificate
 
     def client(self, name: str, **how: Any) -> ClientTls:
         """With a certificate made for it; ``signer`` is the authority by default."""
@@ -82,7 +94,7 @@ class Secured:
         """The answer of a health check on a new connection."""
         options = [("grpc.use_local_subchannel_pool", 1)]
         with grpc.secure_channel(f"localhost:{self.server.port}", client.credentials(), options) as channel:
-            return bytes(channel.unary_unary(HEALTH)(b"", timeout=DEADLINE_S))
+            return check_health(channel)
 
 
 @pytest.fixture(scope="module", params=["native", "grpcio"])
@@ -113,7 +125,7 @@ def test_who_has_a_certificate_is_served(secured: Secured) -> None:
     assert secured.ask_rest(secured.good) == http.HTTPStatus.OK
     assert secured.ask_grpc(secured.good) == SERVING
     url = f"https://localhost:{secured.server.rest_port}/v1/models/tiny"
-    certificate, key = secured.good.certificate or ()
+    certificate, key = secured.good_files
     curl = ["curl", "-sS", "--cacert", secured.good.authority, "--cert", certificate, "--key", key, url]
     answer = subprocess.run(list(map(str, curl)), check=True, capture_output=True, timeout=DEADLINE_S)
     assert b"AVAILABLE" in answer.stdout
@@ -172,13 +184,13 @@ def test_plain_clients_are_told(secured: Secured) -> None:
         grpc.insecure_channel(f"127.0.0.1:{secured.server.port}") as channel,
         pytest.raises(grpc.RpcError) as failed,
     ):
-        channel.unary_unary(HEALTH)(b"", timeout=DEADLINE_S)
+        check_health(channel)
     assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_no_renegotiation(secured: Secured) -> None:
     """Of TLS 1.2, by which a client could have the server compute for ever."""
-    certificate, key = secured.good.certificate or ()
+    certificate, key = secured.good_files
     command = ["openssl", "s_client", "-tls1_2", "-connect", f"127.0.0.1:{secured.server.rest_port}"]
     files = ["-cert", certificate, "-key", key, "-CAfile", secured.good.authority]
     answer = subprocess.run(
@@ -203,6 +215,10 @@ def test_hellos_that_never_end_do_not_hold_others_up(secured: Secured) -> None:
         assert secured.ask_grpc(secured.good) == SERVING
 
 
+def has_answers(load: Load, count: int) -> bool:
+    return load.right_answers() >= count
+
+
 def test_certificates_are_replaced_under_load(secured: Secured, pytestconfig: pytest.Config) -> None:
     """Of connections that stay and of new ones, whatever moment they come in."""
     server = secured.server
@@ -217,8 +233,8 @@ def test_certificates_are_replaced_under_load(secured: Secured, pytestconfig: py
                 return all(secured.served_name(port) == name for port in ports)
 
             eventually(is_new, DEADLINE_S, f"{name} is used")
-            before = load.right_answers()
-            eventually(lambda before=before: load.right_answers() > before + 10, DEADLINE_S, "answers")
+            goal = load.right_answers() + 10
+            eventually(functools.partial(has_answers, load, goal), DEADLINE_S, "answers")
     assert set(load.outcome.counts) == {"right"}, load.outcome
 
 
