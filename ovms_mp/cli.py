@@ -21,7 +21,7 @@ from ovms_mp.config.access import AccessConfig, check_access
 from ovms_mp.config.argument_parser import EarlyExit, Parser
 from ovms_mp.config.declared import SECTIONS, declared_settings
 from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
-from ovms_mp.config.listening import check_listening, check_ports
+from ovms_mp.config.listening import check_listening, check_ports, check_tls
 from ovms_mp.config.metrics import metrics_of
 from ovms_mp.config.model_flags import read_models
 from ovms_mp.config.ovms_flags import take_ovms_flags
@@ -104,10 +104,11 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: st
         given["config_path"] = check
     effective = _effective_config(given, environment, command, is_check=check is not None)
     config = effective.config
+    notices = (*effective.notices, *check_tls(config.tls, config.grpc, config.rest))
     if check is not None and config.config_path is not None:
         from ovms_mp.commands.config_check import explain
 
-        text = explain(config.models, config.config_path, effective.notices)
+        text = explain(config.models, config.config_path, notices)
         sys.stdout.write("".join(f"{printable(line)}\n" for line in text.split("\n")))
         return ExitCode.CLEAN
     make_cache_dir(config.engine.cache_dir)
@@ -116,7 +117,7 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: st
     # Imported late: `--help` and usage errors need none of it.
     from ovms_mp.manager.main import run_server
 
-    return run_server(config, effective.notices, os.environ)
+    return run_server(config, notices, os.environ)
 
 
 def effective_config(arguments: Sequence[str], environment: Mapping[str, str], command: str) -> Effective:
@@ -248,6 +249,9 @@ def _status(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--port", help="gRPC port of the server, to select one of several on this machine")
     parser.add_argument("--rest_port", help="REST port of the server (default with --host: 8000)")
+    parser.add_argument("--tls_ca", help="certificate of the authority of a server elsewhere that speaks TLS")
+    parser.add_argument("--tls_cert", help="certificate for a server that asks for one; requires --tls_ca")
+    parser.add_argument("--tls_key", help="private key of --tls_cert")
     parser.add_argument("--json", action="store_true", help="print the status document as JSON")
     given = parser.read(arguments)
     settings = {entry.setting.flag: entry.setting for entry in declared_settings()}
@@ -255,9 +259,13 @@ def _status(arguments: Sequence[str]) -> int:
         flag: None if given[flag] is None else int(settings[flag].parse(given[flag], int, f"--{flag}"))
         for flag in ("port", "rest_port")
     }
-    from ovms_mp.commands.status import run_status
+    from ovms_mp.commands.status import StatusTls, run_status
 
-    return run_status(given["host"], ports["port"], ports["rest_port"], as_json=given["json"])
+    ca, cert, key = (given[name] or "" for name in ("tls_ca", "tls_cert", "tls_key"))
+    if (cert or key) and not ca:
+        raise ConfigError("--tls_cert and --tls_key need --tls_ca, by which the server is trusted")
+    tls = StatusTls(ca, cert, key) if ca else None
+    return run_status(given["host"], ports["port"], ports["rest_port"], tls, as_json=given["json"])
 
 
 def _demo(arguments: Sequence[str]) -> int:
@@ -277,6 +285,10 @@ def _demo(arguments: Sequence[str]) -> int:
         help="serve nothing; write the model to DIR/digits and a request for it to DIR/digit.json",
     )
     known, others = parser.read_known(arguments)
+    if any(other.startswith("--tls_") for other in others):
+        raise ConfigError(
+            "the demo asks its server in plain text; for TLS use ovms_mp model, see ovms_mp --help all"
+        )
     if known["export"] is not None:
         return _export_demo(known["export"], others)
     ports = {entry.setting.flag: entry.setting for entry in declared_settings()}

@@ -13,6 +13,7 @@ import msgspec
 
 from ovms_mp.errors import BootError
 from ovms_mp.log_levels import LogLevels
+from ovms_mp.tls.material import TlsFiles
 from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle, ModelSettings
 
 SpecT = TypeVar("SpecT", bound="ChildSpec")
@@ -190,11 +191,13 @@ class FrontSpec(ChildSpec, frozen=True, kw_only=True):
 
     Attributes:
         metrics: Names of the families that ``/metrics`` shows; none where nothing is counted for it.
+        tls: Certificates of its TCP ports; None where they are plain.
     """
 
     limits: FrontLimits
     metrics: tuple[str, ...] = ()
     access: AccessSpec = AccessSpec()
+    tls: TlsFiles | None = None
 
 
 class GrpcFrontSpec(FrontSpec, frozen=True, kw_only=True):

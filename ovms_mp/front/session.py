@@ -34,6 +34,7 @@ from ovms_mp.front.routing import NO_SNAPSHOT, RoutingTable
 from ovms_mp.front.service import Service
 from ovms_mp.front.state_changes import StateChanges
 from ovms_mp.front.steps import Periodic, attempt, report_the_rest
+from ovms_mp.front.tls.callers import name_by_certificate
 from ovms_mp.log import apply_levels
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.codec import decode_to_child
@@ -154,6 +155,8 @@ class FrontSession:
         observers: list[CallObserver] = []
         if self._spec.metrics:
             observers += [CallCounting(), self.stages]
+        if self._spec.tls is not None and self._spec.tls.client_ca:
+            checks.append(name_by_certificate)
         if self.proxies:
             checks.append(self.proxies.check)
         if self._spec.access.needs_key or self._spec.access.needs_admin_key:

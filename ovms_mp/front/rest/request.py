@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ovms_mp.front.budget import BodyShare
 
 _LOAD_FORMAT = LOAD_FORMAT.encode()
+CERTIFICATE_NAME = "certificate_name"
+"""In the state of a connection: the name in the client's certificate, if it has shown one."""
 
 
 class FalconRequest:
@@ -80,6 +82,11 @@ class FalconRequest:
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in self._request.scope["headers"]
         ]
+
+    @property
+    def certificate_name(self) -> str:
+        """See :class:`~ovms_mp.front.call_context.CallOrigin`."""
+        return str(self._request.scope.get("state", {}).get(CERTIFICATE_NAME, ""))
 
     @property
     def peer(self) -> str:

@@ -18,6 +18,7 @@ class Origin:
 
     peer: str
     metadata: tuple[tuple[str, str | bytes], ...] = ()
+    certificate_name: str = ""
 
 
 class Clients:
