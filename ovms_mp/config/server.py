@@ -333,9 +333,11 @@ class LogConfig:
         "AUTO",
         Setting(
             "log_format",
-            "Format of the log on stderr: events, short lines for people, or events as journald reads them; AUTO is "
-            "short on a terminal, and the journal's where systemd reads stderr.",
+            "Format of the log on stderr: events, short lines for people, events as journald reads them, or an object "
+            "of JSON for each line, also in the file; AUTO (or text) is short on a terminal, the journal's where "
+            "systemd reads stderr, else events.",
             choices=FORMATS,
+            aliases=(("TEXT", "AUTO"),),
         ),
     )
     path: str = declare(
