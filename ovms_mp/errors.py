@@ -3,6 +3,7 @@
 
 The way of a request, with the failure that each arrow can raise::
 
+    head  -> gate            Unauthenticated, PermissionRefused, TooManyRequests
     bytes -> decode          MalformedPayload, UnsupportedOperation, RequestTooLarge, BodyMemoryFull
           -> find version    ModelNotFound, VersionNotFound, ModelNotReady, Draining
           -> validate        InputNameMismatch, ShapeMismatch, DtypeMismatch, OutputNameMismatch
@@ -129,6 +130,24 @@ class AnswerTooLarge(OvmsError):
 
 class NoFreeSlot(OvmsError):
     """The arena is full at this moment."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class Unauthenticated(OvmsError):
+    """Who calls has not said who they are, or not by a key that the server knows."""
+
+    code = Code.UNAUTHENTICATED
+
+
+class PermissionRefused(OvmsError):
+    """Who calls may not call this."""
+
+    code = Code.PERMISSION_DENIED
+
+
+class TooManyRequests(OvmsError):
+    """One client has as many requests under way as it may."""
 
     code = Code.RESOURCE_EXHAUSTED
 

@@ -72,7 +72,8 @@ class Endpoint:
         protocol: The API's name.
         name: The method's name; the same as over gRPC where it is there, too.
         takes_body: Whether the handler reads the body.
-        changes_server: Whether pages of other sites must not have a browser send it.
+        changes_server: Whether only administrators may call it, and pages of other sites must not have a browser do so.
+        is_open: Whether anybody may call it, as of probes.
         compresses: Whether its answers may be compressed for clients that ask for that.
     """
 
@@ -81,6 +82,7 @@ class Endpoint:
     name: str
     takes_body: bool = False
     changes_server: bool = False
+    is_open: bool = False
     compresses: bool = False
 
 

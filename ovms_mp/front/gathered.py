@@ -23,6 +23,11 @@ class Gathered:
     release: Callable[[], None] = lambda: None
 
 
+def reply_nbytes(reply: bytes | Gathered) -> int:
+    """How long a reply is."""
+    return len(reply) if isinstance(reply, bytes) else sum(map(len, reply.pieces))
+
+
 def reply_of(
     pieces: Sequence[bytes | memoryview],
     outputs: Sequence[ResultTensor],

@@ -46,6 +46,8 @@ class Unary:
         max_bytes: Of a message, if that is less than what the server takes; 0 if not.
         unpacked_limit: How long so many packed octets may become.
         protocol: The API's name.
+        changes_server: Whether only administrators may call it.
+        is_open: Whether anybody may call it, as of probes.
         name: The last part of the path.
     """
 
@@ -55,6 +57,8 @@ class Unary:
     max_bytes: int = 0
     unpacked_limit: Callable[[int], int] | None = None
     protocol: str = ""
+    changes_server: bool = False
+    is_open: bool = False
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +84,8 @@ class Streaming:
         path: ``/package.Service/Method``.
         handler: Given the call and its context; the call ends when it returns.
         protocol: The API's name.
+        changes_server: Whether only administrators may call it.
+        is_open: Whether anybody may call it, as of probes.
         name: The last part of the path.
     """
 
@@ -88,6 +94,8 @@ class Streaming:
         [Any, CallContext], Awaitable[None]
     ]  # Any: a MessageStream; a handler may want more of it.
     protocol: str = ""
+    changes_server: bool = False
+    is_open: bool = False
     name: str = field(init=False)
 
     def __post_init__(self) -> None:

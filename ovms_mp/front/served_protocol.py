@@ -6,10 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ovms_mp.front.gate import OPEN_GATE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ovms_mp.front.endpoints import Route
+    from ovms_mp.front.gate import Gate
     from ovms_mp.front.infer.arrivals import Arrival
     from ovms_mp.front.infer.leases import Lease
     from ovms_mp.front.methods import Method
@@ -27,6 +30,7 @@ class MessageParts:
         memory: The whole arena.
         unpacked_limit: How long a request with tensors may become, by its packed octets.
         has_typed_outputs: Whether answers carry values one by one in typed fields (--grpc_output_encoding).
+        gate: Lets in what a streaming call carries, message by message.
     """
 
     service: Service
@@ -35,6 +39,7 @@ class MessageParts:
     memory: memoryview
     unpacked_limit: Callable[[int], int]
     has_typed_outputs: bool = False
+    gate: Gate = OPEN_GATE
 
 
 class HasService(Protocol):

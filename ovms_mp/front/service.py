@@ -27,7 +27,6 @@ from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import NO_SNAPSHOT, RoutingTable, not_found_text
 from ovms_mp.wire.changes import ReloadConfig
 from ovms_mp.wire.tasks import InferTask
-from ovms_mp.wire.version_counters import UNCOUNTED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from ovms_mp.model.tensors import TensorSpec
     from ovms_mp.wire.changes import AnyChange
     from ovms_mp.wire.messages import StateChanged
-    from ovms_mp.wire.version_counters import VersionCounters
 
 AnswerT = TypeVar("AnswerT")
 
@@ -274,11 +272,11 @@ class Service:
         """
         request: PredictRequest | None = None
         specs: Sequence[TensorSpec] = ()
-        begun_ns, counted = self._clock_ns(), UNCOUNTED
+        context.model, context.decoded_ns = name, self._clock_ns()
         try:
             for _ in range(_MAX_ROUTES):
                 route = self._table.find(name, version)
-                counted = route.counters
+                context.version, context.counters = route.version, route.counters
                 # What would be refused anyway does not wait for the worker that it has crashed.
                 if not route.endpoints and route.handle not in self._convictions.by_handle:
                     route = await self.routable(name, version)
@@ -291,30 +289,30 @@ class Service:
                             raise
                         request = None
                         continue  # What it does not fit may have been replaced while the body was on its way.
-                    begun_ns = self._clock_ns()
+                    context.decoded_ns = self._clock_ns()
                     if self._table is not table:
                         continue  # The version may have changed hands while the body was on its way.
                 try:
-                    return await self._predict_on(route, request, context, encode, begun_ns)
+                    return await self._predict_on(route, request, context, encode)
                 except RouteWasStale:
                     continue  # The version retired under the request; where another one serves it, that answers.
             raise ModelNotReady(
                 f"model {name!r} changes its versions faster than a request can follow; try again"
             )
         except asyncio.CancelledError:
-            self._count_cancelled(counted, begun_ns, context.deadline_ns)
+            self._count_cancelled(context)
             raise
         except Exception:
-            counted.failed(self._clock_ns() - begun_ns)
+            context.counters.failed(self._clock_ns() - context.decoded_ns)
             raise
 
-    def _count_cancelled(self, counted: VersionCounters, begun_ns: int, deadline_ns: int) -> None:
+    def _count_cancelled(self, context: CallContext) -> None:
         """Count a request that its transport has ended: for its deadline, or because its client has gone."""
         now_ns = self._clock_ns()
-        if 0 < deadline_ns <= now_ns:
-            counted.failed(now_ns - begun_ns)
+        if 0 < context.deadline_ns <= now_ns:
+            context.counters.failed(now_ns - context.decoded_ns)
         else:
-            counted.cancelled(now_ns - begun_ns)
+            context.counters.cancelled(now_ns - context.decoded_ns)
 
     async def _predict_on(
         self,
@@ -322,7 +320,6 @@ class Service:
         request: PredictRequest,
         context: CallContext,
         encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT | Coming[AnswerT]],
-        begun_ns: int,
     ) -> AnswerT:
         tensors = match_inputs(route, request.inputs)
         is_aside = any(map(_is_aside, tensors))
@@ -339,22 +336,20 @@ class Service:
                 refs = inputs.write(self._leases.memory, lease)
             if is_aside:
                 await self._images.fill(route.inputs, tensors)
-            sent_ns = self._clock_ns()
+            context.sent_ns = self._clock_ns()
             task = InferTask(
                 self._dispatcher.new_task_id(),
                 route.handle,
                 refs,
                 lease.offset_bytes + inputs.nbytes,
                 outputs_nbytes,
-                self._deadline(context.deadline_ns, sent_ns),
+                self._deadline(context.deadline_ns, context.sent_ns),
                 context.flow,
                 False,
                 context.priority,
             )
             leases = (lease, *inputs.placed)
-            return await self._runner.run(
-                route, task, leases, inputs.shapes, wanted, encode, begun_ns, sent_ns
-            )
+            return await self._runner.run(route, task, leases, inputs.shapes, wanted, encode, context)
         finally:
             self._leases.release(lease)
 

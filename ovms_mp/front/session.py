@@ -13,6 +13,7 @@ from ovms_mp.child.heartbeat import HeartbeatThread
 from ovms_mp.errors import BootError
 from ovms_mp.front.counting import Counting
 from ovms_mp.front.descriptors import DescriptorWatch
+from ovms_mp.front.gate import Gate
 from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
@@ -81,6 +82,7 @@ class FrontSession:
         self._timers: list[Periodic] = []
         self.drain_deadline_ns = 0
         self.drain_requested = asyncio.Event()
+        self.gate = Gate()
         self.leases = Leases(Arena(spec.common.arenas[welcome.arena]), Arrivals(clock_ns))
         convictions = Convictions(
             self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns

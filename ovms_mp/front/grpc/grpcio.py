@@ -3,29 +3,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 
+from ovms_mp.codes import Code
 from ovms_mp.errors import BootError, CallCancelled
 from ovms_mp.front.budget import BodyBudget
 from ovms_mp.front.call_context import CallContext
+from ovms_mp.front.failures import failure_of
+from ovms_mp.front.gate import OPEN_GATE
 from ovms_mp.front.grpc.bodies import unpacked
 from ovms_mp.front.grpc.descriptors import most_connections
-from ovms_mp.front.grpc.statuses import status_of
+from ovms_mp.front.grpc.statuses import status_text
 from ovms_mp.front.methods import Streaming, Unary
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-    from typing import NoReturn, Self
+    from typing import Self
 
     from ovms_mp.child.specs import FrontLimits
     from ovms_mp.front.budget import BodyShare
+    from ovms_mp.front.gate import Gate
     from ovms_mp.front.methods import Method, Methods, Reply
+
+AnswerT = TypeVar("AnswerT")
 
 _STATUS_BY_NUMBER = {status.value[0]: status for status in grpc.StatusCode}
 _READ_CHUNK_BYTES = 4 << 20
@@ -45,6 +52,7 @@ def create_server(
     methods: Methods,
     bind_addresses: Sequence[str],
     limits: FrontLimits,
+    gate: Gate = OPEN_GATE,
 ) -> grpc.aio.Server:
     """A server that shares its port with the other gRPC fronts; not started yet.
 
@@ -52,6 +60,7 @@ def create_server(
         methods: By path. Sinks are not used: grpcio has whole messages.
         bind_addresses: Each ``host:port``.
         limits: What clients are held to.
+        gate: Lets calls in.
 
     Raises:
         BootError: An address cannot be bound.
@@ -71,7 +80,7 @@ def create_server(
             ("grpc.http2.max_frame_size", _READ_CHUNK_BYTES),
         )
     )
-    server.add_generic_rpc_handlers((_MethodTable(methods, limits),))
+    server.add_generic_rpc_handlers((_MethodTable(methods, limits, gate),))
     logging.getLogger(_GRPCIO_LOGGER).addFilter(is_no_ended_call)
     for address in bind_addresses:
         try:
@@ -98,12 +107,12 @@ else:
 class _MethodTable(_BytesRpcHandler):
     """Maps paths to handlers on raw bytes; grpcio answers UNIMPLEMENTED for every other path."""
 
-    def __init__(self, methods: Methods, limits: FrontLimits) -> None:
+    def __init__(self, methods: Methods, limits: FrontLimits, gate: Gate) -> None:
         budget = BodyBudget(limits.max_body_memory_bytes)
         self._handlers = {
-            path: grpc.unary_unary_rpc_method_handler(_unary(method, limits, budget))
+            path: grpc.unary_unary_rpc_method_handler(_unary(method, limits, budget, gate))
             if isinstance(method, Unary)
-            else grpc.stream_stream_rpc_method_handler(_streaming(method, limits, budget))
+            else grpc.stream_stream_rpc_method_handler(_streaming(method, limits, budget, gate))
             for path, method in methods.items()
         }
 
@@ -115,39 +124,69 @@ class _MethodTable(_BytesRpcHandler):
 
 
 def _unary(
-    method: Unary, limits: FrontLimits, budget: BodyBudget
+    method: Unary, limits: FrontLimits, budget: BodyBudget, gate: Gate
 ) -> Callable[[bytes, _Context], Awaitable[bytes]]:
     async def handle(request: bytes, call: _Context) -> bytes:
-        try:
+        async def answer(context: CallContext) -> bytes:
+            context.received_bytes = len(request)
             with budget.share() as share:
                 octets = await unpacked(
                     request,
                     lambda nbytes: method.longest_unpacked_bytes(nbytes, limits.max_message_bytes),
                     share,
                 )
-                return joined(await method.handler(octets, _context(method, call)))
-        except Exception as error:
-            code, text = _status_of(error, method, call)
-        return await _abort(call, code, text)
+                reply = joined(await method.handler(octets, context))
+            context.sent_bytes = len(reply)
+            return reply
+
+        return await _carry(method, call, gate, answer)
 
     return handle
 
 
 def _streaming(
-    method: Streaming, limits: FrontLimits, budget: BodyBudget
+    method: Streaming, limits: FrontLimits, budget: BodyBudget, gate: Gate
 ) -> Callable[[AsyncIterator[bytes], _Context], Awaitable[None]]:
     async def handle(messages: AsyncIterator[bytes], call: _Context) -> None:
-        try:
+        async def answer(context: CallContext) -> None:
             with budget.share() as share:
-                stream = GrpcioStream(messages, call, limits.max_message_bytes, share)
-                await method.handler(stream, _context(method, call))
-        except Exception as error:
-            code, text = _status_of(error, method, call)
-        else:
-            return
-        await _abort(call, code, text)
+                stream = GrpcioStream(messages, call, limits.max_message_bytes, share, context)
+                await method.handler(stream, context)
+
+        await _carry(method, call, gate, answer)
 
     return handle
+
+
+async def _carry(
+    method: Method, call: _Context, gate: Gate, answer: Callable[[CallContext], Awaitable[AnswerT]]
+) -> AnswerT:
+    """Let a call in, answer it, and say how it has ended."""
+    context = _context(method, call)
+    gate.enter(context)
+    try:
+        gate.admit(context)
+        answered = await answer(context)
+    except asyncio.CancelledError:
+        is_late = 0 < context.deadline_ns <= time.monotonic_ns()
+        gate.leave(context, Code.DEADLINE_EXCEEDED if is_late else Code.CANCELLED)
+        raise
+    except Exception as error:
+        agent = str(dict(context.metadata).get("user-agent", ""))
+        failure = failure_of(error, method.path, agent)
+    else:
+        gate.leave(context, None)
+        _set_metadata(call, context)
+        return answered
+    gate.leave(context, failure.code, failure)
+    _set_metadata(call, context)
+    await call.abort(_STATUS_BY_NUMBER[failure.code.number], status_text(failure))
+    raise AssertionError("abort always raises")
+
+
+def _set_metadata(call: _Context, context: CallContext) -> None:
+    if context.reply_metadata:
+        call.set_trailing_metadata(context.reply_metadata)
 
 
 def joined(reply: Reply) -> bytes:
@@ -164,7 +203,12 @@ class GrpcioStream:
     """A streaming call of grpcio as handlers want it: see :class:`~ovms_mp.front.methods.MessageStream`."""
 
     def __init__(
-        self, messages: AsyncIterator[bytes], call: _Context, limit_bytes: int, share: BodyShare
+        self,
+        messages: AsyncIterator[bytes],
+        call: _Context,
+        limit_bytes: int,
+        share: BodyShare,
+        context: CallContext,
     ) -> None:
         """Begin.
 
@@ -173,11 +217,13 @@ class GrpcioStream:
             call: Takes the replies.
             limit_bytes: Of a message, also of what a packed one becomes.
             share: Holds the message that is being worked on.
+            context: Told of the messages' sizes.
         """
         self._messages = messages
         self._call = call
         self._limit_bytes = limit_bytes
         self._share = share
+        self._context = context
 
     def __aiter__(self) -> Self:
         """The client's messages."""
@@ -187,6 +233,7 @@ class GrpcioStream:
         """The next one; the one before it is over."""
         self._share.release()
         message = await anext(self._messages)
+        self._context.received_bytes += len(message)
         return bytes(await unpacked(message, lambda _: self._limit_bytes, self._share))
 
     async def send(self, reply: Reply) -> None:
@@ -195,8 +242,10 @@ class GrpcioStream:
         Raises:
             CallCancelled: The call has ended meanwhile.
         """
+        octets = joined(reply)
+        self._context.sent_bytes += len(octets)
         try:
-            await self._call.write(joined(reply))
+            await self._call.write(octets)
         except grpc.aio.InternalError as error:
             raise CallCancelled("the client has left before its answer") from error
 
@@ -221,16 +270,6 @@ class _Origin:
 
 def _context(method: Method, call: _Context) -> CallContext:
     remaining_s = call.time_remaining()
-    deadline_ns = 0 if remaining_s is None else time.monotonic_ns() + int(remaining_s * 1e9)
-    return CallContext(deadline_ns, 0, method.protocol, method.name, _Origin(call))
-
-
-def _status_of(error: Exception, method: Method, call: _Context) -> tuple[grpc.StatusCode, str]:
-    metadata = dict(_Origin(call).metadata)
-    code, text = status_of(error, method.path, str(metadata.get("user-agent", "")))
-    return _STATUS_BY_NUMBER[code.number], text
-
-
-async def _abort(call: _Context, code: grpc.StatusCode, text: str) -> NoReturn:
-    await call.abort(code, text)
-    raise AssertionError("abort always raises")
+    now_ns = time.monotonic_ns()
+    deadline_ns = 0 if remaining_s is None else now_ns + int(remaining_s * 1e9)
+    return CallContext.of(method, deadline_ns, 0, _Origin(call), "gRPC", now_ns)

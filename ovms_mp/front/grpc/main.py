@@ -53,6 +53,7 @@ async def _start_server(spec: GrpcFrontSpec, session: FrontSession) -> Server:
         memory=leases.memory,
         unpacked_limit=UnpackedLimits(lambda: service.table, spec.limits).of_request,
         has_typed_outputs=spec.has_typed_outputs,
+        gate=session.gate,
     )
     methods = by_path(all_methods(parts))
     # Either transport is imported only where it carries the calls: grpcio costs 20 MB and some threads.
@@ -60,10 +61,10 @@ async def _start_server(spec: GrpcFrontSpec, session: FrontSession) -> Server:
         from ovms_mp.front.grpc.native import start_native_server
 
         addresses: list[str | int] = [*spec.listen_descriptors, *spec.bind_addresses]
-        return await start_native_server(methods, leases.free_bytes, addresses, spec.limits)
+        return await start_native_server(methods, leases.free_bytes, addresses, spec.limits, session.gate)
     from ovms_mp.front.grpc.grpcio import create_server
 
-    server = create_server(methods, spec.bind_addresses, spec.limits)
+    server = create_server(methods, spec.bind_addresses, spec.limits, session.gate)
     await server.start()
     return server
 

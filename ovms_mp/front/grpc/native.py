@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ovms_mp.child.specs import FrontLimits
+    from ovms_mp.front.gate import Gate
     from ovms_mp.front.methods import Methods
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ async def start_native_server(
     free_bytes: Callable[[], int],
     addresses: Sequence[str | int],
     limits: FrontLimits,
+    gate: Gate,
 ) -> Http2Server:
     """Serve.
 
@@ -38,11 +40,12 @@ async def start_native_server(
         free_bytes: How much memory is left for tensors that arrive.
         addresses: Each ``host:port``, whose port may be shared with other processes; or a descriptor of a bound socket.
         limits: What clients are held to.
+        gate: Lets calls in.
 
     Raises:
         BootError: An address cannot be bound.
     """
-    guard = Guard(_limits(limits), free_bytes)
+    guard = Guard(_limits(limits), free_bytes, gate)
     _log.info("event=connection_limit most=%d", guard.limits.max_connections)
     report_hits(guard, asyncio.get_running_loop())
     peer_log.addFilter(AtMost())

@@ -17,6 +17,7 @@ from ovms_mp.wire.tasks import InferTask
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.clock import Clock
     from ovms_mp.front.infer.convictions import Convictions
     from ovms_mp.front.infer.dispatch import Dispatcher
@@ -69,8 +70,7 @@ class Runner:
         shapes: tuple[tuple[int, ...], ...],
         wanted: frozenset[str] | None,
         encode: Callable[[VersionRoute, Sequence[ResultTensor]], AnswerT | Coming[AnswerT]],
-        begun_ns: int,
-        sent_ns: int,
+        context: CallContext,
     ) -> AnswerT:
         """Send the task, again where that can help, encode its outputs, and count the answer.
 
@@ -81,8 +81,7 @@ class Runner:
             shapes: Of its inputs.
             wanted: Names of the outputs to encode; None for all.
             encode: Makes the answer of them, or promises it.
-            begun_ns: When the request had been decoded.
-            sent_ns: When its inputs were written.
+            context: Of the call; learns when what was done.
 
         Raises:
             RouteWasStale: The version was unloaded before the task ran.
@@ -109,7 +108,9 @@ class Runner:
                     self._room.learn(route, shapes, short.needed_nbytes)
                     task = _again(task, self._dispatcher.new_task_id(), output=output_lease)
                 else:
-                    received_ns = self._clock_ns()
+                    context.received_ns = self._clock_ns()
+                    context.queue_ns, context.infer_ns = result.queue_ns, result.infer_ns
+                    context.batch_size = shapes[0][0] if shapes and shapes[0] else 1
                     refs = result.outputs
                     if task.inputs and not task.inputs[0].nbytes:
                         refuse_results_of_nothing(shapes, refs)
@@ -117,14 +118,15 @@ class Runner:
                     encoded: Any = encode(route, self._results(route, refs, wanted, lease))
                     # Any: what is promised may be promised again.
                     answer: AnswerT = await _made(encoded) if isinstance(encoded, _COMING) else encoded
+                    context.encoded_ns = self._clock_ns()
                     route.counters.answered(
-                        begun_ns,
-                        sent_ns,
-                        received_ns,
-                        self._clock_ns(),
+                        context.decoded_ns,
+                        context.sent_ns,
+                        context.received_ns,
+                        context.encoded_ns,
                         result.queue_ns,
                         result.infer_ns,
-                        shapes[0][0] if shapes and shapes[0] else 1,
+                        context.batch_size,
                     )
                     return answer
         finally:

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from typing import TYPE_CHECKING
 
+from ovms_mp.codes import Code
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.failures import failure_of
-from ovms_mp.front.gathered import reply_of
+from ovms_mp.front.gathered import reply_nbytes, reply_of
 from ovms_mp.front.json.aside import encode_aside, has_long_strings, is_large
 from ovms_mp.front.kserve import calls
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
@@ -84,6 +84,7 @@ class KServeMethods:
 
     def __init__(self, parts: MessageParts, make_sink: MakeSink) -> None:
         self._service = parts.service
+        self._gate = parts.gate
         self._make_sink = make_sink
 
     async def infer(self, request: Octets | PlacedCall[InferRequest], context: CallContext) -> Reply:
@@ -105,26 +106,37 @@ class KServeMethods:
 
         def answer(message: bytes) -> Coroutine[None, None, Reply]:
             # Parameters of one request are not the next one's.
-            return self._answer(message, dataclasses.replace(context), raises=raises)
+            part = context.part(calls.INFER, time.monotonic_ns())
+            part.received_bytes = len(message)
+            return self._answer(message, part, raises=raises)
 
         await InferStream(stream, answer, self._service.drain_begins).serve()
 
     async def _answer(self, message: bytes, context: CallContext, *, raises: bool) -> Reply:
         request: InferRequest | None = None
         placed: PlacedCall[InferRequest] | None = None
+        self._gate.enter(context)
         try:
+            self._gate.admit(context)
             received = self._received(message)
             if isinstance(received, PlacedCall):
                 placed, request = received, received.call
             else:
                 request = await self._decoded(received)
             message = received = b""  # Only what the request borrows of them is still needed.
-            return await self._infer(request, context, stream_pieces)
+            reply = await self._infer(request, context, stream_pieces)
+            context.sent_bytes = reply_nbytes(reply)
+            self._gate.leave(context, None)
+            return reply
+        except asyncio.CancelledError:
+            self._gate.leave(context, Code.CANCELLED)
+            raise
         except Exception as error:
-            if raises:
-                raise
             agent = str(dict(context.metadata).get("user-agent", ""))
             failure = failure_of(error, f"{SERVICE}/{calls.STREAM}", agent)
+            self._gate.leave(context, failure.code, failure)
+            if raises:
+                raise failure from None
             return encode_stream_failure(request.id if request else refused_id(message), failure.message)
         finally:
             if placed is not None:

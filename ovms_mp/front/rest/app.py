@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from falcon.asgi import Request, Response
 
-    from ovms_mp.front.endpoints import Route
+    from ovms_mp.front.endpoints import Answer, Endpoint, Route
     from ovms_mp.front.rest.lifespan import Lifespan
 
 _LONGEST_ID = 256
@@ -57,21 +58,25 @@ class _Resource:
         deadline_ns = 0
         if endpoint.changes_server:
             refuse_other_sites(request)
+        begun_ns = time.monotonic_ns()
         if endpoint.takes_body:
             # The time that the body takes counts, too.
-            deadline_ns = time.monotonic_ns() + int(lifespan.spec.limits.request_timeout_s * 1e9)
+            deadline_ns = begun_ns + int(lifespan.spec.limits.request_timeout_s * 1e9)
         else:
             _close_if_body_is_held_back(request, response)
         with lifespan.bodies.share() as share:
             incoming = FalconRequest(request, lifespan.spec.limits, share)
-            context = CallContext(deadline_ns, 0, endpoint.protocol, endpoint.name, incoming)
-            answer = await endpoint.handler(incoming, context)
+            context = CallContext.of(endpoint, deadline_ns, 0, incoming, "REST", begun_ns)
+            request.context.call = context
+            answer = await self._answer(endpoint, incoming, context)
         if answer.status != 200:
             response.status = answer.status
         response.data = answer.body  # type: ignore[assignment]  # Any octets are as good as bytes.
         response.content_type = answer.content_type
         if answer.headers:
             response.set_headers(answer.headers)
+        if context.reply_metadata:
+            response.set_headers(context.reply_metadata)
         if endpoint.compresses and len(answer.body) >= LEAST_BYTES:
             await compress(request, response)
         echo_id(request, response)
@@ -79,6 +84,30 @@ class _Resource:
             # Tells a keep-alive client to bring its next request elsewhere, before this process closes the
             # connection.
             response.set_header("Connection", "close")
+
+    async def _answer(self, endpoint: Endpoint, incoming: FalconRequest, context: CallContext) -> Answer:
+        """Let the call in, answer it, and say how it has ended."""
+        gate = self._lifespan.gate
+        gate.enter(context)
+        try:
+            gate.admit(context)
+            answer = await endpoint.handler(incoming, context)
+        except asyncio.CancelledError:
+            gate.leave(context, Code.CANCELLED)
+            raise
+        except falcon.HTTPError as error:  # HTTP's own words, for what no other transport has.
+            context.http_status = falcon.http_status_to_code(error.status)
+            gate.leave(context, Code.INVALID_ARGUMENT)
+            raise
+        except Exception as error:
+            failure = failure_of(error, incoming.path, incoming.header("User-Agent") or "")
+            context.http_status = failure.http_status
+            gate.leave(context, failure.code, failure)
+            raise failure from None
+        context.http_status = answer.status
+        context.sent_bytes = len(answer.body)
+        gate.leave(context, None)
+        return answer
 
     async def on_options(self, request: Request, response: Response, **_: str) -> None:
         """The methods of this path."""
@@ -118,6 +147,9 @@ async def _answer_failure(
     """The one place where failures become HTTP."""
     failure = failure_of(error, request.path, request.user_agent or "")
     _write_error(request, response, failure.http_status, failure.message)
+    call: CallContext | None = getattr(request.context, "call", None)
+    if call is not None and call.reply_metadata:
+        response.set_headers(call.reply_metadata)
     if failure.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED) and failure.http_status != 413:
         response.set_header("Retry-After", "1")
     if isinstance(failure, (RequestTooLarge, DeadlineExceeded)):

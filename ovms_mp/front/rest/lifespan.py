@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ovms_mp.child.specs import RestSpec
+    from ovms_mp.front.gate import Gate
     from ovms_mp.front.service import Service
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,11 @@ class Lifespan:
     def service(self) -> Service:
         """What answers, once the session has been opened."""
         return self.session.service
+
+    @property
+    def gate(self) -> Gate:
+        """Lets calls in."""
+        return self.session.gate
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Open the session; connections wait in the backlog until it is there."""

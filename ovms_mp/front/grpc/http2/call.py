@@ -13,6 +13,7 @@ from typing import Any, Self
 from ovms_mp import errors
 from ovms_mp.defects import report
 from ovms_mp.front.call_context import CallContext
+from ovms_mp.front.failures import failure_of
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.encodings import pack, too_large, unpack
 from ovms_mp.front.grpc.http2.call_head import CallHead, percent_encoded
@@ -22,7 +23,7 @@ from ovms_mp.front.grpc.http2.field_blocks import encode_block
 from ovms_mp.front.grpc.http2.headers import RequestHead
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Hit
 from ovms_mp.front.grpc.http2.stream import Hook, Stream
-from ovms_mp.front.grpc.statuses import status_of
+from ovms_mp.front.grpc.statuses import status_text
 from ovms_mp.front.methods import Methods, Reply, Streaming, Unary
 from ovms_mp.front.sinks import fill
 
@@ -68,8 +69,11 @@ class Call(Stream):
         self._is_compressed = self._is_over = self._has_headers = self._is_parked = False
         self._body: list[bytes] = []  # PERF: 602 kB cost twice as much in a growing bytearray.
         self._messages: deque[tuple[bytes, bool]] = deque()
-        self._held_bytes = self._received = 0
+        self._held_bytes = self._received = self._message_bytes = 0
         self._task: asyncio.Task[None] | None = None
+        self._gate = connection.guard.gate
+        self._context: CallContext | None = None
+        """From the call's head to its end."""
         self._waiting: list[asyncio.Future[None]] = []
 
     def opened(self) -> None:
@@ -78,16 +82,32 @@ class Call(Stream):
             self._is_over = True
             block = encode_block([(b":status", self.head.refused_status)])
             self._connection.output.headers(self, block, is_end=True)
-        elif self.head.refusal is not None:
+            return
+        method, connection = self.head.method, self._connection
+        context = self._context = CallContext.of(
+            method, self.deadline_ns, connection.number, self, "gRPC", connection.now_ns
+        )
+        self._gate.enter(context)
+        if self.head.refusal is not None:
             if isinstance(self.head.refusal, errors.RequestTooLarge):
                 self._connection.guard.counters[Hit.HEADER_LIST] += 1
                 self._connection.count(Hit.HEADER_LIST, "too many long header lists")
             self._fail(self.head.refusal)
         elif self.head.timeout_ns == 0:
             self.finish(errors.Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
-        elif isinstance(self.head.method, Streaming):
+        else:
+            self._admit(context)
+
+    def _admit(self, context: CallContext) -> None:
+        """Let the call in, and begin the handler of a streaming one."""
+        try:
+            self._gate.admit(context)
+        except Exception as error:  # A check is the server's code.
+            self._fail(error)
+            return
+        if isinstance(self.head.method, Streaming):
             self._receive_by_ns = 0
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task = asyncio.get_running_loop().create_task(self._run(context))
 
     def data(self, piece: memoryview) -> None:
         """Take octets of messages."""
@@ -121,6 +141,7 @@ class Call(Stream):
         self._begun_ns = self._connection.now_ns
         self._receive_by_ns = self._connection.now_ns + int(timeout_s * SECOND_NS)
         self._prefix, self.missing, self._is_compressed = b"", length, bool(flags)
+        self._message_bytes = length
         if isinstance(method, Unary) and method.make_sink is not None and not flags:
             self.sink = method.make_sink(length)
 
@@ -134,6 +155,8 @@ class Call(Stream):
         if not self.missing:
             self.missing = -1
             self._received += 1
+            if self._context is not None:
+                self._context.received_bytes += self._message_bytes
             if self.sink is None:
                 self._hold(-_PIECE_BYTES * len(self._body))
                 self._messages.append((b"".join(self._body), self._is_compressed))
@@ -182,11 +205,12 @@ class Call(Stream):
     def _start(self) -> None:
         """Begin the handler, if the client has any window for its answer; else ``drained`` tries again."""
         self._is_parked = self.send_window.size <= 0
-        if not self._is_parked:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        if not self._is_parked and self._context is not None:
+            self._task = asyncio.get_running_loop().create_task(self._run(self._context))
 
     def was_reset(self) -> None:
         """Let go of everything and cancel the handler; nobody waits for it."""
+        self._leave(errors.Code.CANCELLED, None)
         self._is_over = True
         sink, task, self.sink, self._task = self.sink, self._task, None, None
         if sink is not None:
@@ -230,15 +254,15 @@ class Call(Stream):
             return False
         return now_ns - self._begun_ns > SECOND_NS * (1 + self._held_bytes / _FAIR_BYTES_PER_S)
 
-    async def _run(self) -> None:
+    async def _run(self, context: CallContext) -> None:
         """Run the handler, and end the call with its failure if it has one."""
         method = self.head.method
         failure: Exception | None = None
         try:
             if isinstance(method, Streaming):
-                await method.handler(self, self._context(method))
+                await method.handler(self, context)
             elif method is not None:
-                await self._send(await method.handler(await self._request(method), self._context(method)))
+                await self._send(await method.handler(await self._request(method), context))
         except asyncio.CancelledError:
             failure = errors.CallCancelled("the server cancelled the call")
         except Exception as error:
@@ -256,8 +280,11 @@ class Call(Stream):
         # An error refers to this frame by its traceback, and with it to the request: a circle, if it stayed here.
         del failure
 
-    def _context(self, method: Unary | Streaming) -> CallContext:
-        return CallContext(self.deadline_ns, self._connection.number, method.protocol, method.name, self)
+    def _leave(self, code: errors.Code | None, failure: errors.OvmsError | None) -> None:
+        """Say once that the call has ended."""
+        context, self._context = self._context, None
+        if context is not None:
+            self._gate.leave(context, code, failure)
 
     @property
     def metadata(self) -> Sequence[tuple[str, str | bytes]]:
@@ -295,6 +322,8 @@ class Call(Stream):
         pieces = [reply] if isinstance(reply, bytes) else reply.pieces
         release = _NOTHING if isinstance(reply, bytes) else reply.release
         length, encoding, output = sum(map(len, pieces)), self.head.reply_encoding, self._connection.output
+        if self._context is not None:
+            self._context.sent_bytes += length
         has_room, is_plain = output.has_room(self, length + _PREFIX_SIZE), encoding == "identity"
         if length <= _JOINED_BYTES or not is_plain or not has_room:
             joined = b"".join(pieces)
@@ -337,17 +366,22 @@ class Call(Stream):
         await changed
 
     def _fail(self, error: Exception) -> None:
-        self.finish(*status_of(error, self.head.path, self.head.user_agent))
+        failure = failure_of(error, self.head.path, self.head.user_agent)
+        self.finish(failure.code, status_text(failure), failure)
 
-    def finish(self, code: errors.Code | None, text: str) -> None:
+    def finish(self, code: errors.Code | None, text: str, failure: errors.OvmsError | None = None) -> None:
         """End the call with a status; None is OK. A second end does nothing."""
         if self._is_over:
             return
+        context = self._context
+        self._leave(code, failure)
+        more = context.reply_metadata if context is not None else ()
         block = _OK
-        if code is not None or not self._has_headers:
+        if code is not None or not self._has_headers or more:
             fields = [] if self._has_headers else [*_GRPC, _ENCODINGS]
             status = b"%d" % (0 if code is None else code.number)
             fields += [(b"grpc-status", status), (b"grpc-message", percent_encoded(text).encode())]
+            fields += [(name.encode(), value.encode("latin-1", "replace")) for name, value in more]
             block = encode_block(fields)
         self.was_reset()
         self._connection.output.headers(self, block, is_end=True)

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ovms_mp.front.gate import OPEN_GATE, Gate
+
 SECOND_NS = 1_000_000_000
 
 
@@ -93,18 +95,23 @@ class Guard:
         limits: What peers are held to.
         counters: How often each limit was hit.
         held_bytes: What messages hold that are on their way, but for memory of sinks.
+        gate: Lets calls in, and is told of their ends.
     """
 
-    def __init__(self, limits: Limits, free_bytes: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, limits: Limits, free_bytes: Callable[[], int] | None = None, gate: Gate = OPEN_GATE
+    ) -> None:
         """Start with nothing held.
 
         Args:
             limits: What peers are held to.
             free_bytes: Tells what the arena has left at this moment; None if there is no arena.
+            gate: Lets calls in.
         """
         self.limits = limits
         self.counters = Counter[Hit]()
         self.held_bytes = 0
+        self.gate = gate
         self._free_bytes = free_bytes
 
     @property

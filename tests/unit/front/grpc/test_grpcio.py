@@ -16,6 +16,8 @@ from ovms_mp.front.budget import BodyBudget
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.grpcio import GrpcioStream, is_no_ended_call
 
+from ..workers import context
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -54,7 +56,7 @@ async def one_message() -> AsyncIterator[bytes]:
 def test_a_client_that_leaves_is_no_defect_and_its_answer_is_released() -> None:
     released: list[bool] = []
     call: Any = EndedCall()  # Any: it has the one method that is called.
-    stream = GrpcioStream(one_message(), call, 1, BodyBudget(1).share())
+    stream = GrpcioStream(one_message(), call, 1, BodyBudget(1).share(), context())
     with pytest.raises(CallCancelled, match="the client has left"):
         asyncio.run(stream.send(Gathered([b"a"], lambda: released.append(True))))
     assert released == [True]

@@ -18,6 +18,7 @@ from ovms_mp import __version__
 from ovms_mp.child.specs import FrontLimits
 from ovms_mp.errors import ConfigError, ConfigUnreadable, Draining, ModelLoadFailed
 from ovms_mp.front.counting import Counting
+from ovms_mp.front.gate import Gate
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.rest.app import create_app
 from ovms_mp.front.rest.early import answering_early
@@ -160,7 +161,7 @@ def ask(
             max_body_memory_bytes=64 << 20,
         )
         lifespan = Lifespan(cast("RestSpec", SimpleNamespace(limits=limits)))
-        lifespan.session = cast("FrontSession", SimpleNamespace(service=service))
+        lifespan.session = cast("FrontSession", SimpleNamespace(service=service, gate=Gate()))
         app = answering_early(create_app(lifespan))
         async with asyncio.timeout(10):
             await app(scope, receive, send)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way in and out for every call, whichever transport carries it: who may come in, and who is told of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ovms_mp.defects import contain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ovms_mp.codes import Code
+    from ovms_mp.errors import OvmsError
+    from ovms_mp.front.call_context import CallContext
+    from ovms_mp.front.observers import CallObserver
+
+
+class Gate:
+    """One for each front. Transports call ``enter`` and ``admit`` at a call's head, and ``leave`` at its end."""
+
+    def __init__(
+        self,
+        checks: Sequence[Callable[[CallContext], None]] = (),
+        observers: Sequence[CallObserver] = (),
+    ) -> None:
+        """Prepare.
+
+        Args:
+            checks: Each raises an OvmsError for a call that is refused, before its body is read.
+            observers: Told of each call.
+        """
+        self._checks = tuple(checks)
+        self._observers = tuple(observers)
+
+    def enter(self, context: CallContext) -> None:
+        """A call begins; :meth:`leave` follows, whatever becomes of it."""
+        for observer in self._observers:
+            contain("front.observer", "this call", observer.begun, context)
+
+    def admit(self, context: CallContext) -> None:
+        """Let the call in.
+
+        Raises:
+            OvmsError: It is refused.
+        """
+        for check in self._checks:
+            check(context)
+
+    def leave(self, context: CallContext, code: Code | None, failure: OvmsError | None = None) -> None:
+        """A call has ended; see :meth:`~ovms_mp.front.observers.CallObserver.ended`."""
+        for observer in self._observers:
+            contain("front.observer", "this call", observer.ended, context, code, failure)
+
+
+OPEN_GATE = Gate()
+"""For transports that are used without a server around them."""
