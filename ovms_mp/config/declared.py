@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ovms_mp.config.server import EngineConfig, LimitsConfig, LogConfig, RepositoryConfig, SupervisionConfig
+from ovms_mp.config.observing import LogConfig, TraceConfig
+from ovms_mp.config.server import (
+    EngineConfig,
+    LimitsConfig,
+    RepositoryConfig,
+    SupervisionConfig,
+)
 from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, UnixSocketConfig
 
 if TYPE_CHECKING:
@@ -28,6 +34,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "repository": RepositoryConfig,
         "engine": EngineConfig,
         "log": LogConfig,
+        "trace": TraceConfig,
     }
 )
 

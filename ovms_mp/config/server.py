@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ovms_mp.config.observing import LogConfig, TraceConfig
 from ovms_mp.config.setting import SWITCH, Setting, declare
 from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, UnixSocketConfig
-from ovms_mp.log import FORMATS, LEVELS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -322,31 +322,6 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogConfig:
-    """The log."""
-
-    level: str = declare(
-        "INFO",
-        Setting("log_level", "Minimum level of the lines to log.", environment="LOG_LEVEL", choices=LEVELS),
-    )
-    form: str = declare(
-        "AUTO",
-        Setting(
-            "log_format",
-            "Format of the log on stderr: events, short lines for people, events as journald reads them, or an object "
-            "of JSON for each line, also in the file; AUTO (or text) is short on a terminal, the journal's where "
-            "systemd reads stderr, else events.",
-            choices=FORMATS,
-            aliases=(("TEXT", "AUTO"),),
-        ),
-    )
-    path: str = declare(
-        "",
-        Setting("log_path", "File to log to, in addition to stderr.", environment="LOG_PATH", is_path=True),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """The whole configuration of a server.
 
@@ -372,6 +347,7 @@ class ServerConfig:
     repository: RepositoryConfig = RepositoryConfig()
     engine: EngineConfig = EngineConfig()
     log: LogConfig = LogConfig()
+    trace: TraceConfig = TraceConfig()
 
     @property
     def is_strict(self) -> bool:

@@ -23,6 +23,7 @@ from ovms_mp.wire.records import (
     ModelSettings,
     Record,
     TensorSpecRecord,
+    TraceSettings,
     WorkerRecord,
 )
 
@@ -191,6 +192,7 @@ class RoutingSnapshot(Message, frozen=True):
         regions: Shared memory that clients have registered.
         levels: What is logged.
         log_file: The name of the file that is logged to, without its place; empty for none.
+        trace: How much is traced; None where the server was started without tracing.
         unready: Why no requests should be sent to the server yet; empty when they may.
     """
 
@@ -205,6 +207,7 @@ class RoutingSnapshot(Message, frozen=True):
     regions: tuple[RegionRecord, ...] = ()
     levels: LogLevels = LogLevels()
     log_file: str = ""
+    trace: TraceSettings | None = None
     unready: str = ""
 
 

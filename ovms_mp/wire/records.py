@@ -41,6 +41,18 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of values inside messages."""
 
 
+class TraceSettings(Record, frozen=True):
+    """How much is traced.
+
+    Attributes:
+        is_on: Whether any call is.
+        rate: Of the calls that begin a trace, one in so many is.
+    """
+
+    is_on: bool = True
+    rate: int = 1
+
+
 class ErrorRecord(Record, frozen=True):
     """A failure on its way to another process; ``name`` is the class in :mod:`ovms_mp.errors`."""
 

@@ -75,6 +75,7 @@ ONLY_IN = {
         "demo.check",
     ],
     "sklearn": ["demo.train"],
+    "opentelemetry": ["front.tracing"],
     "inotify_simple": ["manager", "storage"],
     "boto3": ["fetcher.s3"],
     "botocore": ["fetcher.s3"],

@@ -11,7 +11,8 @@ from ovms_mp.front.grpc.descriptors import most_connections
 from ovms_mp.front.grpc.http2.faults import peer_log
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
 from ovms_mp.front.grpc.http2.server import Http2Server
-from ovms_mp.front.grpc.peer_log import AtMost, report_hits
+from ovms_mp.front.grpc.peer_log import report_hits
+from ovms_mp.front.log_rate import AtMost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ovms_mp.front.call_context import address_text
+from ovms_mp.front.call_context import Target, address_text
 from ovms_mp.front.rest.body import read_body
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ class FalconRequest:
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in self._request.scope["headers"]
         ]
+
+    @property
+    def target(self) -> Target:
+        """What was asked for."""
+        return Target(self._request.method, self._request.path, self._request.scheme)
 
     @property
     def peer(self) -> str:

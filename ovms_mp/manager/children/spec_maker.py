@@ -15,12 +15,13 @@ from ovms_mp.child.specs import (
     GrpcFrontSpec,
     ProbeSpec,
     RestSpec,
+    Watching,
     WorkerSpec,
 )
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.wire.channels import new_endpoint
-from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle
+from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle, TraceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +109,7 @@ class SpecMaker:
             kind=Kind.GRPC.value,
             common=self._common(),
             limits=self._limits(),
+            watching=self._watching(),
             has_typed_outputs=config.grpc.output_encoding == "TYPED_FIELDS",
             is_native=config.grpc.front == "native",
             bind_addresses=tuple(f"{_bracketed(address)}:{config.grpc.port}" for address in hosts),
@@ -124,6 +126,7 @@ class SpecMaker:
             kind=Kind.REST.value,
             common=self._common(),
             limits=self._limits(),
+            watching=self._watching(),
             listen_descriptors=listen_descriptors,
             beat_descriptor=beat_descriptor,
             levels_descriptor=levels_descriptor,
@@ -151,6 +154,14 @@ class SpecMaker:
 
     def _engine(self) -> EngineSpec:
         return EngineSpec(self.config.engine.cpu_extension, self.config.engine.plugins_xml)
+
+    def _watching(self) -> Watching:
+        trace = self.config.trace
+        return Watching(
+            access_log=self.config.log.access,
+            trace=TraceSettings() if trace.is_on else None,
+            most_spans=trace.most_spans,
+        )
 
     def _limits(self) -> FrontLimits:
         supervision = self.config.supervision
