@@ -346,8 +346,8 @@ class ServerConfig:
     supervision: SupervisionConfig = SupervisionConfig()
     repository: RepositoryConfig = RepositoryConfig()
     engine: EngineConfig = EngineConfig()
-    log: LogConfig = LogConfig()
-    trace: TraceConfig = TraceConfig()
+    log: LogConfig = field(default_factory=LogConfig)
+    trace: TraceConfig = field(default_factory=TraceConfig)
 
     @property
     def is_strict(self) -> bool:

@@ -208,7 +208,9 @@ def address_text(address: object) -> str:
     """A socket's address for people: ``host:port``, ``unix:`` of a Unix socket, or empty where there is none."""
     match address:
         case (host, port, *_):
-            return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+            # As sockets for both families show IPv4's.
+            name = str(host).removeprefix("::ffff:") if "." in str(host) else str(host)
+            return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
         case str() | bytes():
             return f"unix:{os.fsdecode(address)}"
         case _:
