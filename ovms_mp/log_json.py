@@ -20,20 +20,23 @@ RESERVED = frozenset(("time", "level", "logger", "process", "message", "tracebac
 MESSAGE = "message"
 _FIELD = re.compile(r"(?:^|(?<=\s))([a-z_][a-z0-9_]*)=")
 _CONVERSION = re.compile(r"%(?:%|[-+ #0]*\d*(?:\.\d+)?[a-zA-Z])")
+_encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 _ONLY_FIELDS = re.compile(r"(?:[a-z_][a-z0-9_]*=[^\s=]+(?:\s+|$))+")
 
 
 class _Part(NamedTuple):
-    """A stretch of a form: the field that it is the value of, if any, its own form, and how many arguments it takes."""
+    """A stretch of a form.
+
+    Attributes:
+        name: The field that it is the value of, if any.
+        taken: How many arguments it takes.
+        is_bare: Whether it is one argument and nothing else.
+    """
 
     name: str
     form: str
     taken: int
-
-    @property
-    def is_bare(self) -> bool:
-        """Whether it is an argument and nothing else."""
-        return self.taken == 1 and _CONVERSION.fullmatch(self.form) is not None
+    is_bare: bool
 
 
 @functools.lru_cache(maxsize=1024)
@@ -45,11 +48,12 @@ def _parts(form: str) -> Sequence[_Part]:
     for match, end in zip(fields, ends[1:], strict=True):
         word, _, rest = form[match.end() : end].partition(" ")
         stretches += [(match.group(1), word.rstrip(";:,")), ("", rest)]
-    return tuple(
-        _Part(name, text.strip(), sum(found != "%%" for found in _CONVERSION.findall(text)))
-        for name, text in stretches
-        if text.strip()
-    )
+    found = []
+    for name, text in stretches:
+        if form := text.strip():
+            taken = sum(conversion != "%%" for conversion in _CONVERSION.findall(form))
+            found.append(_Part(name, form, taken, taken == 1 and _CONVERSION.fullmatch(form) is not None))
+    return tuple(found)
 
 
 def fields_of(form: str, arguments: object) -> dict[str, object]:
@@ -83,7 +87,7 @@ def _values(form: str, arguments: object) -> Iterator[tuple[str, object]]:
     for part in _parts(form):
         own = arguments[taken : taken + part.taken]
         taken += part.taken
-        if part.name and part.is_bare and part.form != "%%":
+        if part.name and part.is_bare:
             # Numbers in the form's precision are shorter, and as exact as anybody wants them.
             yield part.name, _plain(own[0], part.form)
             continue
@@ -119,4 +123,4 @@ def _number(text: str) -> object:
 
 def json_line(first: Mapping[str, object], fields: Mapping[str, object]) -> str:
     """One line. All but ASCII is escaped, so it ends no line, moves no cursor and can be encoded."""
-    return json.dumps({**first, **fields}, default=str, separators=(",", ":"))
+    return _encode({**first, **fields})

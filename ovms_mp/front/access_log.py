@@ -38,7 +38,7 @@ _FORM = (
 
 
 class AccessLog:
-    """A :class:`~ovms_mp.front.observers.CallObserver`. PERF: 25 us a line."""
+    """A :class:`~ovms_mp.front.observers.CallObserver`. PERF: 40 us a line, 100 us as JSON."""
 
     def __init__(
         self, mode: str, clock_ns: Clock = time.monotonic_ns, write: Callable[..., None] = offer
