@@ -7,6 +7,8 @@ import contextlib
 import itertools
 import json
 import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -320,6 +322,14 @@ def test_every_line_is_an_object_and_no_key_is_in_any(server: Server) -> None:
     assert {line["process"]["kind"].partition(" ")[0] for line in found} >= {"manager", "grpc", "rest"}
     assert {"starting", "ready", "call"} <= {line.get("event") for line in found}
     assert all(isinstance(line["time"], str) and isinstance(line["level"], str) for line in found)
+
+
+def test_fronts_do_not_get_a_second_grpc_library_by_it() -> None:
+    code = "import sys, ovms_mp.front.tracing.tracer; print('grpc' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=WITHIN_S, check=True
+    )
+    assert done.stdout == "False\n"
 
 
 def test_a_collector_that_is_away_costs_nothing(zoo: ModelZoo, tmp_path: Path) -> None:
