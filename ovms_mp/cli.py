@@ -30,7 +30,8 @@ from ovms_mp.config.server_parser import server_parser
 from ovms_mp.config.store_dir import default_store_dir, make_store_dir
 from ovms_mp.config.transports import GrpcConfig, RestConfig, UnixSocketConfig
 from ovms_mp.errors import ConfigError
-from ovms_mp.log import keep_standard_descriptors, printable, say
+from ovms_mp.log import keep_standard_descriptors, say
+from ovms_mp.log_forms import printable
 from ovms_mp.places import absolute_path, module_environment, usable_cores
 
 if TYPE_CHECKING:

@@ -1,147 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log's form and the ways it leaves a process, the same in every process.
+"""The log and the ways it leaves a process, the same in every process; :mod:`ovms_mp.log_forms` makes its lines.
 
-The first fields are those of the legacy server's log, which scripts match; then come the process's kind and
-pid and the run that it belongs to. Each record is one line, however a client worded what is in it; only tracebacks
-have more, which are indented. A line that cannot be written is lost and counted (:mod:`ovms_mp.log_sinks`); logging
-never fails and never waits for long.
+A line that cannot be written is lost and counted (:mod:`ovms_mp.log_sinks`); logging never fails and never waits for
+long.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import threading
-from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ovms_mp.log_forms import FILES, FIRST, LineFormatter, printable
 from ovms_mp.log_levels import ISO_FORM, LogLevels
-from ovms_mp.log_sinks import FileSink, Sink, StreamSink
+from ovms_mp.log_sinks import Backlog, FileSink, Sink, StreamSink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR")
 
-FORMATS = ("AUTO", "EVENTS", "SHORT", "JOURNAL")
+FORMATS = ("AUTO", "EVENTS", "SHORT", "JOURNAL", "JSON")
 """Of stderr: short on a terminal, the journal's where systemd reads it, else events; always one of them."""
 
 _AUDIENCE, _PEOPLE, _EVERYBODY, _LOG_READERS = "audience", "people", "everybody", "log readers"
-LONGEST_MESSAGE = 4096
-"""Characters of a record's text, without its traceback."""
-LONGEST_TRACEBACK = 16384
-_TIME = "%Y-%m-%d %H:%M:%S"
-_PRIORITIES = (
-    (logging.CRITICAL, 2),
-    (logging.ERROR, 3),
-    (logging.WARNING, 4),
-    (logging.INFO, 6),
-    (logging.NOTSET, 7),
-)
-"""Least level of each of syslog's priorities."""
-_PLAIN = re.compile(r"[ -~]*")
-
 _log = logging.getLogger(__name__)
-
-
-def printable(text: str) -> str:
-    r"""The text on one line, with every character that does not print written as ``\n``, ``\x1b``, ``\u2028``, ...
-
-    Nothing that a client sends can then end a line, move a terminal's cursor or fail to be encoded.
-    PERF: 0.2 us for a line of ASCII.
-    """
-    if _PLAIN.fullmatch(text):
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for char in text
-    )
-
-
-def bounded(text: str, most: int = LONGEST_MESSAGE) -> str:
-    """The text, or its beginning and how much of it is missing."""
-    if len(text) <= most:
-        return text
-    return f"{text[:most]} ... ({len(text) - most} more characters)"
-
-
-class LineFormatter(logging.Formatter):
-    """Makes one line of a record, and indented lines of its traceback."""
-
-    is_for_people = False
-    """Whether its lines are those that people want to see, instead of all events."""
-    has_iso_time = False
-    """Whether the time of events is UTC, as ISO 8601 has it."""
-
-    def __init__(self, kind: str, run_id: str) -> None:
-        super().__init__(datefmt=_TIME)
-        self._kind = kind
-        self._run_id = run_id
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The text of a record, without the last line break."""
-        try:
-            message = record.getMessage()
-        except Exception as error:  # Arguments that do not fit, or whose own text fails: any kind.
-            message = f"event=unreadable_record {record.msg!r}: {type(error).__name__}"
-        # Cut twice: a character may become ten, and escaping all of a long text would take long.
-        message = bounded(printable(bounded(message)), 2 * LONGEST_MESSAGE)
-        text = printable(self.prefix(record)) + message
-        for more in (self._traceback(record), record.stack_info or ""):
-            if more:
-                # The end says most; what is cut is the beginning.
-                kept = more if len(more) <= LONGEST_TRACEBACK else "... " + more[-LONGEST_TRACEBACK:]
-                text += "".join(f"\n  {printable(line)}" for line in kept.split("\n"))
-        return text
-
-    def prefix(self, record: logging.LogRecord) -> str:
-        """What stands before a record's text."""
-        if self.has_iso_time:
-            moment = datetime.fromtimestamp(record.created, UTC)
-            time = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        else:
-            time = f"{self.formatTime(record, _TIME)},{int(record.msecs):03d}"
-        process = f"[{self._kind} pid={os.getpid()} run={self._run_id}]"
-        return f"{time} - {record.name} - {record.levelname} - {process} "
-
-    def _traceback(self, record: logging.LogRecord) -> str:
-        return self.formatException(record.exc_info) if record.exc_info else (record.exc_text or "")
-
-
-class ShortFormatter(LineFormatter):
-    """For a terminal: the time of day and the text, with the level where that is not the usual one."""
-
-    is_for_people = True
-
-    def prefix(self, record: logging.LogRecord) -> str:
-        """What stands before a record's text."""
-        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        return f"{self.formatTime(record, '%H:%M:%S')} {level}"
-
-
-class JournalFormatter(LineFormatter):
-    """For journald, which has a time stamp and a process for each line, and reads its priority from ``<N>``.
-
-    Source: https://www.freedesktop.org/software/systemd/man/latest/sd-daemon.html.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The text of a record; each of its lines is an entry of the journal."""
-        priority = next(number for least, number in _PRIORITIES if record.levelno >= least)
-        return "\n".join(f"<{priority}>{line}" for line in super().format(record).split("\n"))
-
-    def prefix(self, record: logging.LogRecord) -> str:
-        """What stands before a record's text."""
-        return f"[{self._kind}] {record.name}: "
-
-
-_FIRST: Mapping[str, type[LineFormatter]] = MappingProxyType(
-    {"SHORT": ShortFormatter, "JOURNAL": JournalFormatter}
-)
-"""What makes the lines on stderr, where that is not what makes those of files."""
 
 
 def tell_people(log: logging.Logger, form: str, *arguments: object, level: int = logging.INFO) -> None:
@@ -174,6 +59,7 @@ class ServerLog(logging.Handler):
         """
         super().__init__()
         self._sinks = sinks
+        self._backlogs = [Backlog(sink) for sink in sinks]
         self._first = first or formatter
         self._levels = LogLevels(verbose=1)
         self._formatters = {formatter, self._first}
@@ -189,14 +75,33 @@ class ServerLog(logging.Handler):
         """Write a record, if it is wanted. Raises nothing that a sink could cause."""
         if not self._levels.lets_through(record.levelno):
             return
+        for sink, line in zip(self._sinks, self._lines(record), strict=True):
+            self._write(sink, line)
+
+    def offer(self, record: logging.LogRecord) -> None:
+        """Write a record without waiting for anybody: what a sink has no room for is kept, and lost beyond a bound."""
+        if self._levels.lets_through(record.levelno):
+            for backlog, line in zip(self._backlogs, self._lines(record), strict=True):
+                if line:
+                    backlog.offer(line)
+
+    def flush_offered(self) -> None:
+        """Write what has been kept, as far as there is room now; call it now and then."""
+        for backlog in self._backlogs:
+            lost = backlog.flush()
+            if lost:
+                backlog.offer(self._own_line(logging.WARNING, "event=access_log_lines_lost count=%d", lost))
+
+    def _lines(self, record: logging.LogRecord) -> list[bytes]:
+        """A record as each sink has it; empty for a sink that does not want it."""
         audience = getattr(record, _AUDIENCE, "")
         is_for_people = audience != _LOG_READERS and (bool(audience) or record.levelno >= logging.WARNING)
         line = b"" if audience == _PEOPLE else self._encoded(record)
-        for index, sink in enumerate(self._sinks):
-            if index or self._first is self.formatter:
-                self._write(sink, line)
-            elif is_for_people if self._first.is_for_people else audience != _PEOPLE:
-                self._write(sink, _encode(self._first.format(record)))
+        lines = [line] * len(self._sinks)
+        if lines and self._first is not self.formatter:
+            is_wanted = is_for_people if self._first.is_for_people else audience != _PEOPLE
+            lines[0] = _encode(self._first.format(record)) if is_wanted else b""
+        return lines
 
     def _write(self, sink: Sink, line: bytes) -> None:
         if line:
@@ -210,16 +115,16 @@ class ServerLog(logging.Handler):
                     self._tell_others(sink)
 
     def _tell_others(self, failed: Sink) -> None:
-        text = f"event=log_write_failed to={failed.name} reason={failed.reason}; lines are lost until that is over"
+        form = "event=log_write_failed to=%s reason=%s; lines are lost until that is over"
         for sink in self._sinks:
             if sink is not failed and not sink.lost:
-                sink.write(self._own_line(logging.ERROR, text))
+                sink.write(self._own_line(logging.ERROR, form, failed.name, failed.reason))
 
     def _lost_line(self, count: int) -> bytes:
-        return self._own_line(logging.WARNING, f"event=log_lines_lost count={count}")
+        return self._own_line(logging.WARNING, "event=log_lines_lost count=%d", count)
 
-    def _own_line(self, level: int, text: str) -> bytes:
-        return self._encoded(_log.makeRecord(_log.name, level, "", 0, text, (), None))
+    def _own_line(self, level: int, form: str, *arguments: object) -> bytes:
+        return self._encoded(_log.makeRecord(_log.name, level, "", 0, form, arguments, None))
 
     def _encoded(self, record: logging.LogRecord) -> bytes:
         return _encode(self.format(record))
@@ -265,7 +170,7 @@ def configure_logging(levels: LogLevels, log_path: str, kind: str, run_id: str, 
 
     Args:
         levels: What is written, until :func:`apply_levels` says otherwise.
-        log_path: A file, which always has the events.
+        log_path: A file, which has the events, as JSON if stderr has.
         kind: What this process is.
         run_id: Of the server that it belongs to.
         form: One of :data:`FORMATS` but the first, for stderr.
@@ -275,8 +180,9 @@ def configure_logging(levels: LogLevels, log_path: str, kind: str, run_id: str, 
     sinks: list[Sink] = [StreamSink(2, "stderr")]
     if log_path:
         sinks.append(FileSink(log_path))
-    first = _FIRST.get(form, LineFormatter)(kind, run_id)
-    handler = ServerLog(sinks, LineFormatter(kind, run_id) if form in _FIRST else first, first)
+    first = FIRST.get(form, LineFormatter)(kind, run_id)
+    files = FILES.get(form, LineFormatter)(kind, run_id)
+    handler = ServerLog(sinks, first if type(first) is type(files) else files, first)
     logging.basicConfig(level=levels.threshold, handlers=[handler], force=True)
     # grpc.aio logs every cancelled call at DEBUG through asyncio; nothing of ours.
     logging.getLogger("asyncio").setLevel(logging.WARNING)
@@ -285,6 +191,29 @@ def configure_logging(levels: LogLevels, log_path: str, kind: str, run_id: str, 
     apply_levels(levels)
     sys.unraisablehook = _log_unraisable
     threading.excepthook = _log_thread_end
+    # What libraries warn of is a line like any other.
+    logging.captureWarnings(True)
+
+
+def offer(log: logging.Logger, form: str, *arguments: object) -> None:
+    """Log a line of the level INFO that stands in the log in either form, without waiting for who reads it.
+
+    For lines that come with requests; :func:`flush_offered` is to be called now and then.
+    """
+    if log.isEnabledFor(logging.INFO):
+        record = log.makeRecord(
+            log.name, logging.INFO, "", 0, form, arguments, None, extra={_AUDIENCE: _EVERYBODY}
+        )
+        for handler in logging.root.handlers:
+            if isinstance(handler, ServerLog):
+                handler.offer(record)
+
+
+def flush_offered() -> None:
+    """Write what :func:`offer` could not write at once."""
+    for handler in logging.root.handlers:
+        if isinstance(handler, ServerLog):
+            handler.flush_offered()
 
 
 def apply_levels(levels: LogLevels) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from ovms_mp.errors import BootError
 from ovms_mp.log_levels import LogLevels
 from ovms_mp.tls.material import TlsFiles
-from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle, ModelSettings
+from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle, ModelSettings, TraceSettings
 
 SpecT = TypeVar("SpecT", bound="ChildSpec")
 
@@ -186,6 +186,20 @@ class FetcherSpec(ChildSpec, frozen=True, kw_only=True):
     """For ``python -m ovms_mp.fetcher``; what to download comes by message."""
 
 
+class Watching(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a front tells of its calls.
+
+    Attributes:
+        access_log: Which calls have a line of the log.
+        trace: How much is traced, until a snapshot says otherwise; None for nothing at all.
+        most_spans: Spans that wait to be exported.
+    """
+
+    access_log: str = "off"
+    trace: TraceSettings | None = None
+    most_spans: int = 2048
+
+
 class FrontSpec(ChildSpec, frozen=True, kw_only=True):
     """For every front.
 
@@ -198,6 +212,7 @@ class FrontSpec(ChildSpec, frozen=True, kw_only=True):
     metrics: tuple[str, ...] = ()
     access: AccessSpec = AccessSpec()
     tls: TlsFiles | None = None
+    watching: Watching = Watching()
 
 
 class GrpcFrontSpec(FrontSpec, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.codes import ExitCode
 from ovms_mp.commands.service_units import CONFIGURATION, SERVICE, SOCKET, Layout
 from ovms_mp.errors import ConfigError
-from ovms_mp.log import printable
+from ovms_mp.log_forms import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

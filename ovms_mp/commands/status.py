@@ -27,7 +27,8 @@ import msgspec
 
 from ovms_mp.codes import ExitCode
 from ovms_mp.errors import ConfigError
-from ovms_mp.log import printable, say
+from ovms_mp.log import say
+from ovms_mp.log_forms import printable
 from ovms_mp.model.core_lists import core_text
 from ovms_mp.wire.status_document import ADDRESS_PREFIX
 

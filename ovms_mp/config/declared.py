@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.config.access import AccessConfig
 from ovms_mp.config.metrics import MetricsConfig
-from ovms_mp.config.server import EngineConfig, LimitsConfig, LogConfig, RepositoryConfig, SupervisionConfig
+from ovms_mp.config.observing import LogConfig, TraceConfig
+from ovms_mp.config.server import (
+    EngineConfig,
+    LimitsConfig,
+    RepositoryConfig,
+    SupervisionConfig,
+)
 from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, TlsConfig, UnixSocketConfig
 
 if TYPE_CHECKING:
@@ -33,6 +39,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "engine": EngineConfig,
         "log": LogConfig,
         "metrics": MetricsConfig,
+        "trace": TraceConfig,
     }
 )
 

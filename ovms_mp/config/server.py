@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.config.access import AccessConfig
 from ovms_mp.config.metrics import MetricsConfig
+from ovms_mp.config.observing import LogConfig, TraceConfig
 from ovms_mp.config.setting import SWITCH, Setting, declare
 from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, TlsConfig, UnixSocketConfig
-from ovms_mp.log import FORMATS, LEVELS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -324,29 +324,6 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogConfig:
-    """The log."""
-
-    level: str = declare(
-        "INFO",
-        Setting("log_level", "Minimum level of the lines to log.", environment="LOG_LEVEL", choices=LEVELS),
-    )
-    form: str = declare(
-        "AUTO",
-        Setting(
-            "log_format",
-            "Format of the log on stderr: events, short lines for people, or events as journald reads them; AUTO is "
-            "short on a terminal, and the journal's where systemd reads stderr.",
-            choices=FORMATS,
-        ),
-    )
-    path: str = declare(
-        "",
-        Setting("log_path", "File to log to, in addition to stderr.", environment="LOG_PATH", is_path=True),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """The whole configuration of a server.
 
@@ -373,8 +350,9 @@ class ServerConfig:
     supervision: SupervisionConfig = SupervisionConfig()
     repository: RepositoryConfig = RepositoryConfig()
     engine: EngineConfig = EngineConfig()
-    log: LogConfig = LogConfig()
+    log: LogConfig = field(default_factory=LogConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    trace: TraceConfig = field(default_factory=TraceConfig)
 
     @property
     def is_strict(self) -> bool:

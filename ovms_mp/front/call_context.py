@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ovms_mp.wire.version_counters import UNCOUNTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ovms_mp.front.trace_context import CallTrace
     from ovms_mp.wire.version_counters import VersionCounters
+
+REQUEST_ID = "x-request-id"
+_LONGEST_ID = 256
+"""Characters of a request's id in the log."""
 
 new_flow = itertools.count(1).__next__
 """A number that no connection of this process had before."""
@@ -20,6 +25,14 @@ new_flow = itertools.count(1).__next__
 
 LOAD_FORMAT = "endpoint-load-metrics-format"
 """The header of those who want to hear of the server's load."""
+
+
+class Target(NamedTuple):
+    """What the client's request line says, for logs and traces."""
+
+    verb: str
+    path: str
+    scheme: str = "http"
 
 
 class CallOrigin(Protocol):
@@ -36,6 +49,10 @@ class CallOrigin(Protocol):
     @property
     def certificate_name(self) -> str:
         """The name in the certificate that the client has shown; empty without one."""
+
+    @property
+    def target(self) -> Target:
+        """What was asked for; the path is percent-decoded, and without the query."""
 
 
 class Called(Protocol):
@@ -93,7 +110,8 @@ class CallContext:
         received_bytes: Of messages or the body, as they were sent.
         sent_bytes: Of messages or the body, before compression.
         http_status: Of a REST answer.
-        trace: Whatever tracing keeps of the call.
+        trace: What tracing keeps of the call; None if it has no spans.
+        message_id: The request's id, as its message gives one; empty without.
         reply_metadata: Names and values that go back with the answer, failures too: gRPC's trailers, REST's headers.
     """
 
@@ -116,7 +134,8 @@ class CallContext:
     received_bytes: int = 0
     sent_bytes: int = 0
     http_status: int = 0
-    trace: object | None = None
+    trace: CallTrace | None = None
+    message_id: str = ""
     reply_metadata: tuple[tuple[str, str], ...] = ()
 
     def __init__(
@@ -191,11 +210,21 @@ class CallContext:
         return part
 
 
+def request_id_of(context: CallContext) -> str:
+    """The id that a client or proxy has given the request by a header, for logs; empty without."""
+    for name, value in context.metadata:
+        if name == REQUEST_ID and isinstance(value, str):
+            return value[:_LONGEST_ID]
+    return ""
+
+
 def address_text(address: object) -> str:
     """A socket's address for people: ``host:port``, ``unix:`` of a Unix socket, or empty where there is none."""
     match address:
         case (host, port, *_):
-            return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+            # As sockets for both families show IPv4's.
+            name = str(host).removeprefix("::ffff:") if "." in str(host) else str(host)
+            return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
         case str() | bytes():
             return f"unix:{os.fsdecode(address)}"
         case _:

@@ -35,6 +35,7 @@ from ovms_mp.front.service import Service
 from ovms_mp.front.state_changes import StateChanges
 from ovms_mp.front.steps import Periodic, attempt, report_the_rest
 from ovms_mp.front.tls.callers import name_by_certificate
+from ovms_mp.front.watch import Watch
 from ovms_mp.log import apply_levels
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.codec import decode_to_child
@@ -69,13 +70,16 @@ _TRIM_INTERVAL_S = 10.0
 class FrontSession:
     """Ties one front process to the manager and to the workers. Lives in the event loop that it is opened in."""
 
-    def __init__(self, spec: FrontSpec, control: ControlLink, welcome: Welcome, clock_ns: Clock) -> None:
+    def __init__(
+        self, spec: FrontSpec, control: ControlLink, welcome: Welcome, watch: Watch, clock_ns: Clock
+    ) -> None:
         """Prepare; see :meth:`open`.
 
         Args:
             spec: What this front was told at its start.
             control: Has said hello.
             welcome: The manager's answer.
+            watch: Tells of calls; the session's from now on.
             clock_ns: Monotonic time.
         """
         self._spec = spec
@@ -96,6 +100,7 @@ class FrontSession:
         self._timers: list[Periodic] = []
         self.drain_deadline_ns = 0
         self.drain_requested = asyncio.Event()
+        self._watch = watch
         access = spec.access
         self._keys = Keys(
             needs_key=access.needs_key,
@@ -165,6 +170,7 @@ class FrontSession:
             limits = ClientLimits(most, self._clock_ns)
             checks.append(limits.check)
             observers.append(limits)
+        observers += self._watch.observers
         return Gate(checks, observers, tell_load=tell_load)
 
     @classmethod
@@ -172,10 +178,11 @@ class FrontSession:
         """Introduce this front, map its arena and wait for the first snapshot.
 
         Raises:
-            BootError: The manager does not answer in time.
+            BootError: The manager does not answer in time, or a variable of OpenTelemetry cannot be used.
         """
         report_the_rest(asyncio.get_running_loop())
-        session = cls(spec, control, control.say_hello(), clock_ns)
+        welcome = control.say_hello()
+        session = cls(spec, control, welcome, Watch.open(spec), clock_ns)
         await session._start()
         return session
 
@@ -186,6 +193,7 @@ class FrontSession:
             Periodic(self._loop, "front.tick", lambda: beat_s, self._tick),
             Periodic(self._loop, "front.look", lambda: LOOK_S, self.stages.look),
             Periodic(self._loop, "front.trim", lambda: _TRIM_INTERVAL_S, self.leases.trim),
+            *(Periodic(self._loop, "front.access_log", *step) for step in self._watch.steps),
         ]
         self._loop.add_reader(self._control.dealer.fileno(), self._take_control_soon)
         self._take_control_soon()
@@ -207,6 +215,7 @@ class FrontSession:
         """Wait until nothing is in flight, or the drain's deadline; then say goodbye and close."""
         self._changes.end()
         await self._dispatcher.wait_idle((self.drain_deadline_ns - self._clock_ns()) / 1e9)
+        await self._watch.close((self.drain_deadline_ns - self._clock_ns()) / 1e9)
         self._send(Drained())
         self._heartbeat.stop()
         self._loop.remove_reader(self._control.dealer.fileno())
@@ -255,6 +264,7 @@ class FrontSession:
         if snapshot.levels != self._levels:
             self._levels = snapshot.levels
             apply_levels(self._levels)
+        self._watch.follow(snapshot.trace)
         table = RoutingTable(snapshot, self.service.counting.counters_of)
         # Before the manager hears that the snapshot is applied: whoever has registered a region uses it then.
         self.service.regions.replace(snapshot.regions)

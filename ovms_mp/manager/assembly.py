@@ -22,6 +22,7 @@ from ovms_mp.manager.changes.models import Models
 from ovms_mp.manager.changes.regions import Regions
 from ovms_mp.manager.changes.reloads import Reloads
 from ovms_mp.manager.changes.signal_reloads import SignalReloads
+from ovms_mp.manager.changes.trace_state import TraceState
 from ovms_mp.manager.child_events import ChildEvents
 from ovms_mp.manager.children.control import ControlChannel
 from ovms_mp.manager.children.owned_directory import sweep
@@ -65,6 +66,7 @@ from ovms_mp.manager.workers.provisioner import Provisioner
 from ovms_mp.manager.workers.workers import Workers
 from ovms_mp.wire.channels import Poller, Router
 from ovms_mp.wire.counters import CountersFile
+from ovms_mp.wire.records import TraceSettings
 from ovms_mp.wire.status_document import status_document
 from ovms_mp.wire.version_counters import VersionTotals
 
@@ -194,6 +196,7 @@ def opened_manager(
         if api_keys:
             timers.call_every(LOOK_INTERVAL_S, api_keys.look)
         log_state = LogState(current_levels, log_file, supervisor, control, pipes)
+        trace_state = TraceState(TraceSettings() if config.trace.is_on else None)
         shutdown = Shutdown(
             supervision.stop_grace_s,
             supervision.stop_notice_s,
@@ -230,6 +233,7 @@ def opened_manager(
             regions,
             log_state,
             api_keys,
+            trace_state,
             fronts,
             announcement,
             service_reports,
@@ -241,6 +245,7 @@ def opened_manager(
             Models(catalogue, rescans),
             regions,
             log_state,
+            trace_state,
             publisher,
             timers,
             clock,

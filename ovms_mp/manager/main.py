@@ -21,6 +21,7 @@ from ovms_mp.manager.children.sandbox import allow_thread_scheduling
 from ovms_mp.manager.clock import SystemClock
 from ovms_mp.manager.service.service_manager import ServiceManager
 from ovms_mp.manager.service.sockets import take_inherited
+from ovms_mp.manager.tracing import check_tracing
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
@@ -55,6 +56,8 @@ def run_server(config: ServerConfig, notices: Sequence[str], environment: Mutabl
         _log.warning("event=configuration %s", notice)
     raise_descriptor_limit()
     try:
+        if config.trace.is_on:
+            check_tracing(environment)
         allow_thread_scheduling()
         service_manager = ServiceManager.of_environment(environment)
         inherited = take_inherited(environment)

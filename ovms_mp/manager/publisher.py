@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.announcement import Announcement
     from ovms_mp.manager.changes.log_state import LogState
     from ovms_mp.manager.changes.regions import Regions
+    from ovms_mp.manager.changes.trace_state import TraceState
     from ovms_mp.manager.fronts.api_keys import ApiKeys
     from ovms_mp.manager.fronts.fronts import Fronts
     from ovms_mp.manager.lifecycle import Lifecycle
@@ -40,6 +41,7 @@ class Publisher:
         regions: Regions,
         log_state: LogState,
         api_keys: ApiKeys,
+        trace_state: TraceState,
         fronts: Fronts,
         announcement: Announcement,
         service_reports: ServiceReports,
@@ -55,6 +57,7 @@ class Publisher:
         self._regions = regions
         self._log_state = log_state
         self._api_keys = api_keys
+        self._trace_state = trace_state
         self._fronts = fronts
         self._announcement = announcement
         self._service_reports = service_reports
@@ -80,6 +83,7 @@ class Publisher:
             levels=self._log_state.levels,
             log_file=self._log_state.log_file,
             keys=self._api_keys.records(),
+            trace=self._trace_state.settings,
         )
 
     @property
@@ -101,7 +105,9 @@ class Publisher:
         """Fronts that have not applied this snapshot."""
         return self._fronts.behind(epoch)
 
-    def _parts(self) -> tuple[Catalogue | Provisioner | Rescans | Stores | Regions | LogState | ApiKeys, ...]:
+    def _parts(
+        self,
+    ) -> tuple[Catalogue | Provisioner | Rescans | Stores | Regions | LogState | ApiKeys | TraceState, ...]:
         return (
             self._catalogue,
             self._provisioner,
@@ -110,6 +116,7 @@ class Publisher:
             self._regions,
             self._log_state,
             self._api_keys,
+            self._trace_state,
         )
 
     def _phase(self) -> tuple[bool, bool, bool]:

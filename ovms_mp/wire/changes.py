@@ -111,4 +111,18 @@ class SetLog(Change, frozen=True):
         return "the change of the log's settings"
 
 
-AnyChange: TypeAlias = SetLog | ReloadConfig | LoadNamed | UnloadNamed | RegisterRegion | UnregisterRegion
+class SetTrace(Change, frozen=True):
+    """Trace more or less from now on; see :class:`~ovms_mp.wire.records.TraceSettings`. What is None stays as it is."""
+
+    is_on: bool | None = None
+    rate: int | None = None
+
+    @property
+    def title(self) -> str:
+        """See :class:`Change`."""
+        return "the change of the trace settings"
+
+
+AnyChange: TypeAlias = (
+    SetLog | SetTrace | ReloadConfig | LoadNamed | UnloadNamed | RegisterRegion | UnregisterRegion
+)

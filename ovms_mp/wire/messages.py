@@ -24,6 +24,7 @@ from ovms_mp.wire.records import (
     ModelSettings,
     Record,
     TensorSpecRecord,
+    TraceSettings,
     WorkerRecord,
 )
 
@@ -194,6 +195,7 @@ class RoutingSnapshot(Message, frozen=True):
         levels: What is logged.
         log_file: The name of the file that is logged to, without its place; empty for none.
         keys: Keys that clients may send; a front is told at its start whether they must.
+        trace: How much is traced; None where the server was started without tracing.
         unready: Why no requests should be sent to the server yet; empty when they may.
     """
 
@@ -208,6 +210,7 @@ class RoutingSnapshot(Message, frozen=True):
     regions: tuple[RegionRecord, ...] = ()
     levels: LogLevels = LogLevels()
     log_file: str = ""
+    trace: TraceSettings | None = None
     unready: str = ""
     keys: tuple[KeyRecord, ...] = ()
 

@@ -49,6 +49,18 @@ class KeyRecord(Record, frozen=True, array_like=True):
     is_admin: bool
 
 
+class TraceSettings(Record, frozen=True):
+    """How much is traced.
+
+    Attributes:
+        is_on: Whether any call is.
+        rate: Of the calls that begin a trace, one in so many is.
+    """
+
+    is_on: bool = True
+    rate: int = 1
+
+
 class ErrorRecord(Record, frozen=True):
     """A failure on its way to another process; ``name`` is the class in :mod:`ovms_mp.errors`."""
 

@@ -50,6 +50,9 @@ def arguments(zoo: ModelZoo, log: Path) -> list[str]:
         # gunicorn tells the signals that it takes at this level only.
         "--log_level",
         "DEBUG",
+        # Its lines are written in another way, which waits for nobody.
+        "--access_log",
+        "all",
     ]
 
 

@@ -21,7 +21,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(ovms_mp.__file__).parent
-BASE = {"codes", "defects", "errors", "files", "log", "log_levels", "log_sinks", "model", "places", "tls"}
+BASE = {
+    "codes",
+    "defects",
+    "errors",
+    "files",
+    "log",
+    "log_forms",
+    "log_json",
+    "log_levels",
+    "log_sinks",
+    "model",
+    "places",
+    "tls",
+}
 """One room: what everybody may use."""
 MAY_IMPORT = {
     "base": set[str](),
@@ -63,6 +76,7 @@ ONLY_IN = {
         "demo.check",
     ],
     "sklearn": ["demo.train"],
+    "opentelemetry": ["front.tracing"],
     "inotify_simple": ["manager", "storage"],
     "boto3": ["fetcher.s3"],
     "botocore": ["fetcher.s3"],

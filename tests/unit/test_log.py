@@ -15,18 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovms_mp.log import (
+    ServerLog,
+    check_log_path,
+    chosen_form,
+    tell_everybody,
+    tell_log_readers,
+    tell_people,
+)
+from ovms_mp.log_forms import (
     LONGEST_MESSAGE,
     LONGEST_TRACEBACK,
     JournalFormatter,
     LineFormatter,
-    ServerLog,
     ShortFormatter,
-    check_log_path,
-    chosen_form,
     printable,
-    tell_everybody,
-    tell_log_readers,
-    tell_people,
 )
 from ovms_mp.log_sinks import FileSink, Sink
 
@@ -138,7 +140,7 @@ class Disk(Sink):
         self.lines: list[str] = []
         self.is_full = False
 
-    def write(self, line: bytes) -> bool:
+    def write(self, line: bytes, patience_s: float = 0.0) -> bool:
         if self.is_full:
             self.reason = "No space left on device"
             return False

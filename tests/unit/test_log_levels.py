@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from ovms_mp.log import LineFormatter, ServerLog
+from ovms_mp.log import ServerLog
+from ovms_mp.log_forms import LineFormatter
 from ovms_mp.log_levels import LogLevels
 
 ALL = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)

@@ -15,7 +15,7 @@ import grpc.aio
 from ovms_mp.codes import Code
 from ovms_mp.errors import BootError, CallCancelled, UnsupportedOperation
 from ovms_mp.front.budget import BodyBudget
-from ovms_mp.front.call_context import LOAD_FORMAT, CallContext
+from ovms_mp.front.call_context import LOAD_FORMAT, CallContext, Target
 from ovms_mp.front.failures import failure_of
 from ovms_mp.front.gate import OPEN_GATE
 from ovms_mp.front.grpc.bodies import unpacked
@@ -217,8 +217,7 @@ async def _carry(
         gate.leave(context, Code.DEADLINE_EXCEEDED if is_late else Code.CANCELLED)
         raise
     except Exception as error:
-        agent = str(dict(context.metadata).get("user-agent", ""))
-        failure = failure_of(error, path, agent)
+        failure = failure_of(error, path, context)
     else:
         gate.leave(context, None)
         _set_metadata(call, context)
@@ -299,10 +298,11 @@ class GrpcioStream:
 class _Origin:
     """See :class:`~ovms_mp.front.call_context.CallOrigin`."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_call", "target")
 
-    def __init__(self, call: _Context) -> None:
+    def __init__(self, call: _Context, path: str) -> None:
         self._call = call
+        self.target = Target("POST", path)
 
     @property
     def metadata(self) -> Sequence[tuple[str, str | bytes]]:
@@ -326,7 +326,8 @@ def _context(method: Method | None, call: _Context) -> CallContext:
     remaining_s = call.time_remaining()
     now_ns = time.monotonic_ns()
     deadline_ns = 0 if remaining_s is None else now_ns + int(remaining_s * 1e9)
-    context = CallContext.of(method, deadline_ns, 0, _Origin(call), "gRPC", now_ns)
+    path = "" if method is None else method.path
+    context = CallContext.of(method, deadline_ns, 0, _Origin(call, path), "gRPC", now_ns)
     for name, value in call.invocation_metadata() or ():
         if name == LOAD_FORMAT:
             context.load_format = str(value)

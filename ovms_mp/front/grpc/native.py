@@ -12,7 +12,8 @@ from ovms_mp.front.grpc.http2 import frames
 from ovms_mp.front.grpc.http2.faults import ErrorCode, peer_log
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
 from ovms_mp.front.grpc.http2.server import Http2Server
-from ovms_mp.front.grpc.peer_log import AtMost, report_hits
+from ovms_mp.front.grpc.peer_log import report_hits
+from ovms_mp.front.log_rate import AtMost
 from ovms_mp.front.tls.current import current_context
 from ovms_mp.front.tls.handshakes import Handshakes, handshakes_among
 from ovms_mp.wire.process_counters import LIMITS

@@ -135,8 +135,7 @@ class KServeMethods:
             self._gate.leave(context, Code.CANCELLED)
             raise
         except Exception as error:
-            agent = str(dict(context.metadata).get("user-agent", ""))
-            failure = failure_of(error, f"{SERVICE}/{calls.STREAM}", agent)
+            failure = failure_of(error, f"{SERVICE}/{calls.STREAM}", context)
             self._gate.leave(context, failure.code, failure)
             if raises:
                 raise failure from None
@@ -182,6 +181,8 @@ class KServeMethods:
             pieces = write(route.model_name, route.version, request.id, outputs)
             return reply_of(pieces, outputs, service.hold)
 
+        if request.id:
+            context.message_id = request.id
         if request.parameters:
             heed(request.parameters, context, time.monotonic_ns())
         version = calls.version_number(request.model_version)

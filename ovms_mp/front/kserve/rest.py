@@ -272,6 +272,7 @@ class InferReading:
         else:
             plain = bytes(text) if isinstance(text, memoryview) else text
             self._parsed = await decode_long(plain, self._request.share)
+        self._context.message_id = self._parsed.id
         heed(self._parsed.parameters, self._context, self._begun_ns)
 
 

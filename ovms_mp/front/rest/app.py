@@ -12,7 +12,7 @@ import falcon
 import falcon.asgi
 import msgspec
 
-from ovms_mp.errors import Code, DeadlineExceeded, RequestTooLarge, shortened
+from ovms_mp.errors import Code, DeadlineExceeded, OvmsError, RequestTooLarge, shortened
 from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.endpoints import Answer, Endpoint, FixedRoute
 from ovms_mp.front.failures import failure_of
@@ -135,7 +135,7 @@ class _Resource:
             self._leave(incoming, context, Code.INVALID_ARGUMENT)
             raise
         except Exception as error:
-            failure = failure_of(error, incoming.path, incoming.header("User-Agent") or "")
+            failure = failure_of(error, incoming.path, context)
             context.http_status = failure.http_status
             self._leave(incoming, context, failure.code, failure)
             raise failure from None
@@ -197,7 +197,8 @@ async def _answer_failure(
     request: Request, response: Response, error: Exception, params: dict[str, Any], **_: Any
 ) -> None:
     """The one place where failures become HTTP."""
-    failure = failure_of(error, request.path, request.user_agent or "")
+    # What a handler raised is in the log already.
+    failure = error if isinstance(error, OvmsError) else failure_of(error, request.path, None)
     _write_error(request, response, failure.http_status, failure.message)
     call: CallContext | None = getattr(request.context, "call", None)
     if call is not None and call.reply_metadata:

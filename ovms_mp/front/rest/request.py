@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ovms_mp.front.call_context import LOAD_FORMAT, address_text
+from ovms_mp.front.call_context import LOAD_FORMAT, Target, address_text
 from ovms_mp.front.rest.body import read_body
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ class FalconRequest:
     def certificate_name(self) -> str:
         """See :class:`~ovms_mp.front.call_context.CallOrigin`."""
         return str(self._request.scope.get("state", {}).get(CERTIFICATE_NAME, ""))
+
+    @property
+    def target(self) -> Target:
+        """What was asked for."""
+        return Target(self._request.method, self._request.path, self._request.scheme)
 
     @property
     def peer(self) -> str:

@@ -24,6 +24,7 @@ from ovms_mp.wire.changes import (
     RegisterRegion,
     ReloadConfig,
     SetLog,
+    SetTrace,
     UnloadNamed,
     UnregisterRegion,
 )
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.changes.models import Models
     from ovms_mp.manager.changes.regions import Regions
     from ovms_mp.manager.changes.reloads import Reloads
+    from ovms_mp.manager.changes.trace_state import TraceState
     from ovms_mp.manager.clock import Clock
     from ovms_mp.manager.timers import Timers
     from ovms_mp.wire.changes import AnyChange
@@ -76,6 +78,7 @@ class Changes:
         models: Models,
         regions: Regions,
         log_state: LogState,
+        trace_state: TraceState,
         snapshots: Snapshots,
         timers: Timers,
         clock: Clock,
@@ -89,6 +92,7 @@ class Changes:
             models: Loads and unloads of one model.
             regions: Of clients' shared memory.
             log_state: What is logged.
+            trace_state: What is traced.
             snapshots: Tell fronts what has changed, and whether they have applied it.
             timers: The manager's.
             clock: The manager's.
@@ -98,6 +102,7 @@ class Changes:
         self._models = models
         self._regions = regions
         self._log_state = log_state
+        self._trace_state = trace_state
         self._snapshots = snapshots
         self._timers = timers
         self._clock = clock
@@ -209,6 +214,8 @@ class Changes:
                 return self._models.unloading(name)
             case SetLog():
                 return self._log_state.course(change)
+            case SetTrace():
+                return self._trace_state.course(change)
             case RegisterRegion() | UnregisterRegion():
                 return self._regions.course(change)
 

@@ -17,13 +17,14 @@ from ovms_mp.child.specs import (
     OriginSpec,
     ProbeSpec,
     RestSpec,
+    Watching,
     WorkerSpec,
 )
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.model.metric_names import INFER_REQUESTS_ACTIVE
 from ovms_mp.wire.channels import new_endpoint
-from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle
+from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle, TraceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,6 +116,7 @@ class SpecMaker:
             metrics=self.config.metrics.names,
             access=self._access(),
             tls=self.config.tls.files,
+            watching=self._watching(),
             has_typed_outputs=config.grpc.output_encoding == "TYPED_FIELDS",
             is_native=config.grpc.front == "native",
             bind_addresses=tuple(f"{_bracketed(address)}:{config.grpc.port}" for address in hosts),
@@ -134,6 +136,7 @@ class SpecMaker:
             metrics=self.config.metrics.names,
             access=self._access(),
             tls=self.config.tls.files,
+            watching=self._watching(),
             listen_descriptors=listen_descriptors,
             beat_descriptor=beat_descriptor,
             levels_descriptor=levels_descriptor,
@@ -168,6 +171,14 @@ class SpecMaker:
 
     def _engine(self) -> EngineSpec:
         return EngineSpec(self.config.engine.cpu_extension, self.config.engine.plugins_xml)
+
+    def _watching(self) -> Watching:
+        trace = self.config.trace
+        return Watching(
+            access_log=self.config.log.access,
+            trace=TraceSettings() if trace.is_on else None,
+            most_spans=trace.most_spans,
+        )
 
     def _limits(self) -> FrontLimits:
         supervision = self.config.supervision

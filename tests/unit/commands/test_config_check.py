@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ovms_mp.cli import main
-from ovms_mp.log import printable
+from ovms_mp.log_forms import printable
 
 CORPUS = Path(__file__).parent / "config_corpus"
 AT = "$.model_config_list[0].config"

@@ -58,6 +58,7 @@ def test_legacy_variables_are_read() -> None:
         "FILE_SYSTEM_POLL_WAIT_SECONDS": "file_system_poll_wait_seconds",
         "CPU_EXTENSION": "cpu_extension",
         "LOG_LEVEL": "log_level",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "trace_queue_spans",
         "LOG_PATH": "log_path",
     }
 

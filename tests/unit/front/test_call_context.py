@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.front.call_context import CallContext, address_text, new_flow
+from ovms_mp.front.call_context import CallContext, Target, address_text, new_flow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,11 @@ class Origin:
     def metadata(self) -> Sequence[tuple[str, str | bytes]]:
         self.asked.append("metadata")
         return [("x-bin", b"\0")]
+
+    @property
+    def target(self) -> Target:
+        self.asked.append("target")
+        return Target("POST", "/path")
 
     @property
     def peer(self) -> str:

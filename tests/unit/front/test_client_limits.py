@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from ovms_mp.errors import TooManyRequests
-from ovms_mp.front.call_context import CallContext
+from ovms_mp.front.call_context import CallContext, Target
 from ovms_mp.front.client_limits import ClientLimits
 
 
@@ -19,6 +19,7 @@ class Origin:
     peer: str
     metadata: tuple[tuple[str, str | bytes], ...] = ()
     certificate_name: str = ""
+    target: Target = Target("POST", "/path")
 
 
 class Clients:

@@ -7,7 +7,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from ovms_mp.front.call_context import CallContext
+from ovms_mp.front.call_context import CallContext, Target
 from ovms_mp.front.predict_request import PlainRequest
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.model.status import State
@@ -82,6 +82,7 @@ class Nobody:
 
     metadata: Sequence[tuple[str, str | bytes]] = ()
     peer = certificate_name = ""
+    target = Target("POST", "/path")
 
 
 def context(deadline_ns: int = 0, flow: int = 0) -> CallContext:

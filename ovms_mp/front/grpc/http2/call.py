@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from ovms_mp import errors
 from ovms_mp.defects import report
-from ovms_mp.front.call_context import CallContext
+from ovms_mp.front.call_context import CallContext, Target
 from ovms_mp.front.failures import failure_of
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.encodings import pack, too_large, unpack
@@ -297,6 +297,11 @@ class Call(Stream):
         return self.head.metadata
 
     @property
+    def target(self) -> Target:
+        """See :class:`~ovms_mp.front.call_context.CallOrigin`."""
+        return Target("POST", self.head.path)
+
+    @property
     def peer(self) -> str:
         """See :class:`~ovms_mp.front.call_context.CallOrigin`."""
         return self._read_peer()
@@ -376,7 +381,7 @@ class Call(Stream):
         await changed
 
     def _fail(self, error: Exception) -> None:
-        failure = failure_of(error, self.head.path, self.head.user_agent)
+        failure = failure_of(error, self.head.path, self._context)
         if self._context is not None:
             push_back(self._context, failure)
         self.finish(failure.code, status_text(failure), failure)

@@ -36,11 +36,12 @@ class SettingsMethods:
         self._service = service
 
     async def trace(self, request: Octets, context: CallContext) -> bytes:
-        """TraceSettingRequest to TraceSettingResponse; answers at once."""
+        """TraceSettingRequest to TraceSettingResponse."""
         message = small_request(request, kserve.TraceSettingRequest)
         given = {name: list(setting.value) for name, setting in message.settings.items()}
         answer = kserve.TraceSettingResponse()
-        for name, values in tracing.trace_settings(self._service, message.model_name, given).items():
+        settings = await tracing.set_trace(self._service, message.model_name, given, context)
+        for name, values in settings.items():
             answer.settings[name].value.extend(values)
         return answer.SerializeToString()
 

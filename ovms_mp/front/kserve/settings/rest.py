@@ -67,15 +67,15 @@ class SettingsRestCalls:
 
     async def trace(self, request: RestRequest, context: CallContext) -> Answer:
         """``GET /v2[/models/{name}]/trace/setting``."""
-        return self._trace(request, {})
+        return await self._trace(request, {}, context)
 
     async def set_trace(self, request: RestRequest, context: CallContext) -> Answer:
         """``POST /v2[/models/{name}]/trace/setting``."""
-        return self._trace(request, await small_body(request, dict[str, Any]))
+        return await self._trace(request, await small_body(request, dict[str, Any]), context)
 
-    def _trace(self, request: RestRequest, given: Mapping[str, object]) -> Answer:
+    async def _trace(self, request: RestRequest, given: Mapping[str, object], context: CallContext) -> Answer:
         name = target_of(request.raw_path).name
-        settings = tracing.trace_settings(self._front.service, name, given)
+        settings = await tracing.set_trace(self._front.service, name, given, context)
         # As Triton's JSON has it, where only the level is a list.
         document = {key: values if key == tracing.LEVEL else values[0] for key, values in settings.items()}
         return Answer(msgspec.json.encode(document))

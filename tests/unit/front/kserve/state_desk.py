@@ -10,9 +10,9 @@ import msgspec
 
 from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.routing import RoutingTable
-from ovms_mp.wire.changes import SetLog
+from ovms_mp.wire.changes import SetLog, SetTrace
 from ovms_mp.wire.messages import RoutingSnapshot
-from ovms_mp.wire.records import ModelRecord, VersionRecord
+from ovms_mp.wire.records import ModelRecord, TraceSettings, VersionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,10 +58,13 @@ class Desk:
 
     models: Sequence[ModelRecord] = ()
     log_file: str = ""
+    trace: TraceSettings | None = None
     asked: list[AnyChange] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        snapshot = RoutingSnapshot(1, False, (), (), tuple(self.models), log_file=self.log_file)
+        snapshot = RoutingSnapshot(
+            1, False, (), (), tuple(self.models), log_file=self.log_file, trace=self.trace
+        )
         self.table = RoutingTable(snapshot)
         self.service = self
         self.context = CallContext(0, 0, "kserve", "", None)  # type: ignore[arg-type]  # nobody asks for it
@@ -71,11 +74,13 @@ class Desk:
 
     async def change(self, change: AnyChange, context: CallContext) -> bool:
         self.asked.append(change)
+        snapshot = self.table.snapshot
+        given = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
+        if isinstance(change, SetTrace):
+            assert snapshot.trace is not None
+            trace = msgspec.structs.replace(snapshot.trace, **given)
+            self.table = RoutingTable(msgspec.structs.replace(snapshot, trace=trace))
         if isinstance(change, SetLog):
-            given = {
-                name: value for name, value in msgspec.structs.asdict(change).items() if value is not None
-            }
-            snapshot = self.table.snapshot
             levels = replace(snapshot.levels, **given)
             self.table = RoutingTable(msgspec.structs.replace(snapshot, levels=levels))
         return True

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from ovms_mp.errors import MalformedPayload, UnsupportedOperation
-from ovms_mp.front.call_context import CallContext
+from ovms_mp.front.call_context import CallContext, Target
 from ovms_mp.front.kserve.parameters import heed
 
 NOW_NS = 5_000_000_000
@@ -15,6 +15,7 @@ NOW_NS = 5_000_000_000
 class Nowhere:
     metadata = ()
     peer = certificate_name = ""
+    target = Target("POST", "/path")
 
 
 def context(deadline_ns: int = 0) -> CallContext:

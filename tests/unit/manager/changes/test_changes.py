@@ -88,6 +88,7 @@ class Desk:
             nobody,
             self.regions,
             nobody,
+            nobody,
             self.snapshots,
             self.timers,
             self.clock,

@@ -10,7 +10,8 @@ import pytest
 
 from ovms_mp.child.specs import CpuShare, EngineSpec, FrontLimits, ProbeSpec, spec_from_argument
 from ovms_mp.config.model import ModelConfig
-from ovms_mp.config.server import EngineConfig, LimitsConfig, LogConfig, ServerConfig, SupervisionConfig
+from ovms_mp.config.observing import LogConfig
+from ovms_mp.config.server import EngineConfig, LimitsConfig, ServerConfig, SupervisionConfig
 from ovms_mp.config.transports import GrpcConfig, RestConfig
 from ovms_mp.log_levels import LogLevels
 from ovms_mp.manager.children.spec_maker import SpecMaker

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trace settings, which stay as they are, and log settings, which the manager sets."""
+"""Trace and log settings, which the manager sets; without tracing those of traces stay as they are."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ovms_mp.errors import MalformedPayload, ModelNotFound, UnsupportedOperation
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from ovms_mp.front.kserve.settings.methods import SettingsMethods
 from ovms_mp.front.kserve.settings.rest import model_endpoints, routes
-from ovms_mp.wire.changes import SetLog
-from ovms_mp.wire.records import ModelRecord
+from ovms_mp.wire.changes import SetLog, SetTrace
+from ovms_mp.wire.records import ModelRecord, TraceSettings
 from tests.unit.front.kserve.state_desk import Desk
 
 LOG = {
@@ -150,8 +150,16 @@ def test_nothing_is_traced(path: str, given: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("given", "kind", "text"),
     [
-        ({"trace_level": ["TIMESTAMPS"]}, UnsupportedOperation, r"writes no traces; accepted: \['OFF'\]"),
-        ({"trace_file": "/etc/passwd"}, UnsupportedOperation, "trace setting 'trace_file': '/etc/passwd'"),
+        (
+            {"trace_level": ["TIMESTAMPS"]},
+            UnsupportedOperation,
+            r"started without --trace; accepted: \['OFF'\]",
+        ),
+        (
+            {"trace_file": "/etc/passwd"},
+            UnsupportedOperation,
+            r"trace setting 'trace_file': \['/etc/passwd'\]",
+        ),
         ({"trace_speed": "1"}, MalformedPayload, "trace setting 'trace_speed' is unknown"),
         ({"trace_rate": {"a": 1}}, UnsupportedOperation, "trace_rate"),
     ],
@@ -159,6 +167,60 @@ def test_nothing_is_traced(path: str, given: dict[str, Any]) -> None:
 def test_nothing_will_be_traced(given: dict[str, Any], kind: type[Exception], text: str) -> None:
     with pytest.raises(kind, match=text):
         by_rest(Desk(), "POST", "/v2/trace/setting", given)
+
+
+TRACED = TRACE | {"trace_level": ["TIMESTAMPS"], "trace_rate": "1"}
+
+
+@pytest.mark.parametrize(
+    ("given", "change"),
+    [
+        ({"trace_rate": 100}, SetTrace(rate=100)),
+        ({"trace_rate": "100"}, SetTrace(rate=100)),
+        ({"trace_level": ["OFF"]}, SetTrace(is_on=False)),
+        ({"trace_level": "OFF", "trace_rate": "7"}, SetTrace(is_on=False, rate=7)),
+    ],
+)
+def test_how_much_is_traced_can_be_set(given: dict[str, Any], change: SetTrace) -> None:
+    desk = Desk(trace=TraceSettings())
+    assert by_rest(desk, "GET", "/v2/trace/setting") == TRACED
+    found = by_rest(desk, "POST", "/v2/trace/setting", given)
+    assert desk.asked == [change]
+    assert found["trace_rate"] == str(given.get("trace_rate", 1))
+    assert found["trace_level"] == (["OFF"] if "trace_level" in given else ["TIMESTAMPS"])
+    # Back to what it was at the start.
+    assert by_rest(desk, "POST", "/v2/trace/setting", dict.fromkeys(given)) == TRACED
+    message = kserve.TraceSettingRequest()
+    message.settings["trace_level"].value.append("OFF")
+    desk = Desk(trace=TraceSettings())
+    answer = kserve.TraceSettingResponse.FromString(by_grpc(desk, "trace", message))
+    assert list(answer.settings["trace_level"].value) == ["OFF"]
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "kind", "text"),
+    [
+        ({"trace_rate": 0}, "/v2/trace/setting", MalformedPayload, "no number from 1 to 2147483648"),
+        ({"trace_rate": [1, 2]}, "/v2/trace/setting", MalformedPayload, "no number from 1"),
+        ({"trace_rate": True}, "/v2/trace/setting", MalformedPayload, "no number from 1"),
+        ({"trace_rate": "9" * 99}, "/v2/trace/setting", MalformedPayload, "no number from 1"),
+        ({"trace_level": "MAX"}, "/v2/trace/setting", MalformedPayload, "is unknown; accepted"),
+        (
+            {"trace_level": ["TENSORS"]},
+            "/v2/trace/setting",
+            UnsupportedOperation,
+            "is not supported; accepted",
+        ),
+        ({"trace_count": 5}, "/v2/trace/setting", UnsupportedOperation, "never end; accepted: \\['-1'\\]"),
+        ({"trace_file": "/x"}, "/v2/trace/setting", UnsupportedOperation, "sent to a collector"),
+        ({"trace_rate": 5}, "/v2/models/m/trace/setting", UnsupportedOperation, "those of the server"),
+    ],
+)
+def test_what_cannot_be_traced(given: dict[str, Any], path: str, kind: type[Exception], text: str) -> None:
+    desk = Desk((ModelRecord("m", 0, ()),), trace=TraceSettings())
+    with pytest.raises(kind, match=text):
+        by_rest(desk, "POST", path, given)
+    assert desk.asked == []
 
 
 def test_traces_of_a_model_that_is_not_there() -> None:

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spans of calls, for OpenTelemetry collectors; only here is opentelemetry imported, and only with ``--trace``."""
