@@ -13,7 +13,8 @@ def host_of(peer: str) -> str:
     """Who a peer is without its port, which differs for each connection: an address, or ``unix:...``."""
     if peer.startswith("unix:"):
         return peer
-    return peer.rpartition(":")[0].strip("[]") if ":" in peer else peer
+    address = address_of(peer)
+    return peer if address is None else str(address)
 
 
 def address_of(text: str) -> Address | None:

@@ -69,6 +69,20 @@ def test_proxies_are_known_in_every_form(peer: str) -> None:
     assert client_of(peer, (XFF, "192.0.2.7")) == "192.0.2.7"
 
 
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [
+        ("192.0.2.7:1", "192.0.2.7"),
+        ("[::ffff:192.0.2.7]:1", "192.0.2.7"),
+        ("[2001:db8::7]:1", "2001:db8::7"),
+        ("unix:/run/x.sock", "unix:/run/x.sock"),
+        ("", ""),
+    ],
+)
+def test_a_host_is_the_same_by_every_socket(peer: str, host: str) -> None:
+    assert host_of(peer) == host
+
+
 def test_by_default_nobody_is_believed() -> None:
     assert not TrustedProxies(())
     assert client_of(PROXY, (XFF, "192.0.2.7"), networks=()) == "10.0.0.1"
