@@ -121,7 +121,7 @@ class Announcement:
         rest, grpc = self._config.rest, self._config.grpc
         parts = []
         if rest.tcp_port:
-            parts.append(f"REST http://{_shown_address(rest.bind_address)}:{rest.port}")
+            parts.append(f"REST http://{_shown_address(rest.bind_address)}:{rest.port}{rest.prefix}")
         parts += [f"REST unix:{path}" for path in rest.unix_paths]
         if grpc.tcp_port:
             parts.append(f"gRPC {_shown_address(grpc.bind_address)}:{grpc.port}")

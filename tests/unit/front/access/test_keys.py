@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ovms_mp.errors import PermissionRefused, Unauthenticated
+from ovms_mp.errors import OvmsError, PermissionRefused, Unauthenticated
 from ovms_mp.front.access.keys import Keys
 from ovms_mp.front.access.refusals import KeyRefusals
 from ovms_mp.front.call_context import CallContext
@@ -58,7 +58,7 @@ def test_who_is_let_in(
     context = call(origin, *[f"Bearer {key}"] * bool(key), changes_server=changes_server, is_open=is_open)
     needs_admin = changes_server and needs_admin_key
     if is_open or not (needs_key or needs_admin):
-        refusal = None
+        refusal: type[OvmsError] | None = None
     elif key in ("", "x"):
         refusal = Unauthenticated
     else:
