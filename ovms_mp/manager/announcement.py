@@ -109,24 +109,25 @@ class Announcement:
         rest = self._config.rest
         if not rest.is_served:
             return "Ask: ovms_mp status"
+        key = "-H 'Authorization: Bearer KEY' " if self._config.access.api_key_file else ""
         if not rest.tcp_port:
-            url = f"http://localhost/v1/models/{model}/metadata"
-            return f"Ask: curl --unix-socket {rest.unix_paths[0]} {url}  or: ovms_mp status"
+            url = f"http://localhost{rest.prefix}/v1/models/{model}/metadata"
+            return f"Ask: curl {key}--unix-socket {rest.unix_paths[0]} {url}  or: ovms_mp status"
         host = _shown_address(rest.bind_address)
         host = "127.0.0.1" if host == _SHOWN_FOR_ALL else host
         tls = self._config.tls
-        url = f"{'https' if tls.files else 'http'}://{host}:{rest.port}/v1/models/{model}/metadata"
+        scheme = "https" if tls.files else "http"
+        url = f"{scheme}://{host}:{rest.port}{rest.prefix}/v1/models/{model}/metadata"
         trust = "--cacert CA.pem " if tls.files else ""
         shown = "--cert CLIENT.pem --key CLIENT.key " if tls.client_ca else ""
-        return f"Ask: curl {trust}{shown}{url}  or: ovms_mp status"
+        return f"Ask: curl {key}{trust}{shown}{url}  or: ovms_mp status"
 
     def _addresses(self) -> str:
         rest, grpc, is_secure = self._config.rest, self._config.grpc, self._config.tls.files is not None
         parts = []
         if rest.tcp_port:
-            parts.append(
-                f"REST {'https' if is_secure else 'http'}://{_shown_address(rest.bind_address)}:{rest.port}"
-            )
+            scheme = "https" if is_secure else "http"
+            parts.append(f"REST {scheme}://{_shown_address(rest.bind_address)}:{rest.port}{rest.prefix}")
         parts += [f"REST unix:{path}" for path in rest.unix_paths]
         if grpc.tcp_port:
             parts.append(

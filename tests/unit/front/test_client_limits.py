@@ -3,23 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
 from ovms_mp.errors import TooManyRequests
-from ovms_mp.front.call_context import CallContext, Target
+from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.client_limits import ClientLimits
 
-
-@dataclass
-class Origin:
-    """Where a call comes from."""
-
-    peer: str
-    metadata: tuple[tuple[str, str | bytes], ...] = ()
-    certificate_name: str = ""
-    target: Target = Target("POST", "/path")
+from .callers import Caller
 
 
 class Clients:
@@ -28,7 +18,7 @@ class Clients:
         self.limits = ClientLimits(most, lambda: self.now_ns)
 
     def call(self, peer: str, *, flow: int = 0, caller: str = "", is_open: bool = False) -> CallContext:
-        context = CallContext(0, flow, "tfs", "Predict", Origin(peer), "gRPC", self.now_ns, is_open=is_open)
+        context = CallContext(0, flow, "tfs", "Predict", Caller(peer), "gRPC", self.now_ns, is_open=is_open)
         context.caller = caller
         self.limits.begun(context)
         try:
