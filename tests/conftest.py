@@ -216,4 +216,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=50,
         help="how many changes of the server's state clients ask for at random (full run: 1000)",
     )
+    parser.addoption(
+        "--overload-seconds",
+        type=float,
+        default=5.0,
+        help="how long each overload lasts (full run: 60)",
+    )
     parser.addoption("--image", action="store_true", help="build the container image and test it")

@@ -161,6 +161,28 @@ class Turns:
             flows.move_to_end(key)
         return queued
 
+    def evict_for(self, queued: QueuedTask, least_nbytes: int) -> QueuedTask | None:
+        """Take out the newest task of the flow that has most, if a new one has a better right to its place.
+
+        That is so if its own flow has fewer and would not have more then, or if it goes first.
+
+        Args:
+            queued: The new one.
+            least_nbytes: So much must be won.
+        """
+        if not self._flows:
+            return None
+        key = max(self._flows, key=lambda key: len(self._flows[key]))
+        flow = self._flows[key]
+        own = self._flows.get(queued.flow_key, ())
+        if (not queued.task.priority and len(own) + 1 >= len(flow)) or flow[-1].nbytes < least_nbytes:
+            return None
+        self._count -= 1
+        evicted = flow.pop()
+        if not flow:
+            del self._flows[key]
+        return evicted
+
     def _note_first(self) -> OrderedDict[tuple[bytes, int], deque[QueuedTask]]:
         self._all_first.waiting += 1
         return self._first
@@ -213,6 +235,16 @@ class VersionQueue:
         """Put a task at the head again, whatever the bounds say: it has been let in before."""
         self.tasks.appendleft(queued)
         self.nbytes += queued.nbytes
+
+    def evict_for(self, queued: QueuedTask) -> QueuedTask | None:
+        """Make room for a task that was refused, where that is fair; what had it still needs its answer."""
+        evicted = self.tasks.evict_for(queued, self._missing_bytes(queued))
+        if evicted is not None:
+            self.nbytes -= evicted.nbytes
+        return evicted
+
+    def _missing_bytes(self, queued: QueuedTask) -> int:
+        return self.nbytes + queued.nbytes - self.max_bytes
 
     def take_out(self, is_unwanted: Callable[[QueuedTask], bool]) -> list[QueuedTask]:
         """Remove the tasks that nobody wants any more, wherever they stand; each still needs its answer."""
@@ -273,6 +305,17 @@ class VariantQueue(VersionQueue):
         """Put a task at the head again, whatever the bounds say: it has been let in before."""
         self.tasks.appendleft(queued)
         self._count(1, queued.nbytes)
+
+    def evict_for(self, queued: QueuedTask) -> QueuedTask | None:
+        """Make room for a task that was refused; what had it still needs its answer."""
+        evicted = super().evict_for(queued)
+        if evicted is not None:
+            self._bounds.tasks -= 1
+            self._bounds.nbytes -= evicted.nbytes
+        return evicted
+
+    def _missing_bytes(self, queued: QueuedTask) -> int:
+        return self._bounds.nbytes + queued.nbytes - self._bounds.max_bytes
 
     def take_out(self, is_unwanted: Callable[[QueuedTask], bool]) -> list[QueuedTask]:
         """Remove the tasks that nobody wants any more; each still needs its answer."""

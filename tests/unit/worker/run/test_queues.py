@@ -51,6 +51,68 @@ def test_first_in_first_out(peer: Peer) -> None:
     assert queue.nbytes == 0
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=30),
+    st.integers(0, 4),
+    st.booleans(),
+    st.integers(0, 30),
+)
+def test_how_many_are_ahead_is_what_is_taken_before(
+    peer: Peer, waiting: list[tuple[int, bool]], flow: int, is_first: bool, taken: int
+) -> None:
+    """But for the eighth turns of ordinary tasks, and for one turn where the rotation has passed the task's flow."""
+    queue = VersionQueue(100, 1000)
+    for number, (other, goes_first) in enumerate(waiting):
+        queue.push(queued(peer, number, 1, other, int(goes_first)))
+    for _ in range(taken):
+        queue.pop()
+    newcomer = queued(peer, 99, 1, flow, int(is_first))
+    expected = queue.tasks.ahead_of(newcomer)
+    queue.push(newcomer)
+
+    before = drained(queue).index(99)
+    assert before <= expected + (expected + 1 if is_first else 0)
+    assert before >= expected - 5 - expected // MOST_AHEAD
+
+
+def test_in_a_full_queue_who_has_few_tasks_takes_the_last_place_of_who_has_most(peer: Peer) -> None:
+    queue = VersionQueue(6, 1000)
+    for task_id, flow in ((1, 7), (2, 7), (3, 7), (4, 7), (5, 8), (6, 8)):
+        queue.push(queued(peer, task_id, 1, flow))
+
+    evicted = queue.evict_for(queued(peer, 7, 1, 9))
+    assert evicted is not None
+    assert evicted.task.task_id == 4
+    queue.push(queued(peer, 7, 1, 9))
+    assert queue.evict_for(queued(peer, 8, 1, 8)) is None
+    assert queue.evict_for(queued(peer, 8, 1, 7)) is None
+    assert queue.nbytes == len(queue.tasks) == 6
+    assert drained(queue) == [1, 5, 7, 2, 6, 3]
+
+
+def test_what_goes_first_takes_an_ordinary_tasks_place(peer: Peer) -> None:
+    queue = VersionQueue(2, 1000)
+    queue.push(queued(peer, 1, 1, 7))
+    queue.push(queued(peer, 2, 1, 8, priority=1))
+
+    evicted = queue.evict_for(queued(peer, 3, 1, 8, priority=1))
+    assert evicted is not None
+    assert evicted.task.task_id == 1
+    assert queue.evict_for(queued(peer, 4, 1, 9, priority=1)) is None
+    assert drained(queue) == [2]
+
+
+def test_nobody_loses_a_place_that_is_too_small_for_the_newcomer(peer: Peer) -> None:
+    queue = VersionQueue(100, 100)
+    for task_id in (1, 2, 3):
+        queue.push(queued(peer, task_id, 30, 7))
+
+    assert queue.evict_for(queued(peer, 4, 50, 8)) is None
+    assert queue.evict_for(queued(peer, 4, 40, 8)) is not None
+    queue.push(queued(peer, 4, 40, 8))
+    assert queue.nbytes == 100
+
+
 def test_connections_take_turns(peer: Peer) -> None:
     queue = VersionQueue(100, 1000)
     for task_id, flow in ((1, 7), (2, 7), (3, 7), (4, 7), (5, 8), (6, 8), (7, 0), (8, 0)):
