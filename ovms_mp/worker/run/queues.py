@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.errors import CallCancelled, DeadlineExceeded, QueueFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from ovms_mp.errors import OvmsError
     from ovms_mp.wire.arena import Arena
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 LEAST_UNWANTED = 1024
+MANY = 4
 MOST_AHEAD = 7
 """So many turns in a row are those of tasks that go first, while ordinary ones wait."""
 
@@ -102,7 +103,7 @@ class Turns:
     PERF: that there are two classes costs an ordinary task 30 ns.
     """
 
-    __slots__ = ("_ahead", "_all_first", "_count", "_first", "_flows")
+    __slots__ = ("_ahead", "_all_first", "_count", "_first", "_flows", "_has_passed")
 
     def __init__(self, all_first: FirstTasks) -> None:
         self._flows: OrderedDict[tuple[bytes, int], deque[QueuedTask]] = OrderedDict()
@@ -110,6 +111,8 @@ class Turns:
         self._all_first = all_first
         self._ahead = 0
         self._count = 0
+        self._has_passed = False
+        """Whether a new flow has had itself put ahead since one with several tasks had its turn."""
 
     def __len__(self) -> int:
         return self._count
@@ -132,14 +135,29 @@ class Turns:
         return ahead + sum(min(turns, len(flow)) for flow in flows.values())
 
     def append(self, queued: QueuedTask) -> None:
-        """Add a task behind those of its flow; a new flow has its turn when all others have had one."""
+        """Add a task behind those of its flow; a new flow has its turn when all others have had one.
+
+        Or it has the next one, before a flow with many tasks: who asks for little waits for one run, not for two. Only
+        one does so before each turn of theirs.
+        """
         flows = self._note_first() if queued.task.priority else self._flows
         self._count += 1
         flow = flows.get(key := queued.flow_key)
         if flow is None:
+            is_ahead = bool(flows) and not self._has_passed and len(flows[next(iter(flows))]) >= MANY
             flows[key] = deque((queued,))
+            if is_ahead:
+                self._has_passed = True
+                flows.move_to_end(key, last=False)
         else:
             flow.append(queued)
+
+    def extend(self, several: Sequence[QueuedTask]) -> None:
+        """Add tasks of which none passes another flow's."""
+        self._has_passed = True
+        for queued in several:
+            self.append(queued)
+        self._has_passed = False
 
     def appendleft(self, queued: QueuedTask) -> None:
         """Add a task that is the next one of its class."""
@@ -157,8 +175,10 @@ class Turns:
         queued = flow.popleft()
         if not flow:
             del flows[key]
-        elif len(flows) > 1:
-            flows.move_to_end(key)
+        else:
+            self._has_passed = False
+            if len(flows) > 1:
+                flows.move_to_end(key)
         return queued
 
     def evict_for(self, queued: QueuedTask, least_nbytes: int) -> QueuedTask | None:
@@ -254,8 +274,7 @@ class VersionQueue:
             stay = [queued for queued in self.tasks if id(queued) not in gone]
             self.all_first.waiting -= sum(queued.task.priority != 0 for queued in self.tasks)
             self.tasks = Turns(self.all_first)
-            for queued in stay:
-                self.tasks.append(queued)
+            self.tasks.extend(stay)
             self.nbytes -= sum(queued.nbytes for queued in taken)
         return taken
 

@@ -60,7 +60,7 @@ def test_first_in_first_out(peer: Peer) -> None:
 def test_how_many_are_ahead_is_what_is_taken_before(
     peer: Peer, waiting: list[tuple[int, bool]], flow: int, is_first: bool, taken: int
 ) -> None:
-    """But for the eighth turns of ordinary tasks, and for one turn where the rotation has passed the task's flow."""
+    """At most: it may pass some."""
     queue = VersionQueue(100, 1000)
     for number, (other, goes_first) in enumerate(waiting):
         queue.push(queued(peer, number, 1, other, int(goes_first)))
@@ -72,7 +72,6 @@ def test_how_many_are_ahead_is_what_is_taken_before(
 
     before = drained(queue).index(99)
     assert before <= expected + (expected + 1 if is_first else 0)
-    assert before >= expected - 5 - expected // MOST_AHEAD
 
 
 def test_in_a_full_queue_who_has_few_tasks_takes_the_last_place_of_who_has_most(peer: Peer) -> None:
@@ -87,7 +86,7 @@ def test_in_a_full_queue_who_has_few_tasks_takes_the_last_place_of_who_has_most(
     assert queue.evict_for(queued(peer, 8, 1, 8)) is None
     assert queue.evict_for(queued(peer, 8, 1, 7)) is None
     assert queue.nbytes == len(queue.tasks) == 6
-    assert drained(queue) == [1, 5, 7, 2, 6, 3]
+    assert drained(queue) == [5, 1, 7, 6, 2, 3]
 
 
 def test_what_goes_first_takes_an_ordinary_tasks_place(peer: Peer) -> None:
@@ -119,8 +118,24 @@ def test_connections_take_turns(peer: Peer) -> None:
         queue.push(queued(peer, task_id, 1, flow))
 
     assert len(queue.tasks) == 8
-    assert drained(queue) == [1, 5, 7, 8, 2, 6, 3, 4]
+    assert drained(queue) == [5, 1, 7, 8, 6, 2, 3, 4]
     assert queue.nbytes == len(queue.tasks) == 0
+
+
+def test_new_connections_pass_one_with_many_tasks_but_only_one_a_turn(peer: Peer) -> None:
+    queue = VersionQueue(1000, 1000)
+    for task_id in range(10):
+        queue.push(queued(peer, task_id, 1, 7))
+    taken = []
+    for newcomer in range(100, 120, 2):
+        for task_id in (newcomer, newcomer + 1):
+            queue.push(queued(peer, task_id, 1))
+        entry = queue.pop()
+        assert entry is not None
+        taken.append(entry.task.task_id)
+
+    assert taken[:4] == [100, 0, 101, 102]
+    assert sum(task_id < 10 for task_id in taken) >= 2
 
 
 def test_who_comes_late_is_not_behind_all_of_who_came_first(peer: Peer) -> None:
@@ -130,7 +145,7 @@ def test_who_comes_late_is_not_behind_all_of_who_came_first(peer: Peer) -> None:
     queue.pop()
     queue.push(queued(peer, 99, 1, 8))
 
-    assert drained(queue)[:3] == [2, 99, 3]
+    assert drained(queue)[:3] == [99, 2, 3]
 
 
 def test_the_same_number_of_another_front_is_another_connection(peer: Peer) -> None:
