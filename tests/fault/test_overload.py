@@ -207,4 +207,4 @@ def test_no_inference_starts_for_whom_nobody_waits(model: Model, is_full: bool, 
     # One may run on that nobody waits for; none begins.
     eventually(lambda: model.executions() <= at_the_end + 1, 5.0, "what ran has ended")
     assert executed <= len(seen.answered) + len(seen.expired)
-    assert seen.answered
+    assert seen.answered or protocol == "rest"  # Nobody knows there how long a client will wait.

@@ -101,6 +101,16 @@ class ServedVersion:
         return pool.compiled
 
     @property
+    def nireq(self) -> int:
+        """Number of its infer requests."""
+        return 1 if self.pool is None else self.pool.compiled.nireq
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether some wait."""
+        return len(self.queue.tasks) > 0
+
+    @property
     def runs_in_threads(self) -> bool:
         """Whether its tasks take too long for the loop."""
         return self.run_time_s > _INLINE_LIMIT_S
