@@ -7,7 +7,9 @@ within one run.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import statistics
 import time
 from typing import TYPE_CHECKING
@@ -34,6 +36,8 @@ pytestmark = [pytest.mark.quiet, pytest.mark.timeout(600)]
 SERVICE_S = 0.04
 MAX_QUEUE_TASKS = 16
 MAX_GROWN_BYTES = 64 << 20
+MAX_REQUESTS = 64
+WEIGHT = 3
 LIGHT_RATE = 3.0
 
 
@@ -90,10 +94,13 @@ class Model:
 
 @pytest.fixture(scope="module")
 def server(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One front each, one infer request, and room for a few waiting requests."""
+    """One front each, one infer request, room for a few waiting requests; ``weighty`` is ``steps`` with a weight."""
     directory = tmp_path_factory.mktemp("overload")
-    config = zoo.config_file(directory, ["steps", "tiny"], nireq=1)
-    limits = ["--max_queue_tasks", str(MAX_QUEUE_TASKS)]
+    config = directory / "config.json"
+    entry = {"base_path": str(zoo.base_path("steps")), "nireq": 1}
+    entries = [entry | {"name": "steps"}, entry | {"name": "weighty", "weight": WEIGHT}]
+    config.write_text(json.dumps({"model_config_list": [{"config": entry} for entry in entries]}))
+    limits = ["--max_queue_tasks", str(MAX_QUEUE_TASKS), "--max_requests_per_client", str(MAX_REQUESTS)]
     before = Ledger.take()
     with Server(["config", "--config_path", str(config), *limits], directory / "server.log") as server:
         yield server
@@ -208,3 +215,38 @@ def test_no_inference_starts_for_whom_nobody_waits(model: Model, is_full: bool, 
     eventually(lambda: model.executions() <= at_the_end + 1, 5.0, "what ran has ended")
     assert executed <= len(seen.answered) + len(seen.expired)
     assert seen.answered or protocol == "rest"  # Nobody knows there how long a client will wait.
+
+
+def test_models_have_the_device_as_their_weights_say(model: Model, overload_seconds: float) -> None:
+    rate, seconds = 4 / model.service_s, overload_seconds
+    weighty = Model(model.server, "weighty")
+    weighty.count = model.count
+    light, heavy = run(*(each.load("grpc", rate, seconds) for each in (model, weighty)))
+
+    show("weight 1", light)
+    show(f"weight {WEIGHT}", heavy)
+    assert not light.others + heavy.others
+    # What still waits at the end is answered, too: a queue of each.
+    ratio = (len(heavy.answered) - MAX_QUEUE_TASKS) / (len(light.answered) - MAX_QUEUE_TASKS)
+    assert WEIGHT * 0.6 < ratio < WEIGHT * 1.6
+
+
+def test_one_client_has_so_many_requests_under_way_and_no_more(server: Server) -> None:
+    head = b"POST /v1/models/steps:predict HTTP/1.1\r\nHost: t\r\nContent-Length: 30\r\n\r\n"
+    with contextlib.ExitStack() as held:
+
+        def is_refused() -> bool:
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", server.rest_port)))
+            connection.sendall(head)
+            return ask().status == 429
+
+        def ask() -> rest_client.HttpReply:
+            return rest_client.predict(server.rest_port, "steps", {"inputs": {"count": [1]}})
+
+        eventually(is_refused, 20.0, "the client has too many")
+        refusal = ask()
+        assert f"this client (127.0.0.1) has {MAX_REQUESTS} requests under way" in refusal.text()
+        assert "--max_requests_per_client" in refusal.text()
+        assert int(refusal.headers["retry-after"]) >= 1
+        assert rest_client.request(server.rest_port, "GET", "/v2/health/ready").status == 200
+    eventually(lambda: ask().status == 200, 20.0, "room after the others have gone")

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -98,7 +99,7 @@ async def _run(load: Load) -> Seen:
 class _Grpc:
     def __init__(self, load: Load, seen: Seen) -> None:
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{load.port}", options=_OPTIONS)
-        self._call = self._channel.unary_unary(PREDICT)
+        self._call = self._channel.unary_unary(PREDICT, request_serializer=None, response_deserializer=None)
         self._body = bytes.fromhex(load.body)
         self._deadline_s, self._seen = load.deadline_s, seen
 
@@ -110,9 +111,10 @@ class _Grpc:
             took_s = time.monotonic() - begun_s
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 self._seen.refused.append(took_s)
-                for name, value in error.trailing_metadata() or ():
-                    if name == "grpc-retry-pushback-ms":
-                        self._seen.pushed_back.append(int(value) / 1000)
+                metadata: Any = error.trailing_metadata()  # Any: the stubs take it for a tuple.
+                pushback_ms = metadata.get("grpc-retry-pushback-ms")
+                if pushback_ms is not None:
+                    self._seen.pushed_back.append(int(pushback_ms) / 1000)
             elif error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._seen.expired.append(took_s)
             else:
@@ -121,7 +123,7 @@ class _Grpc:
             self._seen.answered.append(time.monotonic() - begun_s)
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._channel.close(None)
 
 
 class _Rest:

@@ -111,8 +111,8 @@ class Intake:
             else:
                 evicted = self._shaping.push(version, version.family, queued)
             if evicted is not None:
-                task, full = evicted
-                self._answers.give(task.peer, failure(task.task, full))
+                loser, full = evicted
+                self._answers.give(loser.peer, failure(loser.task, full))
         except OvmsError as error:
             self._answers.give(peer, failure(task, error))
 
