@@ -157,10 +157,15 @@ def test_ten_times_the_rate_is_answered_as_far_as_it_can_be_and_refused_at_once(
     before = memory_of(server)
 
     rate = 5 * most
+    runs, infer_s = model.executions(), model.infer_s()
     begun_s = time.monotonic()
     seen = run(*(model.load(protocol, rate, overload_seconds) for protocol in ("grpc", "rest")))
     took_s = time.monotonic() - begun_s
     grown = memory_of(server) - before
+    # What it was meanwhile, whatever else the machine did.
+    service_s = max(model.service_s, (model.infer_s() - infer_s) / (model.executions() - runs))
+    bound_s = (MAX_QUEUE_TASKS + 2) * service_s
+    report(f"service {1000 * service_s:.0f} ms under overload, bound {1000 * bound_s:.0f} ms")
 
     for protocol, each in zip(("grpc", "rest"), seen, strict=True):
         show(protocol, each)
@@ -168,12 +173,11 @@ def test_ten_times_the_rate_is_answered_as_far_as_it_can_be_and_refused_at_once(
         assert not each.expired
         assert each.refused
         assert len(each.pushed_back) == len(each.refused)
-        bound_s = (MAX_QUEUE_TASKS + 2) * model.service_s
         assert p99(each.answered) < bound_s * (1.5 if is_full else 4)
         assert p99(each.refused) < (0.05 if is_full else bound_s)
     pushed_back = seen[0].pushed_back
     assert len(set(pushed_back)) > 1
-    assert all(0 < after_s < MAX_QUEUE_TASKS * model.service_s * 4 for after_s in pushed_back)
+    assert all(0 < after_s < 4 * bound_s for after_s in pushed_back)
     answered = sum(len(each.answered) for each in seen) / (
         overload_seconds + MAX_QUEUE_TASKS * model.service_s
     )
