@@ -228,4 +228,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=5,
         help="how often certificates are replaced under load (full run: 50)",
     )
+    parser.addoption(
+        "--overload-seconds",
+        type=float,
+        default=5.0,
+        help="how long each overload lasts (full run: 60)",
+    )
     parser.addoption("--image", action="store_true", help="build the container image and test it")

@@ -84,7 +84,8 @@ class CallContext:
     Attributes:
         deadline_ns: Monotonic moment after which nobody waits for the answer; 0 for the server's own limit.
         flow: Whose request this is, as workers take flows in turn: who asks for much must not be ahead of everybody
-            else. The connection's number, or 0 where a connection has one request at once anyway.
+            else. The connection's number, or one of the client's address where a connection has one request at once
+            anyway; 0 for a flow of its own. Whoever calls with a key has one flow, whatever this is.
         protocol: The API's name, that of its folder here, e.g. ``tfs``.
         method: The method's name in that API, e.g. ``Predict``; the same over gRPC and REST.
         interface: ``gRPC`` or ``REST``.

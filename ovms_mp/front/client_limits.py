@@ -92,5 +92,6 @@ def _client_of(context: CallContext) -> str:
     peer = context.peer
     host, separator, _ = peer.rpartition(":")
     if separator and not peer.startswith("unix:"):
-        return host
+        # As a socket of both IP versions has an IPv4 address.
+        return host.removeprefix("[::ffff:").removesuffix("]") if host.startswith("[::ffff:") else host
     return f"connection {context.flow}" if context.flow else peer

@@ -57,6 +57,7 @@ _is_aside = operator.attrgetter("is_aside")
 _LONGEST_TIMEOUT_NS = 86_400 * 10**9
 """As long as --request_timeout_s may be: a day."""
 _MAX_ROUTES = 5
+_LARGEST_FLOW = (1 << 31) - 1
 
 
 class Service:
@@ -353,7 +354,7 @@ class Service:
                 lease.offset_bytes + inputs.nbytes,
                 outputs_nbytes,
                 self._deadline(context.deadline_ns, context.sent_ns),
-                context.flow,
+                hash(context.caller) & _LARGEST_FLOW if context.caller else context.flow,
                 False,
                 context.priority,
             )

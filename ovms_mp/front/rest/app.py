@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ovms_mp.front.endpoints import RestRequest, Route
     from ovms_mp.front.rest.lifespan import Lifespan
 
+_LARGEST_FLOW = (1 << 31) - 1
 _LONGEST_ID = 256
 """Characters of a request's id; a longer one is not sent back."""
 
@@ -85,7 +86,8 @@ class _Resource:
             _close_if_body_is_held_back(request, response)
         with lifespan.bodies.share() as share:
             incoming = FalconRequest(request, lifespan.spec.limits, share)
-            context = CallContext.of(endpoint, deadline_ns, 0, incoming, "REST", begun_ns)
+            flow = _flow_of(request) if endpoint is not None and endpoint.takes_body else 0
+            context = CallContext.of(endpoint, deadline_ns, flow, incoming, "REST", begun_ns)
             context.load_format = incoming.load_format()
             request.context.call = context
             answer = await self._answer(endpoint, request, incoming, context)
@@ -171,6 +173,13 @@ class _Resource:
 for _verb in falcon.COMBINED_METHODS:
     if _verb != "WEBSOCKET":
         setattr(_Resource, f"on_{_verb.lower()}", _Resource.answer)
+
+
+def _flow_of(request: Request) -> int:
+    """A number of the client's address, whose connections take turns with others' as if they were one; 0 without."""
+    # PERF: 0.2 us.
+    client = request.scope.get("client")
+    return hash(client[0]) & _LARGEST_FLOW if client else 0
 
 
 def _close_if_body_is_held_back(request: Request, response: Response) -> None:

@@ -107,9 +107,12 @@ class Intake:
             peer.arena.check_range(task.output_offset_bytes, task.output_nbytes)
             queued = QueuedTask(peer, task, sum(ref.nbytes for ref in task.inputs), now_ns)
             if version.family is None:
-                version.take(queued)
+                evicted = version.take(queued)
             else:
-                self._shaping.push(version, version.family, queued)
+                evicted = self._shaping.push(version, version.family, queued)
+            if evicted is not None:
+                loser, full = evicted
+                self._answers.give(loser.peer, failure(loser.task, full))
         except OvmsError as error:
             self._answers.give(peer, failure(task, error))
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.errors import CallCancelled, DeadlineExceeded, QueueFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from ovms_mp.errors import OvmsError
     from ovms_mp.wire.arena import Arena
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 LEAST_UNWANTED = 1024
+MANY = 4
 MOST_AHEAD = 7
 """So many turns in a row are those of tasks that go first, while ordinary ones wait."""
 
@@ -107,7 +108,7 @@ class Turns:
     PERF: that there are two classes costs an ordinary task 30 ns.
     """
 
-    __slots__ = ("_ahead", "_all_first", "_count", "_first", "_flows")
+    __slots__ = ("_ahead", "_all_first", "_count", "_first", "_flows", "_has_passed")
 
     def __init__(self, all_first: FirstTasks) -> None:
         self._flows: OrderedDict[tuple[bytes, int], deque[QueuedTask]] = OrderedDict()
@@ -115,6 +116,8 @@ class Turns:
         self._all_first = all_first
         self._ahead = 0
         self._count = 0
+        self._has_passed = False
+        """Whether a new flow has had itself put ahead since one with several tasks had its turn."""
 
     def __len__(self) -> int:
         return self._count
@@ -137,14 +140,29 @@ class Turns:
         return ahead + sum(min(turns, len(flow)) for flow in flows.values())
 
     def append(self, queued: QueuedTask) -> None:
-        """Add a task behind those of its flow; a new flow has its turn when all others have had one."""
+        """Add a task behind those of its flow; a new flow has its turn when all others have had one.
+
+        Or it has the next one, before a flow with many tasks: who asks for little waits for one run, not for two. Only
+        one does so before each turn of theirs.
+        """
         flows = self._note_first() if queued.task.priority else self._flows
         self._count += 1
         flow = flows.get(key := queued.flow_key)
         if flow is None:
+            is_ahead = bool(flows) and not self._has_passed and len(flows[next(iter(flows))]) >= MANY
             flows[key] = deque((queued,))
+            if is_ahead:
+                self._has_passed = True
+                flows.move_to_end(key, last=False)
         else:
             flow.append(queued)
+
+    def extend(self, several: Sequence[QueuedTask]) -> None:
+        """Add tasks of which none passes another flow's."""
+        self._has_passed = True
+        for queued in several:
+            self.append(queued)
+        self._has_passed = False
 
     def appendleft(self, queued: QueuedTask) -> None:
         """Add a task that is the next one of its class."""
@@ -162,9 +180,33 @@ class Turns:
         queued = flow.popleft()
         if not flow:
             del flows[key]
-        elif len(flows) > 1:
-            flows.move_to_end(key)
+        else:
+            self._has_passed = False
+            if len(flows) > 1:
+                flows.move_to_end(key)
         return queued
+
+    def evict_for(self, queued: QueuedTask, least_nbytes: int) -> QueuedTask | None:
+        """Take out the newest task of the flow that has most, if a new one has a better right to its place.
+
+        That is so if its own flow has fewer and would not have more then, or if it goes first.
+
+        Args:
+            queued: The new one.
+            least_nbytes: So much must be won.
+        """
+        if not self._flows:
+            return None
+        key = max(self._flows, key=lambda key: len(self._flows[key]))
+        flow = self._flows[key]
+        own = self._flows.get(queued.flow_key, ())
+        if (not queued.task.priority and len(own) + 1 >= len(flow)) or flow[-1].nbytes < least_nbytes:
+            return None
+        self._count -= 1
+        evicted = flow.pop()
+        if not flow:
+            del self._flows[key]
+        return evicted
 
     def _note_first(self) -> OrderedDict[tuple[bytes, int], deque[QueuedTask]]:
         self._all_first.waiting += 1
@@ -219,6 +261,16 @@ class VersionQueue:
         self.tasks.appendleft(queued)
         self.nbytes += queued.nbytes
 
+    def evict_for(self, queued: QueuedTask) -> QueuedTask | None:
+        """Make room for a task that was refused, where that is fair; what had it still needs its answer."""
+        evicted = self.tasks.evict_for(queued, self._missing_bytes(queued))
+        if evicted is not None:
+            self.nbytes -= evicted.nbytes
+        return evicted
+
+    def _missing_bytes(self, queued: QueuedTask) -> int:
+        return self.nbytes + queued.nbytes - self.max_bytes
+
     def take_out(self, is_unwanted: Callable[[QueuedTask], bool]) -> list[QueuedTask]:
         """Remove the tasks that nobody wants any more, wherever they stand; each still needs its answer."""
         taken = [queued for queued in self.tasks if is_unwanted(queued)]
@@ -227,8 +279,7 @@ class VersionQueue:
             stay = [queued for queued in self.tasks if id(queued) not in gone]
             self.all_first.waiting -= sum(queued.task.priority != 0 for queued in self.tasks)
             self.tasks = Turns(self.all_first)
-            for queued in stay:
-                self.tasks.append(queued)
+            self.tasks.extend(stay)
             self.nbytes -= sum(queued.nbytes for queued in taken)
         return taken
 
@@ -278,6 +329,17 @@ class VariantQueue(VersionQueue):
         """Put a task at the head again, whatever the bounds say: it has been let in before."""
         self.tasks.appendleft(queued)
         self._count(1, queued.nbytes)
+
+    def evict_for(self, queued: QueuedTask) -> QueuedTask | None:
+        """Make room for a task that was refused; what had it still needs its answer."""
+        evicted = super().evict_for(queued)
+        if evicted is not None:
+            self._bounds.tasks -= 1
+            self._bounds.nbytes -= evicted.nbytes
+        return evicted
+
+    def _missing_bytes(self, queued: QueuedTask) -> int:
+        return self._bounds.nbytes + queued.nbytes - self._bounds.max_bytes
 
     def take_out(self, is_unwanted: Callable[[QueuedTask], bool]) -> list[QueuedTask]:
         """Remove the tasks that nobody wants any more; each still needs its answer."""

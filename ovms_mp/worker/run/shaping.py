@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ovms_mp.worker.load.variants import Shapes
     from ovms_mp.worker.run.answers import Answers
     from ovms_mp.worker.run.queues import FirstTasks, QueuedTask, VersionQueue
+    from ovms_mp.worker.run.served import Evicted
     from ovms_mp.worker.run.shares import Share
 
 _log = logging.getLogger(__name__)
@@ -129,8 +130,8 @@ class Shaping:
         family.table.hold(loaded.shapes, variant)
         self._adopt(variant, family)
 
-    def push(self, parent: ServedVersion, family: Family, queued: QueuedTask) -> None:
-        """Queue a task at the variant of its shapes, which is made if need be.
+    def push(self, parent: ServedVersion, family: Family, queued: QueuedTask) -> Evicted | None:
+        """Queue a task at the variant of its shapes, which is made if need be; see :meth:`ServedVersion.take`.
 
         Raises:
             OvmsError: The version does not take these shapes, its queues are full, or it is going.
@@ -138,8 +139,7 @@ class Shaping:
         shapes = shapes_of(queued.task)
         variant = family.table.find(shapes)
         if variant is not None:
-            variant.take(queued)
-            return
+            return variant.take(queued)
         if all(0 in shape for shape in shapes):
             raise ShapeMismatch(
                 f"no model is compiled for shapes without elements: {list(map(list, shapes))}"
@@ -155,6 +155,7 @@ class Shaping:
         family.table.queue(shapes, variant, now_s)
         self._adopt(variant, family)
         self._cold[variant.handle] = variant
+        return None
 
     def forget(self, version: ServedVersion) -> None:
         """A version or variant ends; it is in the loop's table no more."""

@@ -13,13 +13,11 @@ All versions of a model, and their variants, have one share. A model that waits 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from ovms_mp.worker.run.served import ServedVersion
 
 _STALL_RUNS, _LEAST_STALL_S = 10, 0.1
 """A model that has started nothing for so many of its run times, e.g. as its engine hangs, holds nobody up."""
@@ -42,6 +40,27 @@ class Share:
     started_s: float = 0.0
 
 
+class Contender(Protocol):
+    """A version, as far as its model's share goes."""
+
+    share: Share
+    run_time_s: float
+
+    @property
+    def nireq(self) -> int:
+        """So many of its runs at once have the device."""
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether some wait."""
+
+    def free_pool(self) -> object | None:
+        """What can take a task now."""
+
+
+ContenderT = TypeVar("ContenderT", bound=Contender)
+
+
 class Shares:
     """The shares of all models of one worker. Belongs to the loop."""
 
@@ -59,14 +78,14 @@ class Shares:
         share.weight = weight
         return share
 
-    def due(self, waiting: Sequence[ServedVersion], now_s: float) -> Sequence[ServedVersion]:
+    def due(self, waiting: Sequence[ContenderT], now_s: float) -> Sequence[ContenderT]:
         """Those that may start a task, out of those that have some and that are compiled.
 
         Args:
             waiting: All that have tasks, in the order of their turns.
             now_s: Monotonic.
         """
-        least: ServedVersion | None = None
+        least: ContenderT | None = None
         for version in waiting:
             share = version.share
             if not share.is_waiting:
@@ -81,7 +100,7 @@ class Shares:
         most_s = least.share.clock_s + charge_s(least, least.run_time_s)
         return [version for version in waiting if version.share.clock_s <= most_s and version.free_pool()]
 
-    def began(self, version: ServedVersion, now_s: float) -> float:
+    def began(self, version: Contender, now_s: float) -> float:
         """A run begins that takes its usual time; what it was charged."""
         share = version.share
         share.started_s = now_s
@@ -90,15 +109,14 @@ class Shares:
         self._now_s = max(self._now_s, share.clock_s)
         charged_s = charge_s(version, version.run_time_s)
         share.clock_s += charged_s
-        share.is_waiting = bool(version.queue.tasks)
+        share.is_waiting = version.has_tasks
         return charged_s
 
 
-def charge_s(version: ServedVersion, run_time_s: float) -> float:
+def charge_s(version: Contender, run_time_s: float) -> float:
     """By how much a run moves its model's clock."""
-    nireq = 1 if version.pool is None else version.pool.compiled.nireq
-    return run_time_s / (nireq * version.share.weight)
+    return run_time_s / (version.nireq * version.share.weight)
 
 
-def _has_stalled(version: ServedVersion, now_s: float) -> bool:
+def _has_stalled(version: Contender, now_s: float) -> bool:
     return now_s - version.share.started_s > max(_LEAST_STALL_S, _STALL_RUNS * version.run_time_s)

@@ -39,6 +39,7 @@ class Clients:
         ("10.0.0.1:1", "10.0.0.2:1", False),
         ("[2001:db8::1]:1", "[2001:db8::1]:2", True),
         ("[2001:db8::1]:1", "[2001:db8::2]:1", False),
+        ("[::ffff:10.0.0.1]:1", "10.0.0.1:1", True),
     ],
 )
 def test_a_client_is_an_address(first: str, second: str, is_same: bool) -> None:

@@ -20,7 +20,7 @@ from ovms_mp.worker.run.answers import Answers
 from ovms_mp.worker.run.intake import Intake
 from ovms_mp.worker.run.outbox import Outbox
 from ovms_mp.worker.run.peers import Peers
-from ovms_mp.worker.run.queues import FirstTasks, VersionQueue
+from ovms_mp.worker.run.queues import LEAST_UNWANTED, FirstTasks, VersionQueue
 from ovms_mp.worker.run.served import ServedVersion
 from ovms_mp.worker.run.shaping import Shaping
 
@@ -105,6 +105,15 @@ def test_a_cancelled_task_is_dismissed(worker: Worker) -> None:
     assert (worker.answers.dismiss(first), worker.answers.dismiss(second)) == (True, False)
     assert worker.failures() == [(1, "CallCancelled")]
     assert worker.answers.owed == 1
+
+
+def test_cancellations_of_what_is_not_here_any_more_are_forgotten(worker: Worker) -> None:
+    worker.send(task(1), CancelTask(1), *(CancelTask(number) for number in range(1000, 9000)))
+
+    queued = worker.version.queue.pop()
+    assert queued is not None
+    assert worker.answers.dismiss(queued)
+    assert len(queued.peer.unwanted.ids) <= 2 * LEAST_UNWANTED
 
 
 def test_a_task_past_its_deadline_is_dismissed(worker: Worker) -> None:

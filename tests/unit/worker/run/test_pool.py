@@ -92,8 +92,8 @@ def test_a_task_that_could_not_end_in_time_is_refused_at_once_beside_others(work
     name, text = worker.error(second)
     assert name == "QueueFull"
     assert "1 requests wait or run already" in text
-    assert "the deadline is in 20 ms" in text
-    assert list(worker.answers) == [second]
+    assert "the request's deadline is in " in text
+    assert first not in worker.answers
     assert isinstance(worker.answer(first), InferResult)
 
 
@@ -109,7 +109,8 @@ def test_what_a_dead_front_handed_over_does_not_run(own_worker: WorkerUnderTest)
     own_worker.expect(ArenaReleased)
 
     own_worker.answer(first)
-    assert own_worker.error(second)[0] == "CallCancelled"
+    assert own_worker.drain() == 0
+    assert second not in own_worker.answers
 
 
 def test_tasks_ahead_are_answered_before_a_worker_goes(own_worker: WorkerUnderTest) -> None:
@@ -132,7 +133,7 @@ def test_other_models_are_served_beside_tasks_ahead(worker: WorkerUnderTest, zoo
 # Tasks that go first.
 
 
-def test_a_task_that_goes_first_passes_those_ahead_and_those_queued(worker: WorkerUnderTest) -> None:
+def test_a_task_that_goes_first_passes_all_that_wait(worker: WorkerUnderTest) -> None:
     running, ahead = (worker.send(SLOW, ONE) for _ in range(2))
     wait_for_both(worker)
     waiting = worker.send(SLOW, ONE)
@@ -141,8 +142,8 @@ def test_a_task_that_goes_first_passes_those_ahead_and_those_queued(worker: Work
     for task in (running, ahead, waiting, first, second):
         worker.outputs(task)
     order = [task for task in worker.answers if task >= running]
-    # The infer request was taken, and so was the only place ahead.
-    assert order == [running, ahead, first, second, waiting]
+    # The infer request was taken, and long runs have no place ahead of it.
+    assert order == [running, first, second, ahead, waiting]
 
 
 # Tasks under suspicion.
@@ -169,6 +170,7 @@ def test_a_suspect_that_nobody_wants_any_more_does_not_hold_up_others(
     tiny = load_tiny(worker, zoo)
     x = np.zeros((1, 10), np.float32)
     worker.send(SLOW, ONE)
+    wait_for(worker, 1)
     suspect, other = worker.send(tiny, x, within_s=0.1, is_suspect=True), worker.send(tiny, x)
 
     assert worker.error(suspect)[0] == "DeadlineExceeded"

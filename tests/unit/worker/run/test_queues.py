@@ -51,14 +51,91 @@ def test_first_in_first_out(peer: Peer) -> None:
     assert queue.nbytes == 0
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=30),
+    st.integers(0, 4),
+    st.booleans(),
+    st.integers(0, 30),
+)
+def test_how_many_are_ahead_is_what_is_taken_before(
+    peer: Peer, waiting: list[tuple[int, bool]], flow: int, is_first: bool, taken: int
+) -> None:
+    """At most: it may pass some."""
+    queue = VersionQueue(100, 1000)
+    for number, (other, goes_first) in enumerate(waiting):
+        queue.push(queued(peer, number, 1, other, int(goes_first)))
+    for _ in range(taken):
+        queue.pop()
+    newcomer = queued(peer, 99, 1, flow, int(is_first))
+    expected = queue.tasks.ahead_of(newcomer)
+    queue.push(newcomer)
+
+    before = drained(queue).index(99)
+    assert before <= expected + (expected + 1 if is_first else 0)
+
+
+def test_in_a_full_queue_who_has_few_tasks_takes_the_last_place_of_who_has_most(peer: Peer) -> None:
+    queue = VersionQueue(6, 1000)
+    for task_id, flow in ((1, 7), (2, 7), (3, 7), (4, 7), (5, 8), (6, 8)):
+        queue.push(queued(peer, task_id, 1, flow))
+
+    evicted = queue.evict_for(queued(peer, 7, 1, 9))
+    assert evicted is not None
+    assert evicted.task.task_id == 4
+    queue.push(queued(peer, 7, 1, 9))
+    assert queue.evict_for(queued(peer, 8, 1, 8)) is None
+    assert queue.evict_for(queued(peer, 8, 1, 7)) is None
+    assert queue.nbytes == len(queue.tasks) == 6
+    assert drained(queue) == [5, 1, 7, 6, 2, 3]
+
+
+def test_what_goes_first_takes_an_ordinary_tasks_place(peer: Peer) -> None:
+    queue = VersionQueue(2, 1000)
+    queue.push(queued(peer, 1, 1, 7))
+    queue.push(queued(peer, 2, 1, 8, priority=1))
+
+    evicted = queue.evict_for(queued(peer, 3, 1, 8, priority=1))
+    assert evicted is not None
+    assert evicted.task.task_id == 1
+    assert queue.evict_for(queued(peer, 4, 1, 9, priority=1)) is None
+    assert drained(queue) == [2]
+
+
+def test_nobody_loses_a_place_that_is_too_small_for_the_newcomer(peer: Peer) -> None:
+    queue = VersionQueue(100, 100)
+    for task_id in (1, 2, 3):
+        queue.push(queued(peer, task_id, 30, 7))
+
+    assert queue.evict_for(queued(peer, 4, 50, 8)) is None
+    assert queue.evict_for(queued(peer, 4, 40, 8)) is not None
+    queue.push(queued(peer, 4, 40, 8))
+    assert queue.nbytes == 100
+
+
 def test_connections_take_turns(peer: Peer) -> None:
     queue = VersionQueue(100, 1000)
     for task_id, flow in ((1, 7), (2, 7), (3, 7), (4, 7), (5, 8), (6, 8), (7, 0), (8, 0)):
         queue.push(queued(peer, task_id, 1, flow))
 
     assert len(queue.tasks) == 8
-    assert drained(queue) == [1, 5, 7, 8, 2, 6, 3, 4]
+    assert drained(queue) == [5, 1, 7, 8, 6, 2, 3, 4]
     assert queue.nbytes == len(queue.tasks) == 0
+
+
+def test_new_connections_pass_one_with_many_tasks_but_only_one_a_turn(peer: Peer) -> None:
+    queue = VersionQueue(1000, 1000)
+    for task_id in range(10):
+        queue.push(queued(peer, task_id, 1, 7))
+    taken = []
+    for newcomer in range(100, 120, 2):
+        for task_id in (newcomer, newcomer + 1):
+            queue.push(queued(peer, task_id, 1))
+        entry = queue.pop()
+        assert entry is not None
+        taken.append(entry.task.task_id)
+
+    assert taken[:4] == [100, 0, 101, 102]
+    assert sum(task_id < 10 for task_id in taken) >= 2
 
 
 def test_who_comes_late_is_not_behind_all_of_who_came_first(peer: Peer) -> None:
@@ -68,7 +145,7 @@ def test_who_comes_late_is_not_behind_all_of_who_came_first(peer: Peer) -> None:
     queue.pop()
     queue.push(queued(peer, 99, 1, 8))
 
-    assert drained(queue)[:3] == [2, 99, 3]
+    assert drained(queue)[:3] == [99, 2, 3]
 
 
 def test_the_same_number_of_another_front_is_another_connection(peer: Peer) -> None:
