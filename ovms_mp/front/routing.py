@@ -264,5 +264,10 @@ def _version_route(model_name: str, record: VersionRecord, counters: VersionCoun
 
 def _spec(record: TensorSpecRecord) -> TensorSpec:
     return TensorSpec.of(
-        record.name, DType[record.dtype], record.bounds, record.exact, takes_images=record.takes_images
+        record.name,
+        DType[record.dtype],
+        record.bounds,
+        record.exact,
+        takes_images=record.takes_images,
+        layout=record.layout,
     )

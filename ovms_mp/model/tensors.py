@@ -28,6 +28,7 @@ class TensorSpec:
         exact: The values of an input that the engine keeps; None where those are all.
         takes_images: Whether an input's dimensions are those of a batch of images, height, width and channels last, so
             that clients may send encoded ones.
+        layout: ``NHWC`` or ``NCHW`` where an input's is known to be that; else empty.
     """
 
     name: str
@@ -37,6 +38,7 @@ class TensorSpec:
     static_nbytes: int | None
     exact: ExactRange | None = None
     takes_images: bool = False
+    layout: str = ""
 
     @classmethod
     def of(
@@ -47,11 +49,12 @@ class TensorSpec:
         exact: ExactRange | None = None,
         *,
         takes_images: bool = False,
+        layout: str = "",
     ) -> TensorSpec:
         """Build a spec from its bounds."""
         dims = tuple(low if low == high else -1 for low, high in bounds)
         static = None if -1 in dims or dtype.kind is Kind.STRING else dtype.nbytes(dims)
-        return cls(name, dtype, bounds, dims, static, exact, takes_images)
+        return cls(name, dtype, bounds, dims, static, exact, takes_images, layout)
 
     @property
     def most_nbytes(self) -> int | None:

@@ -85,6 +85,7 @@ class TensorSpecRecord(Record, frozen=True, array_like=True):
     bounds: tuple[tuple[int, int], ...]
     exact: tuple[float, float] | None = None
     takes_images: bool = False
+    layout: str = ""
 
 
 class TensorRef(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -272,3 +272,17 @@ def test_images_over_kserve(server: Server) -> None:
         )
         answer = call(message, timeout=DEADLINE_S)
     assert answer.raw_output_contents[0] == expected.tobytes()
+
+
+def test_the_configuration_over_kserve_says_the_layout(server: Server) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        ask = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelConfig",
+            request_serializer=kserve_pb2.ModelConfigRequest.SerializeToString,
+            response_deserializer=kserve_pb2.ModelConfigResponse.FromString,
+        )
+        for model, name in (("turned", "FORMAT_NHWC"), ("vector", "FORMAT_NONE")):
+            (by_grpc,) = ask(kserve_pb2.ModelConfigRequest(name=model), timeout=DEADLINE_S).config.input
+            by_rest = rest_client.request(server.rest_port, "GET", f"/v2/models/{model}/config").json()
+            assert by_grpc.format == kserve_pb2.ModelInput.Format.Value(name)
+            assert [item["format"] for item in by_rest["input"]] == [name]

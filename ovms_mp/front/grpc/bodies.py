@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.budget import UNPACKED_FLOOR_BYTES, unpacked_limit
 from ovms_mp.front.grpc.encodings import recognised_encoding, unpack
 
@@ -57,16 +58,22 @@ def _largest_bound(table: RoutingTable) -> int | None:
 async def unpacked(request: bytes, longest_of: Callable[[int], int], share: BodyShare) -> Octets:
     """A request as it was meant, for a transport that does not say whether it is packed.
 
+    What only seems to be packed is handed on as it came, for its reader to word what is wrong with it: a message of a
+    stream that is no request must not end the stream.
+
     Args:
         request: As it was sent.
         longest_of: How long so many packed bytes may become.
         share: Grows by what is held.
 
     Raises:
-        OvmsError: It becomes too long, there is no memory for it, or it is not packed as it seems.
+        OvmsError: It becomes too long, or there is no memory for it.
     """
     share.grow(len(request))
     encoding = recognised_encoding(request)
     if encoding == "identity":
         return request
-    return await unpack(request, encoding, longest_of(len(request)), share.grow)
+    try:
+        return await unpack(request, encoding, longest_of(len(request)), share.grow)
+    except MalformedPayload:
+        return request

@@ -31,12 +31,14 @@ class ImagesTensor(GivenTensor):
     Attributes:
         encoded: One string for each image.
         place: Where the pixels go, once that is known.
+        most_pixels: Of the largest image, once their headers have been looked at.
     """
 
     is_aside: ClassVar[bool] = True
 
     encoded: Strings = NO_STRINGS
     place: memoryview = field(default_factory=lambda: memoryview(b""))
+    most_pixels: int = 0
 
     @classmethod
     def of(cls, encoded: Strings, count: int, spec: TensorSpec) -> ImagesTensor:

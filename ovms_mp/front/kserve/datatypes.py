@@ -6,8 +6,13 @@ FP8 has no name there; models that have it are shown with ours, and take it raw.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ovms_mp.errors import DtypeMismatch, shortened
 from ovms_mp.model.dtypes import DType
+
+if TYPE_CHECKING:
+    from ovms_mp.model.tensors import TensorSpec
 
 _BY_NAME = {dtype.name: dtype for dtype in DType}
 _CONFIG_TYPES = {DType.BYTES: "TYPE_STRING", DType.FP8_E5M2: "TYPE_INVALID", DType.FP8_E4M3: "TYPE_INVALID"}
@@ -22,6 +27,11 @@ def datatype(dtype: DType) -> str:
 def config_type(dtype: DType) -> str:
     """The name of an element type in a model's configuration."""
     return _CONFIG_TYPES.get(dtype, f"TYPE_{dtype.name}")
+
+
+def input_format(spec: TensorSpec) -> str:
+    """The name of an input's layout in a model's configuration."""
+    return f"FORMAT_{spec.layout or 'NONE'}"
 
 
 def dtype_named(name: str, input_name: str) -> DType:

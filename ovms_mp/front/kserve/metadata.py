@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.front.kserve import calls
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
-from ovms_mp.front.kserve.datatypes import config_type, datatype
+from ovms_mp.front.kserve.datatypes import config_type, datatype, input_format
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,9 @@ def model_config(described: ModelDescription) -> kserve.ModelConfigResponse:
     route = described.route
     config = kserve.ModelConfig(name=route.model_name, platform=calls.BACKEND, backend=calls.BACKEND)
     for spec in route.inputs:
-        config.input.add(name=spec.name, data_type=config_type(spec.dtype), dims=spec.dims)
+        config.input.add(
+            name=spec.name, data_type=config_type(spec.dtype), format=input_format(spec), dims=spec.dims
+        )
     for spec in route.outputs:
         config.output.add(name=spec.name, data_type=config_type(spec.dtype), dims=spec.dims)
     config.model_transaction_policy.decoupled = False

@@ -43,15 +43,6 @@ class OwnedDirectory:
             shutil.rmtree(self.path, ignore_errors=True)
         raise OSError(errno.ENOLCK, "directories there cannot be locked", str(self.path.parent))
 
-    def close_if_empty(self) -> bool:
-        """Remove it if nothing is in it; whether it is gone."""
-        try:
-            self.path.rmdir()
-        except OSError:
-            return False
-        os.close(self._descriptor)
-        return True
-
     def close(self) -> None:
         """Remove it with everything in it."""
         shutil.rmtree(self.path, ignore_errors=True)

@@ -2,7 +2,7 @@
 """Where trials leave what they compiled, so that the workers need not compile the same again.
 
 That is the user's directory (``--cache_dir``), which is kept, or a private one for each deployment, which is removed
-after its first load.
+after its first load: in a thread, as unlinking some hundred megabytes takes as many milliseconds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ovms_mp.manager.children.owned_directory import OwnedDirectory
@@ -50,7 +50,8 @@ class CompileCaches:
             cache_dir: The user's directory; empty for private ones.
         """
         self._cache_dir = cache_dir
-        self._private: OwnedDirectory | None = None
+        self._private: dict[int, OwnedDirectory] = {}
+        self._removers = ThreadPoolExecutor(1, "cache-remover")
         self._has_told = False
 
     def assign(self, deployment: Deployment, *, is_tried: bool) -> None:
@@ -62,24 +63,20 @@ class CompileCaches:
 
     def remove(self, deployment: Deployment) -> None:
         """Remove a private directory."""
-        if self._private is not None and not self._cache_dir:
-            shutil.rmtree(self._private.path / str(deployment.handle), ignore_errors=True)
-            if self._private.close_if_empty():
-                self._private = None
+        owned = self._private.pop(deployment.handle, None)
+        if owned is not None:
+            self._removers.submit(owned.close)
 
     def close(self) -> None:
         """Remove all private directories; no process uses them any more."""
-        if self._private is not None:
-            self._private.close()
-            self._private = None
+        while self._private:
+            self._private.popitem()[1].close()
+        self._removers.shutdown()
 
     def _private_directory(self, handle: int) -> str:
         """A fresh directory, or none where the temporary directory takes none: compiling twice is slower, not wrong."""
         try:
-            if self._private is None:
-                self._private = OwnedDirectory()
-            directory = self._private.path / str(handle)
-            directory.mkdir()
+            owned = self._private.get(handle) or OwnedDirectory()
         except OSError as error:
             if not self._has_told:
                 _log.warning(
@@ -89,4 +86,5 @@ class CompileCaches:
                 )
             self._has_told = True
             return ""
-        return str(directory)
+        self._private[handle] = owned
+        return str(owned.path)

@@ -69,6 +69,7 @@ class Facts(Record, frozen=True):
         own_shapes: Shapes to try it on, where the model has one of each input.
         exact: Of each input, the range in which the engine is exact.
         images: Of each input, whether its layout is that of images.
+        layouts: Of each input, ``NHWC``, ``NCHW`` or empty.
         remarks: Of its preparation, for the log.
         notices: What people should know of its answers.
         rt_info: What its file says of the model, as JSON.
@@ -79,6 +80,7 @@ class Facts(Record, frozen=True):
     own_shapes: tuple[tuple[int, ...], ...] | None
     exact: tuple[tuple[float, float] | None, ...]
     images: tuple[bool, ...]
+    layouts: tuple[str, ...]
     remarks: tuple[str, ...]
     notices: tuple[str, ...]
     rt_info: str

@@ -295,6 +295,7 @@ def _loaded(
         own_shapes=prepared.own_shapes,
         exact=tuple(spec.exact for spec in inputs),
         images=prepared.images,
+        layouts=prepared.layouts,
         remarks=prepared.notices,
         notices=tuple(exactness_notices(inputs, specs[1], prepared.model, is_refused=is_refused)),
         rt_info=prepared.rt_info,
@@ -316,7 +317,8 @@ def _described(
     for notice in notices:
         _log.warning("event=notice model=%s version=%d notice=%r", request.name, request.version, notice)
     inputs = tuple(
-        replace(spec, takes_images=flag) for spec, flag in zip(specs[0], facts.images, strict=True)
+        replace(spec, takes_images=flag, layout=layout)
+        for spec, flag, layout in zip(specs[0], facts.images, facts.layouts, strict=True)
     )
     if request.settings.refuses_lossy:
         inputs = tuple(replace(spec, exact=exact) for spec, exact in zip(inputs, facts.exact, strict=True))

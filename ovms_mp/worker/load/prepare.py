@@ -25,7 +25,7 @@ from ovms_mp.worker.engine.stages import READING, begin_stage
 from ovms_mp.worker.engine.tokenizers import add_tokenizers, needs_tokenizers
 from ovms_mp.worker.load.auto_shapes import auto_candidates, variable_places, with_open_places
 from ovms_mp.worker.load.memory_references import refuse_memory_references
-from ovms_mp.worker.load.preprocess import is_layout_of_images, preprocess
+from ovms_mp.worker.load.preprocess import is_layout_of_images, known_layout, preprocess
 from ovms_mp.worker.load.reshape import apply_shapes, batch_places, reshaped
 from ovms_mp.worker.load.rt_info import rt_info_text
 from ovms_mp.worker.load.tensor_names import TensorNames, read_mapping, tensor_names
@@ -57,6 +57,7 @@ class Prepared:
         auto: Places (input, axis) that ``auto`` opened.
         rt_info: What the file says of the model, as JSON.
         images: Of each input, whether its layout, as clients see it, is that of images.
+        layouts: Of each input, as clients see it, ``NHWC`` or ``NCHW`` where it is known to be one; else empty.
     """
 
     model: ov.Model
@@ -67,6 +68,7 @@ class Prepared:
     auto: frozenset[Place]
     rt_info: str
     images: tuple[bool, ...]
+    layouts: tuple[str, ...]
     _base: ov.Model = field(repr=False)
     _names: TensorNames = field(repr=False)
 
@@ -132,6 +134,7 @@ def prepare_model(core: ov.Core, model_file: str, settings: ModelSettings) -> Pr
             is_layout_of_images(layout, port.get_partial_shape().rank.get_length())
             for layout, port in zip(adapted.layouts, base.inputs, strict=True)
         ),
+        layouts=tuple(map(known_layout, adapted.layouts)),
         _base=base,
         _names=names,
     )

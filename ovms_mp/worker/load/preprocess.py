@@ -139,6 +139,12 @@ def is_layout_of_images(layout: str, rank: int) -> bool:
     )
 
 
+def known_layout(layout: str) -> str:
+    """``NHWC`` or ``NCHW`` where a layout is one of these to the last letter; else empty."""
+    text = layout.strip("[] ").replace(" ", "").replace(",", "")
+    return text if text in ("NHWC", "NCHW") else ""
+
+
 def _steps_by_input(settings: InputSettings, inputs: TensorNames) -> dict[int, _Steps]:
     found: dict[int, _Steps] = {}
     for color in settings.color_format:

@@ -11,9 +11,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.json.lists import LIST_BYTES, VALUE_BYTES, count_values, read_list
+from ovms_mp.front.json.long_strings import cut_long_strings
 from ovms_mp.front.json.scanner import scan_plain
 from ovms_mp.front.kserve.json.decode import READING, SPECS, decode_json
+from ovms_mp.front.tensors import BytesTensor
 from ovms_mp.model.dtypes import DType, element_count
 
 if TYPE_CHECKING:
@@ -44,6 +47,22 @@ async def decode_long(text: bytes | bytearray, share: BodyShare) -> JsonRequest:
         MalformedPayload: It is not the JSON of an inference request.
         OvmsError: There is no memory to read it.
     """
+    cut = await cut_long_strings(text, share)
+    if cut is None:
+        return await _decode(text, share)
+    try:
+        request = await _decode(cut.text, share)
+    except MalformedPayload as error:
+        raise cut.worded(error) from None
+    for item in request.inputs:
+        if isinstance(item.data, BytesTensor):
+            item.data = await cut.restored(item.data)
+    cut.refuse_unused()
+    return request
+
+
+async def _decode(text: bytes | bytearray, share: BodyShare) -> JsonRequest:
+    """Read a text without long strings."""
     count = count_values(text)
     share.grow((VALUE_BYTES + _CONVERTED_BYTES) * count)
     if len(text) >= LIST_BYTES:

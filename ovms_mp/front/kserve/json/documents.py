@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import orjson
 
 from ovms_mp.front.kserve.calls import BACKEND, PLATFORM, SERVER_NAME, SERVER_VERSION
-from ovms_mp.front.kserve.datatypes import config_type, datatype
+from ovms_mp.front.kserve.datatypes import config_type, datatype, input_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,7 +54,7 @@ def config_json(model: ModelDescription) -> bytes:
             "platform": BACKEND,
             "backend": BACKEND,
             "max_batch_size": 0,
-            "input": [_config(spec) | {"format": "FORMAT_NONE"} for spec in route.inputs],
+            "input": [_config(spec) | {"format": input_format(spec)} for spec in route.inputs],
             "output": [_config(spec) for spec in route.outputs],
             "model_transaction_policy": {"decoupled": False},
         }

@@ -17,6 +17,7 @@ import numpy as np
 from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.infer.text_inputs import takes_strings
 from ovms_mp.front.json.lists import LIST_BYTES, VALUE_BYTES, count_values
+from ovms_mp.front.json.long_strings import cut_long_strings
 from ovms_mp.front.strings import Strings
 from ovms_mp.front.tensors import BytesTensor, NumberTensor, bytes_tensor
 from ovms_mp.front.tfs.json.decode import decode_predict
@@ -59,6 +60,25 @@ async def decode_long(
         MalformedPayload: The body is not the JSON of a predict request.
         OvmsError: There is no memory to read it.
     """
+    cut = await cut_long_strings(body, share)
+    if cut is None:
+        return await _decode(body, inputs, share)
+    try:
+        form, given = await _decode(cut.text, inputs, share)
+    except MalformedPayload as error:
+        raise cut.worded(error) from None
+    whole = {
+        name: await cut.restored(tensor) if isinstance(tensor, BytesTensor) else tensor
+        for name, tensor in given.items()
+    }
+    cut.refuse_unused()
+    return form, whole
+
+
+async def _decode(
+    body: bytes | bytearray, inputs: Sequence[TensorSpec], share: BodyShare
+) -> tuple[JsonFormat, Mapping[str, JsonTensor]]:
+    """Read a body without long strings."""
     count = count_values(body)
     share.grow(VALUE_BYTES * count)
     if any(map(takes_strings, inputs)):

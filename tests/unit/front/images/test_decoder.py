@@ -86,6 +86,23 @@ def test_who_gives_up_hears_of_it_when_no_thread_reads_the_images_any_more() -> 
     asyncio.run(story())
 
 
+def test_small_images_do_not_wait_behind_large_ones() -> None:
+    large = bytes(cv2.imencode(".png", np.zeros((4000, 4000, 3), np.uint8))[1])
+
+    async def story() -> None:
+        decoder = ImageDecoder(32)
+        many = [asyncio.create_task(decode(decoder, FIXED, images(FIXED, [large]))) for _ in range(40)]
+        await eventually(lambda: decoding_threads() > 0)
+        small = png()
+        assert np.array_equal((await decode(decoder, FIXED, images(FIXED, [small])))[0], opened(small))
+        assert not all(task.done() for task in many), "large ones are still waiting"
+        for task in many:
+            task.cancel()
+        await asyncio.gather(*many, return_exceptions=True)
+
+    asyncio.run(story())
+
+
 def test_broken_images_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     broken = bytearray(png())
     broken[60] ^= 0xFF

@@ -79,17 +79,8 @@ def test_one_that_is_swept_while_it_is_made_is_made_again(
 
     assert str(owned.path) not in swept
     assert list(root.iterdir()) == [owned.path]
-    assert not owned.close_if_empty() or not owned.path.exists()
-
-
-def test_only_an_empty_one_is_closed(root: Path) -> None:
-    owned = OwnedDirectory()
-    (owned.path / "1").mkdir()
-
-    assert not owned.close_if_empty()
-    (owned.path / "1").rmdir()
-    assert owned.close_if_empty()
-    assert list(root.iterdir()) == []
+    owned.close()
+    assert not owned.path.exists()
 
 
 def test_no_temporary_directory_is_nothing_to_sweep(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,9 +99,6 @@ class Scene:
         self.clock.pass_time(seconds)
         self.timers.run_due()
 
-    def caches(self) -> list[str]:
-        return sorted(str(path.relative_to(self.root)) for path in self.root.glob("*/*"))
-
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -393,14 +390,12 @@ def test_each_trial_has_a_directory_of_its_own_until_it_is_forgotten(scene: Scen
     first, second = scene.submit(), scene.submit()
     assert first.cache_directory != second.cache_directory
     (Path(first.cache_directory) / "model.blob").write_bytes(b"x")
-    assert len(scene.caches()) == 2
-    assert stat_mode(Path(first.cache_directory).parent) == 0o700
+    assert stat_mode(Path(first.cache_directory)) == 0o700
     scene.trials.forget_cache(first)
     scene.trials.forget_cache(first)
 
-    assert not Path(first.cache_directory).exists()
     assert Path(second.cache_directory).is_dir()
-    scene.compile_caches.close()
+    scene.compile_caches.close()  # Waits for the thread that removes them.
     assert list(scene.root.iterdir()) == []
 
 
