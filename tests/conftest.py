@@ -216,4 +216,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=50,
         help="how many changes of the server's state clients ask for at random (full run: 1000)",
     )
+    parser.addoption(
+        "--openapi-examples",
+        type=int,
+        default=6,
+        help="how many requests are made up for each call that the server describes (full run: 500)",
+    )
     parser.addoption("--image", action="store_true", help="build the container image and test it")

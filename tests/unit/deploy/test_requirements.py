@@ -21,6 +21,7 @@ HASHED = [
     *sorted(LOCKS.glob("*.txt")),
     SUPPORT / "clients" / "requirements.txt",
     SUPPORT / "emulators" / "requirements.txt",
+    SUPPORT / "schemathesis" / "requirements.txt",
 ]
 REFRESH = "run deploy/lock"
 
