@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ovms_mp.codes import ExitCode
+from ovms_mp.config.access import AccessConfig, check_access
 from ovms_mp.config.argument_parser import EarlyExit, Parser
 from ovms_mp.config.declared import SECTIONS, declared_settings
 from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
@@ -151,6 +152,8 @@ def _effective_config(
         grpc = replace(grpc, port=0)
     unix = UnixSocketConfig(**sections.pop("unix"))  # type: ignore[arg-type]  # as above
     check_listening(grpc, rest, unix)
+    access = AccessConfig(**sections.pop("access"))  # type: ignore[arg-type]  # as above
+    notices += check_access(access, rest.prefix, has_rest=rest.is_served)
     cores = len(usable_cores())
     grpc = replace(grpc, workers=_capped("grpc_workers", grpc.workers, cores, notices))
     rest = replace(rest, workers=_capped("rest_workers", rest.workers, cores, notices))
@@ -178,6 +181,7 @@ def _effective_config(
         grpc=grpc,
         rest=rest,
         unix=unix,
+        access=access,
         engine=engine,
         **others,
     )

@@ -68,6 +68,33 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     allows_client_shm: bool = False
 
 
+class AccessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whom a front lets in. It has no key; those come with each routing snapshot.
+
+    Attributes:
+        needs_key: Whether calls need a key, unless they are open to everybody.
+        needs_admin_key: Whether calls that change the server need an administrator's key.
+        trusted_proxies: Networks whose word about clients' addresses is believed, and ``unix``.
+    """
+
+    needs_key: bool = False
+    needs_admin_key: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+
+
+class OriginSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which web pages may read answers, and what they may send; ``*`` is all.
+
+    Attributes:
+        allows_credentials: Whether with what the browser knows its user by.
+    """
+
+    origins: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    allows_credentials: bool = False
+
+
 class ChildSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every child is told.
 
@@ -158,6 +185,7 @@ class FrontSpec(ChildSpec, frozen=True, kw_only=True):
     """For every front."""
 
     limits: FrontLimits
+    access: AccessSpec = AccessSpec()
 
 
 class GrpcFrontSpec(FrontSpec, frozen=True, kw_only=True):
@@ -185,6 +213,8 @@ class RestSpec(FrontSpec, frozen=True, kw_only=True):
         beat_descriptor: Pipe to the manager; a byte for every turn of the arbiter's loop.
         levels_descriptor: Pipe from the manager; a line of JSON when the levels of the log change.
         rest_workers: Number of REST fronts.
+        prefix: Path below which all paths lie.
+        origins: Which web pages may read answers.
         client_timeout_s: Time that a client may neither send what it has begun nor read its answer.
         stop_grace_s: Time to finish requests when stopped.
         stuck_timeout_s: An event loop that stands still for longer is killed.
@@ -194,6 +224,8 @@ class RestSpec(FrontSpec, frozen=True, kw_only=True):
     beat_descriptor: int
     levels_descriptor: int
     rest_workers: int
+    prefix: str = ""
+    origins: OriginSpec = OriginSpec()
     client_timeout_s: float
     stop_grace_s: float
     stuck_timeout_s: float

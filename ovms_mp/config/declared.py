@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ovms_mp.config.access import AccessConfig
 from ovms_mp.config.server import EngineConfig, LimitsConfig, LogConfig, RepositoryConfig, SupervisionConfig
 from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, UnixSocketConfig
 
@@ -23,6 +24,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "rest": RestConfig,
         "unix": UnixSocketConfig,
         "clients": ClientsConfig,
+        "access": AccessConfig,
         "limits": LimitsConfig,
         "supervision": SupervisionConfig,
         "repository": RepositoryConfig,

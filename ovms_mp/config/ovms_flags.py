@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _GRPC_LIBRARY = "it tunes the gRPC library of OVMS"
-_CORS = "CORS headers are not sent yet"
 _METRICS = "there are no metrics yet"
 _GENERATIVE = "it belongs to generative models, which are not served"
 
@@ -30,10 +29,6 @@ IGNORED_FLAGS: Mapping[str, str] = MappingProxyType(
         "custom_node_resources_cleaner_interval_seconds": "it belongs to pipelines, which are not supported",
         "metrics_enable": _METRICS,
         "metrics_list": _METRICS,
-        "allow_credentials": _CORS,
-        "allowed_origins": _CORS,
-        "allowed_methods": _CORS,
-        "allowed_headers": _CORS,
         "verbose_response": _GENERATIVE,
         "allowed_media_domains": _GENERATIVE,
         "allowed_local_media_path": _GENERATIVE,
@@ -46,7 +41,6 @@ _PULLING = "OVMS downloads generative models by it; put a model into a directory
 
 REFUSED_FLAGS: Mapping[str, str] = MappingProxyType(
     {
-        "api_key_file": "requests are not authorized by keys yet; restrict who reaches the port, e.g. by a proxy",
         "list_models": _EDITING,
         "add_to_config": _EDITING,
         "remove_from_config": _EDITING,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ovms_mp.config.access import AccessConfig
 from ovms_mp.config.setting import SWITCH, Setting, declare
 from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, UnixSocketConfig
 from ovms_mp.log import FORMATS, LEVELS
@@ -365,6 +366,7 @@ class ServerConfig:
     rest: RestConfig = field(default_factory=RestConfig)
     unix: UnixSocketConfig = field(default_factory=UnixSocketConfig)
     clients: ClientsConfig = field(default_factory=ClientsConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
     limits: LimitsConfig = LimitsConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     repository: RepositoryConfig = RepositoryConfig()

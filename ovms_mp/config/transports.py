@@ -140,6 +140,14 @@ class RestConfig(_Listening):
             high=65535,
         ),
     )
+    prefix: str = declare(
+        "",
+        Setting(
+            "rest_prefix",
+            "Path below which all REST paths lie, e.g. /models behind a proxy that routes by paths; probes and metrics "
+            "lie below it, too.",
+        ),
+    )
     client_timeout_s: float = declare(
         60.0,
         Setting(

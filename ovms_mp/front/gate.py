@@ -33,6 +33,11 @@ class Gate:
         self._checks = tuple(checks)
         self._observers = tuple(observers)
 
+    @property
+    def has_checks(self) -> bool:
+        """Whether it may refuse a call."""
+        return bool(self._checks)
+
     def enter(self, context: CallContext) -> None:
         """A call begins; :meth:`leave` follows, whatever becomes of it."""
         for observer in self._observers:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.child.heartbeat import HeartbeatThread
 from ovms_mp.errors import BootError
+from ovms_mp.front.access.keys import Keys
+from ovms_mp.front.access.proxies import TrustedProxies
+from ovms_mp.front.access.refusals import KeyRefusals
 from ovms_mp.front.counting import Counting
 from ovms_mp.front.descriptors import DescriptorWatch
 from ovms_mp.front.gate import Gate
@@ -40,10 +43,12 @@ from ovms_mp.wire.messages import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from ovms_mp.child.control import ControlLink
-    from ovms_mp.child.specs import FrontSpec
+    from ovms_mp.child.specs import AccessSpec, FrontSpec
+    from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.clock import Clock
     from ovms_mp.wire.messages import ChangeState, Welcome
 
@@ -82,7 +87,13 @@ class FrontSession:
         self._timers: list[Periodic] = []
         self.drain_deadline_ns = 0
         self.drain_requested = asyncio.Event()
-        self.gate = Gate()
+        refusals = KeyRefusals(clock_ns)
+        access = spec.access
+        self._keys = Keys(
+            needs_key=access.needs_key, needs_admin_key=access.needs_admin_key, refusals=refusals
+        )
+        self.proxies = TrustedProxies(access.trusted_proxies)
+        self.gate = Gate(self._checks(access))
         self.leases = Leases(Arena(spec.common.arenas[welcome.arena]), Arrivals(clock_ns))
         convictions = Convictions(
             self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns
@@ -106,6 +117,15 @@ class FrontSession:
             clock_ns=clock_ns,
             readiness=self._readiness,
         )
+
+    def _checks(self, access: AccessSpec) -> list[Callable[[CallContext], None]]:
+        """What a call must pass; nothing that is off. Whose call it is comes first."""
+        checks: list[Callable[[CallContext], None]] = []
+        if self.proxies:
+            checks.append(self.proxies.check)
+        if access.needs_key or access.needs_admin_key:
+            checks.append(self._keys.check)
+        return checks
 
     @classmethod
     async def open(cls, spec: FrontSpec, control: ControlLink, clock_ns: Clock = time.monotonic_ns) -> Self:
@@ -196,6 +216,7 @@ class FrontSession:
         table = RoutingTable(snapshot, self.service.counting.counters_of)
         # Before the manager hears that the snapshot is applied: whoever has registered a region uses it then.
         self.service.regions.replace(snapshot.regions)
+        self._keys.replace(snapshot.keys)
         self.service.replace_table(table)
         self._has_table.set()
         self._send(SnapshotApplied(table.epoch))

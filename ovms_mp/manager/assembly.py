@@ -29,6 +29,7 @@ from ovms_mp.manager.children.process_limits import check_process_limits
 from ovms_mp.manager.children.socket_directory import SocketDirectory
 from ovms_mp.manager.children.spec_maker import SpecMaker, count_fronts
 from ovms_mp.manager.children.supervisor import Supervisor
+from ovms_mp.manager.fronts.api_keys import LOOK_INTERVAL_S, ApiKeys
 from ovms_mp.manager.fronts.arbiter_pipes import ArbiterPipes
 from ovms_mp.manager.fronts.arenas import ArenaPool
 from ovms_mp.manager.fronts.fronts import Fronts
@@ -177,6 +178,9 @@ def opened_manager(
         load_reports = LoadReports(config, catalogue, trials, workers, timers, clock)
         regions = Regions()
         log_file = os.path.basename(config.log.path)
+        api_keys = ApiKeys(config.access)
+        if api_keys:
+            timers.call_every(LOOK_INTERVAL_S, api_keys.look)
         log_state = LogState(current_levels, log_file, supervisor, control, pipes)
         shutdown = Shutdown(
             supervision.stop_grace_s,
@@ -213,6 +217,7 @@ def opened_manager(
             stores,
             regions,
             log_state,
+            api_keys,
             fronts,
             announcement,
             service_reports,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.announcement import Announcement
     from ovms_mp.manager.changes.log_state import LogState
     from ovms_mp.manager.changes.regions import Regions
+    from ovms_mp.manager.fronts.api_keys import ApiKeys
     from ovms_mp.manager.fronts.fronts import Fronts
     from ovms_mp.manager.lifecycle import Lifecycle
     from ovms_mp.manager.models.catalogue import Catalogue
@@ -38,6 +39,7 @@ class Publisher:
         stores: Stores,
         regions: Regions,
         log_state: LogState,
+        api_keys: ApiKeys,
         fronts: Fronts,
         announcement: Announcement,
         service_reports: ServiceReports,
@@ -52,6 +54,7 @@ class Publisher:
         self._stores = stores
         self._regions = regions
         self._log_state = log_state
+        self._api_keys = api_keys
         self._fronts = fronts
         self._announcement = announcement
         self._service_reports = service_reports
@@ -76,6 +79,7 @@ class Publisher:
             regions=self._regions.records(),
             levels=self._log_state.levels,
             log_file=self._log_state.log_file,
+            keys=self._api_keys.records(),
         )
 
     @property
@@ -97,7 +101,7 @@ class Publisher:
         """Fronts that have not applied this snapshot."""
         return self._fronts.behind(epoch)
 
-    def _parts(self) -> tuple[Catalogue | Provisioner | Rescans | Stores | Regions | LogState, ...]:
+    def _parts(self) -> tuple[Catalogue | Provisioner | Rescans | Stores | Regions | LogState | ApiKeys, ...]:
         return (
             self._catalogue,
             self._provisioner,
@@ -105,6 +109,7 @@ class Publisher:
             self._stores,
             self._regions,
             self._log_state,
+            self._api_keys,
         )
 
     def _phase(self) -> tuple[bool, bool, bool]:

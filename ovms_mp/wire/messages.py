@@ -19,6 +19,7 @@ from ovms_mp.wire.records import (
     Conviction,
     DeathRecord,
     ErrorRecord,
+    KeyRecord,
     ModelRecord,
     ModelSettings,
     Record,
@@ -191,6 +192,7 @@ class RoutingSnapshot(Message, frozen=True):
         regions: Shared memory that clients have registered.
         levels: What is logged.
         log_file: The name of the file that is logged to, without its place; empty for none.
+        keys: Keys that clients may send; a front is told at its start whether they must.
         unready: Why no requests should be sent to the server yet; empty when they may.
     """
 
@@ -206,6 +208,7 @@ class RoutingSnapshot(Message, frozen=True):
     levels: LogLevels = LogLevels()
     log_file: str = ""
     unready: str = ""
+    keys: tuple[KeyRecord, ...] = ()
 
 
 class ManagerBeat(Message, frozen=True):

@@ -41,6 +41,14 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of values inside messages."""
 
 
+class KeyRecord(Record, frozen=True, array_like=True):
+    """A key that clients may send, by its SHA-256."""
+
+    name: str
+    digest: bytes
+    is_admin: bool
+
+
 class ErrorRecord(Record, frozen=True):
     """A failure on its way to another process; ``name`` is the class in :mod:`ovms_mp.errors`."""
 

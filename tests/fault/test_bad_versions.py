@@ -93,6 +93,7 @@ BAD = {
     "rankless": Bad(lambda good: good, ("number of dimensions", "shape")),
     "onnx_noise": Bad(one_file("model.onnx", NOISE), ("model.onnx",)),
     "onnx_empty": Bad(one_file("model.onnx", b""), ("model.onnx",)),
+    "pb_memory": Bad(one_file("model.pb", b"*/_ORT_MEM_ADDR_/*"), ("model.pb", "memory address")),
     "pb_noise": Bad(one_file("model.pb", NOISE), ("model.pb",)),
     "saved_model_noise": Bad(one_file("saved_model.pb", NOISE), ("cannot read 2: ",)),
     "tflite_noise": Bad(one_file("model.tflite", NOISE), ("model.tflite",)),

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from ovms_mp.codes import Code
-from ovms_mp.errors import BootError, CallCancelled
+from ovms_mp.errors import BootError, CallCancelled, UnsupportedOperation
 from ovms_mp.front.budget import BodyBudget
 from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.failures import failure_of
@@ -105,12 +105,13 @@ else:
 
 
 class _MethodTable(_BytesRpcHandler):
-    """Maps paths to handlers on raw bytes; grpcio answers UNIMPLEMENTED for every other path."""
+    """Maps paths to handlers on raw bytes. A path that is none has one, too, so that the gate comes first."""
 
     def __init__(self, methods: Methods, limits: FrontLimits, gate: Gate) -> None:
         budget = BodyBudget(limits.max_body_memory_bytes)
+        self._gate = gate
         self._handlers = {
-            path: grpc.unary_unary_rpc_method_handler(_unary(method, limits, budget, gate))
+            path: _unary_handler(method, limits, budget, gate)
             if isinstance(method, Unary)
             else grpc.stream_stream_rpc_method_handler(_streaming(method, limits, budget, gate))
             for path, method in methods.items()
@@ -120,18 +121,30 @@ class _MethodTable(_BytesRpcHandler):
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         """The handler of a call's path."""
-        return self._handlers.get(handler_call_details.method)
+        path = handler_call_details.method
+        return self._handlers.get(path) or grpc.stream_stream_rpc_method_handler(_unknown(path, self._gate))
+
+
+def _unary_handler(
+    method: Unary, limits: FrontLimits, budget: BodyBudget, gate: Gate
+) -> grpc.RpcMethodHandler[bytes, bytes]:
+    """The handler of a unary method; where the gate may refuse calls, one that begins before the message has come."""
+    handle = _unary(method, limits, budget, gate)
+    if gate.has_checks:
+        return grpc.stream_unary_rpc_method_handler(handle)
+    return grpc.unary_unary_rpc_method_handler(handle)
 
 
 def _unary(
     method: Unary, limits: FrontLimits, budget: BodyBudget, gate: Gate
-) -> Callable[[bytes, _Context], Awaitable[bytes]]:
-    async def handle(request: bytes, call: _Context) -> bytes:
+) -> Callable[[bytes | AsyncIterator[bytes], _Context], Awaitable[bytes]]:
+    async def handle(request: bytes | AsyncIterator[bytes], call: _Context) -> bytes:
         async def answer(context: CallContext) -> bytes:
-            context.received_bytes = len(request)
+            message = request if isinstance(request, bytes) else await _only(request)
+            context.received_bytes = len(message)
             with budget.share() as share:
                 octets = await unpacked(
-                    request,
+                    message,
                     lambda nbytes: method.longest_unpacked_bytes(nbytes, limits.max_message_bytes),
                     share,
                 )
@@ -139,7 +152,30 @@ def _unary(
             context.sent_bytes = len(reply)
             return reply
 
-        return await _carry(method, call, gate, answer)
+        return await _carry(method, method.path, call, gate, answer)
+
+    return handle
+
+
+async def _only(messages: AsyncIterator[bytes]) -> bytes:
+    """The message of a unary call.
+
+    Raises:
+        UnsupportedOperation: There is none; a second one is not read.
+    """
+    async for message in messages:
+        return message
+    raise UnsupportedOperation("a unary call without a message")
+
+
+def _unknown(path: str, gate: Gate) -> Callable[[AsyncIterator[bytes], _Context], Awaitable[None]]:
+    """What answers a path that is none: to those only who may know what there is."""
+
+    async def handle(messages: AsyncIterator[bytes], call: _Context) -> None:
+        async def answer(context: CallContext) -> None:
+            raise UnsupportedOperation("Method not found!")
+
+        await _carry(None, path, call, gate, answer)
 
     return handle
 
@@ -153,13 +189,17 @@ def _streaming(
                 stream = GrpcioStream(messages, call, limits.max_message_bytes, share, context)
                 await method.handler(stream, context)
 
-        await _carry(method, call, gate, answer)
+        await _carry(method, method.path, call, gate, answer)
 
     return handle
 
 
 async def _carry(
-    method: Method, call: _Context, gate: Gate, answer: Callable[[CallContext], Awaitable[AnswerT]]
+    method: Method | None,
+    path: str,
+    call: _Context,
+    gate: Gate,
+    answer: Callable[[CallContext], Awaitable[AnswerT]],
 ) -> AnswerT:
     """Let a call in, answer it, and say how it has ended."""
     context = _context(method, call)
@@ -173,7 +213,7 @@ async def _carry(
         raise
     except Exception as error:
         agent = str(dict(context.metadata).get("user-agent", ""))
-        failure = failure_of(error, method.path, agent)
+        failure = failure_of(error, path, agent)
     else:
         gate.leave(context, None)
         _set_metadata(call, context)
@@ -268,7 +308,7 @@ class _Origin:
         return unquote(self._call.peer()).partition(":")[2]
 
 
-def _context(method: Method, call: _Context) -> CallContext:
+def _context(method: Method | None, call: _Context) -> CallContext:
     remaining_s = call.time_remaining()
     now_ns = time.monotonic_ns()
     deadline_ns = 0 if remaining_s is None else now_ns + int(remaining_s * 1e9)

@@ -48,9 +48,9 @@ def methods(service: Service, services: Iterable[str]) -> Sequence[Method]:
     own = HealthMethods(service, services)
     limit = LONGEST_SMALL_REQUEST_BYTES
     return (
-        Unary(f"/{SERVICE}/Check", own.check, None, limit, protocol=PROTOCOL),
+        Unary(f"/{SERVICE}/Check", own.check, None, limit, protocol=PROTOCOL, is_open=True),
         Unary(f"/{SERVICE}/List", own.list, None, limit, protocol=PROTOCOL),
-        Streaming(f"/{SERVICE}/Watch", own.watch, PROTOCOL),
+        Streaming(f"/{SERVICE}/Watch", own.watch, PROTOCOL, is_open=True),
     )
 
 

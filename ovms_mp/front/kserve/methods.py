@@ -57,11 +57,13 @@ def methods(parts: MessageParts) -> Sequence[Method]:
         return InferSink(length, parts.lease, parts.release, parts.memory)
 
     own = KServeMethods(parts, make_sink)
-    small = (
+    probes = (
         (calls.SERVER_LIVE, own.server_live),
         (calls.SERVER_READY, own.server_ready),
-        (calls.SERVER_METADATA, own.server_metadata),
         (calls.MODEL_READY, own.model_ready),
+    )
+    small = (
+        (calls.SERVER_METADATA, own.server_metadata),
         (calls.METADATA, own.model_metadata),
         (calls.CONFIG, own.model_config),
     )
@@ -74,6 +76,7 @@ def methods(parts: MessageParts) -> Sequence[Method]:
             protocol=calls.PROTOCOL,
         ),
         Streaming(f"{SERVICE}/{calls.STREAM}", own.infer_stream, protocol=calls.PROTOCOL),
+        *[small_method(name, handler, is_open=True) for name, handler in probes],
         *[small_method(name, handler) for name, handler in small],
         *[method for room in (regions, repository, settings, statistics) for method in room.methods(parts)],
     )

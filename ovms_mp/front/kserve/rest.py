@@ -53,9 +53,9 @@ def routes(front: HasService) -> Sequence[Route]:
     handlers = KServeRestCalls(front)
     server = Endpoint(handlers.server, calls.PROTOCOL, calls.SERVER_METADATA)
     models = Endpoint(handlers.models, calls.PROTOCOL, "ModelList")
-    alive = Endpoint(handlers.alive, calls.PROTOCOL, "Alive")
-    live = Endpoint(handlers.live, calls.PROTOCOL, calls.SERVER_LIVE)
-    ready = Endpoint(handlers.ready, calls.PROTOCOL, calls.SERVER_READY)
+    alive = Endpoint(handlers.alive, calls.PROTOCOL, "Alive", is_open=True)
+    live = Endpoint(handlers.live, calls.PROTOCOL, calls.SERVER_LIVE, is_open=True)
+    ready = Endpoint(handlers.ready, calls.PROTOCOL, calls.SERVER_READY, is_open=True)
     return (
         FixedRoute("/", {"GET": alive}),
         FixedRoute("/v2", {"GET": server}),
@@ -90,7 +90,7 @@ class ModelRoute:
         self._endpoints = {
             ("", "GET"): Endpoint(handlers.metadata, calls.PROTOCOL, calls.METADATA),
             ("", "POST"): self._unknown,
-            ("ready", "GET"): Endpoint(handlers.model_ready, calls.PROTOCOL, calls.MODEL_READY),
+            ("ready", "GET"): Endpoint(handlers.model_ready, calls.PROTOCOL, calls.MODEL_READY, is_open=True),
             ("config", "GET"): Endpoint(handlers.config, calls.PROTOCOL, calls.CONFIG),
             ("infer", "POST"): Endpoint(
                 handlers.infer, calls.PROTOCOL, calls.INFER, takes_body=True, compresses=True

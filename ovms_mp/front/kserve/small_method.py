@@ -18,6 +18,20 @@ if TYPE_CHECKING:
 SERVICE = "/inference.GRPCInferenceService"
 
 
-def small_method(name: str, handler: Callable[[Octets, CallContext], Awaitable[Reply]]) -> Unary:
+def small_method(
+    name: str,
+    handler: Callable[[Octets, CallContext], Awaitable[Reply]],
+    *,
+    changes_server: bool = False,
+    is_open: bool = False,
+) -> Unary:
     """A method whose messages hold no tensors."""
-    return Unary(f"{SERVICE}/{name}", handler, None, LONGEST_SMALL_REQUEST_BYTES, protocol=calls.PROTOCOL)
+    return Unary(
+        f"{SERVICE}/{name}",
+        handler,
+        None,
+        LONGEST_SMALL_REQUEST_BYTES,
+        protocol=calls.PROTOCOL,
+        changes_server=changes_server,
+        is_open=is_open,
+    )

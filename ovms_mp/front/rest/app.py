@@ -13,10 +13,11 @@ import msgspec
 
 from ovms_mp.errors import Code, DeadlineExceeded, RequestTooLarge, shortened
 from ovms_mp.front.call_context import CallContext
+from ovms_mp.front.endpoints import Answer, Endpoint
 from ovms_mp.front.failures import failure_of
 from ovms_mp.front.protocols import all_routes
 from ovms_mp.front.rest.compression import LEAST_BYTES, compress
-from ovms_mp.front.rest.origin import refuse_other_sites
+from ovms_mp.front.rest.origins import Origins
 from ovms_mp.front.rest.request import FalconRequest
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from falcon.asgi import Request, Response
 
-    from ovms_mp.front.endpoints import Answer, Endpoint, Route
+    from ovms_mp.front.endpoints import RestRequest, Route
     from ovms_mp.front.rest.lifespan import Lifespan
 
 _LONGEST_ID = 256
@@ -37,29 +38,58 @@ def create_app(lifespan: Lifespan) -> falcon.asgi.App[Request, Response]:
     app.add_middleware(lifespan)
     app.add_error_handler(Exception, _answer_failure)
     app.add_error_handler(falcon.HTTPError, _answer_http_error)
+    origins = Origins(lifespan.spec.origins)
+    if origins.has_any:
+        app.add_middleware(origins)
+    prefix = lifespan.spec.prefix
     for route in all_routes(lifespan):
-        app.add_route(route.template, _Resource(route, lifespan))
+        resource = _Resource(route, lifespan, origins)
+        app.add_route(prefix + route.template, resource)
+        if prefix and route.template == "/":
+            app.add_route(prefix, resource)
+    # Not falcon's 404: the gate comes first.
+    app.add_sink(_Resource(_NOWHERE, lifespan, origins).answer, "/")  # type: ignore[arg-type]  # never without a response
     return app
+
+
+class _Nowhere:
+    """The route of all paths that are none."""
+
+    template = ""
+
+    def find(self, verb: str, raw_path: bytes) -> Endpoint | None:
+        """Nothing answers."""
+        return None
+
+    def allowed(self, raw_path: bytes) -> tuple[str, ...]:
+        """No method is better than another one."""
+        return ()
+
+
+_NOWHERE = _Nowhere()
 
 
 class _Resource:
     """A route as falcon wants it: one responder, for whatever HTTP method."""
 
-    def __init__(self, route: Route, lifespan: Lifespan) -> None:
+    def __init__(self, route: Route, lifespan: Lifespan, origins: Origins) -> None:
         self._route = route
         self._lifespan = lifespan
+        self._origins = origins
+        self._prefix = lifespan.spec.prefix.encode()
+        self._options = Endpoint(self._allowed, "", "Options")
 
     async def answer(self, request: Request, response: Response, **_: str) -> None:
         """Find what answers, and write what it says."""
-        verb, raw_path, lifespan = request.method, request.scope["raw_path"], self._lifespan
-        endpoint = self._route.find("GET" if verb == "HEAD" else verb, raw_path)
-        if endpoint is None:
-            raise falcon.HTTPMethodNotAllowed((*self._route.allowed(raw_path), "OPTIONS"))
+        verb, raw_path, lifespan = request.method, self._path_of(request), self._lifespan
+        endpoint = (
+            self._options
+            if verb == "OPTIONS"
+            else self._route.find("GET" if verb == "HEAD" else verb, raw_path)
+        )
         deadline_ns = 0
-        if endpoint.changes_server:
-            refuse_other_sites(request)
         begun_ns = time.monotonic_ns()
-        if endpoint.takes_body:
+        if endpoint is not None and endpoint.takes_body:
             # The time that the body takes counts, too.
             deadline_ns = begun_ns + int(lifespan.spec.limits.request_timeout_s * 1e9)
         else:
@@ -68,7 +98,7 @@ class _Resource:
             incoming = FalconRequest(request, lifespan.spec.limits, share)
             context = CallContext.of(endpoint, deadline_ns, 0, incoming, "REST", begun_ns)
             request.context.call = context
-            answer = await self._answer(endpoint, incoming, context)
+            answer = await self._answer(endpoint, request, incoming, context)
         if answer.status != 200:
             response.status = answer.status
         response.data = answer.body  # type: ignore[assignment]  # Any octets are as good as bytes.
@@ -77,7 +107,7 @@ class _Resource:
             response.set_headers(answer.headers)
         if context.reply_metadata:
             response.set_headers(context.reply_metadata)
-        if endpoint.compresses and len(answer.body) >= LEAST_BYTES:
+        if endpoint is not None and endpoint.compresses and len(answer.body) >= LEAST_BYTES:
             await compress(request, response)
         echo_id(request, response)
         if lifespan.service.is_draining:
@@ -85,12 +115,27 @@ class _Resource:
             # connection.
             response.set_header("Connection", "close")
 
-    async def _answer(self, endpoint: Endpoint, incoming: FalconRequest, context: CallContext) -> Answer:
+    def _path_of(self, request: Request) -> bytes:
+        """The path as it was sent, without what all paths begin with; handlers find it so in the request, too."""
+        raw_path: bytes = request.scope["raw_path"]
+        if self._prefix and self._route is not _NOWHERE:
+            if not raw_path.startswith(self._prefix):
+                raise falcon.HTTPNotFound  # Some character of the prefix is percent-encoded.
+            raw_path = request.scope["raw_path"] = raw_path[len(self._prefix) :] or b"/"
+        return raw_path
+
+    async def _answer(
+        self, endpoint: Endpoint | None, request: Request, incoming: FalconRequest, context: CallContext
+    ) -> Answer:
         """Let the call in, answer it, and say how it has ended."""
         gate = self._lifespan.gate
         gate.enter(context)
         try:
             gate.admit(context)
+            if endpoint is None:
+                raise self._refusal(request)
+            if endpoint.changes_server:
+                self._origins.refuse_other_sites(request, incoming, self._lifespan.session.proxies)
             answer = await endpoint.handler(incoming, context)
         except asyncio.CancelledError:
             gate.leave(context, Code.CANCELLED)
@@ -109,15 +154,22 @@ class _Resource:
         gate.leave(context, None)
         return answer
 
-    async def on_options(self, request: Request, response: Response, **_: str) -> None:
+    def _refusal(self, request: Request) -> falcon.HTTPError:
+        """Why nothing answers."""
+        if self._route is _NOWHERE:
+            return falcon.HTTPNotFound()
+        return falcon.HTTPMethodNotAllowed((*self._route.allowed(request.scope["raw_path"]), "OPTIONS"))
+
+    async def _allowed(self, request: RestRequest, context: CallContext) -> Answer:
         """The methods of this path."""
-        allowed = self._route.allowed(request.scope["raw_path"])
-        response.set_header("Allow", ", ".join((*allowed, "OPTIONS")))
-        response.set_header("Content-Length", "0")
+        if self._route is _NOWHERE:
+            raise falcon.HTTPNotFound
+        allowed = self._route.allowed(request.raw_path)
+        return Answer(b"", headers=(("Allow", ", ".join((*allowed, "OPTIONS"))), ("Content-Length", "0")))
 
 
 for _verb in falcon.COMBINED_METHODS:
-    if _verb not in ("OPTIONS", "WEBSOCKET"):
+    if _verb != "WEBSOCKET":
         setattr(_Resource, f"on_{_verb.lower()}", _Resource.answer)
 
 

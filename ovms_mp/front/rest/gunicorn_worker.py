@@ -25,6 +25,8 @@ class RestWorker(UvicornWorker):
         "lifespan": "on",
         "access_log": False,
         "server_header": False,
+        # Whom a proxy speaks for is decided by the gate; uvicorn believes whoever connects from this machine.
+        "proxy_headers": False,
         "ws": "none",
     }
 

@@ -50,9 +50,9 @@ def methods(parts: MessageParts) -> Sequence[Unary]:
 
     tfs = TfsMethods(parts.service, has_typed_outputs=parts.has_typed_outputs)
     small = (
-        (f"{_PREDICTION}/{calls.METADATA}", tfs.get_model_metadata),
-        (f"{_MODEL}/{calls.STATUS}", tfs.get_model_status),
-        (f"{_MODEL}/HandleReloadConfigRequest", tfs.handle_reload_config_request),
+        (f"{_PREDICTION}/{calls.METADATA}", tfs.get_model_metadata, False),
+        (f"{_MODEL}/{calls.STATUS}", tfs.get_model_status, False),
+        (f"{_MODEL}/HandleReloadConfigRequest", tfs.handle_reload_config_request, True),
     )
     return (
         Unary(
@@ -63,8 +63,15 @@ def methods(parts: MessageParts) -> Sequence[Unary]:
             protocol=calls.PROTOCOL,
         ),
         *[
-            Unary(path, handler, None, LONGEST_SMALL_REQUEST_BYTES, protocol=calls.PROTOCOL)
-            for path, handler in small
+            Unary(
+                path,
+                handler,
+                None,
+                LONGEST_SMALL_REQUEST_BYTES,
+                protocol=calls.PROTOCOL,
+                changes_server=changes_server,
+            )
+            for path, handler, changes_server in small
         ],
     )
 

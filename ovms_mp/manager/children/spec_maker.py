@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.child.specs import (
+    AccessSpec,
     CommonSpec,
     EngineSpec,
     FetcherSpec,
     FrontLimits,
     GrpcFrontSpec,
+    OriginSpec,
     ProbeSpec,
     RestSpec,
     WorkerSpec,
@@ -108,6 +110,7 @@ class SpecMaker:
             kind=Kind.GRPC.value,
             common=self._common(),
             limits=self._limits(),
+            access=self._access(),
             has_typed_outputs=config.grpc.output_encoding == "TYPED_FIELDS",
             is_native=config.grpc.front == "native",
             bind_addresses=tuple(f"{_bracketed(address)}:{config.grpc.port}" for address in hosts),
@@ -124,10 +127,18 @@ class SpecMaker:
             kind=Kind.REST.value,
             common=self._common(),
             limits=self._limits(),
+            access=self._access(),
             listen_descriptors=listen_descriptors,
             beat_descriptor=beat_descriptor,
             levels_descriptor=levels_descriptor,
             rest_workers=config.rest.workers,
+            prefix=config.rest.prefix,
+            origins=OriginSpec(
+                origins=config.access.origins,
+                methods=config.access.methods,
+                headers=config.access.headers,
+                allows_credentials=config.access.allow_credentials,
+            ),
             client_timeout_s=config.rest.client_timeout_s,
             stop_grace_s=config.supervision.stop_grace_s,
             stuck_timeout_s=config.supervision.stuck_timeout_s,
@@ -162,6 +173,14 @@ class SpecMaker:
             max_image_megapixels=self.config.limits.max_image_megapixels,
             max_body_memory_bytes=self._body_memory_bytes(),
             allows_client_shm=self.config.clients.allows_shm,
+        )
+
+    def _access(self) -> AccessSpec:
+        access = self.config.access
+        return AccessSpec(
+            needs_key=bool(access.api_key_file),
+            needs_admin_key=bool(access.admin_api_key_file),
+            trusted_proxies=access.proxies,
         )
 
     def _body_memory_bytes(self) -> int:

@@ -24,6 +24,7 @@ from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.engine.stages import READING, begin_stage
 from ovms_mp.worker.engine.tokenizers import add_tokenizers, needs_tokenizers
 from ovms_mp.worker.load.auto_shapes import auto_candidates, variable_places, with_open_places
+from ovms_mp.worker.load.memory_references import refuse_memory_references
 from ovms_mp.worker.load.preprocess import is_layout_of_images, preprocess
 from ovms_mp.worker.load.reshape import apply_shapes, batch_places, reshaped
 from ovms_mp.worker.load.rt_info import rt_info_text
@@ -94,6 +95,7 @@ def prepare_model(core: ov.Core, model_file: str, settings: ModelSettings) -> Pr
     begin_stage(READING)
     try:
         _refuse_other_formats(model_file)
+        refuse_memory_references(model_file)
         model = _read(core, model_file)
     except (RuntimeError, OSError) as error:
         reason = refused_part(model_file) or engine_text(error)

@@ -105,7 +105,9 @@ class Call(Stream):
         except Exception as error:  # A check is the server's code.
             self._fail(error)
             return
-        if isinstance(self.head.method, Streaming):
+        if self.head.method is None:  # Told to those only who may know what there is.
+            self._fail(errors.UnsupportedOperation("Method not found!"))
+        elif isinstance(self.head.method, Streaming):
             self._receive_by_ns = 0
             self._task = asyncio.get_running_loop().create_task(self._run(context))
 

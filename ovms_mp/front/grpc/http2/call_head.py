@@ -47,8 +47,6 @@ class CallHead:
                 raise OvmsError("Error parsing 'grpc-timeout' metadata")
             if encoding != b"identity" and self.encoding not in WINDOW_BITS:
                 raise UnsupportedOperation(f"grpc-encoding {self.encoding!r} is not supported")
-            if self.method is None:
-                raise UnsupportedOperation("Method not found!")
             self.metadata = decode_metadata(head.fields)
         except OvmsError as error:
             self.refusal = error

@@ -24,11 +24,11 @@ def methods(parts: MessageParts) -> Sequence[Unary]:
     system, cuda = SystemMethods(parts.service), CudaMethods()
     return (
         small_method(calls.SYSTEM + calls.STATUS, system.status),
-        small_method(calls.SYSTEM + calls.REGISTER, system.register),
-        small_method(calls.SYSTEM + calls.UNREGISTER, system.unregister),
+        small_method(calls.SYSTEM + calls.REGISTER, system.register, changes_server=True),
+        small_method(calls.SYSTEM + calls.UNREGISTER, system.unregister, changes_server=True),
         small_method(calls.CUDA + calls.STATUS, cuda.status),
-        small_method(calls.CUDA + calls.REGISTER, cuda.register),
-        small_method(calls.CUDA + calls.UNREGISTER, cuda.unregister),
+        small_method(calls.CUDA + calls.REGISTER, cuda.register, changes_server=True),
+        small_method(calls.CUDA + calls.UNREGISTER, cuda.unregister, changes_server=True),
     )
 
 

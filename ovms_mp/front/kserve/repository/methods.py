@@ -24,8 +24,8 @@ def methods(parts: MessageParts) -> Sequence[Method]:
     own = RepositoryMethods(parts.service)
     return (
         small_method(calls.INDEX, own.index),
-        small_method(calls.LOAD, own.load),
-        small_method(calls.UNLOAD, own.unload),
+        small_method(calls.LOAD, own.load, changes_server=True),
+        small_method(calls.UNLOAD, own.unload, changes_server=True),
     )
 
 

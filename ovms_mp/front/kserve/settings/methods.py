@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 def methods(parts: MessageParts) -> Sequence[Method]:
     """The methods of this room."""
     own = SettingsMethods(parts.service)
-    return (small_method(tracing.METHOD, own.trace), small_method(logging.METHOD, own.log))
+    # Whether a message only asks what is set is not known before it is read.
+    return (
+        small_method(tracing.METHOD, own.trace, changes_server=True),
+        small_method(logging.METHOD, own.log, changes_server=True),
+    )
 
 
 class SettingsMethods:

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from ovms_mp import __version__
-from ovms_mp.child.specs import FrontLimits
+from ovms_mp.child.specs import FrontLimits, OriginSpec
 from ovms_mp.errors import ConfigError, ConfigUnreadable, Draining, ModelLoadFailed
+from ovms_mp.front.access.proxies import TrustedProxies
 from ovms_mp.front.counting import Counting
 from ovms_mp.front.gate import Gate
 from ovms_mp.front.reload import reload_failure
@@ -160,8 +161,10 @@ def ask(
             max_image_megapixels=32,
             max_body_memory_bytes=64 << 20,
         )
-        lifespan = Lifespan(cast("RestSpec", SimpleNamespace(limits=limits)))
-        lifespan.session = cast("FrontSession", SimpleNamespace(service=service, gate=Gate()))
+        lifespan = Lifespan(cast("RestSpec", SimpleNamespace(limits=limits, prefix="", origins=OriginSpec())))
+        lifespan.session = cast(
+            "FrontSession", SimpleNamespace(service=service, gate=Gate(), proxies=TrustedProxies(()))
+        )
         app = answering_early(create_app(lifespan))
         async with asyncio.timeout(10):
             await app(scope, receive, send)
