@@ -21,7 +21,7 @@ from ovms_mp.config.access import AccessConfig, check_access
 from ovms_mp.config.argument_parser import EarlyExit, Parser
 from ovms_mp.config.declared import SECTIONS, declared_settings
 from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
-from ovms_mp.config.listening import check_listening, check_ports
+from ovms_mp.config.listening import check_listening, check_ports, check_tls
 from ovms_mp.config.model_flags import read_models
 from ovms_mp.config.ovms_flags import take_ovms_flags
 from ovms_mp.config.server import EngineConfig, RepositoryConfig, ServerConfig, SupervisionConfig
@@ -103,10 +103,11 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: st
         given["config_path"] = check
     effective = _effective_config(given, environment, command, is_check=check is not None)
     config = effective.config
+    notices = (*effective.notices, *check_tls(config.tls, config.grpc, config.rest))
     if check is not None and config.config_path is not None:
         from ovms_mp.commands.config_check import explain
 
-        text = explain(config.models, config.config_path, effective.notices)
+        text = explain(config.models, config.config_path, notices)
         sys.stdout.write("".join(f"{printable(line)}\n" for line in text.split("\n")))
         return ExitCode.CLEAN
     make_cache_dir(config.engine.cache_dir)
@@ -115,7 +116,7 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: st
     # Imported late: `--help` and usage errors need none of it.
     from ovms_mp.manager.main import run_server
 
-    return run_server(config, effective.notices, os.environ)
+    return run_server(config, notices, os.environ)
 
 
 def effective_config(arguments: Sequence[str], environment: Mapping[str, str], command: str) -> Effective:

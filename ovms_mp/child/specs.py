@@ -13,6 +13,7 @@ import msgspec
 
 from ovms_mp.errors import BootError
 from ovms_mp.log_levels import LogLevels
+from ovms_mp.tls.material import TlsFiles
 from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle, ModelSettings
 
 SpecT = TypeVar("SpecT", bound="ChildSpec")
@@ -182,10 +183,15 @@ class FetcherSpec(ChildSpec, frozen=True, kw_only=True):
 
 
 class FrontSpec(ChildSpec, frozen=True, kw_only=True):
-    """For every front."""
+    """For every front.
+
+    Attributes:
+        tls: Certificates of its TCP ports; None where they are plain.
+    """
 
     limits: FrontLimits
     access: AccessSpec = AccessSpec()
+    tls: TlsFiles | None = None
 
 
 class GrpcFrontSpec(FrontSpec, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.config.access import AccessConfig
 from ovms_mp.config.server import EngineConfig, LimitsConfig, LogConfig, RepositoryConfig, SupervisionConfig
-from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, UnixSocketConfig
+from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, TlsConfig, UnixSocketConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,6 +23,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "grpc": GrpcConfig,
         "rest": RestConfig,
         "unix": UnixSocketConfig,
+        "tls": TlsConfig,
         "clients": ClientsConfig,
         "access": AccessConfig,
         "limits": LimitsConfig,

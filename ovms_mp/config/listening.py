@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.config.addresses import check_unix_paths, parse_socket_mode
 from ovms_mp.errors import ConfigError
+from ovms_mp.tls.material import read_material
 
 if TYPE_CHECKING:
-    from ovms_mp.config.transports import GrpcConfig, RestConfig, UnixSocketConfig
+    from collections.abc import Iterator
+
+    from ovms_mp.config.transports import GrpcConfig, RestConfig, TlsConfig, UnixSocketConfig
 
 
 def check_ports(port: int, rest_port: int) -> None:
@@ -46,3 +49,21 @@ def check_listening(grpc: GrpcConfig, rest: RestConfig, unix: UnixSocketConfig) 
             f"--grpc_bind_address unix:{grpc.unix_paths[0]}: --grpc_front {grpc.front} cannot take sockets from the "
             "manager process, which fronts share; use --grpc_front native"
         )
+
+
+def check_tls(tls: TlsConfig, grpc: GrpcConfig, rest: RestConfig) -> Iterator[str]:
+    """Refuse certificates that cannot be used; what is odd about those that can.
+
+    Raises:
+        ConfigError: A flag is missing beside another one, or a file is of no use.
+    """
+    if bool(tls.cert) != bool(tls.key):
+        given, missing = ("--tls_cert", "--tls_key") if tls.cert else ("--tls_key", "--tls_cert")
+        raise ConfigError(f"{given} is given without {missing}; TLS needs both")
+    if tls.client_ca and not tls.cert:
+        raise ConfigError("--tls_client_ca is given without --tls_cert and --tls_key; TLS needs them")
+    if tls.files is None:
+        return
+    yield from read_material(tls.files).warnings
+    if not grpc.tcp_port and not rest.tcp_port:
+        yield "--tls_cert has no effect: there are Unix sockets only, which stay plain"

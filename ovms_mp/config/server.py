@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.config.access import AccessConfig
 from ovms_mp.config.setting import SWITCH, Setting, declare
-from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, UnixSocketConfig
+from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, TlsConfig, UnixSocketConfig
 from ovms_mp.log import FORMATS, LEVELS
 
 if TYPE_CHECKING:
@@ -365,6 +365,7 @@ class ServerConfig:
     grpc: GrpcConfig = field(default_factory=GrpcConfig)
     rest: RestConfig = field(default_factory=RestConfig)
     unix: UnixSocketConfig = field(default_factory=UnixSocketConfig)
+    tls: TlsConfig = field(default_factory=TlsConfig)
     clients: ClientsConfig = field(default_factory=ClientsConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     limits: LimitsConfig = LimitsConfig()

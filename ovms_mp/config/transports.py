@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ovms_mp.config.addresses import split_addresses, unix_paths
 from ovms_mp.config.setting import SWITCH, Setting, declare
+from ovms_mp.tls.material import TlsFiles
 
 
 class _Listening:
@@ -158,6 +159,43 @@ class RestConfig(_Listening):
             high=86400,
         ),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsConfig:
+    """Certificates of all TCP ports, of both protocols."""
+
+    cert: str = declare(
+        "",
+        Setting(
+            "tls_cert",
+            "Certificate of the server in PEM, followed by those of the authorities between it and the root: both TCP "
+            "ports then speak TLS 1.2 or 1.3 only, Unix sockets stay plain. Read again when it changes.",
+            is_path=True,
+        ),
+    )
+    key: str = declare(
+        "",
+        Setting(
+            "tls_key",
+            "Private key of --tls_cert in PEM, without a passphrase. Read again when it changes.",
+            is_path=True,
+        ),
+    )
+    client_ca: str = declare(
+        "",
+        Setting(
+            "tls_client_ca",
+            "Certificates in PEM of the authorities that sign clients' certificates; a client without one is refused. "
+            "Read again when it changes.",
+            is_path=True,
+        ),
+    )
+
+    @property
+    def files(self) -> TlsFiles | None:
+        """What is read; None where ports are plain."""
+        return TlsFiles(self.cert, self.key, self.client_ca) if self.cert else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

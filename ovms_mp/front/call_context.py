@@ -29,6 +29,10 @@ class CallOrigin(Protocol):
     def peer(self) -> str:
         """The client's address: ``host:port``, or ``unix:``; empty where the transport does not know it."""
 
+    @property
+    def certificate_name(self) -> str:
+        """The name in the certificate that the client has shown; empty without one."""
+
 
 class Called(Protocol):
     """A method or an endpoint, of which a call is one."""

@@ -27,6 +27,7 @@ from ovms_mp.front.routing import NO_SNAPSHOT, RoutingTable
 from ovms_mp.front.service import Service
 from ovms_mp.front.state_changes import StateChanges
 from ovms_mp.front.steps import Periodic, attempt, report_the_rest
+from ovms_mp.front.tls.callers import name_by_certificate
 from ovms_mp.log import apply_levels
 from ovms_mp.wire.arena import Arena
 from ovms_mp.wire.codec import decode_to_child
@@ -93,7 +94,8 @@ class FrontSession:
             needs_key=access.needs_key, needs_admin_key=access.needs_admin_key, refusals=refusals
         )
         self.proxies = TrustedProxies(access.trusted_proxies)
-        self.gate = Gate(self._checks(access))
+        named = [name_by_certificate] if spec.tls and spec.tls.client_ca else []
+        self.gate = Gate([*named, *self._checks(access)])
         self.leases = Leases(Arena(spec.common.arenas[welcome.arena]), Arrivals(clock_ns))
         convictions = Convictions(
             self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns

@@ -114,17 +114,24 @@ class Announcement:
             return f"Ask: curl --unix-socket {rest.unix_paths[0]} {url}  or: ovms_mp status"
         host = _shown_address(rest.bind_address)
         host = "127.0.0.1" if host == _SHOWN_FOR_ALL else host
-        url = f"http://{host}:{self._config.rest.port}/v1/models/{model}/metadata"
-        return f"Ask: curl {url}  or: ovms_mp status"
+        tls = self._config.tls
+        url = f"{'https' if tls.files else 'http'}://{host}:{rest.port}/v1/models/{model}/metadata"
+        trust = "--cacert CA.pem " if tls.files else ""
+        shown = "--cert CLIENT.pem --key CLIENT.key " if tls.client_ca else ""
+        return f"Ask: curl {trust}{shown}{url}  or: ovms_mp status"
 
     def _addresses(self) -> str:
-        rest, grpc = self._config.rest, self._config.grpc
+        rest, grpc, is_secure = self._config.rest, self._config.grpc, self._config.tls.files is not None
         parts = []
         if rest.tcp_port:
-            parts.append(f"REST http://{_shown_address(rest.bind_address)}:{rest.port}")
+            parts.append(
+                f"REST {'https' if is_secure else 'http'}://{_shown_address(rest.bind_address)}:{rest.port}"
+            )
         parts += [f"REST unix:{path}" for path in rest.unix_paths]
         if grpc.tcp_port:
-            parts.append(f"gRPC {_shown_address(grpc.bind_address)}:{grpc.port}")
+            parts.append(
+                f"gRPC {'grpcs://' if is_secure else ''}{_shown_address(grpc.bind_address)}:{grpc.port}"
+            )
         parts += [f"gRPC unix:{path}" for path in grpc.unix_paths]
         return "  ".join(parts)
 

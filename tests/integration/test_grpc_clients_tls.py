@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clients of our HTTP/2 server over TLS, with every kind of method; the server runs in a thread of this process.
-
-The whole server has neither TLS nor streaming methods yet.
-"""
+"""Clients of our HTTP/2 server over TLS, with every kind of method; the server runs in a thread of this process."""
 
 from __future__ import annotations
 
@@ -22,6 +19,7 @@ from ovms_mp.front.grpc.http2.server import Http2Server
 from ovms_mp.front.methods import Streaming, Unary
 from tests.support import grpc_js
 from tests.support.grpc_js import JsClient
+from tests.support.tls import handshakes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +110,7 @@ def endpoint(request: pytest.FixtureRequest, certificate: Path) -> Iterator[Endp
         context.load_cert_chain(certificate, certificate.with_name("key.pem"))
         context.set_alpn_protocols(["h2"])
     guard = Guard(Limits())
-    server = Http2Server(METHODS, guard, context)
+    server = Http2Server(METHODS, guard, handshakes(context))
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

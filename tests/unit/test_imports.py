@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(ovms_mp.__file__).parent
-BASE = {"codes", "defects", "errors", "files", "log", "log_levels", "log_sinks", "model", "places"}
+BASE = {"codes", "defects", "errors", "files", "log", "log_levels", "log_sinks", "model", "places", "tls"}
 """One room: what everybody may use."""
 MAY_IMPORT = {
     "base": set[str](),

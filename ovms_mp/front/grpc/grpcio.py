@@ -53,6 +53,7 @@ def create_server(
     bind_addresses: Sequence[str],
     limits: FrontLimits,
     gate: Gate = OPEN_GATE,
+    credentials: grpc.ServerCredentials | None = None,
 ) -> grpc.aio.Server:
     """A server that shares its port with the other gRPC fronts; not started yet.
 
@@ -61,6 +62,7 @@ def create_server(
         bind_addresses: Each ``host:port``.
         limits: What clients are held to.
         gate: Lets calls in.
+        credentials: For TLS.
 
     Raises:
         BootError: An address cannot be bound.
@@ -84,7 +86,10 @@ def create_server(
     logging.getLogger(_GRPCIO_LOGGER).addFilter(is_no_ended_call)
     for address in bind_addresses:
         try:
-            server.add_insecure_port(address)
+            if credentials is None:
+                server.add_insecure_port(address)
+            else:
+                server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise BootError(f"Failed to start gRPC server - at {address} - port is busy: {error}") from None
     return server
@@ -301,6 +306,14 @@ class _Origin:
     @property
     def metadata(self) -> Sequence[tuple[str, str | bytes]]:
         return [(name, value) for name, value in self._call.invocation_metadata() or ()]
+
+    @property
+    def certificate_name(self) -> str:
+        names = self._call.auth_context()
+        for kind in ("x509_common_name", "x509_subject_alternative_name"):
+            for name in names.get(kind, ()):
+                return name.decode("utf-8", "replace")
+        return ""
 
     @property
     def peer(self) -> str:

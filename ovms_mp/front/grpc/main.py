@@ -61,10 +61,14 @@ async def _start_server(spec: GrpcFrontSpec, session: FrontSession) -> Server:
         from ovms_mp.front.grpc.native import start_native_server
 
         addresses: list[str | int] = [*spec.listen_descriptors, *spec.bind_addresses]
-        return await start_native_server(methods, leases.free_bytes, addresses, spec.limits, session.gate)
+        return await start_native_server(
+            methods, leases.free_bytes, addresses, spec.limits, session.gate, spec.tls
+        )
     from ovms_mp.front.grpc.grpcio import create_server
+    from ovms_mp.front.grpc.grpcio_credentials import following_credentials
 
-    server = create_server(methods, spec.bind_addresses, spec.limits, session.gate)
+    credentials = await following_credentials(spec.tls) if spec.tls else None
+    server = create_server(methods, spec.bind_addresses, spec.limits, session.gate, credentials)
     await server.start()
     return server
 

@@ -8,10 +8,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from ovms_mp.front.grpc.descriptors import most_connections
-from ovms_mp.front.grpc.http2.faults import peer_log
+from ovms_mp.front.grpc.http2 import frames
+from ovms_mp.front.grpc.http2.faults import ErrorCode, peer_log
 from ovms_mp.front.grpc.http2.limits import Guard, Limits
 from ovms_mp.front.grpc.http2.server import Http2Server
 from ovms_mp.front.grpc.peer_log import AtMost, report_hits
+from ovms_mp.front.tls.current import current_context
+from ovms_mp.front.tls.handshakes import Handshakes, handshakes_among
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from ovms_mp.child.specs import FrontLimits
     from ovms_mp.front.gate import Gate
     from ovms_mp.front.methods import Methods
+    from ovms_mp.tls.material import TlsFiles
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +36,7 @@ async def start_native_server(
     addresses: Sequence[str | int],
     limits: FrontLimits,
     gate: Gate,
+    tls: TlsFiles | None = None,
 ) -> Http2Server:
     """Serve.
 
@@ -41,26 +46,44 @@ async def start_native_server(
         addresses: Each ``host:port``, whose port may be shared with other processes; or a descriptor of a bound socket.
         limits: What clients are held to.
         gate: Lets calls in.
+        tls: Certificates; None for plain ports.
 
     Raises:
         BootError: An address cannot be bound.
+        ConfigError: The certificates cannot be used.
     """
-    guard = Guard(_limits(limits), free_bytes, gate)
+    connections = most_connections(Limits().max_connections)
+    loop, handshakes = asyncio.get_running_loop(), None
+    if tls is not None:
+        most = handshakes_among(connections)
+        connections -= most
+        handshakes = Handshakes(await current_context(tls, "h2"), plain_answer, most)
+        handshakes.report_on(loop)
+    guard = Guard(_limits(limits, connections), free_bytes, gate)
     _log.info("event=connection_limit most=%d", guard.limits.max_connections)
-    report_hits(guard, asyncio.get_running_loop())
+    report_hits(guard, loop)
     peer_log.addFilter(AtMost())
-    server = Http2Server(methods, guard)
+    server = Http2Server(methods, guard, handshakes)
     await server.start(addresses)
     return server
 
 
-def _limits(limits: FrontLimits) -> Limits:
+def plain_answer(_start: bytes) -> bytes:
+    """For a client that does not speak TLS: a GOAWAY.
+
+    Without SETTINGS before it: behind those clients of gRPC would try again for as long as they wait.
+    """
+    payload = bytes(4) + ErrorCode.PROTOCOL_ERROR.to_bytes(4) + b"this port speaks TLS; use a secure channel"
+    return frames.frame(frames.GOAWAY, 0, 0, payload)
+
+
+def _limits(limits: FrontLimits, connections: int) -> Limits:
     """What clients are held to. Before bodies are refused for want of memory, no more of them is asked for."""
     budget, usual = limits.max_body_memory_bytes, Limits()
     held_back_at = max(budget - _LAST_BYTES, budget // 2)
     return Limits(
         max_message_bytes=limits.max_message_bytes,
-        max_connections=most_connections(usual.max_connections),
+        max_connections=connections,
         connection_buffer_bytes=min(usual.connection_buffer_bytes, held_back_at),
         process_buffer_bytes=held_back_at,
         process_limit_bytes=budget,

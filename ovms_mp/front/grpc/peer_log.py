@@ -32,6 +32,11 @@ def report_hits(guard: Guard, loop: asyncio.AbstractEventLoop) -> None:
 
     def report() -> None:
         new = guard.counters - told
+        if new[Hit.TLS_HELLO] and not told[Hit.TLS_HELLO]:
+            _log.warning(
+                "event=tls_hello a client speaks TLS to this port, which is plain: start the server with --tls_cert "
+                "and --tls_key, or have the client use an insecure channel; further ones are only counted"
+            )
         told.update(new)
         if new:
             counts = " ".join(f"{Hit(hit).name.lower()}={new[hit]}" for hit in sorted(new))

@@ -10,7 +10,7 @@ from uvicorn_worker import UvicornWorker
 
 from ovms_mp.child.lifetime import STOP_SIGNALS, holding_log_signals, take_log_signals
 from ovms_mp.defects import contain
-from ovms_mp.front.rest.http_protocol import RestProtocol
+from ovms_mp.front.rest.secure import new_protocol
 
 if TYPE_CHECKING:
     from typing import ClassVar
@@ -21,7 +21,7 @@ class RestWorker(UvicornWorker):
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": RestProtocol,
+        "http": new_protocol,
         "lifespan": "on",
         "access_log": False,
         "server_header": False,

@@ -102,6 +102,8 @@ class RestProtocol(HttpToolsProtocol):
         """The client sends no more; whether there is something to answer all the same."""
         if self.is_lingering or self.cycle is None or self.cycle.response_complete:
             return False
+        if self.scheme == "https":
+            return False  # Loops close TLS in both directions, whatever is said here.
         if self.cycle.more_body:
             if self._running is self.cycle:
                 return False

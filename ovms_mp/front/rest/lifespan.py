@@ -12,7 +12,9 @@ from ovms_mp.child.control import ControlLink
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.budget import BodyBudget
 from ovms_mp.front.rest.connections import Connections
+from ovms_mp.front.rest.secure import HANDSHAKES, rest_handshakes
 from ovms_mp.front.session import FrontSession
+from ovms_mp.front.tls.handshakes import handshakes_among
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,12 +50,17 @@ class Lifespan:
         control = ControlLink(self.spec, f"rest-{os.getpid()}")
         try:
             session = await FrontSession.open(self.spec, control)
+            connections = Connections(self.bodies, self.spec.client_timeout_s)
+            if self.spec.tls is not None:
+                most = handshakes_among(connections.limit)
+                connections.limit -= most
+                handshakes = scope["state"][HANDSHAKES] = await rest_handshakes(self.spec.tls, most)
+                handshakes.report_on(asyncio.get_running_loop())
         except OvmsError as error:
             _log.error("event=boot_failed error=%s", error)
             control.report_boot_failure(error)
             raise
         self.session = session
-        connections = Connections(self.bodies, self.spec.client_timeout_s)
         connections.sweep_on(asyncio.get_running_loop())
         scope["state"]["connections"] = connections
         session.report_ready()

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ovms_mp.child.specs import FrontLimits
     from ovms_mp.front.budget import BodyShare
 
+CERTIFICATE_NAME = "certificate_name"
+"""In the state of a connection: the name in the client's certificate, if it has shown one."""
+
 
 class FalconRequest:
     """A :class:`~ovms_mp.front.endpoints.RestRequest`, and a :class:`~ovms_mp.front.call_context.CallOrigin`."""
@@ -65,6 +68,11 @@ class FalconRequest:
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in self._request.scope["headers"]
         ]
+
+    @property
+    def certificate_name(self) -> str:
+        """See :class:`~ovms_mp.front.call_context.CallOrigin`."""
+        return str(self._request.scope.get("state", {}).get(CERTIFICATE_NAME, ""))
 
     @property
     def peer(self) -> str:

@@ -29,6 +29,11 @@ class Origin:
         self.asked.append("peer")
         return "host:1"
 
+    @property
+    def certificate_name(self) -> str:
+        self.asked.append("certificate_name")
+        return "alice"
+
 
 def test_what_is_dear_is_made_when_it_is_asked_for() -> None:
     origin = Origin()

@@ -81,7 +81,7 @@ class Nobody:
     """Has sent no headers from nowhere."""
 
     metadata: Sequence[tuple[str, str | bytes]] = ()
-    peer = ""
+    peer = certificate_name = ""
 
 
 def context(deadline_ns: int = 0, flow: int = 0) -> CallContext:

@@ -298,6 +298,11 @@ class Call(Stream):
         """See :class:`~ovms_mp.front.call_context.CallOrigin`."""
         return self._read_peer()
 
+    @property
+    def certificate_name(self) -> str:
+        """See :class:`~ovms_mp.front.call_context.CallOrigin`."""
+        return self._connection.certificate_name
+
     async def _request(self, method: Unary) -> Any:  # Any: each method has its own type of request.
         if self.sink is None:
             return await self._plain(*self._messages.popleft(), method)

@@ -55,6 +55,7 @@ class Http2Connection:
         is_settled: Whether preface and SETTINGS have come.
         is_closed: Whether nothing is left but to write the output and close.
         fault: Why the peer was disconnected; empty if it was not.
+        certificate_name: Of the peer; empty without a certificate.
     """
 
     def __init__(self, new_stream: NewStream, guard: Guard, now_ns: int) -> None:
@@ -75,7 +76,7 @@ class Http2Connection:
         self.drain_phase = DrainPhase.NONE
         self.is_settled = False
         self.is_closed = False
-        self.fault = ""
+        self.fault = self.certificate_name = ""
         self._new_stream = new_stream
         self._table = Streams()
         self.streams = self._table.open

@@ -19,10 +19,11 @@ from ovms_mp.front.grpc.http2.deadlines import FAREWELL_S, Deadlines, is_late
 from ovms_mp.front.grpc.http2.faults import ErrorCode, peer_log
 from ovms_mp.front.grpc.http2.headers import RequestHead
 from ovms_mp.front.grpc.http2.limits import SECOND_NS, Guard, Hit
-from ovms_mp.front.grpc.http2.transports import pause_at_once, peer_name, speaks_h2
+from ovms_mp.front.grpc.http2.transports import NO_H2, pause_at_once, peer_name, speaks_h2
 from ovms_mp.front.grpc.http2.turn import Turn
 from ovms_mp.front.grpc.http2.writer import Writer
 from ovms_mp.front.methods import Methods
+from ovms_mp.tls.names import name_of
 
 _Rest = ParamSpec("_Rest")
 _Step = Callable[Concatenate["Http2Protocol", _Rest], None]
@@ -94,17 +95,24 @@ class Http2Protocol(asyncio.BufferedProtocol):
         self.connection = Http2Connection(self._new_call, self._guard, now_ns)
         self._deadlines = Deadlines(self.connection, now_ns)
         self._writer = Writer(self._loop, self._transport, self.connection, self._ending, self._fail_cut)
+        self.connection.certificate_name = name_of(transport.get_extra_info("peercert"))
         pause_at_once(self._transport)  # Which may already pause.
         has_room = self._connections.make_room(now_ns)
         self._connections.add(self)
         if not has_room:
             self._abort(Hit.CONNECTIONS)
         elif not speaks_h2(self._transport):
-            self._transport.abort()
+            self._guard.counters[Hit.NOT_HTTP2] += 1
+            self._loop.call_soon(self._refuse_other_protocol)  # Not behind the handshake's own last octets.
         elif self._connections.calm_ns > now_ns:
             # NOTE: not now, as loops begin to read behind this call.
             self._loop.call_soon(self._rest, self._connections.calm_ns - now_ns)
         self._writer.flush()
+
+    @_alone
+    def _refuse_other_protocol(self) -> None:
+        self.connection.close(ErrorCode.PROTOCOL_ERROR, NO_H2)
+        self._writer.wake()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """End all calls."""

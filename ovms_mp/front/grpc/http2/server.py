@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Sequence
 
 from ovms_mp.errors import BootError
@@ -15,6 +14,7 @@ from ovms_mp.front.grpc.http2.limits import Guard
 from ovms_mp.front.grpc.http2.protocol import Http2Protocol
 from ovms_mp.front.methods import Methods
 from ovms_mp.front.steps import Periodic
+from ovms_mp.front.tls.handshakes import Handshakes
 
 _BACKLOG = 4096
 """Of sockets that were handed over; the kernel's own limit may be lower."""
@@ -34,18 +34,18 @@ class Http2Server:
         protocols: Its connections.
     """
 
-    def __init__(self, methods: Methods, guard: Guard, ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, methods: Methods, guard: Guard, handshakes: Handshakes | None = None) -> None:
         """Prepare; nothing listens yet.
 
         Args:
             methods: What clients may call.
             guard: The limits, and who counts.
-            ssl_context: For TLS: has its certificate and ``set_alpn_protocols(["h2"])``.
+            handshakes: For TLS on all but Unix sockets, with ``h2`` as the one protocol.
         """
         self.ports: list[int] = []
         self._methods = methods
         self._guard = guard
-        self._ssl_context = ssl_context
+        self._handshakes = handshakes
         self._connections = Connections(guard.limits.max_connections)
         self.protocols = self._connections.members
         self._listeners: list[asyncio.Server] = []
@@ -81,20 +81,18 @@ class Http2Server:
         if isinstance(address, int):
             given = socket.socket(fileno=address)
             if given.family == socket.AF_UNIX:
-                return await loop.create_unix_server(
-                    self._new_protocol, sock=given, backlog=_BACKLOG, ssl=self._ssl_context
-                )
-            return await loop.create_server(
-                self._new_protocol, sock=given, backlog=_BACKLOG, ssl=self._ssl_context
-            )
+                return await loop.create_unix_server(self._new_protocol, sock=given, backlog=_BACKLOG)
+            return await loop.create_server(self._tcp_protocol, sock=given, backlog=_BACKLOG)
         host, _, port = address.rpartition(":")
         # "::" alone would be IPv6 only here, while to C-core it is every address of either kind.
         name = None if host in ("::", "[::]") else host.strip("[]")
-        return await loop.create_server(
-            self._new_protocol, name, int(port), reuse_port=True, ssl=self._ssl_context
-        )
+        return await loop.create_server(self._tcp_protocol, name, int(port), reuse_port=True)
 
-    def _new_protocol(self) -> Http2Protocol:
+    def _tcp_protocol(self) -> asyncio.BaseProtocol:
+        handshakes = self._handshakes
+        return self._new_protocol() if handshakes is None else handshakes.begin(self._new_protocol)
+
+    def _new_protocol(self, _transport: asyncio.Transport | None = None) -> Http2Protocol:
         return Http2Protocol(self._methods, self._guard, self._connections)
 
     @property

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 
+NO_H2 = "this port speaks HTTP/2 only, and the client has not offered h2 by ALPN"
+
 
 def speaks_h2(transport: asyncio.Transport) -> bool:
     """Whether a client may begin with HTTP/2: over TLS if it chose ``h2`` by ALPN (RFC 9113, 3.2), else as it knows."""

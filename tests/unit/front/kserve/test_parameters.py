@@ -14,7 +14,7 @@ NOW_NS = 5_000_000_000
 
 class Nowhere:
     metadata = ()
-    peer = ""
+    peer = certificate_name = ""
 
 
 def context(deadline_ns: int = 0) -> CallContext:
