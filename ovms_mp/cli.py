@@ -22,6 +22,7 @@ from ovms_mp.config.argument_parser import EarlyExit, Parser
 from ovms_mp.config.declared import SECTIONS, declared_settings
 from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
 from ovms_mp.config.listening import check_listening, check_ports, check_tls
+from ovms_mp.config.metrics import metrics_of
 from ovms_mp.config.model_flags import read_models
 from ovms_mp.config.ovms_flags import take_ovms_flags
 from ovms_mp.config.server import EngineConfig, RepositoryConfig, ServerConfig, SupervisionConfig
@@ -160,6 +161,7 @@ def _effective_config(
     rest = replace(rest, workers=_capped("rest_workers", rest.workers, cores, notices))
     engine = replace(engine, cpu_workers=_capped("cpu_workers", engine.cpu_workers, cores, notices))
     engine = checked_engine(engine, given, notices)
+    are_metrics_given = bool(sections["metrics"])
     others = {name: SECTIONS[name](**values) for name, values in sections.items()}
     supervision: SupervisionConfig = others["supervision"]
     _check_supervision(supervision)
@@ -173,6 +175,9 @@ def _effective_config(
         is_strict=repository.is_strict,
         store_dir=repository.store_dir,
         is_check=is_check,
+    )
+    others["metrics"] = metrics_of(
+        others["metrics"], named.metrics, is_given=are_metrics_given, has_rest=is_check or rest.is_served
     )
     config = ServerConfig(
         models=named.models,

@@ -149,6 +149,7 @@ class WorkerSpec(ChildSpec, frozen=True, kw_only=True):
         cpu: Its part of the machine.
         run_page: Descriptor of the page where it marks what it runs; -1 where nobody will read that.
         counter_row: Its row of the counters; -1 where nobody will read that.
+        has_metrics: Whether to count the infer requests that are taken.
     """
 
     device: str
@@ -157,6 +158,7 @@ class WorkerSpec(ChildSpec, frozen=True, kw_only=True):
     cpu: CpuShare
     run_page: int = -1
     counter_row: int = -1
+    has_metrics: bool = False
 
 
 class ProbeSpec(ChildSpec, frozen=True, kw_only=True):
@@ -187,11 +189,13 @@ class FrontSpec(ChildSpec, frozen=True, kw_only=True):
 
     Attributes:
         tls: Certificates of its TCP ports; None where they are plain.
+        metrics: Names of the families that ``/metrics`` shows; none where nothing is counted for it.
     """
 
     limits: FrontLimits
     access: AccessSpec = AccessSpec()
     tls: TlsFiles | None = None
+    metrics: tuple[str, ...] = ()
 
 
 class GrpcFrontSpec(FrontSpec, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.access import AccessConfig
+from ovms_mp.config.metrics import MetricsConfig
 from ovms_mp.config.server import EngineConfig, LimitsConfig, LogConfig, RepositoryConfig, SupervisionConfig
 from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, TlsConfig, UnixSocketConfig
 
@@ -31,6 +32,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "repository": RepositoryConfig,
         "engine": EngineConfig,
         "log": LogConfig,
+        "metrics": MetricsConfig,
     }
 )
 

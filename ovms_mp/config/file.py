@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.json_document import Fault, Findings, child_place, client_text, config_error, is_text
+from ovms_mp.config.metrics import read_monitoring
 from ovms_mp.config.model import RefusedModel
 from ovms_mp.config.model_keys import (
     MAX_NAME_BYTES,
@@ -24,9 +25,10 @@ from ovms_mp.errors import ConfigError, ConfigUnreadable
 from ovms_mp.files import read_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from ovms_mp.config.metrics import MetricsConfig
     from ovms_mp.config.model import ModelConfig
     from ovms_mp.model.store_url import StoreUrl
 
@@ -44,12 +46,16 @@ class ConfigDocument:
         refused: Entries that cannot.
         notices: For the log.
         faults: All that is wrong with ``refused``.
+        metrics: What is said of ``/metrics``; None where that is nothing, or wrong.
+        metrics_faults: What is wrong with that; also among ``faults``.
     """
 
     models: tuple[ModelConfig, ...]
     refused: tuple[RefusedModel, ...]
     notices: tuple[str, ...]
     faults: tuple[Fault, ...]
+    metrics: MetricsConfig | None = None
+    metrics_faults: tuple[Fault, ...] = ()
 
     def error(self) -> ConfigError:
         """What is refused, as an error."""
@@ -100,7 +106,9 @@ def read_config_file(
     start = origin or path.absolute().parent
     reader = _FileReader(start, store_dir, findings, is_strict=is_strict)
     models = reader.read(document)
-    found = ConfigDocument(models, tuple(reader.refused), tuple(findings.notices), tuple(reader.faults))
+    notices, faults = tuple(findings.notices), tuple(reader.faults)
+    refused, metrics_faults = tuple(reader.refused), tuple(reader.metrics_faults)
+    found = ConfigDocument(models, refused, notices, faults, reader.metrics, metrics_faults)
     if is_strict and found.faults:
         raise found.error()
     return found
@@ -130,6 +138,8 @@ class _FileReader:
         self._is_strict = is_strict
         self.refused: list[RefusedModel] = []
         self.faults: list[Fault] = []
+        self.metrics: MetricsConfig | None = None
+        self.metrics_faults: list[Fault] = []
 
     def read(self, document: object) -> tuple[ModelConfig, ...]:
         """The models of a whole document that are right.
@@ -155,9 +165,13 @@ class _FileReader:
             findings.refuse(place, entries, f"a list of {_ENTRY}")
         known = ("model_config_list", "monitoring")
         beside = Findings(is_strict=self._is_strict)
-        _note_unknown(beside, document, (*known, *UNSUPPORTED_ROOT_KEYS), known, "$")
+        beside.unknown_keys("$", document, known, UNSUPPORTED_ROOT_KEYS)
         refuse_unsupported(document, UNSUPPORTED_ROOT_KEYS, beside, lambda key: child_place("$", key))
-        _check_monitoring(beside, document.get("monitoring"))
+        monitoring = Findings(is_strict=self._is_strict)
+        self.metrics = read_monitoring(document.get("monitoring"), monitoring)
+        self.metrics_faults = monitoring.faults
+        beside.notices += monitoring.notices
+        beside.faults += monitoring.faults
         findings.notices += beside.notices
         if findings.faults:
             raise config_error([*beside.faults, *findings.faults])
@@ -199,9 +213,9 @@ class _FileReader:
         if not isinstance(entry, dict) or not isinstance(body, dict):
             findings.refuse(where, entry, _ENTRY)
             return None
-        _note_unknown(findings, entry, ("config",), ("config",), where)
+        findings.unknown_keys(where, entry, ("config",))
         where += ".config"
-        _note_unknown(findings, body, (*MODEL_KEYS, *UNSUPPORTED_MODEL_KEYS), MODEL_KEYS, where)
+        findings.unknown_keys(where, body, MODEL_KEYS, UNSUPPORTED_MODEL_KEYS)
         return read_model(
             body,
             findings,
@@ -210,36 +224,3 @@ class _FileReader:
             may_climb=False,
             store_dir=self._store_dir,
         )
-
-
-def _check_monitoring(findings: Findings, monitoring: object) -> None:
-    """OVMS's metrics: checked, so that a file is right once there are any."""
-    if monitoring is None:
-        return
-    place = "$.monitoring"
-    accepted = '{"metrics": {"enable": true, "metrics_list": ["ovms_requests_success"]}}'
-    if not isinstance(monitoring, dict) or not isinstance(monitoring.get("metrics"), dict):
-        findings.refuse(place, monitoring, accepted)
-        return
-    _note_unknown(findings, monitoring, ("metrics",), ("metrics",), place)
-    metrics, place = monitoring["metrics"], "$.monitoring.metrics"
-    known = ("enable", "metrics_list")
-    _note_unknown(findings, metrics, known, known, place)
-    names = metrics.get("metrics_list", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        findings.refuse(f"{place}.metrics_list", names, "a list of strings")
-    is_enabled = metrics.get("enable")
-    if not isinstance(is_enabled, bool):
-        findings.refuse(f"{place}.enable", is_enabled, "true or false")
-    elif is_enabled:
-        findings.notices.append(f"{place}.enable has no effect: there are no metrics yet")
-
-
-def _note_unknown(
-    findings: Findings, body: dict[str, object], known: Iterable[str], told: Iterable[str], place: str
-) -> None:
-    """Note keys that are not known; ``told`` are those worth a hint."""
-    names = set(known)
-    for key in body:
-        if key not in names:
-            findings.unknown_key(place, key, told)

@@ -119,6 +119,23 @@ class Findings:
         else:
             self.notices.append(f"{where} is unknown and has no effect; {hint}")
 
+    def unknown_keys(
+        self, place: str, body: dict[str, object], known: Iterable[str], refused: Iterable[str] = ()
+    ) -> None:
+        """Note keys that have no meaning.
+
+        Args:
+            place: Where the object stands.
+            body: The object.
+            known: Keys that have one, which are worth a hint.
+            refused: Keys that are noted elsewhere.
+        """
+        told = list(known)
+        names = {*told, *refused}
+        for key in body:
+            if key not in names:
+                self.unknown_key(place, key, told)
+
     def decode(self, text: bytes | str, place: str, accepted: str = "") -> object:
         """Decode a document and look at all of it once; None when it must not be read any further.
 

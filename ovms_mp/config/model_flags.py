@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.file import read_config_file
-from ovms_mp.config.json_document import Findings
+from ovms_mp.config.json_document import Findings, config_error
 from ovms_mp.config.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS
 from ovms_mp.config.model_settings import read_model
 from ovms_mp.errors import ConfigError, ConfigUnreadable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from ovms_mp.config.metrics import MetricsConfig
     from ovms_mp.config.model import ModelConfig, RefusedModel
 
 _FLAGS: Mapping[str, str] = {key: declared.flag or key for key, declared in MODEL_KEYS.items()}
@@ -71,12 +72,14 @@ class NamedModels:
         refused: Entries of the file that cannot be.
         config_path: The file that they came from, or None.
         config_store: Where that file is mirrored from, or None; it is not read here then.
+        metrics: What the file says of ``/metrics``, or None.
     """
 
     models: tuple[ModelConfig, ...]
     refused: tuple[RefusedModel, ...] = ()
     config_path: Path | None = None
     config_store: StoreUrl | None = None
+    metrics: MetricsConfig | None = None
 
 
 def read_models(
@@ -118,12 +121,14 @@ def read_models(
             document = read_config_file(absolute, is_strict=is_strict, store_dir=store_dir)
             if document.refused and (is_check or not document.models):
                 raise document.error()
+            if document.metrics_faults:
+                raise config_error(document.metrics_faults)
         except ConfigUnreadable:
             raise  # It names the file.
         except ConfigError as error:
             raise ConfigError(f"{path} is not valid:\n{error.message}") from None
         notices.extend(document.notices)
-        return NamedModels(document.models, document.refused, absolute)
+        return NamedModels(document.models, document.refused, absolute, metrics=document.metrics)
     missing = [name for name in ("model_name", "model_path") if not given.get(name)]
     if missing:
         if command == "config":

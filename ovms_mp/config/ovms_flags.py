@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _GRPC_LIBRARY = "it tunes the gRPC library of OVMS"
-_METRICS = "there are no metrics yet"
 _GENERATIVE = "it belongs to generative models, which are not served"
 
 IGNORED_FLAGS: Mapping[str, str] = MappingProxyType(
@@ -27,8 +26,6 @@ IGNORED_FLAGS: Mapping[str, str] = MappingProxyType(
         "grpc_memory_quota": _GRPC_LIBRARY + "; memory is bounded by --arena_size_mb and --max_message_mb",
         "sequence_cleaner_poll_wait_minutes": "it belongs to stateful models, which are not supported",
         "custom_node_resources_cleaner_interval_seconds": "it belongs to pipelines, which are not supported",
-        "metrics_enable": _METRICS,
-        "metrics_list": _METRICS,
         "verbose_response": _GENERATIVE,
         "allowed_media_domains": _GENERATIVE,
         "allowed_local_media_path": _GENERATIVE,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ovms_mp.config.access import AccessConfig
+from ovms_mp.config.metrics import MetricsConfig
 from ovms_mp.config.setting import SWITCH, Setting, declare
 from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, TlsConfig, UnixSocketConfig
 from ovms_mp.log import FORMATS, LEVELS
@@ -373,6 +374,7 @@ class ServerConfig:
     repository: RepositoryConfig = RepositoryConfig()
     engine: EngineConfig = EngineConfig()
     log: LogConfig = LogConfig()
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     @property
     def is_strict(self) -> bool:

@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 class Counting:
     """Belongs to the event loop."""
 
-    def __init__(self, row: CounterRow, reader: CounterReader) -> None:
+    def __init__(self, row: CounterRow, reader: CounterReader, *, has_metrics: bool = False) -> None:
         """Begin with no version.
 
         Args:
             row: Written by this process.
             reader: Reads all processes' rows.
+            has_metrics: Whether to count what only metrics show.
         """
         self._row = row
-        self._reader = reader
+        self.reader = reader
+        self.has_metrics = has_metrics
         self._by_page: dict[int, VersionCounters] = {}
 
     def counters_of(self, page: int) -> VersionCounters:
@@ -34,7 +36,8 @@ class Counting:
             return UNCOUNTED
         counters = self._by_page.get(page)
         if counters is None:
-            counters = self._by_page[page] = VersionCounters(self._row, page)
+            counters = VersionCounters(self._row, page, has_metrics=self.has_metrics)
+            self._by_page[page] = counters
         return counters
 
     def keep(self, pages: Collection[int]) -> None:
@@ -44,4 +47,4 @@ class Counting:
 
     def totals(self, page: int) -> VersionTotals:
         """What all processes have counted of a version."""
-        return VersionTotals.of(self._reader.pages(page))
+        return VersionTotals.of(self.reader.pages(page))

@@ -108,12 +108,18 @@ class VersionRoute:
 
 @dataclass(frozen=True, slots=True)
 class ModelRoute:
-    """A model with all the versions that were ever seen; ``is_unloaded`` if a client had it unloaded."""
+    """A model with all the versions that were ever seen.
+
+    Attributes:
+        is_unloaded: A client had it unloaded.
+        counters: Where this front counts calls that are about no version.
+    """
 
     name: str
     default_version: int
     versions: dict[int, VersionRoute]
     is_unloaded: bool = False
+    counters: VersionCounters = UNCOUNTED
 
 
 class RoutingTable:
@@ -145,13 +151,17 @@ class RoutingTable:
                     for record in model.versions
                 },
                 model.is_unloaded,
+                counters_of(model.counters),
             )
             for model in snapshot.models
         }
 
     def counter_pages(self) -> set[int]:
         """Where this front may count."""
-        return {record.counters for model in self.snapshot.models for record in model.versions}
+        models = self.snapshot.models
+        return {model.counters for model in models} | {
+            record.counters for model in models for record in model.versions
+        }
 
     def models(self) -> Iterable[ModelRoute]:
         """All models, in the snapshot's order."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ovms_mp.front.infer.arrivals import Arrival
     from ovms_mp.front.infer.leases import Lease
     from ovms_mp.front.methods import Method
+    from ovms_mp.front.metrics.page import MetricsPage
     from ovms_mp.front.openapi.description import Description
     from ovms_mp.front.service import Service
 
@@ -49,6 +50,10 @@ class HasService(Protocol):
     @property
     def service(self) -> Service:
         """Answers."""
+
+    @property
+    def metrics(self) -> MetricsPage:
+        """What is told of the whole server."""
 
 
 class ServedProtocol(Protocol):

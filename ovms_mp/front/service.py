@@ -22,6 +22,7 @@ from ovms_mp.front.infer.outcomes import RouteWasStale
 from ovms_mp.front.infer.output_room import OutputRoom
 from ovms_mp.front.infer.runs import Runner
 from ovms_mp.front.infer.validation import match_filter, match_inputs
+from ovms_mp.front.metrics.calls import follow
 from ovms_mp.front.regions.loans import Loan
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.routing import NO_SNAPSHOT, RoutingTable, not_found_text
@@ -101,6 +102,7 @@ class Service:
         self._convictions = convictions
         self._dispatcher = dispatcher
         self.counting = counting
+        self._has_metrics = counting.has_metrics
         self._ask_change = ask_change
         self.regions = regions
         self.max_message_bytes = max_message_bytes
@@ -275,8 +277,7 @@ class Service:
         context.model, context.decoded_ns = name, self._clock_ns()
         try:
             for _ in range(_MAX_ROUTES):
-                route = self._table.find(name, version)
-                context.version, context.counters = route.version, route.counters
+                route = self._followed(context, name, version)
                 # What would be refused anyway does not wait for the worker that it has crashed.
                 if not route.endpoints and route.handle not in self._convictions.by_handle:
                     route = await self.routable(name, version)
@@ -305,6 +306,14 @@ class Service:
         except Exception:
             context.counters.failed(self._clock_ns() - context.decoded_ns)
             raise
+
+    def _followed(self, context: CallContext, name: str, version: int) -> VersionRoute:
+        """The version that a request is under way at from now on."""
+        route = self._table.find(name, version)
+        if self._has_metrics:
+            follow(context, route.counters)
+        context.version, context.counters = route.version, route.counters
+        return route
 
     def _count_cancelled(self, context: CallContext) -> None:
         """Count a request that its transport has ended: for its deadline, or because its client has gone."""

@@ -21,6 +21,9 @@ from ovms_mp.front.infer.arrivals import Arrivals
 from ovms_mp.front.infer.convictions import Convictions
 from ovms_mp.front.infer.dispatch import Dispatcher
 from ovms_mp.front.infer.leases import Leases
+from ovms_mp.front.metrics.calls import CallCounting
+from ovms_mp.front.metrics.ovms import OvmsMetrics
+from ovms_mp.front.metrics.page import MetricsPage
 from ovms_mp.front.readiness import Readiness
 from ovms_mp.front.regions.table import Regions
 from ovms_mp.front.routing import NO_SNAPSHOT, RoutingTable
@@ -94,8 +97,6 @@ class FrontSession:
             needs_key=access.needs_key, needs_admin_key=access.needs_admin_key, refusals=refusals
         )
         self.proxies = TrustedProxies(access.trusted_proxies)
-        named = [name_by_certificate] if spec.tls and spec.tls.client_ca else []
-        self.gate = Gate([*named, *self._checks(access)])
         self.leases = Leases(Arena(spec.common.arenas[welcome.arena]), Arrivals(clock_ns))
         convictions = Convictions(
             self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns
@@ -104,11 +105,17 @@ class FrontSession:
         address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
         self._dispatcher = Dispatcher(self.leases, address, self._loop, convictions.judge, clock_ns)
         counters = spec.common.counters
+        counting = Counting(
+            CounterRow(counters, welcome.arena), CounterReader(counters), has_metrics=bool(spec.metrics)
+        )
+        named = [name_by_certificate] if spec.tls and spec.tls.client_ca else []
+        self.gate = Gate([*named, *self._checks(access)], [CallCounting()] if spec.metrics else ())
+        """The lists of all that is asked and told of calls."""
         self.service = Service(
             self.leases,
             convictions,
             self._dispatcher,
-            Counting(CounterRow(counters, welcome.arena), CounterReader(counters)),
+            counting,
             self._changes.ask,
             Regions(is_allowed=spec.limits.allows_client_shm),
             request_timeout_s=spec.limits.request_timeout_s,
@@ -119,6 +126,10 @@ class FrontSession:
             clock_ns=clock_ns,
             readiness=self._readiness,
         )
+        self.metrics = MetricsPage(
+            [OvmsMetrics(lambda: self.service.table.snapshot, counting.reader)], spec.metrics
+        )
+        """With the list of all collectors."""
 
     def _checks(self, access: AccessSpec) -> list[Callable[[CallContext], None]]:
         """What a call must pass; nothing that is off. Whose call it is comes first."""

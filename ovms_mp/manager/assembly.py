@@ -142,9 +142,7 @@ def opened_manager(
         workers = _owned(stack, Workers(control, timers, supervision.load_timeout_s, counters))
         supervisor = Supervisor(supervision, timers, poller, clock)
 
-        fronts = Fronts(
-            config, supervisor, control, specs, ports, arenas, pipes, (counters.handle.descriptor,)
-        )
+        fronts = Fronts(config, supervisor, control, specs, ports, arenas, pipes, counters)
         provisioner = Provisioner(config, machine, supervisor, workers, control, specs, memory, timers, clock)
         trials = Trials(
             ProbeLauncher(supervisor, specs, provisioner, arenas.descriptors()),
@@ -162,7 +160,7 @@ def opened_manager(
             workers,
             trials,
             clock,
-            CounterPages(counters.clear),
+            CounterPages(counters.clear, has_metrics=bool(config.metrics.names)),
             on_outdated=request.ask,
             on_loaded=announcement.loaded,
         )

@@ -29,6 +29,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from ovms_mp.wire.call_counters import close_page
 from ovms_mp.wire.records import NO_COUNTERS, CountersHandle
 
 if TYPE_CHECKING:
@@ -171,6 +172,20 @@ class CountersFile:
             # SAFETY: a mapping survives this and reads zeros, as the file keeps its length.
             with mmap.mmap(self.handle.descriptor, _ROW_BYTES, offset=_row_offset(row)) as mapped:
                 mapped.madvise(mmap.MADV_REMOVE, page * _PAGE_BYTES, _PAGE_BYTES)
+
+    def close_row(self, row: int) -> None:
+        """Settle what a process had under way; it has been reaped, and nobody else has its row yet."""
+        if not 0 <= row < self.handle.rows:
+            return
+        with (
+            mmap.mmap(self.handle.descriptor, _ROW_BYTES, offset=_row_offset(row)) as mapped,
+            memoryview(mapped) as octets,
+            octets.cast("Q") as words,
+        ):
+            for index, bits in enumerate(words[_FIRST_WRITTEN_WORD:PAGE_WORDS].tolist()):
+                for page in (64 * index + bit for bit in range(64) if bits >> bit & 1):
+                    with words[page * PAGE_WORDS : (page + 1) * PAGE_WORDS] as written:
+                        close_page(written)
 
     def close(self) -> None:
         """Give the descriptor back."""

@@ -89,6 +89,7 @@ class ModelStateChanged(Message, frozen=True):
     nireq: int
     detail: str
     rt_info: str = ""
+    streams: int = 0
 
 
 class LoadProgress(Message, frozen=True):

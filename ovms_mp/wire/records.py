@@ -111,8 +111,9 @@ class VersionRecord(Record, frozen=True):
     """One version in a routing snapshot.
 
     ``endpoints`` are where workers take tasks for it, empty while none can; ``handle`` addresses it there.
-    Specs and ``nireq``, the number of its infer requests at each worker, are filled as soon as the version has
-    been AVAILABLE once. ``detail`` is the plan it runs by, for people: streams, threads, and the like.
+    Specs, ``nireq``, the number of its infer requests at each worker, and ``streams``, of the engine there, are filled
+    as soon as the version has been AVAILABLE once. ``detail`` is the plan it runs by, for people: streams, threads, and
+    the like.
     ``is_coming`` says that it is being loaded, also beside what serves; ``retry_at_ns`` when it will be next, after a
     failure, as CLOCK_MONOTONIC, and 0 where that is not known. ``counters`` is its page of counters; 0 for none.
     ``rt_info`` is JSON: what the model's file says of the model; empty where it says nothing.
@@ -132,6 +133,7 @@ class VersionRecord(Record, frozen=True):
     retry_at_ns: int = 0
     counters: int = 0
     rt_info: str = ""
+    streams: int = 0
 
 
 class ConfigRefusal(Record, frozen=True):
@@ -215,7 +217,8 @@ class ModelRecord(Record, frozen=True):
     """One model in a routing snapshot.
 
     ``default_version`` is 0 when there is none to serve. ``is_unloaded`` says that a client had it unloaded.
-    ``is_wanted`` says that the server is to serve it: it is configured, and no client had it unloaded.
+    ``is_wanted`` says that the server is to serve it: it is configured, and no client had it unloaded. ``counters`` is
+    its page for calls that are about no version; 0 for none.
     """
 
     name: str
@@ -223,3 +226,4 @@ class ModelRecord(Record, frozen=True):
     versions: tuple[VersionRecord, ...]
     is_unloaded: bool = False
     is_wanted: bool = True
+    counters: int = 0

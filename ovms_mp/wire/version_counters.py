@@ -7,7 +7,8 @@
     words 16 to 100:  17 slots of 5 words, one for each batch size in the order in which this row met them:
                       | batch size + 1 | answers | input ns | inference ns | output ns |
                       The last one is for all further sizes; its first word is the sum of them.
-    words 104 to 511: free, e.g. for histograms
+    words 104 to 271: see :mod:`ovms_mp.wire.call_counters`
+    words 272 to 511: free, e.g. for histograms
 
 Fronts count requests, workers count executions. A request is counted once, however often it was sent to a worker, when
 its answer has been made and before that leaves. So an answer that a client has seen is counted, and a front that is
@@ -20,17 +21,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ovms_mp.wire.call_counters import (
+    BEGUN,
+    BUCKETS,
+    EXECUTIONS,
+    LEFT,
+    NOT_RUN,
+    RUN_BUCKETS,
+    TAKEN,
+    WAIT_BUCKETS,
+    bucket_of,
+)
 from ovms_mp.wire.counters import PROCESS_PAGE, CounterRow
 
-_SUCCESS_NS, _QUEUE_NS, _FAILED, _FAILED_NS, _CANCELLED, _CANCELLED_NS, _LAST_NS, _EXECUTIONS = range(8)
+_SUCCESS_NS, _QUEUE_NS, _FAILED, _FAILED_NS, _CANCELLED, _CANCELLED_NS, _LAST_NS = range(7)
 _FIRST_SLOT_WORD, _SLOT_WORDS, _SIZES = 16, 5, 16
 _OTHER_SIZES = _FIRST_SLOT_WORD + _SIZES * _SLOT_WORDS
 _USED_WORDS = _OTHER_SIZES + _SLOT_WORDS
 _WRAP = 1 << 64
 _LARGEST = 1 << 32
 """Of a batch size with a slot of its own. A tensor without elements may claim any; sums of such ones wrap."""
-FIRST_FREE_WORD = 104
-"""From here on a version's page has room for more."""
 
 
 class VersionCounters:
@@ -39,16 +49,18 @@ class VersionCounters:
     A page is touched when something is counted, so that versions which nobody asks for take no memory.
     """
 
-    __slots__ = ("_is_marked", "_row", "_slots", "_words", "page")
+    __slots__ = ("_has_metrics", "_is_marked", "_row", "_slots", "_words", "page")
 
-    def __init__(self, row: CounterRow, page: int) -> None:
+    def __init__(self, row: CounterRow, page: int, *, has_metrics: bool = False) -> None:
         """Begin where the row's last writer ended.
 
         Args:
             row: This process's.
             page: The version's.
+            has_metrics: Whether to count what only metrics show.
         """
         self.page = page
+        self._has_metrics = has_metrics
         self._row = row
         self._words = row.page(page)
         self._is_marked = False
@@ -86,7 +98,46 @@ class VersionCounters:
         words[slot + 4] += ended_ns - received_ns
         if slot == _OTHER_SIZES:
             words[slot] = (words[slot] + batch_size) % _WRAP
+        if self._has_metrics:
+            words[RUN_BUCKETS + bucket_of(infer_ns)] += 1
+            words[WAIT_BUCKETS + bucket_of(queue_ns)] += 1
         words[slot + 1] += 1
+
+    def begun(self) -> None:
+        """A request for inference is one of this version's, until it has ended or left."""
+        self._mark()
+        self._words[BEGUN] += 1
+
+    def left(self) -> None:
+        """A request that has begun went to another version."""
+        self._words[LEFT] += 1
+
+    def call_ended(self, word: int) -> None:
+        """A call has its answer.
+
+        Args:
+            word: Where calls of its kind are counted that ended as it did.
+        """
+        self._mark()
+        self._words[word] += 1
+
+    def infer_ended(self, word: int, first_bucket: int, took_ns: int) -> None:
+        """The same for a request for inference that succeeded, after so long. PERF: 0.25 us."""
+        words = self._words
+        words[first_bucket + bucket_of(took_ns)] += 1
+        words[first_bucket + BUCKETS] += took_ns
+        words[word] += 1
+
+    def taken(self) -> None:
+        """A task has been given an infer request; :meth:`executed` or :meth:`not_run` follows."""
+        if self._has_metrics:
+            self._mark()
+            self._words[TAKEN] += 1
+
+    def not_run(self) -> None:
+        """A task has given its infer request back without using it."""
+        if self._has_metrics:
+            self._words[NOT_RUN] += 1
 
     def failed(self, took_ns: int) -> None:
         """A request got an error."""
@@ -104,7 +155,7 @@ class VersionCounters:
         """An infer request has run to its end, whether or not somebody still waits for that."""
         if not self._is_marked:
             self._mark()
-        self._words[_EXECUTIONS] += 1
+        self._words[EXECUTIONS] += 1
 
     def retire(self) -> None:
         """The version is not served any more: requests that are still under way are counted for nobody.
@@ -195,7 +246,7 @@ class VersionTotals:
             totals.failure_ns += words[_FAILED_NS]
             totals.cancelled += words[_CANCELLED]
             totals.cancelled_ns += words[_CANCELLED_NS]
-            totals.executions += words[_EXECUTIONS]
+            totals.executions += words[EXECUTIONS]
             totals.last_ns = max(totals.last_ns, words[_LAST_NS])
             for slot in range(_FIRST_SLOT_WORD, _OTHER_SIZES, _SLOT_WORDS):
                 if words[slot]:

@@ -63,6 +63,8 @@ class WorkerLoop:
         cpu: CpuShare,
         page: RunPage,
         row: CounterRow,
+        *,
+        has_metrics: bool = False,
     ) -> None:
         versions: dict[int, ServedVersion] = {}
         all_first = FirstTasks()
@@ -78,7 +80,17 @@ class WorkerLoop:
         self._scheduler = Scheduler(versions, peers, self._answers, self._runs, self._examinations, all_first)
         self._intake = Intake(data, peers, versions, self._shaping, self._answers, self._outbox)
         loader = Loader(core, cpu, self._wakeup, page)
-        self._orders = Orders(control, loader, versions, self._shaping, peers, self._intake, row, all_first)
+        self._orders = Orders(
+            control,
+            loader,
+            versions,
+            self._shaping,
+            peers,
+            self._intake,
+            row,
+            all_first,
+            has_metrics=has_metrics,
+        )
         self._steps = Steps("worker", _MOST_FAILURES)
 
     def measure(self) -> tuple[int, int, float]:

@@ -47,7 +47,9 @@ def _serve(spec: WorkerSpec, control: ControlLink) -> None:
     with Router(spec.data_endpoint) as data:
         page = RunPage(spec.run_page)
         row = CounterRow(spec.common.counters, spec.counter_row)
-        loop = WorkerLoop(core, control, data, spec.common.arenas, cpu, page, row)
+        loop = WorkerLoop(
+            core, control, data, spec.common.arenas, cpu, page, row, has_metrics=spec.has_metrics
+        )
         heartbeat = HeartbeatThread(
             spec.common.control_endpoint, spec.child_id, spec.common.heartbeat_interval_s, loop.measure
         )

@@ -58,6 +58,8 @@ class Orders:
         intake: Intake,
         row: CounterRow,
         all_first: FirstTasks,
+        *,
+        has_metrics: bool,
     ) -> None:
         """Follow nothing yet.
 
@@ -70,6 +72,7 @@ class Orders:
             intake: Forgets tasks of fronts that are dead.
             row: This process's counters.
             all_first: Counts tasks that go first, in all queues.
+            has_metrics: Whether to count the infer requests that are taken.
         """
         self.drain_deadline_ns = 0
         self._control = control
@@ -79,6 +82,7 @@ class Orders:
         self._peers = peers
         self._intake = intake
         self._row = row
+        self._has_metrics = has_metrics
         self._all_first = all_first
         self._again: list[ToChild] = []
         """Messages that could not be followed."""
@@ -172,7 +176,9 @@ class Orders:
         settings = request.settings
         queue = VersionQueue(settings.max_queue_tasks, settings.max_queue_bytes, self._all_first)
         run_time_s = UNKNOWN_RUN_TIME_S if loaded.run_time_s is None else loaded.run_time_s
-        counters = VersionCounters(self._row, request.counters) if request.counters else UNCOUNTED
+        counters = UNCOUNTED
+        if request.counters:
+            counters = VersionCounters(self._row, request.counters, has_metrics=self._has_metrics)
         self._shaping.admit(request.handle, title, queue, loaded, run_time_s, counters)
         facts = f"load_s={outcome.seconds:.3f} run_ms={run_time_s * 1000:.3f} {loaded.detail}"
         self._control.send(
@@ -185,6 +191,7 @@ class Orders:
                 loaded.compiled.nireq,
                 bounded_text("\n".join((facts, *loaded.notices))),
                 loaded.rt_info,
+                loaded.compiled.streams,
             )
         )
 

@@ -38,6 +38,7 @@ def schemathesis(pytestconfig: pytest.Config) -> Path:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("openapi")
     flags = ["--model_name", "digits", "--model_path", str(digits.model_directory()), "--allow_client_shm"]
+    flags += ["--metrics_enable"]
     before = Ledger.take()
     with Server(["model", *flags], directory / "server.log") as server:
         pids = server.all_pids()

@@ -248,7 +248,11 @@ def test_every_flag_reaches_its_field(declared: object, tmp_path: Path) -> None:
         value = str(tmp_path / "file")
         if setting.flag in ("plugins_xml", "cpu_extension"):
             Path(value).touch()
-    config = effective(*MODEL, f"--{setting.flag}", value).config
+    others: tuple[str, ...] = ()
+    if setting.flag in ("metrics_enable", "metrics_list"):
+        others = ("--metrics_enable", "true", "--rest_port", "1")
+        value = "ovms_streams" if setting.flag == "metrics_list" else value
+    config = effective(*MODEL, *others, f"--{setting.flag}", value).config
 
     found = getattr(getattr(config, entry.section), entry.name)
     assert found == entry.kind(value)

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from ovms_mp import __version__
 from ovms_mp.errors import MalformedPayload, shortened
+from ovms_mp.front.metrics.calls import note_model, note_version
 from ovms_mp.model.status import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.service import Service
     from ovms_mp.front.tensors import ResultTensor
@@ -101,7 +103,7 @@ def server_is_ready(service: Service) -> bool:
     return service.readiness.is_ready
 
 
-def model_is_ready(service: Service, name: str, version: str) -> bool:
+def model_is_ready(service: Service, context: CallContext, name: str, version: str) -> bool:
     """Whether a version, or the default one, can answer requests.
 
     Raises:
@@ -109,10 +111,11 @@ def model_is_ready(service: Service, name: str, version: str) -> bool:
         ModelNotFound: No such model.
         VersionNotFound: No such version.
     """
+    note_model(service.table, context, name)
     return service.readiness.is_model_ready(name, version_number(version))
 
 
-def described(service: Service, name: str, version: str) -> ModelDescription:
+def described(service: Service, context: CallContext, name: str, version: str) -> ModelDescription:
     """A model with the inputs and outputs of a version, or of the default one.
 
     Raises:
@@ -121,6 +124,7 @@ def described(service: Service, name: str, version: str) -> ModelDescription:
         VersionNotFound: No such version.
         ModelNotReady: Its inputs and outputs are not known yet.
     """
+    note_version(service.table, context, name, version_number(version))
     route = service.described(name, version_number(version))
     versions = service.table.model(name).versions
     served = sorted(number for number, other in versions.items() if other.status.state is State.AVAILABLE)

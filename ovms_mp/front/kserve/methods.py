@@ -235,17 +235,17 @@ class KServeMethods:
     async def model_ready(self, request: Octets, context: CallContext) -> bytes:
         """ModelReadyRequest to ModelReadyResponse."""
         message = small_request(request, kserve.ModelReadyRequest)
-        is_ready = calls.model_is_ready(self._service, message.name, message.version)
+        is_ready = calls.model_is_ready(self._service, context, message.name, message.version)
         return kserve.ModelReadyResponse(ready=is_ready).SerializeToString()
 
     async def model_metadata(self, request: Octets, context: CallContext) -> bytes:
         """ModelMetadataRequest to ModelMetadataResponse; answers at once."""
         message = small_request(request, kserve.ModelMetadataRequest)
-        described = calls.described(self._service, message.name, message.version)
+        described = calls.described(self._service, context, message.name, message.version)
         return model_metadata(described).SerializeToString()
 
     async def model_config(self, request: Octets, context: CallContext) -> bytes:
         """ModelConfigRequest to ModelConfigResponse; answers at once."""
         message = small_request(request, kserve.ModelConfigRequest)
-        described = calls.described(self._service, message.name, message.version)
+        described = calls.described(self._service, context, message.name, message.version)
         return model_config(described).SerializeToString()

@@ -157,20 +157,22 @@ class KServeRestCalls:
         """``GET /v2/models/{name}[/versions/{version}]``."""
         target = _target(request)
         return Answer(
-            documents.metadata_json(calls.described(self._front.service, target.name, target.version))
+            documents.metadata_json(
+                calls.described(self._front.service, context, target.name, target.version)
+            )
         )
 
     async def config(self, request: RestRequest, context: CallContext) -> Answer:
         """``GET /v2/models/{name}[/versions/{version}]/config``."""
         target = _target(request)
         return Answer(
-            documents.config_json(calls.described(self._front.service, target.name, target.version))
+            documents.config_json(calls.described(self._front.service, context, target.name, target.version))
         )
 
     async def model_ready(self, request: RestRequest, context: CallContext) -> Answer:
         """``GET /v2/models/{name}[/versions/{version}]/ready``."""
         target = _target(request)
-        if calls.model_is_ready(self._front.service, target.name, target.version):
+        if calls.model_is_ready(self._front.service, context, target.name, target.version):
             return Answer(orjson.dumps({"name": target.name, "ready": True}))
         return Answer(orjson.dumps({"error": f"Model {shortened(target.name)!r} is not ready"}), 503)
 

@@ -21,6 +21,7 @@ from ovms_mp.front.rest.origins import Origins
 from ovms_mp.front.rest.request import FalconRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from falcon.asgi import Request, Response
@@ -63,6 +64,10 @@ class _Nowhere:
 
     def allowed(self, raw_path: bytes) -> tuple[str, ...]:
         """No method is better than another one."""
+        return ()
+
+    def operations(self) -> Iterable[tuple[str, str, Endpoint]]:
+        """Nothing can be called."""
         return ()
 
 

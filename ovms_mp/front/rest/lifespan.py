@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.child.specs import RestSpec
     from ovms_mp.front.gate import Gate
+    from ovms_mp.front.metrics.page import MetricsPage
     from ovms_mp.front.service import Service
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,11 @@ class Lifespan:
     def service(self) -> Service:
         """What answers, once the session has been opened."""
         return self.session.service
+
+    @property
+    def metrics(self) -> MetricsPage:
+        """What is told of the whole server."""
+        return self.session.metrics
 
     @property
     def gate(self) -> Gate:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ServerItself:
-    """``/v1/config``, as OVMS has it, and ``/v1/status``, our own."""
+    """``/v1/config`` and ``/metrics``, as OVMS has them, and ``/v1/status``, our own."""
 
     name = "server"
 

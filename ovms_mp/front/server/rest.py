@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The REST calls about the server itself: all models' states, a reload, and how the machine is used.
+"""The REST calls about the server itself: all models' states, a reload, metrics, and how the machine is used.
 
-``/v1/config`` is OVMS's document, to which nothing may be added; ``/v1/status`` is our own.
+``/v1/config`` is OVMS's document, to which nothing may be added; ``/v1/status`` is our own. ``/metrics`` has OVMS's
+metrics and our own.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.endpoints import Answer, Endpoint, FixedRoute
+from ovms_mp.front.metrics.families import CONTENT_TYPE
 from ovms_mp.front.tfs.metadata import config_json
 from ovms_mp.wire.status_document import status_document
 
@@ -34,6 +37,7 @@ def routes(front: HasService) -> Sequence[Route]:
             "/v1/config/reload", {"POST": Endpoint(calls.reload, _NAME, "ReloadConfig", changes_server=True)}
         ),
         FixedRoute("/v1/status", {"GET": Endpoint(calls.status, _NAME, "GetStatus")}),
+        FixedRoute("/metrics", {"GET": Endpoint(calls.metrics, _NAME, "GetMetrics", compresses=True)}),
     )
 
 
@@ -63,6 +67,17 @@ class ServerCalls:
         """``GET /v1/status``, for ``ovms_mp status`` and for people: the plan, the workers, all models."""
         service = self._front.service
         return Answer(status_document(service.table.snapshot, service.counting.totals))
+
+    async def metrics(self, request: RestRequest, context: CallContext) -> Answer:
+        """``GET /metrics``, for Prometheus.
+
+        Raises:
+            MalformedPayload: Metrics are off. The words are those of the OVMS.
+        """
+        page = self._front.metrics
+        if not page.is_enabled:
+            raise MalformedPayload("Invalid request URL; metrics are off, --metrics_enable turns them on")
+        return Answer(await page.written(), 200, CONTENT_TYPE)
 
 
 def _config(service: Service) -> bytes:

@@ -11,10 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.errors import UnsupportedOperation
+from ovms_mp.front.metrics.calls import note_model, note_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.service import Service
     from ovms_mp.model.status import VersionStatus
@@ -24,15 +26,19 @@ PREDICT, STATUS, METADATA = "Predict", "GetModelStatus", "GetModelMetadata"
 """Names of methods, as gRPC has them; the REST calls that do the same have them, too."""
 
 
-def status(service: Service, name: str, version: int, label: str) -> Sequence[VersionStatus]:
+def status(
+    service: Service, context: CallContext, name: str, version: int, label: str
+) -> Sequence[VersionStatus]:
     """The states of a model's versions, or of one."""
     refuse_label(label)
+    note_model(service.table, context, name)
     return service.statuses(name, version)
 
 
-def metadata(service: Service, name: str, version: int, label: str) -> VersionRoute:
+def metadata(service: Service, context: CallContext, name: str, version: int, label: str) -> VersionRoute:
     """A version with its inputs and outputs."""
     refuse_label(label)
+    note_version(service.table, context, name, version)
     return service.described(name, version)
 
 

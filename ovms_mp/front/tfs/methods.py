@@ -127,14 +127,14 @@ class TfsMethods:
             named = ", ".join(fields) or "(none)"
             raise MalformedPayload(f"Metadata field {named} is not supported; accepted: signature_def")
         spec = message.model_spec
-        route = calls.metadata(self._service, spec.name, spec.version.value, spec.version_label)
+        route = calls.metadata(self._service, context, spec.name, spec.version.value, spec.version_label)
         response = encode_metadata(route.model_name, route.version, route.inputs, route.outputs)
         return response.SerializeToString()
 
     async def get_model_status(self, request: Octets, context: CallContext) -> bytes:
         """GetModelStatusRequest to GetModelStatusResponse; answers at once."""
         spec = small_request(request, serving.GetModelStatusRequest).model_spec
-        versions = calls.status(self._service, spec.name, spec.version.value, spec.version_label)
+        versions = calls.status(self._service, context, spec.name, spec.version.value, spec.version_label)
         return encode_status(versions).SerializeToString()
 
     async def handle_reload_config_request(self, request: Octets, context: CallContext) -> bytes:

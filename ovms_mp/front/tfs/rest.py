@@ -135,13 +135,17 @@ class TfsRestCalls:
     async def status(self, request: RestRequest, context: CallContext) -> Answer:
         """``GET /v1/models/{name}[/versions/{version}]``."""
         target = _target(request, is_call=False)
-        versions = calls.status(self._front.service, target.name, version_number(target), target.label)
+        versions = calls.status(
+            self._front.service, context, target.name, version_number(target), target.label
+        )
         return Answer(status_json(versions))
 
     async def metadata(self, request: RestRequest, context: CallContext) -> Answer:
         """``GET /v1/models/{name}[/versions/{version}]/metadata``."""
         target = _target(request, is_call=False)
-        route = calls.metadata(self._front.service, target.name, version_number(target), target.label)
+        route = calls.metadata(
+            self._front.service, context, target.name, version_number(target), target.label
+        )
         return Answer(metadata_json(route.model_name, route.version, route.inputs, route.outputs))
 
     async def unknown(self, request: RestRequest, context: CallContext) -> Answer:

@@ -21,6 +21,7 @@ from ovms_mp.child.specs import (
 )
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.manager.children.kinds import Kind
+from ovms_mp.model.metric_names import INFER_REQUESTS_ACTIVE
 from ovms_mp.wire.channels import new_endpoint
 from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle
 
@@ -71,6 +72,7 @@ class SpecMaker:
             cpu=share,
             run_page=run_page,
             counter_row=counter_row,
+            has_metrics=INFER_REQUESTS_ACTIVE in self.config.metrics.names,
         )
 
     def probe(self, child_id: str, load: LoadModel, share: CpuShare) -> ProbeSpec:
@@ -112,6 +114,7 @@ class SpecMaker:
             limits=self._limits(),
             access=self._access(),
             tls=self.config.tls.files,
+            metrics=self.config.metrics.names,
             has_typed_outputs=config.grpc.output_encoding == "TYPED_FIELDS",
             is_native=config.grpc.front == "native",
             bind_addresses=tuple(f"{_bracketed(address)}:{config.grpc.port}" for address in hosts),
@@ -130,6 +133,7 @@ class SpecMaker:
             limits=self._limits(),
             access=self._access(),
             tls=self.config.tls.files,
+            metrics=self.config.metrics.names,
             listen_descriptors=listen_descriptors,
             beat_descriptor=beat_descriptor,
             levels_descriptor=levels_descriptor,

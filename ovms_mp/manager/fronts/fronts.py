@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ovms_mp.manager.fronts.arbiter_pipes import ArbiterPipes
     from ovms_mp.manager.fronts.arenas import ArenaPool
     from ovms_mp.manager.fronts.ports import Ports
+    from ovms_mp.wire.counters import CountersFile
     from ovms_mp.wire.messages import RoutingSnapshot
 
 
@@ -36,7 +37,7 @@ class Fronts:
         ports: Ports,
         arenas: ArenaPool,
         pipes: ArbiterPipes,
-        counters: tuple[int, ...],
+        counters: CountersFile,
     ) -> None:
         """Prepare; no front is started before :meth:`start`.
 
@@ -48,7 +49,7 @@ class Fronts:
             ports: Closed by :meth:`stop_rest`; the caller's otherwise.
             arenas: One for each front, and as many for successors; the caller's.
             pipes: Of the arbiter; the caller's.
-            counters: Descriptors of the counters' file; the caller's.
+            counters: A front's row has the number of its arena; the caller's.
         """
         self._config = config
         self._supervisor = supervisor
@@ -68,7 +69,7 @@ class Fronts:
             BootError: Another program listens on the REST port.
         """
         config = self._config
-        memory = (*self._arenas.descriptors(), *self._counters)
+        memory = (*self._arenas.descriptors(), self._counters.handle.descriptor)
         if config.grpc.is_served:
             shared = tuple(listener.fileno() for listener in self._ports.grpc)
             for index in range(config.grpc.workers):
@@ -163,6 +164,7 @@ class Fronts:
         }
         retired = self._arenas.retire(child.child_id, workers)
         if retired is not None:
+            contain("manager.counters", child.child_id, self._counters.close_row, retired[0])
             for worker in workers.values():
                 notice = ArenaRetired(*retired)
                 if not contain("manager.retire", worker.child_id, self._control.send, worker, notice):

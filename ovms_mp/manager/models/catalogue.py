@@ -63,7 +63,7 @@ class Catalogue:
             on_outdated: Called when another look at the repositories would do something.
             on_loaded: Called with a version that begins to be served, and how it runs.
         """
-        self._models = {config.name: KnownModel(config) for config in models}
+        self._models = {config.name: KnownModel(config, counters.take_for_model()) for config in models}
         self._refusals = Refusals()
         self._limits = limits
         self._workers = workers
@@ -167,7 +167,7 @@ class Catalogue:
             known = self._models.get(name)
             if known is None:
                 _log.info("event=model_added model=%s base_path=%s", name, config.source)
-                self._models[name] = KnownModel(config)
+                self._models[name] = KnownModel(config, self._counters.take_for_model())
                 self.note_change()
             elif known.config != config or not known.is_configured:
                 _log.info("event=model_changed model=%s", name)
@@ -244,6 +244,7 @@ class Catalogue:
     def remove(self, model: KnownModel) -> None:
         """Forget a model, all versions of which have ended."""
         del self._models[model.config.name]
+        self._counters.give_back(model.counters, self.next_epoch)
         self.note_change()
 
     def records(self) -> tuple[ModelRecord, ...]:

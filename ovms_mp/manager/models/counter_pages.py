@@ -24,13 +24,15 @@ _log = logging.getLogger(__name__)
 class CounterPages:
     """Owned by the catalogue."""
 
-    def __init__(self, clear: Callable[[int], None]) -> None:
+    def __init__(self, clear: Callable[[int], None], *, has_metrics: bool = False) -> None:
         """Begin with all pages free.
 
         Args:
             clear: Has a page begin at zero.
+            has_metrics: Whether calls are counted that are about a model and no version of it.
         """
         self._clear = clear
+        self._has_metrics = has_metrics
         self._free = deque(page for page in range(PAGES) if page != PROCESS_PAGE)
         """The next one is that which has been free for longest."""
         self._given_back: deque[tuple[int, int]] = deque()
@@ -45,6 +47,10 @@ class CounterPages:
             self._is_short = True
             _log.warning("event=not_counted counters are kept for %d versions at once", PAGES - 1)
         return PROCESS_PAGE
+
+    def take_for_model(self) -> int:
+        """The same for a model, until it is forgotten; 0 where nothing is counted there."""
+        return self.take() if self._has_metrics else PROCESS_PAGE
 
     def give_back(self, page: int, epoch: int) -> None:
         """A version has ended; the snapshot of this number is the first one without it."""

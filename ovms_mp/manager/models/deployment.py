@@ -67,6 +67,7 @@ class Deployment:
     nireq: int = 0
     detail: str = ""
     rt_info: str = ""
+    streams: int = 0
     is_isolated: bool = False
     isolation: str = ""
     paused_until: float = 0.0

@@ -308,7 +308,7 @@ class Deployments:
         deployment.deaths_in_load = 0
         deployment.inputs, deployment.outputs = message.inputs, message.outputs
         deployment.nireq, deployment.detail = message.nireq, message.detail
-        deployment.rt_info = message.rt_info
+        deployment.rt_info, deployment.streams = message.rt_info, message.streams
         _log.info("event=loaded %s worker=%s %s", deployment.title, worker, first_line(message.detail))
         if deployment.state is DeploymentState.RETIRING:
             if not deployment.unload_epoch:

@@ -84,9 +84,11 @@ class KnownModel:
         is_unloaded: A client had it unloaded; whatever is on disk, nothing of it is served until one has it loaded.
         is_asked: A client wants its base path looked at, which has not been done yet.
         is_certain: Its base path could be looked at the last time.
+        counters: Its page for calls that are about no version; 0 for none.
     """
 
     config: ModelConfig
+    counters: int = 0
     versions: dict[int, KnownVersion] = field(default_factory=dict)
     is_configured: bool = True
     is_unloaded: bool = False

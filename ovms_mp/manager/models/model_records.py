@@ -31,6 +31,7 @@ def model_record(model: KnownModel, refusals: Refusals, workers: Workers) -> Mod
         tuple(_version_record(name, entry, refusals, workers) for _, entry in sorted(model.versions.items())),
         model.is_unloaded,
         model.is_configured and not model.is_unloaded,
+        model.counters,
     )
 
 
@@ -57,4 +58,5 @@ def _version_record(name: str, entry: KnownVersion, refusals: Refusals, workers:
         counters=entry.counters,
         retry_at_ns=int(1e9 * (serving.paused_until if serving and is_paused else entry.next_try_at)),
         rt_info=entry.rt_info,
+        streams=serving.streams if serving else 0,
     )

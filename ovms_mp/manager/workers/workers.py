@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from ovms_mp.defects import contain
 from ovms_mp.manager.children.child import Child, ChildState
 from ovms_mp.wire.messages import UnloadModel
 from ovms_mp.wire.records import WorkerRecord
@@ -52,6 +53,9 @@ class CounterRows(Protocol):
 
     def take_row(self) -> int:
         """A row for a worker's seat; -1 where there is none left, and what that worker counts is lost."""
+
+    def close_row(self, row: int) -> None:
+        """Its writer has been reaped: settle what it had under way."""
 
     def give_row_back(self, row: int) -> None:
         """Its writer has ended; the next one goes on adding."""
@@ -186,6 +190,7 @@ class Workers:
         if seat is not None and seat.child is child:
             seat.child = None
             seat.endpoint = ""
+            contain("manager.counters", seat.name, self._rows.close_row, seat.counter_row)
         return seat
 
     def are_all_ready(self) -> bool:

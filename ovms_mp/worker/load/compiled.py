@@ -234,6 +234,14 @@ class CompiledVersion:
         """Whether every input has one shape only."""
         return all(spec.is_static for spec in self.inputs)
 
+    @property
+    def streams(self) -> int:
+        """Execution streams of the engine; 0 where the device does not tell."""
+        try:
+            return int(self.compiled.get_property("NUM_STREAMS"))
+        except (RuntimeError, TypeError, ValueError):
+            return 0
+
     def describe(self) -> str:
         """The engine's plan, for the log: infer requests, streams, threads, hint."""
         facts = [f"nireq={self.nireq}"]

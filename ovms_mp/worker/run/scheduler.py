@@ -107,6 +107,7 @@ class Scheduler:
                     elif version.runs_in_threads or not pool.has_idle:
                         self._hand_over(version, pool, queued)
                     else:
+                        version.counters.taken()
                         self._note_run(pool.run_now(queued, self._runs))
                 except Exception as error:
                     self._answers.fail("worker.start", error, queued.peer, queued.task)
@@ -175,6 +176,7 @@ class Scheduler:
     def _hand_over(self, version: ServedVersion, pool: InferPool[ServedVersion], queued: QueuedTask) -> None:
         # The loop alone takes note of ends, so it is early enough to count when the hand-over has gone well.
         pool.hand_over(queued, self._runs)
+        version.counters.taken()
         version.running += 1
         self._peers.begun(queued.peer)
 
@@ -186,6 +188,8 @@ class Scheduler:
             measured_s = min(run.run_time_s, 2.0 * version.run_time_s + _OUTLIER_SLACK_S)
             version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
             version.counters.executed()
+        else:
+            version.counters.not_run()
         answer, examiner = run.answer, version.examiner if run.did_run else None
         if examiner is not None and isinstance(answer, InferFailed) and not answer.needed_nbytes:
             self._examinations.examine(run, answer, examiner)

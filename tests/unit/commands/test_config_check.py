@@ -333,7 +333,6 @@ def test_what_differs_from_the_defaults_is_explained(
         "precision of 'x' uint8:fp32: clients send uint8, converted to the model's fp32.",
         "allow_cache: ",
         "Notices\n",
-        "metrics.enable has no effect",
         "batch_size has no effect, as shape takes precedence",
         "nam is unknown and has no effect; did you mean 'name'?",
     ):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ovms_mp.config.file import parse_config_file, read_config_file
+from ovms_mp.config.metrics import MetricsConfig
 from ovms_mp.config.model import ModelConfig
 from ovms_mp.config.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS, UNSUPPORTED_ROOT_KEYS
 from ovms_mp.errors import ConfigError, ConfigUnreadable
@@ -282,14 +283,26 @@ def test_device_properties_as_openvino_reads_them(tmp_path: Path) -> None:
     assert dict(model.plugin_config) == plugin_config
 
 
-def test_metrics_are_checked_and_not_there_yet(tmp_path: Path) -> None:
-    document = listed() | {"monitoring": {"metrics": {"enable": False, "metrics_list": ["a"]}}}
-    assert read(tmp_path, document) == ((), ())
+def test_what_is_said_of_metrics_is_beside_the_models(tmp_path: Path) -> None:
+    metrics = {"enable": True, "metrics_list": ["ovms_streams"]}
+    path = write(tmp_path, listed(GOOD) | {"monitoring": {"metrics": metrics}})
 
-    document = listed() | {"monitoring": {"metrics": {"enable": True}}}
-    assert read(tmp_path, document)[1] == (
-        "$.monitoring.metrics.enable has no effect: there are no metrics yet",
-    )
+    document = read_config_file(path)
+
+    assert document.metrics == MetricsConfig(is_enabled=True, listed="ovms_streams")
+    assert (len(document.models), document.faults, document.notices) == (1, (), ())
+    assert read_config_file(write(tmp_path, listed(GOOD))).metrics is None
+
+
+def test_what_is_wrong_of_metrics_keeps_no_model_from_being_served(tmp_path: Path) -> None:
+    metrics = {"enable": True, "metrics_list": ["ovms_stream"]}
+    document = read_config_file(write(tmp_path, listed(GOOD) | {"monitoring": {"metrics": metrics}}))
+
+    assert (document.metrics, len(document.models)) == (None, 1)
+    (fault,) = document.metrics_faults
+    assert document.faults == (fault,)
+    assert fault.text.startswith("$.monitoring.metrics.metrics_list[0]: ")
+    assert "Invalid name in metrics_list: 'ovms_stream'; did you mean 'ovms_streams'?" in fault.text
 
 
 def test_a_byte_order_mark_is_no_harm(tmp_path: Path) -> None:

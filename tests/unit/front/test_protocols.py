@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from ovms_mp.front.metrics.page import MetricsPage
 from ovms_mp.front.protocols import PROTOCOLS, all_methods, all_routes
 from ovms_mp.front.served_protocol import MessageParts
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 class Front:
     service = cast("Service", None)
+    metrics = MetricsPage((), ())
 
 
 def refuse(*_: object) -> int:

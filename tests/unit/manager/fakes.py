@@ -44,11 +44,15 @@ class FakeRows:
 
     def __init__(self) -> None:
         self.given: list[int] = []
+        self.closed: list[int] = []
         self.taken = 0
 
     def take_row(self) -> int:
         self.taken += 1
         return self.taken
+
+    def close_row(self, row: int) -> None:
+        self.closed.append(row)
 
     def give_row_back(self, row: int) -> None:
         self.given.append(row)

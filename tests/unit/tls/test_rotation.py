@@ -69,5 +69,5 @@ def test_files_that_are_gone_or_only_touched_change_nothing(tmp_path: Path) -> N
 
 
 def test_files_that_cannot_be_used_at_first(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--tls_cert .*No such file"):
+    with pytest.raises(ConfigError, match=r"--tls_cert .*No such file"):
         Rotation(TlsFiles(str(tmp_path / "c"), str(tmp_path / "k")), lambda _: None)

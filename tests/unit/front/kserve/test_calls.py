@@ -17,6 +17,7 @@ from ovms_mp.model.dtypes import DType
 from ovms_mp.model.status import State
 from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import ModelRecord, TensorSpecRecord, VersionRecord
+from tests.unit.front.workers import context
 
 if TYPE_CHECKING:
     from ovms_mp.front.routing import VersionRoute
@@ -77,23 +78,23 @@ def test_the_server_is_ready_once_it_knows_its_models_until_it_stops() -> None:
     ("text", "is_ready"), [("", True), ("1", False), ("2", True), ("3", True), ("4", False), ("5", False)]
 )
 def test_a_version_is_ready_when_a_worker_serves_it(text: str, is_ready: bool) -> None:
-    assert calls.model_is_ready(known(), "m", text) is is_ready
+    assert calls.model_is_ready(known(), context(), "m", text) is is_ready
 
 
 def test_a_model_without_versions_is_known_and_not_ready() -> None:
-    assert not calls.model_is_ready(known(), "nothing yet", "")
+    assert not calls.model_is_ready(known(), context(), "nothing yet", "")
 
 
 def test_what_there_is_not_is_told() -> None:
     with pytest.raises(VersionNotFound, match=r"Specific\(m, 6\); known versions: \[1, 2, 3, 4, 5\]"):
-        calls.model_is_ready(known(), "m", "6")
+        calls.model_is_ready(known(), context(), "m", "6")
     with pytest.raises(ModelNotFound, match="no model has this name"):
-        calls.model_is_ready(known(), "n", "")
+        calls.model_is_ready(known(), context(), "n", "")
 
 
 @pytest.mark.parametrize(("text", "number"), [("", 3), ("2", 2)])
 def test_a_description_has_the_versions_that_are_served(text: str, number: int) -> None:
-    description = calls.described(known(), "m", text)
+    description = calls.described(known(), context(), "m", text)
 
     assert (description.versions, description.route.version) == ([2, 3, 4], number)
 

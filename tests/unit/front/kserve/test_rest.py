@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from ovms_mp.front.kserve.rest import ModelRoute, routes
+from ovms_mp.front.metrics.page import MetricsPage
 
 if TYPE_CHECKING:
     from ovms_mp.front.endpoints import Route
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 
 class Front:
+    metrics = MetricsPage((), ())
+
     @property
     def service(self) -> Service:
         raise AssertionError("no path needs the service to be found")

@@ -10,6 +10,7 @@ import pytest
 
 from ovms_mp.errors import ModelNotFound
 from ovms_mp.front.budget import BodyBudget
+from ovms_mp.front.metrics.page import MetricsPage
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.tfs.rest import routes
 from ovms_mp.wire.messages import RoutingSnapshot
@@ -61,6 +62,7 @@ class PlayedService:
 class Front:
     def __init__(self, table: RoutingTable) -> None:
         self.service = cast("Service", PlayedService(table))
+        self.metrics = MetricsPage((), ())
 
 
 class Request:

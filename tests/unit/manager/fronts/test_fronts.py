@@ -24,6 +24,7 @@ from ovms_mp.manager.fronts.fronts import Fronts
 from ovms_mp.manager.fronts.ports import take_ports
 from ovms_mp.manager.timers import Timers
 from ovms_mp.wire.channels import Poller
+from ovms_mp.wire.counters import CountersFile
 from ovms_mp.wire.messages import ArenaRetired, Drain, RoutingSnapshot, Welcome
 
 from ..fakes import Router
@@ -68,15 +69,16 @@ class Scene:
         self.specs = SpecMaker(config, "run", "ipc://@control", self.arenas.handles, 8 << 30, LogLevels)
         self.router = Router()
         control = ControlChannel(self.router)  # type: ignore[arg-type]  # only sends
+        self.counters = CountersFile(2, 0)
         self.fronts = Fronts(
-            config, self.supervisor, control, self.specs, self.ports, self.arenas, self.beats, ()
+            config, self.supervisor, control, self.specs, self.ports, self.arenas, self.beats, self.counters
         )
 
     def take(self) -> list[tuple[str, ToChild]]:
         return self.router.take()
 
     def close(self) -> None:
-        for owner in (self.beats, self.arenas, self.ports):
+        for owner in (self.beats, self.arenas, self.ports, self.counters):
             owner.close()
 
     def child_exited(self, child: Child, reason: str) -> None:
@@ -135,7 +137,8 @@ def test_there_are_twice_as_many_arenas_as_fronts_and_no_more_processes_than_tha
     scene.fronts.start()
 
     assert [child.child_id for child in scene.supervisor.living()] == ["grpc-0.1"]
-    assert scene.kernel.processes[0].descriptors == scene.arenas.descriptors()
+    memory = (*scene.arenas.descriptors(), scene.counters.handle.descriptor)
+    assert scene.kernel.processes[0].descriptors == memory
     assert not scene.fronts.are_ready()
     front = scene.child("grpc-0.1")
     front.to(ChildState.BOOTING)

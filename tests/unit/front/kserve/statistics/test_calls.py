@@ -22,6 +22,7 @@ from ovms_mp.errors import (
 )
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from ovms_mp.front.kserve.statistics import methods, rest
+from ovms_mp.front.metrics.page import MetricsPage
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.served_protocol import MessageParts
 from ovms_mp.model.status import State
@@ -77,6 +78,7 @@ class Front:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self.metrics = MetricsPage((), ())
 
     async def rest(self, path: str) -> Any:
         """The document."""
