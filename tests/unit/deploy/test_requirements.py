@@ -77,5 +77,15 @@ def test_every_requirement_has_a_hash(lock: Path) -> None:
     assert not [line for line in requirements if "--hash=sha256:" not in line]
 
 
+def test_the_licences_are_of_what_the_image_installs() -> None:
+    rows = re.findall(
+        r"^\| ([\w.-]+) \| (\d[^ ]*) \|", (ROOT / "deploy" / "LICENCES.md").read_text(), re.MULTILINE
+    )
+    installed = pins(DOCKER / "requirements.txt")
+    on_other_systems = installed.keys() - dict(rows).keys()
+    assert {name: installed.get(name) for name, _ in rows} == dict(rows), "run .ci/supply --write"
+    assert on_other_systems <= {"colorama", "pywin32"}
+
+
 def test_the_image_is_labelled_with_this_version() -> None:
     assert f"\nARG VERSION={__version__}\n" in (DOCKER / "Dockerfile").read_text()
