@@ -124,9 +124,8 @@ class Announcement:
         rest, grpc, is_secure = self._config.rest, self._config.grpc, self._config.tls.files is not None
         parts = []
         if rest.tcp_port:
-            parts.append(
-                f"REST {'https' if is_secure else 'http'}://{_shown_address(rest.bind_address)}:{rest.port}"
-            )
+            scheme = "https" if is_secure else "http"
+            parts.append(f"REST {scheme}://{_shown_address(rest.bind_address)}:{rest.port}{rest.prefix}")
         parts += [f"REST unix:{path}" for path in rest.unix_paths]
         if grpc.tcp_port:
             parts.append(
