@@ -8,7 +8,6 @@ for a request tells more than rates where the load generator shares the cores.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from perf.load.bodies import grpc_frame, infer_request
 from perf.load.h2load import LoadPlan, run_load
+from perf.measurements.rounds import rounds_of
 from perf.models.declared import MODELS, ModelFiles, build_models, load_reference
 from perf.processes.usage import cpu_seconds, server_kind
 from perf.report.console import say, say_environment, say_table, spread
@@ -87,12 +87,7 @@ def _front_s(server: RunningServer) -> float:
 
 def main(arguments: list[str]) -> int:
     """Measure and print a table; 1 if requests failed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m perf tls", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each load of a round")
-    given = parser.parse_args(arguments)
+    given = rounds_of("tls", __doc__, arguments)
     say_environment()
     with tempfile.TemporaryDirectory(prefix="ovms-perf-") as name:
         root = Path(name)
