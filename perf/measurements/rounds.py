@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line of measurements in which loads take turns."""
+"""What measurements have in common in which loads of the usual models take turns."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+from perf.models.declared import build_models
+from perf.report.console import say_environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +33,13 @@ def rounds_of(command: str, description: str | None, arguments: list[str]) -> Ro
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load of a round")
     given = parser.parse_args(arguments)
     return Rounds(given.rounds, given.seconds)
+
+
+@contextlib.contextmanager
+def usual_models() -> Iterator[Path]:
+    """A directory for the length of a block, with ``tiny`` and ``payload``; the machine has been said before."""
+    say_environment()
+    with tempfile.TemporaryDirectory(prefix="ovms-perf-") as name:
+        root = Path(name)
+        build_models(root, {"tiny", "payload"})
+        yield root

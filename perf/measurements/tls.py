@@ -9,17 +9,16 @@ for a request tells more than rates where the load generator shares the cores.
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from perf.load.bodies import grpc_frame, infer_request
 from perf.load.h2load import LoadPlan, run_load
-from perf.measurements.rounds import rounds_of
-from perf.models.declared import MODELS, ModelFiles, build_models, load_reference
+from perf.measurements.rounds import rounds_of, usual_models
+from perf.models.declared import MODELS, ModelFiles, load_reference
 from perf.processes.usage import cpu_seconds, server_kind
-from perf.report.console import say, say_environment, say_table, spread
+from perf.report.console import say, say_table, spread
 from perf.subjects.server import RunningServer, config_entry, running_config
 
 _CONCURRENCY = 16
@@ -88,10 +87,7 @@ def _front_s(server: RunningServer) -> float:
 def main(arguments: list[str]) -> int:
     """Measure and print a table; 1 if requests failed."""
     given = rounds_of("tls", __doc__, arguments)
-    say_environment()
-    with tempfile.TemporaryDirectory(prefix="ovms-perf-") as name:
-        root = Path(name)
-        build_models(root, {"tiny", "payload"})
+    with usual_models() as root:
         try:
             rates = measure(root, given.rounds, given.seconds)
         except Refused as error:
