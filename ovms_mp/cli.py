@@ -249,6 +249,9 @@ def _status(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--port", help="gRPC port of the server, to select one of several on this machine")
     parser.add_argument("--rest_port", help="REST port of the server (default with --host: 8000)")
+    parser.add_argument("--tls_ca", help="certificate of the authority of a server elsewhere that speaks TLS")
+    parser.add_argument("--tls_cert", help="certificate for a server that asks for one; requires --tls_ca")
+    parser.add_argument("--tls_key", help="private key of --tls_cert")
     parser.add_argument("--json", action="store_true", help="print the status document as JSON")
     given = parser.read(arguments)
     settings = {entry.setting.flag: entry.setting for entry in declared_settings()}
@@ -256,9 +259,13 @@ def _status(arguments: Sequence[str]) -> int:
         flag: None if given[flag] is None else int(settings[flag].parse(given[flag], int, f"--{flag}"))
         for flag in ("port", "rest_port")
     }
-    from ovms_mp.commands.status import run_status
+    from ovms_mp.commands.status import StatusTls, run_status
 
-    return run_status(given["host"], ports["port"], ports["rest_port"], as_json=given["json"])
+    ca, cert, key = (given[name] or "" for name in ("tls_ca", "tls_cert", "tls_key"))
+    if (cert or key) and not ca:
+        raise ConfigError("--tls_cert and --tls_key need --tls_ca, by which the server is trusted")
+    tls = StatusTls(ca, cert, key) if ca else None
+    return run_status(given["host"], ports["port"], ports["rest_port"], tls, as_json=given["json"])
 
 
 def _demo(arguments: Sequence[str]) -> int:
@@ -278,6 +285,10 @@ def _demo(arguments: Sequence[str]) -> int:
         help="serve nothing; write the model to DIR/digits and a request for it to DIR/digit.json",
     )
     known, others = parser.read_known(arguments)
+    if any(other.startswith("--tls_") for other in others):
+        raise ConfigError(
+            "the demo asks its server in plain text; for TLS use ovms_mp model, see ovms_mp --help all"
+        )
     if known["export"] is not None:
         return _export_demo(known["export"], others)
     ports = {entry.setting.flag: entry.setting for entry in declared_settings()}

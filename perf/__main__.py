@@ -29,6 +29,7 @@ _WAYS = MappingProxyType(
             "cycles",
             "shapes",
             "soak",
+            "tls",
         ),
         "perf.report": ("plot",),
     }

@@ -228,4 +228,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=4000,
         help="how many requests clients count, to compare with the server's metrics (full run: 100000)",
     )
+    parser.addoption(
+        "--rotations",
+        type=int,
+        default=5,
+        help="how often certificates are replaced under load (full run: 50)",
+    )
     parser.addoption("--image", action="store_true", help="build the container image and test it")

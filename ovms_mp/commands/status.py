@@ -15,6 +15,7 @@ import ipaddress
 import math
 import os
 import socket
+import ssl
 import struct
 import sys
 import urllib.error
@@ -85,20 +86,32 @@ class _Status(msgspec.Struct, frozen=True):
     models: dict[str, _Model] = {}
 
 
-def run_status(host: str | None, port: int | None, rest_port: int | None, *, as_json: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class StatusTls:
+    """How a server elsewhere is trusted that speaks TLS, and what it is shown: files, empty for none."""
+
+    authority: str
+    certificate: str = ""
+    key: str = ""
+
+
+def run_status(
+    host: str | None, port: int | None, rest_port: int | None, tls: StatusTls | None = None, *, as_json: bool
+) -> int:
     """Ask a server and print what it says; the exit code.
 
     Args:
         host: Where it runs; None for this machine, where it needs no REST port.
         port: Its gRPC port, to choose among several on this machine.
         rest_port: Its REST port, which a server on another machine must have.
+        tls: For a server elsewhere; None where its REST port is plain.
         as_json: Print the document as it is.
 
     Raises:
         ConfigError: The host is none.
     """
     try:
-        document = _ask(host, port, rest_port)
+        document = _ask(host, port, rest_port, tls)
         text = document.decode() if as_json else status_text(document)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return _failed(f"the answer is not a status document: {error}")
@@ -112,7 +125,7 @@ class _NoStatus(Exception):
     """Why there is nothing to show."""
 
 
-def _ask(host: str | None, port: int | None, rest_port: int | None) -> bytes:
+def _ask(host: str | None, port: int | None, rest_port: int | None, tls: StatusTls | None) -> bytes:
     if host is None:
         found = [
             server
@@ -130,7 +143,7 @@ def _ask(host: str | None, port: int | None, rest_port: int | None) -> bytes:
                 + (f" with --port {port}" if port is not None else "")
                 + "; for one elsewhere give --host and --rest_port"
             )
-    return _ask_over_http(host or "127.0.0.1", _DEFAULT_REST_PORT if rest_port is None else rest_port)
+    return _ask_over_http(host or "127.0.0.1", _DEFAULT_REST_PORT if rest_port is None else rest_port, tls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,15 +207,15 @@ def _ask_local(server: LocalServer) -> bytes:
             os.close(descriptor)
 
 
-def _ask_over_http(host: str, rest_port: int) -> bytes:
+def _ask_over_http(host: str, rest_port: int, tls: StatusTls | None) -> bytes:
     """The document of a server that has a REST port.
 
     Raises:
         _NoStatus: None comes from there.
     """
-    url = f"http://{_in_url(host)}:{rest_port}/v1/status"
+    url = f"{'https' if tls else 'http'}://{_in_url(host)}:{rest_port}/v1/status"
     # A proxy that the environment names is for the world outside.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), *_handlers(tls))
     try:
         with opener.open(url, timeout=_DEADLINE_S) as answer:
             document: bytes = answer.read(_MAX_BYTES)
@@ -220,6 +233,18 @@ def _ask_over_http(host: str, rest_port: int) -> bytes:
         raise _NoStatus(
             f"what listens at {url} does not speak HTTP; give the server's --rest_port (not its gRPC port)"
         ) from None
+
+
+def _handlers(tls: StatusTls | None) -> list[urllib.request.BaseHandler]:
+    if tls is None:
+        return []
+    try:
+        context = ssl.create_default_context(cafile=tls.authority)
+        if tls.certificate:
+            context.load_cert_chain(tls.certificate, tls.key or None)
+    except OSError as error:
+        raise _NoStatus(f"--tls_ca, --tls_cert, --tls_key: {error}") from None
+    return [urllib.request.HTTPSHandler(context=context)]
 
 
 def _in_url(host: str) -> str:

@@ -52,6 +52,7 @@ class LoadPlan:
         connections: HTTP/2 only; an HTTP/1.1 connection carries one request at a time, so there are
             ``concurrency`` of them.
         rate_per_s: Requests a second that are begun at most, over all connections; 0 for as many as are answered.
+        is_secure: The port speaks TLS; h2load trusts whatever certificate it shows.
     """
 
     protocol: Protocol
@@ -62,9 +63,11 @@ class LoadPlan:
     headers: Mapping[str, str] = field(default_factory=dict)
     connections: int = 1
     rate_per_s: float = 0.0
+    is_secure: bool = False
 
     def argv(self, seconds: float, log_path: Path) -> list[str]:
         """The command line of h2load."""
+        scheme = "https" if self.is_secure else "http"
         common = ["h2load", "-t", "1", "-D", f"{round(seconds * 1000)}ms", "--log-file", str(log_path)]
         common += ["-d", str(self.body_path)]
         if self.rate_per_s:
@@ -74,11 +77,12 @@ class LoadPlan:
             streams = str(self.concurrency // self.connections)
             common += ["-c", str(self.connections), "-m", streams]
             common += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-            return [*common, f"http://127.0.0.1:{self.port}{method}"]
+            return [*common, f"{scheme}://127.0.0.1:{self.port}{method}"]
         common += ["--h1", "-c", str(self.concurrency)]
         for name, value in self.headers.items():
             common += ["-H", f"{name}: {value}"]
-        return [*common, f"http://127.0.0.1:{self.port}{REST_PATHS[self.protocol].format(model=self.model)}"]
+        path = REST_PATHS[self.protocol].format(model=self.model)
+        return [*common, f"{scheme}://127.0.0.1:{self.port}{path}"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from tests.support.tls import ClientTls
+
 HUNG_AFTER_S = 20.0
 """Longest time a client waits; an answer later than that is a hang."""
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -57,9 +59,17 @@ class Load:
         rest_port: REST's.
         clients: How many threads.
         pause_s: What each waits after an answer; 0 where the load itself is what matters.
+        tls: What the clients trust and show; None where ports are plain.
     """
 
-    def __init__(self, port: int, rest_port: int, clients: int = 16, pause_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        port: int,
+        rest_port: int,
+        clients: int = 16,
+        pause_s: float = 0.0,
+        tls: ClientTls | None = None,
+    ) -> None:
         self.outcome = Outcome()
         self.asked: Counter[int] = Counter()
         """Requests that each client has begun."""
@@ -73,6 +83,7 @@ class Load:
             for index in range(clients)
         ]
         self._pause_s = pause_s
+        self._tls = tls
         self._port = port
         self._rest_port = rest_port
         self._is_server_gone = False
@@ -119,7 +130,12 @@ class Load:
         random = np.random.default_rng(seed)
         options = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200),
                    ("grpc.min_reconnect_backoff_ms", 50), ("grpc.use_local_subchannel_pool", 1))  # fmt: skip
-        with grpc.insecure_channel(f"127.0.0.1:{self._port}", options=options) as channel:
+        address = f"127.0.0.1:{self._port}"
+        with (
+            grpc.secure_channel(address, self._tls.credentials(), options)
+            if self._tls
+            else grpc.insecure_channel(address, options)
+        ) as channel:
             call = channel.unary_unary(
                 PREDICT,
                 request_serializer=serving.PredictRequest.SerializeToString,
@@ -156,7 +172,11 @@ class Load:
 
     def _ask_rest(self, seed: int) -> None:
         random = np.random.default_rng(seed)
-        connection = http.client.HTTPConnection("127.0.0.1", self._rest_port, timeout=HUNG_AFTER_S)
+        connection = (
+            self._tls.connection(self._rest_port, HUNG_AFTER_S)
+            if self._tls
+            else http.client.HTTPConnection("127.0.0.1", self._rest_port, timeout=HUNG_AFTER_S)
+        )
         while not self._stopping.wait(self._pause_s):
             values = [int(value) for value in random.integers(-1000, 1000, 10)]
             self.asked[seed] += 1

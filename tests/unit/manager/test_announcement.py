@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ovms_mp.config.server import ServerConfig
-from ovms_mp.config.transports import GrpcConfig, RestConfig
+from ovms_mp.config.transports import GrpcConfig, RestConfig, TlsConfig
 from ovms_mp.manager.announcement import Announcement
 from ovms_mp.model.status import State
 from ovms_mp.wire.records import ModelRecord, VersionRecord
@@ -45,6 +45,17 @@ def tell(*told: tuple[ModelRecord, ...], config: ServerConfig = BOTH) -> None:
     announcement = Announcement(config)
     for models in told:
         announcement.tell(models, NOTES)
+
+
+def test_tls_is_named(said: Callable[[], list[str]]) -> None:
+    tls = TlsConfig(cert="/c", key="/k", client_ca="/a")
+    tell((SERVED,), config=ServerConfig(models=(), grpc=BOTH.grpc, rest=BOTH.rest, tls=tls))
+
+    assert said()[2:] == [
+        "Ready: REST https://0.0.0.0:8000  gRPC grpcs://0.0.0.0:9000  serving lin/1",
+        "Ask: curl --cacert CA.pem --cert CLIENT.pem --key CLIENT.key https://127.0.0.1:8000/v1/models/lin/metadata"
+        "  or: ovms_mp status",
+    ]
 
 
 def test_what_is_served_and_where(said: Callable[[], list[str]]) -> None:
