@@ -234,4 +234,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=5.0,
         help="how long each overload lasts (full run: 60)",
     )
+    parser.addoption(
+        "--openapi-examples",
+        type=int,
+        default=6,
+        help="how many requests are made up for each call that the server describes (full run: 500)",
+    )
     parser.addoption("--image", action="store_true", help="build the container image and test it")

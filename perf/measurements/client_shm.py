@@ -8,8 +8,6 @@ region is compared with the expected one first; all requests of a load are the s
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from multiprocessing.shared_memory import SharedMemory
@@ -21,8 +19,9 @@ import numpy as np
 from ovms_mp.front.kserve._proto import kserve_pb2
 from perf.load.bodies import GRPC_PREFIX_BYTES, grpc_frame, infer_output, infer_request
 from perf.load.h2load import GRPC_METHODS, LoadPlan, run_load
-from perf.models.declared import MODELS, Float32Array, ModelFiles, build_models, is_expected, load_reference
-from perf.report.console import say, say_environment, say_table, spread
+from perf.measurements.rounds import rounds_of, usual_models
+from perf.models.declared import MODELS, Float32Array, ModelFiles, is_expected, load_reference
+from perf.report.console import say, say_table, spread
 from perf.subjects.server import RunningServer, config_entry, running_config
 
 _CONCURRENCY = 16
@@ -109,18 +108,8 @@ def measure(root: Path, rounds: int, seconds: float) -> Mapping[str, list[float]
 
 def main(arguments: list[str]) -> int:
     """Measure and print a table; 1 if an answer was wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m perf client_shm",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each load of a round")
-    given = parser.parse_args(arguments)
-    say_environment()
-    with tempfile.TemporaryDirectory(prefix="ovms-perf-") as name:
-        root = Path(name)
-        build_models(root, {"tiny", "payload"})
+    given = rounds_of("client_shm", __doc__, arguments)
+    with usual_models() as root:
         try:
             rates = measure(root, given.rounds, given.seconds)
         except WrongAnswer as error:

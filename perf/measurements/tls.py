@@ -8,18 +8,17 @@ for a request tells more than rates where the load generator shares the cores.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from perf.load.bodies import grpc_frame, infer_request
 from perf.load.h2load import LoadPlan, run_load
-from perf.models.declared import MODELS, ModelFiles, build_models, load_reference
+from perf.measurements.rounds import rounds_of, usual_models
+from perf.models.declared import MODELS, ModelFiles, load_reference
 from perf.processes.usage import cpu_seconds, server_kind
-from perf.report.console import say, say_environment, say_table, spread
+from perf.report.console import say, say_table, spread
 from perf.subjects.server import RunningServer, config_entry, running_config
 
 _CONCURRENCY = 16
@@ -87,16 +86,8 @@ def _front_s(server: RunningServer) -> float:
 
 def main(arguments: list[str]) -> int:
     """Measure and print a table; 1 if requests failed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m perf tls", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each load of a round")
-    given = parser.parse_args(arguments)
-    say_environment()
-    with tempfile.TemporaryDirectory(prefix="ovms-perf-") as name:
-        root = Path(name)
-        build_models(root, {"tiny", "payload"})
+    given = rounds_of("tls", __doc__, arguments)
+    with usual_models() as root:
         try:
             rates = measure(root, given.rounds, given.seconds)
         except Refused as error:

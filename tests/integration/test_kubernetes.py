@@ -8,6 +8,7 @@ kubelet does.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 
 from tests.support import kserve_client, kserve_rest, manifests, rest_client
+from tests.support.certificates import make_certificate
 from tests.support.server import START_WITHIN_S, free_ports
 from tests.support.waiting import eventually
 
@@ -54,6 +56,15 @@ def test_every_manifest_is_right() -> None:
         ("base/poddisruptionbudget.yaml", "maxUnavailable", "maxUnavailble"),
         ("base/horizontalpodautoscaler.yaml", "name: ovms-mp}", "name: ovms}"),
         ("base/kustomization.yaml", "- service.yaml", "- services.yaml"),
+        ("base/deployment.yaml", 'prometheus.io/port: "8000"', 'prometheus.io/port: "8080"'),
+        ("servicemonitor.yaml", "port: rest", "port: http"),
+        (
+            "servicemonitor.yaml",
+            "matchLabels: {app.kubernetes.io/name",
+            "matchLabels: {app.kubernetes.io/nam",
+        ),
+        ("secure/kustomization.yaml", "{name: tls, mountPath", "{name: tsl, mountPath"),
+        ("secure/kustomization.yaml", "secretName: ovms-mp-tls", "secretname: ovms-mp-tls"),
         ("clusterservingruntime.yaml", "supportedModelFormats", "suportedModelFormats"),
         ("clusterservingruntime.yaml", "periodSeconds: 2", "periodSecond: 2"),
         ("clusterservingruntime.yaml", "grpc-v2]", "grpc-v3]"),
@@ -114,6 +125,7 @@ def test_what_a_manifest_starts_serves(name: str, volumes: Path, log_path: Path,
         answered = kserve_client.infer(tfs, grpc_port, kserve_client.infer_request(run.name, {"x": X}))
         assert (answered.outputs()["y"] == X + 1).all(), answered.details
         assert answer(rest_port, "/v2/models/other/ready", process, log_path) == 404
+        assert answer(rest_port, "/metrics", process, log_path) == 200
         process.terminate()
         assert process.wait(timeout=30) == 0, log_path.read_text()
     finally:
@@ -126,12 +138,67 @@ def test_what_a_manifest_starts_serves(name: str, volumes: Path, log_path: Path,
     assert any((volumes / "cache").iterdir())
 
 
+@pytest.mark.parametrize("volumes", ["ovms-mp"], indirect=True)
+def test_what_the_secure_overlay_starts_asks_for_keys_over_tls(volumes: Path, log_path: Path) -> None:
+    run = manifests.secure_run(manifests.documents(TEXTS))
+    ports = dict(zip(sorted(set(run.ports.values())), free_ports(2), strict=True))
+    certificate, key, admin_key = make_certificate("localhost"), "c" * 32, "a" * 32
+    (volumes / "tls").mkdir()
+    (volumes / "keys").mkdir()
+    contents = {"tls/tls.crt": certificate.chain, "tls/tls.key": certificate.key}
+    contents |= {"keys/api_keys": key.encode(), "keys/admin_api_keys": admin_key.encode()}
+    for name, content in contents.items():
+        path = volumes / name
+        path.write_bytes(content)
+        path.chmod(0o440)
+        if os.geteuid() == 0:
+            os.chown(path, 0, USER)  # As fsGroup does it.
+    command = [sys.executable, "-m", "ovms_mp", *mapped(run.args, volumes, ports)]
+    environment = {**os.environ, "TMPDIR": str(volumes / "tmp")}
+    ca, _ = certificate.write(volumes, "ca")
+    with log_path.open("wb") as log:
+        process = subprocess.Popen([*as_user(), *command], stdout=log, stderr=log, env=environment)
+    try:
+        for kind in manifests.PROBES:
+            port, path_asked = run.probes[kind]
+            ask = functools.partial(https_answer, ports[port], ca, path_asked, "", process, log_path)
+            eventually(lambda: ask() == 200, START_WITHIN_S, kind)  # noqa: B023
+        rest_port = ports[run.probes["readinessProbe"][0]]
+        for path_asked, given, status in (
+            ("/v2/models/digits", "", 401),
+            ("/v2/models/digits", key, 200),
+            ("/metrics", key, 200),
+            ("/metrics", "", 401),
+        ):
+            assert https_answer(rest_port, ca, path_asked, given, process, log_path) == status, path_asked
+        process.terminate()
+        assert process.wait(timeout=30) == 0, log_path.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(timeout=10)
+    assert "Traceback" not in log_path.read_text()
+
+
+def https_answer(
+    port: int, ca: Path, path: str, key: str, process: subprocess.Popen[bytes], log_path: Path
+) -> int:
+    """As :func:`answer`, over TLS."""
+    assert process.poll() is None, log_path.read_text()
+    try:
+        return rest_client.https_status(port, ca, path, key)
+    except ConnectionError:
+        return 0
+
+
 def mapped(args: tuple[str, ...], volumes: Path, ports: dict[int, int]) -> Iterator[str]:
     """The flags of a manifest with this test's paths and ports."""
     places = {
         "/mnt/models": volumes / "models" / "digits",
         "/config/": f"{volumes}/",
         "/opt/cache/": f"{volumes}/cache/",
+        "/tls/": f"{volumes}/tls/",
+        "/keys/": f"{volumes}/keys/",
     }
     for arg in args:
         flag, _, value = arg.partition("=")

@@ -21,6 +21,7 @@ from ovms_mp.commands.service_units import SERVICE, SOCKET
 from ovms_mp.front.tfs._proto import tensorflow_framework_pb2 as framework
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
 from tests.support import rest_client, systemd
+from tests.support.certificates import make_certificate
 from tests.support.load import PREDICT
 from tests.support.server import free_ports
 from tests.support.systemd import LIBRARIES, PREFIX, NotBootedError, Systemd
@@ -42,6 +43,7 @@ ENVIRONMENT, CONFIGURATION, DROP_IN = (
     f"/etc/systemd/system/{SERVICE}.d/test.conf",
 )
 MODELS = "/srv/models"
+SECURE = Path(__file__).parents[2] / "deploy" / "systemd" / "secure.conf"
 START_S = 90.0
 WATCHDOG_S = 3
 RESTARTS = 4
@@ -208,6 +210,32 @@ def test_flags_that_are_wrong_are_not_tried_again(service: Service) -> None:
         assert "--nonsense" in host.journal(SERVICE, "-n", "5")
     finally:
         host.write(ENVIRONMENT, kept)
+
+
+def test_keys_and_certificates_are_credentials(service: Service, tmp_path: Path) -> None:
+    """The drop-in of ``deploy/systemd``: the service reads what only root may, and asks everybody for a key."""
+    host, certificate = service.host, make_certificate("localhost")
+    drop_in = DROP_IN.replace("test.conf", "secure.conf")
+    keys, admin_key = f"client {'c' * 32}\n", "a" * 32
+    contents = {"tls.crt": certificate.chain.decode(), "tls.key": certificate.key.decode()}
+    contents |= {"api_keys": keys, "admin_api_keys": admin_key}
+    for name, text in contents.items():
+        host.write(f"/etc/ovms_mp/{name}", text)
+        host.run("chmod", "600", f"/etc/ovms_mp/{name}", check=True)
+    host.write(drop_in, SECURE.read_text())
+    host.control("daemon-reload")
+    try:
+        host.control("start", SERVICE, check=False)
+        assert service.properties("ActiveState")["ActiveState"] == "active", host.journal(SERVICE, "-n", "30")
+        ca, _ = certificate.write(tmp_path, "ca")
+        ask = functools.partial(rest_client.https_status, service.rest_port, ca)
+        assert ask("/v2/health/ready", "") == 200, "a probe has no key"
+        assert [ask("/v1/models/tiny", key) for key in ("", "x" * 32, "c" * 32)] == [401, 401, 200]
+        assert ask("/metrics", "c" * 32) == 200
+        assert [ask("/v1/config/reload", key, "POST") for key in ("c" * 32, admin_key)] == [403, 200]
+    finally:
+        host.run("rm", drop_in)
+        host.control("daemon-reload")
 
 
 def test_nothing_is_left_after_a_stop(service: Service) -> None:

@@ -169,7 +169,11 @@ def test_old_versions_are_refused(secured: Secured) -> None:
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     for port in (secured.server.port, secured.server.rest_port):
-        with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"), secured.handshake(port, context):
+        # grpcio's server only closes.
+        with (
+            pytest.raises(ssl.SSLError, match=r"PROTOCOL_VERSION|EOF occurred"),
+            secured.handshake(port, context),
+        ):
             pass
 
 

@@ -37,17 +37,17 @@ def case_names(script: str) -> list[str]:
     return [node.name.removeprefix("case_") for node in functions if node.name.startswith("case_")]
 
 
-def install(directory: Path) -> Path:
+def install(directory: Path, requirements: Path = SCRIPTS / "requirements.txt") -> Path:
     """The Python that has the client libraries, once for all test processes and later runs.
 
     Skips the test where they cannot be installed.
 
     Args:
         directory: May be kept; a new version of the requirements makes another environment in it.
+        requirements: What else is to be installed, by hash.
     """
-    requirements = SCRIPTS / "requirements.txt"
     digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    found = directory / f"clients-{digest}"
+    found = directory / f"{requirements.parent.name}-{digest}"
     with found.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (found / "complete").exists():

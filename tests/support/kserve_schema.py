@@ -71,12 +71,31 @@ SCHEMAS: dict[str, Schema] = {
     "InferenceService": _kind(
         "serving.kserve.io/v1beta1", "InferenceService", spec=_object({"predictor": _PREDICTOR})
     ),
-    "Kustomization": _kind(
-        "kustomize.config.k8s.io/v1beta1",
-        "Kustomization",
-        has_metadata=False,
-        resources=_list(_TEXT),
-        configMapGenerator=_list(_object({"name": _TEXT, "files": _list(_TEXT)})),
-        images=_list(_object({"name": _TEXT}, {"newName": _TEXT, "newTag": _TEXT})),
+    "Kustomization": _object(
+        {
+            "apiVersion": {"const": "kustomize.config.k8s.io/v1beta1"},
+            "kind": {"const": "Kustomization"},
+            "resources": _list(_TEXT),
+        },
+        {
+            "configMapGenerator": _list(_object({"name": _TEXT, "files": _list(_TEXT)})),
+            "images": _list(_object({"name": _TEXT}, {"newName": _TEXT, "newTag": _TEXT})),
+            "patches": _list(_object({"target": _object({"kind": _TEXT, "name": _TEXT}), "patch": _TEXT})),
+        },
+    ),
+    "ServiceMonitor": _kind(
+        "monitoring.coreos.com/v1",
+        "ServiceMonitor",
+        spec=_object(
+            {
+                "selector": _object({"matchLabels": _TEXTS}),
+                "endpoints": _list(
+                    _object(
+                        {"port": _TEXT},
+                        {"path": _TEXT, "interval": _TEXT, "scheme": {"enum": ["http", "https"]}},
+                    )
+                ),
+            }
+        ),
     ),
 }

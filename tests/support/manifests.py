@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jsonpatch
 import jsonschema
 import kubernetes_validate
 import yaml
@@ -42,16 +43,23 @@ def problems(texts: Mapping[str, str]) -> list[str]:
     found: list[str] = []
     every = documents(texts)
     for document in every:
-        where = f"{document.get('kind')} {document.get('metadata', {}).get('name', '')}".strip()
-        found += [f"{where}: {problem}" for problem in _problems_of_one(document)]
+        found += _problems_of_one(document)
     if not found:  # What is to fit together has its form.
-        for pod in _pods(every):
+        patched = secured(every)
+        for document in patched:
+            found += _problems_of_one(document)
+        for pod in [*_pods(every), _one(patched, "Deployment")["spec"]["template"]["spec"]]:
             found += _problems_of_pod(pod)
         found += _unknown_names(every, texts)
     return found
 
 
-def _problems_of_one(document: Document) -> Iterator[str]:
+def _problems_of_one(document: Document) -> list[str]:
+    where = f"{document.get('kind')} {document.get('metadata', {}).get('name', '')}".strip()
+    return [f"{where}: {problem}" for problem in _mistakes_in(document)]
+
+
+def _mistakes_in(document: Document) -> Iterator[str]:
     schema = SCHEMAS.get(document.get("kind", ""))
     if schema is None:
         yield from _problems_by_kubernetes(json.dumps(document))
@@ -78,6 +86,22 @@ def _problems_by_kubernetes(text: str) -> tuple[str, ...]:
 
 def _one(every: Sequence[Document], kind: str) -> Document:
     (found,) = [document for document in every if document["kind"] == kind]
+    return found
+
+
+def _overlays(every: Sequence[Document]) -> list[Document]:
+    """Kustomizations of what another one makes."""
+    return [document for document in every if document["kind"] == "Kustomization" and "patches" in document]
+
+
+def secured(every: Sequence[Document]) -> list[Document]:
+    """What ``secure/`` makes of what it patches."""
+    (overlay,) = _overlays(every)
+    found = []
+    for patch in overlay["patches"]:
+        target = _one(every, patch["target"]["kind"])
+        assert target["metadata"]["name"] == patch["target"]["name"]
+        found.append(jsonpatch.apply_patch(target, yaml.safe_load(patch["patch"])))
     return found
 
 
@@ -117,7 +141,10 @@ def _problems_of_pod(pod: Document) -> Iterator[str]:
 
 def _unknown_names(every: Sequence[Document], texts: Mapping[str, str]) -> Iterator[str]:
     """Names that mean nothing."""
-    deployment, kustomization = _one(every, "Deployment"), _one(every, "Kustomization")
+    deployment = _one(every, "Deployment")
+    (kustomization,) = [
+        document for document in every if document["kind"] == "Kustomization" and "patches" not in document
+    ]
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     ports = {port["name"] for port in deployment["spec"]["template"]["spec"]["containers"][0]["ports"]}
     selectors = [
@@ -126,6 +153,18 @@ def _unknown_names(every: Sequence[Document], texts: Mapping[str, str]) -> Itera
         _one(every, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
     ]
     yield from (f"nothing has the labels {selector}" for selector in selectors if selector != labels)
+    template, monitor = deployment["spec"]["template"], _one(every, "ServiceMonitor")["spec"]
+    if monitor["selector"]["matchLabels"] != _one(every, "Service")["metadata"]["labels"]:
+        yield "the ServiceMonitor selects no Service"
+    offered = {port["name"] for port in _one(every, "Service")["spec"]["ports"]}
+    yield from (
+        f"the ServiceMonitor names a port {each['port']}"
+        for each in monitor["endpoints"]
+        if each["port"] not in offered
+    )
+    scraped = int(template["metadata"]["annotations"]["prometheus.io/port"])
+    if scraped not in {port["containerPort"] for port in template["spec"]["containers"][0]["ports"]}:
+        yield f"prometheus.io/port is {scraped}"
     targets = {port["targetPort"] for port in _one(every, "Service")["spec"]["ports"]}
     yield from (f"the Service names a port {port}" for port in targets - ports)
     scaled = _one(every, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"]
@@ -187,6 +226,13 @@ def runs(every: Sequence[Document]) -> dict[str, Run]:
         extra = service["spec"]["predictor"]["model"].get("args", [])
         found[name] = _run(name, {**runtime, "args": [*runtime["args"], *extra]})
     return found
+
+
+def secure_run(every: Sequence[Document]) -> Run:
+    """Of ``secure/``."""
+    (container,) = _one(secured(every), "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert {container[kind]["httpGet"]["scheme"] for kind in PROBES} == {"HTTPS"}
+    return _run("digits", container)
 
 
 def _run(name: str, container: Document) -> Run:

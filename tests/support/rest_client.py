@@ -6,11 +6,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 TIMEOUT_S = 60.0
 
@@ -47,6 +49,17 @@ def request(
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)) as connection:
         connection.request(method, path, payload, dict(headers or {}))
         return _read(connection)
+
+
+def https_status(port: int, ca: Path, path: str, key: str = "", method: str = "GET") -> int:
+    """The status of a request to ``localhost`` over TLS, with an API key if there is one."""
+    context = ssl.create_default_context(cafile=str(ca))
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with contextlib.closing(
+        http.client.HTTPSConnection("localhost", port, timeout=TIMEOUT_S, context=context)
+    ) as connection:
+        connection.request(method, path, headers=headers)
+        return connection.getresponse().status
 
 
 def request_chunked(

@@ -56,6 +56,8 @@ mkdir -p .old
 # Not chroot: the kernel refuses user namespaces there.
 pivot_root . .old
 umount -l /.old
+# Credentials are mounted by a process of their own. A systemd that finds itself in a container leaves this to it.
+mount --make-rshared /
 exec /lib/systemd/systemd --system --log-level=err --unit=multi-user.target
 """
 

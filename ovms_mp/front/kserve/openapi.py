@@ -44,6 +44,14 @@ _INFER_HEADERS = {
     HEADER: "Octets of JSON in the body, where the content of tensors follows it (`binary_data_size`)."
 }
 _SETTINGS_STATUSES = {501: "A setting cannot be changed here."}
+_LOG_SETTINGS = {
+    logging.FILE: STRING,
+    logging.INFO: TRUTH,
+    logging.WARNING: TRUTH,
+    logging.ERROR: TRUTH,
+    logging.VERBOSE: COUNT,
+    logging.FORM: STRING,
+}
 
 _OPERATIONS = {
     ("GET", "Alive"): Operation("Whether there is a server", {JSON: record({"status": STRING})}),
@@ -91,7 +99,7 @@ _OPERATIONS = {
     ("POST", logging.METHOD): Operation(
         "Log something else from now on",
         {JSON: ref("LogSettings")},
-        {JSON: ref("LogSettings")},
+        {JSON: ref("LogChange")},
         statuses=_SETTINGS_STATUSES,
     ),
     ("GET", tracing.METHOD): Operation("Triton's trace settings: nothing is traced", {JSON: OBJECT}),
@@ -163,16 +171,10 @@ _SCHEMAS: dict[str, Schema] = {
             "reason": STRING,
         }
     ),
-    "LogSettings": record(
-        {},
-        {
-            logging.FILE: STRING,
-            logging.INFO: TRUTH,
-            logging.WARNING: TRUTH,
-            logging.ERROR: TRUTH,
-            logging.VERBOSE: COUNT,
-            logging.FORM: STRING,
-        },
+    "LogSettings": record(_LOG_SETTINGS),
+    # What is null stays as it is.
+    "LogChange": record(
+        {}, {name: {"anyOf": [schema, {"type": "null"}]} for name, schema in _LOG_SETTINGS.items()}
     ),
     "Region": record({"name": STRING, "key": STRING, "offset": COUNT, "byte_size": COUNT}),
 }

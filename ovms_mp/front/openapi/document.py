@@ -86,6 +86,7 @@ def document(routes: Sequence[Route], descriptions: Mapping[str, Description]) -
         for verb, path, endpoint in route.operations():
             described = descriptions[endpoint.protocol].operations.get((verb, endpoint.name))
             if described is not None:
+                path = path.rstrip("/") or "/"  # "/v2/" is "/v2".
                 paths.setdefault(path, {})[verb.lower()] = _operation(verb, path, endpoint, described)
     return {
         "openapi": "3.1.0",
@@ -116,7 +117,6 @@ def document(routes: Sequence[Route], descriptions: Mapping[str, Description]) -
 def _operation(verb: str, path: str, endpoint: Endpoint, described: Operation) -> dict[str, Any]:
     names = _PARAMETER.findall(path)
     found: dict[str, Any] = {
-        # Of "/v2/", which is there beside "/v2", it ends with an underscore.
         "operationId": re.sub(r"\W+", "_", verb.lower() + path.replace("}", "")),
         "summary": described.summary,
         "tags": [endpoint.protocol],

@@ -8,6 +8,7 @@ from ovms_mp.front.openapi.description import (
     JSON,
     OBJECT,
     STRING,
+    TEXT,
     TRUTH,
     Description,
     Operation,
@@ -34,6 +35,9 @@ DESCRIPTION = Description(
         ),
         ("GET", "GetStatus"): Operation(
             "Workers, models and their versions, for people and for `ovms_mp status`", {JSON: ref("Status")}
+        ),
+        ("GET", "GetMetrics"): Operation(
+            "Metrics for Prometheus; 400 without `--metrics_enable`", {TEXT: STRING}
         ),
         ("GET", "GetOpenApi"): Operation("This document", {JSON: OBJECT}),
     },

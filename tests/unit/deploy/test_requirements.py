@@ -21,6 +21,7 @@ HASHED = [
     *sorted(LOCKS.glob("*.txt")),
     SUPPORT / "clients" / "requirements.txt",
     SUPPORT / "emulators" / "requirements.txt",
+    SUPPORT / "schemathesis" / "requirements.txt",
 ]
 REFRESH = "run deploy/lock"
 
@@ -74,6 +75,16 @@ def test_every_requirement_has_a_hash(lock: Path) -> None:
     requirements = [line for line in lines if not line.startswith("#")]
     assert requirements
     assert not [line for line in requirements if "--hash=sha256:" not in line]
+
+
+def test_the_licences_are_of_what_the_image_installs() -> None:
+    rows = re.findall(
+        r"^\| ([\w.-]+) \| (\d[^ ]*) \|", (ROOT / "deploy" / "LICENCES.md").read_text(), re.MULTILINE
+    )
+    installed = pins(DOCKER / "requirements.txt")
+    on_other_systems = installed.keys() - dict(rows).keys()
+    assert {name: installed.get(name) for name, _ in rows} == dict(rows), "run .ci/supply --write"
+    assert on_other_systems <= {"colorama", "pywin32"}
 
 
 def test_the_image_is_labelled_with_this_version() -> None:

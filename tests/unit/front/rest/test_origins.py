@@ -66,10 +66,10 @@ def test_every_answer_to_a_page_says_whether_it_may_be_read(path: str) -> None:
     named = ask(NAMED, "GET", path, {"Origin": A}).headers
     assert named["access-control-allow-origin"] == A
     assert named["access-control-allow-credentials"] == "true"
-    assert named["vary"] == "Origin"
+    assert "Origin" in named["vary"]
     stranger = ask(NAMED, "GET", path, {"Origin": B}).headers
     assert "access-control-allow-origin" not in stranger
-    assert stranger["vary"] == "Origin"
+    assert "Origin" in stranger["vary"]
 
 
 @pytest.mark.parametrize("spec", [ANY, NAMED, OriginSpec()])
