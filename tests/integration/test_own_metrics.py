@@ -114,7 +114,7 @@ def test_what_does_not_begin_is_told_from_what_does(server: Server) -> None:
         for call in hasty:
             call.code()
         for call in cancelled:
-            call.cancel()
+            call.cancel()  # type: ignore[no-untyped-call]  # as grpc-stubs have it
         for call in running:
             assert call.code() is grpc.StatusCode.OK
 
@@ -193,7 +193,7 @@ def test_the_load_is_told_to_those_who_ask(server: Server) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         method = channel.unary_unary(PREDICT, request_serializer=None, response_deserializer=None)
         for message in (tfs("tiny", 1, 10), tfs("nobody", 1, 10)):
-            call = method.future(message, metadata=[(ASKED, "json")], timeout=30.0)
+            call = method.future(message, metadata=((ASKED, "json"),), timeout=30.0)
             call.code()
             told = dict(call.trailing_metadata() or ())[ANSWERED]
             report = json.loads(str(told).removeprefix("JSON "))

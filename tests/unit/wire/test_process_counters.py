@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from ovms_mp.front.grpc.http2.limits import Hit
 from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.wire import process_counters as words
@@ -35,6 +37,6 @@ def test_ranges_do_not_overlap() -> None:
         (words.LOAD_FAILURES, words.LOAD_FAILURES + MOST_REASONS),
     ]
     for ranges in (fronts, manager):
-        for (_, end), (begin, _) in zip(ranges, ranges[1:], strict=False):
+        for (_, end), (begin, _) in itertools.pairwise(ranges):
             assert end <= begin
         assert ranges[-1][1] <= PROCESS_WORDS
