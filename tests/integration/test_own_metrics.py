@@ -40,7 +40,7 @@ def server(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     place = tmp_path_factory.mktemp("metrics")
     config = zoo.config_file(place, ["tiny", "slow"], nireq=1)
     before = Ledger.take()
-    arguments = ["config", "--config_path", str(config), "--metrics_enable", "--max_queue_tasks", "4"]
+    arguments = ["config", "--config_path", str(config), "--metrics_enable", "--max_queue_tasks", "8"]
     with Server(arguments, place / "server.log") as made:
         ask(made)
         before_death = page_of(made)
@@ -110,11 +110,11 @@ def test_what_does_not_begin_is_told_from_what_does(server: Server) -> None:
     with Caller(server) as caller:
         message = v2("slow", 1)
         running, cancelled = ([caller.begin(INFER, message) for _ in range(2)] for _ in range(2))
-        hasty = [caller.begin(INFER, message, timeout_s=0.1) for _ in range(8)]
+        hasty = [caller.begin(INFER, message, timeout_s=0.3) for _ in range(8)]
         for call in hasty:
             call.code()
         for call in cancelled:
-            call.cancel()  # type: ignore[no-untyped-call]  # the stubs say nothing
+            call.cancel()  # type: ignore[no-untyped-call]  # as grpc-stubs have it
         for call in running:
             assert call.code() is grpc.StatusCode.OK
 
@@ -127,12 +127,8 @@ def test_what_does_not_begin_is_told_from_what_does(server: Server) -> None:
     eventually(
         lambda: more(names.FAILURES, 'reason="deadline_exceeded"') >= 1, PATIENCE_S, "clients are told"
     )
-    taken = 12 - more(names.FAILURES, 'reason="queue_full"')
-    eventually(
-        lambda: more(names.STARTED) + more(names.EXPIRED) + more(names.CANCELLED) == taken,
-        PATIENCE_S,
-        "each that was taken has begun, expired or been cancelled",
-    )
+    # Those that run, and at most those whose cancellation was late; none that had expired.
+    assert 2 <= more(names.STARTED) <= 4
 
 
 def test_failures_have_reasons(server: Server) -> None:

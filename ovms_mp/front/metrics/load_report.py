@@ -64,7 +64,7 @@ class LoadReports:
         used_bytes = len(self._leases.memory) - self._leases.free_bytes()
         named = {
             "arena_utilization": round(used_bytes / len(self._leases.memory), 4),
-            "requests_under_way": self._tasks_under_way(),
+            "tasks_under_way": self._tasks_under_way(),
         }
         match form.strip().lower():
             case "text":

@@ -61,7 +61,7 @@ class StageObserver:
         """Nothing is known of it yet."""
 
     def ended(self, context: CallContext, code: Code | None, failure: OvmsError | None) -> None:
-        """Count it. PERF: 0.6 us."""
+        """Count it. PERF: 0.65 us."""
         encoded_ns = context.encoded_ns
         if code is None and encoded_ns:
             begun_ns, sent_ns, received_ns = context.begun_ns, context.sent_ns, context.received_ns
