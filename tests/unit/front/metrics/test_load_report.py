@@ -14,11 +14,7 @@ from ovms_mp.front.metrics.load_report import LoadReports
 from ovms_mp.wire.counters import CountersFile, managers_row
 from ovms_mp.wire.process_counters import CPU_PERMILLE, process_words
 from tests.unit.front.infer.test_leases import arena_leases
-
-
-class Nobody:
-    metadata = ()
-    peer = ""
+from tests.unit.front.workers import Nobody
 
 
 def told(form: str) -> str:

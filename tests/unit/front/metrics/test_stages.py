@@ -21,6 +21,7 @@ from ovms_mp.wire.process_counters import LIMITS
 from ovms_mp.wire.records import ModelRecord, VersionRecord
 from ovms_mp.wire.version_counters import VersionCounters
 from tests.unit.front.infer.test_leases import arena_leases
+from tests.unit.front.workers import Nobody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
 
 PAGE = 3
 LABELS = {"name": "tiny", "version": "1"}
-
-
-class Nobody:
-    metadata = ()
-    peer = ""
 
 
 class Scene:
