@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 
 class CallObserver(Protocol):
-    """Told of each call's begin and end, in the front's event loop. Neither may raise or wait."""
+    """Told of each call's begin and end, in the front's event loop. Neither may raise or wait.
+
+    A subclass that does not define ``begun`` is not told of begins.
+    """
 
     def begun(self, context: CallContext) -> None:
         """The call's head is known. What refuses it, if anything does, comes later."""
+        return  # Else a subclass had to define it.
 
     def ended(self, context: CallContext, code: Code | None, failure: OvmsError | None) -> None:
         """The call has its answer, which has not left yet; once for each call that has begun.

@@ -21,7 +21,6 @@ that is closed by :func:`close_page`, as nobody else will.
 
 from __future__ import annotations
 
-import bisect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,7 @@ INTERFACES = ("gRPC", "REST")
 
 BOUNDS_US = tuple(int(10 * 1.8**power) for power in range(33))
 BOUNDS_NS = tuple(bound * 1000 for bound in BOUNDS_US)
-"""Upper bounds of the buckets, inclusive."""
+"""Upper bounds of the buckets, inclusive: a time's bucket is its place by :func:`bisect.bisect_left`."""
 BUCKETS = len(BOUNDS_NS) + 1
 
 EXECUTIONS = 7
@@ -65,11 +64,6 @@ def call_word(call: str, interface: str) -> int:
 _ENDED_WORDS = tuple(
     call_word(call, interface) + failed for call in INFERENCE for interface in INTERFACES for failed in (0, 1)
 )
-
-
-def bucket_of(ns: int) -> int:
-    """The bucket of a time. PERF: 0.05 us."""
-    return bisect.bisect_left(BOUNDS_NS, ns)
 
 
 def close_page(words: memoryview) -> None:

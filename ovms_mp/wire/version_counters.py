@@ -18,11 +18,13 @@ one that is written: a process that is killed meanwhile leaves times of an answe
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ovms_mp.wire.call_counters import (
     BEGUN,
+    BOUNDS_NS,
     BUCKETS,
     EXECUTIONS,
     LEFT,
@@ -30,7 +32,6 @@ from ovms_mp.wire.call_counters import (
     RUN_BUCKETS,
     TAKEN,
     WAIT_BUCKETS,
-    bucket_of,
 )
 from ovms_mp.wire.counters import PROCESS_PAGE, CounterRow
 
@@ -99,13 +100,14 @@ class VersionCounters:
         if slot == _OTHER_SIZES:
             words[slot] = (words[slot] + batch_size) % _WRAP
         if self._has_metrics:
-            words[RUN_BUCKETS + bucket_of(infer_ns)] += 1
-            words[WAIT_BUCKETS + bucket_of(queue_ns)] += 1
+            words[RUN_BUCKETS + bisect_left(BOUNDS_NS, infer_ns)] += 1
+            words[WAIT_BUCKETS + bisect_left(BOUNDS_NS, queue_ns)] += 1
         words[slot + 1] += 1
 
     def begun(self) -> None:
         """A request for inference is one of this version's, until it has ended or left."""
-        self._mark()
+        if not self._is_marked:
+            self._mark()
         self._words[BEGUN] += 1
 
     def left(self) -> None:
@@ -124,7 +126,7 @@ class VersionCounters:
     def infer_ended(self, word: int, first_bucket: int, took_ns: int) -> None:
         """The same for a request for inference that succeeded, after so long. PERF: 0.25 us."""
         words = self._words
-        words[first_bucket + bucket_of(took_ns)] += 1
+        words[first_bucket + bisect_left(BOUNDS_NS, took_ns)] += 1
         words[first_bucket + BUCKETS] += took_ns
         words[word] += 1
 

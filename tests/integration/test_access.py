@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.endpoints import Route
     from ovms_mp.front.methods import Method
+    from ovms_mp.front.metrics.page import MetricsPage
     from ovms_mp.front.service import Service
     from tests.support.models import ModelZoo
     from tests.support.rest_client import HttpReply
@@ -59,6 +60,7 @@ ENDINGS = (
 
 class Front:
     service = cast("Service", None)
+    metrics = cast("MetricsPage", None)
 
 
 def refuse(*_: object) -> int:

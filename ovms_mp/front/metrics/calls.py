@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ovms_mp.front.observers import CallObserver
 from ovms_mp.wire.call_counters import CALLS, INFERENCE, INTERFACES, REQUEST_TIME, call_word
 from ovms_mp.wire.version_counters import UNCOUNTED
 
@@ -18,23 +18,18 @@ if TYPE_CHECKING:
     from ovms_mp.front.routing import RoutingTable
     from ovms_mp.wire.version_counters import VersionCounters
 
-_WORDS: Mapping[str, Mapping[str, tuple[int, int]]] = MappingProxyType(
-    {
-        interface: {
-            call: (call_word(call, interface), REQUEST_TIME[interface] if call in INFERENCE else 0)
-            for call in CALLS
-        }
-        for interface in INTERFACES
+_WORDS: Mapping[str, Mapping[str, tuple[int, int]]] = {
+    interface: {
+        call: (call_word(call, interface), REQUEST_TIME[interface] if call in INFERENCE else 0)
+        for call in CALLS
     }
-)
+    for interface in INTERFACES
+}
 """By interface and method: where calls are counted, and their times if they are."""
 
 
-class CallCounting:
-    """A :class:`~ovms_mp.front.observers.CallObserver`."""
-
-    def begun(self, context: CallContext) -> None:
-        """Nothing is known yet that could be counted."""
+class CallCounting(CallObserver):
+    """Nothing is known at a call's begin that could be counted."""
 
     def ended(self, context: CallContext, code: Code | None, failure: OvmsError | None) -> None:
         """Count the call where its version is known, or its model. PERF: 0.4 us."""

@@ -25,6 +25,7 @@ class Played:
     metadata: tuple[tuple[str, str], ...] = ()
     peer: str = "192.0.2.1:4711"
     now_ns: int = 1
+    certificate_name: str = ""
 
     def clock(self) -> int:
         return self.now_ns

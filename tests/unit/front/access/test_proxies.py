@@ -22,6 +22,7 @@ class Played:
 
     peer: str
     metadata: tuple[tuple[str, str], ...]
+    certificate_name: str = ""
 
 
 def client_of(peer: str, *headers: tuple[str, str], networks: tuple[str, ...] = NETWORKS) -> str:

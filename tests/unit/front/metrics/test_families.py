@@ -111,3 +111,32 @@ def test_the_page_shows_the_families_that_are_enabled_and_makes_no_sample_of_oth
     assert not made
     assert page.is_enabled
     assert not MetricsPage([collect], ()).is_enabled
+
+
+def test_who_asks_while_a_page_is_written_gets_the_next_one() -> None:
+    written = []
+
+    def collect() -> list[Family]:
+        written.append(1)
+        return [Family("a", Kind.GAUGE, "A.", [Sample((), len(written))])]
+
+    async def ask() -> list[bytes]:
+        page = MetricsPage([collect], {"a"})
+        first = [asyncio.create_task(page.written()) for _ in range(3)]
+        await first[0]
+        return [*await asyncio.gather(*first), await page.written()]
+
+    pages = asyncio.run(ask())
+
+    assert [page.splitlines()[-1] for page in pages] == [b"a 1", b"a 1", b"a 1", b"a 2"]
+
+
+def test_who_gives_up_leaves_the_page_to_others() -> None:
+    async def ask() -> bytes:
+        page = MetricsPage([lambda: [Family("a", Kind.GAUGE, "A.", [Sample((), 1)])]], {"a"})
+        gone, patient = (asyncio.create_task(page.written()) for _ in range(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        return await patient
+
+    assert asyncio.run(ask()).endswith(b"a 1\n")

@@ -20,6 +20,8 @@ from ovms_mp.errors import ConfigError, ConfigUnreadable, Draining, ModelLoadFai
 from ovms_mp.front.access.proxies import TrustedProxies
 from ovms_mp.front.counting import Counting
 from ovms_mp.front.gate import Gate
+from ovms_mp.front.metrics.families import Family, Kind, Sample
+from ovms_mp.front.metrics.page import MetricsPage
 from ovms_mp.front.reload import reload_failure
 from ovms_mp.front.rest.app import create_app
 from ovms_mp.front.rest.early import answering_early
@@ -76,6 +78,7 @@ class PlayedService:
     def __init__(self) -> None:
         self.table = TABLE
         self.counting = Counting(CounterRow(), CounterReader(NO_COUNTERS))
+        self.metrics = MetricsPage((), ())
         self.is_draining = False
         self.reloaded: bool | OvmsError = False
         self.reloads = 0
@@ -163,7 +166,10 @@ def ask(
         )
         lifespan = Lifespan(cast("RestSpec", SimpleNamespace(limits=limits, prefix="", origins=OriginSpec())))
         lifespan.session = cast(
-            "FrontSession", SimpleNamespace(service=service, gate=Gate(), proxies=TrustedProxies(()))
+            "FrontSession",
+            SimpleNamespace(
+                service=service, gate=Gate(), proxies=TrustedProxies(()), metrics=service.metrics
+            ),
         )
         app = answering_early(create_app(lifespan))
         async with asyncio.timeout(10):
@@ -249,6 +255,24 @@ def test_a_reload_that_fails(service: PlayedService, error: OvmsError, status: i
     assert (reply.status, reply.json()) == (status, {"error": text})
 
 
+def test_metrics_that_are_off_are_no_path_as_in_ovms(service: PlayedService) -> None:
+    reply = ask(service, "GET", "/metrics")
+
+    assert (reply.status, list(reply.json())) == (400, ["error"])
+    assert reply.json()["error"].startswith("Invalid request URL")
+    assert "--metrics_enable" in reply.json()["error"]
+
+
+def test_metrics_that_are_on_are_text(service: PlayedService) -> None:
+    families = [Family("a", Kind.GAUGE, "A.", [Sample((), 1)])]
+    service.metrics = MetricsPage([lambda: families], {"a"})
+
+    reply = ask(service, "GET", "/metrics", headers={"Accept": "application/openmetrics-text"})
+
+    assert (reply.status, reply.headers["content-type"]) == (200, "text/plain; version=0.0.4")
+    assert reply.body == b"# HELP a A.\n# TYPE a gauge\na 1\n"
+
+
 def test_status_shows_the_plan_the_workers_and_the_models(service: PlayedService) -> None:
     reply = ask(service, "GET", "/v1/status")
 
@@ -307,6 +331,7 @@ def test_status_shows_the_plan_the_workers_and_the_models(service: PlayedService
         *((method, "/v1/config") for method in ("POST", "PUT", "DELETE", "PATCH")),
         *((method, "/v1/config/reload") for method in ("HEAD", "GET", "PUT", "DELETE", "PATCH")),
         *((method, "/v1/status") for method in ("POST", "PUT", "DELETE", "PATCH")),
+        *((method, "/metrics") for method in ("POST", "PUT", "DELETE", "PATCH")),
     ],
 )
 def test_other_methods_are_not_allowed(service: PlayedService, method: str, path: str) -> None:

@@ -32,6 +32,7 @@ class Played:
 
     peer: str = "10.0.0.1:1"
     metadata: tuple[tuple[str, str], ...] = ()
+    certificate_name: str = ""
 
 
 class Resource:
