@@ -38,7 +38,7 @@ _ANY = {
 }
 _NAMED = {404: "There is no such model, version, region or path."}
 _GUARDED = {
-    401: "There is no API key, or none that the server knows.",
+    401: "Who asks has not sent a key, or none that the server knows (`--api_key_file`).",
     403: "Who asks may not ask for this.",
     429: "As many requests are under way or wait as may be: try again after `Retry-After`.",
 }

@@ -26,6 +26,7 @@ class Player(Caller):
 
     peer: str = "192.0.2.1:4711"
     now_ns: int = 1
+    certificate_name: str = ""
 
     def clock(self) -> int:
         return self.now_ns
