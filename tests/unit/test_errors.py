@@ -33,6 +33,9 @@ FAILURES = {
     "MalformedPayload": (Code.INVALID_ARGUMENT, 400),
     "InputNameMismatch": (Code.INVALID_ARGUMENT, 400),
     "OutputNameMismatch": (Code.INVALID_ARGUMENT, 400),
+    "Unauthenticated": (Code.UNAUTHENTICATED, 401),
+    "PermissionRefused": (Code.PERMISSION_DENIED, 403),
+    "TooManyRequests": (Code.RESOURCE_EXHAUSTED, 429),
     "ShapeMismatch": (Code.INVALID_ARGUMENT, 400),
     "DtypeMismatch": (Code.INVALID_ARGUMENT, 400),
     "ValueNotExact": (Code.INVALID_ARGUMENT, 400),
@@ -78,7 +81,7 @@ FAILURES = {
     "StoreNotSupported": (Code.UNIMPLEMENTED, 501),
     "BootError": (Code.UNAVAILABLE, 503),
 }
-"""style.md 2.8; an error class that is added must be added here, with its row."""
+"""An error class that is added must be added here, with its row."""
 
 
 def test_codes_are_grpcs_in_name_and_number() -> None:

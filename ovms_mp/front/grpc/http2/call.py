@@ -16,7 +16,8 @@ from ovms_mp.front.call_context import CallContext, Target
 from ovms_mp.front.failures import failure_of
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.grpc.encodings import pack, too_large, unpack
-from ovms_mp.front.grpc.http2.call_head import CallHead, percent_encoded
+from ovms_mp.front.grpc.http2.answer_head import HEADERS, end_of
+from ovms_mp.front.grpc.http2.call_head import CallHead
 from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.faults import ErrorCode
 from ovms_mp.front.grpc.http2.field_blocks import encode_block
@@ -34,13 +35,8 @@ _FAIR_BYTES_PER_S, _MUCH_BYTES = (
 )  # Who is slower may not keep so much when memory is short.
 _PIECE_BYTES = 64  # What a piece costs besides its octets, or a peer could hold much by frames of little.
 _JOINED_BYTES = 16 << 10  # Replies up to here are copied into one piece, and their memory released at once.
-_GRPC = [(b":status", b"200"), (b"content-type", b"application/grpc")]
-_ENCODINGS = (b"grpc-accept-encoding", b"identity,deflate,gzip")
-_HEADERS = {"identity": encode_block(_GRPC)}
-_HEADERS |= {name: encode_block([*_GRPC, (b"grpc-encoding", name.encode())]) for name in ("gzip", "deflate")}
 _NO_MEMORY = "no memory for the message (--max_body_memory_mb, --arena_size_mb); try again later"
 _NOTHING = Gathered(()).release
-_OK = encode_block([(b"grpc-status", b"0")])
 
 
 class Call(Stream):
@@ -354,7 +350,7 @@ class Call(Stream):
             raise errors.NoFreeSlot("answers that their clients do not read hold too much memory; read them")
         if not self._has_headers:
             self._has_headers = True
-            output.headers(self, _HEADERS[encoding], is_end=False)
+            output.headers(self, HEADERS[encoding], is_end=False)
         prefix = (not is_plain).to_bytes(1) + length.to_bytes(4)
         output.data(self, [prefix, *pieces], release)
         self._wake()
@@ -393,13 +389,7 @@ class Call(Stream):
         context = self._context
         self._leave(code, failure)
         more = context.reply_metadata if context is not None else ()
-        block = _OK
-        if code is not None or not self._has_headers or more:
-            fields = [] if self._has_headers else [*_GRPC, _ENCODINGS]
-            status = b"%d" % (0 if code is None else code.number)
-            fields += [(b"grpc-status", status), (b"grpc-message", percent_encoded(text).encode())]
-            fields += [(name.encode(), value.encode("latin-1", "replace")) for name, value in more]
-            block = encode_block(fields)
+        block = end_of(code, text, more, has_headers=self._has_headers)
         self.was_reset()
         self._connection.output.headers(self, block, is_end=True)
         self._wake()

@@ -6,8 +6,6 @@ Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
 
 import base64
 import binascii
-import functools
-import urllib.parse
 
 from ovms_mp.errors import OvmsError, RequestTooLarge, UnsupportedOperation
 from ovms_mp.front.call_context import LOAD_FORMAT
@@ -16,8 +14,7 @@ from ovms_mp.front.grpc.http2.headers import Fields, RequestHead
 from ovms_mp.front.methods import Methods
 
 _UNITS_NS = {b"H": 3600 * 10**9, b"M": 60 * 10**9, b"S": 10**9, b"m": 10**6, b"u": 10**3, b"n": 1}
-_LONGEST_TIMEOUT, _UNESCAPED = 9, "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-percent_encoded = functools.partial(urllib.parse.quote, safe=_UNESCAPED, errors="replace")
+_LONGEST_TIMEOUT = 9
 
 
 class CallHead:

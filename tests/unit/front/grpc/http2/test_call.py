@@ -17,8 +17,9 @@ import pytest
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, Code, ModelNotFound, NoFreeSlot, OvmsError
 from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.gathered import Gathered
+from ovms_mp.front.grpc.http2.answer_head import percent_encoded
 from ovms_mp.front.grpc.http2.call import Call
-from ovms_mp.front.grpc.http2.call_head import decode_metadata, parse_timeout_ns, percent_encoded
+from ovms_mp.front.grpc.http2.call_head import decode_metadata, parse_timeout_ns
 from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.limits import Guard, Hit, Limits
 from ovms_mp.front.methods import Streaming, Unary
