@@ -123,7 +123,8 @@ def test_what_a_manifest_starts_serves(name: str, volumes: Path, log_path: Path,
         assert (kserve_rest.outputs(kserve_rest.infer(rest_port, run.name, {"x": X}))["y"] == X + 1).all()
         (grpc_port,) = {*ports.values()} - {rest_port}
         answered = kserve_client.infer(tfs, grpc_port, kserve_client.infer_request(run.name, {"x": X}))
-        assert (answered.outputs()["y"] == X + 1).all(), answered.details
+        assert answered.code == "OK", (answered.details, log_path.read_text())
+        assert (answered.outputs()["y"] == X + 1).all()
         assert answer(rest_port, "/v2/models/other/ready", process, log_path) == 404
         assert answer(rest_port, "/metrics", process, log_path) == 200
         process.terminate()
