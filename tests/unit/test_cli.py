@@ -264,6 +264,8 @@ def test_every_flag_reaches_its_field(declared: object, tmp_path: Path) -> None:
         value = SPECIAL[setting.flag]
     if setting.flag.endswith("api_key_file"):
         Path(value).write_text("a-key-that-is-long-enough\n")
+    if setting.flag == "rest_prefix":
+        others = ("--rest_port", "1")
     if setting.flag == "allow_credentials":
         others = ("--allowed_origins", SPECIAL["allowed_origins"])
     config = effective(*MODEL, *others, f"--{setting.flag}", value).config
