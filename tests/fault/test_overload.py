@@ -202,8 +202,8 @@ def test_a_light_client_keeps_its_share_beside_a_heavy_one(
     report(f"quiet p99 {1000 * p99(quiet.answered):.0f} ms")
     assert not beside.refused
     assert not beside.others
-    middle = statistics.median(beside.answered)
-    assert middle < (3 if is_full else 5) * statistics.median(quiet.answered)
+    # It waits for a run or two, the heavy one for a queue of them.
+    assert statistics.median(beside.answered) < 0.5 * statistics.median(heavy.answered)
     if is_full:
         assert p99(beside.answered) < 3 * p99(quiet.answered)
 
