@@ -16,16 +16,21 @@ if TYPE_CHECKING:
 _MOST_NAMED = 10
 
 
-def unready_reason(ready_when: str, models: Sequence[ModelRecord], *, has_loaded: bool) -> str:
+def unready_reason(
+    ready_when: str, models: Sequence[ModelRecord], *, has_loaded: bool, has_fronts: bool
+) -> str:
     """Why the server is not ready; empty when it is.
 
     Args:
         ready_when: ``loaded`` or ``all``.
         models: As clients see them.
         has_loaded: Whether the initial load is over, failures or not.
+        has_fronts: Whether all fronts, of both protocols, have listened.
     """
     if not has_loaded:
         return "the models that are configured at the start are still being loaded"
+    if not has_fronts:
+        return "not every port is open yet"
     if ready_when == "loaded":
         return ""
     missing = [model.name for model in models if model.is_wanted and not _is_available(model)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.front.call_context import LOAD_FORMAT, Target, address_text
 from ovms_mp.front.rest.body import read_body
+from ovms_mp.front.rest.secure import CERTIFICATE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from ovms_mp.front.budget import BodyShare
 
 _LOAD_FORMAT = LOAD_FORMAT.encode()
-CERTIFICATE_NAME = "certificate_name"
-"""In the state of a connection: the name in the client's certificate, if it has shown one."""
 
 
 class FalconRequest:
