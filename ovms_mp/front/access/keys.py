@@ -13,6 +13,7 @@ import hmac
 from typing import TYPE_CHECKING, NoReturn
 
 from ovms_mp.errors import PermissionRefused, Unauthenticated
+from ovms_mp.front.access.refusals import NOT_ADMIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,7 +76,7 @@ class Keys:
         if needs_admin_key and not found.is_admin:
             context.caller = found.name
             context.reply_with("www-authenticate", 'Bearer error="insufficient_scope"')
-            self._refusals.note(context, "not_admin")
+            self._refusals.note(context, NOT_ADMIN)
             raise PermissionRefused(
                 "this call changes the server and needs an administrator's API key (--admin_api_key_file)"
             )
