@@ -114,6 +114,7 @@ class CallContext:
         trace: What tracing keeps of the call; None if it has no spans.
         message_id: The request's id, as its message gives one; empty without.
         reply_metadata: Names and values that go back with the answer, failures too: gRPC's trailers, REST's headers.
+        is_admitted: Whether the gate has let it in.
         is_part: Whether it is one message of a streaming call, which has a context of its own.
     """
 
@@ -140,6 +141,7 @@ class CallContext:
     message_id: str = ""
     reply_metadata: tuple[tuple[str, str], ...] = ()
     is_part: bool = False
+    is_admitted: bool = False
 
     def __init__(
         self,

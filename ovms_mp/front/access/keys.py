@@ -60,6 +60,8 @@ class Keys:
             PermissionRefused: It needs another one.
         """
         needs_admin_key = context.changes_server and self._needs_admin_key
+        if context.is_open and self._needs_key:
+            context.load_format = ""  # Probes are told what they ask for, and nothing else of the server.
         if context.is_open or not (self._needs_key or needs_admin_key):
             return
         values = [value for name, value in context.metadata if name == _HEADER]

@@ -149,3 +149,13 @@ def test_only_the_name_of_a_key_is_logged_as_one(caplog: pytest.LogCaptureFixtur
 
     assert "key_name" not in caplog.messages[0]
     assert "key_name=user" in caplog.messages[1]
+
+
+@pytest.mark.parametrize("needs_key", [True, False])
+def test_probes_without_a_key_are_not_told_the_load(needs_key: bool) -> None:
+    origin = Player()
+    probe = call(origin, is_open=True)
+    probe.load_format = "text"
+    keys_of(origin, needs_key=needs_key).check(probe)
+
+    assert probe.load_format == ("" if needs_key else "text")
