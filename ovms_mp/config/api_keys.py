@@ -121,4 +121,10 @@ def _read_line(words: list[bytes], number: int, place: str) -> ApiKey:
         raise ConfigError(
             f"{place}: the name of line {number} is none; accepted: up to 64 letters, digits and .@+_-"
         )
+    if len(key) < _USUAL_LENGTH <= len(words[0]):
+        # SAFETY: taken as it stands, the key would be in the log, and its user's name let everybody in.
+        raise ConfigError(
+            f"{place}: line {number} has a word of {len(words[0])} characters before one of {len(key)}; the name comes "
+            f"first, then the key"
+        )
     return ApiKey(words[0].decode(), hashlib.sha256(key).digest())

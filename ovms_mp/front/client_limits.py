@@ -56,7 +56,7 @@ class ClientLimits:
         Raises:
             TooManyRequests: The client has as many as it may.
         """
-        if context.is_open:
+        if context.is_open or context.is_part:
             return
         name = _client_of(context)
         client = self._clients.setdefault(name, _Client())

@@ -58,10 +58,12 @@ class Gate:
         """
         for check in self._checks:
             check(context)
+        context.is_admitted = True
 
     def leave(self, context: CallContext, code: Code | None, failure: OvmsError | None = None) -> None:
         """A call has ended; see :meth:`~ovms_mp.front.observers.CallObserver.ended`."""
-        if context.load_format:
+        # Who is refused, for the want of a key perhaps, is told nothing of the server.
+        if context.load_format and context.is_admitted:
             contain("front.load_report", "this call", self._tell_load, context)
         for observer in self._observers:
             contain("front.observer", "this call", observer.ended, context, code, failure)

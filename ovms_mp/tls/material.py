@@ -63,7 +63,8 @@ class Material:
         context = _loaded(self.certificate, self.key)
         context.set_alpn_protocols(list(protocols))
         if self.client_ca:
-            context.load_verify_locations(cadata=self.client_ca.decode("ascii"))
+            # Between certificates there may be comments in any language.
+            context.load_verify_locations(cadata=self.client_ca.decode("ascii", "ignore"))
             context.verify_mode = ssl.CERT_REQUIRED
             # The authority that is named is the one that is trusted, also where another one has signed it.
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from ovms_mp.front.endpoints import Endpoint
+from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from ovms_mp.front.methods import Unary
 from ovms_mp.front.protocols import all_methods, all_routes
 from ovms_mp.front.served_protocol import MessageParts
@@ -271,6 +272,34 @@ def test_without_a_key_what_there_is_not_looks_like_what_there_is(native: Place,
     assert native.rest("PUT", "/v1/config", KEY).status == 405
 
 
+def test_what_begins_otherwise_than_a_path_is_another_one(native: Place) -> None:
+    odd = (
+        "//v1/config",
+        "/%2fv1/config",
+        "//v2/models/nope/ready",
+        "/v2/mod%65ls/nope/ready",
+        "//v2/health/live",
+    )
+
+    assert [native.rest("GET", path, KEY).status for path in odd] == [404] * len(odd)
+    assert [native.rest("GET", path).status for path in odd] == [401] * len(odd)
+    assert native.rest("GET", "/v2/health/liv%65").status == 200
+
+
+def test_without_a_key_no_answer_names_models(place: Place) -> None:
+    nobody = place.rest("GET", "/v2/models/tinz/ready")
+    request = kserve.ModelReadyRequest(name="tinz").SerializeToString()
+    with H2Client(place.server.port) as client:
+        told = client.ask("/inference.GRPCInferenceService/ModelReady", message(request)).headers[
+            "grpc-message"
+        ]
+
+    assert nobody.status == 404
+    assert "no model has this name" in nobody.text()
+    assert "no model has this name" in told
+    assert "tiny" not in nobody.text() + told
+
+
 def test_without_a_key_methods_that_there_are_not_look_like_those_that_there_are(place: Place) -> None:
     paths = (
         "/tensorflow.serving.PredictionService/Predict",
@@ -374,6 +403,9 @@ def test_keys_are_nowhere_to_be_read(place: Place) -> None:
     assert not found
 
 
+ODD_PREFIXES = ("/%6fvms/v1/config", f"/{PREFIX}/v1/config", f"/{PREFIX}/v2/health/live")
+
+
 def test_all_paths_lie_below_the_prefix(grpcio: Place) -> None:
     def status(path: str) -> int:
         return rest_client.request(
@@ -384,9 +416,10 @@ def test_all_paths_lie_below_the_prefix(grpcio: Place) -> None:
     assert [status(PREFIX + path) for path in below] == [200] * len(below)
     assert "REST resource not found" not in grpcio.rest("GET", "/v2/models/nope/versions/1", ADMIN).text()
     assert [
-        status(path)
-        for path in ("/", "/v1/config", "/v2/health/live", f"{PREFIX}x/v1/config", "/%6fvms/v1/config")
-    ] == [404] * 5
+        status(path) for path in ("/", "/v1/config", "/v2/health/live", f"{PREFIX}x/v1/config", *ODD_PREFIXES)
+    ] == [404] * (4 + len(ODD_PREFIXES))
+    answers = [rest_client.request(grpcio.server.rest_port, "GET", path) for path in ("/nope", *ODD_PREFIXES)]
+    assert {(answer.status, answer.body) for answer in answers} == {(401, answers[0].body)}
 
 
 def test_a_trusted_proxy_says_who_its_client_is(grpcio: Place, native: Place) -> None:

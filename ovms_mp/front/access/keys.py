@@ -13,6 +13,7 @@ import hmac
 from typing import TYPE_CHECKING, NoReturn
 
 from ovms_mp.errors import PermissionRefused, Unauthenticated
+from ovms_mp.front.access.refusals import NOT_ADMIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,6 +60,8 @@ class Keys:
             PermissionRefused: It needs another one.
         """
         needs_admin_key = context.changes_server and self._needs_admin_key
+        if context.is_open and self._needs_key:
+            context.load_format = ""  # Probes are told what they ask for, and nothing else of the server.
         if context.is_open or not (self._needs_key or needs_admin_key):
             return
         values = [value for name, value in context.metadata if name == _HEADER]
@@ -75,7 +78,7 @@ class Keys:
         if needs_admin_key and not found.is_admin:
             context.caller = found.name
             context.reply_with("www-authenticate", 'Bearer error="insufficient_scope"')
-            self._refusals.note(context, "not_admin")
+            self._refusals.note(context, NOT_ADMIN)
             raise PermissionRefused(
                 "this call changes the server and needs an administrator's API key (--admin_api_key_file)"
             )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+NOT_ADMIN = "not_admin"
+"""The reason for which one is refused whose key is known."""
 _QUIET_NS = 60 * 10**9
 """Between two lines about one peer."""
 _MOST_PEERS = 1024
@@ -58,7 +60,8 @@ class KeyRefusals:
         self._lines += 1
         if self._lines > _MOST_LINES:
             return
-        key = f" key_name={context.caller}" if context.caller else ""
+        # Before that the caller's name, if it has one, is its certificate's.
+        key = f" key_name={context.caller}" if reason == NOT_ADMIN else ""
         _log.warning(
             "event=key_refused peer=%s reason=%s interface=%s method=%s%s more_since_last_line=%d",
             host,

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovms_mp import __version__
-from ovms_mp.errors import MalformedPayload, shortened
+from ovms_mp.errors import MalformedPayload, ModelNotFound, shortened
 from ovms_mp.front.metrics.calls import note_model, note_version
+from ovms_mp.front.routing import not_found_text
 from ovms_mp.model.status import State
 
 if TYPE_CHECKING:
@@ -111,8 +112,13 @@ def model_is_ready(service: Service, context: CallContext, name: str, version: s
         ModelNotFound: No such model.
         VersionNotFound: No such version.
     """
-    note_model(service.table, context, name)
-    return service.readiness.is_model_ready(name, version_number(version))
+    number = version_number(version)
+    try:
+        note_model(service.table, context, name)
+        return service.readiness.is_model_ready(name, number)
+    except ModelNotFound:
+        # Anybody may ask, and whoever has no key must not learn what the models are called.
+        raise ModelNotFound(f"{not_found_text(name, number)}; no model has this name") from None
 
 
 def described(service: Service, context: CallContext, name: str, version: str) -> ModelDescription:

@@ -67,11 +67,18 @@ class _Resource:
         self._lifespan = lifespan
         self._origins = origins
         self._prefix = lifespan.spec.prefix.encode()
+        stem, brace, _ = route.template.partition("{")
+        self._begin = self._prefix + (stem.encode() if brace else b"")
+        """Of paths as they are sent; what is taken apart by handlers must begin as they expect it."""
         self._options = Endpoint(self._allowed, "", "Options")
+        self._nowhere = self if route is _NOWHERE else _Resource(_NOWHERE, lifespan, origins)
 
     async def answer(self, request: Request, response: Response, **_: str) -> None:
         """Find what answers, and write what it says."""
         verb, raw_path, lifespan = request.method, self._path_of(request), self._lifespan
+        if raw_path is None:
+            await self._nowhere.answer(request, response)
+            return
         endpoint = (
             self._options
             if verb == "OPTIONS"
@@ -107,12 +114,17 @@ class _Resource:
             # connection.
             response.set_header("Connection", "close")
 
-    def _path_of(self, request: Request) -> bytes:
-        """The path as it was sent, without what all paths begin with; handlers find it so in the request, too."""
+    def _path_of(self, request: Request) -> bytes | None:
+        """The path as it was sent, without what all paths begin with; handlers find it so in the request, too.
+
+        None where it begins otherwise than the route: falcon does not mind slashes before it, nor percent-encoding.
+        """
         raw_path: bytes = request.scope["raw_path"]
-        if self._prefix and self._route is not _NOWHERE:
-            if not raw_path.startswith(self._prefix):
-                raise falcon.HTTPNotFound  # Some character of the prefix is percent-encoded.
+        if self._route is _NOWHERE:
+            return raw_path
+        if not raw_path.startswith(self._begin) or request.path.startswith("//"):
+            return None
+        if self._prefix:
             raw_path = request.scope["raw_path"] = raw_path[len(self._prefix) :] or b"/"
         return raw_path
 

@@ -59,6 +59,7 @@ def test_a_key_is_kept_as_its_digest(file: Path) -> None:
         (f"{LONG}\n{SECRET} # mine\n", "line 2 has 3 words"),
         (f"# x\nn\u00e4me {SECRET}\n", "the name of line 2 is none"),
         (f"a/b {SECRET}\n", "the name of line 1 is none"),
+        (f"{SECRET} alice\n", f"line 1 has a word of {len(SECRET)} characters before one of 5"),
         (f"{SECRET}\u00e4\n", "the key of line 1 has a character"),
         (f"{SECRET}\x00\n", "the key of line 1 has a character"),
         (SECRET * 40, "the key of line 1 has 720 characters"),

@@ -92,10 +92,13 @@ def test_probes_do_not_count() -> None:
         clients.end(clients.call("10.0.0.1:1", is_open=True))
 
 
-def test_a_message_of_a_stream_gives_back_nothing() -> None:
+def test_a_message_of_a_stream_takes_and_gives_back_nothing() -> None:
     clients = Clients(1)
     stream = clients.call("10.0.0.1:1")
-    clients.end(stream.part("ModelInfer", clients.now_ns))
+    for _ in range(2):
+        part = stream.part("ModelInfer", clients.now_ns)
+        clients.limits.check(part)
+        clients.end(part)
     with pytest.raises(TooManyRequests):
         clients.call("10.0.0.1:1")
 

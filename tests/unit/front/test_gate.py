@@ -69,3 +69,26 @@ def test_a_message_of_a_stream_is_the_same_callers() -> None:
 
     assert (part.deadline_ns, part.flow, part.method, part.begun_ns) == (7, 3, "ModelInfer", 5)
     assert (part.caller, part.model, part.reply_metadata) == ("anna", "", ())
+
+
+def test_the_load_is_told_to_those_only_who_were_let_in() -> None:
+    told: list[CallContext] = []
+
+    def check(call: CallContext) -> None:
+        if call.caller != "anna":
+            raise Unauthenticated("no key")
+
+    gate = Gate([check], tell_load=told.append)
+    known, stranger, early = context(), context(), context()
+    known.caller = "anna"
+    for call in (known, stranger, early):
+        call.load_format = "text"
+        gate.enter(call)
+    gate.admit(known)
+    with pytest.raises(Unauthenticated) as refusal:
+        gate.admit(stranger)
+    gate.leave(known, None)
+    gate.leave(stranger, Code.UNAUTHENTICATED, refusal.value)
+    gate.leave(early, Code.DEADLINE_EXCEEDED)
+
+    assert told == [known]

@@ -70,6 +70,12 @@ def test_what_is_good(given: Given) -> None:
     }
 
 
+def test_between_authorities_there_may_be_any_text(given: Given) -> None:
+    given.ca.write_bytes("# F\u0151tan\u00fas\u00edtv\u00e1ny\n".encode() + ROOT.chain)
+
+    assert read_material(given.files).context("h2").get_ca_certs()
+
+
 def test_without_an_authority_clients_need_no_certificate(given: Given) -> None:
     material = read_material(TlsFiles(str(given.cert), str(given.key)))
     assert material.context("h2").verify_mode is ssl.CERT_NONE

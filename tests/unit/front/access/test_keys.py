@@ -134,3 +134,28 @@ def test_many_peers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> Non
             refuse(keys, origin)
 
     assert len(caplog.records) == 100
+
+
+def test_only_the_name_of_a_key_is_logged_as_one(caplog: pytest.LogCaptureFixture) -> None:
+    origin = Player()
+    keys = keys_of(origin)
+    context = call(origin, "Bearer x")
+    context.caller = "a certificate"
+    with pytest.raises(Unauthenticated):
+        keys.check(context)
+    origin.peer = "192.0.2.2:1"
+    with pytest.raises(PermissionRefused):
+        keys.check(call(origin, "Bearer u", changes_server=True))
+
+    assert "key_name" not in caplog.messages[0]
+    assert "key_name=user" in caplog.messages[1]
+
+
+@pytest.mark.parametrize("needs_key", [True, False])
+def test_probes_without_a_key_are_not_told_the_load(needs_key: bool) -> None:
+    origin = Player()
+    probe = call(origin, is_open=True)
+    probe.load_format = "text"
+    keys_of(origin, needs_key=needs_key).check(probe)
+
+    assert probe.load_format == ("" if needs_key else "text")

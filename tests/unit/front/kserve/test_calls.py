@@ -88,7 +88,7 @@ def test_a_model_without_versions_is_known_and_not_ready() -> None:
 def test_what_there_is_not_is_told() -> None:
     with pytest.raises(VersionNotFound, match=r"Specific\(m, 6\); known versions: \[1, 2, 3, 4, 5\]"):
         calls.model_is_ready(known(), context(), "m", "6")
-    with pytest.raises(ModelNotFound, match="no model has this name"):
+    with pytest.raises(ModelNotFound, match=r"no model has this name$"):
         calls.model_is_ready(known(), context(), "n", "")
 
 
