@@ -87,7 +87,7 @@ def test_a_task_that_is_cancelled_ahead_of_its_turn_does_not_run(worker: WorkerU
 
 
 def test_a_task_that_could_not_end_in_time_is_refused_at_once_beside_others(worker: WorkerUnderTest) -> None:
-    first, second = worker.send(SLOW, ONE), worker.send(SLOW, ONE, within_s=0.02)
+    first, second = worker.send(SLOW, ONE), worker.send(SLOW, ONE, within_s=0.5)
 
     name, text = worker.error(second)
     assert name == "QueueFull"
