@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _SMOOTHING = 0.1
 """Weight of the newest request in the smoothed time that requests take."""
+_MOST_RETRY_S = 10.0
+"""A stream may take days."""
 
 
 @dataclass(slots=True)
@@ -56,7 +58,7 @@ class ClientLimits:
         Raises:
             TooManyRequests: The client has as many as it may.
         """
-        if context.is_open:
+        if context.is_open or context.is_part:
             return
         name = _client_of(context)
         client = self._clients.setdefault(name, _Client())
@@ -65,7 +67,7 @@ class ClientLimits:
                 f"this client ({name}) has {client.requests} requests under way, the limit "
                 "(--max_requests_per_client); try again when one of them is answered"
             )
-            full.retry_after_s = client.taking_s / self._most
+            full.retry_after_s = min(_MOST_RETRY_S, client.taking_s / self._most)
             raise full
         client.requests += 1
         self._held[context] = name

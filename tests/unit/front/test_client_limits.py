@@ -92,10 +92,12 @@ def test_probes_do_not_count() -> None:
         clients.end(clients.call("10.0.0.1:1", is_open=True))
 
 
-def test_a_message_of_a_stream_gives_back_nothing() -> None:
+def test_a_message_of_a_stream_takes_nothing_and_gives_back_nothing() -> None:
     clients = Clients(1)
     stream = clients.call("10.0.0.1:1")
-    clients.end(stream.part("ModelInfer", clients.now_ns))
+    part = stream.part("ModelInfer", clients.now_ns)
+    clients.limits.check(part)
+    clients.end(part)
     with pytest.raises(TooManyRequests):
         clients.call("10.0.0.1:1")
 
@@ -113,6 +115,18 @@ def test_who_is_refused_hears_when_one_of_its_requests_may_have_ended() -> None:
 
     assert unknown.value.retry_after_s == 0.0
     assert known.value.retry_after_s == pytest.approx(0.5)
+
+
+def test_who_had_a_stream_for_days_is_not_sent_away_for_hours() -> None:
+    clients = Clients(2)
+    held = [clients.call("10.0.0.1:1") for _ in range(2)]
+    clients.now_ns += 3 * 86400 * 10**9
+    clients.end(held.pop())
+    held.append(clients.call("10.0.0.1:1"))
+    with pytest.raises(TooManyRequests) as refused:
+        clients.call("10.0.0.1:1")
+
+    assert refused.value.retry_after_s == 10.0
 
 
 def test_clients_without_requests_are_forgotten() -> None:
