@@ -138,7 +138,10 @@ class Turns:
         turns = 1 if own is None else len(own) + 1
         ahead = 0
         if own is not None or not self._may_pass(flows):
-            ahead = sum(min(turns, len(flow)) for flow in flows.values())
+            for flow in flows.values():
+                ahead += min(turns, len(flow))
+                if flow is own:
+                    turns -= 1  # Those behind it have had one less when it has its last.
         if self._first and not queued.task.priority:
             ahead += min(sum(map(len, self._first.values())), MOST_AHEAD * (ahead + 1) - self._ahead)
         return ahead
@@ -165,12 +168,16 @@ class Turns:
         else:
             flow.append(queued)
 
-    def extend(self, several: Sequence[QueuedTask]) -> None:
-        """Add tasks of which none passes another flow's."""
-        self._has_passed = True
+    def keep(self, several: Sequence[QueuedTask]) -> None:
+        """Have these only, of those that are here, in the order in which they are; whose turn it is stays so."""
+        self._all_first.waiting -= sum(map(len, self._first.values()))
+        self._first.clear()
+        self._flows.clear()
+        self._count = 0
+        has_passed, self._has_passed = self._has_passed, True  # None passes another flow's.
         for queued in several:
             self.append(queued)
-        self._has_passed = False
+        self._has_passed = has_passed
 
     def appendleft(self, queued: QueuedTask) -> None:
         """Add a task that is the next one of its class."""
@@ -287,9 +294,7 @@ class VersionQueue:
         if taken:
             gone = {id(queued) for queued in taken}
             stay = [queued for queued in self.tasks if id(queued) not in gone]
-            self.all_first.waiting -= sum(queued.task.priority != 0 for queued in self.tasks)
-            self.tasks = Turns(self.all_first)
-            self.tasks.extend(stay)
+            self.tasks.keep(stay)
             self.nbytes -= sum(queued.nbytes for queued in taken)
         return taken
 

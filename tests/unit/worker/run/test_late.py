@@ -11,8 +11,8 @@ import pytest
 
 from ovms_mp.errors import QueueFull
 from ovms_mp.wire.tasks import InferTask
-from ovms_mp.worker.run.pool import InferPool
-from ovms_mp.worker.run.queues import FirstTasks, Peer, QueuedTask, VersionQueue
+from ovms_mp.worker.run.pool import InferPool, Runs
+from ovms_mp.worker.run.queues import MOST_AHEAD, FirstTasks, Peer, QueuedTask, VersionQueue
 from ovms_mp.worker.run.served import UNKNOWN_RUN_TIME_S, ServedVersion
 
 if TYPE_CHECKING:
@@ -111,6 +111,20 @@ def test_who_is_late_already_is_no_case_of_a_full_queue() -> None:
     version = Version()
     assert not version.is_refused(-1.0)
     assert [queued.is_expired for queued in version.served.queue.tasks] == [True]
+
+
+def test_an_ordinary_request_at_the_pool_is_passed_by_so_many_that_go_first_and_no_more() -> None:
+    """While infer requests are busy: threads take the oldest."""
+    version = Version()
+    runs = cast("Runs[ServedVersion]", None)
+    order = [0, *([1] * 20)]
+    for number, priority in enumerate(order):
+        version.pool.hand_over(
+            QueuedTask(PEER, InferTask(number, 1, (), 0, 0, 0, 0, False, priority), 0, 0), runs
+        )
+
+    ids = [queued.task.task_id for queued in version.pool.ahead()]
+    assert ids == [*range(1, MOST_AHEAD + 1), 0, *range(MOST_AHEAD + 1, 21)]
 
 
 @pytest.mark.parametrize("within_s", [0.5, 0.0])

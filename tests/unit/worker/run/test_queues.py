@@ -258,6 +258,20 @@ def test_every_eighth_turn_is_that_of_ordinary_tasks(peer: Peer) -> None:
     assert [task_id for task_id in order if task_id < 100] == list(range(30))
 
 
+def test_ordinary_tasks_have_their_turns_whatever_is_taken_out_meanwhile(peer: Peer) -> None:
+    queue = VersionQueue(1000, 1000)
+    for task_id in range(100):
+        queue.push(queued(peer, task_id, 1, priority=1))
+    queue.push(queued(peer, 101, 1))
+    order: list[int] = []
+    while (entry := queue.pop()) is not None:
+        order.append(entry.task.task_id)
+        oldest = order[-1] + 50
+        queue.take_out(lambda entry, oldest=oldest: entry.task.task_id == oldest)  # type: ignore[misc]
+
+    assert order.index(101) == MOST_AHEAD
+
+
 def test_turns_of_what_goes_first_are_not_counted_while_nothing_else_waits(peer: Peer) -> None:
     queue = VersionQueue(100, 1000)
     for task_id in range(10):
