@@ -101,6 +101,7 @@ class CallContext:
         counters: That version's.
         batch_size: First dimension of the first input.
         arrived_ns: When the last octet of the request was there.
+        is_part: Whether it is one message of a streaming call, which has a context, too.
         load_format: How the client wants to hear of the server's load; empty where it has not asked.
         decoded_ns: When the request had been read and understood.
         sent_ns: When its inputs were written and its task went to a worker.
@@ -128,6 +129,7 @@ class CallContext:
     batch_size: int = 1
     arrived_ns: int = 0
     load_format: str = ""
+    is_part: bool = False
     decoded_ns: int = 0
     sent_ns: int = 0
     received_ns: int = 0
@@ -211,6 +213,7 @@ class CallContext:
         part = CallContext(
             self.deadline_ns, self.flow, self.protocol, method, self.origin, self.interface, begun_ns
         )
+        part.is_part = True
         part.client, part.caller, part.trace = self.client, self.caller, self.trace
         part.is_part = True
         return part

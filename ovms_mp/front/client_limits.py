@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _SMOOTHING = 0.1
 """Weight of the newest request in the smoothed time that requests take."""
+_MOST_RETRY_S = 10.0
+"""A stream may take days."""
 
 
 @dataclass(slots=True)
@@ -65,7 +67,7 @@ class ClientLimits:
                 f"this client ({name}) has {client.requests} requests under way, the limit "
                 "(--max_requests_per_client); try again when one of them is answered"
             )
-            full.retry_after_s = client.taking_s / self._most
+            full.retry_after_s = min(_MOST_RETRY_S, client.taking_s / self._most)
             raise full
         client.requests += 1
         self._held[context] = name

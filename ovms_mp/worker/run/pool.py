@@ -12,6 +12,7 @@ cores' time was idle between a run's end and the next one's start.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -25,6 +26,7 @@ from ovms_mp.errors import INTERNAL_ERROR_TEXT, InferenceFailed, OvmsError
 from ovms_mp.wire.tasks import InferFailed, InferResult
 from ovms_mp.worker.load.compiled import OutputsTooLarge
 from ovms_mp.worker.run.failures import defect_answer, failure
+from ovms_mp.worker.run.queues import MOST_AHEAD
 
 if TYPE_CHECKING:
     from ovms_mp.wire.channels import Wakeup
@@ -128,6 +130,8 @@ class InferPool(Generic[OwnerT]):
         """When the last run began; monotonic."""
         self._idle = deque(compiled.slots)
         self._ahead: deque[QueuedTask] = deque()
+        self._passed = 0
+        """How many have passed an ordinary one since such a one began."""
         self._lock = threading.Lock()
         """Held to pass a task or an infer request from loop to thread or back."""
         self._threads = ThreadPoolExecutor(compiled.nireq, thread_name_prefix=name)
@@ -144,7 +148,7 @@ class InferPool(Generic[OwnerT]):
     def hand_over(self, queued: QueuedTask, runs: Runs[OwnerT]) -> None:
         """Have a task run by the next thread that is free; it ends in ``runs.ended``.
 
-        One that goes first passes ordinary ones that have not begun.
+        One that goes first passes ordinary ones that have not begun, but not for ever.
 
         Raises:
             RuntimeError: The system gives no further thread. The task is not handed over.
@@ -160,10 +164,12 @@ class InferPool(Generic[OwnerT]):
                     given.clear()
                     self._idle.append(slot)
                     raise
-            if queued.task.priority:
-                self._ahead.insert(sum(other.task.priority != 0 for other in self._ahead), queued)
-            else:
-                self._ahead.append(queued)
+            place = len(self._ahead)
+            if queued.task.priority and self._passed < MOST_AHEAD:
+                firsts = itertools.takewhile(lambda other: other.task.priority, self._ahead)
+                place = sum(1 for _ in firsts)
+                self._passed += place < len(self._ahead)
+            self._ahead.insert(place, queued)
         self.handed_over += 1
 
     def ahead(self) -> list[QueuedTask]:
@@ -200,7 +206,10 @@ class InferPool(Generic[OwnerT]):
         """Take the next task, or give the infer request back. Runs in a thread."""
         with self._lock:
             if self._ahead:
-                return self._ahead.popleft()
+                queued = self._ahead.popleft()
+                if not queued.task.priority:
+                    self._passed = 0
+                return queued
             self._idle.append(slot)
             return None
 

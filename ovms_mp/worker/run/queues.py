@@ -132,12 +132,23 @@ class Turns:
         return bool(self._first)
 
     def ahead_of(self, queued: QueuedTask) -> int:
-        """How many tasks would be taken before this one, if it were added now and no other came."""
+        """How many tasks would be taken before this one at least, if it were added now and no other came."""
         flows = self._first if queued.task.priority else self._flows
         own = flows.get(queued.flow_key)
         turns = 1 if own is None else len(own) + 1
-        ahead = 0 if queued.task.priority else sum(map(len, self._first.values()))
-        return ahead + sum(min(turns, len(flow)) for flow in flows.values())
+        ahead = 0
+        if own is not None or not self._may_pass(flows):
+            for flow in flows.values():
+                ahead += min(turns, len(flow))
+                if flow is own:
+                    turns -= 1  # Those behind it have had one less when it has its last.
+        if self._first and not queued.task.priority:
+            ahead += min(sum(map(len, self._first.values())), MOST_AHEAD * (ahead + 1) - self._ahead)
+        return ahead
+
+    def _may_pass(self, flows: OrderedDict[tuple[bytes, int], deque[QueuedTask]]) -> bool:
+        """Whether a new flow would have the next turn."""
+        return bool(flows) and not self._has_passed and len(flows[next(iter(flows))]) >= MANY
 
     def append(self, queued: QueuedTask) -> None:
         """Add a task behind those of its flow; a new flow has its turn when all others have had one.
@@ -149,7 +160,7 @@ class Turns:
         self._count += 1
         flow = flows.get(key := queued.flow_key)
         if flow is None:
-            is_ahead = bool(flows) and not self._has_passed and len(flows[next(iter(flows))]) >= MANY
+            is_ahead = self._may_pass(flows)
             flows[key] = deque((queued,))
             if is_ahead:
                 self._has_passed = True
@@ -157,12 +168,16 @@ class Turns:
         else:
             flow.append(queued)
 
-    def extend(self, several: Sequence[QueuedTask]) -> None:
-        """Add tasks of which none passes another flow's."""
-        self._has_passed = True
+    def keep(self, several: Sequence[QueuedTask]) -> None:
+        """Have these only, of those that are here, in the order in which they are; whose turn it is stays so."""
+        self._all_first.waiting -= sum(map(len, self._first.values()))
+        self._first.clear()
+        self._flows.clear()
+        self._count = 0
+        has_passed, self._has_passed = self._has_passed, True  # None passes another flow's.
         for queued in several:
             self.append(queued)
-        self._has_passed = False
+        self._has_passed = has_passed
 
     def appendleft(self, queued: QueuedTask) -> None:
         """Add a task that is the next one of its class."""
@@ -263,6 +278,8 @@ class VersionQueue:
 
     def evict_for(self, queued: QueuedTask) -> QueuedTask | None:
         """Make room for a task that was refused, where that is fair; what had it still needs its answer."""
+        if len(self.tasks) > self.max_tasks:
+            return None  # One was put back: another's place would not be enough.
         evicted = self.tasks.evict_for(queued, self._missing_bytes(queued))
         if evicted is not None:
             self.nbytes -= evicted.nbytes
@@ -277,9 +294,7 @@ class VersionQueue:
         if taken:
             gone = {id(queued) for queued in taken}
             stay = [queued for queued in self.tasks if id(queued) not in gone]
-            self.all_first.waiting -= sum(queued.task.priority != 0 for queued in self.tasks)
-            self.tasks = Turns(self.all_first)
-            self.tasks.extend(stay)
+            self.tasks.keep(stay)
             self.nbytes -= sum(queued.nbytes for queued in taken)
         return taken
 
@@ -332,6 +347,8 @@ class VariantQueue(VersionQueue):
 
     def evict_for(self, queued: QueuedTask) -> QueuedTask | None:
         """Make room for a task that was refused; what had it still needs its answer."""
+        if self._bounds.tasks > self._bounds.max_tasks:
+            return None
         evicted = super().evict_for(queued)
         if evicted is not None:
             self._bounds.tasks -= 1

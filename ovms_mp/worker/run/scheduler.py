@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.defects import contain
 from ovms_mp.errors import CallCancelled, DeadlineExceeded, OvmsError, VersionNotFound
-from ovms_mp.wire.tasks import InferFailed
+from ovms_mp.wire.tasks import InferFailed, InferResult
 from ovms_mp.worker.run.answers import count_unstarted
 from ovms_mp.worker.run.failures import failure
 from ovms_mp.worker.run.queues import MOST_AHEAD
@@ -234,6 +234,8 @@ class Scheduler:
         if run.did_run:
             measured_s = min(run.run_time_s, 2.0 * version.run_time_s + _OUTLIER_SLACK_S)
             version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
+            if isinstance(run.answer, InferResult):
+                version.recent_s.append(run.run_time_s)
             version.counters.executed()
             if run.queued.charged_s:
                 version.share.clock_s += charge_s(version, run.run_time_s) - run.queued.charged_s

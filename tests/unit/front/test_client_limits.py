@@ -118,6 +118,18 @@ def test_who_is_refused_hears_when_one_of_its_requests_may_have_ended() -> None:
     assert known.value.retry_after_s == pytest.approx(0.5)
 
 
+def test_who_had_a_stream_for_days_is_not_sent_away_for_hours() -> None:
+    clients = Clients(2)
+    held = [clients.call("10.0.0.1:1") for _ in range(2)]
+    clients.now_ns += 3 * 86400 * 10**9
+    clients.end(held.pop())
+    held.append(clients.call("10.0.0.1:1"))
+    with pytest.raises(TooManyRequests) as refused:
+        clients.call("10.0.0.1:1")
+
+    assert refused.value.retry_after_s == 10.0
+
+
 def test_clients_without_requests_are_forgotten() -> None:
     clients = Clients(4)
     for number in range(100):

@@ -147,6 +147,7 @@ def test_tasks_that_nobody_wants_leave_the_queue_from_behind_others(versions: Ve
 def test_who_would_end_too_late_makes_room_for_who_does_not(versions: Versions) -> None:
     version = versions.add(1, 2)
     version.run_time_s = 60.0
+    version.recent_s.append(60.0)
     first, second = version.queue.tasks
     for queued in (first, second):
         queued.task = msgspec.structs.replace(queued.task, deadline_ns=time.monotonic_ns() + 10**9)

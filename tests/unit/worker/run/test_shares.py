@@ -101,6 +101,25 @@ def test_who_comes_back_has_saved_nothing_up() -> None:
     assert device.had_s["late"] == pytest.approx(0.5, abs=0.03)
 
 
+def test_a_model_whose_waiting_requests_were_cancelled_has_not_waited_since() -> None:
+    device = Device()
+    device.add("left", 0.01)
+    device.add("steady", 0.01)
+    device.run_until(1.0)
+    left = device.versions[0]
+    left.queue.take_out(lambda _: True)
+    left.running = 0
+    device.run_until(101.0)
+    before_s = dict(device.had_s)
+    task = InferTask(99, left.handle, (), 0, 0, 0)
+    for _ in range(3):
+        left.take(QueuedTask(PEER, task, 0, 0))
+    left.running = MANY
+    device.run_until(102.0)
+
+    assert device.had_s["left"] - before_s["left"] == pytest.approx(0.5, abs=0.03)
+
+
 def test_who_was_alone_owes_nothing() -> None:
     device = Device()
     device.add("first", 0.01, tasks=1000)
