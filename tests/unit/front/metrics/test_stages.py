@@ -15,7 +15,7 @@ from ovms_mp.front.metrics.own import OwnMetrics
 from ovms_mp.front.metrics.stages import StageObserver
 from ovms_mp.front.routing import NO_SNAPSHOT, RoutingTable
 from ovms_mp.model import own_metrics as names
-from ovms_mp.wire.counters import CounterRow, CountersFile, managers_row
+from ovms_mp.wire.counters import CounterReader, CounterRow, CountersFile, managers_row
 from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.process_counters import LIMITS
 from ovms_mp.wire.records import ModelRecord, VersionRecord
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ovms_mp.front.infer.leases import Leases
+    from ovms_mp.wire.records import CountersHandle
 
 PAGE = 3
 LABELS = {"name": "tiny", "version": "1"}
@@ -43,7 +44,7 @@ class Scene:
         self.counters = VersionCounters(row, PAGE, has_metrics=True)
         version = VersionRecord(1, 30, 0, "", 1, (), 1, "", (), (), counters=PAGE)
         snapshot = RoutingSnapshot(1, False, (), (), (ModelRecord("tiny", 1, (version,)),))
-        table = RoutingTable(snapshot, lambda page: VersionCounters(row, page))
+        self.table = table = RoutingTable(snapshot, lambda page: VersionCounters(row, page))
         self.metrics = OwnMetrics(
             self.file.reader, managers_row(self.file.handle), lambda: table, 5 * 10**9, lambda: self.now_ns
         )
@@ -94,6 +95,29 @@ def test_an_answered_request(scene: Scene) -> None:
     }
     assert scene.values(names.REQUEST_BYTES)[()] == 0  # Of no version; that one has the same labels here.
     assert 'ovms_mp_request_bytes_total{name="tiny",version="1"} 70' in "".join(text_of(scene.metrics()))
+
+
+class NotingReader(CounterReader):
+    """Knows which pages were wanted."""
+
+    def __init__(self, handle: CountersHandle) -> None:
+        super().__init__(handle)
+        self.wanted: list[int] = []
+
+    def pages(self, page: int) -> Iterator[memoryview]:
+        """The words of a version's page."""
+        self.wanted.append(page)
+        return super().pages(page)
+
+
+def test_a_family_that_is_not_written_reads_no_version(scene: Scene) -> None:
+    reader = NotingReader(scene.file.handle)
+    metrics = OwnMetrics(reader, managers_row(scene.file.handle), lambda: scene.table, 1, lambda: 1)
+    families = {family.name: family for family in metrics()}
+
+    assert reader.wanted == []
+    assert next(iter(families[names.REQUEST_BYTES].samples)).value == 0
+    assert reader.wanted == [PAGE]
 
 
 @pytest.mark.parametrize(
