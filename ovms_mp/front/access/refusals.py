@@ -58,13 +58,14 @@ class KeyRefusals:
         self._lines += 1
         if self._lines > _MOST_LINES:
             return
-        key = f" key_name={context.caller}" if context.caller else ""
+        # Fields are told apart by the format: one that came within a value would be part of that.
+        key, caller = (" key_name=%s", (context.caller,)) if context.caller else ("", ())
         _log.warning(
-            "event=key_refused peer=%s reason=%s interface=%s method=%s%s more_since_last_line=%d",
+            f"event=key_refused peer=%s reason=%s interface=%s method=%s{key} more_since_last_line=%d",
             host,
             reason,
             context.interface,
             context.method or "unknown",
-            key,
+            *caller,
             untold,
         )
