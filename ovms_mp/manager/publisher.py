@@ -78,7 +78,12 @@ class Publisher:
             deaths=self._quarantine.deaths(),
             convictions=self._quarantine.convictions(),
             config_refusal=self._rescans.config_refusal,
-            unready=unready_reason(self._ready_when, models, has_loaded=self._lifecycle.has_loaded),
+            unready=unready_reason(
+                self._ready_when,
+                models,
+                has_loaded=self._lifecycle.has_loaded,
+                has_fronts=not self._lifecycle.is_starting,
+            ),
             regions=self._regions.records(),
             levels=self._log_state.levels,
             log_file=self._log_state.log_file,

@@ -16,16 +16,22 @@ if TYPE_CHECKING:
 _MOST_NAMED = 10
 
 
-def unready_reason(ready_when: str, models: Sequence[ModelRecord], *, has_loaded: bool) -> str:
+def unready_reason(
+    ready_when: str, models: Sequence[ModelRecord], *, has_loaded: bool, has_fronts: bool
+) -> str:
     """Why the server is not ready; empty when it is.
 
     Args:
         ready_when: ``loaded`` or ``all``.
         models: As clients see them.
         has_loaded: Whether the initial load is over, failures or not.
+        has_fronts: Whether all fronts have been started: one that answers probes must not speak for a port on which
+            nobody listens yet.
     """
     if not has_loaded:
         return "the models that are configured at the start are still being loaded"
+    if not has_fronts:
+        return "the processes that answer requests are still being started"
     if ready_when == "loaded":
         return ""
     missing = [model.name for model in models if model.is_wanted and not _is_available(model)]
