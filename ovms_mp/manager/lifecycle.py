@@ -87,6 +87,11 @@ class Lifecycle:
         return self._phase is Phase.SERVING
 
     @property
+    def is_starting(self) -> bool:
+        """Whether some front has not been ready yet, and no stop was asked for."""
+        return self._phase in (Phase.LOADING, Phase.STARTING_FRONTS)
+
+    @property
     def is_stopping(self) -> bool:
         """Whether a stop was asked for."""
         return self._phase is Phase.STOPPING

@@ -60,14 +60,15 @@ class KeyRefusals:
         self._lines += 1
         if self._lines > _MOST_LINES:
             return
-        # Before that the caller's name, if it has one, is its certificate's.
-        key = f" key_name={context.caller}" if reason == NOT_ADMIN else ""
+        # Fields are told apart by the format: one that came within a value would be part of that. Before that reason the
+        # caller's name, if it has one, is its certificate's.
+        key, caller = (" key_name=%s", (context.caller,)) if reason == NOT_ADMIN else ("", ())
         _log.warning(
-            "event=key_refused peer=%s reason=%s interface=%s method=%s%s more_since_last_line=%d",
+            f"event=key_refused peer=%s reason=%s interface=%s method=%s{key} more_since_last_line=%d",
             host,
             reason,
             context.interface,
             context.method or "unknown",
-            key,
+            *caller,
             untold,
         )
