@@ -77,11 +77,6 @@ class Lifecycle:
         self._exit_code: int | None = None
 
     @property
-    def is_starting(self) -> bool:
-        """Whether some front has not been ready yet."""
-        return self._phase in (Phase.LOADING, Phase.STARTING_FRONTS)
-
-    @property
     def is_serving(self) -> bool:
         """Whether fronts are ready, and no stop was asked for."""
         return self._phase is Phase.SERVING

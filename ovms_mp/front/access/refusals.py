@@ -60,8 +60,8 @@ class KeyRefusals:
         self._lines += 1
         if self._lines > _MOST_LINES:
             return
-        # Fields are told apart by the format: one that came within a value would be part of that. Before that reason the
-        # caller's name, if it has one, is its certificate's.
+        # Fields are told apart by the format: one that came within a value would be part of that. For any other reason
+        # the caller's name, if it has one, is its certificate's.
         key, caller = (" key_name=%s", (context.caller,)) if reason == NOT_ADMIN else ("", ())
         _log.warning(
             f"event=key_refused peer=%s reason=%s interface=%s method=%s{key} more_since_last_line=%d",
