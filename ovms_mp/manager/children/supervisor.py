@@ -201,7 +201,12 @@ class Supervisor:
         for reaped in self._reaper.take(readable):
             child = self._ending.pop(reaped.pid)
             if child is not None:
-                contain("manager.collect", child.child_id, self._collect_one, child, reaped.status, listener)
+                self._collect_surely(child, reaped.status, listener)
+
+    def _collect_surely(self, child: Child, status: int | None, listener: ExitListener) -> None:
+        """What is reaped is told once: where that raises before anybody heard of it, it is done again."""
+        if not contain("manager.collect", child.child_id, self._collect_one, child, status, listener):
+            self._timers.call_after(_SETTLE_AGAIN_S, partial(self._collect_surely, child, status, listener))
 
     def _collect_strangers(self) -> None:
         """Behind a process that is being collected strangers wait for the next call."""
@@ -211,7 +216,7 @@ class Supervisor:
             self._reaper.begin(pid, partial(collect_stranger, pid))
 
     def _collect_one(self, child: Child, status: int | None, listener: ExitListener) -> None:
-        del self._children[child.child_id]
+        self._children.pop(child.child_id, None)
         child.status = status
         child.close()
         previous = child.state
