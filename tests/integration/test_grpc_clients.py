@@ -208,7 +208,9 @@ def test_deadline_reaches_the_worker(server: Server) -> None:
         one_run_s = time.monotonic() - started
         running = untyped(ask).future(SLOW, timeout=PATIENCE_S)
         late = [untyped(ask).future(SLOW, timeout=one_run_s / 4) for _ in range(5)]
-        assert {call.code() for call in late} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        # They are refused at once, where the server knows already how long the one before them takes.
+        ended = {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert {call.code() for call in late} <= ended
         ask(SLOW)
         assert time.monotonic() - started < 5 * one_run_s
         assert running.code() == grpc.StatusCode.OK

@@ -105,10 +105,17 @@ def test_answered_requests(server: Server) -> None:
 
 
 def test_what_does_not_begin_is_told_from_what_does(server: Server) -> None:
-    """Of requests for a slow model at once some run, and others expire, are cancelled, or find the queue full."""
+    """Requests expire while their worker stands still; of others at once some run, are cancelled, or come too late."""
     before, slow = page_of(server), 'name="slow"'
+    (worker,) = server.pids("worker")
     with Caller(server) as caller:
         message = v2("slow", 1)
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            for call in [caller.begin(INFER, message, timeout_s=0.3) for _ in range(2)]:
+                assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        finally:
+            os.kill(worker, signal.SIGCONT)
         running, cancelled = ([caller.begin(INFER, message) for _ in range(2)] for _ in range(2))
         hasty = [caller.begin(INFER, message, timeout_s=0.3) for _ in range(8)]
         for call in hasty:

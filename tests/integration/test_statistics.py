@@ -273,7 +273,11 @@ def test_deadlines_and_cancelled_calls_are_failures(server: Server) -> None:
         for call in late:
             with pytest.raises(grpc.RpcError) as caught:
                 call.result()
-            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            # At once, where the server knows already how long those before it take.
+            assert caught.value.code() in (
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+            )
         for call in left:
             call.cancel()  # type: ignore[no-untyped-call]  # the stubs leave it untyped
         assert caller.ask(INFER, request) is grpc.StatusCode.OK
