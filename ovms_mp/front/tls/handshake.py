@@ -9,7 +9,6 @@ the port. If it does not, the client is told in words of the port's protocol, wh
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import socket
 import ssl
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from ovms_mp.front.tls.reasons import Reason, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol
+    from typing import Protocol, Self
 
     NewProtocol = Callable[[asyncio.Transport], asyncio.BaseProtocol]
     """Makes what speaks over a connection that is secure, or from a Unix socket."""
@@ -50,16 +49,29 @@ _FAREWELL_S = 1.0
 _TLS_HANDSHAKE = 0x16
 """The type of a record with which all clients of TLS begin (RFC 8446, 5.1)."""
 
-_CURRENT: contextvars.ContextVar[Handshake | None] = contextvars.ContextVar("handshake", default=None)
-"""The connection whose callback runs: uvloop runs all those of a transport in one context."""
+_beginning: dict[Handshake, None] = {}
+"""Those for which ``start_tls`` was called and the loop has not made the object yet, in that order.
+
+NOTE: the loop makes the objects in the same order, a turn later. A context variable cannot tell whose an object is, as
+uvloop runs the callbacks of all connections of a listener in one context.
+"""
 
 
 class _AlertingObject(ssl.SSLObject):
     """Has what the server tells a client that it refuses sent, before the handshake is given up."""
 
+    _handshake: Handshake | None
+
+    def __new__(cls, *_: object, **__: object) -> Self:
+        """Make it for the connection whose turn it is."""
+        made = super().__new__(cls)
+        made._handshake = next(iter(_beginning), None)
+        _beginning.pop(made._handshake, None)  # type: ignore[arg-type]  # None is no key
+        return made
+
     def do_handshake(self) -> None:
         """Go on with the handshake."""
-        handshake = _CURRENT.get()
+        handshake = self._handshake
         if handshake is not None and handshake.error is not None:
             raise handshake.error
         try:
@@ -108,7 +120,6 @@ class Handshake(asyncio.Protocol):
             self._has_left = True
             self._hand_over(self._transport)
             return
-        _CURRENT.set(self)
         self._peer = address_text(transport.get_extra_info("peername"))
         self._deadline = self._loop.call_later(HANDSHAKE_S, self.end, Reason.LATE)
         self._keeper.entered(self)
@@ -140,6 +151,7 @@ class Handshake(asyncio.Protocol):
             protocol.buffer_updated(taken)  # type: ignore[attr-defined]  # as above
 
     async def _secure(self) -> None:
+        _beginning[self] = None
         try:
             secure = await self._loop.start_tls(
                 self._transport,
@@ -152,6 +164,8 @@ class Handshake(asyncio.Protocol):
         except OSError as error:
             self._leave(self._reason or reason_of(self.error or error))
             return
+        finally:
+            _beginning.pop(self, None)  # Of one for which no object was made.
         if self._reason is not None or self.error is not None or secure is None or secure.is_closing():
             self._leave(self._reason or reason_of(self.error or ConnectionResetError()))
             return
