@@ -18,6 +18,7 @@ is in ``deploy/SHARED_MEMORY.md``. Needs Linux 5.1.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import mmap
@@ -75,16 +76,15 @@ class SharedRegion:
             OSError: The system refuses it.
         """
         self.nbytes = nbytes
-        self.descriptor = os.memfd_create("ovms_mp-client", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
+        with contextlib.ExitStack() as stack:
+            self.descriptor = os.memfd_create("ovms_mp-client", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            stack.callback(os.close, self.descriptor)
             os.ftruncate(self.descriptor, nbytes)
             self._map = mmap.mmap(self.descriptor, nbytes)
             # After the mapping, which stays writable.
             seals = _SEALS | (_F_SEAL_FUTURE_WRITE if is_read_only else 0)
             fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
-        except BaseException:
-            os.close(self.descriptor)
-            raise
+            stack.pop_all()
 
     def array(self, shape: tuple[int, ...], dtype: DTypeLike, offset: int = 0) -> NDArray[Any]:
         """A part of the region as an array that is not copied.
