@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -14,13 +15,16 @@ from typing import TYPE_CHECKING
 import grpc
 import numpy as np
 import pytest
+import yaml
 
 from ovms_mp import __version__
 from ovms_mp.client import PredictionServiceStub, PredictRequest, make_ndarray, make_tensor_proto
 from tests.support import rest_client
+from tests.support.certificates import make_authority, make_certificate
 from tests.support.container import Container
 from tests.support.image import Image, build, in_memory, missing_tools, size_bytes
 from tests.support.server import free_ports
+from tests.support.tls import ClientTls
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ START_PROCESSOR_S = 3.0
 X = np.arange(10, dtype=np.float32)[None]
 NOBODY_KNOWN = "314159:271828"
 MODEL = ("--model_name", "tiny", "--model_path", "/models/tiny")
+COMPOSE = Path(__file__).parents[2] / "deploy/compose.yaml"
 LEGACY = ("/ie-serving-py/start_server.sh", "ie_serving")
 
 
@@ -178,6 +183,57 @@ def test_a_shell_is_run_in_place_of_the_server(image: Image, tmp_path: Path) -> 
     container.launch()
     assert container.process.wait(timeout=60) == 7
     assert __version__ in container.log()
+
+
+def test_the_command_of_compose_with_tls_keys_and_metrics(
+    image: Image, models: Path, log_path: Path, tmp_path: Path
+) -> None:
+    """As the image's own user, with secrets that are mounted."""
+    authority = make_authority("authority")
+    secrets = Path(tempfile.mkdtemp(prefix="ovms_mp-secrets-"))
+    certificate, key = make_certificate("localhost", authority).write(secrets, "server")
+    (secrets / "keys").write_text("somebody s3cret-of-somebody\n")
+    for path in (secrets, key, secrets / "keys"):
+        os.chown(path, 5000, 5000)
+    (secrets / "keys").chmod(0o600)
+    (tmp_path / "ca.pem").write_bytes(authority.chain)
+    tls = ClientTls(tmp_path / "ca.pem", None)
+    command = yaml.safe_load(COMPOSE.read_text())["services"]["ovms_mp"]["command"]
+    port, rest_port = free_ports(2)
+    given = [{"9000": str(port), "8000": str(rest_port)}.get(word, word) for word in command]
+    assert given != command
+    flags = ["--tls_cert", f"/secrets/{certificate.name}", "--tls_key", f"/secrets/{key.name}"]
+    flags += ["--api_key_file", "/secrets/keys"]
+    try:
+        with Container(
+            image, [*given, *flags], log_path, volumes={"/models": models, "/secrets": secrets}
+        ) as container:
+            key_of_somebody = {"Authorization": "Bearer s3cret-of-somebody"}
+            for url, headers, status in (
+                ("/v1/models/tiny", key_of_somebody, 200),
+                ("/v1/models/tiny", {}, 401),
+                ("/metrics", key_of_somebody, 200),
+                ("/v2/health/ready", {}, 200),
+            ):
+                connection = tls.connection(rest_port, 30.0)
+                connection.request("GET", url, headers=headers)
+                reply = connection.getresponse()
+                text = reply.read().decode()
+                connection.close()
+                assert reply.status == status, text
+                assert url != "/metrics" or "ovms_requests_success" in text
+            with grpc.secure_channel(f"127.0.0.1:{port}", tls.credentials()) as channel:
+                response = PredictionServiceStub(channel).Predict(
+                    predict_request("tiny", X),
+                    timeout=60,
+                    metadata=(("authorization", "Bearer s3cret-of-somebody"),),
+                )
+            assert make_ndarray(response.outputs["y"]).tolist() == (X + 1).tolist()
+            assert container.execute(*image.settings["Healthcheck"]["Test"][1:]).returncode == 0
+            assert container.stop() == 0
+            assert "s3cret" not in container.log()
+    finally:
+        shutil.rmtree(secrets)
 
 
 # --- process 1 ---
