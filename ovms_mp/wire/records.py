@@ -6,6 +6,7 @@ from __future__ import annotations
 import msgspec
 
 from ovms_mp.errors import OvmsError, error_from_record
+from ovms_mp.model.batching import AUTO_BATCHING
 from ovms_mp.model.input_settings import InputSettings
 
 LONGEST_TEXT = 16 << 10
@@ -109,6 +110,7 @@ class ModelSettings(Record, frozen=True):
         max_queue_bytes: Bound of the version's queue, in bytes of input tensors.
         refuses_lossy: Refuse values that the engine would not keep (:mod:`ovms_mp.worker.load.exactness`).
         weight: The model's time on the device in proportion to that of others, while several have requests.
+        batching: See :mod:`ovms_mp.model.batching`.
     """
 
     device: str
@@ -120,6 +122,7 @@ class ModelSettings(Record, frozen=True):
     max_queue_bytes: int
     refuses_lossy: bool = True
     weight: int = 1
+    batching: int = AUTO_BATCHING
 
 
 class VersionRecord(Record, frozen=True):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.defects import Steps
 from ovms_mp.wire.channels import Poller, Wakeup
 from ovms_mp.wire.messages import Drained
+from ovms_mp.worker.batching.loading import load_with_batches
 from ovms_mp.worker.load.loader import Loader
 from ovms_mp.worker.orders import Orders
 from ovms_mp.worker.run.answers import Answers
@@ -83,7 +84,7 @@ class WorkerLoop:
             versions, peers, self._answers, self._runs, self._examinations, all_first, shares
         )
         self._intake = Intake(data, peers, versions, self._shaping, self._answers, self._outbox)
-        loader = Loader(core, cpu, self._wakeup, page)
+        loader = Loader(core, cpu, self._wakeup, page, load_with_batches)
         self._orders = Orders(
             control,
             loader,

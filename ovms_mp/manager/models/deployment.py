@@ -110,6 +110,7 @@ def settings_of(config: ModelConfig, limits: LimitsConfig) -> ModelSettings:
         max_queue_bytes=limits.max_queue_mb << 20,
         refuses_lossy=limits.lossy_integers == "refuse",
         weight=config.weight,
+        batching=config.batching,
     )
 
 

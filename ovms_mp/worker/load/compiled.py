@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.wire.arena import Arena
     from ovms_mp.wire.tasks import InferTask
+    from ovms_mp.worker.load.batches import Batches
     from ovms_mp.worker.load.variants import Shapes
 
 _Layout: TypeAlias = tuple[tuple[tuple[int, int, tuple[int, ...]], ...], int]
@@ -104,6 +105,7 @@ class CompiledVersion:
         self._string_outputs = _places_of_strings(self.outputs)
         self._tensors: dict[tuple[int, int, tuple[int, ...], ov.Type], ov.Tensor] = {}
         self._static_outputs = _static_layout(self.outputs)
+        self.batches: Batches | None = None
         self.take(OutputPath.BOTH_COPIED)
 
     @property
@@ -173,7 +175,7 @@ class CompiledVersion:
         if self._bound_outputs is None:
             arrays: list[Result] = list(results.values()) or self.results_of(slot)
             try:
-                return _copy_outputs(arrays, task, arena)
+                return copy_outputs(arrays, task, arena)
             finally:
                 if sum([array.nbytes for array in arrays]) > _OUTSIZE_BYTES:
                     arrays.clear()
@@ -205,11 +207,9 @@ class CompiledVersion:
         model after the request has gone, until its next run, which is why there is one.
         """
         fresh = InferSlot(self.compiled, len(self.inputs), len(self.outputs))
-        slot.request, slot.bound_inputs, slot.bound_outputs = (
-            fresh.request,
-            fresh.bound_inputs,
-            fresh.bound_outputs,
-        )
+        slot.request = fresh.request
+        slot.bound_inputs = fresh.bound_inputs
+        slot.bound_outputs = fresh.bound_outputs
         try:
             for index, shape in enumerate(self.least_shapes):
                 if index in self._string_inputs:
@@ -263,6 +263,7 @@ class CompiledVersion:
         """Give the engine's memory back. No task may run, and none may come."""
         self.slots.clear()
         self._tensors.clear()
+        self.batches = None
         del self.compiled
 
     def _bind_inputs(self, slot: InferSlot, task: InferTask, arena: Arena, arena_index: int) -> None:
@@ -354,7 +355,7 @@ def _places_of_strings(specs: tuple[TensorSpec, ...]) -> frozenset[int]:
     return frozenset(index for index, spec in enumerate(specs) if spec.dtype is DType.BYTES)
 
 
-def _copy_outputs(results: list[Result], task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
+def copy_outputs(results: list[Result], task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
     """Place outputs whose shape only the run could tell, or that cannot be bound; one copy more than binding costs.
 
     PERF: shapes are the arrays'. Going through an ``ov.Shape`` ends by an exception in C++, which takes 20 us.

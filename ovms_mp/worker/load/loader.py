@@ -20,9 +20,11 @@ from ovms_mp.wire.messages import LoadProgress
 from ovms_mp.wire.run_page import NOT_A_TASK
 from ovms_mp.worker.engine.affinity import call_strays_back, low_priority
 from ovms_mp.worker.engine.stages import hearing_stages
-from ovms_mp.worker.load.loaded import load_version
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
     import openvino as ov
 
     from ovms_mp.child.specs import CpuShare
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from ovms_mp.wire.run_page import RunPage
     from ovms_mp.worker.load.compiled import CompiledVersion
     from ovms_mp.worker.load.loaded import LoadedVersion
+
+    Load: TypeAlias = Callable[[ov.Core, LoadModel, CpuShare], LoadedVersion]
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +52,9 @@ class LoadOutcome:
 class Loader:
     """One load at a time; what is let go does not wait for one."""
 
-    def __init__(self, core: ov.Core, cpu: CpuShare, wakeup: Wakeup, page: RunPage) -> None:
+    def __init__(
+        self, core: ov.Core, cpu: CpuShare, wakeup: Wakeup, page: RunPage, load_version: Load
+    ) -> None:
         """Prepare; no thread runs before there is work for it.
 
         Args:
@@ -56,7 +62,9 @@ class Loader:
             cpu: This worker's part of the machine.
             wakeup: Wakes the loop when :attr:`outcomes` or :attr:`stages` has something.
             page: Where loads are marked, so that nothing else is blamed for what they do.
+            load_version: Loads one.
         """
+        self._load_version = load_version
         self._page = page
         self._core = core
         self._cpu = cpu
@@ -82,7 +90,7 @@ class Loader:
         try:
             priority = contextlib.nullcontext() if request.is_urgent else low_priority()
             with priority, hearing_stages(partial(self._tell_stage, request.handle)):
-                loaded = load_version(self._core, request, self._cpu)
+                loaded = self._load_version(self._core, request, self._cpu)
             call_strays_back(self._cpu)
         except OvmsError as reason:
             error = reason

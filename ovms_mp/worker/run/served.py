@@ -53,8 +53,9 @@ class ServedVersion:
         queue: Tasks that wait.
         share: Its model's share of the device.
         counters: Where its executions are counted; a variant's are the version's.
-        run_time_s: Smoothed.
-        recent_s: What the last runs took.
+        run_time_s: Of a run, smoothed.
+        batch_size: How many tasks a run had, smoothed.
+        recent_s: What the last runs took for each of their tasks.
         pool: None while a variant is not compiled, and for a version whose variants are.
         running: Tasks handed over to threads or being examined; and a variant's compilation.
         is_retiring: It ends when it has nothing left.
@@ -72,6 +73,7 @@ class ServedVersion:
     share: Share = field(default_factory=Share)
     counters: VersionCounters = UNCOUNTED
     run_time_s: float = 0.0
+    batch_size: float = 1.0
     recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT_RUNS))
     pool: InferPool[ServedVersion] | None = None
     running: int = 0
@@ -156,9 +158,8 @@ class ServedVersion:
         except QueueFull as full:
             if pool is not None:
                 waiting = len(self.queue.tasks)
-                full.retry_after_s = _RETRY_PART * self._wait_s(
-                    pool, waiting, queued.taken_ns, self.run_time_s
-                )
+                each_s = self.run_time_s / self.batch_size
+                full.retry_after_s = _RETRY_PART * self._wait_s(pool, waiting, queued.taken_ns, each_s)
             evicted = self.queue.evict_for(queued)
             if evicted is None:
                 raise
@@ -214,7 +215,9 @@ class ServedVersion:
         return (
             0.0
             if self.pool is None
-            else patience_s(len(self.queue.tasks), self.run_time_s, self.pool.compiled.nireq)
+            else patience_s(
+                len(self.queue.tasks), self.run_time_s / self.batch_size, self.pool.compiled.nireq
+            )
         )
 
     def has_nothing_left(self) -> bool:
