@@ -24,7 +24,8 @@ import openvino as ov
 from ovms_mp.errors import InferenceFailed, ProtocolError
 from ovms_mp.model.dtypes import element_count
 from ovms_mp.worker.engine.engine import engine_text
-from ovms_mp.worker.load.compiled import OutputsTooLarge, copy_outputs
+from ovms_mp.worker.load.batches import OutputsTooLarge
+from ovms_mp.worker.load.compiled import copy_outputs
 from ovms_mp.worker.load.string_tensors import run
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from ovms_mp.wire.records import TensorRef
     from ovms_mp.wire.tasks import InferTask
     from ovms_mp.worker.batching.plan import BatchPlan
-    from ovms_mp.worker.load.compiled import InferSlot, Result
+    from ovms_mp.worker.load.compiled import Result
     from ovms_mp.worker.load.variants import Shapes
 
 MOST_SCRATCH_BYTES: Final = 64 << 20
@@ -101,7 +102,7 @@ class BatchForm:
         return shapes if self._open and self._fits(shapes) else None
 
     def infer(
-        self, slot: InferSlot, members: Sequence[tuple[InferTask, Arena]]
+        self, slot: object, members: Sequence[tuple[InferTask, Arena]]
     ) -> list[tuple[TensorRef, ...] | OutputsTooLarge]:
         """See :class:`ovms_mp.worker.load.batches.Batches`."""
         place = self._slots.get(id(slot))

@@ -24,7 +24,8 @@ from ovms_mp.wire.tasks import InferTask
 from ovms_mp.worker.batching.eligibility import NotBatched
 from ovms_mp.worker.batching.form import BatchForm
 from ovms_mp.worker.batching.plan import BatchPlan
-from ovms_mp.worker.load.compiled import InferSlot, OutputsTooLarge
+from ovms_mp.worker.load.batches import OutputsTooLarge
+from ovms_mp.worker.load.compiled import InferSlot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

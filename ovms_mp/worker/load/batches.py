@@ -11,8 +11,15 @@ if TYPE_CHECKING:
     from ovms_mp.wire.arena import Arena
     from ovms_mp.wire.records import TensorRef
     from ovms_mp.wire.tasks import InferTask
-    from ovms_mp.worker.load.compiled import InferSlot, OutputsTooLarge
     from ovms_mp.worker.load.variants import Shapes
+
+
+class OutputsTooLarge(Exception):
+    """The outputs do not fit the leased region; they would with ``needed_nbytes``."""
+
+    def __init__(self, needed_nbytes: int) -> None:
+        super().__init__(needed_nbytes)
+        self.needed_nbytes = needed_nbytes
 
 
 class Batches(Protocol):
@@ -25,7 +32,7 @@ class Batches(Protocol):
         """A task's shapes; those of equal ones may run together. None where it has to run alone."""
 
     def infer(
-        self, slot: InferSlot, members: Sequence[tuple[InferTask, Arena]]
+        self, slot: object, members: Sequence[tuple[InferTask, Arena]]
     ) -> list[tuple[TensorRef, ...] | OutputsTooLarge]:
         """Run tasks together, beside an infer request that is not used meanwhile; each one's outputs.
 

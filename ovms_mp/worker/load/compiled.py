@@ -15,6 +15,7 @@ from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.records import TensorRef
 from ovms_mp.worker.engine.engine import engine_text
+from ovms_mp.worker.load.batches import OutputsTooLarge
 from ovms_mp.worker.load.states import has_states
 from ovms_mp.worker.load.string_tensors import PackedStrings, StringInput, StringOutput, empty_tensor, run
 
@@ -48,14 +49,6 @@ class OutputPath(enum.Enum):
     """The engine writes tensors of its own, which are copied."""
     BOTH_COPIED = "copied inputs=copied"
     """The same, and it reads inputs from tensors of its own, too: shared memory is out of its reach."""
-
-
-class OutputsTooLarge(Exception):
-    """The outputs do not fit the leased region; they would with ``needed_nbytes``."""
-
-    def __init__(self, needed_nbytes: int) -> None:
-        super().__init__(needed_nbytes)
-        self.needed_nbytes = needed_nbytes
 
 
 class InferSlot:

@@ -41,7 +41,8 @@ from ovms_mp.errors import InferenceFailed, ModelLoadFailed, ProtocolError
 from ovms_mp.model.dtypes import DType, Kind, element_count
 from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.engine.stages import FIRST_INFERENCE, begin_stage
-from ovms_mp.worker.load.compiled import CompiledVersion, InferSlot, OutputPath, OutputsTooLarge, Result
+from ovms_mp.worker.load.batches import OutputsTooLarge
+from ovms_mp.worker.load.compiled import CompiledVersion, InferSlot, OutputPath, Result
 from ovms_mp.worker.load.scratch import Answer, Round, Scratch
 from ovms_mp.worker.load.string_tensors import PackedStrings, StringInput, made_up_strings, run
 

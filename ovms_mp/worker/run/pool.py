@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from ovms_mp.defects import report
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, InferenceFailed, OvmsError
 from ovms_mp.wire.tasks import InferFailed, InferResult
-from ovms_mp.worker.load.compiled import OutputsTooLarge
+from ovms_mp.worker.load.batches import OutputsTooLarge
 from ovms_mp.worker.run.failures import defect_answer, failure
 from ovms_mp.worker.run.queues import MOST_AHEAD
 
