@@ -55,6 +55,7 @@ class LoadedVersion:
         notices: What people should know of its answers.
         maker: Compiles further variants, and tells which shapes the model can take; None where the specs say that.
         rt_info: What the file says of the model, as JSON.
+        answers: See :class:`ovms_mp.worker.load.proof.Proof`.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -66,6 +67,7 @@ class LoadedVersion:
     notices: tuple[str, ...]
     maker: VariantMaker | None
     rt_info: str
+    answers: bytes
 
 
 class VariantMaker:
@@ -333,6 +335,7 @@ def _described(
         # It keeps the model in memory beside what was compiled from it.
         maker=None if compiled.is_static and shapes is None else maker,
         rt_info=facts.rt_info,
+        answers=proof.answers,
     )
 
 

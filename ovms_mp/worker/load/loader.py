@@ -20,6 +20,7 @@ from ovms_mp.wire.messages import LoadProgress
 from ovms_mp.wire.run_page import NOT_A_TASK
 from ovms_mp.worker.engine.affinity import call_strays_back, low_priority
 from ovms_mp.worker.engine.stages import hearing_stages
+from ovms_mp.worker.load.forms import FormLoader, form_loader
 from ovms_mp.worker.load.loaded import load_version
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class LoadOutcome:
     loaded: LoadedVersion | None
     error: OvmsError | None
     seconds: float
+    forms: FormLoader | None = None
 
 
 class Loader:
@@ -77,12 +79,14 @@ class Loader:
     def _load(self, request: LoadModel) -> None:
         start = time.monotonic()
         loaded: LoadedVersion | None = None
+        forms: FormLoader | None = None
         error: OvmsError | None = None
         mark = self._page.begin((0, 0), NOT_A_TASK, request.handle)
         try:
             priority = contextlib.nullcontext() if request.is_urgent else low_priority()
             with priority, hearing_stages(partial(self._tell_stage, request.handle)):
                 loaded = load_version(self._core, request, self._cpu)
+            forms = form_loader(self._core, request, self._cpu, loaded)
             call_strays_back(self._cpu)
         except OvmsError as reason:
             error = reason
@@ -93,7 +97,7 @@ class Loader:
             error = ModelLoadFailed(f"{type(raised).__name__}: {raised}")
         finally:
             self._page.end(mark)
-        self.outcomes.append(LoadOutcome(request, loaded, error, time.monotonic() - start))
+        self.outcomes.append(LoadOutcome(request, loaded, error, time.monotonic() - start, forms))
         self._wakeup.set()
         # What the model was read into, which for a large one is its size once or twice.
         contain("worker.give_back", request.name, _give_back)

@@ -237,6 +237,8 @@ class Scheduler:
             if isinstance(run.answer, InferResult):
                 version.recent_s.append(run.run_time_s)
             version.counters.executed()
+            if version.forms is not None:
+                version.note_form(run)
             if run.queued.charged_s:
                 version.share.clock_s += charge_s(version, run.run_time_s) - run.queued.charged_s
             if run.company > 1:
