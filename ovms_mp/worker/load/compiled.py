@@ -236,19 +236,21 @@ class CompiledVersion:
             return 0
 
     def describe(self) -> str:
-        """The engine's plan, for the log: infer requests, streams, threads, hint."""
+        """The engine's plan, for the log: infer requests, streams, threads, hint, precision."""
         facts = [f"nireq={self.nireq}"]
         for title, key in (
             ("streams", "NUM_STREAMS"),
             ("threads", "INFERENCE_NUM_THREADS"),
             ("hint", "PERFORMANCE_HINT"),
+            ("precision", "INFERENCE_PRECISION_HINT"),
             ("devices", "EXECUTION_DEVICES"),
         ):
             try:
                 value = self.compiled.get_property(key)
             except RuntimeError:
                 continue  # Not every device has every property.
-            text = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            values = value if isinstance(value, (list, tuple)) else (value,)
+            text = "+".join(each.to_string() if isinstance(each, ov.Type) else str(each) for each in values)
             facts.append(f"{title}={text.rpartition('.')[2]}")
         return " ".join(facts)
 

@@ -26,6 +26,9 @@ from ovms_mp.worker.load.states import state_notices
 from ovms_mp.worker.load.variants import MOST_VARIANTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
     import openvino as ov
 
     from ovms_mp.child.specs import CpuShare
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from ovms_mp.worker.load.prepare import Prepared
     from ovms_mp.worker.load.proof import Proof
     from ovms_mp.worker.load.variants import Shapes
+
+    Load: TypeAlias = Callable[[ov.Core, LoadModel, CpuShare], "LoadedVersion"]
+    """How a version is loaded; :func:`load_version`, or that with more."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +61,7 @@ class LoadedVersion:
         notices: What people should know of its answers.
         maker: Compiles further variants, and tells which shapes the model can take; None where the specs say that.
         rt_info: What the file says of the model, as JSON.
+        answers: See :class:`ovms_mp.worker.load.proof.Proof`.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -66,6 +73,7 @@ class LoadedVersion:
     notices: tuple[str, ...]
     maker: VariantMaker | None
     rt_info: str
+    answers: bytes
 
 
 class VariantMaker:
@@ -351,6 +359,7 @@ def _described(
         # It keeps the model in memory beside what was compiled from it.
         maker=None if compiled.is_static and shapes is None else maker,
         rt_info=facts.rt_info,
+        answers=proof.answers,
     )
 
 

@@ -284,6 +284,8 @@ class Scheduler:
         if not run.ends_hand_over:
             version.counters.taken()  # Once more: the batch that it was in failed.
         version.counters.executed()
+        if version.forms is not None:
+            version.note_form(run)
         if run.queued.charged_s or not run.ends_hand_over:
             version.share.clock_s += charge_s(version, run.run_time_s) - run.queued.charged_s
         if run.company > 1:
