@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
+from ovms_mp.model.batching import AUTO_BATCHING
 from ovms_mp.model.input_settings import InputSettings
 from ovms_mp.model.versions import Latest, VersionPolicy
 
@@ -30,6 +31,7 @@ class ModelConfig:
         store: The object store that they come from; None for this machine.
         nireq: Infer requests for each version; 0 takes the device's optimal number.
         weight: Its time on the device in proportion to that of others, while several have requests.
+        batching: See :mod:`ovms_mp.model.batching`.
         target_device: OpenVINO device string, passed through.
         plugin_config: OpenVINO properties for compiling.
         version_policy: Which versions to serve.
@@ -42,6 +44,7 @@ class ModelConfig:
     store: StoreUrl | None = None
     nireq: int = 0
     weight: int = 1
+    batching: int = AUTO_BATCHING
     target_device: str = "CPU"
     plugin_config: Mapping[str, PropertyValue] = field(default_factory=lambda: MappingProxyType({}))
     version_policy: VersionPolicy = field(default_factory=Latest)

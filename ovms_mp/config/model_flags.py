@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _FLAGS: Mapping[str, str] = {key: declared.flag or key for key, declared in MODEL_KEYS.items()}
 _SWITCHES = frozenset({"allow_cache", *UNSUPPORTED_MODEL_KEYS})
 """Flags that may stand alone."""
-_METAVARS = {"plugin_config": "JSON", "model_version_policy": "JSON"}
+_METAVARS = {"plugin_config": "JSON", "model_version_policy": "JSON", "batching": "auto|off|JSON"}
 _LONGEST_NUMBER = 18
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ovms_mp.model.batching import MAX_BATCHING
 from ovms_mp.model.devices import OPENVINO_DEVICES
 from ovms_mp.model.preprocessing import COLOR_FORMATS, PRECISIONS
 
@@ -102,6 +103,12 @@ MODEL_KEYS: Mapping[str, ModelKey] = MappingProxyType(
             f"1 to {MAX_WEIGHT}",
             "1",
             "Share of the device's time in proportion to the weights of other models, while requests for several wait.",
+        ),
+        "batching": ModelKey(
+            f'"auto", "off", or {{"max": N}}, N from 2 to {MAX_BATCHING}',
+            "auto",
+            "Run requests that wait anyway together; auto does so where a trial at load shows that it pays and changes "
+            "no bit of an answer, max also where it only changes rounding.",
         ),
         "target_device": ModelKey(
             f"{', '.join(OPENVINO_DEVICES)}, GPU.1, AUTO, AUTO:GPU,CPU, MULTI:a,b, HETERO:a,b, BATCH:d(n) or a "

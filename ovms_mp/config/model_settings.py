@@ -27,6 +27,7 @@ from ovms_mp.config.model_keys import (
 from ovms_mp.config.preprocessing_text import parse_color_format, parse_mean, parse_precision, parse_scale
 from ovms_mp.config.shape_text import parse_batch_size, parse_shape
 from ovms_mp.errors import ConfigError
+from ovms_mp.model.batching import AUTO_BATCHING, parse_batching
 from ovms_mp.model.devices import DEFAULT_DEVICE, parse_device
 from ovms_mp.model.input_settings import ChannelValues, Conversion, InputSettings, InputShape, Layout
 from ovms_mp.model.store_url import StoreUrl, is_url, parse_store_url, without_secrets
@@ -84,6 +85,7 @@ def read_model(
         store=store,
         nireq=reader.whole("nireq", 0, MAX_NIREQ, 0),
         weight=reader.whole("weight", 1, MAX_WEIGHT, 1),
+        batching=reader.batching(),
         target_device=reader.one("target_device", parse_device) or DEFAULT_DEVICE,
         plugin_config=reader.plugin_config(),
         version_policy=policy,
@@ -189,9 +191,7 @@ class _Reader:
 
     def named(self, key: str, parse: Callable[[object], ValueT]) -> list[tuple[str, ValueT]]:
         """A setting that is either one value for the only input, or an object of them by tensor name."""
-        value = self._given.get(key)
-        if isinstance(value, str) and value.lstrip().startswith("{"):
-            value = self.json(key)
+        value = self.json(key) if self._is_object(key) else self._given.get(key)
         if value is None:
             return []
         place = self._place_of(key)
@@ -213,6 +213,18 @@ class _Reader:
             return value
         self._refuse(key, "" if isinstance(value, int) else "an integer without quotes is expected")
         return default
+
+    def batching(self) -> int:
+        is_object = self._is_object("batching")
+        found = parse_batching(self.json("batching") if is_object else self._given.get("batching"))
+        if found is None:
+            self._refuse("batching")
+        return AUTO_BATCHING if found is None else found
+
+    def _is_object(self, key: str) -> bool:
+        """Whether a value is an object inside a text, as flags have it."""
+        value = self._given.get(key)
+        return isinstance(value, str) and value.lstrip().startswith("{")
 
     def allow_cache(self) -> bool:
         value = self._given.get("allow_cache", False)

@@ -41,6 +41,17 @@ class LimitsConfig:
             high=1 << 20,
         ),
     )
+    adaptive_memory_mb: int = declare(
+        1024,
+        Setting(
+            "adaptive_memory_mb",
+            "Memory in MiB for second compiled forms in each inference worker of the device CPU: models that "
+            "have neither hint nor streams in plugin_config run lone requests on all cores and concurrent ones in "
+            "parallel; 0 turns that off.",
+            low=0,
+            high=1 << 20,
+        ),
+    )
     max_message_mb: int = declare(
         1025,
         Setting(

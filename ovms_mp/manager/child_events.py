@@ -23,6 +23,7 @@ from ovms_mp.wire.messages import (
     Hello,
     LoadProgress,
     ModelStateChanged,
+    PlanChanged,
     ProbeDone,
     Ready,
     RequestConvicted,
@@ -116,6 +117,8 @@ class ChildEvents:
             case ModelStateChanged():
                 self.tally.load_ended(child, message.handle, has_failed=message.error is not None)
                 self.catalogue.deployments.state_changed(child.child_id, message)
+            case PlanChanged():
+                self.catalogue.deployments.plan_changed(child.child_id, message)
             case LoadProgress(handle=handle, stage=stage):
                 self.load_reports.take_stage(child, handle, stage)
                 self.tally.stage_begun(child.child_id, handle, stage)

@@ -30,6 +30,7 @@ CANCELLED = "ovms_mp_cancelled_before_inference_total"
 BATCHES = "ovms_mp_batches_total"
 BATCH_ITEMS = "ovms_mp_batch_items_total"
 COMPANY = "ovms_mp_inferences_at_once"
+TOGETHER = "ovms_mp_requests_per_inference"
 VERSION_STATE = "ovms_mp_version_state"
 LIMITS = "ovms_mp_limit_hits_total"
 ARENA_BYTES = "ovms_mp_arena_bytes"
@@ -87,6 +88,7 @@ OWN: dict[str, OwnMetric] = {
     COMPANY: OwnMetric(
         _HISTOGRAM, _VERSION, "How many inferences of the version a worker ran at once, with each."
     ),
+    TOGETHER: OwnMetric(_HISTOGRAM, _VERSION, "How many requests an inference ran together (batching)."),
     VERSION_STATE: OwnMetric(
         _GAUGE,
         f"{_VERSION}, state",

@@ -93,6 +93,19 @@ class ModelStateChanged(Message, frozen=True):
     streams: int = 0
 
 
+class PlanChanged(Message, frozen=True):
+    """Worker to manager: a version's tasks are run by another compiled form from now on.
+
+    Not more often than once a second for each version. ``detail`` and the numbers replace those of
+    :class:`ModelStateChanged`.
+    """
+
+    handle: int
+    nireq: int
+    streams: int
+    detail: str
+
+
 class LoadProgress(Message, frozen=True):
     """Worker or probe to manager: the load of this deployment is at another stage now. For people."""
 
@@ -226,7 +239,8 @@ class LoadModel(Message, frozen=True):
 
     ``cache_directory`` is where compiled models are kept, e.g. by the probe that tried this version just now; empty for
     none; ``is_cache_kept`` says that what is there stays. ``is_urgent`` says that nothing is served whose requests the
-    load could slow down. ``counters`` is the version's page of counters; 0 for none.
+    load could slow down. ``counters`` is the version's page of counters; 0 for none. ``may_adapt`` is false where a
+    worker has died while it compiled a second form of the version.
     """
 
     handle: int
@@ -238,6 +252,7 @@ class LoadModel(Message, frozen=True):
     is_cache_kept: bool = False
     is_urgent: bool = False
     counters: int = 0
+    may_adapt: bool = True
 
 
 class LevelsChanged(Message, frozen=True):
@@ -319,6 +334,7 @@ ToManager: TypeAlias = (
     | SnapshotApplied
     | ModelStateChanged
     | LoadProgress
+    | PlanChanged
     | ProbeDone
     | FetchProgress
     | FetchDone

@@ -6,6 +6,7 @@ from __future__ import annotations
 import msgspec
 
 from ovms_mp.errors import OvmsError, error_from_record
+from ovms_mp.model.batching import AUTO_BATCHING
 from ovms_mp.model.input_settings import InputSettings
 
 LONGEST_TEXT = 16 << 10
@@ -115,6 +116,9 @@ class ModelSettings(Record, frozen=True):
         max_queue_bytes: Bound of the version's queue, in bytes of input tensors.
         refuses_lossy: Refuse values that the engine would not keep (:mod:`ovms_mp.worker.load.exactness`).
         weight: The model's time on the device in proportion to that of others, while several have requests.
+        batching: See :mod:`ovms_mp.model.batching`.
+        adaptive_bytes: Memory that second forms of versions may take in a worker
+            (:mod:`ovms_mp.worker.run.forms`); 0 for none.
     """
 
     device: str
@@ -126,15 +130,17 @@ class ModelSettings(Record, frozen=True):
     max_queue_bytes: int
     refuses_lossy: bool = True
     weight: int = 1
+    batching: int = AUTO_BATCHING
+    adaptive_bytes: int = 0
 
 
 class VersionRecord(Record, frozen=True):
     """One version in a routing snapshot.
 
     ``endpoints`` are where workers take tasks for it, empty while none can; ``handle`` addresses it there.
-    Specs, ``nireq``, the number of its infer requests at each worker, and ``streams``, of the engine there, are filled
-    as soon as the version has been AVAILABLE once. ``detail`` is the plan it runs by, for people: streams, threads, and
-    the like.
+    Specs, ``nireq``, the number of its infer requests at each worker, and ``streams``, of the engine at all of them,
+    are filled as soon as the version has been AVAILABLE once. ``detail`` is the plan it runs by, for people: streams,
+    threads, and the like.
     ``is_coming`` says that it is being loaded, also beside what serves; ``retry_at_ns`` when it will be next, after a
     failure, as CLOCK_MONOTONIC, and 0 where that is not known. ``counters`` is its page of counters; 0 for none.
     ``rt_info`` is JSON: what the model's file says of the model; empty where it says nothing.

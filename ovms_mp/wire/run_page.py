@@ -4,7 +4,7 @@
 ::
 
     entry: | what runs (8 bytes) | arena << 32 | epoch (8 bytes) | handle (8 bytes) | unused (8 bytes) |
-             0: nothing; a task's id; or NOT_A_TASK
+             0: nothing; a task's id; NOT_A_TASK or SECOND_FORM
 
 An anonymous file like the arenas. SAFETY: no lock is needed, as the only reader looks when the writer has been reaped.
 PERF: 0.3 us a run, beginning and end together (CPython 3.11, 2-core Xeon).
@@ -23,6 +23,8 @@ _ENTRY_WORDS = 4
 _SIZE_BYTES = _ENTRIES * _ENTRY_WORDS * 8
 NOT_A_TASK = (1 << 64) - 1
 """Stands for a task's id where something else of a version is under way, e.g. its load."""
+SECOND_FORM = NOT_A_TASK - 1
+"""The same for the compilation of a second form of a version that serves."""
 
 
 def create_run_page() -> int:

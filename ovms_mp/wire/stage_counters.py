@@ -9,6 +9,7 @@
     words 408 to 471: failures, by the number of their class in REASONS
     words 472 to 477: inferences that began in company, by how many there were: 2, 4, 8, 16, 32, more
     word 478:         the sum of those numbers
+    words 479 to 485: the same of inferences that several requests had together, by how many these were
 
 Fronts write stages, octets and failures, workers the company; both write what came too late.
 
@@ -57,7 +58,9 @@ _FAILURES_WORD = _BYTES_WORD + 4
 MOST_REASONS = 64
 _COMPANY_WORD = _FAILURES_WORD + MOST_REASONS
 _COMPANY_SUM_WORD = _COMPANY_WORD + len(COMPANY_BOUNDS)
-END_WORD = _COMPANY_SUM_WORD + 1
+_BATCH_WORD = _COMPANY_SUM_WORD + 1
+_BATCH_SUM_WORD = _BATCH_WORD + len(COMPANY_BOUNDS)
+END_WORD = _BATCH_SUM_WORD + 1
 
 _LENGTHS = 65
 """Of a number of nanoseconds, in bits."""
@@ -171,8 +174,15 @@ class StageCounters:
         Args:
             count: How many there were, with this one; at least 2.
         """
-        self._add(_COMPANY_WORD + min((count - 1).bit_length(), len(COMPANY_BOUNDS)) - 1, 1)
-        self._words[_COMPANY_SUM_WORD] += count
+        self._note_count(_COMPANY_WORD, count)
+
+    def ran_in_batch(self, count: int) -> None:
+        """An inference ran so many requests together; not called for one."""
+        self._note_count(_BATCH_WORD, count)
+
+    def _note_count(self, word: int, count: int) -> None:
+        self._add(word + min((count - 1).bit_length(), len(COMPANY_BOUNDS)) - 1, 1)
+        self._words[word + len(COMPANY_BOUNDS)] += count
 
     def retire(self) -> None:
         """Count nothing of it any more; the page is not touched from now on."""
@@ -218,6 +228,8 @@ class StageTotals:
         sums_ns: Of each stage.
         company: By the bounds of COMPANY_BOUNDS without the first, and beyond.
         company_sum: Of inferences in company.
+        batches: The same of inferences of several requests, by how many these were.
+        batches_sum: Of the requests of these.
     """
 
     buckets: list[list[int]] = field(default_factory=lambda: [[0] * (STAGE_WORDS - 1) for _ in Stage])
@@ -229,6 +241,8 @@ class StageTotals:
     failures: list[int] = field(default_factory=lambda: [0] * len(REASONS))
     company: list[int] = field(default_factory=lambda: [0] * len(COMPANY_BOUNDS))
     company_sum: int = 0
+    batches: list[int] = field(default_factory=lambda: [0] * len(COMPANY_BOUNDS))
+    batches_sum: int = 0
 
     @classmethod
     def of(cls, pages: Iterable[memoryview]) -> StageTotals:
@@ -247,6 +261,8 @@ class StageTotals:
         totals.failures = words[_FAILURES_WORD - FIRST_WORD :][: len(REASONS)]
         totals.company = words[_COMPANY_WORD - FIRST_WORD : _COMPANY_SUM_WORD - FIRST_WORD]
         totals.company_sum = words[_COMPANY_SUM_WORD - FIRST_WORD]
+        totals.batches = words[_BATCH_WORD - FIRST_WORD : _BATCH_SUM_WORD - FIRST_WORD]
+        totals.batches_sum = words[_BATCH_SUM_WORD - FIRST_WORD]
         return totals
 
 

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING
 from ovms_mp.defects import Steps
 from ovms_mp.wire.channels import Poller, Wakeup
 from ovms_mp.wire.messages import Drained
+from ovms_mp.worker.batching.loading import load_with_batches
 from ovms_mp.worker.load.loader import Loader
 from ovms_mp.worker.orders import Orders
 from ovms_mp.worker.run.answers import Answers
 from ovms_mp.worker.run.examinations import Examinations
+from ovms_mp.worker.run.forms import FormKeeper
 from ovms_mp.worker.run.intake import Intake
 from ovms_mp.worker.run.outbox import Outbox
 from ovms_mp.worker.run.peers import Peers
@@ -83,12 +85,14 @@ class WorkerLoop:
             versions, peers, self._answers, self._runs, self._examinations, all_first, shares
         )
         self._intake = Intake(data, peers, versions, self._shaping, self._answers, self._outbox)
-        loader = Loader(core, cpu, self._wakeup, page)
+        loader = Loader(core, cpu, self._wakeup, page, load_with_batches)
+        self._forms = FormKeeper(control, loader, self._wakeup, cpu, page)
         self._orders = Orders(
             control,
             loader,
             versions,
             self._shaping,
+            self._forms,
             peers,
             self._intake,
             row,
@@ -122,11 +126,13 @@ class WorkerLoop:
             orders.take_stages,
             orders.take_outcomes,
             self._shaping.take_outcomes,
+            self._forms.take_outcomes,
             self._examinations.take_outcomes,
         )
         always = (
             self._shaping.advance,
             scheduler.start_tasks,
+            self._forms.advance,
             scheduler.sweep,
             self._flush,
             orders.retire_versions,
@@ -150,9 +156,9 @@ class WorkerLoop:
         if self._scheduler.can_start():
             return 0.0
         longest_s = SWEEP_INTERVAL_S if self._scheduler.has_waiting else self._shaping.longest_wait_s()
-        until_flush_s = self._outbox.longest_wait_s()
-        if until_flush_s is not None:
-            longest_s = until_flush_s if longest_s is None else min(longest_s, until_flush_s)
+        for until_s in (self._outbox.longest_wait_s(), self._forms.longest_wait_s()):
+            if until_s is not None:
+                longest_s = until_s if longest_s is None else min(longest_s, until_s)
         if self._steps.have_failed or self._orders.have_failed:
             longest_s = _AGAIN_S if longest_s is None else min(longest_s, _AGAIN_S)
         return longest_s

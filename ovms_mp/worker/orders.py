@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ovms_mp.wire.counters import CounterRow
     from ovms_mp.wire.messages import ToChild
     from ovms_mp.worker.load.loader import Loader, LoadOutcome
+    from ovms_mp.worker.run.forms import FormKeeper
     from ovms_mp.worker.run.intake import Intake
     from ovms_mp.worker.run.peers import Peers
     from ovms_mp.worker.run.queues import FirstTasks
@@ -55,6 +56,7 @@ class Orders:
         loader: Loader,
         versions: dict[int, ServedVersion],
         shaping: Shaping,
+        forms: FormKeeper,
         peers: Peers,
         intake: Intake,
         row: CounterRow,
@@ -70,6 +72,7 @@ class Orders:
             loader: Loads versions.
             versions: What is served, by handle; versions appear in it and leave it.
             shaping: Takes versions into service, and lets them go.
+            forms: Gives versions their second forms.
             peers: The fronts.
             intake: Forgets tasks of fronts that are dead.
             row: This process's counters.
@@ -82,6 +85,7 @@ class Orders:
         self._loader = loader
         self._versions = versions
         self._shaping = shaping
+        self._forms = forms
         self._peers = peers
         self._intake = intake
         self._row = row
@@ -186,6 +190,10 @@ class Orders:
         share = self._shares.of(request.name, settings.weight)
         self._shaping.admit(request.handle, title, queue, loaded, run_time_s, counters, share)
         facts = f"load_s={outcome.seconds:.3f} run_ms={run_time_s * 1000:.3f} {loaded.detail}"
+        detail = bounded_text("\n".join((facts, *loaded.notices)))
+        if outcome.forms is not None:
+            version = self._versions[request.handle]
+            detail = self._forms.admit(version, outcome.forms, facts, loaded.notices).detail()
         self._control.send(
             ModelStateChanged(
                 request.handle,
@@ -194,7 +202,7 @@ class Orders:
                 spec_records(loaded.inputs),
                 spec_records(loaded.outputs),
                 loaded.compiled.nireq,
-                bounded_text("\n".join((facts, *loaded.notices))),
+                detail,
                 loaded.rt_info,
                 loaded.compiled.streams,
             )
@@ -206,6 +214,7 @@ class Orders:
 
     def _let_go(self, version: ServedVersion) -> None:
         self._shaping.forget(version)
+        self._forms.forget(version)
         compiled = version.unequip()
         if compiled is not None:
             self._loader.release(compiled)

@@ -59,15 +59,15 @@ def _probe(spec: ProbeSpec, control: ControlLink) -> None:
 
 
 def _try_version(spec: ProbeSpec, cpu: CpuShare, control: ControlLink) -> ProbeDone:
+    from ovms_mp.worker.batching.loading import load_with_batches
     from ovms_mp.worker.engine.engine import create_core
-    from ovms_mp.worker.load.loaded import load_version
 
     request = LoadModel(
         spec.handle, spec.name, spec.version, spec.model_file, spec.settings, spec.cache_directory
     )
     try:
         with hearing_stages(lambda stage: control.send(LoadProgress(spec.handle, stage))):
-            loaded = load_version(create_core(spec.engine), request, cpu, nireq=1)
+            loaded = load_with_batches(create_core(spec.engine), request, cpu, nireq=1)
     except OvmsError as error:
         return ProbeDone(spec.handle, ErrorRecord.of(error), "")
     except Exception as error:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ovms_mp.child.specs import CommonSpec, CpuShare, EngineSpec, ProbeSpec, WorkerSpec
 from ovms_mp.log_levels import LogLevels
+from ovms_mp.model.batching import BATCHING_OFF
 from ovms_mp.model.input_settings import InputSettings, InputShape
 from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.arena import Arena, create_arena_file
@@ -58,10 +59,20 @@ def settings(
     allow_cache: bool = False,
     max_queue_tasks: int = 1000,
     max_queue_bytes: int = 1 << 30,
+    batching: int = BATCHING_OFF,
     **plugin_config: str | int | float | bool,
 ) -> ModelSettings:
-    """Settings with the server's defaults."""
-    return ModelSettings(device, nireq, plugin_config, inputs, allow_cache, max_queue_tasks, max_queue_bytes)
+    """Settings with the server's defaults, but for batching: few tests need the trial of it."""
+    return ModelSettings(
+        device,
+        nireq,
+        plugin_config,
+        inputs,
+        allow_cache,
+        max_queue_tasks,
+        max_queue_bytes,
+        batching=batching,
+    )
 
 
 @dataclass

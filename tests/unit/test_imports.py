@@ -55,7 +55,7 @@ MAY_IMPORT = {
 """Rooms, each with those that it may import from besides itself."""
 WINGS = {
     "manager": ("clock", "timers", "service", "children", "workers", "fronts", "models", "changes", ""),
-    "worker": ("engine", "load", "run", ""),
+    "worker": ("engine", "load", "batching", "run", ""),
 }
 """Parts of a room, each of which imports from those before it only; the last is what lies in the room itself."""
 

@@ -81,7 +81,7 @@ class OvmsMetrics:
                 names.STREAMS,
                 Kind.GAUGE,
                 "Number of OpenVINO execution streams.",
-                self._gauge(lambda version: version.record.streams * len(version.record.endpoints)),
+                self._gauge(lambda version: version.record.streams),
             ),
             Family(
                 names.CURRENT_REQUESTS,

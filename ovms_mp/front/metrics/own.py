@@ -139,6 +139,7 @@ def _version_families(
     yield family(names.BATCHES, _batches(counted))
     yield family(names.BATCH_ITEMS, each(lambda version: version.totals.inferences))
     yield family(names.COMPANY, (Sample(version.labels, _company(version)) for version in counted))
+    yield family(names.TOGETHER, (Sample(version.labels, _together(version)) for version in counted))
 
 
 def _stages(counted: list[_Counted]) -> Iterator[Sample]:
@@ -177,6 +178,12 @@ def _company(version: _Counted) -> Buckets:
     # The words of one page may be of different moments.
     alone = max(0, version.totals.executions - sum(calls.company))
     return Buckets(COMPANY_BOUNDS, (alone, *calls.company), alone + calls.company_sum)
+
+
+def _together(version: _Counted) -> Buckets:
+    calls = version.stages
+    alone = max(0, version.totals.executions - sum(calls.batches))
+    return Buckets(COMPANY_BOUNDS, (alone, *calls.batches), alone + calls.batches_sum)
 
 
 @functools.cache

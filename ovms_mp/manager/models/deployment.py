@@ -45,6 +45,8 @@ class Deployment:
         isolation: Why, for people.
         paused_until: That worker is not started before this moment; 0.0 for no pause.
         counters: The version's page of counters; 0 for none.
+        streams: Of the engine, at each worker that has loaded it.
+        may_adapt: No worker has died while it compiled a second form of it.
     """
 
     handle: int
@@ -67,11 +69,12 @@ class Deployment:
     nireq: int = 0
     detail: str = ""
     rt_info: str = ""
-    streams: int = 0
+    streams: dict[str, int] = field(default_factory=dict)
     is_isolated: bool = False
     isolation: str = ""
     paused_until: float = 0.0
     counters: int = 0
+    may_adapt: bool = True
 
     @property
     def tenant(self) -> int:
@@ -95,6 +98,7 @@ class Deployment:
             self.is_cache_kept,
             is_urgent,
             self.counters,
+            self.may_adapt,
         )
 
 
@@ -110,6 +114,8 @@ def settings_of(config: ModelConfig, limits: LimitsConfig) -> ModelSettings:
         max_queue_bytes=limits.max_queue_mb << 20,
         refuses_lossy=limits.lossy_integers == "refuse",
         weight=config.weight,
+        batching=config.batching,
+        adaptive_bytes=limits.adaptive_memory_mb << 20,
     )
 
 

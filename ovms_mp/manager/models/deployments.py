@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.manager.models.interfaces import DeploymentListener, TrialGate, WorkerGate
     from ovms_mp.storage.local import VersionFiles
-    from ovms_mp.wire.messages import ModelStateChanged
+    from ovms_mp.wire.messages import ModelStateChanged, PlanChanged
     from ovms_mp.wire.records import ModelSettings
 
 _log = logging.getLogger(__name__)
@@ -278,6 +278,16 @@ class Deployments:
             case _:
                 self._load_failed_at(deployment, worker, message.error)
 
+    def plan_changed(self, worker: str, message: PlanChanged) -> None:
+        """A worker runs a version by another form from now on."""
+        deployment = self._by_handle.get(message.handle)
+        if deployment is None or worker not in deployment.loaded:
+            return
+        deployment.nireq, deployment.detail = message.nireq, message.detail
+        deployment.streams[worker] = message.streams
+        if deployment.state is DeploymentState.SERVING:
+            self._listener.workers_changed(deployment)
+
     def _send_loads(self, deployment: Deployment) -> None:
         for worker in self._workers.ready(deployment.settings.device):
             if worker not in deployment.loaded:
@@ -308,7 +318,8 @@ class Deployments:
         deployment.deaths_in_load = 0
         deployment.inputs, deployment.outputs = message.inputs, message.outputs
         deployment.nireq, deployment.detail = message.nireq, message.detail
-        deployment.rt_info, deployment.streams = message.rt_info, message.streams
+        deployment.rt_info = message.rt_info
+        deployment.streams[worker] = message.streams
         _log.info("event=loaded %s worker=%s %s", deployment.title, worker, first_line(message.detail))
         if deployment.state is DeploymentState.RETIRING:
             if not deployment.unload_epoch:

@@ -14,6 +14,7 @@ from ovms_mp.wire.messages import (
     Heartbeat,
     LoadProgress,
     ModelStateChanged,
+    PlanChanged,
     ProbeDone,
     RequestConvicted,
     SnapshotApplied,
@@ -50,6 +51,7 @@ def make_up_for(
             | Drained()
             | RequestConvicted()
             | LoadProgress()
+            | PlanChanged()
             | FetchProgress()
         ):
             return  # Said again in a moment, found out again, or not needed any more.

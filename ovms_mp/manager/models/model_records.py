@@ -58,5 +58,5 @@ def _version_record(name: str, entry: KnownVersion, refusals: Refusals, workers:
         counters=entry.counters,
         retry_at_ns=int(1e9 * (serving.paused_until if serving and is_paused else entry.next_try_at)),
         rt_info=entry.rt_info,
-        streams=serving.streams if serving else 0,
+        streams=sum(serving.streams.get(worker, 0) for worker in serving.loaded) if serving else 0,
     )

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ovms_mp.wire.records import Conviction, DeathRecord
-from ovms_mp.wire.run_page import NOT_A_TASK
+from ovms_mp.wire.run_page import NOT_A_TASK, SECOND_FORM
 
 if TYPE_CHECKING:
     from ovms_mp.manager.children.child import Child
@@ -123,9 +123,12 @@ class Quarantine:
         """The seat still knows where the worker took tasks, and what it ran."""
         running = seat.page.running()
         seat.page.clear()
-        tasks = tuple(mark for mark in running if mark.task_id != NOT_A_TASK)
+        tasks = tuple(mark for mark in running if mark.task_id not in (NOT_A_TASK, SECOND_FORM))
         self._deaths.append(DeathRecord(seat.endpoint, reason, child.has_crashed, running))
-        if not child.has_crashed or not tasks:
+        forms = [mark.handle for mark in running if mark.task_id == SECOND_FORM]
+        for handle in forms:
+            self._forbid_forms(handle, reason)
+        if not child.has_crashed or not tasks or forms:
             return
         handles = {mark.handle for mark in running}
         deployment = self._deployments.find(handles.pop()) if len(handles) == 1 else None
@@ -139,6 +142,19 @@ class Quarantine:
         )
         if deployment is not None:
             self._note_crash(deployment, seat, reason)
+
+    def _forbid_forms(self, handle: int, reason: str) -> None:
+        """A worker has died while it compiled a second form of a version, which nobody has tried before it."""
+        deployment = self._deployments.find(handle)
+        if deployment is None:
+            return
+        deployment.may_adapt = False
+        _log.error(
+            "event=second_form_forbidden %s the worker ended while it compiled it: %s; the version goes on with one "
+            "form",
+            deployment.title,
+            reason,
+        )
 
     def _note_crash(self, deployment: Deployment, seat: Seat, reason: str) -> None:
         now = self._clock.monotonic()

@@ -35,7 +35,9 @@ _log = logging.getLogger(__name__)
 
 Properties: TypeAlias = "dict[str, PropertyValue | dict[str, dict[str, PropertyValue]]]"
 
-_HINTS = ("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT")
+_ADAPTIVE = "ADAPTIVE"
+"""Ours: which of the first two runs a task is decided when its turn comes (:mod:`ovms_mp.worker.run.forms`)."""
+_HINTS = ("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT", _ADAPTIVE)
 _TRUE, _FALSE = frozenset({"YES", "TRUE", "ON", "1"}), frozenset({"NO", "FALSE", "OFF", "0"})
 _BOOLEANS = frozenset(
     {
@@ -133,7 +135,40 @@ def translate(plugin_config: Mapping[str, PropertyValue], device: str) -> tuple[
         )
     if not {"NUM_STREAMS", "PERFORMANCE_HINT"} & properties.keys():
         properties["PERFORMANCE_HINT"] = "LATENCY"
+    if properties.get("PERFORMANCE_HINT") == _ADAPTIVE:
+        if not _is_cpu(device):
+            raise DeviceUnavailable(
+                f"plugin_config: PERFORMANCE_HINT=ADAPTIVE is for the device CPU and target_device is {device!r}; take "
+                "LATENCY or THROUGHPUT"
+            )
+        properties["PERFORMANCE_HINT"] = "LATENCY"
     return properties, tuple(notices)
+
+
+def is_adaptive(settings: ModelSettings) -> bool:
+    """Whether a version may have a second form for concurrent requests: on the CPU, unless its form is fixed."""
+    if not settings.adaptive_bytes or not _is_cpu(settings.device):
+        return False
+    keys = {_today(key) for key in settings.plugin_config}
+    return not {"NUM_STREAMS", "PERFORMANCE_HINT"} & keys or is_named_adaptive(settings)
+
+
+def is_named_adaptive(settings: ModelSettings) -> bool:
+    """Whether the user has asked for it by name."""
+    return any(
+        _today(key) == "PERFORMANCE_HINT" and str(value).upper() == _ADAPTIVE
+        for key, value in settings.plugin_config.items()
+    )
+
+
+def with_hint(plugin_config: Mapping[str, PropertyValue], hint: str) -> dict[str, PropertyValue]:
+    """The same with another hint."""
+    others = {key: value for key, value in plugin_config.items() if _today(key) != "PERFORMANCE_HINT"}
+    return others | {"PERFORMANCE_HINT": hint}
+
+
+def _is_cpu(device: str) -> bool:
+    return engine_device(device) == "CPU"
 
 
 def compile_properties(

@@ -15,6 +15,7 @@ from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.records import TensorRef
 from ovms_mp.worker.engine.engine import engine_text
+from ovms_mp.worker.load.batches import OutputsTooLarge
 from ovms_mp.worker.load.states import has_states
 from ovms_mp.worker.load.string_tensors import PackedStrings, StringInput, StringOutput, empty_tensor, run
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.wire.arena import Arena
     from ovms_mp.wire.tasks import InferTask
+    from ovms_mp.worker.load.batches import Batches
     from ovms_mp.worker.load.variants import Shapes
 
 _Layout: TypeAlias = tuple[tuple[tuple[int, int, tuple[int, ...]], ...], int]
@@ -47,14 +49,6 @@ class OutputPath(enum.Enum):
     """The engine writes tensors of its own, which are copied."""
     BOTH_COPIED = "copied inputs=copied"
     """The same, and it reads inputs from tensors of its own, too: shared memory is out of its reach."""
-
-
-class OutputsTooLarge(Exception):
-    """The outputs do not fit the leased region; they would with ``needed_nbytes``."""
-
-    def __init__(self, needed_nbytes: int) -> None:
-        super().__init__(needed_nbytes)
-        self.needed_nbytes = needed_nbytes
 
 
 class InferSlot:
@@ -104,6 +98,7 @@ class CompiledVersion:
         self._string_outputs = _places_of_strings(self.outputs)
         self._tensors: dict[tuple[int, int, int, tuple[int, ...], ov.Type], ov.Tensor] = {}
         self._static_outputs = _static_layout(self.outputs)
+        self.batches: Batches | None = None
         self.take(OutputPath.BOTH_COPIED)
 
     @property
@@ -173,7 +168,7 @@ class CompiledVersion:
         if self._bound_outputs is None:
             arrays: list[Result] = list(results.values()) or self.results_of(slot)
             try:
-                return _copy_outputs(arrays, task, arena)
+                return copy_outputs(arrays, task, arena)
             finally:
                 if sum([array.nbytes for array in arrays]) > _OUTSIZE_BYTES:
                     arrays.clear()
@@ -205,11 +200,9 @@ class CompiledVersion:
         model after the request has gone, until its next run, which is why there is one.
         """
         fresh = InferSlot(self.compiled, len(self.inputs), len(self.outputs))
-        slot.request, slot.bound_inputs, slot.bound_outputs = (
-            fresh.request,
-            fresh.bound_inputs,
-            fresh.bound_outputs,
-        )
+        slot.request = fresh.request
+        slot.bound_inputs = fresh.bound_inputs
+        slot.bound_outputs = fresh.bound_outputs
         try:
             for index, shape in enumerate(self.least_shapes):
                 if index in self._string_inputs:
@@ -243,19 +236,21 @@ class CompiledVersion:
             return 0
 
     def describe(self) -> str:
-        """The engine's plan, for the log: infer requests, streams, threads, hint."""
+        """The engine's plan, for the log: infer requests, streams, threads, hint, precision."""
         facts = [f"nireq={self.nireq}"]
         for title, key in (
             ("streams", "NUM_STREAMS"),
             ("threads", "INFERENCE_NUM_THREADS"),
             ("hint", "PERFORMANCE_HINT"),
+            ("precision", "INFERENCE_PRECISION_HINT"),
             ("devices", "EXECUTION_DEVICES"),
         ):
             try:
                 value = self.compiled.get_property(key)
             except RuntimeError:
                 continue  # Not every device has every property.
-            text = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            values = value if isinstance(value, (list, tuple)) else (value,)
+            text = "+".join(each.to_string() if isinstance(each, ov.Type) else str(each) for each in values)
             facts.append(f"{title}={text.rpartition('.')[2]}")
         return " ".join(facts)
 
@@ -263,6 +258,7 @@ class CompiledVersion:
         """Give the engine's memory back. No task may run, and none may come."""
         self.slots.clear()
         self._tensors.clear()
+        self.batches = None
         del self.compiled
 
     def _bind_inputs(self, slot: InferSlot, task: InferTask, arena: Arena, arena_index: int) -> None:
@@ -354,7 +350,7 @@ def _places_of_strings(specs: tuple[TensorSpec, ...]) -> frozenset[int]:
     return frozenset(index for index, spec in enumerate(specs) if spec.dtype is DType.BYTES)
 
 
-def _copy_outputs(results: list[Result], task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
+def copy_outputs(results: list[Result], task: InferTask, arena: Arena) -> tuple[TensorRef, ...]:
     """Place outputs whose shape only the run could tell, or that cannot be bound; one copy more than binding costs.
 
     PERF: shapes are the arrays'. Going through an ``ov.Shape`` ends by an exception in C++, which takes 20 us.

@@ -29,7 +29,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISDIR
 from typing import TYPE_CHECKING, Final
@@ -152,6 +152,21 @@ class Entry:
     _properties: Mapping[str, object]
     _root: Path
     key: str
+    form: str = ""
+    """What else is compiled of the version, and kept beside it; empty for the version as it is served."""
+
+    def of_form(self, form: str) -> Entry:
+        """The place of something else that is compiled of the same version."""
+        return replace(self, form=form)
+
+    @property
+    def name(self) -> str:
+        """Of its directory."""
+        return f"{self.key}-{self.form}" if self.form else self.key
+
+    def beside(self, suffix: str) -> Path:
+        """Where what is known of the version is kept, beside what was compiled."""
+        return self._root / f"{self.key}.{suffix}"
 
     def is_current(self) -> bool:
         """Whether the files are still those that the key is of."""
@@ -205,7 +220,7 @@ class Entry:
 
     def fill(self) -> Filling | None:
         """Begin to make the entry; None where another process does, or where it is of no use."""
-        path = self._root / f"{self.key}.filling"
+        path = self._root / f"{self.name}.filling"
         try:
             if self._refused.exists():
                 return None
@@ -226,11 +241,11 @@ class Entry:
 
     @property
     def _path(self) -> Path:
-        return self._root / self.key
+        return self._root / self.name
 
     @property
     def _refused(self) -> Path:
-        return self._root / f"{self.key}.refused"
+        return self._root / f"{self.name}.refused"
 
     def _read(self) -> _Contents | None:
         try:

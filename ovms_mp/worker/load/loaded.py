@@ -27,6 +27,9 @@ from ovms_mp.worker.load.states import state_notices
 from ovms_mp.worker.load.variants import MOST_VARIANTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
     import openvino as ov
 
     from ovms_mp.child.specs import CpuShare
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
     from ovms_mp.worker.load.prepare import Prepared
     from ovms_mp.worker.load.proof import Proof
     from ovms_mp.worker.load.variants import Shapes
+
+    Load: TypeAlias = Callable[[ov.Core, LoadModel, CpuShare], "LoadedVersion"]
+    """How a version is loaded; :func:`load_version`, or that with more."""
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +62,7 @@ class LoadedVersion:
         notices: What people should know of its answers.
         maker: Compiles further variants, and tells which shapes the model can take; None where the specs say that.
         rt_info: What the file says of the model, as JSON.
+        answers: See :class:`ovms_mp.worker.load.proof.Proof`.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -67,6 +74,7 @@ class LoadedVersion:
     notices: tuple[str, ...]
     maker: VariantMaker | None
     rt_info: str
+    answers: bytes
 
 
 class VariantMaker:
@@ -139,6 +147,20 @@ class VariantMaker:
             return error
         return None
 
+    def compile_beside(self, model: ov.Model, properties: dict[str, object]) -> ov.CompiledModel:
+        """Compile something else of this version, for its device.
+
+        Raises:
+            OvmsError: It cannot be compiled.
+        """
+        return compile_for(
+            self._core,
+            model,
+            self._settings.device,
+            self._settings.plugin_config,
+            self.properties | properties,
+        )
+
     def import_kept(self, facts: Facts, properties: dict[str, object]) -> tuple[CompiledVersion, Proof]:
         """Take the compiled model that OpenVINO finds by these properties, and do with it as with one compiled here.
 
@@ -198,7 +220,7 @@ class VariantMaker:
         settings = self._settings
         given = stand_in() if model is None else model
         compiled = compile_for(self._core, given, settings.device, settings.plugin_config, properties)
-        if model is None and not _is_imported(compiled):
+        if model is None and not is_imported(compiled):
             raise ModelLoadFailed("OpenVINO does not take what was kept")
         names: Facts | Prepared = self._facts or self.source()
         return CompiledVersion(compiled, names.inputs, names.outputs, self._nireq or _optimal_nireq(compiled))
@@ -218,8 +240,12 @@ def load_version(core: ov.Core, request: LoadModel, cpu: CpuShare, nireq: int | 
         ModelLoadFailed: The files are no model that this server can serve.
         DeviceUnavailable: The device or a property does not exist here.
     """
-    settings = request.settings
-    maker = VariantMaker(core, request, cpu, settings.nireq if nireq is None else nireq)
+    return load_by(VariantMaker(core, request, cpu, request.settings.nireq if nireq is None else nireq))
+
+
+def load_by(maker: VariantMaker) -> LoadedVersion:
+    """The same, by what compiles the version; see :func:`load_version`."""
+    request, settings = maker.request, maker.request.settings
     kept = _load_kept(maker)
     if kept is not None:
         return kept
@@ -337,6 +363,7 @@ def _described(
         # It keeps the model in memory beside what was compiled from it.
         maker=None if compiled.is_static and shapes is None else maker,
         rt_info=facts.rt_info,
+        answers=proof.answers,
     )
 
 
@@ -354,7 +381,8 @@ def _load_variants(maker: VariantMaker, prepared: Prepared, why: ModelLoadFailed
     return _loaded(maker, prepared, prepared.reshaped(shapes), text, shapes)[0]
 
 
-def _is_imported(compiled: ov.CompiledModel) -> bool:
+def is_imported(compiled: ov.CompiledModel) -> bool:
+    """Whether OpenVINO took it from a cache."""
     try:
         return bool(compiled.get_property("LOADED_FROM_CACHE"))
     except RuntimeError:

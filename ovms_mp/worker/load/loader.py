@@ -20,7 +20,7 @@ from ovms_mp.wire.messages import LoadProgress
 from ovms_mp.wire.run_page import NOT_A_TASK
 from ovms_mp.worker.engine.affinity import call_strays_back, low_priority
 from ovms_mp.worker.engine.stages import hearing_stages
-from ovms_mp.worker.load.loaded import load_version
+from ovms_mp.worker.load.forms import FormLoader, form_loader
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ovms_mp.wire.messages import LoadModel
     from ovms_mp.wire.run_page import RunPage
     from ovms_mp.worker.load.compiled import CompiledVersion
-    from ovms_mp.worker.load.loaded import LoadedVersion
+    from ovms_mp.worker.load.loaded import Load, LoadedVersion
 
 _log = logging.getLogger(__name__)
 
@@ -43,12 +43,15 @@ class LoadOutcome:
     loaded: LoadedVersion | None
     error: OvmsError | None
     seconds: float
+    forms: FormLoader | None = None
 
 
 class Loader:
     """One load at a time; what is let go does not wait for one."""
 
-    def __init__(self, core: ov.Core, cpu: CpuShare, wakeup: Wakeup, page: RunPage) -> None:
+    def __init__(
+        self, core: ov.Core, cpu: CpuShare, wakeup: Wakeup, page: RunPage, load_version: Load
+    ) -> None:
         """Prepare; no thread runs before there is work for it.
 
         Args:
@@ -56,7 +59,9 @@ class Loader:
             cpu: This worker's part of the machine.
             wakeup: Wakes the loop when :attr:`outcomes` or :attr:`stages` has something.
             page: Where loads are marked, so that nothing else is blamed for what they do.
+            load_version: Loads one.
         """
+        self._load_version = load_version
         self._page = page
         self._core = core
         self._cpu = cpu
@@ -77,12 +82,14 @@ class Loader:
     def _load(self, request: LoadModel) -> None:
         start = time.monotonic()
         loaded: LoadedVersion | None = None
+        forms: FormLoader | None = None
         error: OvmsError | None = None
         mark = self._page.begin((0, 0), NOT_A_TASK, request.handle)
         try:
             priority = contextlib.nullcontext() if request.is_urgent else low_priority()
             with priority, hearing_stages(partial(self._tell_stage, request.handle)):
-                loaded = load_version(self._core, request, self._cpu)
+                loaded = self._load_version(self._core, request, self._cpu)
+            forms = form_loader(self._core, request, self._cpu, loaded, self._load_version)
             call_strays_back(self._cpu)
         except OvmsError as reason:
             error = reason
@@ -93,7 +100,7 @@ class Loader:
             error = ModelLoadFailed(f"{type(raised).__name__}: {raised}")
         finally:
             self._page.end(mark)
-        self.outcomes.append(LoadOutcome(request, loaded, error, time.monotonic() - start))
+        self.outcomes.append(LoadOutcome(request, loaded, error, time.monotonic() - start, forms))
         self._wakeup.set()
         # What the model was read into, which for a large one is its size once or twice.
         contain("worker.give_back", request.name, _give_back)

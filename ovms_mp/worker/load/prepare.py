@@ -58,6 +58,7 @@ class Prepared:
         rt_info: What the file says of the model, as JSON.
         images: Of each input, whether its layout, as clients see it, is that of images.
         layouts: Of each input, as clients see it, ``NHWC`` or ``NCHW`` where it is known to be one; else empty.
+        batched: Where each input has its dimension N, of those that have one.
     """
 
     model: ov.Model
@@ -69,6 +70,7 @@ class Prepared:
     rt_info: str
     images: tuple[bool, ...]
     layouts: tuple[str, ...]
+    batched: frozenset[Place]
     _base: ov.Model = field(repr=False)
     _names: TensorNames = field(repr=False)
 
@@ -114,7 +116,8 @@ def prepare_model(core: ov.Core, model_file: str, settings: ModelSettings) -> Pr
     shape_notices = apply_shapes(base, settings.inputs, names, adapted.layouts)
     _refuse_unknown_ranks(base, names)
     candidates = auto_candidates(base, settings.inputs, names, adapted.layouts)
-    auto = variable_places(base, candidates, batch_places(base, adapted.layouts))
+    batched = batch_places(base, adapted.layouts)
+    auto = variable_places(base, candidates, batched)
     opened = with_open_places(base, auto) if auto else base
     return Prepared(
         model=opened,
@@ -135,6 +138,7 @@ def prepare_model(core: ov.Core, model_file: str, settings: ModelSettings) -> Pr
             for layout, port in zip(adapted.layouts, base.inputs, strict=True)
         ),
         layouts=tuple(map(known_layout, adapted.layouts)),
+        batched=batched,
         _base=base,
         _names=names,
     )

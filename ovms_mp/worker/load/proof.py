@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -41,7 +42,8 @@ from ovms_mp.errors import InferenceFailed, ModelLoadFailed, ProtocolError
 from ovms_mp.model.dtypes import DType, Kind, element_count
 from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.engine.stages import FIRST_INFERENCE, begin_stage
-from ovms_mp.worker.load.compiled import CompiledVersion, InferSlot, OutputPath, OutputsTooLarge, Result
+from ovms_mp.worker.load.batches import OutputsTooLarge
+from ovms_mp.worker.load.compiled import CompiledVersion, InferSlot, OutputPath, Result
 from ovms_mp.worker.load.scratch import Answer, Round, Scratch
 from ovms_mp.worker.load.string_tensors import PackedStrings, StringInput, made_up_strings, run
 
@@ -98,12 +100,14 @@ class Proof:
             nothing about real ones.
         trial_s: How long the proof took.
         remark: What people should know about it; may be empty.
+        answers: A digest of what is right on the values that it ran; empty where it ran none.
     """
 
     path: OutputPath
     run_time_s: float | None
     trial_s: float
     remark: str = ""
+    answers: bytes = b""
 
     def __str__(self) -> str:
         """For the log and the version's status."""
@@ -151,7 +155,7 @@ def prove(
             raise AttemptFailed(replace(attempt, has_values=False, remark=remark)) from None
     path, remark = _choose_path(version, attempt, runs, must_agree=must_agree)
     runs.warm_up()
-    return Proof(path, runs.best_s, time.perf_counter() - start, remark)
+    return Proof(path, runs.best_s, time.perf_counter() - start, remark, runs.digest())
 
 
 def _choose_path(
@@ -218,6 +222,15 @@ class _ProofRuns:
             RuntimeError: It cannot.
         """
         self._right.append(self._ask(values))
+
+    def digest(self) -> bytes:
+        """Of what is right."""
+        found = hashlib.blake2b(digest_size=16)
+        for answers in self._right:
+            for answer in answers:
+                found.update(repr(answer.shape).encode())
+                found.update(answer.content)
+        return found.digest()
 
     def is_repeatable(self) -> bool:
         """Whether the engine answers as it did, when it is asked again."""

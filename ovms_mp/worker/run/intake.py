@@ -87,7 +87,7 @@ class Intake:
     def forget(self, arena: int, epoch: int) -> None:
         """Keep tasks that a dead front has sent from beginning: nobody waits, and its arena is wanted back."""
         for version in self._versions.values():
-            for queued in version.pool.ahead() if version.pool is not None else ():
+            for queued in version.ahead():
                 if queued.peer.arena_index == arena and queued.peer.arena_epoch <= epoch:
                     queued.is_cancelled = True
 
@@ -131,7 +131,7 @@ class Intake:
                 [
                     queued.task.task_id
                     for version in self._versions.values()
-                    for queued in (*version.queue.tasks, *(version.pool.ahead() if version.pool else ()))
+                    for queued in (*version.queue.tasks, *version.ahead())
                     if queued.peer is peer
                 ]
             )

@@ -24,13 +24,16 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from ovms_mp.defects import report
 from ovms_mp.errors import INTERNAL_ERROR_TEXT, InferenceFailed, OvmsError
 from ovms_mp.wire.tasks import InferFailed, InferResult
-from ovms_mp.worker.load.compiled import OutputsTooLarge
+from ovms_mp.worker.load.batches import OutputsTooLarge
 from ovms_mp.worker.run.failures import defect_answer, failure
 from ovms_mp.worker.run.queues import MOST_AHEAD
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from ovms_mp.wire.channels import Wakeup
     from ovms_mp.wire.run_page import RunPage
+    from ovms_mp.worker.load.batches import Batches
     from ovms_mp.worker.load.compiled import CompiledVersion, InferSlot
     from ovms_mp.worker.run.queues import QueuedTask
 
@@ -63,7 +66,13 @@ class FinishedRun(Generic[OwnerT]):
     run_time_s: float
     """0.0 for a task that did not run."""
     company: int = 1
-    """How many tasks of the pool were running when it began, with this one."""
+    """How many runs of the pool were under way when it began, with this one."""
+    batch: int = 1
+    """How many tasks this run had: there is one of these objects for each."""
+    is_first: bool = True
+    """Of the objects of one run."""
+    ends_hand_over: bool = True
+    """Whether it is the first of those that were handed over together, so that the pool has room again."""
 
     @property
     def did_run(self) -> bool:
@@ -90,10 +99,10 @@ class Runs(Generic[OwnerT]):
         """A run begins."""
         self._since_s[id(slot)] = time.monotonic()
 
-    def end(self, slot: InferSlot, run: FinishedRun[OwnerT]) -> None:
+    def end(self, slot: InferSlot, runs: Iterable[FinishedRun[OwnerT]]) -> None:
         """A run has ended; the loop learns of it with the next :meth:`announce`."""
         del self._since_s[id(slot)]
-        self.ended.append(run)
+        self.ended.extend(runs)
 
     def announce(self) -> None:
         """Wake the loop if it has not taken note of a run's end."""
@@ -124,12 +133,12 @@ class InferPool(Generic[OwnerT]):
         self._owner = owner
         self.compiled = compiled
         self.handed_over = 0
-        """Tasks that wait ahead, run, or have run without the loop having taken note."""
+        """Runs that wait ahead, are under way, or have ended without the loop having taken note."""
         self.most_handed_over = 2 * compiled.nireq
         self.begun_ns = 0
         """When the last run began; monotonic."""
         self._idle = deque(compiled.slots)
-        self._ahead: deque[QueuedTask] = deque()
+        self._ahead: deque[Sequence[QueuedTask]] = deque()
         self._passed = 0
         """How many have passed an ordinary one since such a one began."""
         self._lock = threading.Lock()
@@ -141,17 +150,17 @@ class InferPool(Generic[OwnerT]):
         """Whether an infer request is back. A thread gives its one back a moment after the end of its last run."""
         return bool(self._idle)
 
-    def run_now(self, queued: QueuedTask, runs: Runs[OwnerT]) -> FinishedRun[OwnerT]:
-        """Run a task in the loop's thread, while none is handed over and an infer request is idle."""
-        return self._run(self._idle[0], queued, runs, is_in_loop=True)
+    def run_now(self, members: Sequence[QueuedTask], runs: Runs[OwnerT]) -> list[FinishedRun[OwnerT]]:
+        """Run tasks in the loop's thread, while none is handed over and an infer request is idle."""
+        return self._run(self._idle[0], members, runs, is_in_loop=True)
 
-    def hand_over(self, queued: QueuedTask, runs: Runs[OwnerT]) -> None:
-        """Have a task run by the next thread that is free; it ends in ``runs.ended``.
+    def hand_over(self, members: Sequence[QueuedTask], runs: Runs[OwnerT]) -> None:
+        """Have a task, or several together, run by the next thread that is free; each ends in ``runs.ended``.
 
-        One that goes first passes ordinary ones that have not begun, but not for ever.
+        What goes first passes ordinary ones that have not begun, but not for ever.
 
         Raises:
-            RuntimeError: The system gives no further thread. The task is not handed over.
+            RuntimeError: The system gives no further thread. The tasks are not handed over.
         """
         with self._lock:
             slot = self._idle.popleft() if self._idle else None
@@ -165,17 +174,17 @@ class InferPool(Generic[OwnerT]):
                     self._idle.append(slot)
                     raise
             place = len(self._ahead)
-            if queued.task.priority and self._passed < MOST_AHEAD:
-                firsts = itertools.takewhile(lambda other: other.task.priority, self._ahead)
+            if members[0].task.priority and self._passed < MOST_AHEAD:
+                firsts = itertools.takewhile(lambda others: others[0].task.priority, self._ahead)
                 place = sum(1 for _ in firsts)
                 self._passed += place < len(self._ahead)
-            self._ahead.insert(place, queued)
+            self._ahead.insert(place, members)
         self.handed_over += 1
 
     def ahead(self) -> list[QueuedTask]:
         """Tasks that are handed over and have not begun."""
         with self._lock:
-            return list(self._ahead)
+            return list(itertools.chain.from_iterable(self._ahead))
 
     def close(self) -> None:
         """No task comes any more; threads end when they have run what they have."""
@@ -187,33 +196,120 @@ class InferPool(Generic[OwnerT]):
             if not given:
                 return
             slot = given[0]
-        while (queued := self._next(slot)) is not None:
+        while (members := self._next(slot)) is not None:
             runs.begin(slot)
+            ended: list[FinishedRun[OwnerT]] = []
             try:
-                error = queued.refusal()
-                if error is None:
-                    run = self._run(slot, queued, runs)
-                else:
-                    run = FinishedRun(self._owner, self, queued, failure(queued.task, error), 0.0)
+                wanted = self._wanted(members, ended)
+                if wanted:
+                    wanted[0].charged_s = members[0].charged_s
+                    ended[:0] = self._run(slot, wanted, runs)
             except Exception as raised:
-                # Nobody else would hear of it, and the task would have no answer, nor the infer request a task.
-                report("worker.thread", raised, f"task {queued.task.task_id} of {self._owner.title}")
-                run = FinishedRun(self._owner, self, queued, defect_answer(queued.task), 0.0)
-            runs.end(slot, run)
+                # Nobody else would hear of it, and tasks would have no answer, nor the infer request a task.
+                report("worker.thread", raised, f"task {members[0].task.task_id} of {self._owner.title}")
+                answered = {id(run.queued) for run in ended}
+                ended += [
+                    FinishedRun(self._owner, self, queued, defect_answer(queued.task), 0.0)
+                    for queued in members
+                    if id(queued) not in answered
+                ]
+            for run in ended[1:]:
+                run.ends_hand_over = False
+            runs.end(slot, ended)
         runs.announce()
 
-    def _next(self, slot: InferSlot) -> QueuedTask | None:
-        """Take the next task, or give the infer request back. Runs in a thread."""
+    def _wanted(
+        self, members: Sequence[QueuedTask], ended: list[FinishedRun[OwnerT]]
+    ) -> Sequence[QueuedTask]:
+        """Those that somebody still waits for; the others have ended."""
+        wanted: list[QueuedTask] = []
+        for queued in members:
+            error = queued.refusal()
+            if error is None:
+                wanted.append(queued)
+            else:
+                ended.append(FinishedRun(self._owner, self, queued, failure(queued.task, error), 0.0))
+        return wanted
+
+    def _next(self, slot: InferSlot) -> Sequence[QueuedTask] | None:
+        """Take what is next, or give the infer request back. Runs in a thread."""
         with self._lock:
             if self._ahead:
-                queued = self._ahead.popleft()
-                if not queued.task.priority:
+                members = self._ahead.popleft()
+                if not members[0].task.priority:
                     self._passed = 0
-                return queued
+                return members
             self._idle.append(slot)
             return None
 
     def _run(
+        self, slot: InferSlot, members: Sequence[QueuedTask], runs: Runs[OwnerT], *, is_in_loop: bool = False
+    ) -> list[FinishedRun[OwnerT]]:
+        """Run one task, or several together and, should that fail, one by one."""
+        batches = self.compiled.batches
+        if len(members) > 1 and batches is not None:
+            together = self._run_batch(slot, batches, members, runs, is_in_loop=is_in_loop)
+            if together:
+                return together
+        ended = [self._run_one(slot, queued, runs, is_in_loop=is_in_loop) for queued in members]
+        for run in ended[1:]:
+            run.ends_hand_over = False
+        return ended
+
+    def _run_batch(
+        self,
+        slot: InferSlot,
+        batches: Batches,
+        members: Sequence[QueuedTask],
+        runs: Runs[OwnerT],
+        *,
+        is_in_loop: bool,
+    ) -> list[FinishedRun[OwnerT]]:
+        """Run several tasks together; empty where that failed. Whose fault it is shows when they run one by one."""
+        company = self._company(is_in_loop=is_in_loop)
+        start_ns = self.begun_ns = time.perf_counter_ns()
+        # Should the process die of it, each of them is suspected, and runs alone.
+        marks = [
+            runs.page.begin(queued.peer.arena_key, queued.task.task_id, queued.task.handle)
+            for queued in members
+        ]
+        try:
+            if not is_in_loop:
+                runs.announce()
+            found = batches.infer(slot, [(queued.task, queued.peer.arena) for queued in members])
+        except Exception as error:
+            batches.pause()
+            _log.warning(
+                "event=batch_failed model=%r requests=%d error=%s; they run one by one",
+                self._owner.title,
+                len(members),
+                error,
+            )
+            return []
+        finally:
+            for mark in marks:
+                runs.page.end(mark)
+        infer_ns = time.perf_counter_ns() - start_ns
+        count, run_time_s = len(members), infer_ns / 1e9
+        ended: list[FinishedRun[OwnerT]] = []
+        for queued, outputs in zip(members, found, strict=True):
+            task_id = queued.task.task_id
+            answer: InferResult | InferFailed
+            if isinstance(outputs, OutputsTooLarge):
+                answer = InferFailed(task_id, "", "", outputs.needed_nbytes)
+            else:
+                answer = InferResult(task_id, outputs, start_ns - queued.taken_ns, infer_ns)
+            ended.append(
+                FinishedRun(
+                    self._owner, self, queued, answer, run_time_s, company, count, not ended, not ended
+                )
+            )
+        return ended
+
+    def _company(self, *, is_in_loop: bool) -> int:
+        return 1 if is_in_loop else max(1, self.compiled.nireq - len(self._idle))
+
+    def _run_one(
         self, slot: InferSlot, queued: QueuedTask, runs: Runs[OwnerT], *, is_in_loop: bool = False
     ) -> FinishedRun[OwnerT]:
         """Run one task; never raises, as exactly one answer must follow.
@@ -225,7 +321,7 @@ class InferPool(Generic[OwnerT]):
             is_in_loop: The loop itself runs the task.
         """
         peer, task = queued.peer, queued.task
-        company = 1 if is_in_loop else max(1, self.compiled.nireq - len(self._idle))
+        company = self._company(is_in_loop=is_in_loop)
         start_ns = self.begun_ns = time.perf_counter_ns()
         mark = runs.page.begin(peer.arena_key, task.task_id, task.handle)
         answer: InferResult | InferFailed

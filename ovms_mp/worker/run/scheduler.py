@@ -25,6 +25,7 @@ from ovms_mp.worker.run.shares import charge_s
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ovms_mp.worker.load.batches import Batches
     from ovms_mp.worker.run.answers import Answers
     from ovms_mp.worker.run.examinations import Examinations
     from ovms_mp.worker.run.peers import Peers
@@ -139,14 +140,39 @@ class Scheduler:
                 return
 
     def _start(self, version: ServedVersion, pool: InferPool[ServedVersion], queued: QueuedTask) -> None:
-        """Run a task here, or have it run by a thread."""
+        """Run a task here, with those that wait and may run with it, or have that done by a thread."""
+        members: Sequence[QueuedTask] = (queued,)
+        if pool.compiled.batches is not None and version.queue.tasks:
+            members = self._with_others(version, pool.compiled.batches, queued)
         if len(self._versions) > 1:
             queued.charged_s = self._shares.began(version, time.monotonic())
         if version.runs_in_threads or not pool.has_idle:
-            self._hand_over(version, pool, queued)
+            try:
+                self._hand_over(version, pool, members)
+            except Exception:
+                for other in members[:0:-1]:
+                    version.queue.put_back(other)
+                raise
         else:
             version.counters.taken()
-            self._note_run(pool.run_now(queued, self._runs))
+            for run in pool.run_now(members, self._runs):
+                self._note_run(run)
+
+    def _with_others(
+        self, version: ServedVersion, batches: Batches, queued: QueuedTask
+    ) -> Sequence[QueuedTask]:
+        """A task and those behind it that run with it: as many as cost least for each, of the same shapes."""
+        members = [queued]
+        most, shapes = batches.most(len(version.queue.tasks) + 1), batches.shapes_of(queued.task)
+        while len(members) < most and shapes is not None:
+            other = self._next_task(version)
+            if other is None:
+                break
+            if other.task.is_suspect or batches.shapes_of(other.task) != shapes:
+                version.queue.put_back(other)
+                break
+            members.append(other)
+        return members
 
     def take_finished(self) -> None:
         """Take note of the runs that have ended in threads."""
@@ -155,11 +181,13 @@ class Scheduler:
             version = run.owner
             if self._lone is not None and run.queued is self._lone.queued:
                 self._lone = None
-            run.pool.handed_over -= 1
+            run.pool.handed_over -= run.ends_hand_over
             version.running -= 1
             self._peers.ended(run.queued.peer)
             try:
-                self._note_run(run, time.monotonic() + version.patience_s())
+                # Those of a batch leave together anyway.
+                leaves_at_s = 0.0 if run.batch > 1 else time.monotonic() + version.patience_s()
+                self._note_run(run, leaves_at_s)
             except Exception as error:
                 self._answers.fail("worker.note_run", error, run.queued.peer, run.queued.task)
 
@@ -198,7 +226,7 @@ class Scheduler:
             if not self._answers.dismiss(queued, version.counters):
                 if version.pool is None:
                     raise VersionNotFound("the version was unloaded before the request could run alone")
-                self._hand_over(version, version.pool, queued)
+                self._hand_over(version, version.pool, (queued,))
                 return False
         except OvmsError as error:
             self._answers.give(queued.peer, failure(queued.task, error))
@@ -220,33 +248,47 @@ class Scheduler:
                 self._answers.fail("worker.dismiss", error, queued.peer, queued.task)
         return None
 
-    def _hand_over(self, version: ServedVersion, pool: InferPool[ServedVersion], queued: QueuedTask) -> None:
+    def _hand_over(
+        self, version: ServedVersion, pool: InferPool[ServedVersion], members: Sequence[QueuedTask]
+    ) -> None:
         # The loop alone takes note of ends, so it is early enough to count when the hand-over has gone well.
-        pool.hand_over(queued, self._runs)
+        pool.hand_over(members, self._runs)
         version.counters.taken()
-        version.running += 1
-        self._peers.begun(queued.peer)
+        version.running += len(members)
+        for queued in members:
+            self._peers.begun(queued.peer)
 
     def _note_run(self, run: FinishedRun[ServedVersion], leaves_at_s: float = 0.0) -> None:
         version = run.owner
-        # A quick run that the scheduler interrupted measures milliseconds; believing it would move the model to
-        # threads, where it costs several times as much. A run time that really grew is followed within some runs.
         if run.did_run:
-            measured_s = min(run.run_time_s, 2.0 * version.run_time_s + _OUTLIER_SLACK_S)
-            version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
-            if isinstance(run.answer, InferResult):
-                version.recent_s.append(run.run_time_s)
-            version.counters.executed()
-            if run.queued.charged_s:
-                version.share.clock_s += charge_s(version, run.run_time_s) - run.queued.charged_s
-            if run.company > 1:
-                version.counters.stages.ran_in_company(run.company)
-        else:
+            if run.is_first:
+                self._note_time(version, run)
+        elif run.ends_hand_over:
             version.counters.not_run()
-            if isinstance(run.answer, InferFailed) and run.answer.error_name in _UNSTARTED:
-                count_unstarted(run.queued, version.counters)
+        if not run.did_run and isinstance(run.answer, InferFailed) and run.answer.error_name in _UNSTARTED:
+            count_unstarted(run.queued, version.counters)
         answer, examiner = run.answer, version.examiner if run.did_run else None
         if examiner is not None and isinstance(answer, InferFailed) and not answer.needed_nbytes:
             self._examinations.examine(run, answer, examiner)
         else:
             self._answers.give(run.queued.peer, answer, leaves_at_s)
+
+    def _note_time(self, version: ServedVersion, run: FinishedRun[ServedVersion]) -> None:
+        # A quick run that the scheduler interrupted measures milliseconds; believing it would move the model to
+        # threads, where it costs several times as much. A run time that really grew is followed within some runs.
+        measured_s = min(run.run_time_s, 2.0 * version.run_time_s + _OUTLIER_SLACK_S)
+        version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
+        version.batch_size += _SMOOTHING * (run.batch - version.batch_size)
+        if isinstance(run.answer, InferResult):
+            version.recent_s.append(run.run_time_s / run.batch)
+        if not run.ends_hand_over:
+            version.counters.taken()  # Once more: the batch that it was in failed.
+        version.counters.executed()
+        if version.forms is not None:
+            version.note_form(run)
+        if run.queued.charged_s or not run.ends_hand_over:
+            version.share.clock_s += charge_s(version, run.run_time_s) - run.queued.charged_s
+        if run.company > 1:
+            version.counters.stages.ran_in_company(run.company)
+        if run.batch > 1:
+            version.counters.stages.ran_in_batch(run.batch)

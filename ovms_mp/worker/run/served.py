@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.errors import QueueFull
 from ovms_mp.wire.version_counters import UNCOUNTED, VersionCounters
 from ovms_mp.worker.load.variants import Refusals, VariantTable
+from ovms_mp.worker.run.demand import Form
 from ovms_mp.worker.run.pool import InferPool
 from ovms_mp.worker.run.shares import Share
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ovms_mp.worker.load.compiled import CompiledVersion
     from ovms_mp.worker.load.loaded import VariantMaker
     from ovms_mp.worker.load.variants import Shapes
+    from ovms_mp.worker.run.form_state import Forms
+    from ovms_mp.worker.run.pool import FinishedRun
     from ovms_mp.worker.run.queues import QueuedTask, SharedBounds, VersionQueue
 
     Evicted: TypeAlias = tuple[QueuedTask, QueueFull]
@@ -53,9 +56,12 @@ class ServedVersion:
         queue: Tasks that wait.
         share: Its model's share of the device.
         counters: Where its executions are counted; a variant's are the version's.
-        run_time_s: Smoothed.
-        recent_s: What the last runs took.
+        run_time_s: Of a run, smoothed.
+        batch_size: How many tasks a run had, smoothed.
+        recent_s: What the last runs took for each of their tasks.
         pool: None while a variant is not compiled, and for a version whose variants are.
+        forms: What it is compiled for, where that follows the demand; ``pool`` is that of the form in use.
+        inline_limit_s: Longest run inside the loop.
         running: Tasks handed over to threads or being examined; and a variant's compilation.
         is_retiring: It ends when it has nothing left.
         examiner: Tells whether a failed task's shapes were at fault; None where the specs say that.
@@ -72,8 +78,11 @@ class ServedVersion:
     share: Share = field(default_factory=Share)
     counters: VersionCounters = UNCOUNTED
     run_time_s: float = 0.0
+    batch_size: float = 1.0
     recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT_RUNS))
     pool: InferPool[ServedVersion] | None = None
+    forms: Forms[ServedVersion] | None = None
+    inline_limit_s: float = _INLINE_LIMIT_S
     running: int = 0
     is_retiring: bool = False
     examiner: VariantMaker | None = None
@@ -94,6 +103,29 @@ class ServedVersion:
         if self.pool is not None:
             self.pool.close()
         self.equip(compiled, self.run_time_s)
+        if self.forms is not None:
+            # It was compiled as the version was loaded.
+            self.use(self.pool, Form.LONE, self.run_time_s)
+            self.forms.replaced()
+
+    def use(self, pool: InferPool[ServedVersion] | None, form: Form, run_time_s: float) -> None:
+        """Have the next tasks run by another form; what is handed over ends on the old one."""
+        self.pool = pool
+        self.run_time_s = run_time_s
+        self.recent_s.clear()
+        # What is done in the loop is done alone.
+        self.inline_limit_s = _INLINE_LIMIT_S if form is Form.LONE else 0.0
+
+    def note_form(self, run: FinishedRun[ServedVersion]) -> None:
+        """A run has ended, which says something about which form should be in use."""
+        if self.forms is not None and self.pool is not None:
+            waiting, is_in_loop = len(self.queue.tasks), not self.runs_in_threads
+            self.forms.note(run, self.pool, waiting, is_in_loop=is_in_loop, handle=self.handle)
+
+    def ahead(self) -> list[QueuedTask]:
+        """Tasks that are handed over and have not begun."""
+        pools = (self.pool, self.forms.other if self.forms is not None else None)
+        return [queued for pool in pools if pool is not None for queued in pool.ahead()]
 
     def unequip(self) -> CompiledVersion | None:
         """Take away what ran its tasks, whose memory can then be given back; None where there was nothing.
@@ -119,7 +151,7 @@ class ServedVersion:
     @property
     def runs_in_threads(self) -> bool:
         """Whether its tasks take too long for the loop."""
-        return self.run_time_s > _INLINE_LIMIT_S
+        return self.run_time_s > self.inline_limit_s
 
     def free_pool(self) -> InferPool[ServedVersion] | None:
         """What can take a task now. One that the loop may run has nothing that a thread has not ended."""
@@ -156,9 +188,8 @@ class ServedVersion:
         except QueueFull as full:
             if pool is not None:
                 waiting = len(self.queue.tasks)
-                full.retry_after_s = _RETRY_PART * self._wait_s(
-                    pool, waiting, queued.taken_ns, self.run_time_s
-                )
+                each_s = self.run_time_s / self.batch_size
+                full.retry_after_s = _RETRY_PART * self._wait_s(pool, waiting, queued.taken_ns, each_s)
             evicted = self.queue.evict_for(queued)
             if evicted is None:
                 raise
@@ -214,7 +245,9 @@ class ServedVersion:
         return (
             0.0
             if self.pool is None
-            else patience_s(len(self.queue.tasks), self.run_time_s, self.pool.compiled.nireq)
+            else patience_s(
+                len(self.queue.tasks), self.run_time_s / self.batch_size, self.pool.compiled.nireq
+            )
         )
 
     def has_nothing_left(self) -> bool:

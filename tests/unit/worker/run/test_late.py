@@ -120,7 +120,7 @@ def test_an_ordinary_request_at_the_pool_is_passed_by_so_many_that_go_first_and_
     order = [0, *([1] * 20)]
     for number, priority in enumerate(order):
         version.pool.hand_over(
-            QueuedTask(PEER, InferTask(number, 1, (), 0, 0, 0, 0, False, priority), 0, 0), runs
+            (QueuedTask(PEER, InferTask(number, 1, (), 0, 0, 0, 0, False, priority), 0, 0),), runs
         )
 
     ids = [queued.task.task_id for queued in version.pool.ahead()]

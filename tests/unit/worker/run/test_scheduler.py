@@ -42,6 +42,7 @@ class Engine:
 
     ran: list[int]
     nireq: int = 1
+    batches: None = None
     slots: list[object] = field(default_factory=lambda: [object()])
 
     def bind(self, slot: object, task: InferTask, arena: Arena, arena_index: int) -> None:
@@ -117,7 +118,7 @@ def test_a_task_that_expires_ahead_of_its_turn_does_not_run(versions: Versions) 
     cancelled = msgspec.structs.replace(queued.task, task_id=2)
     queued.peer.unwanted.ids.add(2)
     for task in (late, cancelled):
-        version.pool.hand_over(replace(queued, task=task), versions.runs)
+        version.pool.hand_over((replace(queued, task=task),), versions.runs)
     version.pool._threads.shutdown()
 
     assert [type(run.answer).__name__ for run in versions.runs.ended] == ["InferFailed"] * 2

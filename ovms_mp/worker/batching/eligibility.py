@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which models may be batched at all: what excludes the others, in words for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import openvino as ov
+
+from ovms_mp.model.devices import meta_device
+from ovms_mp.model.dtypes import DType, element_count
+from ovms_mp.worker.batching.form import MOST_SCRATCH_BYTES
+from ovms_mp.worker.engine.engine import engine_text
+
+if TYPE_CHECKING:
+    from ovms_mp.model.tensors import TensorSpec
+    from ovms_mp.worker.load.loaded import LoadedVersion
+    from ovms_mp.worker.load.prepare import Prepared
+    from ovms_mp.worker.load.variants import Shapes
+
+LONGEST_AUTO_RUN_S: Final = 0.01
+_LENGTHS = (16, 64)
+"""What dimensions that may vary are tried at."""
+
+
+class NotBatched(Exception):
+    """A model is not batched; the text says why."""
+
+
+def refuse_by_load(loaded: LoadedVersion, device: str, *, is_auto: bool) -> None:
+    """Raise for what a load has shown already, before the model is looked at.
+
+    Raises:
+        NotBatched: With the reason.
+    """
+    if meta_device(device):
+        raise NotBatched(f"target_device {device} decides by itself how requests run")
+    if loaded.shapes is not None:
+        raise NotBatched("it is compiled for each shape")
+    if loaded.compiled.has_states:
+        raise NotBatched("it has states")
+    for spec in (*loaded.compiled.inputs, *loaded.compiled.outputs):
+        if spec.dtype is DType.BYTES:
+            raise NotBatched(f"tensor {spec.name!r} has strings")
+    if is_auto and loaded.run_time_s is None:
+        raise NotBatched("it could not be tried at load")
+    if is_auto and loaded.run_time_s is not None and loaded.run_time_s > LONGEST_AUTO_RUN_S:
+        raise NotBatched(
+            f"a run takes {1000 * loaded.run_time_s:.0f} ms by itself, and more than "
+            f'{1000 * LONGEST_AUTO_RUN_S:.0f} ms are not tried unless "max" is given'
+        )
+
+
+def units_of(prepared: Prepared, loaded: LoadedVersion) -> Shapes:
+    """Shapes of the inputs of a task that may be one of several; -1 for dimensions that may differ.
+
+    Raises:
+        NotBatched: There are none.
+    """
+    inputs = loaded.compiled.inputs
+    for place, spec in enumerate(inputs):
+        if (place, 0) not in prepared.batched:
+            raise NotBatched(f"the layout of input {spec.name!r} does not begin with N")
+    batches = {spec.bounds[0] for spec in inputs}
+    if len(batches) > 1:
+        raise NotBatched("its inputs have different batch dimensions")
+    low, high = batches.pop()
+    if low != high and low > 1:
+        raise NotBatched(f"its batch is {low} at least")
+    batch = low if low == high else 1
+    if not batch:
+        raise NotBatched("its batch is 0")
+    return tuple((batch, *spec.dims[1:]) for spec in inputs)
+
+
+def most_of(inputs: tuple[TensorSpec, ...]) -> int | None:
+    """How many tasks the version's own compiled model takes at once; 0 if one only, None where nothing bounds it."""
+    low, high = inputs[0].bounds[0]
+    if low == high:
+        return 0
+    return None if high == -1 else high
+
+
+def trial_shapes(inputs: tuple[TensorSpec, ...], units: Shapes, most: int) -> tuple[Shapes, ...]:
+    """Shapes of a task to try batches on: the only ones, or short and longer ones.
+
+    Raises:
+        NotBatched: So many would take too much memory.
+    """
+    found: list[Shapes] = []
+    for length in _LENGTHS:
+        shapes = tuple(
+            tuple(
+                _within(length, spec.bounds[axis]) if size == -1 else size for axis, size in enumerate(unit)
+            )
+            for spec, unit in zip(inputs, units, strict=True)
+        )
+        if shapes not in found:
+            found.append(shapes)
+    for shapes in found:
+        sizes = [
+            element_count(shape) * spec.dtype.itemsize for shape, spec in zip(shapes, inputs, strict=True)
+        ]
+        if not all(sizes):
+            raise NotBatched("an input has no elements")
+        if most * sum(sizes) > MOST_SCRATCH_BYTES:
+            raise NotBatched(f"a batch of {most} would be larger than {MOST_SCRATCH_BYTES >> 20} MiB")
+    return tuple(found)
+
+
+def check_outputs(model: ov.Model, shapes: Shapes) -> None:
+    """Raise unless every output grows with the batch, by shape inference.
+
+    Raises:
+        NotBatched: With the output, or with what the engine says.
+    """
+    once, twice = _output_shapes(model, shapes, 1), _output_shapes(model, shapes, 2)
+    for index, (single, double) in enumerate(zip(once, twice, strict=True)):
+        if single.is_dynamic or double.is_dynamic:
+            raise NotBatched(f"the shape of output {index} depends on the data")
+        if not len(single):
+            raise NotBatched(f"output {index} has no batch dimension")
+        expected = [2 * single[0].get_length(), *(size.get_length() for size in list(single)[1:])]
+        if list(double.to_shape()) != expected:
+            raise NotBatched(
+                f"output {index} does not follow the batch: it is {single}, and {double} for two"
+            )
+
+
+def opened(model: ov.Model, units: Shapes) -> ov.Model:
+    """A copy whose batch is open.
+
+    Raises:
+        NotBatched: It cannot be.
+    """
+    copy = model.clone()
+    wanted = {}
+    for place in range(len(units)):
+        wanted[place] = ov.PartialShape(copy.inputs[place].get_partial_shape())
+        wanted[place][0] = ov.Dimension()
+    try:
+        copy.reshape(wanted)
+    except RuntimeError as error:
+        raise NotBatched(f"its batch cannot be changed: {engine_text(error)}") from None
+    return copy
+
+
+def _output_shapes(model: ov.Model, shapes: Shapes, count: int) -> list[ov.PartialShape]:
+    copy = model.clone()
+    wanted = {place: ov.PartialShape([shape[0] * count, *shape[1:]]) for place, shape in enumerate(shapes)}
+    try:
+        copy.reshape(wanted)
+    except RuntimeError as error:
+        raise NotBatched(f"its batch cannot be changed: {engine_text(error)}") from None
+    return [port.get_partial_shape() for port in copy.outputs]
+
+
+def _within(length: int, bounds: tuple[int, int]) -> int:
+    low, high = bounds
+    return max(low, 1, length if high == -1 else min(length, high))

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The batch form of a compiled model, and running tasks of several clients on it at once.
+
+::
+
+    task 0: input in its front's arena --copy--> | row 0 |             | row 0 | --copy--> task 0's output region
+    task 1:                            --copy--> | row 1 |  -- run --> | row 1 | --copy--> task 1's
+                                      zeros  --> | row 2 |             | row 2 |           (nobody's)
+
+The rows are memory of one infer request of the batch form, which belongs to whoever has the infer request of the
+version that it stands beside. A row that no task of this run has is zero: nothing of an earlier run is read again.
+What a task gets is its own rows, copied to where it alone reads.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import openvino as ov
+
+from ovms_mp.errors import InferenceFailed, ProtocolError
+from ovms_mp.model.dtypes import element_count
+from ovms_mp.worker.engine.engine import engine_text
+from ovms_mp.worker.load.batches import OutputsTooLarge
+from ovms_mp.worker.load.compiled import copy_outputs
+from ovms_mp.worker.load.string_tensors import run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ovms_mp.model.dtypes import AnyArray
+    from ovms_mp.wire.arena import Arena
+    from ovms_mp.wire.records import TensorRef
+    from ovms_mp.wire.tasks import InferTask
+    from ovms_mp.worker.batching.plan import BatchPlan
+    from ovms_mp.worker.load.compiled import Result
+    from ovms_mp.worker.load.variants import Shapes
+
+MOST_SCRATCH_BYTES: Final = 64 << 20
+"""Of the inputs of one infer request's batch."""
+_MOST_KINDS = 8
+"""So many sets of shapes have their rows kept by one infer request."""
+_PAUSE_S = 1.0
+"""Tasks that make batches fail cost one run in vain a second, not one for each batch."""
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows for tasks of one set of shapes: of each input an array of octets, and a tensor of it for each size."""
+
+    arrays: list[AnyArray]
+    tensors: dict[int, list[ov.Tensor]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _BatchSlot:
+    request: ov.InferRequest
+    rows: dict[Shapes, _Rows] = field(default_factory=dict)
+    bound: tuple[Shapes, int] | None = None
+
+
+class BatchForm:
+    """A compiled model whose first dimensions are open, with an infer request beside each of the version's."""
+
+    def __init__(self, compiled: ov.CompiledModel, units: Shapes, plan: BatchPlan) -> None:
+        """Take a compiled model; infer requests are made when they are needed first.
+
+        Args:
+            compiled: With the version's tensors, and a first dimension that may be a multiple of a task's.
+            units: Shapes of a task's inputs; -1 for dimensions that may differ from task to task.
+            plan: How many to run together.
+        """
+        self.plan = plan
+        self._compiled = compiled
+        self._units = units
+        self._open = any(-1 in unit for unit in units)
+        self._types = tuple(port.element_type for port in compiled.inputs)
+        self._outputs = len(compiled.outputs)
+        self._slots: dict[int, _BatchSlot] = {}
+        self._resumes_s = 0.0
+
+    def most(self, waiting: int) -> int:
+        """See :class:`ovms_mp.worker.load.batches.Batches`."""
+        if self._resumes_s:
+            if time.monotonic() < self._resumes_s:
+                return 1
+            self._resumes_s = 0.0
+        return self.plan.most(waiting)
+
+    def pause(self) -> None:
+        """See :class:`ovms_mp.worker.load.batches.Batches`."""
+        self._resumes_s = time.monotonic() + _PAUSE_S
+
+    def shapes_of(self, task: InferTask) -> Shapes | None:
+        """See :class:`ovms_mp.worker.load.batches.Batches`."""
+        shapes = tuple([ref.shape for ref in task.inputs])
+        if shapes == self._units:
+            return shapes
+        return shapes if self._open and self._fits(shapes) else None
+
+    def infer(
+        self, slot: object, members: Sequence[tuple[InferTask, Arena]]
+    ) -> list[tuple[TensorRef, ...] | OutputsTooLarge]:
+        """See :class:`ovms_mp.worker.load.batches.Batches`."""
+        place = self._slots.get(id(slot))
+        if place is None:
+            place = self._slots[id(slot)] = _BatchSlot(self._compiled.create_infer_request())
+        size = self.plan.size_of(len(members))
+        self._gather(place, members, size)
+        try:
+            run(place.request)
+            results = [
+                np.asarray(place.request.get_output_tensor(index).data) for index in range(self._outputs)
+            ]
+        except RuntimeError as error:
+            # What it was bound to, or prepared for, may be half-set; another one is made for the next batch.
+            del self._slots[id(slot)]
+            raise InferenceFailed(
+                f"a batch of {len(members)} requests failed: {engine_text(error)}"
+            ) from None
+        return [self._scatter(results, index, size, *member) for index, member in enumerate(members)]
+
+    def _gather(self, place: _BatchSlot, members: Sequence[tuple[InferTask, Arena]], size: int) -> None:
+        shapes = tuple([ref.shape for ref in members[0][0].inputs])
+        rows = place.rows.get(shapes)
+        if rows is None:
+            if len(place.rows) >= _MOST_KINDS:
+                place.rows.clear()
+                place.bound = None
+            rows = place.rows[shapes] = self._new_rows(shapes)
+        for index, array in enumerate(rows.arrays):
+            for row, (task, arena) in enumerate(members):
+                ref = task.inputs[index]
+                if ref.nbytes != array.shape[1]:
+                    raise ProtocolError(f"{ref.nbytes} bytes are not a tensor of shape {ref.shape}")
+                array[row] = np.frombuffer(arena.view(ref), np.uint8)
+            if len(members) < size:
+                array[len(members) : size] = 0
+        if place.bound != (shapes, size):
+            tensors = rows.tensors.get(size)
+            if tensors is None:
+                tensors = rows.tensors[size] = self._new_tensors(rows, shapes, size)
+            place.bound = None
+            for index, tensor in enumerate(tensors):
+                place.request.set_input_tensor(index, tensor)
+            place.bound = (shapes, size)
+
+    def _new_rows(self, shapes: Shapes) -> _Rows:
+        most = self.plan.sizes[-1]
+        return _Rows(
+            [
+                np.zeros((most, element_count(shape) * kind.size), np.uint8)
+                for shape, kind in zip(shapes, self._types, strict=True)
+            ]
+        )
+
+    def _new_tensors(self, rows: _Rows, shapes: Shapes, size: int) -> list[ov.Tensor]:
+        return [
+            ov.Tensor(array[:size].reshape(-1), ov.Shape((shape[0] * size, *shape[1:])), kind)
+            for array, shape, kind in zip(rows.arrays, shapes, self._types, strict=True)
+        ]
+
+    def _scatter(
+        self, results: list[AnyArray], index: int, size: int, task: InferTask, arena: Arena
+    ) -> tuple[TensorRef, ...] | OutputsTooLarge:
+        own: list[Result] = []
+        for result in results:
+            if not result.ndim or result.shape[0] % size:
+                raise InferenceFailed(f"an output of a batch of {size} has shape {list(result.shape)}")
+            each = result.shape[0] // size
+            own.append(result[index * each : (index + 1) * each])
+        try:
+            return copy_outputs(own, task, arena)
+        except OutputsTooLarge as error:
+            return error
+
+    def _fits(self, shapes: Shapes) -> bool:
+        nbytes = 0
+        for shape, unit, kind in zip(shapes, self._units, self._types, strict=True):
+            if len(shape) != len(unit) or 0 in shape:
+                return False
+            if any(wanted not in (-1, size) for size, wanted in zip(shape, unit, strict=True)):
+                return False
+            nbytes += element_count(shape) * kind.size
+        return nbytes * self.plan.sizes[-1] <= MOST_SCRATCH_BYTES

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs several tasks of one compiled model at once, as the rest of the worker knows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ovms_mp.wire.arena import Arena
+    from ovms_mp.wire.records import TensorRef
+    from ovms_mp.wire.tasks import InferTask
+    from ovms_mp.worker.load.variants import Shapes
+
+
+class OutputsTooLarge(Exception):
+    """The outputs do not fit the leased region; they would with ``needed_nbytes``."""
+
+    def __init__(self, needed_nbytes: int) -> None:
+        super().__init__(needed_nbytes)
+        self.needed_nbytes = needed_nbytes
+
+
+class Batches(Protocol):
+    """Implemented by :class:`ovms_mp.worker.batching.form.BatchForm`."""
+
+    def most(self, waiting: int) -> int:
+        """How many of so many tasks to run together now; 1 for none. Called by the loop."""
+
+    def shapes_of(self, task: InferTask) -> Shapes | None:
+        """A task's shapes; those of equal ones may run together. None where it has to run alone."""
+
+    def infer(
+        self, slot: object, members: Sequence[tuple[InferTask, Arena]]
+    ) -> list[tuple[TensorRef, ...] | OutputsTooLarge]:
+        """Run tasks together, beside an infer request that is not used meanwhile; each one's outputs.
+
+        Raises:
+            InferenceFailed: The engine raised.
+            ProtocolError: One of them does not fit; which one, running them alone tells.
+        """
+
+    def pause(self) -> None:
+        """A batch has failed: run tasks one by one for a while. Callable from any thread."""
