@@ -93,7 +93,12 @@ class ModelRoute:
             ("ready", "GET"): Endpoint(handlers.model_ready, calls.PROTOCOL, calls.MODEL_READY, is_open=True),
             ("config", "GET"): Endpoint(handlers.config, calls.PROTOCOL, calls.CONFIG),
             ("infer", "POST"): Endpoint(
-                handlers.infer, calls.PROTOCOL, calls.INFER, takes_body=True, compresses=True
+                handlers.infer,
+                calls.PROTOCOL,
+                calls.INFER,
+                takes_body=True,
+                compresses=True,
+                carries_tensors=True,
             ),
             **others,
         }

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     AsgiApp: TypeAlias = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 
+CERTIFICATE_NAME = "certificate_name"
+"""In the state of a connection: the name in the client's certificate, if it has shown one."""
 CYCLE = "ovms_mp.cycle"
 """In the scope of a request: uvicorn's record of it, whose ``more_body`` is false once the body is here."""
 IS_GONE = "ovms_mp.is_gone"

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""uvicorn's HTTP/1.1 protocol with bounds: of heads, of what is read ahead, and of a silent client's patience.
+"""HTTP/1.1 for one connection, parsed by httptools: which request is whose turn, and bounds for all that a client does.
 
-Where uvicorn's reads all that a client sends and waits for ever, here
+Requests with tensors are answered directly (:mod:`~ovms_mp.front.rest.direct`), others by the application, by way of
+ASGI. Long bodies go past the parser, to where they belong. Of all of them it holds that
 
 - a head longer than 64 KiB, or with more than 256 fields, is answered with 431 (414 for the URL), and the version of
   the protocol is looked at (505);
@@ -17,40 +18,81 @@ Refusals have one JSON document and no traceback, and are counted rather than lo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.rest import bounds, heads
 from ovms_mp.front.rest.connections import SWEEP_INTERVAL_S
-from ovms_mp.front.rest.early import CYCLE, IS_GONE
+from ovms_mp.front.rest.direct import DIRECT
+from ovms_mp.front.rest.early import CERTIFICATE_NAME
+from ovms_mp.front.rest.exchange import AsgiExchange
 from ovms_mp.front.rest.heads import Refused
 from ovms_mp.front.rest.transport import GatedFlow, LingeringTransport
 
 if TYPE_CHECKING:
-    import asyncio
     from typing import Any
 
-    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
 
     from ovms_mp.front.rest.connections import Connections
+    from ovms_mp.front.rest.direct import Direct
+    from ovms_mp.front.rest.exchange import Exchange
 
 
-class RestProtocol(HttpToolsProtocol):
-    """One connection."""
+class RestProtocol(asyncio.BufferedProtocol):
+    """One connection, as uvicorn's server wants it."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._group: Connections = self.app_state["connections"]
+    transport: LingeringTransport
+    flow: GatedFlow
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Prepare; see :class:`uvicorn.protocols.http.httptools_impl.HttpToolsProtocol`."""
+        if not config.loaded:
+            config.load()
+        self.config = config
+        self.loop = _loop or asyncio.get_running_loop()
+        self.server_state = server_state
+        self.app_state = app_state
+        self.server: Any = None
+        self.client: Any = None
+        self.scheme = "http"
+        self._logger = logging.getLogger("uvicorn.error")
+        self._parser = self._new_parser()
+        self._group: Connections = app_state["connections"]
+        self._direct: Direct | None = app_state.get(DIRECT)
         self._unread = self._group.bodies.share()
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._expects_go_ahead = False
+        self._exchange: Exchange | None = None
+        """The last one of which the head has been received."""
+        self._pipeline: deque[Exchange] = deque()
+        """Those behind the one that is being answered."""
         self._task: asyncio.Task[None] | None = None
-        self._running: RequestResponseCycle | None = None
+        self._running: Exchange | None = None
         self._unfed = b""
         """What was read and may not be parsed yet."""
         self._body_left = 0
         """Octets that certainly belong to the body which is being received."""
+        self._unparsed_left = 0
+        """So many of them go past the parser."""
+        self._is_filling = False
+        """Whether the last read was into the memory of an exchange."""
+        self._had_long_body = False
         self._head_bytes = 0
         """Octets since the parser last got anywhere."""
         self._has_progress = False
@@ -71,12 +113,22 @@ class RestProtocol(HttpToolsProtocol):
         self._waits_for = ""
         """What the connection had been doing for so many sweeps."""
 
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        parser.set_dangerous_leniencies(
+            lenient_data_after_close=True
+        )  # What is pipelined behind the last request.
+        return parser
+
     # The transport's side.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as stream servers
         """A client has connected."""
-        super().connection_made(LingeringTransport(transport, self))  # type: ignore[arg-type]  # it passes on the rest
+        self.server_state.connections.add(self)  # type: ignore[arg-type]  # it is asked for ``shutdown`` only
+        self.transport = LingeringTransport(transport, self)
         self.flow = GatedFlow(transport)
+        self.server, self.client = get_local_addr(transport), get_remote_addr(transport)
+        self.scheme = "https" if is_ssl(transport) else "http"
         self._group.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -85,13 +137,38 @@ class RestProtocol(HttpToolsProtocol):
         self._unread.release()
         self.is_lingering = False
         self._unfed = b""
-        self.pipeline.clear()
+        self._pipeline.clear()
         self._cancel()
-        super().connection_lost(exc)
+        self.server_state.connections.discard(self)  # type: ignore[arg-type]  # as above
+        if self._exchange is not None and not self._exchange.response_complete:
+            self._exchange.disconnect()
+        self.flow.resume_writing()
+        if exc is None:
+            self.transport.close()
 
-    def data_received(self, data: bytes) -> None:
-        """Octets of requests."""
-        self._unset_keepalive_if_required()
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """Memory of the body that is being received if much of that is due, else the scratch memory of all."""
+        self._is_filling = False
+        if self._unparsed_left and not self._unfed and self._exchange is not None:
+            place = self._exchange.wanted()
+            if place is not None and len(place) >= bounds.FILLED_BYTES:
+                self._is_filling = True
+                return place[: self._unparsed_left]
+        scratch = self._group.scratch
+        # Behind a long body there may be another one: its start only, the rest goes to its place.
+        return scratch[: bounds.START_BYTES] if self._had_long_body else scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Octets are there."""
+        if self._is_filling and self._exchange is not None:
+            self._is_fresh = True
+            self._exchange.advance(nbytes)
+            self._passed(nbytes)
+        else:
+            self.data_received(self._group.scratch[:nbytes])
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Octets of requests; a view is valid during the call."""
         self._is_fresh = True
         if self._unfed:
             self._unfed += data  # Reading has been paused, so this comes once.
@@ -100,83 +177,110 @@ class RestProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio
         """The client sends no more; whether there is something to answer all the same."""
-        if self.is_lingering or self.cycle is None or self.cycle.response_complete:
+        exchange = self._exchange
+        if self.is_lingering or exchange is None or exchange.response_complete:
             return False
         if self.scheme == "https":
             return False  # Loops close TLS in both directions, whatever is said here.
-        if self.cycle.more_body:
-            if self._running is self.cycle:
+        if exchange.more_body:
+            if self._running is exchange:
                 return False
             self._drop_unfinished()
         self._is_half_closed = True
         if self._running is not None and not self._running.response_started:
-            self.transport.begin_answer()  # type: ignore[attr-defined]  # of LingeringTransport
+            self.transport.begin_answer()
         self.loop.call_later(bounds.FIRST_LOOK_S, self._abort_if_left)
         return True
 
     def _abort_if_left(self) -> None:
-        if not self.transport.is_closing() and self.transport.is_refused():  # type: ignore[attr-defined]  # as above
+        if not self.transport.is_closing() and self.transport.is_refused():
             self._abort()
+
+    def pause_writing(self) -> None:
+        """It does not read its answers as fast as they come."""
+        self.flow.pause_writing()
 
     def resume_writing(self) -> None:
         """The client has read most of its answers."""
         self._unread.release()
-        super().resume_writing()
+        self.flow.resume_writing()
 
     def close(self) -> None:
         """Close the connection; the application has answered or uvicorn ends it."""
-        inner: asyncio.Transport = self.transport.inner  # type: ignore[attr-defined]  # as above
-        is_whole = self.cycle is None or not self.cycle.more_body
+        inner = self.transport.inner
+        is_whole = self._exchange is None or not self._exchange.more_body
         if (is_whole and not self._refusal) or inner.is_closing() or self.is_lingering:
             inner.close()
             return
         self.is_lingering = True
         self._group.is_idle(self)  # Makes room for others when that is needed.
         self._unfed = b""
-        self.flow.is_held = False  # type: ignore[attr-defined]  # of GatedFlow
+        self.flow.is_held = False
         self.flow.resume_reading()
         if inner.can_write_eof():
             inner.write_eof()
 
     def shutdown(self) -> None:
         """The server stops: end with the answer that is being made, or with the one to a request on its way."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            super().shutdown()
+        if self._exchange is not None and not self._exchange.response_complete:
+            self._exchange.keep_alive = False
             return
         self._is_ending = True
         self.loop.call_later(bounds.LAST_REQUEST_S, self._close_if_silent)
 
     def _close_if_silent(self) -> None:
-        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+        exchange = self._exchange
+        if (exchange is None or exchange.response_complete) and not self.transport.is_closing():
             self.transport.close()
 
     # Parsing.
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes | memoryview) -> None:
         """Parse what may be parsed, and keep the rest."""
-        if len(data) <= bounds.PIECE_BYTES and len(self.pipeline) < bounds.MOST_PIPELINED:
+        if (
+            len(data) <= bounds.PIECE_BYTES
+            and len(self._pipeline) < bounds.MOST_PIPELINED
+            and not self._unparsed_left
+        ):
             self._feed_piece(data)
             return
         rest = memoryview(data)
         while rest and not self._refusal and not self.is_lingering:
-            if len(self.pipeline) >= bounds.MOST_PIPELINED:
+            if self._unparsed_left and self._exchange is not None:
+                size = min(len(rest), self._unparsed_left)
+                self._exchange.take(rest[:size])
+                self._passed(size)
+            elif len(self._pipeline) >= bounds.MOST_PIPELINED:
                 self._unfed = bytes(rest)
                 self.flow.pause_reading()
-                self.flow.is_held = True  # type: ignore[attr-defined]  # of GatedFlow
+                self.flow.is_held = True
                 return
-            is_in_body = self.cycle is not None and self.cycle.more_body
-            size = min(
-                len(rest), self._body_left or (bounds.BODY_PIECE_BYTES if is_in_body else bounds.PIECE_BYTES)
-            )
-            self._feed_piece(rest[:size])
+            else:
+                is_in_body = self._exchange is not None and self._exchange.more_body
+                most = self._body_left or (bounds.BODY_PIECE_BYTES if is_in_body else bounds.PIECE_BYTES)
+                size = min(len(rest), most)
+                self._feed_piece(rest[:size])
             rest = rest[size:]
+
+    def _pass_by(self) -> None:
+        """Have a long body that is certain go past the parser, which would copy it."""
+        if self._exchange is not None and self._exchange.more_body:
+            self._unparsed_left = self._body_left
+            self._had_long_body = True
+
+    def _passed(self, nbytes: int) -> None:
+        """So many octets of a body went past the parser; behind the last one parse as if it had seen them."""
+        self._unparsed_left -= nbytes
+        if not self._unparsed_left:
+            self._parser = self._new_parser()
+            self.on_message_complete()
 
     def _feed_piece(self, piece: bytes | memoryview) -> None:
         self._has_progress = False
         taken = -1
         try:
             try:
-                self.parser.feed_data(piece)
+                self._parser.feed_data(piece)
             except httptools.HttpParserUpgrade as offer:
                 taken = offer.args[0]
             if taken >= 0:  # Not in the handler: the parser's next error would lose its context.
@@ -190,35 +294,44 @@ class RestProtocol(HttpToolsProtocol):
             return
         if self._has_progress:
             self._head_bytes = 0
+            if self._body_left >= bounds.FILLED_BYTES:
+                self._pass_by()
         else:
             self._head_bytes += len(piece)
             if self._head_bytes > heads.MOST_HEAD_BYTES:
-                self._refuse(heads.too_long(len(self.url)))
-
-    def _should_upgrade(self) -> bool:
-        """Have uvicorn leave a request alone that offers another protocol; see :meth:`_decline`."""
-        return True
+                self._refuse(heads.too_long(len(self._url)))
 
     def _decline(self, rest: memoryview) -> None:
         """Read a request again without its offer of another protocol, behind which the parser reads no body."""
         taken = 0
         while taken >= 0:
             rest, taken = rest[taken:], -1
-            parser = self.parser
+            parser = self._parser
             if parser.get_method() == b"CONNECT":
                 raise Refused(400, "CONNECT is for proxies, and this is none")
-            head = heads.without_offer(parser.get_method(), self.url, parser.get_http_version(), self.headers)
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
-            self.parser.feed_data(head)
+            head = heads.without_offer(
+                parser.get_method(), self._url, parser.get_http_version(), self._headers
+            )
+            self._parser = self._new_parser()
+            self._parser.feed_data(head)
             try:
-                self.parser.feed_data(rest)
+                self._parser.feed_data(rest)
             except httptools.HttpParserUpgrade as offer:
                 taken = offer.args[0]
 
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._url = b""
+        self._expects_go_ahead = False
+        self._headers = []
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        self._url += url
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or behind a chunked body."""
-        if len(self.headers) >= heads.MOST_FIELDS:
+        if len(self._headers) >= heads.MOST_FIELDS:
             raise Refused(431, f"the request has more than {heads.MOST_FIELDS} header fields")
         name = name.lower()
         if name in heads.LOOKED_AT:
@@ -231,72 +344,132 @@ class RestProtocol(HttpToolsProtocol):
             elif name == b"transfer-encoding":
                 heads.refuse_coding(value)
             elif value.lower() == b"100-continue":
-                self.expect_100_continue = True
-        self.headers.append((name, value))
+                self._expects_go_ahead = True
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """A head is here."""
         self._has_progress = True
-        version = self.parser.get_http_version()
+        parser = self._parser
+        version = parser.get_http_version()
         if version != "1.1" and version != "1.0":
             raise Refused(505, f"HTTP/{version} is not supported; speak HTTP/1.1")
         if not self._has_host and version == "1.1":
             raise Refused(400, "the request has no Host header field (RFC 9112, 3.2)")
         self._has_host = False
-        if len(self.url) > heads.MOST_HEAD_BYTES or (
-            self._head_bytes and sum(len(n) + len(v) for n, v in self.headers) > heads.MOST_HEAD_BYTES
+        if len(self._url) > heads.MOST_HEAD_BYTES or (
+            self._head_bytes and sum(len(n) + len(v) for n, v in self._headers) > heads.MOST_HEAD_BYTES
         ):
-            raise heads.too_long(len(self.url))
-        try:
-            super().on_headers_complete()
-        except httptools.HttpParserError:
-            raise Refused(400, "the request's target is no URL") from None
-        except UnicodeError:
-            raise Refused(400, "the request's target is not ASCII") from None
-        if self._is_ending and self.cycle is not None:
-            self.cycle.keep_alive = False
+            raise heads.too_long(len(self._url))
+        if not parser.should_upgrade():  # Else it comes again, see :meth:`_decline`.
+            self._take_exchange(self._new_exchange(parser, version))
         self._is_between = False
         self._group.is_busy(self)
+
+    def _new_exchange(self, parser: httptools.HttpRequestParser, version: str) -> Exchange:
+        keep_alive = version != "1.0" and not self._is_ending and parser.should_keep_alive()
+        method = parser.get_method()
+        if method == b"POST" and self._direct is not None:
+            called = self._direct.find(self._url)
+            if called is not None:
+                return self._direct.exchange(
+                    called,
+                    self._headers,
+                    self,
+                    expects_go_ahead=self._expects_go_ahead,
+                    keep_alive=keep_alive,
+                )
+        return AsgiExchange(
+            self.config.loaded_app,
+            scope=self._scope(method, version),
+            transport=self.transport,
+            flow=self.flow,
+            logger=self._logger,
+            access_logger=self._logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self._expects_go_ahead,
+            keep_alive=keep_alive,
+            on_response=self.on_response_complete,
+        )
+
+    def _scope(self, method: bytes, version: str) -> dict[str, Any]:
+        """See https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope."""
+        try:
+            target = httptools.parse_url(self._url)
+        except httptools.HttpParserError:
+            raise Refused(400, "the request's target is no URL") from None
+        try:
+            path = target.path.decode("ascii")
+        except UnicodeError:
+            raise Refused(400, "the request's target is not ASCII") from None
+        return {
+            "type": "http",
+            "asgi": {"version": self.config.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "method": method.decode("ascii"),
+            "scheme": self.scheme,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": target.path,
+            "query_string": target.query or b"",
+            "root_path": "",
+            "headers": self._headers,
+            "client": self.client,
+            "server": self.server,
+            "state": self.app_state.copy(),
+        }
+
+    def _take_exchange(self, exchange: Exchange) -> None:
+        """Have a request answered now or in its turn."""
+        last, self._exchange = self._exchange, exchange
+        if last is None or last.response_complete:
+            self._begin(exchange)
+        else:
+            self.flow.pause_reading()
+            self._pipeline.appendleft(exchange)
 
     def on_body(self, body: bytes) -> None:
         """Octets of a body."""
         self._has_progress = True
         self._body_left = max(0, self._body_left - len(body))
-        super().on_body(body)
+        if self._exchange is not None and not self._parser.should_upgrade():
+            self._exchange.take(body)
 
     def on_message_complete(self) -> None:
         """A request is here."""
         self._has_progress = True
         self._body_left = 0
         self._has_host = False  # A trailer's is not the next request's.
-        super().on_message_complete()
+        if self._exchange is not None and not self._parser.should_upgrade():
+            self._exchange.end_body()
 
     def _refuse(self, refused: Refused) -> None:
         """Answer behind what is being answered, then close."""
         self._group.counts[refused.kind] += 1
         self._refusal = heads.answer(refused.status, refused.text)
-        if self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete:
+        exchange = self._exchange
+        if exchange is not None and exchange.more_body and not exchange.response_complete:
             self._drop_unfinished()
-        if self.cycle is None or (self.cycle.response_complete and not self.pipeline):
+        if self._exchange is None or (self._exchange.response_complete and not self._pipeline):
             self._send_refusal()
 
     def _drop_unfinished(self) -> None:
         """The last request is the one that is refused, in its body; those before it are answered."""
-        if self._running is self.cycle:
+        if self._running is not None and self._running is self._exchange:
             self._cancel()
-            if self.cycle.response_started:
+            if self._running.response_started:
                 self._abort()
             else:
                 self._send_refusal()
         else:
-            self.pipeline.popleft()
-            self.cycle = self.pipeline[0][0] if self.pipeline else cast("RequestResponseCycle", self._running)
+            self._pipeline.popleft()
+            self._exchange = self._pipeline[0] if self._pipeline else self._running
 
     def _cancel(self) -> None:
         """End the handler that runs; it must not answer."""
         if self._task is not None and self._running is not None and not self._task.done():
-            self._running.disconnected = True
-            cast("dict[str, Any]", self._running.scope)[IS_GONE] = True
+            self._running.disconnect()
             self._task.cancel()
 
     def _send_refusal(self) -> None:
@@ -306,20 +479,19 @@ class RestProtocol(HttpToolsProtocol):
 
     # Requests.
 
-    def _start_asgi_task(
-        self, cycle: RequestResponseCycle, app: Any
-    ) -> None:  # Any: uvicorn's own name of it.
-        scope = cast("dict[str, Any]", cycle.scope)
-        if scope["method"] == "POST":
-            scope[CYCLE] = cycle
-        task = self.loop.create_task(cycle.run_asgi(app))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
-        self._task, self._running = task, cycle
+    def _begin(self, exchange: Exchange) -> None:
+        task = exchange.begin(self.loop)
+        self.server_state.tasks.add(task)
+        task.add_done_callback(self.server_state.tasks.discard)
+        self._task, self._running = task, exchange
 
     def on_response_complete(self) -> None:
         """An answer has been handed to the transport."""
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self._pipeline:
+                self._begin(self._pipeline.pop())
         if self.flow.write_paused:
             try:
                 self._unread.grow(self.transport.get_write_buffer_size() - self._unread.nbytes)
@@ -328,13 +500,14 @@ class RestProtocol(HttpToolsProtocol):
                 self._abort()
                 return
         if self._unfed and not self.transport.is_closing():
-            self._unset_keepalive_if_required()
             data, self._unfed = self._unfed, b""
-            self.flow.is_held = False  # type: ignore[attr-defined]  # of GatedFlow
+            self.flow.is_held = False
             self._feed(data)
             if not self._unfed:
                 self.flow.resume_reading()
-        if self.cycle.response_complete and not self.pipeline:
+        if self._pipeline or self._exchange is None:
+            return
+        if self._exchange.response_complete:
             self._is_between = True
             self._waited = 0
             self._group.is_idle(self)
@@ -342,6 +515,11 @@ class RestProtocol(HttpToolsProtocol):
                 self._send_refusal()
             elif self._is_half_closed:
                 self.transport.close()
+
+    @property
+    def certificate_name(self) -> str:
+        """The name in the client's certificate; empty without one."""
+        return str(self.app_state.get(CERTIFICATE_NAME, ""))
 
     # The group's side.
 
@@ -363,16 +541,17 @@ class RestProtocol(HttpToolsProtocol):
             timeout_s = min(bounds.HEAD_TIMEOUT_S, timeout_s) if has_begun else bounds.IDLE_TIMEOUT_S
             name, is_waiting = ("head_late" if has_begun else "idle"), True
         else:
-            name, is_waiting = (
-                "body_late",
-                self.cycle.more_body and not is_fresh and not self.flow.read_paused,
-            )
+            is_in_body = self._exchange is not None and self._exchange.more_body
+            name, is_waiting = "body_late", is_in_body and not is_fresh and not self.flow.read_paused
         self._waited = self._waited + 1 if is_waiting and name == self._waits_for else 0
         self._waits_for = name
         if self._waited * SWEEP_INTERVAL_S < timeout_s:
             return ""
         if name == "head_late":
             self._refuse(Refused(408, "the request's head did not arrive in time"))
+        elif name == "idle" and self._exchange is not None:
+            self.transport.close()  # Who has been served may well come again later.
+            return ""
         else:
             self._abort()
         return name
@@ -392,7 +571,7 @@ class RestProtocol(HttpToolsProtocol):
         self.transport.write(
             heads.answer(503, "the server has no room for another connection; try again later")
         )
-        self.transport.inner.close()  # type: ignore[attr-defined]  # without waiting for what it may send
+        self.transport.inner.close()  # Without waiting for what it may send.
 
     def _abort(self) -> None:
-        self.transport.inner.abort()  # type: ignore[attr-defined]  # of LingeringTransport
+        self.transport.inner.abort()

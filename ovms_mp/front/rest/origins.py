@@ -63,7 +63,7 @@ class Origins:
         if not response.complete:
             self.set_headers(request, response)
 
-    def set_headers(self, request: Request, response: Response) -> None:
+    def set_headers(self, request: Asking, response: OutgoingResponse) -> None:
         """Let the page that asks read the answer. PERF: 0.3 us for other clients."""
         if self._named:
             response.append_header("Vary", "Origin")
@@ -96,7 +96,7 @@ class Origins:
         response.append_header("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
         return True
 
-    def refuse_other_sites(self, request: Request, call: CallOrigin, proxies: TrustedProxies) -> None:
+    def refuse_other_sites(self, request: Asking, call: CallOrigin, proxies: TrustedProxies) -> None:
         """Raise if a page of another site has made a browser send the request.
 
         Raises:
