@@ -55,7 +55,7 @@ class RestRequest(Protocol):
 
         Args:
             bound_bytes: As of :meth:`read_body`.
-            make_sink: By the body's length. What it makes gives back something else than None.
+            make_sink: By the body's length; None if octets are as good. What it makes gives back something else.
 
         Raises:
             OvmsError: As of :meth:`read_body`; or the sink refuses what comes.

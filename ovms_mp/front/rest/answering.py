@@ -14,8 +14,7 @@ import msgspec
 from ovms_mp.errors import Code, DeadlineExceeded, OvmsError, RequestTooLarge, shortened
 from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.failures import failure_of
-from ovms_mp.front.gathered import Gathered
-from ovms_mp.front.rest.compression import LEAST_BYTES, compress
+from ovms_mp.front.rest.compression import LEAST_BYTES, Changing, compress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -53,27 +52,16 @@ class Front(Protocol):
         """Who may say for whom they speak."""
 
 
-class OutgoingResponse(Protocol):
+class OutgoingResponse(Changing, Protocol):
     """An answer while it is made, falcon's or our own. Names of the header are lower-cased by it.
 
     Attributes:
         status: HTTP's number.
-        data: The body.
         content_type: Of the body.
     """
 
     status: int
-    data: bytes | bytearray | Gathered | None
     content_type: str
-
-    def get_header(self, name: str) -> str | None:
-        """What was set."""
-
-    def set_header(self, name: str, value: str) -> None:
-        """Set a field."""
-
-    def append_header(self, name: str, value: str) -> None:
-        """Add to a field, behind a comma."""
 
     def set_headers(self, headers: Iterable[tuple[str, str]]) -> None:
         """Set fields."""

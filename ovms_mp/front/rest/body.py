@@ -85,7 +85,7 @@ async def receive_body(
     source: BodySource,
     limits: FrontLimits,
     bound_bytes: int | None,
-    make_sink: Callable[[int], MessageSink],
+    make_sink: Callable[[int], MessageSink | None],
 ) -> Any:  # Any: as of the sink.
     """What a sink makes of a body that comes as it is and says its length; of others None, and they are not read.
 
@@ -93,7 +93,7 @@ async def receive_body(
         source: Nothing of it has been read yet.
         limits: See :func:`read_body`.
         bound_bytes: See :func:`read_body`.
-        make_sink: By the body's length.
+        make_sink: By the body's length; None if octets are as good.
 
     Raises:
         OvmsError: See :func:`read_body`; or the sink refuses what comes.
@@ -104,6 +104,8 @@ async def receive_body(
         return None
     _limit(source, limits, bound_bytes)
     sink = make_sink(length)
+    if sink is None:
+        return None
     try:
         async with _in_time(limits):
             await source.fill(sink)

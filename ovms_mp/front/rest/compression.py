@@ -6,30 +6,32 @@ from __future__ import annotations
 import asyncio
 import zlib
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.inflate import GZIP_WINDOW
 
-if TYPE_CHECKING:
-    from typing import Protocol
 
-    class Asking(Protocol):
-        """The request."""
+class Asking(Protocol):
+    """The request."""
 
-        def get_header(self, name: str) -> str | None:
-            """A header of the client's."""
+    def get_header(self, name: str) -> str | None:
+        """A header of the client's."""
 
-    class Answer(Protocol):
-        """The answer."""
 
-        data: bytes | bytearray | Gathered | None
+class Changing(Protocol):
+    """The answer."""
 
-        def set_header(self, name: str, value: str) -> None:
-            """Set a field."""
+    data: bytes | bytearray | Gathered | None
 
-        def append_header(self, name: str, value: str) -> None:
-            """Add to a field."""
+    def get_header(self, name: str) -> str | None:
+        """What was set."""
+
+    def set_header(self, name: str, value: str) -> None:
+        """Set a field."""
+
+    def append_header(self, name: str, value: str) -> None:
+        """Add to a field."""
 
 
 LEAST_BYTES = 1 << 10
@@ -43,7 +45,7 @@ _MOST_KEPT = 64
 _LONGEST_HEADER = 512
 
 
-async def compress(request: Asking, response: Answer) -> None:
+async def compress(request: Asking, response: Changing) -> None:
     """Compress the answer's body if the client prefers that."""
     accepted = request.get_header("Accept-Encoding")
     if not accepted or response.data is None:

@@ -118,7 +118,7 @@ class IncomingRequest(ABC):
         return body
 
     async def receive_body(
-        self, bound_bytes: int | None, make_sink: Callable[[int], MessageSink]
+        self, bound_bytes: int | None, make_sink: Callable[[int], MessageSink | None]
     ) -> Any:  # Any: as of the sink.
         """What a sink makes of the body; see :func:`~ovms_mp.front.rest.body.receive_body`."""
         made = await receive_body(self, self._limits, bound_bytes, make_sink)
