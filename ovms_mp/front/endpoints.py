@@ -49,7 +49,7 @@ class RestRequest(Protocol):
         """
 
     def receive_body(
-        self, bound_bytes: int | None, make_sink: Callable[[int], MessageSink]
+        self, bound_bytes: int | None, make_sink: Callable[[int], MessageSink | None]
     ) -> Awaitable[Any]:
         """What a sink makes of the body as it arrives; None, and nothing is read, where no sink can take it.
 

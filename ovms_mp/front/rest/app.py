@@ -78,11 +78,10 @@ class _Resource:
             else self._route.find("GET" if verb == "HEAD" else verb, raw_path)
         )
         incoming = FalconRequest(request, lifespan.spec.limits, lifespan.bodies.share())
-        await lifespan.answering.answer(
-            endpoint, incoming, _outgoing(response), lambda: self._refusal(request)
-        )
-        if isinstance(response.data, Gathered):
-            response.data = response.data.joined()
+        outgoing = _outgoing(response)
+        await lifespan.answering.answer(endpoint, incoming, outgoing, lambda: self._refusal(request))
+        if isinstance(outgoing.data, Gathered):
+            outgoing.data = outgoing.data.joined()
 
     def _path_of(self, request: Request) -> bytes | None:
         """The path as it was sent, without what all paths begin with; handlers find it so in the request, too.

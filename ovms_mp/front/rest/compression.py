@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.inflate import GZIP_WINDOW
@@ -22,7 +22,8 @@ class Asking(Protocol):
 class Changing(Protocol):
     """The answer."""
 
-    data: bytes | bytearray | Gathered | None
+    data: Any
+    """The body, as octets or in pieces; each kind of answer has a type of its own for it."""
 
     def get_header(self, name: str) -> str | None:
         """What was set."""

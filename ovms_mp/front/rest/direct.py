@@ -23,32 +23,14 @@ from ovms_mp.front.sinks import fill, wanted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from typing import Any, Protocol
-
-    from uvicorn.server import ServerState
+    from typing import Any
 
     from ovms_mp.front.endpoints import Endpoint, Route
     from ovms_mp.front.rest.answering import Answering
+    from ovms_mp.front.rest.exchange import Line
     from ovms_mp.front.rest.lifespan import Lifespan
-    from ovms_mp.front.rest.transport import GatedFlow, LingeringTransport
+    from ovms_mp.front.rest.reader import Head
     from ovms_mp.front.sinks import MessageSink
-
-    class Line(Protocol):
-        """The connection of an exchange."""
-
-        transport: LingeringTransport
-        flow: GatedFlow
-        scheme: str
-        server: Any
-        client: Any
-        server_state: ServerState
-
-        @property
-        def certificate_name(self) -> str:
-            """The name in the client's certificate; empty without one."""
-
-        def on_response_complete(self) -> None:
-            """An answer has been handed to the transport."""
 
 
 DIRECT = "direct"
@@ -108,19 +90,9 @@ class Direct:
                     return Called(endpoint, unquote(path), rest)
         return None
 
-    def exchange(
-        self,
-        called: Called,
-        fields: list[tuple[bytes, bytes]],
-        line: Line,
-        *,
-        expects_go_ahead: bool,
-        keep_alive: bool,
-    ) -> DirectExchange:
+    def exchange(self, called: Called, head: Head, line: Line, *, keep_alive: bool) -> DirectExchange:
         """A request whose head is here."""
-        return DirectExchange(
-            self, called, fields, line, expects_go_ahead=expects_go_ahead, keep_alive=keep_alive
-        )
+        return DirectExchange(self, called, head, line, keep_alive=keep_alive)
 
     def new_incoming(self) -> tuple[Any, Any]:
         """Limits of a request, and its share of the memory for bodies."""
@@ -159,19 +131,18 @@ class DirectExchange(IncomingRequest):
         self,
         direct: Direct,
         called: Called,
-        fields: list[tuple[bytes, bytes]],
+        head: Head,
         line: Line,
         *,
-        expects_go_ahead: bool,
         keep_alive: bool,
     ) -> None:
         """Begin with the head; see :meth:`Direct.exchange`."""
         super().__init__(*direct.new_incoming())
         self._direct = direct
         self._called = called
-        self._fields = fields
+        self._fields = head.fields
         self._line = line
-        self._expects = self._go_ahead_due = expects_go_ahead
+        self._expects = self._go_ahead_due = head.expects_go_ahead
         self.keep_alive = keep_alive
         self.more_body = True
         self.response_started = self.response_complete = self._is_gone = False

@@ -3,16 +3,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote
 
+import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from ovms_mp.front.rest.early import CYCLE, IS_GONE
+from ovms_mp.front.rest.heads import Refused
 
 if TYPE_CHECKING:
-    import asyncio
-    from typing import Any
+    from uvicorn._types import HTTPScope
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+    from ovms_mp.front.rest.reader import Head
+    from ovms_mp.front.rest.transport import GatedFlow, LingeringTransport
+
+_log = logging.getLogger("uvicorn.error")
 
 
 class Exchange(Protocol):
@@ -49,12 +60,54 @@ class Exchange(Protocol):
         """Nobody waits for its answer any more."""
 
 
-class AsgiExchange(RequestResponseCycle):
-    """An :class:`Exchange` that an ASGI application answers."""
+class Line(Protocol):
+    """The connection of an exchange."""
 
-    def __init__(self, app: Any, **named: Any) -> None:  # Any: as uvicorn's.
-        super().__init__(**named)
-        self._app = app
+    config: Config
+    server_state: ServerState
+    app_state: dict[str, Any]
+    transport: LingeringTransport
+    flow: GatedFlow
+    scheme: str
+    server: Any
+    client: Any
+
+    @property
+    def certificate_name(self) -> str:
+        """The name in the client's certificate; empty without one."""
+
+    def on_response_complete(self) -> None:
+        """An answer has been handed to the transport."""
+
+
+class AsgiExchange(RequestResponseCycle):
+    """An :class:`Exchange` that the ASGI application answers."""
+
+    def __init__(self, head: Head, line: Line, *, keep_alive: bool) -> None:
+        """Begin.
+
+        Args:
+            head: The request's.
+            line: The connection.
+            keep_alive: Whether it goes on behind the answer.
+
+        Raises:
+            Refused: The target is none.
+        """
+        self._app = line.config.loaded_app
+        super().__init__(
+            scope=_scope(head, line),
+            transport=line.transport,  # type: ignore[arg-type]  # it passes on the rest
+            flow=line.flow,
+            logger=_log,
+            access_logger=_log,
+            access_log=False,
+            default_headers=line.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=head.expects_go_ahead,
+            keep_alive=keep_alive,
+            on_response=line.on_response_complete,
+        )
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         """See :class:`Exchange`."""
@@ -89,5 +142,33 @@ class AsgiExchange(RequestResponseCycle):
     def disconnect(self) -> None:
         """See :class:`Exchange`."""
         self.disconnected = True
-        self.scope[IS_GONE] = True  # type: ignore[typeddict-unknown-key]  # as above
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # as above
+        scope[IS_GONE] = True
         self.message_event.set()
+
+
+def _scope(head: Head, line: Line) -> HTTPScope:
+    """See https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope."""
+    try:
+        target = httptools.parse_url(head.url)
+    except httptools.HttpParserError:
+        raise Refused(400, "the request's target is no URL") from None
+    try:
+        path = target.path.decode("ascii")
+    except UnicodeError:
+        raise Refused(400, "the request's target is not ASCII") from None
+    return {
+        "type": "http",
+        "asgi": {"version": line.config.asgi_version, "spec_version": "2.3"},
+        "http_version": head.version,
+        "method": head.method.decode("ascii"),
+        "scheme": line.scheme,  # type: ignore[typeddict-item]  # one of two
+        "path": unquote(path) if "%" in path else path,
+        "raw_path": target.path,
+        "query_string": target.query or b"",
+        "root_path": "",
+        "headers": head.fields,
+        "client": line.client,
+        "server": line.server,
+        "state": line.app_state.copy(),
+    }

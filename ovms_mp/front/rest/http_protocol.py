@@ -19,12 +19,9 @@ Refusals have one JSON document and no traceback, and are counted rather than lo
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
-import httptools
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from ovms_mp.errors import OvmsError
@@ -34,6 +31,7 @@ from ovms_mp.front.rest.direct import DIRECT
 from ovms_mp.front.rest.early import CERTIFICATE_NAME
 from ovms_mp.front.rest.exchange import AsgiExchange
 from ovms_mp.front.rest.heads import Refused
+from ovms_mp.front.rest.reader import RequestReader
 from ovms_mp.front.rest.transport import GatedFlow, LingeringTransport
 
 if TYPE_CHECKING:
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
     from ovms_mp.front.rest.connections import Connections
     from ovms_mp.front.rest.direct import Direct
     from ovms_mp.front.rest.exchange import Exchange
+    from ovms_mp.front.rest.reader import Head
 
 
 class RestProtocol(asyncio.BufferedProtocol):
@@ -70,14 +69,10 @@ class RestProtocol(asyncio.BufferedProtocol):
         self.server: Any = None
         self.client: Any = None
         self.scheme = "http"
-        self._logger = logging.getLogger("uvicorn.error")
-        self._parser = self._new_parser()
+        self._reader = RequestReader(self)
         self._group: Connections = app_state["connections"]
         self._direct: Direct | None = app_state.get(DIRECT)
         self._unread = self._group.bodies.share()
-        self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._expects_go_ahead = False
         self._exchange: Exchange | None = None
         """The last one of which the head has been received."""
         self._pipeline: deque[Exchange] = deque()
@@ -86,16 +81,11 @@ class RestProtocol(asyncio.BufferedProtocol):
         self._running: Exchange | None = None
         self._unfed = b""
         """What was read and may not be parsed yet."""
-        self._body_left = 0
-        """Octets that certainly belong to the body which is being received."""
         self._unparsed_left = 0
-        """So many of them go past the parser."""
+        """Octets of a body that go past the parser."""
         self._is_filling = False
         """Whether the last read was into the memory of an exchange."""
         self._had_long_body = False
-        self._head_bytes = 0
-        """Octets since the parser last got anywhere."""
-        self._has_progress = False
         self._refusal = b""
         """The last answer, behind those to the requests before it."""
         self.is_lingering = False
@@ -104,7 +94,6 @@ class RestProtocol(asyncio.BufferedProtocol):
         self._is_half_closed = False
         self._is_ending = False
         """Whether the next answer is the last one."""
-        self._has_host = False
         self._is_fresh = False
         self._is_between = True
         """Whether no head has been received since the last answer."""
@@ -112,13 +101,6 @@ class RestProtocol(asyncio.BufferedProtocol):
         self._waited = 0
         self._waits_for = ""
         """What the connection had been doing for so many sweeps."""
-
-    def _new_parser(self) -> httptools.HttpRequestParser:
-        parser = httptools.HttpRequestParser(self)
-        parser.set_dangerous_leniencies(
-            lenient_data_after_close=True
-        )  # What is pipelined behind the last request.
-        return parser
 
     # The transport's side.
 
@@ -139,7 +121,7 @@ class RestProtocol(asyncio.BufferedProtocol):
         self._unfed = b""
         self._pipeline.clear()
         self._cancel()
-        self.server_state.connections.discard(self)  # type: ignore[arg-type]  # as above
+        self.server_state.connections.discard(self)
         if self._exchange is not None and not self._exchange.response_complete:
             self._exchange.disconnect()
         self.flow.resume_writing()
@@ -175,7 +157,7 @@ class RestProtocol(asyncio.BufferedProtocol):
         elif not self._refusal and not self.is_lingering:
             self._feed(data)
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio
+    def eof_received(self) -> bool:
         """The client sends no more; whether there is something to answer all the same."""
         exchange = self._exchange
         if self.is_lingering or exchange is None or exchange.response_complete:
@@ -257,168 +239,39 @@ class RestProtocol(asyncio.BufferedProtocol):
                 return
             else:
                 is_in_body = self._exchange is not None and self._exchange.more_body
-                most = self._body_left or (bounds.BODY_PIECE_BYTES if is_in_body else bounds.PIECE_BYTES)
+                most = self._reader.body_left or (
+                    bounds.BODY_PIECE_BYTES if is_in_body else bounds.PIECE_BYTES
+                )
                 size = min(len(rest), most)
                 self._feed_piece(rest[:size])
             rest = rest[size:]
 
-    def _pass_by(self) -> None:
-        """Have a long body that is certain go past the parser, which would copy it."""
-        if self._exchange is not None and self._exchange.more_body:
-            self._unparsed_left = self._body_left
+    def _feed_piece(self, piece: bytes | memoryview) -> None:
+        refused = self._reader.feed(piece)
+        if refused is not None:
+            self._refuse(refused)
+        elif self._reader.body_left >= bounds.FILLED_BYTES:
+            self._unparsed_left = self._reader.pass_by()
             self._had_long_body = True
 
     def _passed(self, nbytes: int) -> None:
-        """So many octets of a body went past the parser; behind the last one parse as if it had seen them."""
+        """So many octets of a body went past the parser."""
         self._unparsed_left -= nbytes
         if not self._unparsed_left:
-            self._parser = self._new_parser()
-            self.on_message_complete()
+            self._reader.passed()
 
-    def _feed_piece(self, piece: bytes | memoryview) -> None:
-        self._has_progress = False
-        taken = -1
-        try:
-            try:
-                self._parser.feed_data(piece)
-            except httptools.HttpParserUpgrade as offer:
-                taken = offer.args[0]
-            if taken >= 0:  # Not in the handler: the parser's next error would lose its context.
-                self._decline(memoryview(piece)[taken:])
-        except httptools.HttpParserError as error:
-            refused = error.__context__
-            self._refuse(refused if isinstance(refused, Refused) else heads.unreadable(piece, str(error)))
-            return
-        except Refused as refusal:
-            self._refuse(refusal)
-            return
-        if self._has_progress:
-            self._head_bytes = 0
-            if self._body_left >= bounds.FILLED_BYTES:
-                self._pass_by()
+    def take_head(self, head: Head) -> None:
+        """See :class:`~ovms_mp.front.rest.reader.Target`."""
+        keep_alive = head.keep_alive and not self._is_ending
+        called = None
+        if head.method == b"POST" and self._direct is not None:
+            called = self._direct.find(head.url)
+        if called is not None and self._direct is not None:
+            self._take_exchange(self._direct.exchange(called, head, self, keep_alive=keep_alive))
         else:
-            self._head_bytes += len(piece)
-            if self._head_bytes > heads.MOST_HEAD_BYTES:
-                self._refuse(heads.too_long(len(self._url)))
-
-    def _decline(self, rest: memoryview) -> None:
-        """Read a request again without its offer of another protocol, behind which the parser reads no body."""
-        taken = 0
-        while taken >= 0:
-            rest, taken = rest[taken:], -1
-            parser = self._parser
-            if parser.get_method() == b"CONNECT":
-                raise Refused(400, "CONNECT is for proxies, and this is none")
-            head = heads.without_offer(
-                parser.get_method(), self._url, parser.get_http_version(), self._headers
-            )
-            self._parser = self._new_parser()
-            self._parser.feed_data(head)
-            try:
-                self._parser.feed_data(rest)
-            except httptools.HttpParserUpgrade as offer:
-                taken = offer.args[0]
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._url = b""
-        self._expects_go_ahead = False
-        self._headers = []
-
-    def on_url(self, url: bytes) -> None:
-        """A part of the target."""
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head, or behind a chunked body."""
-        if len(self._headers) >= heads.MOST_FIELDS:
-            raise Refused(431, f"the request has more than {heads.MOST_FIELDS} header fields")
-        name = name.lower()
-        if name in heads.LOOKED_AT:
-            if name == b"content-length":
-                self._body_left = int(value)
-            elif name == b"host":
-                if self._has_host:
-                    raise Refused(400, "the request has more than one Host header field (RFC 9112, 3.2)")
-                self._has_host = True
-            elif name == b"transfer-encoding":
-                heads.refuse_coding(value)
-            elif value.lower() == b"100-continue":
-                self._expects_go_ahead = True
-        self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        """A head is here."""
-        self._has_progress = True
-        parser = self._parser
-        version = parser.get_http_version()
-        if version != "1.1" and version != "1.0":
-            raise Refused(505, f"HTTP/{version} is not supported; speak HTTP/1.1")
-        if not self._has_host and version == "1.1":
-            raise Refused(400, "the request has no Host header field (RFC 9112, 3.2)")
-        self._has_host = False
-        if len(self._url) > heads.MOST_HEAD_BYTES or (
-            self._head_bytes and sum(len(n) + len(v) for n, v in self._headers) > heads.MOST_HEAD_BYTES
-        ):
-            raise heads.too_long(len(self._url))
-        if not parser.should_upgrade():  # Else it comes again, see :meth:`_decline`.
-            self._take_exchange(self._new_exchange(parser, version))
+            self._take_exchange(AsgiExchange(head, self, keep_alive=keep_alive))
         self._is_between = False
         self._group.is_busy(self)
-
-    def _new_exchange(self, parser: httptools.HttpRequestParser, version: str) -> Exchange:
-        keep_alive = version != "1.0" and not self._is_ending and parser.should_keep_alive()
-        method = parser.get_method()
-        if method == b"POST" and self._direct is not None:
-            called = self._direct.find(self._url)
-            if called is not None:
-                return self._direct.exchange(
-                    called,
-                    self._headers,
-                    self,
-                    expects_go_ahead=self._expects_go_ahead,
-                    keep_alive=keep_alive,
-                )
-        return AsgiExchange(
-            self.config.loaded_app,
-            scope=self._scope(method, version),
-            transport=self.transport,
-            flow=self.flow,
-            logger=self._logger,
-            access_logger=self._logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self._expects_go_ahead,
-            keep_alive=keep_alive,
-            on_response=self.on_response_complete,
-        )
-
-    def _scope(self, method: bytes, version: str) -> dict[str, Any]:
-        """See https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope."""
-        try:
-            target = httptools.parse_url(self._url)
-        except httptools.HttpParserError:
-            raise Refused(400, "the request's target is no URL") from None
-        try:
-            path = target.path.decode("ascii")
-        except UnicodeError:
-            raise Refused(400, "the request's target is not ASCII") from None
-        return {
-            "type": "http",
-            "asgi": {"version": self.config.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "method": method.decode("ascii"),
-            "scheme": self.scheme,
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": target.path,
-            "query_string": target.query or b"",
-            "root_path": "",
-            "headers": self._headers,
-            "client": self.client,
-            "server": self.server,
-            "state": self.app_state.copy(),
-        }
 
     def _take_exchange(self, exchange: Exchange) -> None:
         """Have a request answered now or in its turn."""
@@ -429,19 +282,14 @@ class RestProtocol(asyncio.BufferedProtocol):
             self.flow.pause_reading()
             self._pipeline.appendleft(exchange)
 
-    def on_body(self, body: bytes) -> None:
-        """Octets of a body."""
-        self._has_progress = True
-        self._body_left = max(0, self._body_left - len(body))
-        if self._exchange is not None and not self._parser.should_upgrade():
-            self._exchange.take(body)
+    def take_body(self, piece: bytes) -> None:
+        """See :class:`~ovms_mp.front.rest.reader.Target`."""
+        if self._exchange is not None:
+            self._exchange.take(piece)
 
-    def on_message_complete(self) -> None:
-        """A request is here."""
-        self._has_progress = True
-        self._body_left = 0
-        self._has_host = False  # A trailer's is not the next request's.
-        if self._exchange is not None and not self._parser.should_upgrade():
+    def end_body(self) -> None:
+        """See :class:`~ovms_mp.front.rest.reader.Target`."""
+        if self._exchange is not None:
             self._exchange.end_body()
 
     def _refuse(self, refused: Refused) -> None:
@@ -505,16 +353,18 @@ class RestProtocol(asyncio.BufferedProtocol):
             self._feed(data)
             if not self._unfed:
                 self.flow.resume_reading()
-        if self._pipeline or self._exchange is None:
-            return
-        if self._exchange.response_complete:
-            self._is_between = True
-            self._waited = 0
-            self._group.is_idle(self)
-            if self._refusal:
-                self._send_refusal()
-            elif self._is_half_closed:
-                self.transport.close()
+        if not self._pipeline and self._exchange is not None and self._exchange.response_complete:
+            self._end_request()
+
+    def _end_request(self) -> None:
+        """Nothing that has begun is left to be answered."""
+        self._is_between = True
+        self._waited = 0
+        self._group.is_idle(self)
+        if self._refusal:
+            self._send_refusal()
+        elif self._is_half_closed:
+            self.transport.close()
 
     @property
     def certificate_name(self) -> str:
@@ -537,7 +387,7 @@ class RestProtocol(asyncio.BufferedProtocol):
             name, is_waiting = "answer_unread", self._unread_bytes >= unread > 0
         elif self._is_between:
             # From its first octet on a head has to be here in time, however it dribbles.
-            has_begun = self._head_bytes > 0
+            has_begun = self._reader.head_bytes > 0
             timeout_s = min(bounds.HEAD_TIMEOUT_S, timeout_s) if has_begun else bounds.IDLE_TIMEOUT_S
             name, is_waiting = ("head_late" if has_begun else "idle"), True
         else:

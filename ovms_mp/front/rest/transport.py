@@ -91,7 +91,9 @@ class LingeringTransport:
             self.write(head)
             self.write(body)
 
-    def _write_gathered(self, pieces: Sequence[bytes | memoryview], release: Callable[[], None]) -> None:
+    def _write_gathered(
+        self, pieces: Sequence[bytes | bytearray | memoryview], release: Callable[[], None]
+    ) -> None:
         """Write from where the pieces are, which nothing refers to afterwards.
 
         What the socket does not take at once is copied, so that no slow reader holds the arena.
@@ -103,7 +105,7 @@ class LingeringTransport:
             if is_plain and not self._has_begun and not inner.get_write_buffer_size():
                 with contextlib.suppress(OSError):  # The transport finds out what it is.
                     sent = os.writev(inner.get_extra_info("socket").fileno(), pieces[:_MOST_PIECES])
-            rest: list[bytes | memoryview] = []
+            rest: list[bytes | bytearray | memoryview] = []
             for piece in pieces:
                 if sent < len(piece):
                     rest.append(piece[sent:])

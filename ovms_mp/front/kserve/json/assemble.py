@@ -87,8 +87,8 @@ def assemble(
             given[item.name] = _of_data(item, wanted) if region is None else region
     if binary is not None and binary.left_bytes:
         raise MalformedPayload(
-            f"{binary.left_bytes} bytes of the body belong to no input: the JSON is as long as {HEADER} says, and behind it "
-            f"there must be as much as all {BINARY_SIZE} say together"
+            f"{binary.left_bytes} bytes of the body belong to no input: the JSON is as long as {HEADER} says, and "
+            f"behind it there must be as much as all {BINARY_SIZE} say together"
         )
     return InferRequest(model_name, model_version, parsed.id, given, parsed.outputs, parsed.parameters)
 

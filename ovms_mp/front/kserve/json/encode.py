@@ -79,7 +79,7 @@ def encode_infer(
         if counts := class_counts(request.outputs):
             outputs = [classified(result, counts.get(result.name, 0), route.labels) for result in outputs]
     all_binary = _flag(request.parameters, ALL_BINARY, "the request", False)
-    binary: list[bytes | memoryview] = []
+    binary: list[bytes | bytearray | memoryview] = []
     members = []
     for result in outputs:
         output = asked.get(result.name, _WHOLE) if asked else _WHOLE
@@ -108,7 +108,7 @@ def _member(
     result: ResultTensor,
     output: RequestedOutput,
     all_binary: bool,
-    binary: list[bytes | memoryview],
+    binary: list[bytes | bytearray | memoryview],
     max_bytes: int,
 ) -> bytes:
     """The text of an output; its elements go into ``binary`` if they shall."""
@@ -169,7 +169,7 @@ def _flag(parameters: Parameters, key: str, owner: str, otherwise: bool) -> bool
     return value
 
 
-def _joined(pieces: Sequence[bytes | memoryview]) -> bytes | bytearray:
+def _joined(pieces: Sequence[bytes | bytearray | memoryview]) -> bytes | bytearray:
     """The pieces in a row: the one copy out."""
     length = sum(map(len, pieces))
     if length < _JOINED_BYTES:
