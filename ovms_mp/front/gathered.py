@@ -19,7 +19,7 @@ SHORTEST_GATHERED_BYTES = 16 << 10
 class Gathered:
     """A reply in pieces. Memory behind views must stay as it is until ``release`` is called, which is once."""
 
-    pieces: Sequence[bytes | bytearray | memoryview]
+    pieces: Sequence[bytes | memoryview]
     release: Callable[[], None] = lambda: None
 
     def joined(self) -> bytes:
@@ -35,7 +35,7 @@ def reply_nbytes(reply: bytes | bytearray | Gathered) -> int:
 
 
 def reply_of(
-    pieces: Sequence[bytes | bytearray | memoryview],
+    pieces: Sequence[bytes | memoryview],
     outputs: Sequence[ResultTensor],
     hold: Callable[[Lease], Callable[[], None]],
 ) -> bytes | Gathered:

@@ -17,6 +17,7 @@ import httptools
 
 from ovms_mp.defects import report
 from ovms_mp.front.gathered import reply_nbytes
+from ovms_mp.front.rest.early import CERTIFICATE_NAME
 from ovms_mp.front.rest.reply import Heads, Reply
 from ovms_mp.front.rest.request import IncomingRequest
 from ovms_mp.front.sinks import fill, wanted
@@ -110,6 +111,7 @@ class DirectExchange(IncomingRequest):
 
     __slots__ = (
         "_called",
+        "_content_length",
         "_direct",
         "_expects",
         "_failure",
@@ -141,6 +143,7 @@ class DirectExchange(IncomingRequest):
         self._direct = direct
         self._called = called
         self._fields = head.fields
+        self._content_length = head.content_length
         self._line = line
         self._expects = self._go_ahead_due = head.expects_go_ahead
         self.keep_alive = keep_alive
@@ -188,7 +191,7 @@ class DirectExchange(IncomingRequest):
     @property
     def certificate_name(self) -> str:
         """See :class:`~ovms_mp.front.call_context.CallOrigin`."""
-        return self._line.certificate_name
+        return str(self._line.app_state.get(CERTIFICATE_NAME, ""))
 
     @property
     def expects_go_ahead(self) -> bool:
@@ -198,13 +201,18 @@ class DirectExchange(IncomingRequest):
     @property
     def content_length(self) -> int | None:
         """See :class:`IncomingRequest`."""
-        text = self.get_header("Content-Length")
-        return None if text is None else int(text)
+        return self._content_length
 
-    @property
-    def has_body(self) -> bool:
+    def take_here(self) -> bytes | None:
         """See :class:`IncomingRequest`."""
-        return not self.more_body
+        if self.more_body:
+            return None
+        self._go_ahead()
+        return self._take_pieces()
+
+    def _take_pieces(self) -> bytes:
+        pieces, self._pieces, self._held_bytes = self._pieces, [], 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def get_header(self, name: str) -> str | None:
         """See :class:`IncomingRequest`; a field that is there several times is a list (RFC 9110, 5.2)."""
@@ -217,10 +225,7 @@ class DirectExchange(IncomingRequest):
         self._go_ahead()
         while True:
             if self._pieces:
-                piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-                self._pieces.clear()
-                self._held_bytes = 0
-                yield piece
+                yield self._take_pieces()
             elif not self.more_body:
                 return
             else:
@@ -229,9 +234,8 @@ class DirectExchange(IncomingRequest):
     async def fill(self, sink: MessageSink) -> None:
         """See :class:`IncomingRequest`; what comes from now on is not copied where the sink has a place for it."""
         self._go_ahead()
-        pieces, self._pieces, self._held_bytes = self._pieces, [], 0
-        for piece in pieces:
-            self.share.grow(fill(sink, memoryview(piece)))
+        if self._pieces:
+            self.share.grow(fill(sink, memoryview(self._take_pieces())))
         self._sink = sink
         try:
             while self.more_body:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 CERTIFICATE_NAME = "certificate_name"
 """In the state of a connection: the name in the client's certificate, if it has shown one."""
-CYCLE = "ovms_mp.cycle"
-"""In the scope of a request: uvicorn's record of it, whose ``more_body`` is false once the body is here."""
 IS_GONE = "ovms_mp.is_gone"
 """In the scope of a request whose client has closed its connection; its task is cancelled then."""
 

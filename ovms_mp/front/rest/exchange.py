@@ -12,7 +12,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from ovms_mp.front.rest.early import CYCLE, IS_GONE
+from ovms_mp.front.rest.early import IS_GONE
 from ovms_mp.front.rest.heads import Refused
 
 if TYPE_CHECKING:
@@ -72,10 +72,6 @@ class Line(Protocol):
     server: Any
     client: Any
 
-    @property
-    def certificate_name(self) -> str:
-        """The name in the client's certificate; empty without one."""
-
     def on_response_complete(self) -> None:
         """An answer has been handed to the transport."""
 
@@ -111,9 +107,6 @@ class AsgiExchange(RequestResponseCycle):
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         """See :class:`Exchange`."""
-        scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # which has more than ASGI's keys
-        if scope["method"] == "POST":
-            scope[CYCLE] = self
         return loop.create_task(self.run_asgi(self._app))
 
     def take(self, piece: bytes | memoryview) -> None:
@@ -142,7 +135,7 @@ class AsgiExchange(RequestResponseCycle):
     def disconnect(self) -> None:
         """See :class:`Exchange`."""
         self.disconnected = True
-        scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # as above
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # which has more than ASGI's keys
         scope[IS_GONE] = True
         self.message_event.set()
 
@@ -162,7 +155,7 @@ def _scope(head: Head, line: Line) -> HTTPScope:
         "asgi": {"version": line.config.asgi_version, "spec_version": "2.3"},
         "http_version": head.version,
         "method": head.method.decode("ascii"),
-        "scheme": line.scheme,  # type: ignore[typeddict-item]  # one of two
+        "scheme": line.scheme,
         "path": unquote(path) if "%" in path else path,
         "raw_path": target.path,
         "query_string": target.query or b"",

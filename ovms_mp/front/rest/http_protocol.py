@@ -4,14 +4,11 @@
 Requests with tensors are answered directly (:mod:`~ovms_mp.front.rest.direct`), others by the application, by way of
 ASGI. Long bodies go past the parser, to where they belong. Of all of them it holds that
 
-- a head longer than 64 KiB, or with more than 256 fields, is answered with 431 (414 for the URL), and the version of
-  the protocol is looked at (505);
 - few requests of a connection are parsed before those ahead of them are answered; the rest is not read;
 - a client that sends a request's head or body, or reads its answer, without progress is cut off;
 - a client that closes its connection cancels what it asked for;
 - an answer that comes before the request's end is not lost: the connection goes on reading for a while;
-- a client that only stops sending gets the answers to all that it has asked for in whole;
-- an offer to go on in another protocol is declined, and the request that carries it is answered as what it is.
+- a client that only stops sending gets the answers to all that it has asked for in whole.
 
 Refusals have one JSON document and no traceback, and are counted rather than logged one by one.
 """
@@ -26,11 +23,10 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.rest import bounds, heads
-from ovms_mp.front.rest.connections import SWEEP_INTERVAL_S
 from ovms_mp.front.rest.direct import DIRECT
-from ovms_mp.front.rest.early import CERTIFICATE_NAME
 from ovms_mp.front.rest.exchange import AsgiExchange
 from ovms_mp.front.rest.heads import Refused
+from ovms_mp.front.rest.patience import HEAD_LATE, IDLE, Patience
 from ovms_mp.front.rest.reader import RequestReader
 from ovms_mp.front.rest.transport import GatedFlow, LingeringTransport
 
@@ -89,18 +85,13 @@ class RestProtocol(asyncio.BufferedProtocol):
         self._refusal = b""
         """The last answer, behind those to the requests before it."""
         self.is_lingering = False
-        self._lingered = 0
-        """For so many sweeps."""
         self._is_half_closed = False
         self._is_ending = False
         """Whether the next answer is the last one."""
         self._is_fresh = False
         self._is_between = True
         """Whether no head has been received since the last answer."""
-        self._unread_bytes = 0
-        self._waited = 0
-        self._waits_for = ""
-        """What the connection had been doing for so many sweeps."""
+        self._patience = Patience(self._group.client_timeout_s)
 
     # The transport's side.
 
@@ -359,17 +350,12 @@ class RestProtocol(asyncio.BufferedProtocol):
     def _end_request(self) -> None:
         """Nothing that has begun is left to be answered."""
         self._is_between = True
-        self._waited = 0
+        self._patience.begin_again()
         self._group.is_idle(self)
         if self._refusal:
             self._send_refusal()
         elif self._is_half_closed:
             self.transport.close()
-
-    @property
-    def certificate_name(self) -> str:
-        """The name in the client's certificate; empty without one."""
-        return str(self.app_state.get(CERTIFICATE_NAME, ""))
 
     # The group's side.
 
@@ -377,40 +363,27 @@ class RestProtocol(asyncio.BufferedProtocol):
         """See :class:`~ovms_mp.front.rest.connections.Connection`."""
         is_fresh, self._is_fresh = self._is_fresh, False
         if self.is_lingering:
-            self._linger(is_fresh)
+            if self._patience.is_linger_over(is_fresh=is_fresh):
+                self._abort()
             return ""
         if self._is_half_closed:
             self._abort_if_left()
-        unread, self._unread_bytes = self._unread_bytes, self.transport.get_write_buffer_size()
-        timeout_s = self._group.client_timeout_s
-        if self._unread_bytes:
-            name, is_waiting = "answer_unread", self._unread_bytes >= unread > 0
-        elif self._is_between:
-            # From its first octet on a head has to be here in time, however it dribbles.
-            has_begun = self._reader.head_bytes > 0
-            timeout_s = min(bounds.HEAD_TIMEOUT_S, timeout_s) if has_begun else bounds.IDLE_TIMEOUT_S
-            name, is_waiting = ("head_late" if has_begun else "idle"), True
-        else:
-            is_in_body = self._exchange is not None and self._exchange.more_body
-            name, is_waiting = "body_late", is_in_body and not is_fresh and not self.flow.read_paused
-        self._waited = self._waited + 1 if is_waiting and name == self._waits_for else 0
-        self._waits_for = name
-        if self._waited * SWEEP_INTERVAL_S < timeout_s:
-            return ""
-        if name == "head_late":
+        exchange = self._exchange
+        is_in_body = exchange is not None and exchange.more_body
+        ended_for = self._patience.end_of(
+            self.transport.get_write_buffer_size(),
+            is_between=self._is_between,
+            has_begun=self._reader.head_bytes > 0,
+            is_body_due=is_in_body and not is_fresh and not self.flow.read_paused,
+        )
+        if ended_for == HEAD_LATE:
             self._refuse(Refused(408, "the request's head did not arrive in time"))
-        elif name == "idle" and self._exchange is not None:
+        elif ended_for == IDLE and exchange is not None:
             self.transport.close()  # Who has been served may well come again later.
             return ""
-        else:
+        elif ended_for:
             self._abort()
-        return name
-
-    def _linger(self, is_fresh: bool) -> None:
-        self._lingered += 1
-        self._waited = 0 if is_fresh else self._waited + 1
-        if self._lingered >= bounds.LINGER_SWEEPS or self._waited >= bounds.QUIET_SWEEPS:
-            self._abort()
+        return ended_for
 
     def evict(self) -> None:
         """See :class:`~ovms_mp.front.rest.connections.Connection`."""

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From octets to the heads and bodies of requests, by httptools, with bounds for heads.
 
-Pieces are short where requests may begin, so the parser never runs far ahead of what is refused.
+A head longer than 64 KiB, or with more than 256 fields, is refused with 431 (414 for the URL), and the version of the
+protocol is looked at (505). An offer to go on in another protocol is declined, and the request that carries it is
+answered as what it is.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ class Head(NamedTuple):
         fields: Names in lower case.
         expects_go_ahead: Whether the client waits for one before it sends the body.
         keep_alive: Whether it wants the connection to go on.
+        content_length: Of the body, where it says so.
     """
 
     method: bytes
@@ -32,6 +35,7 @@ class Head(NamedTuple):
     fields: list[tuple[bytes, bytes]]
     expects_go_ahead: bool
     keep_alive: bool
+    content_length: int | None
 
 
 class Target(Protocol):
@@ -63,6 +67,7 @@ class RequestReader:
         self._url = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._expects_go_ahead = False
+        self._content_length: int | None = None
         self._has_progress = False
         self._has_host = False
 
@@ -133,6 +138,7 @@ class RequestReader:
         """A request begins."""
         self._url = b""
         self._expects_go_ahead = False
+        self._content_length = None
         self._fields = []
 
     def on_url(self, url: bytes) -> None:
@@ -146,7 +152,7 @@ class RequestReader:
         name = name.lower()
         if name in heads.LOOKED_AT:
             if name == b"content-length":
-                self.body_left = int(value)
+                self.body_left = self._content_length = int(value)
             elif name == b"host":
                 if self._has_host:
                     raise Refused(400, "the request has more than one Host header field (RFC 9112, 3.2)")
@@ -175,7 +181,15 @@ class RequestReader:
             return  # It comes again, see :meth:`_decline`.
         keep_alive = version != "1.0" and parser.should_keep_alive()
         self._target.take_head(
-            Head(parser.get_method(), self._url, version, self._fields, self._expects_go_ahead, keep_alive)
+            Head(
+                parser.get_method(),
+                self._url,
+                version,
+                self._fields,
+                self._expects_go_ahead,
+                keep_alive,
+                self._content_length,
+            )
         )
 
     def on_body(self, body: bytes) -> None:

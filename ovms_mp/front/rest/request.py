@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.front.call_context import LOAD_FORMAT, Target, address_text
 from ovms_mp.front.rest.body import read_body, receive_body
-from ovms_mp.front.rest.early import CERTIFICATE_NAME, CYCLE
+from ovms_mp.front.rest.early import CERTIFICATE_NAME
 from ovms_mp.front.sinks import fill
 
 if TYPE_CHECKING:
@@ -88,10 +88,9 @@ class IncomingRequest(ABC):
     def content_length(self) -> int | None:
         """How long the client says that the body is."""
 
-    @property
     @abstractmethod
-    def has_body(self) -> bool:
-        """Whether all of the body is here."""
+    def take_here(self) -> bytes | None:
+        """All of the body, if nothing of it has to be waited for."""
 
     @abstractmethod
     def get_header(self, name: str) -> str | None:
@@ -220,12 +219,8 @@ class FalconRequest(IncomingRequest):
         """See :class:`IncomingRequest`."""
         return self._request.content_length
 
-    @property
-    def has_body(self) -> bool:
-        """See :class:`IncomingRequest`."""
-        # It refers to the scope: a circle, if it stayed there.
-        cycle = self._request.scope.pop(CYCLE, None)
-        return cycle is not None and not cycle.more_body
+    def take_here(self) -> None:
+        """See :class:`IncomingRequest`; falcon has bodies by events."""
 
     def get_header(self, name: str) -> str | None:
         """See :class:`IncomingRequest`."""

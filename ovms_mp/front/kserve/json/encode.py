@@ -79,7 +79,7 @@ def encode_infer(
         if counts := class_counts(request.outputs):
             outputs = [classified(result, counts.get(result.name, 0), route.labels) for result in outputs]
     all_binary = _flag(request.parameters, ALL_BINARY, "the request", False)
-    binary: list[bytes | bytearray | memoryview] = []
+    binary: list[bytes | memoryview] = []
     members = []
     for result in outputs:
         output = asked.get(result.name, _WHOLE) if asked else _WHOLE
@@ -108,7 +108,7 @@ def _member(
     result: ResultTensor,
     output: RequestedOutput,
     all_binary: bool,
-    binary: list[bytes | bytearray | memoryview],
+    binary: list[bytes | memoryview],
     max_bytes: int,
 ) -> bytes:
     """The text of an output; its elements go into ``binary`` if they shall."""
@@ -125,7 +125,7 @@ def _member(
         return b'%b,"parameters":%b}' % (head, orjson.dumps(range_parameters(result.shared)))
     strings = result.strings() if dtype is DType.BYTES else None
     if is_binary:
-        octets = result.data if strings is None else length_prefixed(strings)
+        octets = result.data if strings is None else memoryview(length_prefixed(strings))
         binary.append(octets)
         return b'%b,"parameters":{"binary_data_size":%d}}' % (head, len(octets))
     if strings is not None:
@@ -169,7 +169,7 @@ def _flag(parameters: Parameters, key: str, owner: str, otherwise: bool) -> bool
     return value
 
 
-def _joined(pieces: Sequence[bytes | bytearray | memoryview]) -> bytes | bytearray:
+def _joined(pieces: Sequence[bytes | memoryview]) -> bytes | bytearray:
     """The pieces in a row: the one copy out."""
     length = sum(map(len, pieces))
     if length < _JOINED_BYTES:
