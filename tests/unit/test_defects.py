@@ -37,7 +37,7 @@ PLACES = {
     "front.grpc.http2.call.Call._admit": ANSWERS,
     "front.rest.answering.Answering._answer": ANSWERS,
     "front.rest.direct.DirectExchange._run": ANSWERS,
-    "front.rest.direct.DirectExchange.take": ANSWERS,
+    "front.rest.direct.DirectExchange._give": ANSWERS,
     "front.kserve.methods.KServeMethods._answer": ANSWERS,
     "front.routing._route_or_failure": ONE_ITEM,
     "front.service.Service.predict": "counted and raised again",

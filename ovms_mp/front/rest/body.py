@@ -109,12 +109,14 @@ async def receive_body(
     sink = make_sink(length)
     if sink is None:
         return None
+    is_whole = False
     try:
         async with _in_time(limits):
             await source.fill(sink)
-    except BaseException:
-        sink.abort()
-        raise
+        is_whole = True
+    finally:
+        if not is_whole:
+            sink.abort()
     return sink.finish()
 
 

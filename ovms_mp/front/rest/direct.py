@@ -23,13 +23,15 @@ from ovms_mp.front.rest.request import IncomingRequest
 from ovms_mp.front.sinks import fill, wanted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from typing import Any
 
+    from ovms_mp.child.specs import FrontLimits, RestSpec
+    from ovms_mp.front.budget import BodyBudget, BodyShare
     from ovms_mp.front.endpoints import Endpoint, Route
     from ovms_mp.front.rest.answering import Answering
     from ovms_mp.front.rest.exchange import Line
-    from ovms_mp.front.rest.lifespan import Lifespan
+    from ovms_mp.front.rest.origins import Origins
     from ovms_mp.front.rest.reader import Head
     from ovms_mp.front.sinks import MessageSink
 
@@ -60,22 +62,36 @@ class Called(NamedTuple):
 class Direct:
     """The requests that go this way; one for each front."""
 
-    def __init__(self, lifespan: Lifespan) -> None:
-        self._lifespan = lifespan
-        self._prefix = lifespan.spec.prefix.encode()
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        spec: RestSpec,
+        answering: Answering,
+        origins: Origins,
+        bodies: BodyBudget,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            routes: Those with something variable in their paths may have endpoints that carry tensors.
+            spec: The front's specification.
+            answering: Has requests answered.
+            origins: Rules for web pages.
+            bodies: Memory for all bodies.
+        """
+        self._prefix = spec.prefix.encode()
+        self._limits = spec.limits
         self._begins: list[tuple[bytes, Route]] = [
             (self._prefix + route.template.partition("{")[0].encode(), route)
-            for route in lifespan.routes
+            for route in routes
             if "{" in route.template
         ]
+        self._origins = origins if origins.has_any else None
+        self._bodies = bodies
+        self.answering = answering
         self.heads = Heads()
         self.find = lru_cache(_MOST_KEPT)(self._find)
         """What a POST to a URL means; None where the application knows."""
-
-    @property
-    def answering(self) -> Answering:
-        """Has requests answered."""
-        return self._lifespan.answering
 
     def _find(self, url: bytes) -> Called | None:
         try:
@@ -95,15 +111,14 @@ class Direct:
         """A request whose head is here."""
         return DirectExchange(self, called, head, line, keep_alive=keep_alive)
 
-    def new_incoming(self) -> tuple[Any, Any]:
+    def room(self) -> tuple[FrontLimits, BodyShare]:
         """Limits of a request, and its share of the memory for bodies."""
-        return self._lifespan.spec.limits, self._lifespan.bodies.share()
+        return self._limits, self._bodies.share()
 
     def finish(self, reply: Reply, incoming: DirectExchange) -> None:
         """What every answer gets."""
-        origins = self._lifespan.origins
-        if origins.has_any:
-            origins.set_headers(incoming, reply)
+        if self._origins is not None:
+            self._origins.set_headers(incoming, reply)
 
 
 class DirectExchange(IncomingRequest):
@@ -139,7 +154,7 @@ class DirectExchange(IncomingRequest):
         keep_alive: bool,
     ) -> None:
         """Begin with the head; see :meth:`Direct.exchange`."""
-        super().__init__(*direct.new_incoming())
+        super().__init__(*direct.room())
         self._direct = direct
         self._called = called
         self._fields = head.fields
@@ -154,7 +169,7 @@ class DirectExchange(IncomingRequest):
         """Of pieces."""
         self._waiter: asyncio.Future[None] | None = None
         self._sink: MessageSink | None = None
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
 
     # What the endpoint asks for.
 
@@ -276,10 +291,7 @@ class DirectExchange(IncomingRequest):
         if self.response_complete or self._failure is not None:
             return
         if self._sink is not None:
-            try:
-                self.share.grow(fill(self._sink, memoryview(piece)))
-            except Exception as error:  # A sink is the protocol's code; its failure is the request's.
-                self._fail(error)
+            self._give(lambda sink: self.share.grow(fill(sink, memoryview(piece))))
             return
         self._pieces.append(bytes(piece))
         self._held_bytes += len(piece)
@@ -294,12 +306,17 @@ class DirectExchange(IncomingRequest):
 
     def advance(self, nbytes: int) -> None:
         """See :class:`~ovms_mp.front.rest.exchange.Exchange`."""
-        if self._sink is not None:
-            self._sink.advance(nbytes)
+        self._give(lambda sink: sink.advance(nbytes))
 
-    def _fail(self, error: BaseException) -> None:
-        self._failure = error
-        self._wake()
+    def _give(self, step: Callable[[MessageSink], None]) -> None:
+        """Give the sink something; what it raises is the request's failure."""
+        if self._sink is None:
+            return
+        try:
+            step(self._sink)
+        except Exception as error:  # A sink is the protocol's code.
+            self._failure = error
+            self._wake()
 
     def end_body(self) -> None:
         """See :class:`~ovms_mp.front.rest.exchange.Exchange`."""

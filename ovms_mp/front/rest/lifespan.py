@@ -65,6 +65,10 @@ class Lifespan:
         """Who may say for whom they speak."""
         return self.session.proxies
 
+    def direct(self) -> Direct:
+        """What takes requests with tensors past the application."""
+        return Direct(self.routes, self.spec, self.answering, self.origins, self.bodies)
+
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Open the session; connections wait in the backlog until it is there."""
         control = ControlLink(self.spec, f"rest-{os.getpid()}")
@@ -83,7 +87,7 @@ class Lifespan:
         self.session = session
         connections.sweep_on(asyncio.get_running_loop())
         scope["state"]["connections"] = connections
-        scope["state"][DIRECT] = Direct(self)
+        scope["state"][DIRECT] = self.direct()
         session.stages.watch(REFUSALS, connections.numbered_counts)
         session.report_ready()
 

@@ -55,6 +55,9 @@ class BinarySink(ArenaSink[InferBody]):
             lease: As of :class:`ArenaSink`.
             let_go: As of :class:`ArenaSink`.
             memory: As of :class:`ArenaSink`.
+
+        Raises:
+            OvmsError: There is no room for a tensor that is all of the body.
         """
         super().__init__(length, lease, let_go, memory)
         self._json_bytes = json_bytes
@@ -62,6 +65,17 @@ class BinarySink(ArenaSink[InferBody]):
         self._sizes: deque[tuple[int, bool]] = deque([] if json_bytes else [(length, True)])
         """Of the tensors that are to come, and whether each may go to the arena."""
         self._parts: list[Part] = []
+        self._scan()
+
+    def advance(self, nbytes: int) -> None:
+        """See :class:`ArenaSink`; another tensor may begin at once.
+
+        Raises:
+            OvmsError: There is no room for it.
+        """
+        super().advance(nbytes)
+        if self.place is None:
+            self._scan()
 
     def feed(self, piece: memoryview) -> int:
         """See :class:`ArenaSink`; behind the JSON it is asked again, before anything is copied twice."""
