@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ovms_mp.front.budget import BodyShare
 from ovms_mp.front.call_context import CallContext
+from ovms_mp.front.gathered import Gathered, reply_nbytes
+from ovms_mp.front.sinks import MessageSink
 
 
 class RestRequest(Protocol):
@@ -46,6 +48,19 @@ class RestRequest(Protocol):
             OvmsError: It is too long, too late or not what its headers say.
         """
 
+    def receive_body(
+        self, bound_bytes: int | None, make_sink: Callable[[int], MessageSink | None]
+    ) -> Awaitable[Any]:
+        """What a sink makes of the body as it arrives; None, and nothing is read, where no sink can take it.
+
+        Args:
+            bound_bytes: As of :meth:`read_body`.
+            make_sink: By the body's length; None if octets are as good. What it makes gives back something else.
+
+        Raises:
+            OvmsError: As of :meth:`read_body`; or the sink refuses what comes.
+        """
+
 
 class Answer(NamedTuple):
     """What a handler gives back.
@@ -54,10 +69,15 @@ class Answer(NamedTuple):
         headers: Besides those that every answer has.
     """
 
-    body: bytes | bytearray
+    body: bytes | bytearray | Gathered
     status: int = 200
     content_type: str = "application/json"
     headers: Sequence[tuple[str, str]] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """How long the body is."""
+        return reply_nbytes(self.body)
 
 
 Handler: TypeAlias = Callable[[RestRequest, CallContext], Awaitable[Answer]]
@@ -75,6 +95,7 @@ class Endpoint:
         changes_server: Whether only administrators may call it, and pages of other sites must not have a browser do so.
         is_open: Whether anybody may call it, as of probes.
         compresses: Whether its answers may be compressed for clients that ask for that.
+        carries_tensors: Whether it is called for what the server is there for: the transport takes the shortest way.
     """
 
     handler: Handler
@@ -84,6 +105,7 @@ class Endpoint:
     changes_server: bool = False
     is_open: bool = False
     compresses: bool = False
+    carries_tensors: bool = False
 
 
 class Route(Protocol):

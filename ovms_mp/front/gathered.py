@@ -22,10 +22,16 @@ class Gathered:
     pieces: Sequence[bytes | memoryview]
     release: Callable[[], None] = lambda: None
 
+    def joined(self) -> bytes:
+        """All of it as a copy; the pieces are released."""
+        whole = b"".join(self.pieces)
+        self.release()
+        return whole
 
-def reply_nbytes(reply: bytes | Gathered) -> int:
+
+def reply_nbytes(reply: bytes | bytearray | Gathered) -> int:
     """How long a reply is."""
-    return len(reply) if isinstance(reply, bytes) else sum(map(len, reply.pieces))
+    return sum(map(len, reply.pieces)) if isinstance(reply, Gathered) else len(reply)
 
 
 def reply_of(

@@ -160,6 +160,11 @@ class Service:
             raise answer.error.to_error()
         return answer.is_changed
 
+    @property
+    def leases(self) -> Leases:
+        """Of the arena; for what goes straight there as it arrives."""
+        return self._leases
+
     def loan(self) -> Loan:
         """What a request borrows of clients' shared memory; nothing yet."""
         return Loan(self.regions, self._leases)

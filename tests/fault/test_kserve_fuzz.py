@@ -29,6 +29,7 @@ from ovms_mp.front.json import lists
 from ovms_mp.front.json.reader import load_json
 from ovms_mp.front.kserve.json import decode_long as long_json
 from ovms_mp.front.kserve.json.assemble import assemble, header_length, raw_request
+from ovms_mp.front.kserve.json.binary import Binary, Part
 from ovms_mp.front.kserve.json.decode import decode_json
 from ovms_mp.front.kserve.json.decode_long import decode_long
 from ovms_mp.front.kserve.json.reader import read_infer
@@ -159,9 +160,11 @@ def try_binary(dice: random.Random) -> None:
         length = header_length(str(said), len(body))
         view = memoryview(body)
         if length:
-            found = at_one_go(assemble(decode_json(view[:length]), view[length:], SPECS, "m", "1"))
+            found = at_one_go(
+                assemble(decode_json(view[:length]), Binary([Part(view[length:])]), SPECS, "m", "1")
+            )
         else:
-            found = raw_request(view, SPECS, "m", "1")
+            found = raw_request(Part(view), SPECS, "m", "1")
     except OvmsError:
         return
     for given in found.inputs.values():

@@ -73,8 +73,10 @@ def deliver(sink: MessageSink, body: bytes, cuts: Sequence[int]) -> tuple[int, i
                 place[:taken] = body[at : at + taken]
                 sink.advance(taken)
                 left = wanted(sink)
-                # Exactly the rest of this place is wanted now, if there is one.
-                assert len(place) == taken if left is None else len(left) == len(place) - taken
+                # Exactly the rest of this place is wanted now; behind it another one may be.
+                if taken < len(place):
+                    assert left is not None
+                    assert len(left) == len(place) - taken
                 direct += taken
             else:
                 lent = bytearray(body[at:stop])

@@ -17,6 +17,8 @@ from ovms_mp.front.json.lists import LONG_BYTES
 from ovms_mp.front.kserve import calls
 from ovms_mp.front.kserve.json import documents
 from ovms_mp.front.kserve.json.assemble import HEADER, assemble, header_length, raw_request
+from ovms_mp.front.kserve.json.binary import Binary, Part
+from ovms_mp.front.kserve.json.binary_sink import BinarySink, InferBody
 from ovms_mp.front.kserve.json.decode import decode_json
 from ovms_mp.front.kserve.json.decode_long import decode_long
 from ovms_mp.front.kserve.json.encode import InferAnswer, encode_infer
@@ -27,18 +29,22 @@ from ovms_mp.front.kserve.repository import rest as repository
 from ovms_mp.front.kserve.settings import rest as settings
 from ovms_mp.front.kserve.statistics import rest as statistics
 from ovms_mp.front.kserve.targets import PREFIX, target_of
+from ovms_mp.front.protobuf.arena_sink import SHORTEST_LONG_BYTES, PlacedCall
 from ovms_mp.front.protobuf.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import Self
 
     from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.endpoints import RestRequest, Route
+    from ovms_mp.front.infer.leases import Leases
     from ovms_mp.front.kserve.infer_request import InferRequest
     from ovms_mp.front.kserve.json.request import JsonRequest
     from ovms_mp.front.kserve.targets import Target
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.served_protocol import HasService
+    from ovms_mp.front.sinks import MessageSink
     from ovms_mp.front.tensors import ResultTensor
 
 _OCTETS = "application/octet-stream"
@@ -93,7 +99,12 @@ class ModelRoute:
             ("ready", "GET"): Endpoint(handlers.model_ready, calls.PROTOCOL, calls.MODEL_READY, is_open=True),
             ("config", "GET"): Endpoint(handlers.config, calls.PROTOCOL, calls.CONFIG),
             ("infer", "POST"): Endpoint(
-                handlers.infer, calls.PROTOCOL, calls.INFER, takes_body=True, compresses=True
+                handlers.infer,
+                calls.PROTOCOL,
+                calls.INFER,
+                takes_body=True,
+                compresses=True,
+                carries_tensors=True,
             ),
             **others,
         }
@@ -184,7 +195,7 @@ class KServeRestCalls:
         """
         target = _target(request)
         service = self._front.service
-        reading = InferReading(request, target, context)
+        reading = InferReading(request, target, context, service.leases)
 
         def encode(
             route: VersionRoute, outputs: Sequence[ResultTensor]
@@ -197,10 +208,13 @@ class KServeRestCalls:
                         encode_infer, reading.request, route, outputs, service.max_message_bytes
                     ),
                 )
-            return encode_infer(reading.request, route, outputs)
+            return encode_infer(reading.request, route, outputs, hold=service.hold)
 
         version = calls.version_number(target.version)
-        answer: InferAnswer = await predict(service, target.name, version, reading.decode, context, encode)
+        with reading:
+            answer: InferAnswer = await predict(
+                service, target.name, version, reading.decode, context, encode
+            )
         if not answer.json_bytes:
             return Answer(answer.body)
         return Answer(answer.body, 200, _OCTETS, ((HEADER, str(answer.json_bytes)),))
@@ -223,16 +237,27 @@ class KServeRestCalls:
 class InferReading:
     """Reads one request's body, once, and makes the request of it for each version that may answer."""
 
-    def __init__(self, request: RestRequest, target: Target, context: CallContext) -> None:
+    def __init__(self, request: RestRequest, target: Target, context: CallContext, leases: Leases) -> None:
         self._request = request
         self._target = target
         self._context = context
+        self._leases = leases
         self._begun_ns = time.monotonic_ns()
-        self._body: bytes | bytearray | None = None
-        self._refusal: OvmsError | None = None
+        self._placed: PlacedCall[InferBody] | None = None
         self._parsed: JsonRequest | None = None
-        self._binary: memoryview | None = None
+        self._parts: Sequence[Part] | None = None
+        """What is binary of the body, once it has been read."""
+        self._is_read = False
+        self._refusal: OvmsError | None = None
         self.request: InferRequest
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the memory that the body was received in."""
+        if self._placed is not None:
+            self._placed.release()
 
     async def decode(self, route: VersionRoute) -> InferRequest:
         """The request for a version.
@@ -242,38 +267,67 @@ class InferReading:
         """
         if self._refusal is not None:
             raise self._refusal  # What was not read to its end must not be taken for a whole.
-        if self._body is None:
+        if not self._is_read:
             try:
-                self._body = await self._request.read_body(route.body_bound_bytes)
-                await self._parse(self._body)
+                await self._read(route)
             except OvmsError as error:
                 self._refusal = error
                 raise
+            self._is_read = True
         name, version = self._target.name, self._target.version
         if self._parsed is None:
-            self.request = raw_request(memoryview(self._body), route.inputs, name, version)
+            (whole,) = self._parts or (Part(memoryview(b"")),)
+            self.request = raw_request(whole, route.inputs, name, version)
         else:
-            steps = assemble(self._parsed, self._binary, route.inputs, name, version)
-            self.request = await in_turns(steps)
+            binary = None if self._parts is None else Binary(self._parts)
+            self.request = await in_turns(assemble(self._parsed, binary, route.inputs, name, version))
         return self.request
 
-    async def _parse(self, body: bytes | bytearray) -> None:
-        """Read the JSON, and do what the parameters of the request ask for."""
-        length_text = self._request.header(HEADER)
+    async def _read(self, route: VersionRoute) -> None:
+        """Read the body, and do what the parameters of the request ask for."""
+        request = self._request
+        length_text = request.header(HEADER)
+        body: bytes | bytearray | InferBody | None = None
+        if length_text is not None:
+            received = await request.receive_body(
+                route.body_bound_bytes, functools.partial(self._sink, length_text.strip())
+            )
+            if isinstance(received, PlacedCall):
+                self._placed = received
+                body = received.call
+            else:
+                body = received
+        if body is None:
+            body = await request.read_body(route.body_bound_bytes)
+        if isinstance(body, InferBody):
+            self._parsed, self._parts = body.parsed, body.parts
+        else:
+            await self._parse(body, length_text)
+        if self._parsed is not None:
+            self._context.message_id = self._parsed.id
+            heed(self._parsed.parameters, self._context, self._begun_ns)
+
+    def _sink(self, length_text: str, nbytes: int) -> MessageSink | None:
+        """Where a body with tensors goes while it arrives, if they can be long and the JSON is not."""
+        json_bytes = header_length(length_text, nbytes)
+        if json_bytes >= LONG_BYTES or nbytes - json_bytes < SHORTEST_LONG_BYTES:
+            return None
+        leases = self._leases
+        return BinarySink(nbytes, json_bytes, leases.lease_arriving, leases.release, leases.memory)
+
+    async def _parse(self, body: bytes | bytearray, length_text: str | None) -> None:
         text: bytes | bytearray | memoryview = body
         if length_text is not None:
             length = header_length(length_text.strip(), len(body))
+            whole = memoryview(body)
+            text, self._parts = whole[:length], [Part(whole[length:])]
             if not length:
                 return
-            whole = memoryview(body)
-            text, self._binary = whole[:length], whole[length:]
         if len(text) < LONG_BYTES:
             self._parsed = decode_json(text)
         else:
             plain = bytes(text) if isinstance(text, memoryview) else text
             self._parsed = await decode_long(plain, self._request.share)
-        self._context.message_id = self._parsed.id
-        heed(self._parsed.parameters, self._context, self._begun_ns)
 
 
 def _target(request: RestRequest) -> Target:

@@ -34,7 +34,7 @@ MOST_SMALL_FIELDS = 1000
 """Fields of a request that are read one by one, here on the event loop; readers of whole messages take more of them."""
 
 
-class _MoreNeeded(Exception):
+class MoreNeeded(Exception):
     """What was received ends within a field."""
 
 
@@ -165,7 +165,7 @@ class ArenaSink(ABC, Generic[CallT]):
         try:
             while self._is_plain and self.place is None:
                 self._step()
-        except _MoreNeeded:
+        except MoreNeeded:
             return
         except NotPlain:
             self._is_plain = False
@@ -191,7 +191,7 @@ class ArenaSink(ABC, Generic[CallT]):
         """Where the next field begins, its tag, its length, and where its payload begins."""
         start = self._at
         if start == len(self._tail):
-            raise _MoreNeeded
+            raise MoreNeeded
         size, at = self._size(start + 1)
         return start, self._tail[start], size, at
 
@@ -206,7 +206,7 @@ class ArenaSink(ABC, Generic[CallT]):
 
     def _whole(self, start: int, end: int) -> bytes:
         if end > len(self._tail):
-            raise _MoreNeeded
+            raise MoreNeeded
         self._at = end
         return bytes(self._tail[start:end])
 
@@ -215,7 +215,7 @@ class ArenaSink(ABC, Generic[CallT]):
         value = shift = 0
         for index in range(at, at + LONGEST_SIZE_BYTES):
             if index >= len(self._tail):
-                raise _MoreNeeded
+                raise MoreNeeded
             byte = self._tail[index]
             value |= (byte & 0x7F) << shift
             if byte < 0x80:

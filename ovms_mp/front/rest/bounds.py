@@ -17,3 +17,9 @@ LAST_REQUEST_S = 0.3
 reset it, and a client that has just connected has sent one."""
 FIRST_LOOK_S = 0.02
 """When it is looked for the first time whether a client that sends no more has left; a host nearby has said by then."""
+FILLED_BYTES = 16 << 10
+"""Of a body from which reading it straight to its place pays."""
+START_BYTES = 8 << 10
+"""What is read at once where a long body may begin."""
+SCRATCH_BYTES = 256 << 10
+"""Memory in which what is read waits to be parsed."""

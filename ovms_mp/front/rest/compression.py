@@ -6,12 +6,34 @@ from __future__ import annotations
 import asyncio
 import zlib
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
+from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.inflate import GZIP_WINDOW
 
-if TYPE_CHECKING:
-    from falcon.asgi import Request, Response
+
+class Asking(Protocol):
+    """The request."""
+
+    def get_header(self, name: str) -> str | None:
+        """A header of the client's."""
+
+
+class Changing(Protocol):
+    """The answer."""
+
+    data: Any
+    """The body, as octets or in pieces; each kind of answer has a type of its own for it."""
+
+    def get_header(self, name: str) -> str | None:
+        """What was set."""
+
+    def set_header(self, name: str, value: str) -> None:
+        """Set a field."""
+
+    def append_header(self, name: str, value: str) -> None:
+        """Add to a field."""
+
 
 LEAST_BYTES = 1 << 10
 """Shorter answers fit one packet anyway."""
@@ -24,7 +46,7 @@ _MOST_KEPT = 64
 _LONGEST_HEADER = 512
 
 
-async def compress(request: Request, response: Response) -> None:
+async def compress(request: Asking, response: Changing) -> None:
     """Compress the answer's body if the client prefers that."""
     accepted = request.get_header("Accept-Encoding")
     if not accepted or response.data is None:
@@ -34,10 +56,11 @@ async def compress(request: Request, response: Response) -> None:
     if coding is None:
         return
     window = _WINDOWS[coding]
-    if len(response.data) <= _INLINE_BYTES:
-        response.data = _packed(response.data, window)
+    body = response.data.joined() if isinstance(response.data, Gathered) else response.data
+    if len(body) <= _INLINE_BYTES:
+        response.data = _packed(body, window)
     else:
-        response.data = await asyncio.get_running_loop().run_in_executor(None, _packed, response.data, window)
+        response.data = await asyncio.get_running_loop().run_in_executor(None, _packed, body, window)
     response.set_header("Content-Encoding", coding)
 
 

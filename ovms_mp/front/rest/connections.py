@@ -13,6 +13,7 @@ import resource
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
+from ovms_mp.front.rest import bounds
 from ovms_mp.wire.process_counters import REST_REFUSALS
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Connections:
         self.bodies = bodies
         self.client_timeout_s = client_timeout_s
         self.limit = _room_for_connections() if limit is None else limit
+        self.scratch = memoryview(bytearray(bounds.SCRATCH_BYTES))
+        """Where connections read to, one after another: what is there is taken at once."""
         self.counts: Counter[str] = Counter()
         """What was done to clients, since the start."""
         self._told: Counter[str] = Counter()

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     AsgiApp: TypeAlias = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 
-CYCLE = "ovms_mp.cycle"
-"""In the scope of a request: uvicorn's record of it, whose ``more_body`` is false once the body is here."""
+CERTIFICATE_NAME = "certificate_name"
+"""In the state of a connection: the name in the client's certificate, if it has shown one."""
 IS_GONE = "ovms_mp.is_gone"
 """In the scope of a request whose client has closed its connection; its task is cancelled then."""
 

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 from ovms_mp.child.control import ControlLink
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.budget import BodyBudget
+from ovms_mp.front.protocols import all_routes
+from ovms_mp.front.rest.answering import Answering
 from ovms_mp.front.rest.connections import Connections
+from ovms_mp.front.rest.direct import DIRECT, Direct
+from ovms_mp.front.rest.origins import Origins
 from ovms_mp.front.rest.secure import HANDSHAKES, rest_handshakes
 from ovms_mp.front.session import FrontSession
 from ovms_mp.front.tls.handshakes import handshakes_among
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ovms_mp.child.specs import RestSpec
+    from ovms_mp.front.access.proxies import TrustedProxies
     from ovms_mp.front.gate import Gate
     from ovms_mp.front.metrics.page import MetricsPage
     from ovms_mp.front.service import Service
@@ -35,6 +40,9 @@ class Lifespan:
     def __init__(self, spec: RestSpec) -> None:
         self.spec = spec
         self.bodies = BodyBudget(spec.limits.max_body_memory_bytes)
+        self.routes = all_routes(self)
+        self.origins = Origins(spec.origins)
+        self.answering = Answering(self, self.origins)
         self.session: FrontSession
 
     @property
@@ -51,6 +59,15 @@ class Lifespan:
     def gate(self) -> Gate:
         """Lets calls in."""
         return self.session.gate
+
+    @property
+    def proxies(self) -> TrustedProxies:
+        """Who may say for whom they speak."""
+        return self.session.proxies
+
+    def direct(self) -> Direct:
+        """What takes requests with tensors past the application."""
+        return Direct(self.routes, self.spec, self.answering, self.origins, self.bodies)
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Open the session; connections wait in the backlog until it is there."""
@@ -70,6 +87,7 @@ class Lifespan:
         self.session = session
         connections.sweep_on(asyncio.get_running_loop())
         scope["state"]["connections"] = connections
+        scope["state"][DIRECT] = self.direct()
         session.stages.watch(REFUSALS, connections.numbered_counts)
         session.report_ready()
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ovms_mp.child.specs import OriginSpec
     from ovms_mp.front.access.proxies import TrustedProxies
     from ovms_mp.front.call_context import CallOrigin
+    from ovms_mp.front.rest.compression import Asking, Changing
 
 _ANY = "*"
 _LONGEST = 100
@@ -63,7 +64,7 @@ class Origins:
         if not response.complete:
             self.set_headers(request, response)
 
-    def set_headers(self, request: Request, response: Response) -> None:
+    def set_headers(self, request: Asking, response: Changing) -> None:
         """Let the page that asks read the answer. PERF: 0.3 us for other clients."""
         if self._named:
             response.append_header("Vary", "Origin")
@@ -96,7 +97,7 @@ class Origins:
         response.append_header("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
         return True
 
-    def refuse_other_sites(self, request: Request, call: CallOrigin, proxies: TrustedProxies) -> None:
+    def refuse_other_sites(self, request: Asking, call: CallOrigin, proxies: TrustedProxies) -> None:
         """Raise if a page of another site has made a browser send the request.
 
         Raises:

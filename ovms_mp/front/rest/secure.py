@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovms_mp.front.rest import heads
+from ovms_mp.front.rest.early import CERTIFICATE_NAME
 from ovms_mp.front.rest.http_protocol import RestProtocol
 from ovms_mp.front.tls.current import current_context
 from ovms_mp.front.tls.handshakes import Handshakes
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from ovms_mp.tls.material import TlsFiles
 
-CERTIFICATE_NAME = "certificate_name"
-"""In the state of a connection: the name in the client's certificate, if it has shown one."""
 HANDSHAKES = "handshakes"
 """In the application's state: what begins connections; not there where ports are plain."""
 

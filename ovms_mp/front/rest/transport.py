@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
+from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.rest.heads import ANSWER_START
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable, Sequence
     from typing import Any, Protocol
 
     class Closing(Protocol):
@@ -25,6 +29,12 @@ if TYPE_CHECKING:
 
 _TCP_CLOSE = 7
 """``TCP_CLOSE`` of Linux's ``enum`` in include/net/tcp_states.h."""
+
+
+_JOINED_BYTES = 64 << 10
+"""Of a body that is copied behind its head; for a longer one another call is cheaper."""
+_MOST_PIECES = 1024
+"""Linux's ``IOV_MAX``."""
 
 
 class GatedFlow(FlowControl):
@@ -45,6 +55,8 @@ class LingeringTransport:
         self._protocol = protocol
         self.inner = transport
         self.write = transport.write
+        self._has_begun = False
+        """Whether an answer's first octets are ahead of it."""
 
     def close(self) -> None:
         """Close now, or when the client has read the answer."""
@@ -62,10 +74,47 @@ class LingeringTransport:
         """
         self.inner.write(ANSWER_START)
         self.write = self._write_rest
+        self._has_begun = True
 
     def _write_rest(self, data: bytes | bytearray | memoryview) -> None:
         self.write = self.inner.write
+        self._has_begun = False
         self.inner.write(data[len(ANSWER_START) :])
+
+    def write_answer(self, head: bytes, body: bytes | bytearray | Gathered) -> None:
+        """Write a whole answer; a system call takes it, and so does a packet if it fits."""
+        if isinstance(body, Gathered):
+            self._write_gathered([head, *body.pieces], body.release)
+        elif len(body) <= _JOINED_BYTES:
+            self.write(head + body)
+        else:
+            self.write(head)
+            self.write(body)
+
+    def _write_gathered(
+        self, pieces: Sequence[bytes | bytearray | memoryview], release: Callable[[], None]
+    ) -> None:
+        """Write from where the pieces are, which nothing refers to afterwards.
+
+        What the socket does not take at once is copied, so that no slow reader holds the arena.
+        """
+        sent = 0
+        inner = self.inner
+        try:
+            is_plain = inner.get_extra_info("ssl_object") is None
+            if is_plain and not self._has_begun and not inner.get_write_buffer_size():
+                with contextlib.suppress(OSError):  # The transport finds out what it is.
+                    sent = os.writev(inner.get_extra_info("socket").fileno(), pieces[:_MOST_PIECES])
+            rest: list[bytes | bytearray | memoryview] = []
+            for piece in pieces:
+                if sent < len(piece):
+                    rest.append(piece[sent:])
+                sent = max(0, sent - len(piece))
+            unsent = b"".join(rest)
+        finally:
+            release()
+        if unsent:
+            self.write(unsent)
 
     def is_refused(self) -> bool:
         """Whether the client's host has refused what it was sent. A connection that is not read would not tell."""

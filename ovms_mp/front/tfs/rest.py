@@ -46,7 +46,9 @@ class ModelRoute:
     template = f"{targets.PREFIX}{{path:path}}"
 
     def __init__(self, handlers: TfsRestCalls) -> None:
-        self._predict = Endpoint(handlers.predict, calls.PROTOCOL, calls.PREDICT, takes_body=True)
+        self._predict = Endpoint(
+            handlers.predict, calls.PROTOCOL, calls.PREDICT, takes_body=True, carries_tensors=True
+        )
         self._metadata = Endpoint(handlers.metadata, calls.PROTOCOL, calls.METADATA)
         self._status = Endpoint(handlers.status, calls.PROTOCOL, calls.STATUS)
         self._unknown = Endpoint(handlers.unknown, calls.PROTOCOL, "Unknown")

@@ -17,15 +17,17 @@ from ovms_mp.errors import InputNameMismatch, MalformedPayload
 from ovms_mp.front.convert import write_values
 from ovms_mp.front.json.reader import described, quoted
 from ovms_mp.front.kserve.infer_request import REGION, InferRequest
+from ovms_mp.front.kserve.json.binary import Part
 from ovms_mp.front.kserve.regions.parameters import region_input
 from ovms_mp.front.strings import Strings, read_length_prefixed
-from ovms_mp.front.tensors import BytesTensor, NumberTensor, RawTensor, bytes_tensor
+from ovms_mp.front.tensors import BytesTensor, NumberTensor, PlacedTensor, RawTensor, bytes_tensor
 from ovms_mp.model.dtypes import DType, element_count
 from ovms_mp.model.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
+    from ovms_mp.front.kserve.json.binary import Binary
     from ovms_mp.front.kserve.json.request import JsonInput, JsonRequest
     from ovms_mp.front.tensors import GivenTensor
     from ovms_mp.model.dtypes import AnyArray
@@ -53,7 +55,7 @@ def header_length(text: str, body_bytes: int) -> int:
 
 def assemble(
     parsed: JsonRequest,
-    binary: memoryview | None,
+    binary: Binary | None,
     specs: Sequence[TensorSpec],
     model_name: str,
     model_version: str,
@@ -73,29 +75,25 @@ def assemble(
     """
     wanted = {spec.name: spec.dtype for spec in specs}
     given: dict[str, GivenTensor] = {}
-    rest = binary
     for item in parsed.inputs:
         if item.name in given:
             raise InputNameMismatch(f"input {quoted(item.name)} is there twice")
         if not item.parameters:
             given[item.name] = _of_data(item, wanted)
         elif _check_places(item):
-            octets, rest = _cut(item, rest)
-            given[item.name] = yield from _of_octets(item, octets)
+            given[item.name] = yield from _of_part(item, _cut(item, binary))
         else:
             region = region_input(item.name, item.dtype, item.shape, item.parameters)
             given[item.name] = _of_data(item, wanted) if region is None else region
-    if rest:
+    if binary is not None and binary.left_bytes:
         raise MalformedPayload(
-            f"{len(rest)} bytes of the body belong to no input: the JSON is as long as {HEADER} says, and behind it "
-            f"there must be as much as all {BINARY_SIZE} say together"
+            f"{binary.left_bytes} bytes of the body belong to no input: the JSON is as long as {HEADER} says, and "
+            f"behind it there must be as much as all {BINARY_SIZE} say together"
         )
     return InferRequest(model_name, model_version, parsed.id, given, parsed.outputs, parsed.parameters)
 
 
-def raw_request(
-    body: memoryview, specs: Sequence[TensorSpec], model_name: str, model_version: str
-) -> InferRequest:
+def raw_request(body: Part, specs: Sequence[TensorSpec], model_name: str, model_version: str) -> InferRequest:
     """Make the request of a body that is nothing but the elements of a model's one input.
 
     All outputs are answered in binary form then.
@@ -110,9 +108,9 @@ def raw_request(
         )
     (spec,) = specs
     if spec.dtype is DType.BYTES:
-        tensor: GivenTensor = bytes_tensor((1,) * len(spec.dims), Strings.of([body]))
+        tensor: GivenTensor = bytes_tensor((1,) * len(spec.dims), Strings.of([body.octets]))
     else:
-        tensor = RawTensor(spec.dtype, _raw_shape(spec, len(body)), body)
+        tensor = _of_memory(spec.dtype, _raw_shape(spec, len(body.octets)), body)
     return InferRequest(model_name, model_version, "", {spec.name: tensor}, (), {ALL_BINARY: True})
 
 
@@ -196,8 +194,8 @@ def _check_places(item: JsonInput) -> bool:
     return is_binary
 
 
-def _cut(item: JsonInput, rest: memoryview | None) -> tuple[memoryview, memoryview | None]:
-    """The octets of an input, and what it leaves of the binary part."""
+def _cut(item: JsonInput, binary: Binary | None) -> Part:
+    """The octets of an input."""
     size = item.parameters[BINARY_SIZE]
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise MalformedPayload(
@@ -205,23 +203,23 @@ def _cut(item: JsonInput, rest: memoryview | None) -> tuple[memoryview, memoryvi
             f"{described(size)}, expected a whole number of bytes"
         )
     if not size:
-        return memoryview(b""), rest
-    if rest is None:
+        return Part(memoryview(b""))
+    if binary is None:
         raise MalformedPayload(
             f"input {quoted(item.name)} has the parameter {BINARY_SIZE!r}, but without the header {HEADER} the "
             f"whole body is JSON"
         )
-    if size > len(rest):
+    if size > binary.left_bytes:
         raise MalformedPayload(
             f"Received buffer size is smaller than {BINARY_SIZE} parameter indicates: input {quoted(item.name)} takes "
-            f"{size} bytes, and {len(rest)} are left of the body"
+            f"{size} bytes, and {binary.left_bytes} are left of the body"
         )
-    return rest[:size], rest[size:]
+    return binary.cut(size)
 
 
-def _of_octets(item: JsonInput, octets: memoryview) -> Generator[None, None, GivenTensor]:
+def _of_part(item: JsonInput, part: Part) -> Generator[None, None, GivenTensor]:
     """The tensor whose elements are behind the JSON."""
-    count = element_count(item.shape)
+    count, octets = element_count(item.shape), part.octets
     if item.dtype is DType.BYTES:
         what = f"Invalid input buffer - input {quoted(item.name)}"
         return bytes_tensor(item.shape, (yield from read_length_prefixed(octets, count, what)))
@@ -231,4 +229,10 @@ def _of_octets(item: JsonInput, octets: memoryview) -> Generator[None, None, Giv
             f"Invalid content size of tensor proto - Expected: {nbytes} bytes; Actual: {len(octets)} bytes; input "
             f"name: {quoted(item.name)} (shape {list(item.shape)} of {item.dtype.name}, {BINARY_SIZE} {len(octets)})"
         )
-    return RawTensor(item.dtype, item.shape, octets)
+    return _of_memory(item.dtype, item.shape, part)
+
+
+def _of_memory(dtype: DType, shape: tuple[int, ...], part: Part) -> RawTensor:
+    if part.lease is not None:
+        return PlacedTensor(dtype, shape, part.octets, part.lease)
+    return RawTensor(dtype, shape, part.octets)

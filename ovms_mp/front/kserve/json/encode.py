@@ -14,6 +14,7 @@ import orjson
 
 from ovms_mp.errors import AnswerTooLarge, MalformedPayload
 from ovms_mp.front.convert import copy_bytes
+from ovms_mp.front.gathered import Gathered, reply_of
 from ovms_mp.front.json.writer import array_text, plain_array
 from ovms_mp.front.kserve.calls import in_order
 from ovms_mp.front.kserve.classification import class_counts, classified
@@ -25,8 +26,9 @@ from ovms_mp.front.strings import length_prefixed
 from ovms_mp.model.dtypes import DType
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from ovms_mp.front.infer.leases import Lease
     from ovms_mp.front.kserve.infer_request import InferRequest, Parameters
     from ovms_mp.front.routing import VersionRoute
     from ovms_mp.front.strings import Strings
@@ -47,7 +49,7 @@ class InferAnswer(NamedTuple):
         json_bytes: How much of it is JSON; 0 where all is.
     """
 
-    body: bytes | bytearray
+    body: bytes | bytearray | Gathered
     json_bytes: int
 
 
@@ -56,14 +58,16 @@ def encode_infer(
     route: VersionRoute,
     outputs: Sequence[ResultTensor],
     max_bytes: int = sys.maxsize,
+    hold: Callable[[Lease], Callable[[], None]] | None = None,
 ) -> InferAnswer:
     """Write an answer.
 
     Args:
         request: Tells the id, and the form of each output.
         route: The version that has answered.
-        outputs: Their bytes are copied; the leases may end afterwards.
+        outputs: Their bytes are copied, unless there is ``hold``; the leases may end afterwards.
         max_bytes: Longest JSON.
+        hold: Holds a lease, so that long outputs need not be copied; what it gives back lets go of it.
 
     Raises:
         MalformedPayload: An output cannot be had as it was asked for.
@@ -75,7 +79,7 @@ def encode_infer(
         if counts := class_counts(request.outputs):
             outputs = [classified(result, counts.get(result.name, 0), route.labels) for result in outputs]
     all_binary = _flag(request.parameters, ALL_BINARY, "the request", False)
-    binary: list[bytes | bytearray | memoryview] = []
+    binary: list[bytes | memoryview] = []
     members = []
     for result in outputs:
         output = asked.get(result.name, _WHOLE) if asked else _WHOLE
@@ -89,7 +93,8 @@ def encode_infer(
     )
     if not binary and not _is_binary_form(request, all_binary):
         return InferAnswer(head, 0)
-    return InferAnswer(_joined([head, *binary]), len(head))
+    pieces = [head, *binary]
+    return InferAnswer(_joined(pieces) if hold is None else reply_of(pieces, outputs, hold), len(head))
 
 
 def _is_binary_form(request: InferRequest, all_binary: bool) -> bool:
@@ -103,7 +108,7 @@ def _member(
     result: ResultTensor,
     output: RequestedOutput,
     all_binary: bool,
-    binary: list[bytes | bytearray | memoryview],
+    binary: list[bytes | memoryview],
     max_bytes: int,
 ) -> bytes:
     """The text of an output; its elements go into ``binary`` if they shall."""
@@ -120,7 +125,7 @@ def _member(
         return b'%b,"parameters":%b}' % (head, orjson.dumps(range_parameters(result.shared)))
     strings = result.strings() if dtype is DType.BYTES else None
     if is_binary:
-        octets = result.data if strings is None else length_prefixed(strings)
+        octets = result.data if strings is None else memoryview(length_prefixed(strings))
         binary.append(octets)
         return b'%b,"parameters":{"binary_data_size":%d}}' % (head, len(octets))
     if strings is not None:
@@ -164,7 +169,7 @@ def _flag(parameters: Parameters, key: str, owner: str, otherwise: bool) -> bool
     return value
 
 
-def _joined(pieces: Sequence[bytes | bytearray | memoryview]) -> bytes | bytearray:
+def _joined(pieces: Sequence[bytes | memoryview]) -> bytes | bytearray:
     """The pieces in a row: the one copy out."""
     length = sum(map(len, pieces))
     if length < _JOINED_BYTES:

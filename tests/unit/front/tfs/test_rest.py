@@ -10,6 +10,7 @@ import pytest
 
 from ovms_mp.errors import ModelNotFound
 from ovms_mp.front.budget import BodyBudget
+from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.metrics.page import MetricsPage
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.tfs.rest import routes
@@ -81,6 +82,9 @@ class Request:
         self.bounds.append(bound_bytes)
         return self._body
 
+    async def receive_body(self, bound_bytes: int | None, make_sink: object) -> None:
+        """No sink takes it."""
+
 
 def model_route(table: RoutingTable) -> Route:
     (route,) = routes(Front(table))
@@ -118,7 +122,9 @@ def predict(table: RoutingTable, request: Request) -> bytes | bytearray:
     assert endpoint is not None
 
     async def ask() -> bytes | bytearray:
-        return (await endpoint.handler(request, context())).body
+        body = (await endpoint.handler(request, context())).body
+        assert not isinstance(body, Gathered)
+        return body
 
     return asyncio.run(ask())
 

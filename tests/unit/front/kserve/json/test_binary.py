@@ -11,6 +11,7 @@ import pytest
 
 from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.kserve.json.assemble import assemble, header_length, raw_request
+from ovms_mp.front.kserve.json.binary import Binary, Part
 from ovms_mp.front.kserve.json.decode import decode_json
 from ovms_mp.front.protobuf.turns import at_one_go
 from ovms_mp.front.tensors import BytesTensor, RawTensor
@@ -29,7 +30,7 @@ def item(name: str, size: Any, shape: Any = (2,), datatype: str = "FP32", **more
 def request_of(binary: bytes | None, *inputs: Any) -> InferRequest:
     text = json.dumps({"inputs": inputs}).encode()
     rest = None if binary is None else memoryview(binary)
-    return at_one_go(assemble(decode_json(text), rest, (), "m", ""))
+    return at_one_go(assemble(decode_json(text), None if rest is None else Binary([Part(rest)]), (), "m", ""))
 
 
 def test_tensors_are_slices_in_the_order_of_the_inputs() -> None:
@@ -106,14 +107,16 @@ FREE, ONE = (0, -1), (1, 1)
 )
 def test_a_raw_body_is_the_only_input(bounds: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> None:
     body = np.arange(3, dtype=np.float32).tobytes()
-    request = raw_request(memoryview(body), [TensorSpec.of("x", DType.FP32, bounds)], "m", "")
+    request = raw_request(Part(memoryview(body)), [TensorSpec.of("x", DType.FP32, bounds)], "m", "")
 
     assert request.inputs["x"].shape == shape
     assert request.parameters == {"binary_data_output": True}
 
 
 def test_a_raw_body_for_strings_is_one_string() -> None:
-    tensor = raw_request(memoryview(b"abc"), [TensorSpec.of("x", DType.BYTES, (FREE,))], "m", "").inputs["x"]
+    tensor = raw_request(
+        Part(memoryview(b"abc")), [TensorSpec.of("x", DType.BYTES, (FREE,))], "m", ""
+    ).inputs["x"]
     assert isinstance(tensor, BytesTensor)
     assert (tensor.shape, [bytes(text) for text in tensor.strings or ()]) == ((1,), [b"abc"])
 
@@ -133,4 +136,4 @@ def test_a_raw_body_for_strings_is_one_string() -> None:
 )
 def test_raw_bodies_that_say_no_shape(specs: list[TensorSpec], message: str) -> None:
     with pytest.raises(MalformedPayload, match=message):
-        raw_request(memoryview(bytes(12)), specs, "m", "")
+        raw_request(Part(memoryview(bytes(12))), specs, "m", "")

@@ -21,6 +21,7 @@ from ovms_mp.front.json import lists, scanner
 from ovms_mp.front.json.reader import load_json
 from ovms_mp.front.kserve.json import decode_long as long_module
 from ovms_mp.front.kserve.json.assemble import assemble
+from ovms_mp.front.kserve.json.binary import Binary, Part
 from ovms_mp.front.kserve.json.decode import decode_json
 from ovms_mp.front.kserve.json.decode_long import decode_long
 from ovms_mp.front.kserve.json.reader import read_infer
@@ -52,7 +53,9 @@ def text_of(data: Any, shape: Sequence[int] = (2,), datatype: str = "FP32", **mo
 
 def request_of(text: bytes, specs: Sequence[TensorSpec] = (), binary: bytes | None = None) -> InferRequest:
     rest = None if binary is None else memoryview(binary)
-    return at_one_go(assemble(decode_json(text), rest, specs, "m", "1"))
+    return at_one_go(
+        assemble(decode_json(text), None if rest is None else Binary([Part(rest)]), specs, "m", "1")
+    )
 
 
 def written(text: bytes, dtype: DType, binary: bytes | None = None) -> AnyArray:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ovms_mp.errors import AnswerTooLarge, MalformedPayload
+from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.kserve.infer_request import InferRequest, RequestedOutput
 from ovms_mp.front.kserve.json.encode import encode_infer
 from ovms_mp.front.routing import VersionRoute
@@ -40,6 +41,7 @@ def strings(*texts: bytes) -> ResultTensor:
 def answered(*results: ResultTensor, **more: Any) -> tuple[Any, bytes]:
     request = InferRequest("m", "", more.pop("id", ""), {}, more.pop("outputs", ()), more)
     body, length = encode_infer(request, ROUTE, results)
+    assert not isinstance(body, Gathered)
     return json.loads(body[: length or len(body)]), bytes(body[length:]) if length else b""
 
 

@@ -87,6 +87,7 @@ class Front:
         endpoint = endpoint or rest.model_endpoints(self)["stats", "GET"]
         answer = await endpoint.handler(cast("RestRequest", Request(path)), context())
         assert (answer.status, answer.content_type) == (200, "application/json")
+        assert isinstance(answer.body, bytes)
         return json.loads(answer.body)
 
     async def grpc(self, name: str, number: str) -> kserve.ModelStatisticsResponse:
