@@ -43,7 +43,7 @@ def run_bench(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     subject = _subject(given)
     loads = _Loads(given)
-    _check_writable(given["svg"])
+    check_writable(given["svg"])
     try:
         prepared = prepare(subject)
         with tempfile.TemporaryDirectory(prefix="ovms-mp-bench-") as scratch:
@@ -155,7 +155,7 @@ def _measured(
         notes=tuple(notes),
     )
     if not as_json:
-        _print(head_lines(report))
+        print_lines(head_lines(report))
     levels: list[Level] = []
     is_complete = True
     try:
@@ -186,9 +186,9 @@ def _show(report: Report, given: Mapping[str, Any]) -> int:
     if given["json"]:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
     else:
-        _print(["", *table_lines(report.levels)])
+        print_lines(["", *table_lines(report.levels)])
         if not report.is_complete:
-            _print(["interrupted; these are the figures so far"])
+            print_lines(["interrupted; these are the figures so far"])
     if given["svg"] and report.levels:
         Path(given["svg"]).write_text(report_svg(report))
     if not report.is_complete:
@@ -196,7 +196,7 @@ def _show(report: Report, given: Mapping[str, Any]) -> int:
     return ExitCode.CLEAN if any(level.answered for level in report.levels) else ExitCode.BOOT_FAILED
 
 
-def _check_writable(path: str) -> None:
+def check_writable(path: str) -> None:
     """Before anything is measured.
 
     Raises:
@@ -210,6 +210,7 @@ def _check_writable(path: str) -> None:
             raise ConfigError(f"--svg {path}: {error.strerror}") from None
 
 
-def _print(lines: Sequence[str]) -> None:
+def print_lines(lines: Sequence[str]) -> None:
+    """Write to stdout at once, without what could move a terminal's cursor."""
     sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     sys.stdout.flush()

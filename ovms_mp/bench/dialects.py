@@ -37,6 +37,7 @@ _INFER, _DESCRIBE = (
 )
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _GET_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
+_GET_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 _SIGNATURE = "signature_def"
 _TF_DTYPES = {dtype.tf_number: dtype for dtype in DType}
 _NAMED = {dtype.name: dtype for dtype in DType}
@@ -90,6 +91,23 @@ class Dialect:
             raise NoMeasurement(
                 f"{self._endpoint.url} describes the model in an unknown form ({what})"
             ) from None
+
+    # Whether it is served; TensorFlow Serving's API over gRPC only.
+
+    def status_request(self) -> WireRequest:
+        """Ask for the states of the model's versions."""
+        request = serving.GetModelStatusRequest()
+        self._name(request.model_spec)
+        return self._grpc(_GET_STATUS, request.SerializeToString())
+
+    @staticmethod
+    def state(body: bytes) -> tuple[int, str]:
+        """Of the newest version, with the error that it has; 0 without versions."""
+        found = serving.GetModelStatusResponse.FromString(body[_PREFIX.size :]).model_version_status
+        if not found:
+            return 0, ""
+        newest = max(found, key=lambda status: status.version)
+        return int(newest.state), newest.status.error_message
 
     # Inference.
 
