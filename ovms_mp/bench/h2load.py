@@ -94,10 +94,10 @@ def run(load: Load, scratch: Path) -> Observed:
             child.communicate()
     cpu_s = _children_cpu_s() - before_s
     log = log_path.read_bytes() if log_path.exists() else b""
-    return _observed(output, log, cpu_s / load.total_s, is_cut=is_cut)
+    return observed(output, log, cpu_s / load.total_s, is_cut=is_cut)
 
 
-def _observed(output: str, log: bytes, cpu_share: float, *, is_cut: bool) -> Observed:
+def observed(output: str, log: bytes, cpu_share: float, *, is_cut: bool) -> Observed:
     """What the summary and the log say.
 
     The log's columns: start in us since the epoch, status, us until the end of the answer.

@@ -101,7 +101,9 @@ def compare(server: RunningServer, way: Way, model: str, scratch: Path, given: R
 def main(arguments: list[str]) -> int:
     """Run; the exit code."""
     given = rounds_of("bench", __doc__, arguments)
-    rows = [("API, model", "h2load alone", "bench by h2load", "ratio", "bench by its own", "ratio")]
+    rows: list[tuple[str, ...]] = [
+        ("API, model", "h2load alone", "bench by h2load", "ratio", "bench by its own", "ratio")
+    ]
     with usual_models() as root:
         for model in ("tiny", "payload"):
             entry = config_entry(ModelFiles(root, model), {})

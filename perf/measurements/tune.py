@@ -2,8 +2,8 @@
 """Hold what ``ovms_mp tune`` finds against the best of an exhaustive grid, for several models.
 
 For each model the search runs as the command runs it. Then every setting of the grid is measured by turns, and the best
-few of those run once more by turns beside the one that was found: the best of many noisy figures is too good to be true,
-and only runs of the same minutes are compared.
+few of those run once more by turns beside the one that was found: the best of many noisy figures is too good to be
+true, and only runs of the same minutes are compared.
 """
 
 from __future__ import annotations
