@@ -60,6 +60,11 @@ _TLS_ALERT = 0x15
 _STATUS_NAMES = {str(code.number): code.name for code in Code}
 
 
+def _data_head(size: int, flags: int, stream_id: int) -> bytes:
+    """The header of a DATA frame (6.1)."""
+    return b"%b%c%c%b" % (size.to_bytes(3), DATA, flags, stream_id.to_bytes(4))
+
+
 class _Unsent:
     """A request whose body has not left as a whole."""
 
@@ -77,7 +82,8 @@ class Http2Client(WireClient):
     def __init__(self, request: WireRequest, listener: Listener, *, keeps_body: bool = False) -> None:
         super().__init__(request, listener, keeps_body=keeps_body)
         self._rest = b""
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
+        self._large = 0
         self._tokens: dict[int, Token] = {}
         self._sizes: dict[int, int] = {}
         self._statuses: dict[int, str] = {}
@@ -153,8 +159,13 @@ class Http2Client(WireClient):
     def flush(self) -> None:
         """Write what has gathered."""
         if self._out and self._transport is not None:
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
+            if self._large:
+                # PERF: joining long bodies would copy each of them once more.
+                self._transport.writelines(self._out)
+            else:
+                self._transport.write(b"".join(self._out))
+        self._out = []
+        self._large = 0
 
     def give_up(self, is_late: Callable[[Token], bool]) -> list[Token]:
         """Cancel calls that take too long."""
@@ -310,7 +321,8 @@ class Http2Client(WireClient):
             while (size := min(self._frame_size, self._window, unsent.window, len(body) - unsent.offset)) > 0:
                 end = unsent.offset + size
                 flags = END_STREAM if end == len(body) else 0
-                self._out.append(frame(DATA, flags, unsent.stream_id, bytes(body[unsent.offset : end])))
+                self._out += (_data_head(size, flags, unsent.stream_id), body[unsent.offset : end])
+                self._large += size
                 self._window -= size
                 unsent.window -= size
                 unsent.offset = end

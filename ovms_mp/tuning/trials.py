@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ovms_mp.tuning.target import Target
 
 _WARMUP_SHARE = 0.25
+_LEAST_ANSWERS = 10
+"""Of a run: fewer say little, and of slow models a short run has none."""
+_LONGEST_S = 30.0
 _COPIES = 3
 """Of a model's files, that a loaded setting is held to take in memory: weights, their packed form, activations."""
 _MEMORY_SHARE = 0.5
@@ -74,6 +77,7 @@ class Trials:
         self._most_loaded = most_loaded
         self._loaded: frozenset[Candidate] = frozenset()
         self._prepared: dict[Candidate, Prepared] = {}
+        self._least_s = 0.0
 
     def prepare(self, candidates: Sequence[Candidate]) -> None:
         """Have these loaded, where memory allows all of them at once."""
@@ -91,6 +95,14 @@ class Trials:
             self._serve([candidate])
         if candidate in self.failures:
             return 0.0
+        level = self._run(candidate, max(seconds, self._least_s))
+        if level.answered < _LEAST_ANSWERS and not level.errors:
+            self._least_s = min(_LONGEST_S, level.seconds * 2 * _LEAST_ANSWERS / max(level.answered, 1))
+            level = self._run(candidate, self._least_s)
+        self.levels.setdefault(candidate, []).append(level)
+        return self._target.score(level)
+
+    def _run(self, candidate: Candidate, seconds: float) -> Level:
         prepared = self._prepared[candidate]
         load = Load(
             endpoint=self._sandbox.endpoint(candidate),
@@ -107,8 +119,7 @@ class Trials:
         level = measure(load, means, self._sandbox.name(candidate))
         if level.is_cut:
             raise KeyboardInterrupt
-        self.levels.setdefault(candidate, []).append(level)
-        return self._target.score(level)
+        return level
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -117,23 +128,37 @@ class Trials:
         return () if prepared is None else (", ".join(prepared.inputs), *prepared.notes)
 
     def _serve(self, candidates: Sequence[Candidate]) -> None:
+        if not self._prepared:
+            self._prove(candidates[0])
         wanted = [candidate for candidate in candidates if candidate not in self.failures]
         self.failures.update(self._sandbox.serve(wanted))
         self._loaded = frozenset(candidate for candidate in wanted if candidate not in self.failures)
         for candidate in self._loaded - self._prepared.keys():
-            subject = Subject(
-                endpoint=self._sandbox.endpoint(candidate),
-                model=self._sandbox.name(candidate),
-                trust=Trust(),
-                given=self._sample.given,
-                shapes=self._sample.shapes,
-                batch=self._sample.batch,
-                timeout_s=self._sample.timeout_s,
-            )
             try:
-                self._prepared[candidate] = prepare(subject)
+                self._prepared[candidate] = prepare(self._subject(candidate))
             except NoMeasurement as error:
                 self.failures[candidate] = error.message
+
+    def _prove(self, candidate: Candidate) -> None:
+        """Serve the first setting alone: what keeps the model from being served keeps it from that with any setting.
+
+        Raises:
+            NoMeasurement: The model cannot be served, or does not answer.
+        """
+        for reason in self._sandbox.serve([candidate]).values():
+            raise NoMeasurement(f"the model cannot be served: {reason}")
+        self._prepared[candidate] = prepare(self._subject(candidate))
+
+    def _subject(self, candidate: Candidate) -> Subject:
+        return Subject(
+            endpoint=self._sandbox.endpoint(candidate),
+            model=self._sandbox.name(candidate),
+            trust=Trust(),
+            given=self._sample.given,
+            shapes=self._sample.shapes,
+            batch=self._sample.batch,
+            timeout_s=self._sample.timeout_s,
+        )
 
 
 def most_loaded(base_path: Path, workers: int, meminfo: str) -> int:

@@ -6,25 +6,25 @@ Both of the generators that ``bench`` has: h2load as it drives it, whose log it 
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from ovms_mp.bench.dialects import Api
 from ovms_mp.bench.endpoint import Endpoint, Trust
-from ovms_mp.bench.figures import Level
+from ovms_mp.bench.load import Load
+from ovms_mp.bench.measuring import Generator, Means, measure
 from ovms_mp.bench.preparation import Subject, prepare
 from perf.load.h2load import LoadPlan, Protocol, run_load
 from perf.measurements.rounds import Rounds, rounds_of, usual_models
 from perf.models.declared import ModelFiles
-from perf.processes.child import module_argv, run_for_output
 from perf.report.console import say, say_table, spread
 from perf.subjects.server import RunningServer, config_entry, running_config
 
 _IN_FLIGHT = 16
-_WARMUP_S = 0.5
-_GRACE_S = 60.0
+_WARMUP_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,58 +44,56 @@ _WAYS = (
 )
 
 
-class _Report(msgspec.Struct):
-    levels: tuple[Level, ...]
-
-
-def bench(server: RunningServer, way: Way, generator: str, model: str, seconds: float) -> Level:
-    """One level of the command."""
-    url = f"{way.scheme}://127.0.0.1:{server.port(way.protocol)}"
-    words = [url, model, "--api", way.api, "--generator", generator, "--json"]
-    words += ["--concurrency", str(_IN_FLIGHT), "--seconds", str(seconds), "--warmup", str(_WARMUP_S)]
-    output = run_for_output(module_argv("ovms_mp", "bench", *words), seconds + _GRACE_S)
-    return msgspec.json.decode(output, type=_Report).levels[0]
-
-
-def h2load_alone(server: RunningServer, way: Way, model: str, scratch: Path, seconds: float) -> float:
-    """The rate that h2load gives for the same request, without a warm-up being cut off."""
+def load_of(server: RunningServer, way: Way, model: str, seconds: float) -> tuple[Load, int]:
+    """The load that ``bench`` makes, and the size of a good answer."""
     endpoint = Endpoint(is_grpc=way.scheme == "grpc", host="127.0.0.1", port=server.port(way.protocol))
-    subject = Subject(endpoint=endpoint, model=model, api=way.api, trust=Trust(), given={}, shapes={})
-    request = prepare(subject).request
-    body_path = scratch / "body"
-    body_path.write_bytes(request.body)
-    plan = LoadPlan(
-        protocol=way.protocol,
-        port=server.port(way.protocol),
-        model=model,
-        body_path=body_path,
-        headers={name: value for name, value in request.headers.items() if name != "host"},
-        concurrency=_IN_FLIGHT,
+    prepared = prepare(
+        Subject(endpoint=endpoint, model=model, api=way.api, trust=Trust(), given={}, shapes={})
     )
-    return run_load(plan, seconds, scratch / "h2load.log").rate_per_s
+    load = Load(
+        endpoint=endpoint,
+        request=prepared.request,
+        in_flight=_IN_FLIGHT,
+        warmup_s=_WARMUP_SHARE * seconds,
+        seconds=seconds,
+    )
+    return load, prepared.answer_bytes
 
 
 def compare(server: RunningServer, way: Way, model: str, scratch: Path, given: Rounds) -> tuple[str, ...]:
-    """A row: rates and their ratios, each of one round."""
-    rates: dict[str, list[float]] = {"": [], "h2load": [], "own": []}
-    for round_ in range(given.rounds):
-        for name in sorted(rates, reverse=bool(round_ % 2)):
-            if name:
-                rate = bench(server, way, name, model, given.seconds).rate_per_s
-            else:
-                rate = h2load_alone(server, way, model, scratch, given.seconds)
-            rates[name].append(rate)
-    ratios = [
-        [one / other for one, other in zip(rates[name], rates[""], strict=True)] for name in ("h2load", "own")
-    ]
-    return (
-        f"{way.protocol}, {model}",
-        spread(rates[""], ".0f"),
-        spread(rates["h2load"], ".0f"),
-        spread(ratios[0], ".3f"),
-        spread(rates["own"], ".0f"),
-        spread(ratios[1], ".3f"),
+    """A row: rates and their ratios, each of one round, whose order is turned round each time."""
+    load, answer_bytes = load_of(server, way, model, given.seconds)
+    body_path = scratch / "body"
+    body_path.write_bytes(load.request.body)
+    plan = LoadPlan(
+        protocol=way.protocol,
+        port=load.endpoint.port,
+        model=model,
+        body_path=body_path,
+        headers={name: value for name, value in load.request.headers.items() if name != "host"},
+        concurrency=_IN_FLIGHT,
     )
+    ways: dict[str, Callable[[], float]] = {
+        "alone": lambda: run_load(plan, given.seconds, scratch / "log").rate_per_s
+    }
+    generators: tuple[Generator, ...] = ("h2load", "own")
+    for generator in generators:
+        means = Means(generator=generator, answer_bytes=answer_bytes, scratch=scratch, environment=os.environ)
+        ways[generator] = functools.partial(rate, load, means, model)
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(given.rounds):
+        for name in list(ways)[:: -1 if turn % 2 else 1]:
+            rates[name].append(ways[name]())
+    cells = [f"{way.protocol}, {model}", spread(rates["alone"], ".0f")]
+    for name in generators:
+        ratios = [one / other for one, other in zip(rates[name], rates["alone"], strict=True)]
+        cells += [spread(rates[name], ".0f"), spread(ratios, ".3f")]
+    return tuple(cells)
+
+
+def rate(load: Load, means: Means, model: str) -> float:
+    """As ``bench`` shows it."""
+    return measure(load, means, model).rate_per_s
 
 
 def main(arguments: list[str]) -> int:

@@ -53,7 +53,8 @@ def search_of(machine: Machine, cores: int, budget_s: float = 120.0) -> Search:
 def like_resnet(candidate: Candidate) -> float:
     """Streams help up to the cores of a worker."""
     streams = candidate.streams or (2 if candidate.hint == "THROUGHPUT" else 1)
-    return 40.0 * min(streams * candidate.workers, 2) ** 0.5 - 2.0 * (streams * candidate.workers > 2)
+    total = streams * candidate.workers
+    return 38.0 + 18.0 * (total >= 2) - 2.0 * (total > 2)
 
 
 def like_tiny(candidate: Candidate) -> float:
