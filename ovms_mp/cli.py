@@ -80,11 +80,19 @@ def _run(arguments: list[str], environment: Mapping[str, str]) -> int:
             return _status(arguments[1:])
         case "demo":
             return _demo(arguments[1:])
+        case "bench":
+            from ovms_mp.bench.command import run_bench
+
+            return run_bench(arguments[1:], environment)
+        case "tune":
+            from ovms_mp.tuning.command import run_tune
+
+            return run_tune(arguments[1:], environment)
         case "install-service":
             return _install_service(arguments[1:], environment)
     raise ConfigError(
-        f"unknown command {command!r}; accepted: model, config, demo, status, devices, install-service, or "
-        "flags; see ovms_mp --help"
+        f"unknown command {command!r}; accepted: model, config, demo, status, devices, bench, tune, install-service, "
+        "or flags; see ovms_mp --help"
     )
 
 
