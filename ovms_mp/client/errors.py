@@ -84,6 +84,10 @@ class Unavailable(ClientError, ConnectionError):
     """There is no answer: no connection, or a server that cannot answer now."""
 
 
+class NotSent(Unavailable):
+    """The server has done nothing of the request: another try is the first one."""
+
+
 class DeadlineExceeded(ClientError, TimeoutError):
     """The answer has not come in time."""
 

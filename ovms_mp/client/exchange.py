@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeAlias, TypeVar
 
-from ovms_mp.client.errors import ClientError, Overloaded, error_of
+from ovms_mp.client.errors import ClientError, NotSent, Overloaded, error_of
 from ovms_mp.codes import Code
 
 Octets: TypeAlias = bytes | bytearray | memoryview
@@ -60,10 +60,6 @@ class Operation(Generic[T]):
 
     request: Request
     read: Callable[[Reply], T]
-
-
-class NotSent(ClientError, ConnectionError):
-    """The server has done nothing of the request: another try is the first one."""
 
 
 def not_sent(message: str) -> NotSent:
