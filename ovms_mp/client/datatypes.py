@@ -55,7 +55,9 @@ def as_array(value: npt.ArrayLike) -> AnyArray:
     else:
         array = np.asarray(value)
         if array.dtype.kind in "SU":
-            array = np.asarray(value, np.object_)  # NumPy's own strings end at their last byte that is not zero.
+            array = np.asarray(
+                value, np.object_
+            )  # NumPy's own strings end at their last byte that is not zero.
         elif array.dtype == np.float64 and not isinstance(value, np.generic):
             array = array.astype(np.float32)
     if array.dtype.kind in "SU":
@@ -175,7 +177,7 @@ def numpy_dtype(name: str) -> np.dtype[Any] | None:
     if name not in _NUMPY_OF:
         raise unreadable(f"elements of the type {name!r}")
     try:
-        import ml_dtypes  # noqa: PLC0415  # NumPy's promise is kept where no such tensor is used
+        import ml_dtypes  # NumPy's promise is kept where no such tensor is used
     except ImportError:
         if name == BF16:
             return None

@@ -167,7 +167,7 @@ def _read_string(block: bytes, at: int) -> tuple[str, int]:
 
 
 def _huffman_decoded(octets: bytes) -> bytes:
-    global _huffman  # noqa: PLW0603  # made when it is needed first, as most servers never send any
+    global _huffman  # made when it is needed first, as most servers never send any
     if not _huffman:
         _huffman = _huffman_codes()
     decoded = bytearray()

@@ -243,5 +243,3 @@ def _line(name: str, value: str) -> str:
 
 def _broken(what: str) -> Failed:
     return unreadable(f"{what}, which HTTP/1.1 does not allow")
-
-

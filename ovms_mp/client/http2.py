@@ -16,11 +16,21 @@ from ovms_mp.client.exchange import lost, not_sent
 from ovms_mp.codes import Code
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ovms_mp.client.exchange import Exchange, Octets
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PUSH, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
+DATA, HEADERS, RST_STREAM, SETTINGS, PUSH, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
+    0,
+    1,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+)
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0x0, 0x1, 0x7, 0x8, 0xB
 _HEAD = struct.Struct(">HBBBI")
@@ -78,9 +88,10 @@ class Http2Connection:
             is_secure: Whether it is spoken to by TLS.
             headers: That every request has.
         """
-        self._common = hpack.encode(
-            ((":scheme", "https" if is_secure else "http"), (":authority", authority))
-        ), hpack.encode(headers)
+        self._common = (
+            hpack.encode(((":scheme", "https" if is_secure else "http"), (":authority", authority))),
+            hpack.encode(headers),
+        )
         settings = {1: 0, 2: 0, 4: _LARGEST_WINDOW, 5: _OUR_FRAME, 6: 64 << 10}
         self._outgoing: list[Octets] = [
             _PREFACE,
@@ -130,13 +141,15 @@ class Http2Connection:
         stream = _Stream(exchange, self._initial_window)
         self._streams[stream_id] = stream
         request = exchange.request
+        stream.is_whole = is_whole
         key = (request.verb, request.path, request.headers)
         block = self._heads.get(key) or self._head(key)
         body = request.body
+        has_ended = is_whole and not body
         self._outgoing.append(
-            frame(HEADERS, END_HEADERS if body or not is_whole else END_HEADERS | END_STREAM, stream_id, block)
+            frame(HEADERS, END_HEADERS | END_STREAM if has_ended else END_HEADERS, stream_id, block)
         )
-        if body or not is_whole:
+        if body:
             self.send(stream_id, body, is_whole=is_whole)
         return stream_id
 
@@ -145,27 +158,29 @@ class Http2Connection:
         target, common = self._common
         block = hpack.encode(((":method", verb), (":path", path))) + target + common + hpack.encode(headers)
         if len(block) > _DEFAULT_FRAME:
-            raise error_of(Code.INVALID_ARGUMENT, f"the headers have {len(block)} bytes, the limit is {_DEFAULT_FRAME}")
+            raise error_of(
+                Code.INVALID_ARGUMENT, f"the headers have {len(block)} bytes, the limit is {_DEFAULT_FRAME}"
+            )
         if len(self._heads) >= 64:
             self._heads.clear()
         self._heads[key] = block
         return block
 
-    def send(self, stream_id: int, pieces: tuple[Octets, ...] | list[Octets] | object, *, is_whole: bool) -> None:
+    def send(self, stream_id: int, pieces: Sequence[Octets], *, is_whole: bool) -> None:
         """Send more of a request's body, as far as the peer lets us; the rest follows when it does."""
         stream = self._streams.get(stream_id)
         if stream is None:
             return
         stream.is_whole = is_whole
-        size = sum(map(len, pieces))  # type: ignore[call-overload]  # sequences of octets
+        size = sum(map(len, pieces))
         if not stream.unsent and size <= self._most_frame and size <= stream.window and size <= self._window:
             stream.window -= size
             self._window -= size
             flags = END_STREAM if is_whole else 0
             self._outgoing.append(_HEAD.pack(size >> 8, size & 0xFF, DATA, flags, stream_id))
-            self._outgoing.extend(pieces)  # type: ignore[arg-type]  # as above
+            self._outgoing.extend(pieces)
             return
-        stream.unsent.extend(memoryview(piece).cast("B") for piece in pieces)  # type: ignore[attr-defined]
+        stream.unsent.extend(memoryview(piece).cast("B") for piece in pieces)
         if stream_id not in self._blocked:
             self._blocked.append(stream_id)
         self._pump()
@@ -283,7 +298,9 @@ class Http2Connection:
         if self._useless > _MOST_OF_NOBODY:
             raise _broken("frames that mean nothing, again and again")
 
-    def _take_headers(self, kind: int, flags: int, stream_id: int, buffer: bytes, start: int, end: int) -> None:
+    def _take_headers(
+        self, kind: int, flags: int, stream_id: int, buffer: bytes, start: int, end: int
+    ) -> None:
         if kind == CONTINUATION:
             if self._block is None or self._block[0] != stream_id:
                 raise _broken("a continuation of nothing")

@@ -224,7 +224,9 @@ def _head(call: Predict) -> bytes:
         parts.append(octets_field(5, described))
     for name in call.outputs:
         place = call.output_places.get(name)
-        parts.append(octets_field(6, text_field(1, name) + (_parameters(2, place.parameters) if place else b"")))
+        parts.append(
+            octets_field(6, text_field(1, name) + (_parameters(2, place.parameters) if place else b""))
+        )
     return b"".join(parts)
 
 
@@ -286,6 +288,4 @@ def _read_index(reply: Reply) -> list[ModelState]:
 
 
 def _read_flag(reply: Reply) -> bool:
-    return any(
-        number == 1 and bool(value) for number, _, value, _ in fields(grpc_framing.message_of(reply))
-    )
+    return any(number == 1 and bool(value) for number, _, value, _ in fields(grpc_framing.message_of(reply)))

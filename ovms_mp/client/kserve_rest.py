@@ -48,7 +48,11 @@ class KServeRest:
         binary: list[Octets] = []
         inputs = []
         for name, array in call.inputs.items():
-            described: dict[str, Any] = {"name": name, "shape": array.shape, "datatype": row_of(array.dtype)[0]}
+            described: dict[str, Any] = {
+                "name": name,
+                "shape": array.shape,
+                "datatype": row_of(array.dtype)[0],
+            }
             if (place := call.input_places.get(name)) is not None:
                 described["parameters"] = place.parameters
             else:
@@ -61,7 +65,12 @@ class KServeRest:
             document["id"] = call.request_id
         if call.outputs:
             document["outputs"] = [
-                {"name": name, "parameters": place.parameters if (place := call.output_places.get(name)) else {"binary_data": True}}
+                {
+                    "name": name,
+                    "parameters": place.parameters
+                    if (place := call.output_places.get(name))
+                    else {"binary_data": True},
+                }
                 for name in call.outputs
             ]
         document["parameters"] = {**call.parameters, "binary_data_output": True}
@@ -139,11 +148,18 @@ def _read_metadata(reply: Reply) -> ModelMetadata:
     document = rest_framing.answered(reply)
     try:
         inputs, outputs = (
-            tuple(TensorMetadata(entry["name"], entry["datatype"], tuple(entry["shape"])) for entry in document[key])
+            tuple(
+                TensorMetadata(entry["name"], entry["datatype"], tuple(entry["shape"]))
+                for entry in document[key]
+            )
             for key in ("inputs", "outputs")
         )
         return ModelMetadata(
-            document["name"], tuple(document.get("versions", ())), document.get("platform", ""), inputs, outputs
+            document["name"],
+            tuple(document.get("versions", ())),
+            document.get("platform", ""),
+            inputs,
+            outputs,
         )
     except (LookupError, TypeError, AttributeError):
         raise unreadable("the document of a model's metadata") from None

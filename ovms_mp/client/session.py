@@ -98,7 +98,7 @@ class Session:
         if options.shared_memory is not None:
             if self.target.api != "kserve":
                 raise _wrong("shared memory needs KServe's API, as TensorFlow Serving's has no word for it")
-            from ovms_mp.client.shared import SharedArrays  # noqa: PLC0415  # few clients need it
+            from ovms_mp.client.shared import SharedArrays  # few clients need it
 
             self.shared = SharedArrays(options.shared_memory, options.timeout)
 
@@ -132,7 +132,9 @@ class Session:
         """
         names = [tensor.name for tensor in metadata.inputs]
         if len(names) != 1:
-            raise _wrong(f"model {model!r} has the inputs {', '.join(names)}; give a dict of arrays by these names")
+            raise _wrong(
+                f"model {model!r} has the inputs {', '.join(names)}; give a dict of arrays by these names"
+            )
         self._only_inputs[model, version] = names[0]
         return names[0]
 
@@ -156,14 +158,18 @@ class Session:
             InvalidRequest: An input is no tensor, or an array for an output is no shared one.
         """
         if not isinstance(version, int) or not 0 <= version < 1 << 63:
-            raise _wrong(f"version {version!r} is no positive number; leave it out, or give 0, for the server's choice")
+            raise _wrong(
+                f"version {version!r} is no positive number; leave it out, or give 0, for the server's choice"
+            )
         arrays = {name: as_array(value) for name, value in inputs.items()}
         call = Predict(model, version, arrays, outputs, request_id, parameters or {})
         if self.shared is not None:
             places = {name: self.shared.place_of(array) for name, array in arrays.items()}
             call.input_places = {name: place for name, place in places.items() if place is not None}
         if into:
-            found = {name: self.shared.place_of(array) if self.shared else None for name, array in into.items()}
+            found = {
+                name: self.shared.place_of(array) if self.shared else None for name, array in into.items()
+            }
             missing = [name for name, place in found.items() if place is None]
             if missing:
                 raise _wrong(f"the array for output {missing[0]!r} is not one of shared_array()")
@@ -186,7 +192,9 @@ def checked_timeout(timeout: float) -> float:
         InvalidRequest: It is not positive, or longer than 11 days.
     """
     if not 0 < timeout <= LONGEST_TIMEOUT_S:
-        raise _wrong(f"the timeout {timeout!r} is no number of seconds above 0, up to {LONGEST_TIMEOUT_S:.0f}")
+        raise _wrong(
+            f"the timeout {timeout!r} is no number of seconds above 0, up to {LONGEST_TIMEOUT_S:.0f}"
+        )
     return timeout
 
 
@@ -201,10 +209,10 @@ def only(outputs: Outputs) -> AnyArray:
     return next(iter(outputs.values()))
 
 
-def too_late(target: object, timeout_s: float) -> DeadlineExceeded:
+def too_late(target: object) -> DeadlineExceeded:
     """The failure of a call that has taken too long."""
     return DeadlineExceeded(
-        Code.DEADLINE_EXCEEDED, f"{target} has not answered within {timeout_s:g} s (timeout=)"
+        Code.DEADLINE_EXCEEDED, f"{target} has not answered in time; `timeout` is how long a call may take"
     )
 
 
@@ -220,7 +228,7 @@ def _dialect(target: targets.Target) -> Dialect:
 
 
 def _context(options: Options, is_http2: bool) -> ssl.SSLContext:
-    import ssl  # noqa: PLC0415  # plain clients need none of it
+    import ssl  # plain clients need none of it
 
     try:
         context = ssl.create_default_context(cafile=options.ca)

@@ -84,6 +84,12 @@ class SharedArrays:
                 return Place(entry.name, start - entry.start, array.nbytes, array)
         return None
 
+    def has_lost(self, error: ClientError) -> bool:
+        """Whether a failure says that the server does not know a region, as it has been started anew."""
+        return (
+            bool(self._regions) and error.code is Code.NOT_FOUND and "shared memory region" in error.message
+        )
+
     def register_again(self) -> None:
         """Hand over everything once more, to a server that has been started anew.
 
@@ -117,11 +123,6 @@ class SharedArrays:
 def address_of(array: AnyArray) -> int:
     """Where an array's first element is."""
     return int(array.__array_interface__["data"][0])
-
-
-def is_forgotten(error: ClientError) -> bool:
-    """Whether the server does not know a region, as it has been started anew."""
-    return error.code is Code.NOT_FOUND and "shared memory region" in error.message
 
 
 def _answered(call: Any, *arguments: Any) -> Any:

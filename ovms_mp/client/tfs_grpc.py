@@ -79,7 +79,9 @@ class TfsGrpc:
             pieces.append(tag(2) + varint(len(key) + len(value_head) + size) + key + value_head)
             pieces += tensor
         pieces.extend(octets_field(3, name.encode()) for name in call.outputs)
-        return Operation(grpc_framing.request(f"{_PREDICTION}Predict", pieces, call.request_id), _read_outputs)
+        return Operation(
+            grpc_framing.request(f"{_PREDICTION}Predict", pieces, call.request_id), _read_outputs
+        )
 
     def metadata(self, model: str, version: int) -> Operation[ModelMetadata]:
         """PredictionService.GetModelMetadata."""
@@ -98,7 +100,7 @@ class TfsGrpc:
         return Operation(_asked(f"{_MODEL}GetModelStatus", message), _read_status)
 
     def ready(self) -> Operation[bool]:
-        """gRPC's standard health service, which this API has none of."""
+        """GRPC's standard health service, which this API has none of."""
         return Operation(_asked("/grpc.health.v1.Health/Check", b""), _read_health)
 
     def live(self) -> Operation[bool]:
@@ -150,7 +152,9 @@ def tensor_array(message: View) -> AnyArray:
     for size in shape:
         count *= size
     if name == BYTES:
-        return strings_array((strings + strings[-1:] * (count - len(strings)))[:count] if strings else strings, shape)
+        return strings_array(
+            (strings + strings[-1:] * (count - len(strings)))[:count] if strings else strings, shape
+        )
     if content:
         return array_of(content, name, shape)
     return shaped(_filled(_typed_values(typed, name), count), shape, name)
@@ -165,7 +169,9 @@ def _typed_values(typed: list[tuple[int, int, View]], name: str) -> AnyArray:
         if field == _FLOAT8:
             pieces.append(np.frombuffer(octets, wide))
         elif _TYPED[field] != VARINT:
-            pieces.append(np.frombuffer(octets, np.float32 if _TYPED[field] == FIXED32 else np.float64).astype(wide))
+            pieces.append(
+                np.frombuffer(octets, np.float32 if _TYPED[field] == FIXED32 else np.float64).astype(wide)
+            )
         elif field == 13:  # The bits of floats of 16.
             halves = whole_numbers(octets, np.dtype(np.uint16))
             pieces.append(array_of(halves.tobytes(), name, (len(halves),)))
@@ -189,7 +195,9 @@ def _dims(message: View) -> list[int]:
     shape = []
     for number, kind, start, end in fields(message):
         if number == 2 and kind == LENGTH:
-            sizes = [value for field, sort, value, _ in fields(message[start:end]) if field == 1 and sort == VARINT]
+            sizes = [
+                value for field, sort, value, _ in fields(message[start:end]) if field == 1 and sort == VARINT
+            ]
             shape.append(signed(sizes[-1]) if sizes else 0)
     return shape
 
@@ -226,7 +234,9 @@ def _read_metadata(reply: Reply) -> ModelMetadata:
         if number == 1 and kind == LENGTH:
             name, version = _named(message[start:end])
     packed = _entries(message, 2).get(_METADATA, b"")  # An Any of a SignatureDefMap.
-    values = [packed[start:end] for number, kind, start, end in fields(packed) if number == 2 and kind == LENGTH]
+    values = [
+        packed[start:end] for number, kind, start, end in fields(packed) if number == 2 and kind == LENGTH
+    ]
     signatures = _entries(values[0], 1) if values else {}
     signature = signatures.get("serving_default", next(iter(signatures.values()), b""))
     versions = (version,) if version else ()

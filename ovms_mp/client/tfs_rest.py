@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from ovms_mp.client.datatypes import AnyArray
 
 _MODELS = "/v1/models/"
-_NAMES = {"DT_FLOAT": "FP32", "DT_DOUBLE": "FP64", "DT_HALF": "FP16", "DT_BFLOAT16": "BF16", "DT_STRING": "BYTES"}
+_NAMES = {
+    "DT_FLOAT": "FP32",
+    "DT_DOUBLE": "FP64",
+    "DT_HALF": "FP16",
+    "DT_BFLOAT16": "BF16",
+    "DT_STRING": "BYTES",
+}
 _JSON = (("content-type", "application/json"),)
 OUTPUT = "output"
 """The name of an answer's only output where the request does not name it: this API leaves it out."""
@@ -136,7 +142,8 @@ def _read_metadata(reply: Reply) -> ModelMetadata:
         signature = signatures.get("serving_default") or next(iter(signatures.values()))
         spec = document.get("modelSpec") or document["model_spec"]
         inputs, outputs = (
-            tuple(_tensor(name, info) for name, info in signature[key].items()) for key in ("inputs", "outputs")
+            tuple(_tensor(name, info) for name, info in signature[key].items())
+            for key in ("inputs", "outputs")
         )
         return ModelMetadata(spec["name"], (str(spec["version"]),), "", inputs, outputs)
     except (LookupError, TypeError, AttributeError, ValueError, StopIteration):
