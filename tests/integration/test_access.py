@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ovms_mp.front.endpoints import Route
+    from ovms_mp.front.live.feed import PageFeed
     from ovms_mp.front.methods import Method
     from ovms_mp.front.metrics.page import MetricsPage
     from ovms_mp.front.service import Service
@@ -62,6 +63,7 @@ ENDINGS = (
 class Front:
     service = cast("Service", None)
     metrics = cast("MetricsPage", None)
+    page = cast("PageFeed", None)
 
 
 def refuse(*_: object) -> int:
@@ -214,7 +216,7 @@ def test_what_is_open_and_what_is_for_administrators_is_a_short_list() -> None:
         "Health/Watch",
         *(f"GRPCInferenceService/{name}" for name in ("ServerLive", "ServerReady", "ModelReady")),
     }
-    assert open_names == {"Alive", "ServerLive", "ServerReady", "ModelReady"}
+    assert open_names == {"Alive", "ServerLive", "ServerReady", "ModelReady", "PageFile", "ToPage"}
     assert (
         admin_methods - {"HandleReloadConfigRequest"}
         == admin_names - {"ReloadConfig"}

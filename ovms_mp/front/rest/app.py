@@ -13,6 +13,7 @@ import falcon.asgi
 import msgspec
 
 from ovms_mp.errors import Code, DeadlineExceeded, OvmsError, RequestTooLarge, shortened
+from ovms_mp.front.browsers import to_page
 from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.endpoints import Answer, Endpoint, FixedRoute
 from ovms_mp.front.failures import failure_of
@@ -45,8 +46,10 @@ def create_app(lifespan: Lifespan) -> falcon.asgi.App[Request, Response]:
     if origins.has_any:
         app.add_middleware(origins)
     prefix = lifespan.spec.prefix
-    for route in all_routes(lifespan):
-        resource = _Resource(route, lifespan, origins)
+    has_page = lifespan.spec.page is not None
+    for route in all_routes(lifespan, without=() if has_page else ("page",)):
+        is_root = has_page and route.template == "/"
+        resource = (_RootWithPage if is_root else _Resource)(route, lifespan, origins)
         app.add_route(prefix + route.template, resource)
         if prefix and route.template == "/":
             app.add_route(prefix, resource)
@@ -100,7 +103,10 @@ class _Resource:
             answer = await self._answer(endpoint, request, incoming, context)
         if answer.status != 200:
             response.status = answer.status
-        response.data = answer.body  # type: ignore[assignment]  # Any octets are as good as bytes.
+        if answer.stream is None:
+            response.data = answer.body  # type: ignore[assignment]  # Any octets are as good as bytes.
+        else:
+            response.stream = answer.stream
         response.content_type = answer.content_type
         if answer.headers:
             response.set_headers(answer.headers)
@@ -180,6 +186,19 @@ class _Resource:
             raise falcon.HTTPNotFound
         allowed = self._route.allowed(request.raw_path)
         return Answer(b"", headers=(("Allow", ", ".join((*allowed, "OPTIONS"))), ("Content-Length", "0")))
+
+
+class _RootWithPage(_Resource):
+    """``/``, from where people with a browser are sent to the page, with or without a key; programs are not."""
+
+    async def on_get(self, request: Request, response: Response, **_: str) -> None:
+        """Send a browser on, or answer as without a page."""
+        if "text/html" not in (request.get_header("Accept") or ""):
+            await self.answer(request, response)
+            return
+        moved = to_page(request.path, "ui")
+        response.status = moved.status
+        response.set_headers(moved.headers)
 
 
 for _verb in falcon.COMBINED_METHODS:

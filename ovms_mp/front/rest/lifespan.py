@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.child.control import ControlLink
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.budget import BodyBudget
+from ovms_mp.front.live.opening import open_page
 from ovms_mp.front.rest.connections import Connections
 from ovms_mp.front.rest.secure import HANDSHAKES, rest_handshakes
 from ovms_mp.front.session import FrontSession
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.child.specs import RestSpec
     from ovms_mp.front.gate import Gate
+    from ovms_mp.front.live.feed import PageFeed
     from ovms_mp.front.metrics.page import MetricsPage
     from ovms_mp.front.service import Service
 
@@ -36,6 +38,7 @@ class Lifespan:
         self.spec = spec
         self.bodies = BodyBudget(spec.limits.max_body_memory_bytes)
         self.session: FrontSession
+        self.page: PageFeed
 
     @property
     def service(self) -> Service:
@@ -68,6 +71,8 @@ class Lifespan:
             control.report_boot_failure(error)
             raise
         self.session = session
+        if self.spec.page is not None:
+            self.page = open_page(session, self.spec, self.spec.page)
         connections.sweep_on(asyncio.get_running_loop())
         scope["state"]["connections"] = connections
         session.stages.watch(REFUSALS, connections.numbered_counts)
