@@ -21,7 +21,7 @@ from ovms_mp.config.access import AccessConfig, check_access
 from ovms_mp.config.argument_parser import EarlyExit, Parser
 from ovms_mp.config.declared import SECTIONS, declared_settings
 from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
-from ovms_mp.config.listening import check_listening, check_ports, check_tls
+from ovms_mp.config.listening import check_client_shm, check_listening, check_ports, check_tls
 from ovms_mp.config.metrics import metrics_of
 from ovms_mp.config.model_flags import read_models
 from ovms_mp.config.ovms_flags import take_ovms_flags
@@ -164,6 +164,7 @@ def _effective_config(
     engine = checked_engine(engine, given, notices)
     are_metrics_given = bool(sections["metrics"])
     others = {name: SECTIONS[name](**values) for name, values in sections.items()}
+    check_client_shm(others["clients"])
     supervision: SupervisionConfig = others["supervision"]
     _check_supervision(supervision)
     repository: RepositoryConfig = others["repository"]

@@ -12,7 +12,7 @@ from ovms_mp.tls.material import read_material
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ovms_mp.config.transports import GrpcConfig, RestConfig, TlsConfig, UnixSocketConfig
+    from ovms_mp.config.transports import ClientsConfig, GrpcConfig, RestConfig, TlsConfig, UnixSocketConfig
 
 
 def check_ports(port: int, rest_port: int) -> None:
@@ -49,6 +49,19 @@ def check_listening(grpc: GrpcConfig, rest: RestConfig, unix: UnixSocketConfig) 
             f"--grpc_bind_address unix:{grpc.unix_paths[0]}: --grpc_front {grpc.front} cannot take sockets from the "
             "manager process, which fronts share; use --grpc_front native"
         )
+
+
+def check_client_shm(clients: ClientsConfig) -> None:
+    """Refuse a socket for clients' memory that could not be bound, or that nobody may use.
+
+    Raises:
+        ConfigError: It is so.
+    """
+    if not clients.shm_socket:
+        return
+    if not clients.allows_shm:
+        raise ConfigError("--client_shm_socket is given without --allow_client_shm, which it needs")
+    check_unix_paths(f"unix:{clients.shm_socket}", "client_shm_socket")
 
 
 def check_tls(tls: TlsConfig, grpc: GrpcConfig, rest: RestConfig) -> Iterator[str]:

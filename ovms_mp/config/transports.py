@@ -240,3 +240,21 @@ class ClientsConfig:
             choices=SWITCH,
         ),
     )
+    shm_socket: str = declare(
+        "",
+        Setting(
+            "client_shm_socket",
+            "Unix socket over which clients of the server's user and groups hand over sealed memory, which is then "
+            "used without copies; needs --allow_client_shm. Its file is like those of --unix_socket_mode.",
+            is_path=True,
+        ),
+    )
+    shm_limit_mb: int = declare(
+        1024,
+        Setting(
+            "client_shm_limit_mb",
+            "Most memory that clients may have handed over at one time, in MiB; half of it over one connection.",
+            low=1,
+            high=1 << 20,
+        ),
+    )

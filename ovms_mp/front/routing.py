@@ -270,4 +270,5 @@ def _spec(record: TensorSpecRecord) -> TensorSpec:
         record.exact,
         takes_images=record.takes_images,
         layout=record.layout,
+        is_referable=record.is_referable,
     )

@@ -121,7 +121,10 @@ class FrontSession:
         )
         self.gate = self._gate(loads.tell)
         convictions = Convictions(
-            self.leases.memory, lambda conviction: self._send(RequestConvicted(conviction)), clock_ns
+            self.leases.memory,
+            lambda conviction: self._send(RequestConvicted(conviction)),
+            clock_ns,
+            lambda ref: self.service.regions.read_ref(ref),
         )
         self._readiness = Readiness(RoutingTable(NO_SNAPSHOT), spec.common.heartbeat_timeout_s, clock_ns)
         address = f"{welcome.arena}:{welcome.arena_epoch}".encode()
@@ -133,7 +136,11 @@ class FrontSession:
             self._dispatcher,
             counting,
             self._changes.ask,
-            Regions(is_allowed=spec.limits.allows_client_shm),
+            Regions(
+                is_allowed=spec.limits.allows_client_shm,
+                manager_pid=spec.common.parent_pid,
+                ended=self._dispatcher.detach_region,
+            ),
             request_timeout_s=spec.limits.request_timeout_s,
             retry_window_s=spec.limits.retry_window_s,
             max_message_bytes=spec.limits.max_message_bytes,

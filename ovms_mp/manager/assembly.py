@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ovms_mp.child.process_use import use_of
+from ovms_mp.config.addresses import parse_socket_mode
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.errors import BootError
 from ovms_mp.log_levels import LogLevels
@@ -20,6 +21,7 @@ from ovms_mp.manager.announcement import Announcement
 from ovms_mp.manager.changes.changes import Changes
 from ovms_mp.manager.changes.log_state import CurrentLevels, LogState
 from ovms_mp.manager.changes.models import Models
+from ovms_mp.manager.changes.region_socket import RegionSocket
 from ovms_mp.manager.changes.regions import Regions
 from ovms_mp.manager.changes.reloads import Reloads
 from ovms_mp.manager.changes.signal_reloads import SignalReloads
@@ -37,6 +39,7 @@ from ovms_mp.manager.fronts.arbiter_pipes import ArbiterPipes
 from ovms_mp.manager.fronts.arenas import ArenaPool
 from ovms_mp.manager.fronts.fronts import Fronts
 from ovms_mp.manager.fronts.ports import take_ports
+from ovms_mp.manager.fronts.unix_sockets import bind_unix
 from ovms_mp.manager.inbox import Inbox
 from ovms_mp.manager.lifecycle import Lifecycle
 from ovms_mp.manager.machine_use import read_throttling
@@ -191,7 +194,7 @@ def opened_manager(
         )
         quarantine = Quarantine(catalogue, provisioner, clock)
         load_reports = LoadReports(config, catalogue, trials, workers, timers, clock)
-        regions = Regions()
+        regions = Regions(config.clients.shm_limit_mb * MEBIBYTE)
         log_file = os.path.basename(config.log.path)
         api_keys = ApiKeys(config.access)
         if api_keys:
@@ -252,6 +255,7 @@ def opened_manager(
             clock,
             is_allowed=config.clients.may_change_state,
         )
+        region_socket = _owned(stack, _region_socket(config, regions, changes, poller, timers, clock))
         events = ChildEvents(
             supervisor=supervisor,
             control=control,
@@ -300,6 +304,7 @@ def opened_manager(
             lifecycle=lifecycle,
             publisher=publisher,
             status=status,
+            region_socket=region_socket,
             clock=clock,
             turn_times=turn_times,
         )
@@ -332,6 +337,20 @@ def _take_counters(config: ServerConfig) -> CountersFile:
         return CountersFile(2 * count_fronts(config), _WORKER_ROWS)
     except OSError as error:
         raise BootError(f"memory for counters (memfd_create): {error.strerror}") from None
+
+
+def _region_socket(
+    config: ServerConfig, regions: Regions, changes: Changes, poller: Poller, timers: Timers, clock: Clock
+) -> RegionSocket:
+    """Where clients hand over memory, if they may.
+
+    Raises:
+        BootError: The socket cannot be made.
+    """
+    path = config.clients.shm_socket
+    mode = parse_socket_mode(config.unix.mode)
+    bound = bind_unix([path] if path else [], "client_shm_socket", mode, config.unix.group)
+    return RegionSocket(bound[0] if bound else None, regions, changes, poller, timers, clock)
 
 
 def _status_socket(

@@ -15,6 +15,7 @@ from ovms_mp.defects import Steps, contain
 
 if TYPE_CHECKING:
     from ovms_mp.manager.changes.changes import Changes
+    from ovms_mp.manager.changes.region_socket import RegionSocket
     from ovms_mp.manager.child_events import ChildEvents
     from ovms_mp.manager.children.supervisor import Supervisor
     from ovms_mp.manager.clock import Clock
@@ -53,6 +54,7 @@ class Manager:
     lifecycle: Lifecycle
     publisher: Publisher
     status: StatusSocket
+    region_socket: RegionSocket
     clock: Clock
     turn_times: TurnTimes
     _readable: set[int] = field(default_factory=set, init=False)
@@ -66,6 +68,7 @@ class Manager:
             self._take_beats,
             self._take_hints,
             self._tell_status,
+            self._take_region_calls,
             self._take_messages,
             self._collect,
             self.timers.run_due,
@@ -100,6 +103,9 @@ class Manager:
 
     def _tell_status(self) -> None:
         self.status.take(self._readable)
+
+    def _take_region_calls(self) -> None:
+        self.region_socket.take(self._readable)
 
     def _take_messages(self) -> None:
         self.inbox.take()

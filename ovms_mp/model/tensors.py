@@ -29,6 +29,7 @@ class TensorSpec:
         takes_images: Whether an input's dimensions are those of a batch of images, height, width and channels last, so
             that clients may send encoded ones.
         layout: ``NHWC`` or ``NCHW`` where an input's is known to be that; else empty.
+        is_referable: Whether memory that its owner may change meanwhile can be this input.
     """
 
     name: str
@@ -39,6 +40,7 @@ class TensorSpec:
     exact: ExactRange | None = None
     takes_images: bool = False
     layout: str = ""
+    is_referable: bool = False
 
     @classmethod
     def of(
@@ -50,11 +52,12 @@ class TensorSpec:
         *,
         takes_images: bool = False,
         layout: str = "",
+        is_referable: bool = False,
     ) -> TensorSpec:
         """Build a spec from its bounds."""
         dims = tuple(low if low == high else -1 for low, high in bounds)
         static = None if -1 in dims or dtype.kind is Kind.STRING else dtype.nbytes(dims)
-        return cls(name, dtype, bounds, dims, static, exact, takes_images, layout)
+        return cls(name, dtype, bounds, dims, static, exact, takes_images, layout, is_referable)
 
     @property
     def most_nbytes(self) -> int | None:

@@ -18,7 +18,7 @@ import mmap
 import os
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import ProtocolError
+from ovms_mp.errors import ProtocolError, RegionUnusable
 from ovms_mp.wire.allocator import ALIGNMENT_BYTES
 
 if TYPE_CHECKING:
@@ -57,13 +57,18 @@ class Arena:
         self.size_bytes = handle.size_bytes
         self._map = mmap.mmap(handle.descriptor, handle.size_bytes)
         self.memory = memoryview(self._map)
+        self.regions: dict[int, memoryview] = {}
+        """Clients' memory that the front of this arena has attached, by number; a worker's to fill. Read only."""
 
     def view(self, ref: TensorRef) -> memoryview:
-        """The bytes of a tensor, writable, not copied.
+        """The bytes of a tensor, not copied; writable, unless they are in a client's region.
 
         Raises:
             ProtocolError: The range is not inside the arena, or not aligned.
+            RegionUnusable: The region could not be attached.
         """
+        if ref.region:
+            return self._region_view(ref)
         self.check_range(ref.offset_bytes, ref.nbytes)
         return self.memory[ref.offset_bytes : ref.offset_bytes + ref.nbytes]
 
@@ -82,6 +87,19 @@ class Arena:
             raise ProtocolError(
                 f"range of {nbytes} bytes at {offset_bytes} is not inside an arena of {self.size_bytes} bytes"
             )
+
+    def _region_view(self, ref: TensorRef) -> memoryview:
+        memory = self.regions.get(ref.region)
+        if memory is None:
+            raise RegionUnusable(
+                "the client's shared memory could not be mapped by the inference worker; see its log"
+            )
+        end = ref.offset_bytes + ref.nbytes
+        if ref.offset_bytes < 0 or ref.nbytes < 0 or ref.offset_bytes % ALIGNMENT_BYTES or end > len(memory):
+            raise ProtocolError(
+                f"range of {ref.nbytes} bytes at {ref.offset_bytes} is not inside a region of {len(memory)} bytes"
+            )
+        return memory[ref.offset_bytes : end]
 
     def discard(self, start_bytes: int, end_bytes: int) -> None:
         """Give the memory of an unleased range back to the machine; it reads as zeros afterwards.

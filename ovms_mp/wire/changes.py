@@ -21,6 +21,8 @@ class RegionRecord(Record, frozen=True):
         byte_size: How long it is.
         device: Of the file, which may have been replaced by another one when a front opens it.
         inode: Of the file.
+        descriptor: Of sealed memory, the manager's, from which fronts open it; -1 for what has a name in the system.
+        is_writable: Whether results may go there.
     """
 
     name: str
@@ -29,6 +31,13 @@ class RegionRecord(Record, frozen=True):
     byte_size: int
     device: int
     inode: int
+    descriptor: int = -1
+    is_writable: bool = True
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether its size is fixed, so that a mapping of it is safe, and it is a connection's."""
+        return self.descriptor >= 0
 
 
 class Change(Record, frozen=True, tag=True):
@@ -83,7 +92,10 @@ class RegisterRegion(Change, frozen=True):
 
 
 class UnregisterRegion(Change, frozen=True):
-    """Forget a region, or all with an empty name; one that is not known is forgotten already."""
+    """Forget a region; one that is not known is forgotten already.
+
+    With an empty name all that have names in the system; sealed ones are their connections'.
+    """
 
     name: str
 

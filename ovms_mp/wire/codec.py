@@ -11,7 +11,7 @@ import msgspec
 
 from ovms_mp.errors import ProtocolError
 from ovms_mp.wire.messages import ToChild, ToManager
-from ovms_mp.wire.tasks import CancelTask, InferFailed, InferResult, InferTask, ToFront, ToWorker
+from ovms_mp.wire.tasks import FromFront, InferFailed, InferResult, ToFront, ToWorker
 
 _ENCODER = msgspec.msgpack.Encoder()
 _TO_MANAGER: msgspec.msgpack.Decoder[ToManager] = msgspec.msgpack.Decoder(ToManager)
@@ -75,7 +75,7 @@ def decode_to_front(payload: bytes) -> ToFront:
 
 
 _RAW_BATCH: msgspec.msgpack.Decoder[list[msgspec.Raw]] = msgspec.msgpack.Decoder(list[msgspec.Raw])
-_TASK: msgspec.msgpack.Decoder[InferTask | CancelTask] = msgspec.msgpack.Decoder(InferTask | CancelTask)
+_TASK: msgspec.msgpack.Decoder[FromFront] = msgspec.msgpack.Decoder(FromFront)
 _ANSWER: msgspec.msgpack.Decoder[InferResult | InferFailed] = msgspec.msgpack.Decoder(
     InferResult | InferFailed
 )

@@ -86,14 +86,20 @@ class TensorSpecRecord(Record, frozen=True, array_like=True):
     exact: tuple[float, float] | None = None
     takes_images: bool = False
     layout: str = ""
+    is_referable: bool = False
 
 
-class TensorRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A tensor's place in the sender's arena. Arena and epoch are those of the front that sent the task."""
+class TensorRef(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """A tensor's place in the sender's arena. Arena and epoch are those of the front that sent the task.
+
+    ``region`` is not 0 for an input in a client's region, which the front has attached under that number; the offset is
+    from the region's begin then.
+    """
 
     offset_bytes: int
     nbytes: int
     shape: tuple[int, ...]
+    region: int = 0
 
 
 class ModelSettings(Record, frozen=True):

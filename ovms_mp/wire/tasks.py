@@ -52,6 +52,32 @@ class CancelTask(HotMessage, frozen=True):
     task_id: int
 
 
+class AttachRegion(HotMessage, frozen=True):
+    """Front to worker, before the first task with an input in a client's region: where the memory is found.
+
+    Attributes:
+        number: What tasks call it; none of the front's arena is used twice, also by a successor.
+        pid: The front, which holds the file open until it has sent :class:`DetachRegion`, or ends.
+        descriptor: The file's there.
+        device: Of the file, with ``inode``: which file it must be.
+        inode: The same.
+        nbytes: Its size, which is sealed.
+    """
+
+    number: int
+    pid: int
+    descriptor: int
+    device: int
+    inode: int
+    nbytes: int
+
+
+class DetachRegion(HotMessage, frozen=True):
+    """Front to worker, once: no task of mine names this region any more, and all that did have been answered."""
+
+    number: int
+
+
 class InferResult(HotMessage, frozen=True):
     """Worker to front, a terminal answer: the outputs are in the leased region, in the order of the output specs.
 
@@ -78,7 +104,8 @@ class InferFailed(HotMessage, frozen=True):
     retry_after_s: float = 0.0
 
 
-ToWorker: TypeAlias = list[InferTask | CancelTask]
+FromFront: TypeAlias = InferTask | CancelTask | AttachRegion | DetachRegion
+ToWorker: TypeAlias = list[FromFront]
 """All tasks of one turn of the front's loop; wake-ups are what costs."""
 ToFront: TypeAlias = list[InferResult | InferFailed]
 """All answers of one turn of the worker's loop for one front."""

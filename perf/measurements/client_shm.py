@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Send tensors in the client's shared memory, beside the same and tiny ones in messages.
 
-KServe over gRPC, 16 in flight. Three loads take turns on one server: ``tiny`` in messages, ``payload`` (602 kB) in
-messages, and ``payload`` in a region that was registered before, with its output in messages. One answer from the
-region is compared with the expected one first; all requests of a load are the same, and so are their answers' sizes.
+KServe over gRPC, 16 in flight. Four loads take turns on one server: ``tiny`` in messages, ``payload`` (602 kB) in
+messages, and ``payload`` in a region that was registered before, with its output in messages: of system shared memory,
+which the front copies, and of sealed memory, which the worker reads in place. One answer from each region is compared
+with the expected one first; all requests of a load are the same, and so are their answers' sizes.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from multiprocessing.shared_memory import SharedMemory
@@ -16,6 +19,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 
+from ovms_mp.client_regions import RegionConnection, SharedRegion
 from ovms_mp.front.kserve._proto import kserve_pb2
 from perf.load.bodies import GRPC_PREFIX_BYTES, grpc_frame, infer_output, infer_request
 from perf.load.h2load import GRPC_METHODS, LoadPlan, run_load
@@ -28,38 +32,48 @@ _CONCURRENCY = 16
 _TIMEOUT_S = 30.0
 _WANTED = 0.85
 _TINY, _SENT, _SHARED = "tiny in messages", "payload in messages", "payload in shared memory"
-_MODELS = {_TINY: "tiny", _SENT: "payload", _SHARED: "payload"}
-_REGION = "perf"
+_SEALED = "payload in sealed memory"
+_MODELS = {_TINY: "tiny", _SENT: "payload", _SHARED: "payload", _SEALED: "payload"}
+_REGIONS = {_SHARED: "shared", _SEALED: "sealed"}
 
 
 class WrongAnswer(Exception):
     """The server has answered something else, or another size."""
 
 
-def region_request(image: Float32Array) -> bytes:
-    """A ModelInferRequest for ``payload`` whose input is at the beginning of the region."""
+def region_request(image: Float32Array, region: str) -> bytes:
+    """A ModelInferRequest for ``payload`` whose input is at the beginning of a region."""
     spec = MODELS["payload"]
     request = kserve_pb2.ModelInferRequest(model_name=spec.name)
     entry = request.inputs.add(name=spec.input_name, datatype="FP32", shape=image.shape)
-    entry.parameters["shared_memory_region"].string_param = _REGION
+    entry.parameters["shared_memory_region"].string_param = region
     entry.parameters["shared_memory_byte_size"].int64_param = image.nbytes
     return request.SerializeToString()
 
 
-def register(server: RunningServer, memory: SharedMemory, request: bytes, expected: Float32Array) -> int:
-    """Register the region and ask once; the size of a right answer.
+def register(server: RunningServer, memory: SharedMemory) -> None:
+    """Register system shared memory.
 
     Raises:
-        WrongAnswer: It is not the expected one.
-        grpc.RpcError: A call failed.
+        grpc.RpcError: The call failed.
     """
     register_path = "/inference.GRPCInferenceService/SystemSharedMemoryRegister"
     message = kserve_pb2.SystemSharedMemoryRegisterRequest(
-        name=_REGION, key=f"/{memory.name}", byte_size=memory.size
+        name=_REGIONS[_SHARED], key=f"/{memory.name}", byte_size=memory.size
     )
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         call = channel.unary_unary(register_path, request_serializer=bytes, response_deserializer=bytes)
         call(message.SerializeToString(), timeout=_TIMEOUT_S)
+
+
+def ask(server: RunningServer, request: bytes, expected: Float32Array) -> int:
+    """Ask once; the size of a right answer.
+
+    Raises:
+        WrongAnswer: It is not the expected one.
+        grpc.RpcError: The call failed.
+    """
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         infer = channel.unary_unary(
             GRPC_METHODS["kserve_grpc"], request_serializer=bytes, response_deserializer=bytes
         )
@@ -77,7 +91,7 @@ def measure(root: Path, rounds: int, seconds: float) -> Mapping[str, list[float]
     requests = {
         _TINY: infer_request(MODELS["tiny"], references["tiny"][0][0]),
         _SENT: infer_request(MODELS["payload"], image),
-        _SHARED: region_request(image),
+        **{load: region_request(image, region) for load, region in _REGIONS.items()},
     }
     rates: dict[str, list[float]] = {name: [] for name in requests}
     with ExitStack() as stack:
@@ -85,21 +99,30 @@ def measure(root: Path, rounds: int, seconds: float) -> Mapping[str, list[float]
         stack.callback(memory.unlink)
         np.ndarray(image.shape, image.dtype, memory.buf)[:] = image
         entries = [config_entry(entry, {}) for entry in files.values()]
-        server = stack.enter_context(running_config(entries, root / "scratch", "--allow_client_shm"))
-        right_bytes = register(server, memory, requests[_SHARED], expected)
+        # Below the longest path of a socket, wherever the models are.
+        path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "shm.sock")
+        flags = ("--allow_client_shm", "--client_shm_socket", path)
+        server = stack.enter_context(running_config(entries, root / "scratch", *flags))
+        register(server, memory)
+        sealed = stack.enter_context(SharedRegion(image.nbytes, is_read_only=True))
+        sealed.array(image.shape, image.dtype)[:] = image
+        stack.enter_context(RegionConnection(path)).register(_REGIONS[_SEALED], sealed)
+        right_bytes = {load: ask(server, requests[load], expected) for load in _REGIONS}
         for _ in range(rounds):
             for name, request in requests.items():
-                path = root / "body.grpc"
-                path.write_bytes(grpc_frame(request))
+                body = root / "body.grpc"
+                body.write_bytes(grpc_frame(request))
                 plan = LoadPlan(
                     protocol="kserve_grpc",
                     port=server.grpc_port,
                     model=_MODELS[name],
-                    body_path=path,
+                    body_path=body,
                     concurrency=_CONCURRENCY,
                 )
                 found = run_load(plan, seconds, root / "h2load.log")
-                if found.unsuccessful or (name == _SHARED and round(found.answer_bytes) != right_bytes):
+                if found.unsuccessful or (
+                    name in right_bytes and round(found.answer_bytes) != right_bytes[name]
+                ):
                     raise WrongAnswer(f"{name}: {found.unsuccessful} failed, {found.answer_bytes:.1f} bytes")
                 rates[name].append(found.rate_per_s)
                 say(f"  {name}: {found.rate_per_s:.0f}/s")
@@ -118,7 +141,7 @@ def main(arguments: list[str]) -> int:
     table = [("load", "req/s", "of tiny", "wanted")]
     for load, found in rates.items():
         ratios = [rate / tiny for rate, tiny in zip(found, rates[_TINY], strict=True)]
-        wanted = f">= {_WANTED:g} x" if load == _SHARED else ""
+        wanted = f">= {_WANTED:g} x" if load == _SEALED else ""
         table.append((load, spread(found, ".0f"), spread(ratios), wanted))
     say_table(table)
     return 0

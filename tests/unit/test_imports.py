@@ -49,6 +49,7 @@ MAY_IMPORT = {
     "commands": {"base", "config", "wire", "storage"},
     "demo": {"base", "front"},
     "client": {"base", "front"},
+    "client_regions": set[str](),
     "cli": {"base", "config", "manager", "commands", "demo"},
 }
 """Rooms, each with those that it may import from besides itself."""

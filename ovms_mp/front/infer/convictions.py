@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.clock import Clock
     from ovms_mp.front.infer.outcomes import WorkerEnd
+    from ovms_mp.wire.records import TensorRef
     from ovms_mp.wire.tasks import InferTask
 
 _REMEMBERED_S = 600.0
@@ -35,15 +36,23 @@ _DIGEST_BYTES = 16
 class Convictions:
     """What this front knows of such requests."""
 
-    def __init__(self, memory: memoryview, announce: Callable[[Conviction], None], clock_ns: Clock) -> None:
+    def __init__(
+        self,
+        memory: memoryview,
+        announce: Callable[[Conviction], None],
+        clock_ns: Clock,
+        read_ref: Callable[[TensorRef], memoryview],
+    ) -> None:
         """Begin with none.
 
         Args:
             memory: The arena, where a task's inputs are.
             announce: Tells the manager.
             clock_ns: Monotonic time, the same in all processes.
+            read_ref: Reads an input that is in a client's region, which may change.
         """
         self._memory = memory
+        self._read_ref = read_ref
         self._announce = announce
         self._clock_ns = clock_ns
         self.by_handle: dict[int, list[Conviction]] = {}
@@ -128,17 +137,22 @@ class Convictions:
         """A digest of shapes, and of the first and the last bytes of each input."""
         found = _hash_of_shapes(task)
         for ref in task.inputs:
-            end = ref.offset_bytes + ref.nbytes
-            found.update(self._memory[ref.offset_bytes : min(end, ref.offset_bytes + _SKETCHED_BYTES)])
-            found.update(self._memory[max(ref.offset_bytes, end - _SKETCHED_BYTES) : end])
+            content = self._content(ref)
+            found.update(content[:_SKETCHED_BYTES])
+            found.update(content[max(0, len(content) - _SKETCHED_BYTES) :])
         return found.digest()
 
     def _digest(self, task: InferTask) -> bytes:
         """A digest of shapes, and of all bytes of each input."""
         found = _hash_of_shapes(task)
         for ref in task.inputs:
-            found.update(self._memory[ref.offset_bytes : ref.offset_bytes + ref.nbytes])
+            found.update(self._content(ref))
         return found.digest()
+
+    def _content(self, ref: TensorRef) -> memoryview:
+        if ref.region:
+            return self._read_ref(ref)
+        return self._memory[ref.offset_bytes : ref.offset_bytes + ref.nbytes]
 
 
 def _hash_of_shapes(task: InferTask) -> hashlib.blake2b:

@@ -119,6 +119,11 @@ class Dispatcher:
             link.flush()
         self._note_idle()
 
+    def detach_region(self, number: int) -> None:
+        """Nobody uses a client's region any more: workers give its memory back."""
+        for link in self._links.values():
+            link.detach(number)
+
     def _ends_of(self, death: DeathRecord | None) -> dict[int, WorkerEnd]:
         """By the id of each task of this front that a worker was running when it ended."""
         if death is None:

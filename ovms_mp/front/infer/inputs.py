@@ -23,8 +23,8 @@ class Inputs:
 
     Attributes:
         nbytes: Size of the region.
-        placed: Leases of tensors that are in the arena already, as the model takes them; they take nothing of the
-            region.
+        placed: Leases of tensors that are in the arena, or in a client's region, already, as the model takes them; they
+            take nothing of the region that is leased.
         shapes: Of all tensors, in the model's order.
         take_long: Whether :meth:`write` is nothing to do on the event loop.
     """
@@ -84,6 +84,9 @@ class Inputs:
         for spec, tensor, placed, offset, nbytes in self._entries:
             if placed is not None:
                 start = placed.offset_bytes
+                if placed.region is not None:
+                    refs.append(TensorRef(start, nbytes, tensor.shape, placed.region.number))
+                    continue
             else:
                 start = region.offset_bytes + offset
                 if nbytes:

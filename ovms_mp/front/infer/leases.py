@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ovms_mp.front.infer.arrivals import Arrival, Arrivals
+    from ovms_mp.front.regions.region import Region
     from ovms_mp.wire.arena import Arena
 
 _TRIM_SLACK_BYTES = 16 << 20
@@ -25,12 +26,16 @@ _TRIM_SLACK_BYTES = 16 << 20
 
 @dataclass(slots=True)
 class Lease:
-    """A range of the arena. It is free when all its holders have let go *and* no worker can touch it."""
+    """A range of the arena. It is free when all its holders have let go *and* no worker can touch it.
+
+    Or of a client's ``region``, which is held once for it until then.
+    """
 
     offset_bytes: int
     nbytes: int
     holders: int = 1
     tasks: int = 0
+    region: Region | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +108,20 @@ class Leases:
         """Let go of a lease; its memory is free once nobody else holds it and no worker has a task with it."""
         lease.holders -= 1
         if not lease.holders and not lease.tasks:
-            self._allocator.release(lease.offset_bytes)
+            self._free(lease)
 
     def task_ended(self, leases: Iterable[Lease]) -> None:
         """A worker has answered a task with these leases, or has been reaped, so it does not touch them any more."""
         for lease in leases:
             lease.tasks -= 1
             if not lease.holders and not lease.tasks:
-                self._allocator.release(lease.offset_bytes)
+                self._free(lease)
+
+    def _free(self, lease: Lease) -> None:
+        if lease.region is None:
+            self._allocator.release(lease.offset_bytes)
+        else:
+            lease.region.release()
 
     def free_bytes(self) -> int:
         """Arena memory that is not leased, though not in one piece."""

@@ -18,7 +18,7 @@ from ovms_mp.front.infer.outcomes import WorkerGone, failure_of
 from ovms_mp.front.steps import attempt
 from ovms_mp.wire.channels import Dealer
 from ovms_mp.wire.codec import decode_to_front, encode, salvage_to_front
-from ovms_mp.wire.tasks import CancelTask, InferFailed, InferResult, InferTask
+from ovms_mp.wire.tasks import CancelTask, DetachRegion, InferFailed, InferResult, InferTask
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.front.infer.leases import Lease, Leases
     from ovms_mp.front.infer.outcomes import WorkerEnd
+    from ovms_mp.wire.tasks import FromFront
 
     Judge: TypeAlias = Callable[[InferTask, WorkerEnd], None]
     """Told of each task that a worker was running when it ended, also when its client has given up."""
@@ -36,6 +37,7 @@ _log = logging.getLogger(__name__)
 _GROUP_TASKS = 8
 """Tasks that leave at once. PERF: tiny model, 16 in flight: 11,200/s without, 13,800 with 4, 14,400 with 6, 15,200 with
 8 tasks (a worker that flushes every 0.2 ms included)."""
+_LONGEST_SHOWN = 200
 _MOST_DRAINED = 4
 """Messages that are taken at once: each has the answers of 0.2 ms, and what they set off keeps sockets waiting."""
 
@@ -84,7 +86,9 @@ class WorkerLink:
         self._leases = leases
         self._counts = counts
         self._landed = landed
-        self._outbox: list[InferTask | CancelTask] = []
+        self._outbox: list[FromFront] = []
+        self._attached: set[int] = set()
+        """Numbers of clients' regions that the worker knows."""
         self.flights: dict[int, _Flight] = {}
         """By task id: those without an answer, also if they have not left this process or their client has given up."""
         self._is_flush_due = False
@@ -97,6 +101,9 @@ class WorkerLink:
         future: asyncio.Future[InferResult] = self._loop.create_future()
         for lease in leases:
             lease.tasks += 1
+            if lease.region is not None and lease.region.number not in self._attached:
+                self._attached.add(lease.region.number)
+                self._outbox.append(lease.region.attachment())
         self.flights[task.task_id] = _Flight(task, leases, future)
         self._outbox.append(task)
         if len(self._outbox) >= _GROUP_TASKS:
@@ -109,6 +116,13 @@ class WorkerLink:
         """Nobody waits for a task any more; the worker may skip it, if it has not answered yet."""
         if task_id in self.flights:
             self._outbox.append(CancelTask(task_id))
+            self._flush_soon()
+
+    def detach(self, number: int) -> None:
+        """No task names a client's region any more."""
+        if number in self._attached:
+            self._attached.discard(number)
+            self._outbox.append(DetachRegion(number))
             self._flush_soon()
 
     def expire(self, now_ns: int) -> None:
@@ -157,7 +171,7 @@ class WorkerLink:
             # SAFETY: the descriptor is edge-triggered and sending can consume its edge.
             self._drain_soon()
 
-    def _send_each(self, items: list[InferTask | CancelTask], why: Exception) -> None:
+    def _send_each(self, items: list[FromFront], why: Exception) -> None:
         """Send one by one what could not be sent together; a task that cannot be sent fails, and no other."""
         failed = 0
         for item in items:
@@ -165,10 +179,10 @@ class WorkerLink:
                 self._dealer.send(encode([item]))
             except Exception as error:
                 failed += 1
-                report("front.send", error, f"task {item.task_id}")
+                report("front.send", error, repr(item)[:_LONGEST_SHOWN])
                 flight = self.flights.pop(item.task_id, None) if isinstance(item, InferTask) else None
                 if flight is not None:
-                    failure = InferFailed(item.task_id, InferenceFailed.__name__, INTERNAL_ERROR_TEXT)
+                    failure = InferFailed(flight.task.task_id, InferenceFailed.__name__, INTERNAL_ERROR_TEXT)
                     self._land_or_fail(flight, failure)
         if not failed:
             report("front.send", why, "nobody; sent one by one")

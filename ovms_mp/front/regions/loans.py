@@ -2,8 +2,10 @@
 """What one request borrows of clients' regions: its inputs are copied out of them, and its results into them.
 
 Regions are held from the moment that the request is known until it is answered, so that one that is unregistered or
-replaced meanwhile is still the one that the client meant. Inputs are copied into the arena before the task is sent.
-What a client does to its memory afterwards changes nothing that the model sees, and a result may go where an input was.
+replaced meanwhile is still the one that the client meant. Inputs are copied into the arena before the task is sent, so
+that what a client does to its memory afterwards changes nothing that the model sees. Those in sealed memory that a
+model only computes with are not: a worker reads them where they are, and what their client changes meanwhile is its own
+affair. Results are written when the model has run, so one may go where an input was.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from ovms_mp.errors import RegionMismatch
 from ovms_mp.front.aside import run_aside
 from ovms_mp.front.gathered import Gathered
+from ovms_mp.front.infer.leases import Lease
 from ovms_mp.front.infer.validation import match_inputs
 from ovms_mp.front.regions.ranges import SharedRange
-from ovms_mp.front.regions.tensors import RegionInput
+from ovms_mp.front.regions.tensors import ReferredTensor, RegionInput
 from ovms_mp.front.strings import (
     MOST_AT_ONCE,
     STEP_ELEMENTS,
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
-    from ovms_mp.front.infer.leases import Lease, Leases
+    from ovms_mp.front.infer.leases import Leases
     from ovms_mp.front.regions.region import Region
     from ovms_mp.front.regions.table import Regions
     from ovms_mp.front.routing import VersionRoute
@@ -154,7 +157,9 @@ class Loan:
         self._rooms = {name: self._room(name, place) for name, place in outputs.items()}
         _refuse_overlaps(self._rooms)
         entries = [
-            self._input(name, tensor) for name, tensor in inputs.items() if isinstance(tensor, RegionInput)
+            self._input(name, tensor)
+            for name, tensor in inputs.items()
+            if isinstance(tensor, RegionInput) and not self._is_referred(route, name, tensor, inputs)
         ]
         if _is_long(entries):
             tensors = await run_aside(_read, entries)
@@ -203,20 +208,31 @@ class Loan:
     def _room(self, name: str, place: SharedRange) -> _Room:
         region = self._hold(place.region)
         region.refuse_outside(place, f"output {name!r}")
+        region.refuse_read_only(f"output {name!r}")
         region.refuse_shrunk(place)
         return _Room(region, place)
+
+    def _is_referred(
+        self, route: VersionRoute, name: str, tensor: RegionInput, inputs: dict[str, GivenTensor]
+    ) -> bool:
+        """Have an input read where it is, if it can be; whether it can."""
+        spec = next((spec for spec in route.inputs if spec.name == name), None)
+        if spec is None or not spec.is_referable or spec.exact is not None or tensor.dtype is not spec.dtype:
+            return False
+        region = self._regions.find(tensor.place.region)
+        if not region.can_be_read_in_place(tensor.place):
+            return False
+        _refuse_misfit(name, tensor, region)
+        region.hold()
+        lease = Lease(tensor.place.offset, tensor.place.nbytes, region=region)
+        self._leased.append(lease)
+        inputs[name] = ReferredTensor(tensor.dtype, tensor.shape, lease)
+        return True
 
     def _input(self, name: str, tensor: RegionInput) -> _Input:
         place = tensor.place
         region = self._hold(place.region)
-        region.refuse_outside(place, f"input {name!r}")
-        if tensor.dtype is not DType.BYTES:
-            nbytes = tensor.dtype.nbytes(tensor.shape)
-            if nbytes != place.nbytes:
-                raise RegionMismatch(
-                    f"input {name!r}: shared_memory_byte_size is {place.nbytes}, but {tensor.dtype.name} of shape "
-                    f"{list(tensor.shape)} has {nbytes} bytes"
-                )
+        _refuse_misfit(name, tensor, region)
         if not place.nbytes:
             return _Input(name, tensor, region, None, _NOTHING)
         lease = self._leases.lease(place.nbytes)
@@ -243,6 +259,18 @@ class Loan:
         room.region.refuse_shrunk(place)
         writes.append(_Result(room.region, place, source))
         return ResultTensor(output.name, output.dtype, output.shape, _NOTHING, None, place)
+
+
+def _refuse_misfit(name: str, tensor: RegionInput, region: Region) -> None:
+    place = tensor.place
+    region.refuse_outside(place, f"input {name!r}")
+    if tensor.dtype is not DType.BYTES:
+        nbytes = tensor.dtype.nbytes(tensor.shape)
+        if nbytes != place.nbytes:
+            raise RegionMismatch(
+                f"input {name!r}: shared_memory_byte_size is {place.nbytes}, but {tensor.dtype.name} of shape "
+                f"{list(tensor.shape)} has {nbytes} bytes"
+            )
 
 
 def _refuse_overlaps(rooms: Mapping[str, _Room]) -> None:

@@ -79,6 +79,21 @@ def open_file(key: str, directory: str = SHARED_MEMORY_DIRECTORY) -> OpenFile:
     return OpenFile(descriptor, FileIdentity(status.st_dev, status.st_ino), status.st_size)
 
 
+def open_sealed(pid: int, descriptor: int, *, is_writable: bool) -> OpenFile:
+    """Open memory that another process of ours has been handed, by its descriptor there.
+
+    Raises:
+        RegionUnusable: It is not open there any more, or its owner does not let this user open it.
+    """
+    flags = (os.O_RDWR if is_writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        opened = os.open(f"/proc/{pid}/fd/{descriptor}", flags)
+    except OSError as error:
+        raise RegionUnusable(f"Unable to open sealed memory: {error.strerror}") from None
+    status = os.fstat(opened)
+    return OpenFile(opened, FileIdentity(status.st_dev, status.st_ino), status.st_size)
+
+
 def _file_name(key: str) -> bytes:
     """The file's name in the directory.
 

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 """Of entries, and of what the facts say; another one makes another key."""
 _BLOB_ID: Final = "1"
 _BLOB, _ENTRY, _TRYING = f"{_BLOB_ID}.blob", "entry.json", "trying-"
@@ -70,6 +70,7 @@ class Facts(Record, frozen=True):
         exact: Of each input, the range in which the engine is exact.
         images: Of each input, whether its layout is that of images.
         layouts: Of each input, ``NHWC``, ``NCHW`` or empty.
+        referable: Of each input, whether memory that its owner may change meanwhile can be it.
         remarks: Of its preparation, for the log.
         notices: What people should know of its answers.
         rt_info: What its file says of the model, as JSON.
@@ -81,6 +82,7 @@ class Facts(Record, frozen=True):
     exact: tuple[tuple[float, float] | None, ...]
     images: tuple[bool, ...]
     layouts: tuple[str, ...]
+    referable: tuple[bool, ...]
     remarks: tuple[str, ...]
     notices: tuple[str, ...]
     rt_info: str

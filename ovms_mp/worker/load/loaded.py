@@ -21,6 +21,7 @@ from ovms_mp.worker.load.exactness import exactness_notices, with_exact_ranges
 from ovms_mp.worker.load.kept import Facts, entry_of, is_kept, stand_in
 from ovms_mp.worker.load.prepare import prepare_model
 from ovms_mp.worker.load.proof import Attempt, AttemptFailed, prove
+from ovms_mp.worker.load.referable import referable_inputs
 from ovms_mp.worker.load.spec_records import check_size
 from ovms_mp.worker.load.states import state_notices
 from ovms_mp.worker.load.variants import MOST_VARIANTS
@@ -296,6 +297,7 @@ def _loaded(
         exact=tuple(spec.exact for spec in inputs),
         images=prepared.images,
         layouts=prepared.layouts,
+        referable=referable_inputs(prepared.model),
         remarks=prepared.notices,
         notices=tuple(exactness_notices(inputs, specs[1], prepared.model, is_refused=is_refused)),
         rt_info=prepared.rt_info,
@@ -317,8 +319,10 @@ def _described(
     for notice in notices:
         _log.warning("event=notice model=%s version=%d notice=%r", request.name, request.version, notice)
     inputs = tuple(
-        replace(spec, takes_images=flag, layout=layout)
-        for spec, flag, layout in zip(specs[0], facts.images, facts.layouts, strict=True)
+        replace(spec, takes_images=flag, layout=layout, is_referable=is_referable)
+        for spec, flag, layout, is_referable in zip(
+            specs[0], facts.images, facts.layouts, facts.referable, strict=True
+        )
     )
     if request.settings.refuses_lossy:
         inputs = tuple(replace(spec, exact=exact) for spec, exact in zip(inputs, facts.exact, strict=True))

@@ -19,7 +19,15 @@ MOST_BYTES = 1 << 20
 def spec_records(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpecRecord, ...]:
     """The specs as messages carry them."""
     return tuple(
-        TensorSpecRecord(spec.name, spec.dtype.name, spec.bounds, spec.exact, spec.takes_images, spec.layout)
+        TensorSpecRecord(
+            spec.name,
+            spec.dtype.name,
+            spec.bounds,
+            spec.exact,
+            spec.takes_images,
+            spec.layout,
+            spec.is_referable,
+        )
         for spec in specs
     )
 

@@ -75,6 +75,9 @@ class Intake:
                 if isinstance(item, CancelTask):
                     contain("worker.cancel", f"the end of task {item.task_id}", self._cancel, peer, item)
                     continue
+                if not isinstance(item, InferTask):
+                    contain("worker.region", f"region {item.number}", self._peers.follow, peer, item)
+                    continue
                 self._answers.accepted += 1
                 try:
                     self._accept(peer, item, now_ns)

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import ProtocolError
+from ovms_mp.errors import ProtocolError, RegionUnusable
 from ovms_mp.wire.arena import Arena
+from ovms_mp.wire.tasks import AttachRegion
 from ovms_mp.worker.run.queues import Peer
+from ovms_mp.worker.run.region_maps import RegionMaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ovms_mp.wire.records import ArenaHandle
+    from ovms_mp.wire.tasks import DetachRegion
+
+_log = logging.getLogger(__name__)
 
 
 class Peers:
@@ -30,6 +36,7 @@ class Peers:
         self._retired: dict[int, int] = {}
         self._waiting: list[tuple[int, int]] = []
         self._running: dict[tuple[int, int], int] = {}
+        self._maps = RegionMaps()
 
     def get(self, identity: bytes) -> Peer:
         """A front by its address, ``b"<arena>:<epoch>"``.
@@ -55,6 +62,24 @@ class Peers:
     def is_dead(self, peer: Peer) -> bool:
         """Whether nobody waits for its answers any more."""
         return peer.arena_epoch <= self._retired.get(peer.arena_index, 0)
+
+    def follow(self, peer: Peer, message: AttachRegion | DetachRegion) -> None:
+        """Attach a client's memory to a front's arena, or give it back. What cannot be attached fails its tasks."""
+        if isinstance(message, AttachRegion):
+            try:
+                region = peer.regions[message.number] = self._maps.attach(message)
+            except RegionUnusable as error:
+                _log.error("event=region_not_attached front=%r reason=%s", peer.identity, error.message)
+                return
+            peer.arena.regions[message.number] = region.memory
+        else:
+            self._detach(peer, message.number)
+
+    def _detach(self, peer: Peer, number: int) -> None:
+        region = peer.regions.pop(number, None)
+        if region is not None:
+            del peer.arena.regions[number]
+            self._maps.detach(region)
 
     def retire(self, arena: int, epoch: int) -> None:
         """The front that had an arena is dead, and the manager wants it back."""
@@ -86,5 +111,7 @@ class Peers:
             for identity, peer in list(self._peers.items()):
                 if peer.arena_index == arena and peer.arena_epoch <= epoch:
                     del self._peers[identity]
+                    for number in list(peer.regions):
+                        self._detach(peer, number)
             yield key
             self._waiting.remove(key)

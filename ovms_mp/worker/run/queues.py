@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ovms_mp.errors import OvmsError
     from ovms_mp.wire.arena import Arena
     from ovms_mp.wire.tasks import InferTask
+    from ovms_mp.worker.run.region_maps import MappedRegion
 
 
 LEAST_UNWANTED = 1024
@@ -45,13 +46,17 @@ class Unwanted:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A front, as its address on the data channel says: the arena it owns and that arena's epoch."""
+    """A front, as its address on the data channel says: the arena it owns and that arena's epoch.
+
+    ``regions`` are clients' memory that it has attached, by number.
+    """
 
     identity: bytes
     arena_index: int
     arena_epoch: int
     arena: Arena
     unwanted: Unwanted = field(default_factory=Unwanted, compare=False)
+    regions: dict[int, MappedRegion] = field(default_factory=dict, compare=False)
 
     @property
     def arena_key(self) -> tuple[int, int]:

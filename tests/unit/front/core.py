@@ -52,7 +52,12 @@ class Core:
     ) -> None:
         self.announced: list[Conviction] = []
         self.leases = Leases(Arena(ArenaHandle(descriptor, size_bytes)), Arrivals(clock_ns))
-        self.convictions = Convictions(self.leases.memory, self.announced.append, clock_ns)
+        self.convictions = Convictions(
+            self.leases.memory,
+            self.announced.append,
+            clock_ns,
+            lambda ref: self.service.regions.read_ref(ref),
+        )
         self.dispatcher = Dispatcher(
             self.leases, address, asyncio.get_running_loop(), self.convictions.judge, clock_ns
         )

@@ -15,7 +15,7 @@ from ovms_mp.wire.channels import Router, new_endpoint
 from ovms_mp.wire.codec import decode_to_worker, encode
 from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import ModelRecord, VersionRecord, WorkerRecord
-from ovms_mp.wire.tasks import CancelTask, InferFailed, InferResult, InferTask
+from ovms_mp.wire.tasks import AttachRegion, CancelTask, DetachRegion, InferFailed, InferResult, InferTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +37,7 @@ class PlayedWorker:
         self.tasks: list[InferTask] = []
         self.cancelled: list[int] = []
         self.groups: list[int] = []  # Items of each message.
+        self.regions: list[AttachRegion | DetachRegion] = []
 
     def look(self) -> int:
         """Take what has come; the number of tasks that are not answered."""
@@ -47,8 +48,10 @@ class PlayedWorker:
             for item in batch:
                 if isinstance(item, CancelTask):
                     self.cancelled.append(item.task_id)
-                else:
+                elif isinstance(item, InferTask):
                     self.tasks.append(item)
+                else:
+                    self.regions.append(item)
         return len(self.tasks)
 
     def answer(self, *, error_name: str = "", error_message: str = "", needed_nbytes: int = 0) -> None:

@@ -324,7 +324,9 @@ class Desk:
     def __init__(self) -> None:
         self.memory = bytearray(1 << 16)
         self.announced: list[Conviction] = []
-        self.known = Convictions(memoryview(self.memory), self.announced.append, time.monotonic_ns)
+        self.known = Convictions(
+            memoryview(self.memory), self.announced.append, time.monotonic_ns, lambda ref: memoryview(b"")
+        )
 
     def task(self, *inputs: tuple[int, int], handle: int = 1, width: int = 0) -> InferTask:
         """With inputs at these (offset, nbytes)."""

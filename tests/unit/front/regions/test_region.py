@@ -34,9 +34,13 @@ def record(file: Path, name: str = "r", offset: int = OFFSET, size: int = SIZE) 
     return RegionRecord(name, f"/{file.name}", offset, size, file.stat().st_dev, file.stat().st_ino)
 
 
+def opened_region(record: RegionRecord, file: Path) -> Region:
+    return open_region(record, 1, lambda number: None, str(file.parent), 0)
+
+
 @pytest.fixture
 def region(file: Path) -> Iterator[Region]:
-    opened = open_region(record(file), str(file.parent))
+    opened = opened_region(record(file), file)
     yield opened
     opened.release()
 
@@ -90,7 +94,7 @@ def test_a_region_stays_the_file_that_it_was(region: Region, file: Path) -> None
 
     assert place == bytes([OFFSET])
     with pytest.raises(RegionUnusable, match="is another file than the one that was registered"):
-        open_region(region.record, str(file.parent))
+        opened_region(region.record, file)
 
 
 @pytest.mark.parametrize(
@@ -100,13 +104,13 @@ def test_a_region_stays_the_file_that_it_was(region: Region, file: Path) -> None
 def test_a_region_must_be_in_its_file(file: Path, offset: int, size: int) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(RegionUnusable, match="failed to register shared memory region 'r': invalid args"):
-        open_region(record(file, offset=offset, size=size), str(file.parent))
+        opened_region(record(file, offset=offset, size=size), file)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_file_is_closed_when_the_last_one_lets_go(file: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    opened = open_region(record(file), str(file.parent))
+    opened = opened_region(record(file), file)
     opened.hold()
     opened.release()
     opened.read(SharedRange("r", 0, 1), memoryview(bytearray(1)))

@@ -12,8 +12,8 @@ Names are those of ``tensorflow_serving.apis`` and ``tensorflow``, so a client m
     request.inputs["image"].CopyFrom(make_tensor_proto(numpy.zeros((1, 8, 8), numpy.float32)))
     print(make_ndarray(stub.Predict(request, timeout=10).outputs["probabilities"]))
 
-The stubs take channels of ``grpc`` and of ``grpc.aio``. A process that imports this module cannot import TensorFlow's
-messages, as both register the same names with protobuf. No process of the server imports it.
+The stubs take channels of ``grpc`` and of ``grpc.aio``. A process that has one of these names cannot import TensorFlow's
+messages, as both register the same names with protobuf; :class:`~ovms_mp.client.sync.Client` registers none.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovms_mp.front.tensors import BytesTensor
-from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import DataType, TensorProto, TensorShapeProto
+from ovms_mp.client.datatypes import as_array
+from ovms_mp.client.tfs_grpc import tensor_array, tensor_message
+from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import DataType, TensorProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import (
     GetModelMetadataRequest,
     GetModelMetadataResponse,
@@ -36,14 +37,12 @@ from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import (
     ReloadConfigResponse,
     SignatureDefMap,
 )
-from ovms_mp.front.tfs.protobuf.values import given_tensor
-from ovms_mp.model.dtypes import NUMERIC_DTYPES, element_count
 
 if TYPE_CHECKING:
     import grpc
     from numpy.typing import ArrayLike
 
-    from ovms_mp.model.dtypes import AnyArray
+    from ovms_mp.client.datatypes import AnyArray
 
 __all__ = [
     "PredictionServiceStub",
@@ -119,57 +118,22 @@ def make_tensor_proto(values: ArrayLike) -> TensorProto:
     Raises:
         ValueError: No tensor has the array's dtype, or strings are mixed with something else.
     """
-    array = np.asarray(values)
-    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in array.shape])
-    if array.dtype.kind in "SUO":
-        return _string_tensor(values, array, shape)
-    if not isinstance(values, (np.ndarray, np.generic)):
-        array = _with_tensorflow_defaults(array)
-    little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-    dtypes = [dtype for dtype in NUMERIC_DTYPES if dtype.numpy == little.dtype]
-    if not dtypes:
-        raise ValueError(
-            f"no tensor has NumPy's dtype {array.dtype}; accepted: numbers, booleans and strings"
-        )
-    tensor = TensorProto(tensor_shape=shape, tensor_content=little.tobytes())
-    tensor.dtype = dtypes[0].tf_number  # type: ignore[assignment]  # an enum's number, which protobuf takes
-    return tensor
-
-
-def _string_tensor(values: ArrayLike, array: AnyArray, shape: TensorShapeProto) -> TensorProto:
-    """A tensor of strings; text becomes UTF-8."""
-    if not isinstance(values, np.ndarray):
-        # NumPy's own strings end at their last byte that is not zero.
-        array = np.asarray(values, np.object_)
-    tensor = TensorProto(dtype="DT_STRING", tensor_shape=shape)
-    for element in array.ravel().tolist():
-        if not isinstance(element, (str, bytes)):
-            raise ValueError(
-                f"no tensor has elements such as {element!r}; accepted: numbers, booleans and strings"
-            )
-        tensor.string_val.append(element.encode() if isinstance(element, str) else element)
-    return tensor
+    if isinstance(values, (np.ndarray, np.generic)):
+        array = as_array(np.asarray(values))
+    else:
+        array = np.asarray(values)
+        is_text = array.dtype.kind in "SUO"
+        array = as_array(np.asarray(values, np.object_)) if is_text else _with_tensorflow_defaults(array)
+    return TensorProto.FromString(b"".join(tensor_message(array)))
 
 
 def make_ndarray(tensor: TensorProto) -> AnyArray:
     """The array of a message, a copy, from ``tensor_content`` or the typed fields.
 
     Raises:
-        ovms_mp.errors.OvmsError: It is not the message of a tensor of numbers, booleans or strings.
+        ClientError: It is not the message of a tensor of numbers, booleans or strings.
     """
-    given = given_tensor("tensor", tensor)
-    count = element_count(given.shape)
-    if isinstance(given, BytesTensor):
-        objects = np.empty(count, np.object_)
-        objects[:] = [bytes(string) for string in given.known_strings.repeated_to(count)]
-        return objects.reshape(given.shape)
-    if isinstance(given.values, memoryview):
-        return np.frombuffer(given.values, given.dtype.numpy).reshape(given.shape).copy()
-    array = np.zeros(count, given.dtype.numpy)
-    array[: len(given.values)] = given.values
-    if len(given.values):  # TensorFlow's compact form: the last value fills the rest.
-        array[len(given.values) :] = given.values[-1]
-    return array.reshape(given.shape)
+    return tensor_array(tensor.SerializeToString()).copy()
 
 
 def _with_tensorflow_defaults(array: AnyArray) -> AnyArray:

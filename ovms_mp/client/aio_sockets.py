@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections of the client of asyncio: a protocol of asyncio's around one of ours, and those that there are.
+
+An HTTP/2 connection carries any number of requests at a time, as many as its server takes.
+PERF: what the requests of one turn of the loop send is written at its end, at once; one timer serves all deadlines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, cast
+
+from ovms_mp.client.errors import Cancelled, ClientError
+from ovms_mp.client.exchange import lost, not_sent
+from ovms_mp.client.session import not_connected, too_late
+from ovms_mp.codes import Code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ovms_mp.client.exchange import Exchange
+    from ovms_mp.client.session import Session
+
+_JOINED_BYTES = 64 << 10
+
+
+class AioConnection(asyncio.Protocol):
+    """A connection to the server. Its maker connects it."""
+
+    def __init__(self, session: Session, on_change: Callable[[], None]) -> None:
+        """Prepare.
+
+        Args:
+            session: Says what is spoken.
+            on_change: Called when there may be room for a request, or when it has ended.
+        """
+        self.protocol = session.new_connection()
+        self._target = session.target
+        self._on_change = on_change
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._is_flush_due = False
+        self._due: dict[asyncio.Future[None], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Of asyncio."""
+        try:
+            self.protocol.receive(data)
+        except ClientError as error:
+            self.protocol.close(error)
+            self.abort()
+        if not self.protocol.is_usable and self.protocol.is_idle:
+            self.close()
+        self.flush_soon()
+
+    def eof_received(self) -> bool:
+        """Of asyncio."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Of asyncio."""
+        reason = (
+            f"the connection to {self._target} has ended: {exc}"
+            if exc
+            else f"{self._target} has closed the connection"
+        )
+        self.protocol.close(lost(reason))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._on_change()
+
+    async def run(self, exchange: Exchange) -> None:
+        """Carry an exchange until it has ended; one whose task is cancelled is given up.
+
+        Raises:
+            ClientError: The deadline has passed.
+        """
+        ended = self._loop.create_future()
+
+        def end() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        exchange.on_end = end
+        stream_id = self.protocol.begin(exchange)
+        self.flush_soon()
+        await self.wait(ended, exchange.deadline, stream_id)
+
+    async def wait(self, ended: asyncio.Future[None], deadline: float, stream_id: int) -> None:
+        """Wait for a future of a request's; give the request up if it comes too late, or if nobody waits any more."""
+        self._due[ended] = deadline
+        if self._timer is None or deadline < self._timer_at:
+            self._set_timer(deadline)
+        try:
+            await ended
+        except BaseException:
+            self.cancel(stream_id)
+            raise
+        finally:
+            del self._due[ended]
+
+    def cancel(self, stream_id: int) -> None:
+        """Give a request up."""
+        self.protocol.cancel(stream_id)
+        if self.protocol.is_usable:
+            self.flush_soon()
+        elif self.protocol.is_idle:
+            self.abort()
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._look_at_deadlines)
+
+    def _look_at_deadlines(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for ended, deadline in list(self._due.items()):
+            if deadline <= now and not ended.done():
+                ended.set_exception(too_late(self._target))
+        left = [deadline for ended, deadline in self._due.items() if not ended.done()]
+        if left:
+            self._set_timer(min(left))
+
+    def flush_soon(self) -> None:
+        """Send what is to be sent when this turn of the loop ends."""
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        pieces = self.protocol.take_outgoing()
+        if not pieces or self._transport is None or self._transport.is_closing():
+            return
+        if sum(map(len, pieces)) <= _JOINED_BYTES:
+            self._transport.write(b"".join(pieces))
+        else:
+            self._transport.writelines(pieces)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a request may begin."""
+        return self.protocol.has_room and self._transport is not None and not self._transport.is_closing()
+
+    def close(self) -> None:
+        """End it when what is written has been sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End it at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class AioPool:
+    """Connections to one server, for one event loop."""
+
+    def __init__(self, session: Session) -> None:
+        """Nothing is connected before there is a request.
+
+        Args:
+            session: Says where to.
+        """
+        self._session = session
+        self._connections: list[AioConnection] = []
+        self._idle: list[AioConnection] = []
+        self._connecting = 0
+        self._changed: asyncio.Event | None = None
+        self._is_closed = False
+
+    async def take(self, deadline: float) -> AioConnection:
+        """A connection with room for a request, which is to begin at once.
+
+        Raises:
+            ClientError: There is none in time.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    if self._is_closed:
+                        raise Cancelled(Code.CANCELLED, "the client is closed")
+                    found = self._with_room()
+                    if found is not None:
+                        return found
+                    if self._may_connect():
+                        return await self._connect()
+                    await self._event().wait()
+        except TimeoutError:
+            raise too_late(self._session.target) from None
+
+    def now(self) -> AioConnection | None:
+        """A connection with room, if there is one already. PERF: 0.3 us, and no task switches."""
+        return None if self._is_closed else self._with_room()
+
+    def _with_room(self) -> AioConnection | None:
+        if self._session.is_http2:
+            for connection in self._connections:
+                if connection.has_room:
+                    return connection
+            return None
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.has_room:
+                return connection
+        return None
+
+    def _may_connect(self) -> bool:
+        if self._session.is_http2 and self._connecting:
+            return False  # It will have room for many.
+        return len(self._connections) + self._connecting < self._session.options.connections
+
+    async def _connect(self) -> AioConnection:
+        session, target = self._session, self._session.target
+        loop = asyncio.get_running_loop()
+        self._connecting += 1
+        connection = AioConnection(session, self._note_change)
+        try:
+            if target.path:
+                await loop.create_unix_connection(
+                    lambda: connection,
+                    target.path,
+                    ssl=session.tls,
+                    server_hostname="localhost" if session.tls else None,
+                )
+            else:
+                await loop.create_connection(
+                    lambda: connection,
+                    target.host,
+                    target.port,
+                    ssl=session.tls,
+                    server_hostname=target.host if session.tls else None,
+                )
+        except OSError as error:
+            raise not_connected(target, error) from None
+        finally:
+            self._connecting -= 1
+            self._note_change()
+        self._connections.append(connection)
+        if not connection.has_room:
+            raise not_sent(f"{target} has closed the connection at once")
+        return connection
+
+    def give_back(self, connection: AioConnection) -> None:
+        """Take note that a request has ended."""
+        if not self._session.is_http2:
+            if connection.has_room:
+                self._idle.append(connection)
+            elif connection.protocol.is_idle:
+                connection.close()
+        if self._changed is not None:
+            self._note_change()
+
+    def _event(self) -> asyncio.Event:
+        if self._changed is None:
+            self._changed = asyncio.Event()
+        return self._changed
+
+    def _note_change(self) -> None:
+        self._connections = [
+            connection
+            for connection in self._connections
+            if connection.has_room or not connection.protocol.is_idle
+        ]
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def close(self) -> None:
+        """Close all; calls that are under way fail."""
+        self._is_closed = True
+        for connection in self._connections:
+            connection.abort()
+        self._idle.clear()
+        self._note_change()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                while self._connections:  # Their ends are called back.
+                    await asyncio.sleep(0)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What REST calls of both APIs have in common: paths, JSON, failures."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ovms_mp import __version__
+from ovms_mp.client.errors import code_of_http, error_of, unreadable
+from ovms_mp.client.exchange import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ovms_mp.client.exchange import Octets, Reply
+
+COMMON_HEADERS = (("accept", "*/*"), ("user-agent", f"ovms-mp-client/{__version__}"))
+_MOST_TEXT = 2000
+
+
+def model_path(prefix: str, model: str, version: int) -> str:
+    """The path of a model, or of a version of it."""
+    return f"{prefix}{quote(model, safe='')}" + (f"/versions/{version}" if version else "")
+
+
+def posted(
+    path: str, body: Sequence[Octets], request_id: str, headers: tuple[tuple[str, str], ...] = ()
+) -> Request:
+    """A call with a body."""
+    return Request("POST", path, body, (*headers, *((("x-request-id", request_id),) if request_id else ())))
+
+
+def refuse_failure(reply: Reply) -> None:
+    """Raise unless an answer is a success.
+
+    Raises:
+        ClientError: With the server's words.
+    """
+    if reply.status == 200:
+        return
+    try:
+        text = json.loads(bytes(reply.body))["error"]
+    except (ValueError, LookupError, TypeError):
+        text = bytes(reply.body[:_MOST_TEXT]).decode("utf-8", "replace").strip() or f"HTTP {reply.status}"
+    error = error_of(code_of_http(reply.status), str(text))
+    error.http_status = reply.status
+    error.was_answered = True
+    after = reply.headers.get("retry-after", "")
+    if after.isascii() and after.isdigit() and len(after) < 8:
+        error.retry_after_s = float(after)
+    raise error
+
+
+def document(octets: Octets) -> Any:
+    """What JSON says, as Python has it.
+
+    Raises:
+        Failed: It is no JSON.
+    """
+    try:
+        return json.loads(bytes(octets))
+    except (ValueError, RecursionError):
+        raise unreadable("no JSON") from None
+
+
+def answered(reply: Reply) -> Any:
+    """The document of a success."""
+    refuse_failure(reply)
+    return document(reply.body)
+
+
+def is_yes(reply: Reply) -> bool:
+    """Whether a probe says yes; 503 is a no.
+
+    Raises:
+        ClientError: It says something else.
+    """
+    if reply.status == 503:
+        return False
+    refuse_failure(reply)
+    return True

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many requests in one call, KServe's ModelStreamInfer, without a socket."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ovms_mp.client import grpc_framing
+from ovms_mp.client.errors import ClientError, Unsupported, error_of, unreadable
+from ovms_mp.client.exchange import Exchange, Octets, Request
+from ovms_mp.client.http2 import Http2Connection
+from ovms_mp.client.kserve_grpc import STREAM, KServeGrpc
+from ovms_mp.codes import Code
+
+if TYPE_CHECKING:
+    from ovms_mp.client.calls import ModelMetadata, Outputs
+    from ovms_mp.client.session import Connection, Session
+
+StreamRequest: TypeAlias = "Mapping[str, Any] | Any"
+"""The inputs of a request, as ``predict`` takes them."""
+
+
+@dataclass(slots=True, eq=False)
+class _Messages(Exchange):
+    """An exchange whose answer is any number of messages."""
+
+    messages: deque[bytes] = field(default_factory=deque)
+    rest: bytes = b""
+    on_message: Callable[[], None] | None = None
+
+    def take_data(self, octets: Octets) -> None:
+        """Take a piece of the answers."""
+        octets = self.rest + octets if self.rest else octets
+        if len(octets) > self.most_bytes:
+            raise unreadable(f"a message of more than {self.most_bytes} bytes (max_answer_bytes)")
+        found, rest = grpc_framing.split(octets)
+        self.rest = bytes(rest)
+        self.messages.extend(map(bytes, found))
+        if found and self.on_message is not None:
+            self.on_message()
+
+
+class Stream:
+    """A call that has begun, or will.
+
+    Attributes:
+        model: Of all requests.
+        version: Of all requests; 0 for the server's choice.
+        unanswered: Requests that were sent and have no answer yet.
+    """
+
+    def __init__(
+        self, session: Session, model: str, version: int, outputs: tuple[str, ...], *, return_errors: bool
+    ) -> None:
+        """Prepare.
+
+        Args:
+            session: Of the client.
+            model: Of all requests.
+            version: Of all requests.
+            outputs: Names of those that are wanted.
+            return_errors: Whether failures of requests are returned.
+
+        Raises:
+            Unsupported: The client does not speak KServe over gRPC.
+        """
+        if not isinstance(session.dialect, KServeGrpc):
+            raise Unsupported(
+                Code.UNIMPLEMENTED, "streams need KServe's API over gRPC: a URL with grpc:// and no api=tfs"
+            )
+        self._dialect = session.dialect
+        self._session = session
+        self.model = model
+        self.version = version
+        self.unanswered = 0
+        self._outputs = outputs
+        self._return_errors = return_errors
+        self._exchange = _Messages(Request("POST", STREAM), 0.0, most_bytes=session.options.max_answer_bytes)
+        self._protocol: Http2Connection | None = None
+        self._stream_id = 0
+
+    def begin(self, protocol: Connection, on_event: Callable[[], None] | None = None) -> None:
+        """Begin the call on a connection.
+
+        Args:
+            protocol: Of HTTP/2.
+            on_event: Called when an answer has come, or the call has ended.
+        """
+        if not isinstance(protocol, Http2Connection):
+            raise unreadable("a stream over HTTP/1.1")
+        self._protocol = protocol
+        self._exchange.on_message = self._exchange.on_end = on_event
+        self._stream_id = protocol.begin(self._exchange, is_whole=False)
+
+    @property
+    def needs_name(self) -> bool:
+        """Whether the name of the model's only input is still to be asked for."""
+        return self._session.known_input(self.model, self.version) is None
+
+    def learn(self, metadata: ModelMetadata) -> None:
+        """Note the name of the model's only input."""
+        self._session.learn_input(self.model, self.version, metadata)
+
+    def send(self, inputs: StreamRequest) -> None:
+        """Send a request."""
+        if not isinstance(inputs, Mapping):
+            inputs = {self._session.known_input(self.model, self.version): inputs}
+        call = self._session.predict(self.model, inputs, self.version, self._outputs, "", None, None)
+        message = grpc_framing.framed(self._dialect.message(call))
+        assert self._protocol is not None  # noqa: S101  # it has begun
+        self._protocol.send(self._stream_id, message, is_whole=False)
+        self.unanswered += 1
+
+    def finish(self) -> None:
+        """Tell the server that there are no more requests."""
+        if self._protocol is not None:
+            self._protocol.send(self._stream_id, (), is_whole=True)
+
+    def cancel(self) -> None:
+        """Give the rest up."""
+        if self._protocol is not None:
+            self._protocol.cancel(self._stream_id)
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether :meth:`take` returns, or the call has ended."""
+        return bool(self._exchange.messages) or self._exchange.is_done
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all answers have been taken and the call has ended well.
+
+        Raises:
+            ClientError: It has ended otherwise.
+        """
+        exchange = self._exchange
+        if exchange.messages or not exchange.is_done:
+            return False
+        failure = exchange.failure or grpc_framing.failure_of(exchange.status, exchange.headers)
+        if failure is None and (self.unanswered or exchange.rest):
+            failure = unreadable(f"a stream that ends with {self.unanswered} requests without an answer")
+        if failure is not None:
+            raise failure
+        return True
+
+    def take(self) -> Outputs | ClientError:
+        """The next answer.
+
+        Raises:
+            ClientError: The request has failed, and failures are not returned.
+        """
+        self.unanswered -= 1
+        text, _, outputs = self._dialect.stream_answer(self._exchange.messages.popleft())
+        if not text:
+            return outputs
+        code, message = _split(text)
+        error = error_of(code, message)
+        error.was_answered = True
+        if self._return_errors:
+            return error
+        raise error
+
+
+def _split(text: str) -> tuple[Code, str]:
+    """The code and the words of an answer's error, which has only one text for both."""
+    name, bracket, message = text.removeprefix("[").partition("] ")
+    code = Code.__members__.get(name.removeprefix("StatusCode."))
+    return (code, message) if bracket and code is not None else (Code.UNKNOWN, text)
