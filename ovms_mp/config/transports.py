@@ -154,7 +154,7 @@ class RestConfig(_Listening):
         Setting(
             "ui",
             "Serve the live page for browsers at / and /ui/ of the REST port: models, processes, latencies, and a form "
-            "that tries a model.",
+            "that tries a model; and the documentation at /docs/.",
             choices=SWITCH,
         ),
     )

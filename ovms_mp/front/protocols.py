@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ovms_mp.front.docs.protocol import Documentation
 from ovms_mp.front.kserve.protocol import KServe
 from ovms_mp.front.methods import service_of
 from ovms_mp.front.page.protocol import LivePage
@@ -28,6 +29,7 @@ PROTOCOLS: tuple[ServedProtocol, ...] = (
     KServe(),
     ServerItself(),
     LivePage(),
+    Documentation(),
 )
 """All of them."""
 

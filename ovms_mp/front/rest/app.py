@@ -47,7 +47,7 @@ def create_app(lifespan: Lifespan) -> falcon.asgi.App[Request, Response]:
         app.add_middleware(origins)
     prefix = lifespan.spec.prefix
     has_page = lifespan.spec.page is not None
-    for route in all_routes(lifespan, without=() if has_page else ("page",)):
+    for route in all_routes(lifespan, without=() if has_page else ("page", "docs")):
         is_root = has_page and route.template == "/"
         resource = (_RootWithPage if is_root else _Resource)(route, lifespan, origins)
         app.add_route(prefix + route.template, resource)
