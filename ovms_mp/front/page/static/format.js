@@ -34,6 +34,13 @@ export function duration(value) {
   return value < 0.1 && value > 0 ? `${plain.format(value * 1000)} µs` : `${number(value)} ms`;
 }
 
+/** A share of one, in hundredths. */
+export function percent(value) {
+  if (isMissing(value)) return NOTHING;
+  const hundredths = 100 * value;
+  return `${hundredths > 0 && hundredths < 10 ? hundredths.toFixed(1) : plain.format(hundredths)} %`;
+}
+
 /** Octets, with a binary unit. */
 export function bytes(value) {
   if (isMissing(value)) return NOTHING;

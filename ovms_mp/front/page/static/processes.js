@@ -2,7 +2,7 @@
 // The processes, where they stand in a request's way, with what each takes of the machine.
 
 import { Rows, h, mark, say, stretch } from "./dom.js";
-import { age, bytes, count, number } from "./format.js";
+import { age, bytes, count, percent } from "./format.js";
 
 const LANES = [
   { id: "manager", title: "Manager", kinds: ["manager"], says: "starts, watches and replaces all others" },
@@ -15,7 +15,7 @@ const WORDS = { grpc: "gRPC front", rest: "REST front", arbiter: "REST arbiter",
 class ProcessRow {
   constructor() {
     this.name = h("span", { class: "who" });
-    this.pid = h("span", { class: "quiet" });
+    this.pid = h("span", { class: "quiet", title: "process id" });
     this.bar = h("span", { class: "fill" });
     this.cpu = h("span", { class: "number" });
     this.memory = h("span", { class: "number" });
@@ -35,11 +35,11 @@ class ProcessRow {
   update({ process, worker, cores }) {
     const word = WORDS[process.kind] ?? process.kind;
     say(this.name, worker ? `${worker.name} · ${worker.device}` : process.kind === "probe" ? `trial of ${process.name}` : word);
-    say(this.pid, `pid ${process.pid}`);
+    say(this.pid, String(process.pid));
     const most = worker ? worker.cores.length || cores : 1;
     stretch(this.bar, (process.cores ?? 0) / most);
     mark(this.bar, "hot", (process.cores ?? 0) / most > 0.9);
-    say(this.cpu, process.cores === null ? "–" : `${number(100 * process.cores)} %`);
+    say(this.cpu, process.cores === null ? "–" : percent(process.cores));
     say(this.memory, bytes(process.own_bytes));
     this.memory.title = `private; ${bytes(process.shared_bytes)} shared with others`;
     say(this.age, age(process.age_s));

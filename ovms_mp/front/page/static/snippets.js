@@ -40,7 +40,7 @@ function curl({ path, inputs }) {
 }
 
 function python({ model, version, inputs, grpcUrl }) {
-  const key = hasKey() ? ", token=KEY" : "";
+  const key = hasKey() ? ", api_key=KEY" : "";
   const items = inputs.map((input) => `    ${text(input.name)}: ${array(input)},`);
   return [
     imports(inputs),
