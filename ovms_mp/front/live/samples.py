@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _WINDOW = 10
 """Samples that latencies are of."""
+_LONGEST_GAP_S = 5.0
 _QUANTILES = (("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99))
 
 
@@ -73,9 +74,12 @@ class Sampler:
     def steps(self, snapshot: RoutingSnapshot) -> Generator[None, None, dict[str, Any]]:
         """The sample of now; yields between versions and processes. PERF: 0.1 ms for each that has requests."""
         now_ns = self._clock_ns()
-        elapsed_s = (now_ns - self._sampled_ns) / 1e9 if self._sampled_ns else 0.0
-        self._sampled_ns = now_ns
+        elapsed_s = (now_ns - self._sampled_ns) / 1e9
+        is_later, self._sampled_ns = self._sampled_ns > 0, now_ns
         known, self._known = self._known, {}
+        if not is_later or elapsed_s > _LONGEST_GAP_S:  # Nobody has looked for a while, or ever.
+            elapsed_s = 0.0
+            known.clear()
         versions, everything = [], [0] * BUCKETS
         for model in snapshot.models:
             for record in model.versions:
@@ -137,6 +141,8 @@ class Sampler:
             calls = CallTotals.of(pages, nireq)
             sample["under_way"], sample["running"] = calls.current, calls.active
             buckets = [sum(column) for column in zip(*_request_buckets(calls), strict=True)]
+            if not counted.buckets and elapsed_s:
+                counted.buckets.append([0] * BUCKETS)  # It has its first requests since the last sample.
             oldest = counted.buckets[0] if counted.buckets else buckets
             counted.buckets.append(buckets)
             new = [after - first for after, first in zip(buckets, oldest, strict=True)]
