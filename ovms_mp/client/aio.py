@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -77,8 +77,9 @@ class AsyncClient:
             if name is None:
                 found = await self.metadata(model, version=version, timeout=timeout)
                 name = session.learn_input(model, version, found)
-            inputs = {name: inputs}
-        call = session.predict(model, inputs, version, outputs, request_id, parameters, into)  # type: ignore[arg-type]
+            inputs = {name: inputs}  # type: ignore[dict-item]  # no mapping
+        given = cast("Mapping[str, npt.ArrayLike]", inputs)
+        call = session.predict(model, given, version, outputs, request_id, parameters, into)
         try:
             answer = await self._run(session.dialect.predict(call), timeout, request_id)
         except ClientError as error:

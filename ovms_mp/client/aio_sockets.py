@@ -8,7 +8,6 @@ PERF: what the requests of one turn of the loop send is written at its end, at o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, cast
 
 from ovms_mp.client.errors import Cancelled, ClientError
@@ -282,7 +281,4 @@ class AioPool:
             connection.abort()
         self._idle.clear()
         self._note_change()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                while self._connections:  # Their ends are called back.
-                    await asyncio.sleep(0)
+        await asyncio.sleep(0)  # The ends of connections are called back.

@@ -102,7 +102,7 @@ def octets_of(array: AnyArray) -> Octets:
         return b"".join(pieces)
     if array.nbytes < 4096:
         return array.tobytes()
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return memoryview(array.reshape(-1).view(np.uint8).data)
 
 
 def strings_of(array: AnyArray) -> Iterable[bytes]:
@@ -184,7 +184,8 @@ def numpy_dtype(name: str) -> np.dtype[Any] | None:
         raise Failed(
             Code.UNIMPLEMENTED, f"NumPy has no {name}; `pip install ml_dtypes` gives it to it"
         ) from None
-    return np.dtype(getattr(ml_dtypes, _NUMPY_OF[name]))
+    dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _NUMPY_OF[name]))
+    return dtype
 
 
 def _widened(octets: Octets, shape: Sequence[int]) -> AnyArray:

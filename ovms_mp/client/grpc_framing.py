@@ -56,8 +56,10 @@ def failure_of(status: int, headers: Mapping[str, str]) -> ClientError | None:
         return None
     if number is None:
         code = code_of_http(status) if status != 200 else code_of_grpc(2)
-        text = f"the server has answered HTTP {status} without a gRPC status; does {headers.get('server', 'it')} speak gRPC?"
-        error = error_of(code, text)
+        speaker = headers.get("server", "it")
+        error = error_of(
+            code, f"the server has answered HTTP {status} without a gRPC status; does {speaker} speak gRPC?"
+        )
     else:
         code = code_of_grpc(int(number) if number.isascii() and number.isdigit() else 2)
         error = error_of(code, unquote(headers.get("grpc-message", "")))

@@ -2,8 +2,8 @@
 """When a call is tried again, and after what time.
 
 A request that no server has begun with is tried again at once. One that was perhaps begun is, too, as inference and
-what else a client asks changes nothing, but only where the server says that it cannot answer now (UNAVAILABLE), where the
-connection ended, or where the server names the time of another try. Never beyond the deadline.
+what else a client asks changes nothing, but only where the server says that it cannot answer now (UNAVAILABLE), where
+the connection ended, or where the server names the time of another try. Never beyond the deadline.
 """
 
 from __future__ import annotations

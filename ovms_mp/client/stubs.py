@@ -12,8 +12,8 @@ Names are those of ``tensorflow_serving.apis`` and ``tensorflow``, so a client m
     request.inputs["image"].CopyFrom(make_tensor_proto(numpy.zeros((1, 8, 8), numpy.float32)))
     print(make_ndarray(stub.Predict(request, timeout=10).outputs["probabilities"]))
 
-The stubs take channels of ``grpc`` and of ``grpc.aio``. A process that has one of these names cannot import TensorFlow's
-messages, as both register the same names with protobuf; :class:`~ovms_mp.client.sync.Client` registers none.
+The stubs take channels of ``grpc`` and of ``grpc.aio``. A process that has one of these names cannot import those of
+TensorFlow, as both register the same names with protobuf; :class:`~ovms_mp.client.sync.Client` registers none.
 """
 
 from __future__ import annotations

@@ -6,13 +6,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ovms_mp.client.errors import ClientError, InvalidRequest
 from ovms_mp.client.exchange import Exchange
+from ovms_mp.client.futures import PredictFuture
 from ovms_mp.client.session import Options, Session, checked_timeout, only, whole_outputs
 from ovms_mp.client.sockets import Cancellation, Pool
 from ovms_mp.client.streams import Stream
@@ -20,6 +21,7 @@ from ovms_mp.codes import Code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from concurrent.futures import Future
     from typing import Self, Unpack
 
     import numpy.typing as npt
@@ -130,11 +132,11 @@ class Client:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(_MOST_THREADS, "ovms_mp.client")
             threads = self._threads
-        future = _PredictFuture()
+        future = PredictFuture()
         threads.submit(self._answer, future, model, inputs, options)
         return future
 
-    def _answer(self, future: _PredictFuture, model: str, inputs: Any, options: Mapping[str, Any]) -> None:
+    def _answer(self, future: PredictFuture, model: str, inputs: Any, options: Mapping[str, Any]) -> None:
         given: dict[str, Any] = {
             "version": 0, "outputs": (), "timeout": None, "request_id": "", "parameters": None, "into": None,
             **options,
@@ -255,7 +257,8 @@ class Client:
             outputs: As of :meth:`predict`.
             timeout: Seconds that each answer may take; None for the client's.
             ahead: How many requests may be without an answer.
-            return_errors: Whether the failure of a request is returned in place of its outputs; else it ends the stream.
+            return_errors: Whether the failure of a request is returned in place of its outputs; it ends the stream
+                otherwise.
 
         Raises:
             ClientError: A request has failed, or the stream.
@@ -390,27 +393,3 @@ class Client:
             if cancellation is not None:
                 cancellation.holds(None)
         return operation.read(exchange.reply())
-
-
-class _PredictFuture(Future[Any]):
-    """A future whose call can be given up while it runs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cancellation = Cancellation()
-
-    def cancel(self) -> bool:
-        """Give the call up; false if it has ended."""
-        if self.done() and not self.cancelled():
-            return False
-        self.cancellation.cancel()
-        return super().cancel() or self.cancelled()
-
-    def settle(self, result: object, error: BaseException | None) -> None:
-        """End it, unless it was cancelled."""
-        if not self.set_running_or_notify_cancel():
-            return
-        if error is None:
-            self.set_result(result)
-        else:
-            self.set_exception(error)

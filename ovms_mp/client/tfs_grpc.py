@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +55,8 @@ _CONTENT, _STRING_VAL = 4, 8
 _TYPED = {5: FIXED32, 6: FIXED64, 7: VARINT, 10: VARINT, 11: VARINT, 13: VARINT, 16: VARINT, 17: VARINT}
 """Fields of TensorProto with values of numbers, and how protobuf writes one."""
 _FLOAT8 = 18
+_MOST_ELEMENTS = 1 << 30
+"""A short message can stand for many equal ones."""
 _METADATA = "signature_def"
 
 
@@ -135,29 +138,32 @@ def tensor_array(message: View) -> AnyArray:
     content: View | None = None
     number = 0
     for field, kind, start, end in fields(message):
-        if field == 1 and kind == VARINT:
-            number = start
-        elif field == 2 and kind == LENGTH:
-            shape = _dims(message[start:end])
-        elif field == _CONTENT and kind == LENGTH:
-            content = message[start:end]
-        elif field == _STRING_VAL and kind == LENGTH:
-            strings.append(bytes(message[start:end]))
-        elif field in _TYPED or field == _FLOAT8:
+        if field in _TYPED or field == _FLOAT8:
             typed.append((field, kind, varint(start) if kind == VARINT else message[start:end]))
+        elif field == 1:
+            number = start
+        elif field == 2:
+            shape = _dims(message[start:end])
+        elif field == _CONTENT:
+            content = message[start:end]
+        elif field == _STRING_VAL:
+            strings.append(bytes(message[start:end]))
     name = datatype_of_tf(number)
-    if any(size < 0 for size in shape):
-        raise unreadable(f"a tensor of the shape {shape}")
-    count = 1
-    for size in shape:
-        count *= size
-    if name == BYTES:
-        return strings_array(
-            (strings + strings[-1:] * (count - len(strings)))[:count] if strings else strings, shape
-        )
-    if content:
+    count = _count(shape)
+    if content and name != BYTES:
         return array_of(content, name, shape)
+    if name == BYTES:
+        missing = count - len(strings) if strings else 0
+        return strings_array(strings + strings[-1:] * missing, shape)
     return shaped(_filled(_typed_values(typed, name), count), shape, name)
+
+
+def _count(shape: list[int]) -> int:
+    """How many elements a tensor has."""
+    count = math.prod(shape)
+    if any(size < 0 for size in shape) or count > _MOST_ELEMENTS:
+        raise unreadable(f"a tensor of the shape {shape}")
+    return count
 
 
 def _typed_values(typed: list[tuple[int, int, View]], name: str) -> AnyArray:
@@ -256,7 +262,8 @@ def _named(spec: View) -> tuple[str, str]:
 def _tensors(signature: View, number: int) -> tuple[TensorMetadata, ...]:
     found = []
     for name, message in _entries(signature, number).items():
-        dtype, shape = 0, ()
+        dtype = 0
+        shape: tuple[int, ...] = ()
         for field, kind, start, end in fields(message):
             if field == 2 and kind == VARINT:
                 dtype = start
