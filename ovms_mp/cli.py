@@ -49,6 +49,8 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "predict": ("ovms_mp.commands.predict", "run_predict"),
         "add": ("ovms_mp.commands.edit", "run_add"),
         "remove": ("ovms_mp.commands.edit", "run_remove"),
+        "bench": ("ovms_mp.bench.command", "run_bench"),
+        "tune": ("ovms_mp.tuning.command", "run_tune"),
         "devices": ("ovms_mp.commands.devices", "run_devices"),
         "install-service": ("ovms_mp.commands.install_service", "run_install_service"),
         "help": ("ovms_mp.commands.topics", "run_help"),

@@ -21,6 +21,7 @@ _WAYS = MappingProxyType(
         "perf.measurements": (
             "scenarios",
             "against",
+            "bench",
             "big_load",
             "changes",
             "client_shm",
@@ -30,6 +31,7 @@ _WAYS = MappingProxyType(
             "shapes",
             "soak",
             "tls",
+            "tune",
         ),
         "perf.report": ("plot",),
     }

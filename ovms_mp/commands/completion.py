@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ovms_mp.bench.flags import bench_parser
 from ovms_mp.codes import ExitCode
 from ovms_mp.commands.demo import demo_parser
 from ovms_mp.commands.edit import add_parser, remove_parser
@@ -24,6 +25,7 @@ from ovms_mp.config.declared import declared_settings
 from ovms_mp.config.device_flags import device_parser
 from ovms_mp.config.server_parser import COMMANDS, server_parser
 from ovms_mp.model.devices import OPENVINO_DEVICES
+from ovms_mp.tuning.command import tune_parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +56,8 @@ PARSERS: Mapping[str, Callable[[], Parser]] = {
     "predict": predict_parser,
     "add": add_parser,
     "remove": remove_parser,
+    "bench": bench_parser,
+    "tune": tune_parser,
     "devices": device_parser,
     "install-service": install_service_parser,
     "help": help_parser,

@@ -32,6 +32,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "predict": "send a model one request: URL MODEL --input NAME=VALUE",
         "add": "add a model to a configuration file: PATH --model_name NAME",
         "remove": "remove a model from a configuration file: NAME",
+        "bench": "measure how fast a running server answers: URL MODEL",
+        "tune": "find the streams, workers and infer requests that suit a model",
         "devices": "show the devices that OpenVINO finds on this machine",
         "install-service": "write systemd units for a server; nothing is started",
         "help": "show a page of the documentation",

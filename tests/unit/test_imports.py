@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "worker": {"base", "config", "wire", "child"},
     "front": {"base", "wire", "child"},
     "manager": {"base", "config", "wire", "child", "storage"},
-    "commands": {"base", "config", "wire", "storage", "demo", "client"},
+    "commands": {"base", "config", "wire", "storage", "demo", "client", "bench", "tuning"},
     "demo": {"base", "front"},
     "client": {"base", "front"},
     "client_regions": set[str](),

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tensors of the one request that a load repeats: made up from the model's inputs, or given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from ovms_mp.errors import ConfigError
+from ovms_mp.model.dtypes import DType, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ovms_mp.model.dtypes import AnyArray
+
+_UNKNOWN_SIZE = 128
+_UNKNOWN_IMAGE_SIZE = 224
+_IMAGE_RANK = 4
+_TEXT = b"a short text"
+_MOST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """An input as the server describes it; a dimension that may vary is -1."""
+
+    name: str
+    dtype: DType
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input with its values."""
+
+    name: str
+    dtype: DType
+    values: AnyArray
+
+    def text(self) -> str:
+        """For people."""
+        return f"{self.name} {self.dtype.name} {list(self.values.shape)}"
+
+
+def make_tensors(
+    specs: Sequence[InputSpec],
+    given: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+    batch: int,
+) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
+    """The tensors of a request, and what their user should know of them.
+
+    Args:
+        specs: The model's inputs.
+        given: ``--input``: values by name, as :func:`_read` takes them.
+        shapes: ``--shape``: sizes by name.
+        batch: Size of a first dimension that may vary.
+
+    Raises:
+        ConfigError: A name is none of the inputs, or values do not fit.
+    """
+    names = [spec.name for spec in specs]
+    for flag, wanted in (("--input", given), ("--shape", shapes)):
+        for name in wanted:
+            if name not in names:
+                raise ConfigError(f"{flag} {name}: the model's inputs are {', '.join(names)}")
+    tensors, notes = [], []
+    for spec in specs:
+        if spec.name in given:
+            tensors.append(_read(spec, given[spec.name]))
+            continue
+        shape = shapes.get(spec.name) or _shape(spec, batch)
+        if spec.dtype.nbytes(shape) > _MOST_BYTES:
+            raise ConfigError(
+                f"{spec.name} would have {spec.dtype.nbytes(shape):,} bytes; at most {_MOST_BYTES:,}"
+            )
+        if -1 in spec.dims[1:] and spec.name not in shapes:
+            notes.append(
+                f"input {spec.name} has any size; {list(shape)} is sent, --shape {spec.name}="
+                f"{','.join(map(str, shape))} gives another"
+            )
+        tensors.append(Tensor(spec.name, spec.dtype, _synthetic(spec.dtype, shape)))
+    return tuple(tensors), tuple(notes)
+
+
+def _shape(spec: InputSpec, batch: int) -> tuple[int, ...]:
+    unknown = _UNKNOWN_IMAGE_SIZE if len(spec.dims) == _IMAGE_RANK else _UNKNOWN_SIZE
+    first, *others = spec.dims or (None,)
+    if first is None:
+        return ()
+    return (batch if first < 0 else first, *(unknown if size < 0 else size for size in others))
+
+
+def _synthetic(dtype: DType, shape: tuple[int, ...]) -> AnyArray:
+    """Values that no model chokes on: 0 to 1, as pixels and embeddings have them, and token numbers 0 and 1."""
+    random = np.random.default_rng(0)
+    if dtype.kind is Kind.STRING:
+        return np.full(shape, _TEXT, np.object_)
+    if dtype.kind is Kind.FLOAT:
+        return random.random(shape).astype(dtype.numpy)
+    return random.integers(0, 2, shape).astype(dtype.numpy)
+
+
+def _read(spec: InputSpec, text: str) -> Tensor:
+    """Values from ``@FILE.npy``, ``@FILE`` with JSON, or JSON itself.
+
+    Raises:
+        ConfigError: Naming what is wrong.
+    """
+    source = f"--input {spec.name}={text if len(text) < 60 else text[:57] + '...'}"
+    try:
+        if text.startswith("@"):
+            path = Path(text[1:])
+            values = (
+                np.load(path, allow_pickle=False)
+                if path.suffix == ".npy"
+                else _from_json(spec, path.read_bytes())
+            )
+        else:
+            values = _from_json(spec, text.encode())
+    except OSError as error:
+        raise ConfigError(f"{source}: {error.strerror or error}") from None
+    except (ValueError, msgspec.MsgspecError, OverflowError) as error:
+        raise ConfigError(
+            f"{source}: {error}; accepted: @FILE.npy, @FILE.json or JSON such as [[1, 2]]"
+        ) from None
+    if spec.dtype.kind is Kind.STRING:
+        encoded = [
+            value if isinstance(value, bytes) else str(value).encode() for value in values.ravel().tolist()
+        ]
+        objects = np.empty(len(encoded), np.object_)
+        objects[:] = encoded
+        return Tensor(spec.name, spec.dtype, objects.reshape(values.shape))
+    if values.dtype.kind not in "biuf" and values.dtype != spec.dtype.numpy:
+        raise ConfigError(f"{source} has the dtype {values.dtype}; the input takes {spec.dtype.name}")
+    return Tensor(spec.name, spec.dtype, np.ascontiguousarray(values.astype(spec.dtype.numpy, copy=False)))
+
+
+def _from_json(spec: InputSpec, text: bytes) -> AnyArray:
+    values = msgspec.json.decode(text)
+    return np.array(values, np.object_ if spec.dtype.kind is Kind.STRING else None)

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``ovms_mp tune MODEL_PATH``."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ovms_mp.bench import flags
+from ovms_mp.bench.command import INTERRUPTED, check_writable, print_lines
+from ovms_mp.codes import ExitCode
+from ovms_mp.config.argument_parser import Parser
+from ovms_mp.errors import ConfigError, NoMeasurement
+from ovms_mp.log import say
+from ovms_mp.log_forms import printable
+from ovms_mp.places import absolute_path, usable_cores
+from ovms_mp.tuning.candidates import first_candidates, neighbours
+from ovms_mp.tuning.explain import Findings, findings_lines, findings_svg
+from ovms_mp.tuning.sandbox import Sandbox
+from ovms_mp.tuning.search import Search
+from ovms_mp.tuning.target import Target, parse_target
+from ovms_mp.tuning.trials import Sample, Trials, most_loaded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ovms_mp.tuning.search import Trial
+
+_MOST_BUDGET_S = 86_400.0
+_LONGEST_SHOWN = 100
+HELP = """\
+usage: ovms_mp tune MODEL_PATH [flags]
+
+Find out how many streams, workers and infer requests serve a model best on this machine, by short runs of a real
+server that nobody else can reach, and print what to write into the configuration.
+
+  ovms_mp tune models/resnet50                             most answers a second
+  ovms_mp tune models/resnet50 --target latency            fastest answer to a lone request
+  ovms_mp tune models/bert --target p99:50ms@100/s --shape input_ids=1,128 --shape attention_mask=1,128
+  ovms_mp tune model.onnx --budget 300 --svg tune.svg      longer, so more exact
+
+MODEL_PATH: as --model_path of the server: a directory with version directories, or a model file
+
+aim:    --target throughput     most answers with at least 16, or 4 times as many as cores, in flight (default)
+        --target throughput@N   ... with N in flight
+        --target latency        the median of requests that travel alone
+        --target p99:50ms@100/s the slowest hundredth, when 100 requests arrive each second
+        --budget S              about how long it may take (120); the first look at each setting is always finished
+model:  --name NAME             in the snippet (the path's last part); --target_device DEVICE (CPU)
+        --keys JSON             keys that are fixed, as in '{"shape": "(1,3,224,224)"}'; see SETTINGS.md
+        --load_timeout S        how long loading one setting may take (300)
+input:  --input NAME=@FILE.npy | NAME=@FILE.json | NAME=JSON   repeatable; real data where speed depends on values
+        --shape NAME=1,3,224,224   of what is made up instead; --batch N where only the first size varies (1)
+        --timeout S             after which a request has failed (30)
+shown:  --svg FILE              a plot
+
+Each setting is looked at once; the better half goes on, measured by turns as machines are noisy; then settings
+next to the best; the last ones run five times by turns, beside what the server does with nothing set. Of those
+within a hundredth of each other the one that sets least wins. Stop other work on the machine meanwhile.
+Ctrl-C prints what is known so far and leaves nothing behind.
+Exit codes: 0 found, 2 usage, 3 the model cannot be served.
+"""
+
+
+def run_tune(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Read flags, search, show; the exit code.
+
+    Raises:
+        ConfigError: A flag is wrong.
+    """
+    given = tune_parser().read(arguments)
+    # `timeout` and a terminal's end must not leave a server behind: they unwind like Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    path = absolute_path(given["model_path"], "MODEL_PATH")
+    if not path.exists():
+        raise ConfigError(f"MODEL_PATH {given['model_path']} does not exist")
+    cores = len(usable_cores())
+    target = parse_target(given["target"], cores)
+    keys = _keys(given)
+    check_writable(given["svg"])
+    sample = Sample(
+        given=flags.named(given["input"], "input"),
+        shapes=flags.shapes(given["shape"]),
+        batch=flags.batch(given),
+        timeout_s=flags.seconds(given, "timeout"),
+    )
+    budget_s = flags.number(given["budget"], "budget", 1.0, _MOST_BUDGET_S)
+    load_timeout_s = flags.seconds(given, "load_timeout")
+    try:
+        with Sandbox(str(path), keys, environment, load_timeout_s) as sandbox:
+            room = most_loaded(path, cores, Path("/proc/meminfo").read_text())
+            trials = Trials(sandbox, target, sample, environment, room)
+            name = given["name"] or path.stem
+            found = _searched(target, trials, keys, cores=cores, budget_s=budget_s, name=name, path=str(path))
+    except NoMeasurement as error:
+        say(printable(f"ovms_mp: error: {error.message}"))
+        return ExitCode.BOOT_FAILED
+    _show(found, trials, given["svg"])
+    if not found.is_complete:
+        return INTERRUPTED
+    return ExitCode.CLEAN if found.search.best() else ExitCode.BOOT_FAILED
+
+
+def tune_parser() -> Parser:
+    """The flags."""
+    parser = Parser(prog="ovms_mp tune", description="", usual=HELP)
+    parser.add_argument("model_path")
+    parser.add_argument("--target", default="throughput")
+    parser.add_argument("--budget", default="120")
+    parser.add_argument("--name", default="")
+    parser.add_argument("--target_device", default="")
+    parser.add_argument("--keys", default="{}")
+    parser.add_argument("--load_timeout", default="300")
+    parser.add_argument("--timeout", default="30")
+    parser.add_argument("--svg", default="")
+    flags.add_input_flags(parser)
+    return parser
+
+
+def _keys(given: Mapping[str, Any]) -> dict[str, object]:
+    """Keys of the model that are not varied.
+
+    Raises:
+        ConfigError: They are no JSON object, or say what is ours to say.
+    """
+    try:
+        keys = msgspec.json.decode(given["keys"], type=dict[str, object])
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"--keys {given['keys']!r}: {error}; accepted: a JSON object") from None
+    for ours in ("name", "base_path"):
+        if ours in keys:
+            raise ConfigError(f"--keys: {ours} is said by MODEL_PATH and --name")
+    if given["target_device"]:
+        keys["target_device"] = given["target_device"]
+    return keys
+
+
+def _searched(
+    target: Target,
+    trials: Trials,
+    keys: Mapping[str, object],
+    *,
+    cores: int,
+    budget_s: float,
+    name: str,
+    path: str,
+) -> Findings:
+    begun_s = time.monotonic()
+    progress = _Progress(target)
+    search = Search(
+        first_candidates(cores, str(keys.get("target_device") or "CPU"), keys),
+        functools.partial(neighbours, cores=cores, given=keys),
+        trials,
+        budget_s=budget_s,
+        clock=time.monotonic,
+        least_seconds=target.least_seconds(),
+        on_run=progress.tell,
+    )
+    print_lines([f"{name}: {target.text()}; {len(search.trials)} settings to begin with, {budget_s:g} s"])
+    is_complete = False
+    try:
+        search.run()
+        is_complete = True
+    except KeyboardInterrupt:
+        pass
+    finally:
+        progress.clear()
+    return Findings(
+        target=target,
+        search=search,
+        levels=trials.levels,
+        failures=trials.failures,
+        name=name,
+        path=path,
+        given=keys,
+        seconds=time.monotonic() - begun_s,
+        is_complete=is_complete,
+    )
+
+
+class _Progress:
+    """One line that is written over; without a terminal a line for each round."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._round = ""
+        self._runs = 0
+
+    def tell(self, trial: Trial, name: str) -> None:
+        """A run has ended."""
+        self._runs += 1
+        if sys.stderr.isatty():
+            text = (
+                f"[run {self._runs}, {name}] {trial.candidate.text()}: {self._target.shown(trial.scores[-1])}"
+            )
+            sys.stderr.write(f"\r\x1b[K{text[:_LONGEST_SHOWN]}")
+        elif name != self._round:
+            sys.stderr.write(f"{name} ...\n")
+        self._round = name
+        sys.stderr.flush()
+
+    @staticmethod
+    def clear() -> None:
+        """Leave the line to what follows."""
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def _show(found: Findings, trials: Trials, svg_path: str) -> None:
+    sent = [f"request: {line}" if not index else f"note: {line}" for index, line in enumerate(trials.inputs)]
+    print_lines([*sent, "", *findings_lines(found)])
+    if svg_path:
+        Path(svg_path).write_text(findings_svg(found))
