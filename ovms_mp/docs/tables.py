@@ -55,7 +55,7 @@ def errors_table() -> str:
     """Failures by their names in logs, with what clients get."""
     rows = []
     for name, failure in sorted(error_classes().items()):
-        if issubclass(failure, ConfigError) or name == "BootError":
+        if issubclass(failure, ConfigError) or "xit code" in (failure.__doc__ or ""):
             continue  # They end a process, and no client hears of them.
         status = _http_status(failure)
         meaning = (failure.__doc__ or "").partition("\n")[0]
