@@ -31,10 +31,10 @@ nav a[aria-current]{font-weight:700;color:inherit;text-decoration:none}
 main{max-width:62rem;margin:0 auto;padding:1rem 1.5rem 4rem}
 h1,h2,h3{line-height:1.25}h2{margin-top:2.4rem}
 pre{padding:.8rem 1rem;overflow-x:auto;border:1px solid var(--line);border-radius:6px;background:var(--soft)}
-code{font:.92em/1.45 ui-monospace,monospace;overflow-wrap:anywhere}pre code{overflow-wrap:normal}
+code{font:.92em/1.45 ui-monospace,monospace;overflow-wrap:break-word}pre code{overflow-wrap:normal}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.94em}
 th,td{border:1px solid var(--line);padding:.35rem .6rem;text-align:left;vertical-align:top}
-th{background:var(--soft)}
+th{background:var(--soft)}td:first-child code{white-space:nowrap}
 @media print{nav{display:none}}
 """
 _DIGEST = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()

@@ -16,6 +16,7 @@ from ovms_mp.docs import PAGES
 from ovms_mp.errors import ServiceNotFound
 from ovms_mp.front.docs.html import HEADERS, index_html, page_html, slug
 from ovms_mp.front.docs.rest import routes
+from ovms_mp.front.protocols import all_routes
 
 
 def answer(path: str) -> Any:
@@ -78,3 +79,13 @@ def test_paths() -> None:
     for path in ("/docs/SETTINGS.md", "/docs/../setup.cfg", "/docs/%2e%2e", "/docs/settings/"):
         with pytest.raises(ServiceNotFound, match="there are /docs/tutorial"):
             answer(path)
+
+
+def test_the_pages_are_switched_off_by_their_name() -> None:
+    front = cast(Any, SimpleNamespace())
+    with_pages = {route.template for route in all_routes(front)}
+
+    assert with_pages - {route.template for route in all_routes(front, without=("docs",))} == {
+        "/docs",
+        "/docs/{path:path}",
+    }
