@@ -12,19 +12,19 @@ import os
 import signal
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ovms_mp.codes import ExitCode
 from ovms_mp.config.access import AccessConfig, check_access
-from ovms_mp.config.argument_parser import EarlyExit, Parser
+from ovms_mp.config.argument_parser import EarlyExit
 from ovms_mp.config.declared import SECTIONS, declared_settings
 from ovms_mp.config.engine_flags import checked_engine, make_cache_dir
-from ovms_mp.config.listening import check_client_shm, check_listening, check_ports, check_tls
+from ovms_mp.config.listening import check_client_shm, check_listening, check_tls
 from ovms_mp.config.metrics import metrics_of
 from ovms_mp.config.model_flags import read_models
-from ovms_mp.config.ovms_flags import take_ovms_flags
+from ovms_mp.config.ovms_flags import is_edit, take_ovms_flags
 from ovms_mp.config.server import EngineConfig, RepositoryConfig, ServerConfig, SupervisionConfig
 from ovms_mp.config.server_parser import server_parser
 from ovms_mp.config.store_dir import default_store_dir, make_store_dir
@@ -32,11 +32,32 @@ from ovms_mp.config.transports import GrpcConfig, RestConfig, UnixSocketConfig
 from ovms_mp.errors import ConfigError
 from ovms_mp.log import keep_standard_descriptors, say
 from ovms_mp.log_forms import printable
-from ovms_mp.places import absolute_path, module_environment, usable_cores
+from ovms_mp.places import usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+_SIGNAL_BASE = 128
+"""Added to a signal's number, as a shell has it."""
+_SERVING = ("", "model", "config")
+"""Forms of the command line that serve."""
+_COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "demo": ("ovms_mp.commands.demo", "run_demo"),
+        "status": ("ovms_mp.commands.status", "run_status"),
+        "models": ("ovms_mp.commands.models", "run_models"),
+        "predict": ("ovms_mp.commands.predict", "run_predict"),
+        "add": ("ovms_mp.commands.edit", "run_add"),
+        "remove": ("ovms_mp.commands.edit", "run_remove"),
+        "bench": ("ovms_mp.bench.command", "run_bench"),
+        "tune": ("ovms_mp.tuning.command", "run_tune"),
+        "devices": ("ovms_mp.commands.devices", "run_devices"),
+        "install-service": ("ovms_mp.commands.install_service", "run_install_service"),
+        "help": ("ovms_mp.commands.topics", "run_help"),
+        "completion": ("ovms_mp.commands.completion", "run_completion"),
+    }
+)
+"""The others: module and function, which is given the arguments and the environment."""
 _IGNORED_VARIABLES = ("PLUGIN_DIR", "ENGINE_REQUESTS_QUEUE_SIZE", "ENGINE_REQUESTS_QUEUE_TIMEOUT")
 """Variables of the legacy server whose subject does not exist here."""
 
@@ -59,41 +80,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _end(number: int, _frame: object) -> None:
-    sys.exit(128 + number)
+    sys.exit(_SIGNAL_BASE + number)
 
 
 def _run(arguments: list[str], environment: Mapping[str, str]) -> int:
     command = arguments[0] if arguments and not arguments[0].startswith("-") else ""
-    match command:
-        case "":
-            if not arguments:
-                sys.stderr.write(server_parser("").usual)
-                return ExitCode.USAGE
-            return _serve(arguments, environment, "")
-        case "model" | "config":
-            return _serve(arguments[1:], environment, command)
-        case "devices":
-            from ovms_mp.commands.devices import run_devices
-
-            return run_devices(arguments[1:], environment)
-        case "status":
-            return _status(arguments[1:])
-        case "demo":
-            return _demo(arguments[1:])
-        case "bench":
-            from ovms_mp.bench.command import run_bench
-
-            return run_bench(arguments[1:], environment)
-        case "tune":
-            from ovms_mp.tuning.command import run_tune
-
-            return run_tune(arguments[1:], environment)
-        case "install-service":
-            return _install_service(arguments[1:], environment)
-    raise ConfigError(
-        f"unknown command {command!r}; accepted: model, config, demo, status, devices, bench, tune, install-service, "
-        "or flags; see ovms_mp --help"
-    )
+    if not arguments:
+        sys.stderr.write(server_parser("").usual)
+        return ExitCode.USAGE
+    if command in _SERVING:
+        return _serve(arguments[1:] if command else arguments, environment, command)
+    if command not in _COMMANDS:
+        known = ", ".join((*_SERVING[1:], *_COMMANDS))
+        raise ConfigError(f"unknown command {command!r}; accepted: {known}, or flags; see ovms_mp --help")
+    # Imported when they are needed: most take longer to import than to run.
+    module, function = _COMMANDS[command]
+    run: Callable[[Sequence[str], Mapping[str, str]], int] = getattr(import_module(module), function)
+    try:
+        code = run(arguments[1:], environment)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read it has enough, e.g. `head`; nothing is to be written there at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+        return _SIGNAL_BASE + signal.SIGPIPE
+    return code
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,10 @@ class Effective:
 
 def _serve(arguments: Sequence[str], environment: Mapping[str, str], command: str) -> int:
     given = server_parser(command).read(arguments)
+    if is_edit(given):
+        from ovms_mp.commands.edit import run_as_ovms
+
+        return run_as_ovms(given, environment)
     check = given.pop("check", None)
     if check:
         if given["config_path"] is not None:
@@ -246,107 +260,3 @@ def _capped(flag: str, workers: int, cores: int, notices: list[str]) -> int:
         f"--{flag} {workers} is lowered to {cores}, the cores that this process may use: each is a process"
     )
     return cores
-
-
-def _status(arguments: Sequence[str]) -> int:
-    parser = Parser(
-        prog="ovms_mp status",
-        description="Show the workers, models and versions of a running server. A server of this user on this "
-        "machine is found automatically.",
-    )
-    parser.add_argument(
-        "--host", help="host of the server, if it is not this machine; requires its REST port"
-    )
-    parser.add_argument("--port", help="gRPC port of the server, to select one of several on this machine")
-    parser.add_argument("--rest_port", help="REST port of the server (default with --host: 8000)")
-    parser.add_argument("--tls_ca", help="certificate of the authority of a server elsewhere that speaks TLS")
-    parser.add_argument("--tls_cert", help="certificate for a server that asks for one; requires --tls_ca")
-    parser.add_argument("--tls_key", help="private key of --tls_cert")
-    parser.add_argument("--json", action="store_true", help="print the status document as JSON")
-    given = parser.read(arguments)
-    settings = {entry.setting.flag: entry.setting for entry in declared_settings()}
-    ports = {
-        flag: None if given[flag] is None else int(settings[flag].parse(given[flag], int, f"--{flag}"))
-        for flag in ("port", "rest_port")
-    }
-    from ovms_mp.commands.status import StatusTls, run_status
-
-    ca, cert, key = (given[name] or "" for name in ("tls_ca", "tls_cert", "tls_key"))
-    if (cert or key) and not ca:
-        raise ConfigError("--tls_cert and --tls_key need --tls_ca, by which the server is trusted")
-    tls = StatusTls(ca, cert, key) if ca else None
-    return run_status(given["host"], ports["port"], ports["rest_port"], tls, as_json=given["json"])
-
-
-def _demo(arguments: Sequence[str]) -> int:
-    parser = Parser(
-        prog="ovms_mp demo",
-        description="Serve the packaged handwritten-digits model and send it a digit over both protocols. "
-        "Flags that are not listed here go to the server, e.g. --log_level DEBUG.",
-    )
-    parser.add_argument("--port", default="9000", help="gRPC port; 0 selects a free one (default 9000)")
-    parser.add_argument("--rest_port", default="8000", help="REST port; 0 selects a free one (default 8000)")
-    parser.add_argument(
-        "--once", action="store_true", help="stop after the check; exit 0 only if both answers are correct"
-    )
-    parser.add_argument(
-        "--export",
-        metavar="DIR",
-        help="serve nothing; write the model to DIR/digits and a request for it to DIR/digit.json",
-    )
-    known, others = parser.read_known(arguments)
-    if any(other.startswith("--tls_") for other in others):
-        raise ConfigError(
-            "the demo asks its server in plain text; for TLS use ovms_mp model, see ovms_mp --help all"
-        )
-    if known["export"] is not None:
-        return _export_demo(known["export"], others)
-    ports = {entry.setting.flag: entry.setting for entry in declared_settings()}
-    from ovms_mp.demo.command import run
-
-    return run(
-        int(ports["port"].parse(known["port"], int, "--port")),
-        int(ports["rest_port"].parse(known["rest_port"], int, "--rest_port")),
-        known["once"],
-        others,
-        module_environment(os.environ),
-    )
-
-
-def _install_service(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    parser = Parser(
-        prog="ovms_mp install-service",
-        description="Write systemd units for a server on this machine, and the files of its settings where there are "
-        "none. Nothing is started.",
-    )
-    parser.add_argument("--dry_run", action="store_true", help="write nothing; print the files")
-    parser.add_argument("--user", action="store_true", help="a service of this user instead of the machine's")
-    parser.add_argument("--port", default="9000", help="gRPC port (default 9000)")
-    parser.add_argument("--rest_port", default="8000", help="REST port (default 8000)")
-    given = parser.read(arguments)
-    settings = {entry.setting.flag: entry.setting for entry in declared_settings()}
-    port, rest_port = (
-        int(settings[flag].parse(given[flag], int, f"--{flag}")) for flag in ("port", "rest_port")
-    )
-    check_ports(port, rest_port)
-    from ovms_mp.commands import install_service
-
-    command = install_service.installed_command()
-    if given["user"]:
-        layout = install_service.user_layout(command, port, rest_port, environment)
-    else:
-        layout = install_service.default_layout(command, port, rest_port, install_service.device_groups())
-    return install_service.install(layout, is_dry_run=given["dry_run"])
-
-
-def _export_demo(directory: str, others: Sequence[str]) -> int:
-    if others:
-        raise ConfigError(
-            f"{others[0]!r} goes to the server, and --export starts none; see ovms_mp demo --help"
-        )
-    absolute_path(directory, "--export")
-    from ovms_mp.demo.export import export
-
-    for path in export(Path(directory)):
-        sys.stdout.write(f"{printable(str(path))}\n")
-    return ExitCode.CLEAN

@@ -13,7 +13,7 @@ memory::
 
 A request's input then has the parameters ``shared_memory_region`` ("frames"), ``shared_memory_offset`` (0) and
 ``shared_memory_byte_size`` (602112). The server forgets a region when its connection ends. The protocol of the socket
-is in ``deploy/SHARED_MEMORY.md``. Needs Linux 5.1.
+is in ``ovms_mp/docs/SHARED_MEMORY.md``. Needs Linux 5.1.
 """
 
 from __future__ import annotations

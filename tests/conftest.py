@@ -205,6 +205,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fault-seconds", default="8", help="how long each fault test injects faults (full run: 60)"
     )
     parser.addoption(
+        "--update-page",
+        action="store_true",
+        help="write down anew what screen readers are told of the live page",
+    )
+    parser.addoption(
         "--graphs",
         type=int,
         default=120,

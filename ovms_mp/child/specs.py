@@ -98,6 +98,22 @@ class OriginSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     allows_credentials: bool = False
 
 
+class PageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the live page tells of the settings.
+
+    Attributes:
+        grpc_port: Of gRPC on TCP; 0 without.
+        is_secure: Whether TCP ports speak TLS.
+        may_change_state: Whether clients may reload, load and unload.
+        cores: Those that the server may use.
+    """
+
+    grpc_port: int
+    is_secure: bool
+    may_change_state: bool
+    cores: tuple[int, ...]
+
+
 class ChildSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every child is told.
 
@@ -241,6 +257,7 @@ class RestSpec(FrontSpec, frozen=True, kw_only=True):
         levels_descriptor: Pipe from the manager; a line of JSON when the levels of the log change.
         rest_workers: Number of REST fronts.
         prefix: Path below which all paths lie.
+        page: What the live page is given; None where there is none.
         origins: Which web pages may read answers.
         client_timeout_s: Time that a client may neither send what it has begun nor read its answer.
         stop_grace_s: Time to finish requests when stopped.
@@ -252,6 +269,7 @@ class RestSpec(FrontSpec, frozen=True, kw_only=True):
     levels_descriptor: int
     rest_workers: int
     prefix: str = ""
+    page: PageSpec | None = None
     origins: OriginSpec = OriginSpec()
     client_timeout_s: float
     stop_grace_s: float

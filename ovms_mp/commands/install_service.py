@@ -11,14 +11,51 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.codes import ExitCode
 from ovms_mp.commands.service_units import CONFIGURATION, SERVICE, SOCKET, Layout
+from ovms_mp.config.argument_parser import Parser
+from ovms_mp.config.declared import declared_settings
+from ovms_mp.config.listening import check_ports
 from ovms_mp.errors import ConfigError
 from ovms_mp.log_forms import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _PROGRAM = "ovms_mp"
 _DEVICE_GROUPS = ("render", "video")
+
+
+def install_service_parser() -> Parser:
+    """The flags."""
+    parser = Parser(
+        prog="ovms_mp install-service",
+        description="Write systemd units for a server on this machine, and the files of its settings where there are "
+        "none. Nothing is started.",
+    )
+    parser.add_argument("--dry_run", action="store_true", help="write nothing; print the files")
+    parser.add_argument("--user", action="store_true", help="a service of this user instead of the machine's")
+    parser.add_argument("--port", default="9000", help="gRPC port (default 9000)")
+    parser.add_argument("--rest_port", default="8000", help="REST port (default 8000)")
+    return parser
+
+
+def run_install_service(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Write the files of a service; the exit code.
+
+    Raises:
+        ConfigError: A flag is wrong, or a file cannot be written.
+    """
+    given = install_service_parser().read(arguments)
+    settings = {entry.setting.flag: entry.setting for entry in declared_settings()}
+    port, rest_port = (
+        int(settings[flag].parse(given[flag], int, f"--{flag}")) for flag in ("port", "rest_port")
+    )
+    check_ports(port, rest_port)
+    command = installed_command()
+    if given["user"]:
+        layout = user_layout(command, port, rest_port, environment)
+    else:
+        layout = default_layout(command, port, rest_port, device_groups())
+    return install(layout, is_dry_run=given["dry_run"])
 
 
 def default_layout(command: str, port: int, rest_port: int, groups: tuple[str, ...]) -> Layout:

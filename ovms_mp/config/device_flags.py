@@ -37,6 +37,16 @@ class DeviceQuery:
         return [word for flag, value in given if value for word in (f"--{flag}", value)]
 
 
+def device_parser() -> Parser:
+    """The flags."""
+    parser = Parser(
+        prog=PROG, description="Show the devices that OpenVINO finds on this machine, and AUTO's choice."
+    )
+    for flag, (metavar, text) in _FLAGS.items():
+        parser.add_argument(f"--{flag}", default="", metavar=metavar, help=text)
+    return parser
+
+
 def read_device_flags(arguments: Sequence[str]) -> DeviceQuery:
     """Read the flags; paths become absolute.
 
@@ -44,12 +54,7 @@ def read_device_flags(arguments: Sequence[str]) -> DeviceQuery:
         ConfigError: A flag is unknown, or a path is not valid.
         EarlyExit: Help was asked for and printed.
     """
-    parser = Parser(
-        prog=PROG, description="Show the devices that OpenVINO finds on this machine, and AUTO's choice."
-    )
-    for flag, (metavar, text) in _FLAGS.items():
-        parser.add_argument(f"--{flag}", default="", metavar=metavar, help=text)
-    given = parser.read(arguments)
+    given = device_parser().read(arguments)
     for flag in _PATHS:
         if given[flag]:
             given[flag] = str(absolute_path(given[flag], f"--{flag}"))

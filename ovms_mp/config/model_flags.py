@@ -155,13 +155,19 @@ def _in_a_store(text: str, store_dir: str, *, is_check: bool) -> NamedModels:
     return NamedModels((), (), url.file_in(store_dir), url)
 
 
-def _single_model(given: Mapping[str, str | None], notices: list[str], store_dir: str) -> ModelConfig:
+def model_body(given: Mapping[str, str | None]) -> dict[str, object]:
+    """The keys that the flags of a single model give, with the values that a configuration file would have."""
     body: dict[str, object] = {}
     for key, flag in (*_FLAGS.items(), *((name, name) for name in UNSUPPORTED_MODEL_KEYS)):
         text = given.get(flag)
         # Scripts pass empty variables on; only to a device they mean something.
         if text or (text is not None and key == "target_device"):
             body[key] = _as_json_has_it(key, text)
+    return body
+
+
+def _single_model(given: Mapping[str, str | None], notices: list[str], store_dir: str) -> ModelConfig:
+    body = model_body(given)
     path = given.get("model_path") or "/"
     if is_url(path):
         path = "/"

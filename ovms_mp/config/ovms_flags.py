@@ -33,15 +33,10 @@ IGNORED_FLAGS: Mapping[str, str] = MappingProxyType(
 )
 """What to say of each."""
 
-_EDITING = "OVMS edits its configuration file by it; edit the file, and see `ovms_mp config --check FILE`"
 _PULLING = "OVMS downloads generative models by it; put a model into a directory and give --model_path"
 
 REFUSED_FLAGS: Mapping[str, str] = MappingProxyType(
     {
-        "list_models": _EDITING,
-        "add_to_config": _EDITING,
-        "remove_from_config": _EDITING,
-        "model_repository_path": _EDITING,
         "pull": _PULLING,
         "source_model": _PULLING,
         "task": _GENERATIVE,
@@ -50,10 +45,21 @@ REFUSED_FLAGS: Mapping[str, str] = MappingProxyType(
 """Why each cannot be had, and what to do instead."""
 
 
+EDITING_FLAGS = ("list_models", "add_to_config", "remove_from_config")
+"""What OVMS does instead of serving: :mod:`ovms_mp.commands.edit`."""
+REPOSITORY_FLAG = "model_repository_path"
+"""Where models lie for those."""
+
+
 def add_ovms_flags(parser: argparse.ArgumentParser) -> None:
     """Declare them all; help does not list them."""
-    for flag in (*IGNORED_FLAGS, *REFUSED_FLAGS):
+    for flag in (*IGNORED_FLAGS, *REFUSED_FLAGS, *EDITING_FLAGS, REPOSITORY_FLAG):
         parser.add_argument(f"--{flag}", help=argparse.SUPPRESS, nargs="?", const="true")
+
+
+def is_edit(given: Mapping[str, str | None]) -> bool:
+    """Whether one of :data:`EDITING_FLAGS` asks for something."""
+    return any(given.get(flag) not in (None, "", "false") for flag in EDITING_FLAGS)
 
 
 def take_ovms_flags(given: Mapping[str, str | None], notices: list[str]) -> None:
@@ -65,6 +71,10 @@ def take_ovms_flags(given: Mapping[str, str | None], notices: list[str]) -> None
     for flag, reason in REFUSED_FLAGS.items():
         if given.get(flag) not in (None, ""):
             raise ConfigError(f"--{flag} is not supported: {reason}")
+    if given.get(REPOSITORY_FLAG) not in (None, ""):
+        raise ConfigError(
+            f"--{REPOSITORY_FLAG} is for --{', --'.join(EDITING_FLAGS)}; to serve give --model_path, or --config_path"
+        )
     notices.extend(
         f"--{flag} has no effect: {reason}"
         for flag, reason in IGNORED_FLAGS.items()

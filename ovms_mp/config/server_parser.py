@@ -22,16 +22,33 @@ if TYPE_CHECKING:
     from ovms_mp.config.declared import DeclaredSetting
 
 _PURPOSE = "Serve OpenVINO models over the TensorFlow Serving API and KServe v2, gRPC and REST.\n"
-_COMMANDS = """\
-commands:
-  demo       serve a handwritten-digits model and send it a request
-  model      serve one model: --model_name NAME --model_path DIR
-  config     serve several models: --config_path FILE; or only check the file: --check FILE
-  status     show the models and workers of a running server
-  devices    show the devices that OpenVINO finds on this machine
-  install-service  write systemd units for a server; nothing is started
-Without a command, flags have the defaults of newer OVMS releases: a protocol without a port is off.
-"""
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "demo": "serve a handwritten-digits model and send it a request",
+        "model": "serve one model: --model_name NAME --model_path DIR",
+        "config": "serve several models: --config_path FILE; or only check the file: --check FILE",
+        "status": "show the models and workers of a running server; --watch: live",
+        "models": "show the models of a running server with their inputs and outputs",
+        "predict": "send a model one request: URL MODEL --input NAME=VALUE",
+        "add": "add a model to a configuration file: PATH --model_name NAME",
+        "remove": "remove a model from a configuration file: NAME",
+        "bench": "measure how fast a running server answers: URL MODEL",
+        "tune": "find the streams, workers and infer requests that suit a model",
+        "devices": "show the devices that OpenVINO finds on this machine",
+        "install-service": "write systemd units for a server; nothing is started",
+        "help": "show a page of the documentation",
+        "completion": "print a script for bash, zsh or fish",
+    }
+)
+"""What each command is for."""
+_COMMANDS = "\n".join(
+    (
+        "commands:",
+        *(f"  {name:16} {text}" for name, text in COMMANDS.items()),
+        "Without a command, flags have the defaults of newer OVMS releases: a protocol without a port is off.",
+        "",
+    )
+)
 _USUAL_FLAGS: Mapping[str, str] = MappingProxyType(
     {
         "model_name": "name that clients use",

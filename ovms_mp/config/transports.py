@@ -149,6 +149,15 @@ class RestConfig(_Listening):
             "lie below it, too.",
         ),
     )
+    has_page: bool = declare(
+        True,
+        Setting(
+            "ui",
+            "Serve the live page for browsers at / and /ui/ of the REST port: models, processes, latencies, and a form "
+            "that tries a model; and the documentation at /docs/.",
+            choices=SWITCH,
+        ),
+    )
     client_timeout_s: float = declare(
         60.0,
         Setting(

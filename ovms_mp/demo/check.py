@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
@@ -41,6 +42,23 @@ _STARTING_STATUSES = frozenset(
 _QUOTED_CHARACTERS = 300
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The server on this machine.
+
+    Attributes:
+        port: gRPC.
+        rest_port: REST.
+        prefix: What all REST paths begin with.
+        key: What clients must send; empty for nothing.
+    """
+
+    port: int
+    rest_port: int
+    prefix: str = ""
+    key: str = ""
+
+
 class NoAnswer(Exception):
     """A request brought no digit.
 
@@ -53,18 +71,19 @@ class NoAnswer(Exception):
         self.may_retry = may_retry
 
 
-def ask_grpc(port: int, image: NDArray[np.float32], timeout_s: float) -> int:
+def ask_grpc(place: Place, image: NDArray[np.float32], timeout_s: float) -> int:
     """Ask through TensorFlow Serving's gRPC API; the likeliest digit.
 
     Args:
-        port: The server's gRPC port on this machine.
+        place: Where the server is.
         image: Pixels 0 to 16, shape (8, 8).
         timeout_s: Deadline of the call.
 
     Raises:
         NoAnswer: The call failed, or the answer is not ten probabilities.
     """
-    what = f"gRPC Predict at {HOST}:{port}"
+    address = f"{HOST}:{place.port}"
+    what = f"gRPC Predict at {address}"
     request = PredictRequest()
     request.model_spec.name = MODEL_NAME
     tensor = request.inputs[INPUT_NAME]
@@ -72,14 +91,14 @@ def ask_grpc(port: int, image: NDArray[np.float32], timeout_s: float) -> int:
     for size in (1, *IMAGE_SHAPE):
         tensor.tensor_shape.dim.add(size=size)
     tensor.tensor_content = image.astype("<f4").tobytes()
-    with grpc.insecure_channel(f"{HOST}:{port}", options=_CHANNEL_OPTIONS) as channel:
+    with grpc.insecure_channel(address, options=_CHANNEL_OPTIONS) as channel:
         predict = channel.unary_unary(
             _PREDICT_METHOD,
             request_serializer=PredictRequest.SerializeToString,
             response_deserializer=PredictResponse.FromString,
         )
         try:
-            response = predict(request, timeout=timeout_s)
+            response = predict(request, timeout=timeout_s, metadata=tuple(_keys(place).items()))
         except grpc.RpcError as error:
             code = error.code()
             raise NoAnswer(
@@ -90,20 +109,19 @@ def ask_grpc(port: int, image: NDArray[np.float32], timeout_s: float) -> int:
     return _likeliest(_floats(response.outputs[OUTPUT_NAME]), what)
 
 
-def ask_rest(port: int, image: NDArray[np.float32], timeout_s: float) -> int:
+def ask_rest(place: Place, image: NDArray[np.float32], timeout_s: float) -> int:
     """Ask through TensorFlow Serving's REST API; the likeliest digit.
 
     Args:
-        port: The server's REST port on this machine.
+        place: Where the server is.
         image: Pixels 0 to 16, shape (8, 8).
         timeout_s: Longest wait for the connection and for each part of the answer.
 
     Raises:
         NoAnswer: The request failed, or the answer is not ten probabilities.
     """
-    path = f"{_MODEL_PATH}:predict"
-    what = f"POST http://{HOST}:{port}{path}"
-    answer = _http(port, "POST", path, _rest_body(image), timeout_s)
+    what = f"POST {_url(place)}:predict"
+    answer = _http(place, "POST", ":predict", _rest_body(image), timeout_s)
     try:
         (row,) = json.loads(answer)["predictions"]
         values = np.array(row, dtype=np.float32)
@@ -112,39 +130,51 @@ def ask_rest(port: int, image: NDArray[np.float32], timeout_s: float) -> int:
     return _likeliest(values, what)
 
 
-def model_states(rest_port: int, timeout_s: float) -> list[str]:
+def model_states(place: Place, timeout_s: float) -> list[str]:
     """Ask the REST API for the states of the model's versions, e.g. ``["AVAILABLE"]``.
 
     Raises:
         NoAnswer: The request failed, or the answer is not a model status.
     """
-    answer = _http(rest_port, "GET", _MODEL_PATH, None, timeout_s)
+    answer = _http(place, "GET", "", None, timeout_s)
     try:
         return [str(version["state"]) for version in json.loads(answer)["model_version_status"]]
     except (ValueError, KeyError, TypeError) as error:
         raise NoAnswer(
-            f"GET http://{HOST}:{rest_port}{_MODEL_PATH}: no model status in {_quoted(answer)}",
+            f"GET {_url(place)}: no model status in {_quoted(answer)}",
             may_retry=False,
         ) from error
 
 
-def curl_line(port: int, image: NDArray[np.float32]) -> str:
-    """The REST request as one line for a POSIX shell."""
-    url = f"http://{HOST}:{port}{_MODEL_PATH}:predict"
-    return shlex.join(["curl", "-sS", "--noproxy", HOST, "-d", _rest_body(image), url])
+def curl_line(place: Place, image: NDArray[np.float32]) -> str:
+    """The REST request as one line for a POSIX shell. A key is left to who sends it."""
+    header = ["-H", "Authorization: Bearer KEY"] if place.key else []
+    return shlex.join(
+        ["curl", "-sS", "--noproxy", HOST, *header, "-d", _rest_body(image), f"{_url(place)}:predict"]
+    )
+
+
+def _url(place: Place) -> str:
+    """The model's."""
+    return f"http://{HOST}:{place.rest_port}{place.prefix}{_MODEL_PATH}"
+
+
+def _keys(place: Place) -> dict[str, str]:
+    """What a request says of who sends it."""
+    return {"authorization": f"Bearer {place.key}"} if place.key else {}
 
 
 def _rest_body(image: NDArray[np.float32]) -> str:
     return json.dumps({"instances": [np.rint(image).astype(int).tolist()]}, separators=(",", ":"))
 
 
-def _http(port: int, method: str, path: str, body: str | None, timeout_s: float) -> bytes:
+def _http(place: Place, method: str, call: str, body: str | None, timeout_s: float) -> bytes:
     """The body of a 200 answer; everything else raises."""
-    what = f"{method} http://{HOST}:{port}{path}"
-    headers = {"Content-Type": "application/json"} if body is not None else {}
-    connection = http.client.HTTPConnection(HOST, port, timeout=timeout_s)
+    what = f"{method} {_url(place)}{call}"
+    headers = _keys(place) | ({"Content-Type": "application/json"} if body is not None else {})
+    connection = http.client.HTTPConnection(HOST, place.rest_port, timeout=timeout_s)
     try:
-        connection.request(method, path, body, headers)
+        connection.request(method, f"{place.prefix}{_MODEL_PATH}{call}", body, headers)
         response = connection.getresponse()
         answer = response.read()
     except (OSError, http.client.HTTPException) as error:

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,8 +56,7 @@ SURE_DIGIT = 0
 
 
 def run(
-    port: int,
-    rest_port: int,
+    place: check.Place,
     once: bool,
     server_args: Sequence[str],
     environment: Mapping[str, str],
@@ -66,8 +66,7 @@ def run(
     Must run in the main thread, as it handles SIGINT, SIGTERM and SIGHUP while it lasts.
 
     Args:
-        port: gRPC port; 0 takes a free one.
-        rest_port: REST port; 0 takes a free one.
+        place: Where the server shall be; 0 for a port takes a free one.
         once: Stop after the answers, instead of serving until a signal.
         server_args: More arguments for the server's command line.
         environment: The server's.
@@ -77,22 +76,25 @@ def run(
         taken or it gave no answers, and with ``once`` INTERNAL if they are not the label.
     """
     try:
-        port, rest_port = _free_ports(port, rest_port)
+        port, rest_port = _free_ports(place.port, place.rest_port)
     except OSError as error:
         _complain(f"ovms_mp: error: {error}")
         return ExitCode.BOOT_FAILED
+    place = replace(place, port=port, rest_port=rest_port)
     images, labels = digits.load_held_out()
     index = SURE_DIGIT if once else int(np.random.default_rng().integers(len(images)))
     image, label = images[index], int(labels[index])
 
-    with _Signals() as signals, _Server(port, rest_port, server_args, signals, environment) as server:
+    with _Signals() as signals, _Server(place, server_args, signals, environment) as server:
         answers = _first_answers(server, image)
         if answers is None:
             return _give_up(server)
         _show(image, label, answers)
         if not once:
-            _say(f"Try it yourself:\n{check.curl_line(rest_port, image)}\n")
-            _say(f"Serving until Ctrl-C: REST http://{check.HOST}:{rest_port}  gRPC {check.HOST}:{port}")
+            _say(f"Try it yourself:\n{check.curl_line(place, image)}\n")
+            _say(
+                f"Serving until Ctrl-C: REST http://{check.HOST}:{rest_port}{place.prefix}  gRPC {check.HOST}:{port}"
+            )
             server.wait_for_end_or_signal(None)
             return server.stop()
         code = server.stop()
@@ -130,11 +132,11 @@ def _first_answers(server: _Server, image: NDArray[np.float32]) -> tuple[int, in
     reported_s = started_s
     while True:
         try:
-            states = check.model_states(server.rest_port, _ASK_TIMEOUT_S)
+            states = check.model_states(server.place, _ASK_TIMEOUT_S)
             if "AVAILABLE" in states:
                 return (
-                    check.ask_grpc(server.port, image, _ASK_TIMEOUT_S),
-                    check.ask_rest(server.rest_port, image, _ASK_TIMEOUT_S),
+                    check.ask_grpc(server.place, image, _ASK_TIMEOUT_S),
+                    check.ask_rest(server.place, image, _ASK_TIMEOUT_S),
                 )
             obstacle = f"the model's state is {', '.join(states) or 'not known yet'}"
         except check.NoAnswer as error:
@@ -214,14 +216,12 @@ class _Server:
 
     def __init__(
         self,
-        port: int,
-        rest_port: int,
+        place: check.Place,
         server_args: Sequence[str],
         signals: _Signals,
         environment: Mapping[str, str],
     ) -> None:
-        self.port = port
-        self.rest_port = rest_port
+        self.place = place
         self.stop_signal: int | None = None
         """The first signal that asked this process to stop."""
         self._signals = signals
@@ -229,7 +229,7 @@ class _Server:
         self._command = [
             *module_command("ovms_mp", "model"),
             *("--model_name", digits.MODEL_NAME, "--model_path", str(digits.model_directory())),
-            *("--port", str(port), "--rest_port", str(rest_port)),
+            *("--port", str(place.port), "--rest_port", str(place.rest_port)),
             *("--grpc_bind_address", check.HOST, "--rest_bind_address", check.HOST),
             # What the user asks for beats what is quiet.
             *(() if environment.get("LOG_LEVEL") else _QUIET),

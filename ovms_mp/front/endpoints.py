@@ -6,7 +6,7 @@ Nothing here knows the web framework. A handler reads the body when it wants it,
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -67,12 +67,15 @@ class Answer(NamedTuple):
 
     Attributes:
         headers: Besides those that every answer has.
+        stream: Gives the body piece by piece, in place of ``body``, for as long as it wants. Its ``close`` is awaited
+            at its end, also where the client has gone. The call itself has ended before.
     """
 
     body: bytes | bytearray | Gathered
     status: int = 200
     content_type: str = "application/json"
     headers: Sequence[tuple[str, str]] = ()
+    stream: AsyncIterator[bytes] | None = None
 
     @property
     def nbytes(self) -> int:

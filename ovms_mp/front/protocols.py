@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ovms_mp.front.docs.protocol import Documentation
 from ovms_mp.front.kserve.protocol import KServe
 from ovms_mp.front.methods import service_of
+from ovms_mp.front.page.protocol import LivePage
 from ovms_mp.front.server.protocol import ServerItself
 from ovms_mp.front.tfs.protocol import TensorFlowServing
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ovms_mp.front.endpoints import Route
     from ovms_mp.front.methods import Method
     from ovms_mp.front.openapi.description import Description
@@ -24,6 +28,8 @@ PROTOCOLS: tuple[ServedProtocol, ...] = (
     TensorFlowServing(),
     KServe(),
     ServerItself(),
+    LivePage(),
+    Documentation(),
 )
 """All of them."""
 
@@ -40,11 +46,18 @@ def all_methods(parts: MessageParts) -> list[Method]:
     return methods
 
 
-def all_routes(front: HasService) -> list[Route]:
-    """The routes of all protocols, for the REST transport."""
+def all_routes(front: HasService, without: Collection[str] = ()) -> list[Route]:
+    """The routes of all protocols, for the REST transport.
+
+    Args:
+        front: Answers.
+        without: Names of protocols that are switched off.
+    """
     from ovms_mp.front.openapi.document import description_route
 
-    routes = [route for protocol in PROTOCOLS for route in protocol.routes(front)]
+    routes = [
+        route for protocol in PROTOCOLS if protocol.name not in without for route in protocol.routes(front)
+    ]
     return [*routes, description_route(routes, descriptions)]
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ovms_mp.front.gate import Gate
     from ovms_mp.front.infer.arrivals import Arrival
     from ovms_mp.front.infer.leases import Lease
+    from ovms_mp.front.live.feed import PageFeed
     from ovms_mp.front.methods import Method
     from ovms_mp.front.metrics.page import MetricsPage
     from ovms_mp.front.openapi.description import Description
@@ -54,6 +55,10 @@ class HasService(Protocol):
     @property
     def metrics(self) -> MetricsPage:
         """What is told of the whole server."""
+
+    @property
+    def page(self) -> PageFeed:
+        """What open pages are told."""
 
 
 class ServedProtocol(Protocol):

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.child.heartbeat import HeartbeatThread
+from ovms_mp.defects import contain
 from ovms_mp.errors import BootError
 from ovms_mp.front.access.keys import Keys
 from ovms_mp.front.access.proxies import TrustedProxies
@@ -98,6 +99,8 @@ class FrontSession:
             lambda: (self._ticks, 1, 0.0),
         )
         self._timers: list[Periodic] = []
+        self.hearers: list[Callable[[RoutingSnapshot], None]] = []
+        """Told of each further snapshot, when it is applied."""
         self.drain_deadline_ns = 0
         self.drain_requested = asyncio.Event()
         self._watch = watch
@@ -279,6 +282,8 @@ class FrontSession:
         self.service.replace_table(table)
         self._has_table.set()
         self._send(SnapshotApplied(table.epoch))
+        for hear in self.hearers:
+            contain("front.hearer", "nobody", hear, snapshot)
         if table.is_draining:
             self._changes.end()
 

@@ -12,6 +12,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from ovms_mp.child.process_use import use_of
 from ovms_mp.config.addresses import parse_socket_mode
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.errors import BootError
@@ -41,7 +42,7 @@ from ovms_mp.manager.fronts.ports import take_ports
 from ovms_mp.manager.fronts.unix_sockets import bind_unix
 from ovms_mp.manager.inbox import Inbox
 from ovms_mp.manager.lifecycle import Lifecycle
-from ovms_mp.manager.machine_use import read_throttling, use_of
+from ovms_mp.manager.machine_use import read_throttling
 from ovms_mp.manager.manager import Manager
 from ovms_mp.manager.models.catalogue import Catalogue
 from ovms_mp.manager.models.compile_caches import CompileCaches, cache_directory_of

@@ -18,9 +18,10 @@ from ovms_mp.wire.stage_counters import STAGE_WORDS, reason_number
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ovms_mp.child.process_use import Use
     from ovms_mp.manager.children.child import Child
     from ovms_mp.manager.clock import Clock
-    from ovms_mp.manager.machine_use import Throttling, Use
+    from ovms_mp.manager.machine_use import Throttling
     from ovms_mp.wire.counters import CounterRow
     from ovms_mp.wire.messages import FetchDone
 

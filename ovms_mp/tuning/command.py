@@ -74,7 +74,7 @@ def run_tune(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     Raises:
         ConfigError: A flag is wrong.
     """
-    given = _parser().read(arguments)
+    given = tune_parser().read(arguments)
     # `timeout` and a terminal's end must not leave a server behind: they unwind like Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -108,7 +108,8 @@ def run_tune(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     return ExitCode.CLEAN if found.search.best() else ExitCode.BOOT_FAILED
 
 
-def _parser() -> Parser:
+def tune_parser() -> Parser:
+    """The flags."""
     parser = Parser(prog="ovms_mp tune", description="", usual=HELP)
     parser.add_argument("model_path")
     parser.add_argument("--target", default="throughput")

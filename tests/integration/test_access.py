@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 import psutil
 import pytest
 
+from ovms_mp.cli import main
 from ovms_mp.front.endpoints import Endpoint
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from ovms_mp.front.methods import Unary
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ovms_mp.front.endpoints import Route
+    from ovms_mp.front.live.feed import PageFeed
     from ovms_mp.front.methods import Method
     from ovms_mp.front.metrics.page import MetricsPage
     from ovms_mp.front.service import Service
@@ -62,6 +64,7 @@ ENDINGS = (
 class Front:
     service = cast("Service", None)
     metrics = cast("MetricsPage", None)
+    page = cast("PageFeed", None)
 
 
 def refuse(*_: object) -> int:
@@ -214,7 +217,16 @@ def test_what_is_open_and_what_is_for_administrators_is_a_short_list() -> None:
         "Health/Watch",
         *(f"GRPCInferenceService/{name}" for name in ("ServerLive", "ServerReady", "ModelReady")),
     }
-    assert open_names == {"Alive", "ServerLive", "ServerReady", "ModelReady"}
+    assert open_names == {
+        "Alive",
+        "ServerLive",
+        "ServerReady",
+        "ModelReady",
+        "PageFile",
+        "ToPage",
+        "GetDocs",
+        "ToDocs",
+    }
     assert (
         admin_methods - {"HandleReloadConfigRequest"}
         == admin_names - {"ReloadConfig"}
@@ -470,3 +482,28 @@ def test_pages_of_named_origins_may_do_both(grpcio: Place) -> None:
     assert (stranger.status, "access-control-allow-origin" in stranger.headers) == (200, False)
     assert changed.status in (200, 201)
     assert (other.status, "access-control-allow-origin" in other.headers) == (403, False)
+
+
+def test_commands_send_a_key_below_a_prefix(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(f"# mine\nme {KEY}\n")
+    port = place.server.rest_port
+    elsewhere = ("--host", "127.0.0.1", "--rest_port", str(port), "--rest_prefix", place.prefix)
+    url = f"http://127.0.0.1:{port}{place.prefix}"
+    grpc = f"grpc://127.0.0.1:{place.server.port}"
+    values = ("--input", f"x={[[1.5] * 10]}")
+    for command in (
+        ("status", *elsewhere),
+        ("models", *elsewhere),
+        ("models", url),
+        ("predict", url, "tiny", *values),
+        ("predict", grpc, "tiny", *values),
+    ):
+        assert main([*command]) == 3, command
+        assert "give --api_key" in capsys.readouterr().err, command
+        assert main([*command, "--api_key", f"@{file}"]) == 0, command
+        out, err = capsys.readouterr()
+        assert ("2.5" if command[0] == "predict" else "AVAILABLE") in out
+        assert err == ""

@@ -47,12 +47,15 @@ def test_demo_once_asks_both_protocols_and_leaves() -> None:
     assert "curl" not in done.stdout
 
 
-def test_demo_serves_this_machine_only_until_ctrl_c(tmp_path: Path) -> None:
+def test_demo_serves_this_machine_only_until_ctrl_c_and_sends_its_key(tmp_path: Path) -> None:
     port, rest_port = free_ports(2)
-    out, err = tmp_path / "out", tmp_path / "err"
+    out, err, keys = tmp_path / "out", tmp_path / "err", tmp_path / "keys"
+    keys.write_text("me a-key-that-is-long-enough\n")
+    keys.chmod(0o600)
+    flags = ("--rest_prefix", "/models", "--api_key_file", str(keys))
     with out.open("wb") as to_out, err.open("wb") as to_err:
         demo = subprocess.Popen(
-            command("--port", str(port), "--rest_port", str(rest_port)),
+            command("--port", str(port), "--rest_port", str(rest_port), *flags),
             stdout=to_out,
             stderr=to_err,
             start_new_session=True,
@@ -61,7 +64,9 @@ def test_demo_serves_this_machine_only_until_ctrl_c(tmp_path: Path) -> None:
         eventually(lambda: "Serving until Ctrl-C" in out.read_text(), SERVES_WITHIN_S, "it serves")
         assert _listening_addresses(port, rest_port) == {"0100007F"}
         assert re.search(
-            rf"^curl .*http://127.0.0.1:{rest_port}/v1/models/digits:predict", out.read_text(), re.M
+            rf"^curl .*Bearer KEY.*http://127.0.0.1:{rest_port}/models/v1/models/digits:predict",
+            out.read_text(),
+            re.M,
         )
         os.killpg(demo.pid, signal.SIGINT)  # As a terminal does it.
         assert demo.wait(30) == 0
@@ -69,7 +74,9 @@ def test_demo_serves_this_machine_only_until_ctrl_c(tmp_path: Path) -> None:
         demo.kill()
         demo.wait()
     assert without_progress(err.read_text()) == ""
-    assert out.read_text().rstrip().endswith(f"REST http://127.0.0.1:{rest_port}  gRPC 127.0.0.1:{port}")
+    assert (
+        out.read_text().rstrip().endswith(f"REST http://127.0.0.1:{rest_port}/models  gRPC 127.0.0.1:{port}")
+    )
 
 
 @pytest.mark.parametrize("flag", ["--port", "--rest_port"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's examples, run in their order as they stand there, print what the README shows.
+"""The examples of the README and of pages that say so, run in their order as they stand there, print what is shown.
 
 What is changed: 9000 and 8000 become free ports, and commands that choose ports by themselves are given these, as other
 servers may run on this machine. What is left out: commands that install (``.ci/run`` runs those).
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.readme import Block, blocks, difference, text_pattern
+from tests.support.readme import Block, blocks, difference, runnable_pages, text_pattern
 from tests.support.server import free_ports
 from tests.support.terminal import Terminal
 from tests.support.waiting import eventually
@@ -25,18 +25,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "README.md"
-_SERVER = re.compile(r"^ovms_mp (model|config) .*--rest_port \d+$")
+PAGES = [ROOT / "README.md", *runnable_pages(ROOT / "ovms_mp" / "docs")]
+_SERVER = re.compile(r"^ovms_mp (?:model|config) .*--rest_port \d+$")
 _INSTALL = re.compile(r"\bpip install\b")
 _PORTS_BY_ITSELF = {
     "ovms_mp status": "ovms_mp status --rest_port 8000",
+    "ovms_mp models": "ovms_mp models --rest_port 8000",
     "ovms_mp demo --once": "ovms_mp demo --once --port 9000 --rest_port 8000",
 }
 _ENDS_WITHIN_S = 60.0
 
 
 class Reader:
-    """Someone who does what the README says, in two terminals."""
+    """Someone who does what a page says, in two terminals."""
 
     def __init__(self, home: Path, cleanup: ExitStack) -> None:
         self._home = home
@@ -61,11 +62,14 @@ class Reader:
         self.stop_server()
 
     def _run(self, command: str, shown: Block | None) -> None:
-        if _SERVER.match(command):
+        *before, last = command.split("\n")
+        if _SERVER.match(last):
             self.stop_server()
-            self._server = self._cleanup.enter_context(self._terminal(command))
+            for line in before:
+                self._run(line, None)
+            self._server = self._cleanup.enter_context(self._terminal(last))
             self._seen = 0
-            assert shown is not None, f"the README does not show what {command!r} prints"
+            assert shown is not None, f"the page does not show what {command!r} prints"
             self._expect_of_server(shown)
             return
         with self._terminal(_PORTS_BY_ITSELF.get(command, command)) as terminal:
@@ -92,10 +96,10 @@ class Reader:
             return True
 
         try:
-            eventually(has_printed, _ENDS_WITHIN_S, "what the README shows")
+            eventually(has_printed, _ENDS_WITHIN_S, "what the page shows")
         except AssertionError:
             printed = self._as_in_readme(server.printed)[self._seen :]
-            pytest.fail(f"the README shows\n{block.text}\nand the server printed\n{printed}")
+            pytest.fail(f"the page shows\n{block.text}\nand the server printed\n{printed}")
 
     def stop_server(self) -> None:
         """Press Ctrl-C, if one runs."""
@@ -130,6 +134,7 @@ def _environment(home: Path) -> Mapping[str, str]:
         **os.environ,
         "HOME": str(home),
         "LC_ALL": "C.UTF-8",
+        "NO_COLOR": "1",
         "NO_PROXY": "127.0.0.1",
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
@@ -138,12 +143,13 @@ def _environment(home: Path) -> Mapping[str, str]:
 
 
 @pytest.mark.timeout(180)
-def test_the_examples_print_what_the_readme_shows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_examples_print_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     with ExitStack() as cleanup:
-        Reader(tmp_path, cleanup).follow(blocks(PAGE.read_text()))
+        Reader(tmp_path, cleanup).follow(blocks(page.read_text()))
 
 
 def test_a_changed_output_is_noticed(tmp_path: Path) -> None:
     command = Block("sh", "ovms_mp demo --export demo\n", "", "")
-    with ExitStack() as cleanup, pytest.raises(AssertionError, match="the README shows"):
+    with ExitStack() as cleanup, pytest.raises(AssertionError, match="the page shows"):
         Reader(tmp_path, cleanup).follow([command, Block("text", "demo/digits.json\n", "", "sh")])

@@ -23,14 +23,19 @@ import pytest
 
 from ovms_mp import __version__
 from ovms_mp.cli import main
-from ovms_mp.commands.status import local_servers
+from ovms_mp.commands.status_source import local_servers
 from tests.support.server import Server
+from tests.support.terminal import Terminal
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.models import ModelZoo
+
+
+ROOT = Path(__file__).parents[2]
+NEW_PICTURE = "\x1b[?2026h\x1b[H"
 
 
 @contextlib.contextmanager
@@ -260,6 +265,57 @@ def test_who_asks_in_a_loop_costs_the_manager_little(grpc_only: Server) -> None:
 
     assert 2 <= count <= 100
     assert after.user + after.system - before.user - before.system < 0.5
+
+
+# Live.
+
+
+def test_a_terminal_shows_it_live_and_has_its_screen_back(grpc_only: Server, tmp_path: Path) -> None:
+    program = f"{sys.executable} -P -m ovms_mp status --watch --port {grpc_only.port}"
+    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT)}
+    environment.pop("NO_COLOR", None)
+    with Terminal(program, tmp_path, environment) as terminal:
+        terminal.resize(20, 60)
+        eventually(lambda: terminal.read().count(NEW_PICTURE) >= 2, 30.0, "pictures")
+        terminal.resize(8, 40)
+        eventually(lambda: "lines more" in terminal.read(), 30.0, "a smaller picture")
+        terminal.press_ctrl_c()
+        assert terminal.exit_code(30.0) == 0
+        printed = terminal.printed
+
+    assert printed.startswith("\x1b[?1049h\x1b[?25l")
+    assert printed.endswith("\x1b[?25h\x1b[?1049l")
+    assert "\x1b[32mAVAILABLE\x1b[0m" in printed
+    assert "\x1b[2J" not in printed  # Which would flicker.
+    last = re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", printed.rpartition(NEW_PICTURE)[2])
+    assert len(last.splitlines()) == 8
+    assert max(map(len, last.splitlines())) <= 40
+    assert "Traceback" not in printed
+
+
+def test_others_have_lines(grpc_only: Server) -> None:
+    command = [sys.executable, "-m", "ovms_mp", "status", "--watch", "--port", str(grpc_only.port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        first, second = watching.stdout.readline(), watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(30) == 0
+        assert watching.stderr.read() == ""
+
+    assert re.fullmatch(r"\d\d:\d\d:\d\d \w+/1 AVAILABLE \d+ answered \d+ failed\n", first)
+    assert re.fullmatch(r".* failed \d+\.\d/s\n", second)
+
+
+def test_who_has_seen_enough_closes_the_pipe(grpc_only: Server) -> None:
+    command = [sys.executable, "-m", "ovms_mp", "status", "--watch", "--json", "--port", str(grpc_only.port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        assert "models" in json.loads(watching.stdout.readline())
+        watching.stdout.close()
+        assert watching.wait(30) == 128 + signal.SIGPIPE
+        assert watching.stderr.read() == ""
 
 
 # A server whose configuration changes.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examples of the README, and what comparing their output leaves out.
+"""The examples of the README and of other pages, and what comparing their output leaves out.
 
 A fenced block is an example by its language:
 
@@ -19,11 +19,15 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SAVE = re.compile(r"Save this as `([^`]+)`:\s*$")
 
+RUNNABLE = "<!-- every block runs -->"
 VOLATILE = (
     r"\d\d:\d\d:\d\d",  # The time of a log line.
     r"\d+\.\d+\.\d+",  # Versions.
@@ -41,7 +45,7 @@ class Block:
     Attributes:
         language: Of its fence; empty where it has none.
         text: With the newline at its end.
-        file: Where the README says to save it; else empty.
+        file: Where the page says to save it; else empty.
         follows: The language of the block directly before it, with nothing but white space between; else empty.
     """
 
@@ -62,6 +66,11 @@ def blocks(markdown: str) -> list[Block]:
         found.append(Block(fence[1], fence[2], save[1] if save else "", follows))
         end = fence.end()
     return found
+
+
+def runnable_pages(directory: Path) -> list[Path]:
+    """The pages whose examples are run as they stand there."""
+    return [path for path in sorted(directory.glob("*.md")) if RUNNABLE in path.read_text()]
 
 
 def text_pattern(shown: str) -> re.Pattern[str]:
@@ -112,4 +121,4 @@ def difference(block: Block, printed: str) -> str:
             is_same = False
     else:
         is_same = is_same_text(block.text, printed)
-    return "" if is_same else f"the README shows\n{block.text}\nand this was printed\n{printed}"
+    return "" if is_same else f"the page shows\n{block.text}\nand this was printed\n{printed}"

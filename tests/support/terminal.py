@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import signal
+import struct
 import subprocess
+import termios
 from typing import TYPE_CHECKING
 
 from tests.support.waiting import eventually
@@ -77,6 +80,10 @@ class Terminal:
             self._bytes += piece
         self.printed = self._bytes.decode(errors="replace").replace("\r\n", "\n")
         return self.printed
+
+    def resize(self, lines: int, columns: int) -> None:
+        """Give the terminal another size; those on it are sent SIGWINCH."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def press_ctrl_c(self) -> None:
         """Send SIGINT to all that run in the foreground."""

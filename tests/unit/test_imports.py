@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may import whom, and a few things that the package does not do anywhere. Read from the source, not run.
 
-``base < config, wire < child < storage | worker | fetcher | front < manager < commands, demo < cli``: an arrow that
-points the other way is a process that learns what is none of its business.
+``base < config, wire < child < storage | worker | fetcher | front < manager < demo, client < commands < cli``: an arrow
+that points the other way is a process that learns what is none of its business.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ ROOT = Path(ovms_mp.__file__).parent
 BASE = {
     "codes",
     "defects",
+    "docs",
     "errors",
     "files",
     "log",
@@ -46,7 +47,7 @@ MAY_IMPORT = {
     "worker": {"base", "config", "wire", "child"},
     "front": {"base", "wire", "child"},
     "manager": {"base", "config", "wire", "child", "storage"},
-    "commands": {"base", "config", "wire", "storage"},
+    "commands": {"base", "config", "wire", "storage", "demo", "client", "bench", "tuning"},
     "demo": {"base", "front"},
     "client": {"base", "front"},
     "client_regions": set[str](),
@@ -63,6 +64,7 @@ ONLY_IN = {
     "zmq": ["wire.channels"],
     "openvino": ["worker", "demo.train"],
     "falcon": ["front.rest"],
+    "markdown_it": ["front.docs", "commands.page_text"],
     "gunicorn": ["front.rest"],
     "uvicorn": ["front.rest"],
     "uvicorn_worker": ["front.rest"],

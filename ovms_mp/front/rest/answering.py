@@ -17,7 +17,7 @@ from ovms_mp.front.failures import failure_of
 from ovms_mp.front.rest.compression import LEAST_BYTES, Changing, compress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from ovms_mp.child.specs import RestSpec
     from ovms_mp.front.access.proxies import TrustedProxies
@@ -86,7 +86,7 @@ class Answering:
         incoming: IncomingRequest,
         response: OutgoingResponse,
         refusal: Callable[[], falcon.HTTPError],
-    ) -> None:
+    ) -> AsyncIterator[bytes] | None:
         """Have a request answered; failures are answers, too.
 
         Args:
@@ -94,6 +94,9 @@ class Answering:
             incoming: The request. What it holds of the body is given back.
             response: Written here.
             refusal: Why nothing answers.
+
+        Returns:
+            What gives the body piece by piece, in place of ``response.data``; None for all but a few answers.
         """
         front = self._front
         begun_ns = time.monotonic_ns()
@@ -111,10 +114,10 @@ class Answering:
                 answer = await self._answer(endpoint, incoming, context, refusal)
         except falcon.HTTPError as error:
             write_http_error(incoming, response, error)
-            return
+            return None
         except OvmsError as failure:
             write_failure(incoming, response, failure, context)
-            return
+            return None
         response.status = answer.status
         response.data = answer.body
         response.content_type = answer.content_type
@@ -129,6 +132,7 @@ class Answering:
             # Tells a keep-alive client to bring its next request elsewhere, before this process closes the
             # connection.
             response.set_header("Connection", "close")
+        return answer.stream
 
     async def _answer(
         self,

@@ -12,6 +12,7 @@ import falcon
 import falcon.asgi
 
 from ovms_mp.errors import OvmsError
+from ovms_mp.front.browsers import to_page
 from ovms_mp.front.endpoints import Answer, Endpoint, FixedRoute
 from ovms_mp.front.failures import failure_of
 from ovms_mp.front.gathered import Gathered
@@ -40,7 +41,8 @@ def create_app(lifespan: Lifespan) -> falcon.asgi.App[Request, Response]:
         app.add_middleware(lifespan.origins)
     prefix = lifespan.spec.prefix
     for route in lifespan.routes:
-        resource = _Resource(route, lifespan)
+        leads_on = lifespan.spec.page is not None and route.template == "/"
+        resource = (_RootWithPage if leads_on else _Resource)(route, lifespan)
         app.add_route(prefix + route.template, resource)
         if prefix and route.template == "/":
             app.add_route(prefix, resource)
@@ -79,8 +81,10 @@ class _Resource:
         )
         incoming = FalconRequest(request, lifespan.spec.limits, lifespan.bodies.share())
         outgoing = _outgoing(response)
-        await lifespan.answering.answer(endpoint, incoming, outgoing, lambda: self._refusal(request))
-        if isinstance(outgoing.data, Gathered):
+        stream = await lifespan.answering.answer(endpoint, incoming, outgoing, lambda: self._refusal(request))
+        if stream is not None:
+            response.data, response.stream = None, stream
+        elif isinstance(outgoing.data, Gathered):
             outgoing.data = outgoing.data.joined()
 
     def _path_of(self, request: Request) -> bytes | None:
@@ -109,6 +113,19 @@ class _Resource:
             raise falcon.HTTPNotFound
         allowed = self._route.allowed(request.raw_path)
         return Answer(b"", headers=(("Allow", ", ".join((*allowed, "OPTIONS"))), ("Content-Length", "0")))
+
+
+class _RootWithPage(_Resource):
+    """``/``, from where people with a browser are sent to the page, with or without a key; programs are not."""
+
+    async def on_get(self, request: Request, response: Response, **_: str) -> None:
+        """Send a browser on, or answer as without a page."""
+        if "text/html" not in (request.get_header("Accept") or ""):
+            await self.answer(request, response)
+            return
+        moved = to_page(request.path, "ui")
+        response.status = moved.status
+        response.set_headers(moved.headers)
 
 
 for _verb in falcon.COMBINED_METHODS:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.child.control import ControlLink
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.budget import BodyBudget
+from ovms_mp.front.live.opening import open_page
 from ovms_mp.front.protocols import all_routes
 from ovms_mp.front.rest.answering import Answering
 from ovms_mp.front.rest.connections import Connections
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ovms_mp.child.specs import RestSpec
     from ovms_mp.front.access.proxies import TrustedProxies
     from ovms_mp.front.gate import Gate
+    from ovms_mp.front.live.feed import PageFeed
     from ovms_mp.front.metrics.page import MetricsPage
     from ovms_mp.front.service import Service
 
@@ -40,10 +42,11 @@ class Lifespan:
     def __init__(self, spec: RestSpec) -> None:
         self.spec = spec
         self.bodies = BodyBudget(spec.limits.max_body_memory_bytes)
-        self.routes = all_routes(self)
+        self.routes = all_routes(self, without=() if spec.page is not None else ("page", "docs"))
         self.origins = Origins(spec.origins)
         self.answering = Answering(self, self.origins)
         self.session: FrontSession
+        self.page: PageFeed
 
     @property
     def service(self) -> Service:
@@ -85,6 +88,8 @@ class Lifespan:
             control.report_boot_failure(error)
             raise
         self.session = session
+        if self.spec.page is not None:
+            self.page = open_page(session, self.spec, self.spec.page)
         connections.sweep_on(asyncio.get_running_loop())
         scope["state"]["connections"] = connections
         scope["state"][DIRECT] = self.direct()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The protocol of the socket over which clients hand over memory: frames of JSON, some with a descriptor.
 
-``deploy/SHARED_MEMORY.md`` says what they mean. A frame is read in two steps, its length and the rest, and never beyond
-its end: so a descriptor that comes with what was read belongs to this frame.
+``ovms_mp/docs/SHARED_MEMORY.md`` says what they mean. A frame is read in two steps, its length and the rest, and never
+beyond its end: so a descriptor that comes with what was read belongs to this frame.
 
 Source: unix(7), SCM_RIGHTS.
 """

@@ -15,6 +15,7 @@ from ovms_mp.child.specs import (
     FrontLimits,
     GrpcFrontSpec,
     OriginSpec,
+    PageSpec,
     ProbeSpec,
     RestSpec,
     Watching,
@@ -23,6 +24,7 @@ from ovms_mp.child.specs import (
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.manager.children.kinds import Kind
 from ovms_mp.model.metric_names import INFER_REQUESTS_ACTIVE
+from ovms_mp.places import usable_cores
 from ovms_mp.wire.channels import new_endpoint
 from ovms_mp.wire.records import NO_COUNTERS, ArenaHandle, CountersHandle, TraceSettings
 
@@ -142,6 +144,7 @@ class SpecMaker:
             levels_descriptor=levels_descriptor,
             rest_workers=config.rest.workers,
             prefix=config.rest.prefix,
+            page=self._page(),
             origins=OriginSpec(
                 origins=config.access.origins,
                 methods=config.access.methods,
@@ -151,6 +154,17 @@ class SpecMaker:
             client_timeout_s=config.rest.client_timeout_s,
             stop_grace_s=config.supervision.stop_grace_s,
             stuck_timeout_s=config.supervision.stuck_timeout_s,
+        )
+
+    def _page(self) -> PageSpec | None:
+        config = self.config
+        if not config.rest.has_page:
+            return None
+        return PageSpec(
+            grpc_port=config.grpc.tcp_port,
+            is_secure=config.tls.files is not None,
+            may_change_state=config.clients.may_change_state,
+            cores=tuple(sorted(usable_cores())),
         )
 
     def _common(self) -> CommonSpec:

@@ -8,7 +8,7 @@ import json
 import msgspec
 import pytest
 
-from ovms_mp.commands.status import status_text
+from ovms_mp.commands.status_text import status_text
 
 DOCUMENT = {
     "plan": ["2 cores, no quota", "CPU: 1 worker"],

@@ -10,7 +10,7 @@ import shlex
 import numpy as np
 import pytest
 
-from ovms_mp.demo.check import curl_line
+from ovms_mp.demo.check import Place, curl_line
 from ovms_mp.demo.command import SURE_DIGIT
 from ovms_mp.demo.digits import draw, load_held_out, model_directory
 
@@ -88,7 +88,7 @@ def test_drawing_refuses_what_is_no_digit() -> None:
 def test_curl_line_carries_the_image_through_the_shell() -> None:
     images, _ = load_held_out()
 
-    line = curl_line(8001, images[3])
+    line = curl_line(Place(8000, 8001), images[3])
     words = shlex.split(line)
 
     assert "\n" not in line

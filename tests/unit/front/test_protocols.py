@@ -14,12 +14,14 @@ from ovms_mp.front.protocols import PROTOCOLS, all_methods, all_routes
 from ovms_mp.front.served_protocol import MessageParts
 
 if TYPE_CHECKING:
+    from ovms_mp.front.live.feed import PageFeed
     from ovms_mp.front.service import Service
 
 
 class Front:
     service = cast("Service", None)
     metrics = MetricsPage((), ())
+    page = cast("PageFeed", None)
 
 
 def refuse(*_: object) -> int:

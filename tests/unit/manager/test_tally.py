@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ovms_mp.child.process_use import Use, use_of
 from ovms_mp.manager.children.child import Child
 from ovms_mp.manager.children.kinds import Kind
-from ovms_mp.manager.machine_use import Throttling, Use, read_throttling, use_of
+from ovms_mp.manager.machine_use import Throttling, read_throttling
 from ovms_mp.manager.tally import Tally
 from ovms_mp.wire import process_counters as words
 from ovms_mp.wire.counters import CounterRow

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec import structs
 
-from ovms_mp.commands.status import status_text
+from ovms_mp.commands.status_text import status_text
 from ovms_mp.errors import Code
 from ovms_mp.model.status import State
 from ovms_mp.wire.codec import decode_to_child, encode

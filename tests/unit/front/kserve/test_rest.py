@@ -12,11 +12,13 @@ from ovms_mp.front.metrics.page import MetricsPage
 
 if TYPE_CHECKING:
     from ovms_mp.front.endpoints import Route
+    from ovms_mp.front.live.feed import PageFeed
     from ovms_mp.front.service import Service
 
 
 class Front:
     metrics = MetricsPage((), ())
+    page = cast("PageFeed", None)
 
     @property
     def service(self) -> Service:

@@ -21,7 +21,7 @@ CALLS = [
     if path != "/v2/"  # The same as without the slash.
 ]
 OPERATIONS = [operation for path in DOCUMENT["paths"].values() for operation in path.values()]
-NAMES = {"model": "org%2Fmodel", "version": "3", "region": "r"}
+NAMES = {"model": "org%2Fmodel", "version": "3", "region": "r", "topic": "settings"}
 
 
 def test_it_is_openapi() -> None:

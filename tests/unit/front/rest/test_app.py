@@ -164,7 +164,9 @@ def ask(
             max_image_megapixels=32,
             max_body_memory_bytes=64 << 20,
         )
-        lifespan = Lifespan(cast("RestSpec", SimpleNamespace(limits=limits, prefix="", origins=OriginSpec())))
+        lifespan = Lifespan(
+            cast("RestSpec", SimpleNamespace(limits=limits, prefix="", page=None, origins=OriginSpec()))
+        )
         lifespan.session = cast(
             "FrontSession",
             SimpleNamespace(

@@ -20,6 +20,7 @@ from tests.unit.front.workers import context
 
 if TYPE_CHECKING:
     from ovms_mp.front.endpoints import Route
+    from ovms_mp.front.live.feed import PageFeed
     from ovms_mp.front.predict_request import Decode
     from ovms_mp.front.service import Service
 
@@ -64,6 +65,7 @@ class Front:
     def __init__(self, table: RoutingTable) -> None:
         self.service = cast("Service", PlayedService(table))
         self.metrics = MetricsPage((), ())
+        self.page = cast("PageFeed", None)
 
 
 class Request:

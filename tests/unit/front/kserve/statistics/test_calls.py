@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ovms_mp.front.endpoints import RestRequest
+    from ovms_mp.front.live.feed import PageFeed
     from ovms_mp.front.methods import Unary
     from ovms_mp.front.service import Service
 
@@ -79,6 +80,7 @@ class Front:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.metrics = MetricsPage((), ())
+        self.page = cast("PageFeed", None)
 
     async def rest(self, path: str) -> Any:
         """The document."""

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all open pages are told: made once a second for all of them together, and only while somebody looks.
+
+A stream holds no queue. It sends the newest second when its client has read the one before; a client that is too slow
+for that misses seconds, and one that reads nothing is cut off as any other (``--rest_client_timeout_s``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ovms_mp.errors import Draining, TooManyWatchers
+from ovms_mp.front.live.state import state_document
+from ovms_mp.front.protobuf.turns import in_turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+    from ovms_mp.child.specs import PageSpec
+    from ovms_mp.front.live.history import History
+    from ovms_mp.front.live.samples import Sampler
+    from ovms_mp.wire.messages import RoutingSnapshot
+
+MOST_STREAMS = 64
+"""Of one front."""
+_INTERVAL_S = 1.0
+
+
+class PageFeed:
+    """Belongs to the event loop."""
+
+    def __init__(
+        self,
+        snapshot: Callable[[], RoutingSnapshot],
+        sampler: Sampler,
+        history: History,
+        spec: PageSpec,
+        *,
+        has_metrics: bool,
+    ) -> None:
+        """Prepare; nothing is done before somebody looks.
+
+        Args:
+            snapshot: Gives the newest one.
+            sampler: Makes what moves.
+            history: What has happened.
+            spec: The page's settings.
+            has_metrics: Whether latencies are counted.
+        """
+        self._snapshot = snapshot
+        self._sampler = sampler
+        self._history = history
+        self._spec = spec
+        self._has_metrics = has_metrics
+        self._streams: set[EventStream] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._turn = asyncio.Event()
+        self._epoch = -1
+        self.second = 0
+        """The number of the newest second."""
+        self.change = 0
+        """The number of the newest state."""
+        self.state = self.sample = b""
+
+    def hear(self, snapshot: RoutingSnapshot) -> None:
+        """A snapshot has come."""
+        self._history.note(snapshot)
+        if snapshot.is_draining:
+            self._end()
+
+    def open(self) -> EventStream:
+        """Begin to tell one more page.
+
+        Raises:
+            TooManyWatchers: As many are told already as may be.
+            Draining: The server is stopping.
+        """
+        if self._snapshot().is_draining:
+            raise Draining("the server is stopping")
+        if len(self._streams) >= MOST_STREAMS:
+            raise TooManyWatchers(
+                f"{MOST_STREAMS} pages are open at this front process already, the limit; close one of them"
+            )
+        stream = EventStream(self)
+        self._streams.add(stream)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        return stream
+
+    def close(self, stream: EventStream) -> None:
+        """A page is told nothing any more; harmless when that is so already."""
+        self._streams.discard(stream)
+        if not self._streams and self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def has(self, stream: EventStream) -> bool:
+        """Whether a page is still to be told."""
+        return stream in self._streams
+
+    async def wait(self) -> None:
+        """Until there is another second, or an end; one comes each second as long as somebody looks."""
+        await self._turn.wait()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                begun_s = loop.time()
+                await self._look()
+                self._wake()
+                await asyncio.sleep(max(_INTERVAL_S / 2, begun_s + _INTERVAL_S - loop.time()))
+        finally:
+            # Also where a second could not be made, which the loop logs: browsers come again after a while.
+            if self._task is asyncio.current_task():
+                self._end()
+
+    async def _look(self) -> None:
+        snapshot = self._snapshot()
+        sample = await in_turns(self._sampler.steps(snapshot))
+        self.sample = _event(b"sample", sample)
+        if snapshot.epoch != self._epoch:
+            self._epoch = snapshot.epoch
+            document = state_document(
+                snapshot, self._spec, self._history.events, has_metrics=self._has_metrics
+            )
+            self.state = _event(b"state", document)
+            self.change += 1
+        self.second += 1
+
+    def _wake(self) -> None:
+        turn, self._turn = self._turn, asyncio.Event()
+        turn.set()
+
+    def _end(self) -> None:
+        """Tell nobody anything any more."""
+        self._streams.clear()
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        self._wake()
+
+
+class EventStream:
+    """What one page is told, as the octets of server-sent events."""
+
+    def __init__(self, feed: PageFeed) -> None:
+        self._feed = feed
+        self._second = self._change = 0
+
+    def __aiter__(self) -> Self:
+        """Itself."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The newest second, when there is one that was not sent yet.
+
+        Raises:
+            StopAsyncIteration: The server is stopping.
+        """
+        feed = self._feed
+        while feed.has(self) and feed.second == self._second:
+            await feed.wait()
+        if not feed.has(self):
+            raise StopAsyncIteration
+        is_first = not self._second
+        self._second = feed.second
+        if self._change == feed.change:
+            return feed.sample
+        self._change = feed.change
+        return (b"retry: 2000\n\n" if is_first else b"") + feed.state + feed.sample
+
+    async def close(self) -> None:
+        """The client has gone; the transport says so."""
+        self._feed.close(self)
+
+
+def _event(name: bytes, data: object) -> bytes:
+    # JSON has no line breaks, which would end the field.
+    return b"event: %s\ndata: %s\n\n" % (name, msgspec.json.encode(data))

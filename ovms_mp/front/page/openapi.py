@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The live page's paths, for people and for generators of clients."""
+
+from __future__ import annotations
+
+from ovms_mp.front.openapi.description import STRING, Description, Operation
+
+_EVENTS = "text/event-stream"
+
+DESCRIPTION = Description(
+    "The live page for browsers",
+    {
+        ("GET", "ToPage"): Operation(
+            "Leads to `/ui/`, the page, whose scripts and styles lie beside it",
+            {},
+            statuses={307: "To `/ui/`."},
+        ),
+        ("GET", "PageEvents"): Operation(
+            "What the page shows, as server-sent events: `state` at every change, `sample` once a second. Their fields "
+            "are for the page of the same release; programs have `/v1/status` and `/metrics`",
+            {_EVENTS: STRING},
+            statuses={429: "As many pages are open already as may be."},
+        ),
+    },
+    {},
+)

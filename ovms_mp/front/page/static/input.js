@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// One input of the form: made up, typed as JSON, or an image.
+
+import { h, say } from "./dom.js";
+import { shape as shapeText } from "./format.js";
+import { imageAxes, pixelsOf, valuesOf } from "./image.js";
+import { encode, flatten, isWhole, nest, sizeOf } from "./tensors.js";
+
+const SIDE = 224; // Of an image whose size the model leaves open.
+const MOST_TYPED = 256; // Values that are put into the text field.
+const MOST_VALUES = 64 << 20;
+const SCALES = { "0 … 255": [0, 255], "0 … 1": [0, 1], "−1 … 1": [-1, 1] };
+let lastId = 0;
+
+/** Sizes to begin with: the least that the model takes, but one where that is none. */
+export function usualShape(input) {
+  const axes = imageAxes(input);
+  return input.bounds.map(([low, high], axis) => {
+    if (low === high) return low;
+    const wish = axes && (axis === axes.height || axis === axes.width) ? SIDE : 1;
+    return Math.max(low, high === -1 ? wish : Math.min(wish, high));
+  });
+}
+
+/** Made-up values. */
+export function madeUp(dtype, shape, kind = "random") {
+  const length = sizeOf(shape);
+  if (dtype === "BYTES") return Array(length).fill("text");
+  const value = {
+    zeros: () => 0,
+    ones: () => 1,
+    random: dtype === "BOOL" ? () => Number(Math.random() < 0.5) : isWhole(dtype) ? () => Math.floor(10 * Math.random()) : () => Math.random(),
+  }[kind];
+  return Array.from({ length }, value);
+}
+
+function labelled(text, control) {
+  control.id = `field-${(lastId += 1)}`;
+  return h("div", { class: "field" }, h("label", { for: control.id }, text), control);
+}
+
+function select(options) {
+  return h("select", {}, options.map((option) => h("option", { value: option }, option)));
+}
+
+export class InputField {
+  constructor(input) {
+    this.input = input;
+    this.axes = input.dtype === "BYTES" ? null : imageAxes(input);
+    this.pixels = null;
+    this.file = null;
+    const start = usualShape(input);
+    const ways = ["random", "zeros", "ones"].filter(() => input.dtype !== "BYTES");
+    this.way = select([...ways, "JSON", ...(this.axes ? ["image"] : [])]);
+    this.way.addEventListener("change", () => this.turn());
+    this.shape = h("input", { type: "text", value: start.join(", "), inputmode: "numeric", spellcheck: "false", autocomplete: "off" });
+    this.shape.addEventListener("change", () => this.redraw());
+    this.text = h("textarea", { rows: "4", spellcheck: "false", autocomplete: "off" });
+    this.shapeField = labelled("Shape", this.shape);
+    this.textField = labelled("Values, as nested lists of JSON", this.text);
+    this.imageField = this.axes ? this.makeImageField() : h("div");
+    const sized = sizeOf(start) <= MOST_TYPED;
+    this.text.value = sized ? JSON.stringify(nest(madeUp(input.dtype, start, "zeros"), start)) : "";
+    this.element = h(
+      "fieldset",
+      {},
+      h("legend", {}, h("bdi", { class: "code" }, input.name), " ", h("span", { class: "quiet" }, `${input.dtype} ${shapeText(input.bounds)}`)),
+      h("div", { class: "fields" }, labelled("Values", this.way), this.shapeField),
+      this.textField,
+      this.imageField,
+    );
+    this.turn();
+  }
+
+  makeImageField() {
+    this.canvas = h("canvas", { width: "1", height: "1", class: "preview", role: "img", "aria-label": "The image as the model gets it" });
+    this.told = h("span", {}, "Drop an image here, or choose one");
+    const chooser = h("input", { type: "file", accept: "image/*" });
+    chooser.addEventListener("change", () => chooser.files.length && this.take(chooser.files[0]));
+    const drop = h("label", { class: "drop" }, this.told, chooser);
+    drop.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      drop.classList.add("over");
+    });
+    drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+    drop.addEventListener("drop", (event) => {
+      event.preventDefault();
+      drop.classList.remove("over");
+      const [file] = event.dataTransfer.files;
+      if (file) {
+        this.way.value = "image";
+        this.turn();
+        this.take(file);
+      }
+    });
+    this.scale = select(Object.keys(SCALES));
+    this.colours = select(["RGB", "BGR"]);
+    this.inverted = h("input", { type: "checkbox" });
+    return h(
+      "div",
+      { class: "image" },
+      h("div", { class: "dropped" }, drop, this.canvas),
+      h("div", { class: "fields" }, labelled("Range", this.scale), labelled("Colours", this.colours), labelled("Invert", this.inverted)),
+    );
+  }
+
+  turn() {
+    const way = this.way.value;
+    this.textField.hidden = way !== "JSON";
+    this.imageField.hidden = way !== "image";
+    this.shapeField.hidden = way === "JSON";
+  }
+
+  async take(file) {
+    this.file = file;
+    await this.redraw();
+  }
+
+  async redraw() {
+    if (this.file === null) return;
+    try {
+      const shape = this.readShape();
+      this.pixels = await pixelsOf(this.file, shape[this.axes.width], shape[this.axes.height], this.canvas);
+      say(this.told, this.file.name);
+    } catch {
+      this.pixels = null;
+      say(this.told, `${this.file.name} is no image that this browser can read`);
+    }
+  }
+
+  readShape() {
+    const shape = this.shape.value.split(",").filter((size) => size.trim()).map(Number);
+    if (shape.length !== this.input.bounds.length || shape.some((size) => !Number.isInteger(size) || size < 0)) {
+      throw new Error(`${this.input.name}: the shape is ${this.input.bounds.length} whole numbers, separated by commas`);
+    }
+    if (sizeOf(shape) > MOST_VALUES) throw new Error(`${this.input.name}: more values than a page should make up`);
+    return shape;
+  }
+
+  /** The tensor as the form has it; raises with what is wrong. */
+  tensor() {
+    const { name, dtype } = this.input;
+    const { shape, values } = this.values();
+    return { name, dtype, shape, octets: encode(dtype, values) };
+  }
+
+  values() {
+    const way = this.way.value;
+    const { name, dtype } = this.input;
+    if (way === "JSON") {
+      try {
+        const { shape, values } = flatten(JSON.parse(this.text.value));
+        const isOff = dtype === "BYTES" ? (value) => typeof value !== "string" : (value) => typeof value !== "number" && typeof value !== "boolean";
+        if (values.some(isOff)) throw new Error(dtype === "BYTES" ? "its values are texts" : "its values are numbers");
+        return { shape, values };
+      } catch (error) {
+        throw new Error(`${name}: ${error.message}`);
+      }
+    }
+    const shape = this.readShape();
+    if (way !== "image") return { shape, values: madeUp(dtype, shape, way) };
+    if (this.pixels === null) throw new Error(`${name}: choose an image first`);
+    const options = { scale: SCALES[this.scale.value], isBgr: this.colours.value === "BGR", isInverted: this.inverted.checked };
+    const one = valuesOf(this.pixels, shape, this.axes, options);
+    if (sizeOf(shape) !== one.length) throw new Error(`${name}: an image is a batch of one`);
+    return { shape, values: isWhole(dtype) ? Array.from(one, Math.round) : one };
+  }
+}
