@@ -13,11 +13,13 @@ from ovms_mp.front.kserve.rest import KServeRestCalls
 from ovms_mp.front.page.static_files import BEGIN, file_routes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
     from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.endpoints import RestRequest, Route
     from ovms_mp.front.served_protocol import HasService
+    from ovms_mp.front.sinks import MessageSink
 
 _NAME = "page"
 _TRY = "/ui/try"
@@ -106,6 +108,14 @@ class _Tried:
         body = await self._request.read_body(bound_bytes)
         self.arrived_ns = time.monotonic_ns()
         return body
+
+    async def receive_body(
+        self, bound_bytes: int | None, make_sink: Callable[[int], MessageSink | None]
+    ) -> Any:  # Any: what the sink makes.
+        """See :class:`~ovms_mp.front.endpoints.RestRequest`."""
+        made = await self._request.receive_body(bound_bytes, make_sink)
+        self.arrived_ns = time.monotonic_ns()
+        return made
 
 
 def server_timing(context: CallContext, arrived_ns: int) -> str:

@@ -177,7 +177,7 @@ def _form_of(maker: VariantMaker, loaded: LoadedVersion, units: Shapes) -> ov.Co
     try:
         compiled = maker.compile_beside(model, filling.properties())
         if entry.is_current():
-            filling.publish(Facts((), (), None, (), (), (), (), (), ""))
+            filling.publish(Facts((), (), None, (), (), (), (), (), (), ""))
     finally:
         filling.close()
     return compiled
