@@ -154,7 +154,15 @@ class DirectExchange(IncomingRequest):
         *,
         keep_alive: bool,
     ) -> None:
-        """Begin with the head; which means this."""
+        """Begin.
+
+        Args:
+            direct: What all of them share.
+            called: What the target means.
+            head: The request's.
+            line: The connection.
+            keep_alive: Whether it goes on behind the answer.
+        """
         super().__init__(*direct.room())
         self._direct = direct
         self._called = called
