@@ -49,12 +49,13 @@ class RestRequest(Protocol):
         """
 
     def receive_body(
-        self, bound_bytes: int | None, make_sink: Callable[[int], MessageSink | None]
+        self, bound_bytes: int | None, least_bytes: int, make_sink: Callable[[int], MessageSink | None]
     ) -> Awaitable[Any]:
         """What a sink makes of the body as it arrives; None, and nothing is read, where no sink can take it.
 
         Args:
             bound_bytes: As of :meth:`read_body`.
+            least_bytes: Of a body that is worth a sink.
             make_sink: By the body's length; None if octets are as good. What it makes gives back something else.
 
         Raises:

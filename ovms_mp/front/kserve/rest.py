@@ -19,7 +19,7 @@ from ovms_mp.front.kserve.json import documents
 from ovms_mp.front.kserve.json.assemble import HEADER, assemble, header_length, raw_request
 from ovms_mp.front.kserve.json.binary import Binary, Part
 from ovms_mp.front.kserve.json.binary_sink import BinarySink, InferBody
-from ovms_mp.front.kserve.json.decode import decode_json
+from ovms_mp.front.kserve.json.decode import decode_head, decode_json
 from ovms_mp.front.kserve.json.decode_long import decode_long
 from ovms_mp.front.kserve.json.encode import InferAnswer, encode_infer
 from ovms_mp.front.kserve.parameters import heed
@@ -290,7 +290,9 @@ class InferReading:
         body: bytes | bytearray | InferBody | None = None
         if length_text is not None:
             received = await request.receive_body(
-                route.body_bound_bytes, functools.partial(self._sink, length_text.strip())
+                route.body_bound_bytes,
+                SHORTEST_LONG_BYTES,
+                functools.partial(self._sink, length_text.strip()),
             )
             if isinstance(received, PlacedCall):
                 self._placed = received
@@ -310,7 +312,7 @@ class InferReading:
     def _sink(self, length_text: str, nbytes: int) -> MessageSink | None:
         """Where a body with tensors goes while it arrives, if they can be long and the JSON is not."""
         json_bytes = header_length(length_text, nbytes)
-        if json_bytes >= LONG_BYTES or nbytes - json_bytes < SHORTEST_LONG_BYTES:
+        if json_bytes >= LONG_BYTES:
             return None
         leases = self._leases
         return BinarySink(nbytes, json_bytes, leases.lease_arriving, leases.release, leases.memory)
@@ -323,7 +325,9 @@ class InferReading:
             text, self._parts = whole[:length], [Part(whole[length:])]
             if not length:
                 return
-        if len(text) < LONG_BYTES:
+        if isinstance(text, memoryview) and len(text) < LONG_BYTES:
+            self._parsed = decode_head(bytes(text))
+        elif len(text) < LONG_BYTES:
             self._parsed = decode_json(text)
         else:
             plain = bytes(text) if isinstance(text, memoryview) else text

@@ -86,14 +86,16 @@ async def read_body(
 
 async def receive_body(
     source: BodySource,
+    length: int,
     limits: FrontLimits,
     bound_bytes: int | None,
     make_sink: Callable[[int], MessageSink | None],
 ) -> Any:  # Any: as of the sink.
-    """What a sink makes of a body that comes as it is and says its length; of others None, and they are not read.
+    """What a sink makes of a body that comes as it is; of others None, and they are not read.
 
     Args:
         source: Nothing of it has been read yet.
+        length: Of the body.
         limits: See :func:`read_body`.
         bound_bytes: See :func:`read_body`.
         make_sink: By the body's length; None if octets are as good.
@@ -102,8 +104,7 @@ async def receive_body(
         OvmsError: See :func:`read_body`; or the sink refuses what comes.
         falcon.HTTPUnsupportedMediaType: See :func:`read_body`.
     """
-    length = source.content_length
-    if _coding(source) != _PLAIN or length is None:
+    if _coding(source) != _PLAIN:
         return None
     _limit(source, limits, bound_bytes)
     sink = make_sink(length)

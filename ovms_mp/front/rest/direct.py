@@ -107,9 +107,10 @@ class Direct:
                     return Called(endpoint, unquote(path), rest)
         return None
 
-    def exchange(self, called: Called, head: Head, line: Line, *, keep_alive: bool) -> DirectExchange:
-        """A request whose head is here."""
-        return DirectExchange(self, called, head, line, keep_alive=keep_alive)
+    def exchange(self, head: Head, line: Line, *, keep_alive: bool) -> DirectExchange | None:
+        """A request whose head is here; None where it does not go this way."""
+        called = self.find(head.url) if head.method == b"POST" else None
+        return None if called is None else DirectExchange(self, called, head, line, keep_alive=keep_alive)
 
     def room(self) -> tuple[FrontLimits, BodyShare]:
         """Limits of a request, and its share of the memory for bodies."""
@@ -153,7 +154,15 @@ class DirectExchange(IncomingRequest):
         *,
         keep_alive: bool,
     ) -> None:
-        """Begin with the head; see :meth:`Direct.exchange`."""
+        """Begin.
+
+        Args:
+            direct: What all of them share.
+            called: What the target means.
+            head: The request's.
+            line: The connection.
+            keep_alive: Whether it goes on behind the answer.
+        """
         super().__init__(*direct.room())
         self._direct = direct
         self._called = called

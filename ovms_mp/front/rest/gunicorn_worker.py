@@ -10,7 +10,6 @@ from uvicorn_worker import UvicornWorker
 
 from ovms_mp.child.lifetime import STOP_SIGNALS, holding_log_signals, take_log_signals
 from ovms_mp.defects import contain
-from ovms_mp.front.rest.secure import new_protocol
 
 if TYPE_CHECKING:
     from typing import ClassVar
@@ -21,7 +20,7 @@ class RestWorker(UvicornWorker):
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": new_protocol,
+        "http": "ovms_mp.front.rest.secure:new_protocol",  # Loaded behind the fork.
         "lifespan": "on",
         "access_log": False,
         "server_header": False,

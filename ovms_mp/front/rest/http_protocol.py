@@ -4,7 +4,7 @@
 Requests with tensors are answered directly (:mod:`~ovms_mp.front.rest.direct`), others by the application, by way of
 ASGI. Long bodies go past the parser, to where they belong. Of all of them it holds that
 
-- few requests of a connection are parsed before those ahead of them are answered; the rest is not read;
+- few are parsed before those ahead of them are answered; the rest is not read;
 - a client that sends a request's head or body, or reads its answer, without progress is cut off;
 - a client that closes its connection cancels what it asked for;
 - an answer that comes before the request's end is not lost: the connection goes on reading for a while;
@@ -254,13 +254,10 @@ class RestProtocol(asyncio.BufferedProtocol):
     def take_head(self, head: Head) -> None:
         """See :class:`~ovms_mp.front.rest.reader.Target`."""
         keep_alive = head.keep_alive and not self._is_ending
-        called = None
-        if head.method == b"POST" and self._direct is not None:
-            called = self._direct.find(head.url)
-        if called is not None and self._direct is not None:
-            self._take_exchange(self._direct.exchange(called, head, self, keep_alive=keep_alive))
-        else:
-            self._take_exchange(AsgiExchange(head, self, keep_alive=keep_alive))
+        exchange: Exchange | None = None
+        if self._direct is not None:
+            exchange = self._direct.exchange(head, self, keep_alive=keep_alive)
+        self._take_exchange(exchange or AsgiExchange(head, self, keep_alive=keep_alive))
         self._is_between = False
         self._group.is_busy(self)
 

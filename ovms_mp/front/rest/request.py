@@ -117,12 +117,15 @@ class IncomingRequest(ABC):
         return body
 
     async def receive_body(
-        self, bound_bytes: int | None, make_sink: Callable[[int], MessageSink | None]
+        self, bound_bytes: int | None, least_bytes: int, make_sink: Callable[[int], MessageSink | None]
     ) -> Any:  # Any: as of the sink.
         """What a sink makes of the body; see :func:`~ovms_mp.front.rest.body.receive_body`."""
-        made = await receive_body(self, self._limits, bound_bytes, make_sink)
+        length = self.content_length
+        if length is None or length < least_bytes:
+            return None
+        made = await receive_body(self, length, self._limits, bound_bytes, make_sink)
         if made is not None:
-            self.received_bytes = self.content_length or 0
+            self.received_bytes = length
             self.arrived_ns = time.monotonic_ns()
         return made
 

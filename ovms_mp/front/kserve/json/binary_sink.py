@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ovms_mp.front.kserve.json.assemble import BINARY_SIZE
 from ovms_mp.front.kserve.json.binary import Part
-from ovms_mp.front.kserve.json.decode import decode_json
+from ovms_mp.front.kserve.json.decode import decode_head
 from ovms_mp.front.protobuf.arena_sink import SHORTEST_LONG_BYTES, ArenaSink, MoreNeeded
 from ovms_mp.front.protobuf.plain import NotPlain
 from ovms_mp.model.dtypes import DType
@@ -84,7 +84,7 @@ class BinarySink(ArenaSink[InferBody]):
 
     def _step(self) -> None:
         if self._json_bytes and self._parsed is None:
-            self._parsed = decode_json(self._whole(0, self._json_bytes))
+            self._parsed = decode_head(self._whole(0, self._json_bytes))
             self._sizes.extend(_sizes(self._parsed, self._length - self._json_bytes))
         if not self._sizes:
             raise MoreNeeded

@@ -115,7 +115,7 @@ class PlayedRoute:
             if request.raw_path == b"/t/none":
                 raise ModelNotReady("not now")
             if request.raw_path == b"/t/sink":
-                body = await request.receive_body(None, self._sink)
+                body = await request.receive_body(None, 1, self._sink)
             else:
                 body = await request.read_body(None)
             await self.may_answer.wait()

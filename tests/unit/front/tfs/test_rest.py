@@ -84,7 +84,7 @@ class Request:
         self.bounds.append(bound_bytes)
         return self._body
 
-    async def receive_body(self, bound_bytes: int | None, make_sink: object) -> None:
+    async def receive_body(self, bound_bytes: int | None, least_bytes: int, make_sink: object) -> None:
         """No sink takes it."""
 
 
