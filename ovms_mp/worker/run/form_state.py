@@ -108,15 +108,10 @@ class Forms(Generic[OwnerT]):
     def text(self) -> str:
         """Which form is in use and why, for people."""
         demand = self.demand
-        if demand.form is Form.PARALLEL:
-            text = (
-                f"adaptive={demand.form.value} ({demand.concurrency:.1f} requests at once: "
-                f"{demand.gain:.2f} times what LATENCY answers)"
-            )
-        elif demand.streams and demand.changed_s:
-            text = f"adaptive={demand.form.value} ({demand.concurrency:.1f} requests at once)"
+        if not demand.changed_s:
+            text = f"adaptive={demand.form.value} until requests come together"
         else:
-            text = f"adaptive={demand.form.value} (until requests come together)"
+            text = f"adaptive={demand.form.value} since {demand.concurrency:.1f} requests come at once"
         return f"{text} second_form=none ({self.refusal})" if self.refusal else text
 
     def detail(self) -> str:
