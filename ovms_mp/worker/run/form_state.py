@@ -110,10 +110,9 @@ class Forms(Generic[OwnerT]):
     def text(self) -> str:
         """Which form is in use and why, for people."""
         demand = self.demand
-        if not demand.changed_s and demand.lone_s < LEAST_RUN_S:
-            text = f"adaptive={demand.form.value} as runs are this quick"
-        elif not demand.changed_s:
-            text = f"adaptive={demand.form.value} until requests come together"
+        if not demand.changed_s:
+            least = f"{1000 * LEAST_RUN_S:g} ms"
+            text = f"adaptive={demand.form.value} until requests come together that run for {least} or longer"
         else:
             text = f"adaptive={demand.form.value} since {demand.concurrency:.1f} requests come at once"
         return f"{text} second_form=none ({self.refusal})" if self.refusal else text
