@@ -247,8 +247,9 @@ def test_a_second_form_that_kills_its_worker_is_not_compiled_again_and_no_reques
     for _ in range(6):
         page = RunPage(scene.seats()[0].page_descriptor)
         page.begin((0, 0), SECOND_FORM, scene.handle("a"))
+        page.begin((0, 1), 1, scene.handle("a"))
         page.close()
-        scene.crash(scene.seats()[0], "a")
+        scene.crash(scene.seats()[0])
         scene.settle()
 
     assert scene.seats("a") == []
