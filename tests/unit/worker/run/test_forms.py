@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MEBIBYTE = 1 << 20
 TOGETHER = 16
-MOST_ROUNDS = 400
+MOST_ROUNDS = 20_000
 NAMES = ("images", "open")
 
 
