@@ -103,6 +103,7 @@ WORKER = [
     Fault("worker.orders:Orders._take_outcome", action="version"),
     Fault("worker.orders:Orders._let_go", action="version"),
     Fault("worker.run.shaping:Shaping.advance"),
+    Fault("worker.run.forms:FormKeeper.advance"),
     Fault("worker.run.outbox:encode"),
     Fault("worker.run.outbox:encode", ONE, times=2),
     Fault("worker.run.outbox:Outbox.flush"),

@@ -55,6 +55,7 @@ PLACES = {
     "child.process.run_child": ENDS_A_PROCESS,
     "fetcher.job.Job.run": THREAD,
     "worker.load.loader.Loader._load": THREAD,
+    "worker.run.forms.FormKeeper._make": THREAD,
     "worker.load.loader._release": THREAD,
     "worker.orders.Orders._receive": A_STEP,
     "worker.run.intake.Intake._decode": ONE_ITEM,

@@ -72,6 +72,7 @@ class Demand:
             run_time_s: Of one run alone, where it is known.
         """
         self.streams = max(1, streams)
+        self.concurrency = min(self.concurrency, self.streams)
         if run_time_s is not None:
             self._parallel_s.setdefault(0, run_time_s)
 
@@ -133,10 +134,11 @@ class Demand:
         self.form, self.changed_s = form, now_s
 
     def _better(self) -> Form:
-        if self.lone_s < LEAST_RUN_S and self.form is Form.LONE:
+        is_quick = self.form is Form.LONE and self.lone_s < LEAST_RUN_S
+        # Whatever was measured, and when: one request has nothing from cores that wait for another.
+        if is_quick or self.concurrency < (_CONCURRENT if self.form is Form.LONE else _LONE):
             return Form.LONE
         if self._tried < _RUNS_TO_TRY:
-            least = _CONCURRENT if self.form is Form.LONE else _LONE
-            return Form.PARALLEL if self.concurrency >= least else Form.LONE
+            return Form.PARALLEL
         least = _GAIN if self.form is Form.LONE else _LOSS
         return Form.PARALLEL if self.gain >= least else Form.LONE

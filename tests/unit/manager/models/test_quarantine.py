@@ -22,7 +22,7 @@ from ovms_mp.manager.workers.workers import Seat
 from ovms_mp.model.status import State
 from ovms_mp.wire.messages import LoadModel, UnloadModel
 from ovms_mp.wire.records import Conviction, RunMark, VersionRecord
-from ovms_mp.wire.run_page import NOT_A_TASK, RunPage
+from ovms_mp.wire.run_page import NOT_A_TASK, SECOND_FORM, RunPage
 
 from ..fakes import FakeTrials, loaded, unloaded
 from ..kernel import Kernel
@@ -239,6 +239,23 @@ def test_a_crash_while_loading_is_not_a_requests(scene: Scene) -> None:
         scene.crash(scene.seats()[0])
         scene.settle()
     assert scene.seats("a") == []
+
+
+def test_a_second_form_that_kills_its_worker_is_not_compiled_again_and_no_request_is_blamed(
+    scene: Scene,
+) -> None:
+    for _ in range(6):
+        page = RunPage(scene.seats()[0].page_descriptor)
+        page.begin((0, 0), SECOND_FORM, scene.handle("a"))
+        page.begin((0, 1), 1, scene.handle("a"))
+        page.close()
+        scene.crash(scene.seats()[0])
+        scene.settle()
+
+    assert scene.seats("a") == []
+    deployments = {entry.model_name: entry for entry in scene.books}
+    assert not deployments["a"].load_message().may_adapt
+    assert deployments["b"].load_message().may_adapt
 
 
 def test_crashes_long_apart_isolate_nothing(scene: Scene) -> None:
