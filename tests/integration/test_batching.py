@@ -122,10 +122,10 @@ def test_answers_of_three_protocols_at_once(server: Server, models: Path, tmp_pa
     for protocol, answers in found.items():
         assert len(answers) == THREADS * AT_ONCE * (1 if protocol == "rest" else TIMES)
         assert set(answers) == {right[protocol]}, protocol
-    page = rest_client.request(server.rest_port, "GET", "/metrics").text
+    page = rest_client.request(server.rest_port, "GET", "/metrics").text()
     counts = {
         part: float(line.rpartition(" ")[2])
-        for line in page().splitlines() if callable(page) else page.splitlines()
+        for line in page.splitlines()
         for part in ("sum", "count")
         if line.startswith(f"ovms_mp_requests_per_inference_{part}{{")
     }
