@@ -110,7 +110,7 @@ WORKER = [
     Fault("worker.run.queues:VersionQueue.push", ONE),
     Fault("worker.run.queues:VersionQueue.pop"),
     Fault("worker.run.queues:QueuedTask.refusal", ONE),
-    Fault("worker.run.pool:InferPool._run", ONE),
+    Fault("worker.run.pool:InferPool._run_one", ONE),
     Fault("worker.load.compiled:CompiledVersion.bind", ONE),
     Fault("wire.arena:Arena.check_range", ONE),
     Fault("wire.channels:Router.send"),

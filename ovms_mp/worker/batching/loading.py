@@ -145,7 +145,7 @@ def _try(maker: VariantMaker, loaded: LoadedVersion, batching: int) -> tuple[Ver
     compiled = _form_of(maker, loaded, units)
     bounds = TrialBounds(sizes, is_auto, has_timing=True)
     timing = try_batches(loaded.compiled, compiled, units, shapes, bounds)
-    costs_s = useful_sizes(timing.single_s, timing.costs_s, LEAST_GAIN)
+    costs_s = useful_sizes(timing.single_s, timing.costs_s, LEAST_GAIN if is_auto else 0.0)
     if not costs_s:
         best = max(timing.single_s * size / cost_s for size, cost_s in timing.costs_s.items())
         raise NotBatched(f"it does not pay: {best:.2f} times the rate at best")

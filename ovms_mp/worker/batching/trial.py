@@ -2,8 +2,9 @@
 """The trial of a batch form: its answers are held against those of lone runs, bit by bit, and both are timed by turns.
 
 Lone runs and batches take the way that tasks take later, in an arena of the trial's own. At each size there are two
-batches: every task is run once among others, and once among others in other rows, so that a model whose samples look
-at each other answers differently. Everything around the outputs holds a pattern, and has to hold it afterwards.
+batches with one task in common, in the same row: its answers must be equal to the last bit also where rounding may
+differ from that of lone runs, as a model whose samples look at each other must not pass for one that rounds.
+Everything around the outputs holds a pattern, and has to hold it afterwards.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class _Trial:
         self._bounds = bounds
         self._slot = InferSlot(version.compiled, len(version.inputs), len(version.outputs))
         random = np.random.default_rng(_SEED)
-        most = bounds.sizes[-1]
+        most = bounds.sizes[-1] + 1  # So that there are two batches with one task in common.
         self._given = [
             [random_input(spec, shape, random) for spec, shape in zip(version.inputs, shapes, strict=True)]
             for _ in range(most)
@@ -130,8 +131,9 @@ class _Trial:
         single_s = float("inf")
         for size in self._bounds.sizes:
             numbers = list(range(size))
-            self._compare(numbers)
-            self._compare([*numbers[1:], 0][::-1])
+            others = [0, *(len(self._given) - number for number in numbers[1:])]
+            if self._compare(numbers) != self._compare(others):
+                raise NotBatched(f"what a request gets depends on the others in a batch of {size}")
             if not has_timing:
                 continue
             cost_s = float("inf")
@@ -161,12 +163,14 @@ class _Trial:
             found.append(refs)
         return found
 
-    def _compare(self, numbers: Sequence[int]) -> None:
-        while len(self._right) < len(numbers):
+    def _compare(self, numbers: Sequence[int]) -> list[bytes]:
+        """Hold a batch against lone runs; what its first task got."""
+        while len(self._right) <= max(numbers):
             refs = self._single(len(self._right))
             self._right.append(tuple((ref.shape, bytes(self._arena.view(ref))) for ref in refs))
         for number in numbers:
             self._cover(number)
+        first: list[bytes] = []
         for number, refs in zip(numbers, self._batch(numbers), strict=True):
             end = self._tasks[number].output_offset_bytes
             for spec, ref, (shape, content) in zip(
@@ -179,10 +183,13 @@ class _Trial:
                     how = "bits" if is_close(spec, found, content) else "values"
                     raise NotBatched(f"output {spec.name!r} has other {how} in a batch of {len(numbers)}")
                 end = ref.offset_bytes + ref.nbytes
+                if number == 0:
+                    first.append(found)
             start = number * self._stride + self._inputs_end
             rest = self._arena.memory[end : start + self._output_nbytes + 64]
             if bytes(rest).strip(bytes([_PATTERN])):
                 raise NotBatched("a batch writes where no output is")
+        return first
 
     def _cover(self, number: int) -> None:
         start = number * self._stride + self._inputs_end

@@ -251,9 +251,17 @@ class InferPool(Generic[OwnerT]):
             together = self._run_batch(slot, batches, members, runs, is_in_loop=is_in_loop)
             if together:
                 return together
-        ended = [self._run_one(slot, queued, runs, is_in_loop=is_in_loop) for queued in members]
-        for run in ended[1:]:
-            run.ends_hand_over = False
+        if len(members) == 1:
+            return [self._run_one(slot, members[0], runs, is_in_loop=is_in_loop)]
+        ended: list[FinishedRun[OwnerT]] = []
+        for queued in members:
+            try:
+                run = self._run_one(slot, queued, runs, is_in_loop=is_in_loop)
+            except Exception as raised:
+                report("worker.thread", raised, f"task {queued.task.task_id} of {self._owner.title}")
+                run = FinishedRun(self._owner, self, queued, defect_answer(queued.task), 0.0)
+            run.ends_hand_over = not ended
+            ended.append(run)
         return ended
 
     def _run_batch(

@@ -144,19 +144,22 @@ class Scheduler:
         members: Sequence[QueuedTask] = (queued,)
         if pool.compiled.batches is not None and version.queue.tasks:
             members = self._with_others(version, pool.compiled.batches, queued)
-        if len(self._versions) > 1:
-            queued.charged_s = self._shares.began(version, time.monotonic())
-        if version.runs_in_threads or not pool.has_idle:
-            try:
+        ended: Sequence[FinishedRun[ServedVersion]] = ()
+        try:
+            if len(self._versions) > 1:
+                queued.charged_s = self._shares.began(version, time.monotonic())
+            if version.runs_in_threads or not pool.has_idle:
                 self._hand_over(version, pool, members)
-            except Exception:
-                for other in members[:0:-1]:
-                    version.queue.put_back(other)
-                raise
-        else:
-            version.counters.taken()
-            for run in pool.run_now(members, self._runs):
-                self._note_run(run)
+            else:
+                version.counters.taken()
+                ended = pool.run_now(members, self._runs)
+        except Exception:
+            # The first one is the victim; the others have their turn again.
+            for other in members[:0:-1]:
+                version.queue.put_back(other)
+            raise
+        for run in ended:
+            self._note(run)
 
     def _with_others(
         self, version: ServedVersion, batches: Batches, queued: QueuedTask
@@ -184,12 +187,15 @@ class Scheduler:
             run.pool.handed_over -= run.ends_hand_over
             version.running -= 1
             self._peers.ended(run.queued.peer)
-            try:
-                # Those of a batch leave together anyway.
-                leaves_at_s = 0.0 if run.batch > 1 else time.monotonic() + version.patience_s()
-                self._note_run(run, leaves_at_s)
-            except Exception as error:
-                self._answers.fail("worker.note_run", error, run.queued.peer, run.queued.task)
+            # Those of a batch leave together anyway.
+            self._note(run, 0.0 if run.batch > 1 else time.monotonic() + version.patience_s())
+
+    def _note(self, run: FinishedRun[ServedVersion], leaves_at_s: float = 0.0) -> None:
+        """Take note of a run, or fail its task."""
+        try:
+            self._note_run(run, leaves_at_s)
+        except Exception as error:
+            self._answers.fail("worker.note_run", error, run.queued.peer, run.queued.task)
 
     def _whose_turn(self) -> Sequence[ServedVersion]:
         """Versions with a task that goes first and can start, or those that are due: now and then, or without any."""

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds models that can be batched, and one for each reason why a model cannot be. Inputs ``x``, outputs ``y``.
+
+``mlp``: f32 [1, 64] to [1, 16]; ``pick``: the same beside i32 [1, 1], which must be a row of a table of 4.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import openvino as ov
+import openvino.opset13 as ops
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _weights(rows: int, columns: int) -> ov.Node:
+    random = np.random.default_rng(rows + columns)
+    return ops.constant((random.standard_normal((rows, columns)) / rows**0.5).astype(np.float32))
+
+
+def _parameter(name: str, shape: list[int], kind: type) -> ov.Node:
+    parameter = ops.parameter(shape, kind, name=name)
+    parameter.output(0).set_names({name})
+    return parameter
+
+
+def _model(result: ov.Output, parameters: list[ov.Node]) -> ov.Model:
+    node = ops.result(result)
+    node.output(0).set_names({"y"})
+    return ov.Model([node], parameters, "model")
+
+
+def _layers(x: ov.Node) -> ov.Node:
+    hidden = ops.relu(ops.matmul(x, _weights(64, 1024), False, False))
+    return ops.matmul(hidden, _weights(1024, 16), False, False)
+
+
+def mlp() -> ov.Model:
+    """Rows that do not depend on each other."""
+    x = _parameter("x", [1, 64], np.float32)
+    return _model(_layers(x).output(0), [x])
+
+
+def pick() -> ov.Model:
+    """An input that makes a run fail, of whoever is in it."""
+    x, row = _parameter("x", [1, 64], np.float32), _parameter("row", [1, 1], np.int32)
+    scattered = ops.gather_elements(ops.broadcast(row, ops.constant([1, 1])), ops.constant([[0]]), 1)
+    chosen = ops.gather(ops.constant(np.arange(4, dtype=np.float32)), scattered, ops.constant(0))
+    return _model(ops.add(_layers(x), chosen).output(0), [x, row])
+
+
+def open_batch() -> ov.Model:
+    """As ``mlp``, with a batch that clients choose."""
+    x = _parameter("x", [-1, 64], np.float32)
+    return _model(_layers(x).output(0), [x])
+
+
+def mixing() -> ov.Model:
+    """Rows that look at each other, a little."""
+    x = _parameter("x", [1, 64], np.float32)
+    mean = ops.reduce_mean(x, ops.constant([0]), True)
+    little = ops.multiply(ops.reduce_mean(mean, ops.constant([1]), True), ops.constant(np.float32(0.05)))
+    return _model(ops.subtract(_layers(x), little).output(0), [x])
+
+
+def summing() -> ov.Model:
+    """An output that does not grow with the batch."""
+    x = _parameter("x", [1, 64], np.float32)
+    return _model(ops.reduce_sum(x, ops.constant([0]), True).output(0), [x])
+
+
+def scalar() -> ov.Model:
+    """An output without dimensions."""
+    x = _parameter("x", [1, 64], np.float32)
+    return _model(ops.reduce_sum(x, ops.constant([0, 1]), False).output(0), [x])
+
+
+def finding() -> ov.Model:
+    """An output whose shape depends on the data."""
+    x = _parameter("x", [1, 64], np.float32)
+    return _model(ops.non_zero(x, "i32").output(0), [x])
+
+
+def uneven() -> ov.Model:
+    """Inputs of different batches."""
+    x, other = _parameter("x", [1, 64], np.float32), _parameter("other", [2, 64], np.float32)
+    return _model(ops.add(x, other).output(0), [x, other])
+
+
+MODELS: tuple[Callable[[], ov.Model], ...] = (mlp, pick, open_batch, mixing, summing, scalar, finding, uneven)
+
+
+def main() -> None:
+    """Build them below the directory of the first argument."""
+    for make in MODELS:
+        directory = Path(sys.argv[1]) / make.__name__ / "1"
+        directory.mkdir(parents=True)
+        ov.save_model(make(), directory / "model.xml", compress_to_fp16=False)
+
+
+if __name__ == "__main__":
+    main()
