@@ -121,7 +121,7 @@ class FrontSession:
             self.leases.memory,
             lambda conviction: self._send(RequestConvicted(conviction)),
             clock_ns,
-            lambda ref: self.service.regions.read_ref(ref),
+            lambda ref, start, end: self.service.regions.read_part(ref, start, end),
         )
         self._readiness = Readiness(RoutingTable(NO_SNAPSHOT), spec.common.heartbeat_timeout_s, clock_ns)
         address = f"{welcome.arena}:{welcome.arena_epoch}".encode()

@@ -30,6 +30,7 @@ _MOST = 64
 _MOST_LOST_RUNS = 2
 """Workers that may end while they run one request, if nothing says that it was the request's fault."""
 _SKETCHED_BYTES = 4096
+_STEP_BYTES = 1 << 20
 _DIGEST_BYTES = 16
 
 
@@ -41,7 +42,7 @@ class Convictions:
         memory: memoryview,
         announce: Callable[[Conviction], None],
         clock_ns: Clock,
-        read_ref: Callable[[TensorRef], memoryview],
+        read_part: Callable[[TensorRef, int, int], memoryview],
     ) -> None:
         """Begin with none.
 
@@ -49,10 +50,10 @@ class Convictions:
             memory: The arena, where a task's inputs are.
             announce: Tells the manager.
             clock_ns: Monotonic time, the same in all processes.
-            read_ref: Reads an input that is in a client's region, which may change.
+            read_part: Reads a part of an input that is in a client's region, which may change.
         """
         self._memory = memory
-        self._read_ref = read_ref
+        self._read_part = read_part
         self._announce = announce
         self._clock_ns = clock_ns
         self.by_handle: dict[int, list[Conviction]] = {}
@@ -137,22 +138,24 @@ class Convictions:
         """A digest of shapes, and of the first and the last bytes of each input."""
         found = _hash_of_shapes(task)
         for ref in task.inputs:
-            content = self._content(ref)
-            found.update(content[:_SKETCHED_BYTES])
-            found.update(content[max(0, len(content) - _SKETCHED_BYTES) :])
+            found.update(self._part(ref, 0, min(ref.nbytes, _SKETCHED_BYTES)))
+            found.update(self._part(ref, max(0, ref.nbytes - _SKETCHED_BYTES), ref.nbytes))
         return found.digest()
 
     def _digest(self, task: InferTask) -> bytes:
         """A digest of shapes, and of all bytes of each input."""
         found = _hash_of_shapes(task)
         for ref in task.inputs:
-            found.update(self._content(ref))
+            step = _STEP_BYTES if ref.region else max(1, ref.nbytes)
+            for start in range(0, ref.nbytes, step):
+                found.update(self._part(ref, start, min(ref.nbytes, start + step)))
         return found.digest()
 
-    def _content(self, ref: TensorRef) -> memoryview:
+    def _part(self, ref: TensorRef, start: int, end: int) -> memoryview:
+        """A part of an input; a copy, if it is in a client's region."""
         if ref.region:
-            return self._read_ref(ref)
-        return self._memory[ref.offset_bytes : ref.offset_bytes + ref.nbytes]
+            return self._read_part(ref, start, end)
+        return self._memory[ref.offset_bytes + start : ref.offset_bytes + end]
 
 
 def _hash_of_shapes(task: InferTask) -> hashlib.blake2b:

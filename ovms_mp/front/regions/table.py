@@ -118,12 +118,12 @@ class Regions:
         region = self._open[name] = self._opened(record)
         return region
 
-    def read_ref(self, ref: TensorRef) -> memoryview:
-        """A copy of an input that a task refers to; empty when its region has gone."""
+    def read_part(self, ref: TensorRef, start: int, end: int) -> memoryview:
+        """A copy of a part of an input that a task refers to; empty when its region has gone."""
         for region in self._open.values():
             if region.number == ref.region:
-                content = memoryview(bytearray(ref.nbytes))
-                region.read(SharedRange(region.record.name, ref.offset_bytes, ref.nbytes), content)
+                content = memoryview(bytearray(end - start))
+                region.read(SharedRange(region.record.name, ref.offset_bytes + start, end - start), content)
                 return content
         return memoryview(b"")
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ovms_mp.wire.changes import RegionRecord, UnregisterRegion
 
 MOST_REGIONS = 1024
+MOST_SEALED = 256
+"""Over all connections: manager and fronts have a descriptor of each open."""
 MOST_OF_ONE = 64
 """Of one connection."""
 NOBODY = 0
@@ -89,6 +91,11 @@ class Regions:
         self.is_changed = True
 
     def _refuse_too_much(self, region: RegionRecord, owner: int) -> None:
+        sealed = [record for record in self._by_name.values() if record.is_sealed]
+        if len(sealed) >= MOST_SEALED:
+            raise TooManyRegions(
+                f"{MOST_SEALED} regions are registered over all connections, which is the limit; try again later"
+            )
         own = self.of(owner)
         if len(own) >= MOST_OF_ONE:
             raise TooManyRegions(
@@ -97,9 +104,9 @@ class Regions:
         limit = self._most_sealed_bytes
         for records, most, whose in (
             (own, limit // 2, "this connection's regions"),
-            (self._by_name.values(), limit, "all clients' regions"),
+            (sealed, limit, "all clients' regions"),
         ):
-            there = sum(record.byte_size for record in records if record.is_sealed)
+            there = sum(record.byte_size for record in records)
             if there + region.byte_size > most:
                 raise TooManyRegions(
                     f"{region.byte_size} bytes more are too many: {whose} have {there} bytes of at most {most} (raise "

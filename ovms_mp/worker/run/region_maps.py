@@ -112,6 +112,10 @@ class RegionMaps:
         except RuntimeError:
             self._empty(region.place)
 
+    def is_free(self, place: _Place) -> bool:
+        """Whether a region's place can be used again."""
+        return place in self._free.get(place.nbytes, ())
+
     def _reserve(self, nbytes: int) -> _Place:
         # Powers of two, so that regions of all sizes find places of others.
         size = max(mmap.PAGESIZE, 1 << (nbytes - 1).bit_length())

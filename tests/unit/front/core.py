@@ -52,12 +52,8 @@ class Core:
     ) -> None:
         self.announced: list[Conviction] = []
         self.leases = Leases(Arena(ArenaHandle(descriptor, size_bytes)), Arrivals(clock_ns))
-        self.convictions = Convictions(
-            self.leases.memory,
-            self.announced.append,
-            clock_ns,
-            lambda ref: self.service.regions.read_ref(ref),
-        )
+        regions = Regions(is_allowed=True)
+        self.convictions = Convictions(self.leases.memory, self.announced.append, clock_ns, regions.read_part)
         self.dispatcher = Dispatcher(
             self.leases, address, asyncio.get_running_loop(), self.convictions.judge, clock_ns
         )
@@ -67,7 +63,7 @@ class Core:
             self.dispatcher,
             Counting(CounterRow(counters, 0), CounterReader(counters)),
             ask_change,
-            Regions(is_allowed=True),
+            regions,
             request_timeout_s=300.0,
             retry_window_s=retry_window_s,
             max_message_bytes=max_message_bytes,

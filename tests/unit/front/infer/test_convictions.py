@@ -323,10 +323,15 @@ class Desk:
 
     def __init__(self) -> None:
         self.memory = bytearray(1 << 16)
+        self.region = bytearray(3 << 20)
         self.announced: list[Conviction] = []
         self.known = Convictions(
-            memoryview(self.memory), self.announced.append, time.monotonic_ns, lambda ref: memoryview(b"")
+            memoryview(self.memory), self.announced.append, time.monotonic_ns, self.read_part
         )
+
+    def read_part(self, ref: TensorRef, start: int, end: int) -> memoryview:
+        """Of the one region of the test, which is as long as its input."""
+        return memoryview(self.region)[start:end]
 
     def task(self, *inputs: tuple[int, int], handle: int = 1, width: int = 0) -> InferTask:
         """With inputs at these (offset, nbytes)."""
@@ -379,3 +384,15 @@ def test_only_the_newest_are_kept_and_what_is_over_is_not() -> None:
     assert desk.known.by_handle == {1: many[-64:]}
     desk.known.learn(())
     assert desk.known.by_handle == {1: many[-64:]}
+
+
+def test_an_input_in_a_clients_region_is_recognised_by_what_is_there_now() -> None:
+    desk = Desk()
+    task = InferTask(1, 1, (TensorRef(64, len(desk.region), (len(desk.region),), 7),), 0, 0, 0)
+    desk.known.convict(task, "crashed")
+
+    with pytest.raises(WorkerCrashed):
+        desk.known.check(task, "m")
+
+    desk.region[1 << 20] = 1
+    desk.known.check(task, "m")

@@ -7,10 +7,15 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+from ovms_mp.client_regions import SharedRegion
 from ovms_mp.errors import DeadlineExceeded
 from ovms_mp.front.infer.dispatch import DispatchStatistics
+from ovms_mp.front.infer.leases import Lease
+from ovms_mp.front.regions.region import Region
 from ovms_mp.wire.arena import create_arena_file
-from ovms_mp.wire.tasks import InferTask
+from ovms_mp.wire.changes import RegionRecord
+from ovms_mp.wire.records import TensorRef
+from ovms_mp.wire.tasks import AttachRegion, DetachRegion, InferTask
 from tests.unit.front.core import MIB, Core
 from tests.unit.front.workers import PlayedWorker, eventually, table, tasks_come
 
@@ -48,6 +53,45 @@ def test_nothing_in_flight_is_idle_at_once() -> None:
         waiting = asyncio.ensure_future(core.dispatcher.wait_idle(3600))
         await asyncio.sleep(0)
         assert waiting.done()
+
+    run(body)
+
+
+def test_a_worker_knows_a_clients_region_from_its_first_task_until_nobody_holds_it() -> None:
+    async def body(core: Core) -> None:
+        worker = PlayedWorker()
+        core.dispatcher.keep_links([worker.endpoint])
+        route = table([worker], [worker]).find("m", 1)
+        ended: list[int] = []
+
+        def end(number: int) -> None:
+            ended.append(number)
+            core.dispatcher.detach_region(number)
+
+        with SharedRegion(4096) as memory:
+            status = os.fstat(memory.descriptor)
+            record = RegionRecord("r", "", 0, 4096, status.st_dev, status.st_ino, memory.descriptor)
+            region = Region(record, os.dup(memory.descriptor), 7, end)
+        tasks = []
+        for task_id in (1, 2):
+            region.hold()
+            lease = Lease(64, 4, region=region)
+            task = InferTask(task_id, 1, (TensorRef(64, 4, (1,), 7),), 0, 64, 0)
+            tasks.append(asyncio.ensure_future(core.dispatcher.infer(route, task, (lease,))))
+            await asyncio.sleep(0)
+            core.leases.release(lease)
+        region.release()
+        await tasks_come((worker, 2))
+        assert ended == []
+        assert [type(message) for message in worker.regions] == [AttachRegion]
+
+        worker.answer()
+        await asyncio.gather(*tasks)
+
+        assert ended == [7]
+        await eventually(lambda: not worker.look() and len(worker.regions) == 2)
+        assert worker.regions[1] == DetachRegion(7)
+        worker.close()
 
     run(body)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,14 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from ovms_mp.client_regions import SharedRegion
 from ovms_mp.errors import RegionMismatch, RegionNotFound, ShapeMismatch
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.infer.arrivals import Arrivals
+from ovms_mp.front.infer.inputs import Inputs
 from ovms_mp.front.infer.leases import Leases
 from ovms_mp.front.regions.loans import LONG_BYTES, Late, Loan
 from ovms_mp.front.regions.ranges import SharedRange
 from ovms_mp.front.regions.table import Regions
-from ovms_mp.front.regions.tensors import RegionInput
+from ovms_mp.front.regions.tensors import ReferredTensor, RegionInput
 from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.strings import Strings, length_prefixed
 from ovms_mp.front.tensors import BytesTensor, GivenTensor, PlacedTensor, RawTensor, ResultTensor
@@ -28,7 +31,7 @@ from ovms_mp.model.status import State
 from ovms_mp.wire.arena import Arena, create_arena_file
 from ovms_mp.wire.changes import RegionRecord
 from ovms_mp.wire.messages import RoutingSnapshot
-from ovms_mp.wire.records import ArenaHandle, ModelRecord, TensorSpecRecord, VersionRecord
+from ovms_mp.wire.records import ArenaHandle, ModelRecord, TensorRef, TensorSpecRecord, VersionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -66,11 +69,12 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     before = len(os.listdir("/proc/self/fd"))
     descriptor = create_arena_file(0, ARENA_BYTES)
     leases = Leases(Arena(ArenaHandle(descriptor, ARENA_BYTES)), Arrivals(lambda: 0))
-    regions = Regions(is_allowed=True, directory=str(tmp_path))
+    regions = Regions(is_allowed=True, directory=str(tmp_path), manager_pid=os.getpid())
     yield Scene(regions, leases, tmp_path)
     regions.close()
     os.close(descriptor)
     leases.memory.release()
+    gc.collect()  # A mapping of a test that has raised keeps its file open.
     assert len(os.listdir("/proc/self/fd")) <= before + 1, "every file of a region is closed"
 
 
@@ -109,6 +113,65 @@ def test_an_input_is_read_into_leased_memory(scene: Scene) -> None:
         assert isinstance(tensor, PlacedTensor)
         assert np.frombuffer(tensor.values, np.float32).tolist() == X.tolist()
         assert tensor.lease.nbytes == 16
+
+
+def referable_route(*, is_referable: bool = True, exact: tuple[float, float] | None = None) -> VersionRoute:
+    inputs = (TensorSpecRecord("x", "FP32", ((0, 1 << 40),), exact, is_referable=is_referable),)
+    version = VersionRecord(1, State.AVAILABLE, 0, "", 1, (), 1, "", inputs, inputs)
+    return RoutingTable(RoutingSnapshot(1, False, (), (), (ModelRecord("m", 1, (version,)),))).find("m", 1)
+
+
+def seal(scene: Scene, memory: SharedRegion, name: str, *, is_writable: bool = True) -> None:
+    status = os.fstat(memory.descriptor)
+    record = RegionRecord(
+        *(name, "memfd:1", 0, memory.nbytes, status.st_dev, status.st_ino, memory.descriptor, is_writable)
+    )
+    scene.regions.replace((*scene.regions.records(), record))
+
+
+@pytest.mark.parametrize(
+    ("route", "dtype", "offset", "is_referred"),
+    [
+        (referable_route(), DType.FP32, 64, True),
+        (referable_route(), DType.FP32, 4, False),
+        (referable_route(), DType.FP64, 64, False),
+        (referable_route(is_referable=False), DType.FP32, 64, False),
+        (referable_route(exact=(-1.0, 1.0)), DType.FP32, 64, False),
+    ],
+)
+def test_an_input_in_sealed_memory_is_referred_to_where_that_is_safe(
+    scene: Scene, route: VersionRoute, dtype: DType, offset: int, is_referred: bool
+) -> None:
+    with SharedRegion(4096) as memory:
+        seal(scene, memory, "r")
+        number = scene.regions.find("r").number
+        with scene.loan() as loan:
+            place = SharedRange("r", offset, dtype.nbytes((4,)))
+            given: dict[str, GivenTensor] = {"x": RegionInput(dtype, (4,), place)}
+            asyncio.run(loan.fetch(route, given, {}))
+            assert isinstance(given["x"], ReferredTensor) is is_referred
+            if not is_referred:
+                return
+            inputs = Inputs(route.inputs, given.values(), ARENA_BYTES, 0)
+            region_lease = scene.leases.lease(64)
+            refs = inputs.write(scene.leases.memory, region_lease)
+            scene.leases.release(region_lease)
+        assert inputs.nbytes == 0
+        assert refs == (TensorRef(64, 16, (4,), number),)
+
+
+def test_sealed_memory_that_is_for_inputs_only_takes_no_results(scene: Scene) -> None:
+    with SharedRegion(4096, is_read_only=True) as memory:
+        seal(scene, memory, "r", is_writable=False)
+        with (
+            scene.loan() as loan,
+            pytest.raises(RegionMismatch, match="output 'y': region 'r' is for inputs only"),
+        ):
+            asyncio.run(loan.fetch(route("x"), {"x": zeros()}, {"y": SharedRange("r", 0, 16)}))
+
+
+def zeros() -> RawTensor:
+    return RawTensor(DType.FP32, (4,), memoryview(bytes(16)))
 
 
 def test_an_input_without_elements_takes_no_memory(scene: Scene) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -282,6 +283,45 @@ def test_there_is_an_end_to_regions() -> None:
     regions.register(region("one more"))
     with pytest.raises(OvmsError, match="name of 257 characters; at most 256"):
         regions.register(region("n" * 257))
+
+
+def sealed(name: str, nbytes: int = 8) -> RegionRecord:
+    descriptor = os.memfd_create("region")
+    return RegionRecord(name, "memfd:1", 0, nbytes, 1, 1, descriptor)
+
+
+def test_sealed_regions_are_their_owners_and_closed_when_they_go() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    regions = Regions(64)
+    regions.register(region("a"))
+    regions.register(sealed("b"), 1)
+    regions.register(sealed("c"), 2)
+
+    assert [record.name for record in regions.of(1)] == ["b"]
+    regions.unregister("")
+    assert [record.name for record in regions.records()] == ["b", "c"]
+    regions.unregister("b")
+    regions.unregister("c")
+    assert regions.records() == ()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_there_is_an_end_to_sealed_regions() -> None:
+    regions = Regions(64)
+    regions.register(sealed("a", 32), 1)
+    refused = sealed("b", 1)
+    with pytest.raises(
+        OvmsError, match=r"1 bytes more are too many: this connection's regions have 32 .* most 32"
+    ):
+        regions.register(refused, 1)
+    regions.register(sealed("c", 32), 2)
+    with pytest.raises(
+        OvmsError, match=r"all clients' regions have 64 bytes of at most 64 .*--client_shm_limit_mb"
+    ):
+        regions.register(refused, 3)
+    os.close(refused.descriptor)
+    for name in ("a", "c"):
+        regions.unregister(name)
 
 
 def test_regions_say_when_fronts_must_hear_of_them() -> None:
