@@ -45,6 +45,7 @@ class Http1Connection:
         self._has_head = False
         self._is_chunked = False
         self._is_trailer = False
+        self._is_behind_chunk = False
         self._interim = 0
         self._has_answered = False
 
@@ -77,7 +78,7 @@ class Http1Connection:
         if request.body or request.verb == "POST":
             head += f"content-length: {sum(map(len, request.body))}\r\n"
         self._exchange = exchange
-        self._has_head = self._is_chunked = self._is_trailer = False
+        self._has_head = self._is_chunked = self._is_trailer = self._is_behind_chunk = False
         self._left = self._interim = 0
         self._outgoing += [head.encode("latin-1") + b"\r\n", *request.body]
         return 1
@@ -214,18 +215,17 @@ class Http1Connection:
             if self._interim > _MOST_INTERIM:
                 raise _broken("trailers that do not end")
             return True
-        if not line:
-            # Behind a chunk.
-            self._interim += 1
-            if self._interim > 1:
-                raise _broken("a chunk without a size")
+        if self._is_behind_chunk:
+            if line:
+                raise _broken("a chunk that is longer than it says")
+            self._is_behind_chunk = False
             return True
-        self._interim = 0
         size = line.partition(b";")[0].strip()
         if not size or len(size) > _LONGEST_LENGTH or not _HEX.issuperset(size):
             raise _broken("a chunk without a size")
         self._left = int(size, 16)
         self._is_trailer = not self._left
+        self._is_behind_chunk = not self._is_trailer
         return True
 
     def _finish(self, exchange: Exchange) -> None:

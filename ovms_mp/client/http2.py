@@ -14,10 +14,38 @@ from ovms_mp.client import hpack
 from ovms_mp.client.errors import ClientError, error_of
 from ovms_mp.client.exchange import not_sent
 from ovms_mp.client.http2_frames import (
-    ACK, CANCEL, CONTINUATION, DATA, DEFAULT_FRAME, DEFAULT_WINDOW, END_HEADERS, END_STREAM, FRAME_SIZE, GOAWAY,
-    GOAWAY_HEAD, HEAD, HEADERS, LARGEST_WINDOW, MOST_STREAMS, OUR_FRAME, PADDED, PING, PRIORITY, PUSH,
-    RST_STREAM, SETTINGS, WINDOW, WINDOW_SIZE, WINDOW_UPDATE, broken, checked_settings, frame, our_opening,
-    reset_failure, unpadded,
+    ACK,
+    CANCEL,
+    CONTINUATION,
+    DATA,
+    DEFAULT_FRAME,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_SIZE,
+    GOAWAY,
+    GOAWAY_HEAD,
+    HEAD,
+    HEADERS,
+    LARGEST_WINDOW,
+    MOST_STREAMS,
+    OUR_FRAME,
+    PADDED,
+    PING,
+    PRIORITY,
+    PUSH,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW,
+    WINDOW_SIZE,
+    WINDOW_UPDATE,
+    Stream,
+    broken,
+    checked_settings,
+    frame,
+    our_opening,
+    reset_failure,
+    unpadded,
 )  # fmt: skip
 from ovms_mp.codes import Code
 
@@ -35,20 +63,6 @@ _MOST_OF_NOBODY = 10_000
 _LONGEST_BLOCK = 256 << 10
 _MOST_STREAMS = 100
 """Until the server has said how many it takes (6.5.2 recommends no fewer)."""
-
-
-class _Stream:
-    """What of an exchange is still to be sent, and how much the peer lets us."""
-
-    __slots__ = ("exchange", "has_head", "is_whole", "received", "unsent", "window")
-
-    def __init__(self, exchange: Exchange, window: int) -> None:
-        self.exchange = exchange
-        self.window = window
-        self.unsent: deque[memoryview] = deque()
-        self.is_whole = False
-        self.has_head = False
-        self.received = 0
 
 
 class Http2Connection:
@@ -74,7 +88,7 @@ class Http2Connection:
         self._outgoing: list[Octets] = [our_opening()]
         self.is_usable = True
         self.most_streams = _MOST_STREAMS
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, Stream] = {}
         self._blocked: deque[int] = deque()
         self._next_id = 1
         self._window = DEFAULT_WINDOW
@@ -112,7 +126,7 @@ class Http2Connection:
         stream_id = self._next_id
         self._next_id += 2
         self.is_usable = self.is_usable and stream_id < _LAST_STREAM
-        stream = _Stream(exchange, self._initial_window)
+        stream = Stream(exchange, self._initial_window)
         self._streams[stream_id] = stream
         request = exchange.request
         stream.is_whole = is_whole
@@ -184,7 +198,7 @@ class Http2Connection:
             if stream is not None and not self._pump_one(stream_id, stream):
                 self._blocked.append(stream_id)
 
-    def _pump_one(self, stream_id: int, stream: _Stream) -> bool:
+    def _pump_one(self, stream_id: int, stream: Stream) -> bool:
         """Whether all of it could be sent."""
         unsent = stream.unsent
         while unsent:
@@ -255,7 +269,7 @@ class Http2Connection:
             stream.received = 0
         self._deliver(flags, stream_id, stream, buffer[start:end])
 
-    def _deliver(self, flags: int, stream_id: int, stream: _Stream, octets: bytes) -> None:
+    def _deliver(self, flags: int, stream_id: int, stream: Stream, octets: bytes) -> None:
         if not octets and not flags & END_STREAM:
             self._count_useless()
         try:
@@ -300,7 +314,7 @@ class Http2Connection:
         self._take_section(stream_id, stream, headers, is_last=bool(first_flags & END_STREAM))
 
     def _take_section(
-        self, stream_id: int, stream: _Stream, headers: Mapping[str, str], *, is_last: bool
+        self, stream_id: int, stream: Stream, headers: Mapping[str, str], *, is_last: bool
     ) -> None:
         if stream.has_head:
             if not is_last:
@@ -318,7 +332,7 @@ class Http2Connection:
         if is_last:
             self._finish(stream_id, stream, None)
 
-    def _finish(self, stream_id: int, stream: _Stream, trailers: Mapping[str, str] | None) -> None:
+    def _finish(self, stream_id: int, stream: Stream, trailers: Mapping[str, str] | None) -> None:
         del self._streams[stream_id]
         self._useless = 0
         if stream.unsent or not stream.is_whole:  # It does not want the rest.

@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
+from typing import TYPE_CHECKING
 
 from ovms_mp.client.errors import ClientError, Failed, error_of, unreadable
 from ovms_mp.client.exchange import lost, not_sent
 from ovms_mp.codes import Code
+
+if TYPE_CHECKING:
+    from ovms_mp.client.exchange import Exchange
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
     0,
@@ -92,3 +97,17 @@ def reset_failure(code: int) -> ClientError:
     if code == ENHANCE_YOUR_CALM:
         return error_of(Code.RESOURCE_EXHAUSTED, "the server wants fewer requests of this client")
     return lost(f"the server has reset the request (HTTP/2 error {code})")
+
+
+class Stream:
+    """What of an exchange is still to be sent, and how much the peer lets us."""
+
+    __slots__ = ("exchange", "has_head", "is_whole", "received", "unsent", "window")
+
+    def __init__(self, exchange: Exchange, window: int) -> None:
+        self.exchange = exchange
+        self.window = window
+        self.unsent: deque[memoryview] = deque()
+        self.is_whole = False
+        self.has_head = False
+        self.received = 0

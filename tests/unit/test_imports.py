@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "manager": {"base", "config", "wire", "child", "storage"},
     "commands": {"base", "config", "wire", "storage", "demo", "client", "bench", "tuning"},
     "demo": {"base", "front"},
-    "client": {"base", "front"},
+    "client": {"base", "front", "client_regions"},
     "client_regions": set[str](),
     "cli": {"base", "config", "manager", "commands", "demo"},
 }
@@ -69,7 +69,7 @@ ONLY_IN = {
     "uvicorn": ["front.rest"],
     "uvicorn_worker": ["front.rest"],
     "cv2": ["front.images.pixels"],
-    "grpc": ["front.grpc", "demo.check", "client"],
+    "grpc": ["front.grpc", "demo.check", "client.stubs"],
     "google.protobuf": [
         "front.protobuf",
         "front.tfs",
@@ -326,3 +326,14 @@ def test_size_and_name(module: Module) -> None:
 @every_module
 def test_every_file_names_its_licence(module: Module) -> None:
     assert module.path.read_text().startswith("# SPDX-License-Identifier: Apache-2.0\n")
+
+
+def test_the_client_needs_little_of_the_package() -> None:
+    """What its wheel has; see ``deploy/client/build.py``."""
+    allowed = ("client", "codes", "client_regions", "front.tfs._proto", "__version__")
+    for module in MODULES:
+        if module.room == "client":
+            for name, line in module.imports():
+                if is_within(name, "ovms_mp"):
+                    inner = name.removeprefix("ovms_mp.")
+                    assert any(is_within(inner, place) for place in allowed), f"{module.path}:{line}: {name}"

@@ -22,7 +22,7 @@ from ovms_mp.model.dtypes import NUMERIC_DTYPES
 if TYPE_CHECKING:
     from ovms_mp.model.dtypes import AnyArray
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[3] / "README.md"
 EVERY_DTYPE = [dtype.numpy for dtype in NUMERIC_DTYPES]
 
 
@@ -107,7 +107,7 @@ def test_a_client_needs_only_what_the_readme_names() -> None:
     code = """
 import sys
 before = set(sys.modules)
-import grpc, ovms_mp.client
+import grpc, ovms_mp.client.stubs
 files = {name: getattr(sys.modules[name], "__file__", None) or "" for name in set(sys.modules) - before}
 print(*{name.partition(".")[0] for name, file in files.items() if "site-packages" in file})
 """
