@@ -37,8 +37,8 @@ def build(destination: Path) -> Path:
     with tempfile.TemporaryDirectory() as directory:
         tree = Path(directory)
         shutil.copy(Path(__file__).with_name("pyproject.toml"), tree)
-        for name in ("CLIENT.md", "../LICENSE"):
-            shutil.copy(ROOT / "deploy" / name, tree)
+        for name in ("ovms_mp/docs/CLIENT.md", "LICENSE"):
+            shutil.copy(ROOT / name, tree)
         for name in MODULES:
             source, target = ROOT / "ovms_mp" / name, tree / "ovms_mp" / name
             target.parent.mkdir(parents=True, exist_ok=True)
