@@ -89,7 +89,7 @@ class TensorSpecRecord(Record, frozen=True, array_like=True):
     is_referable: bool = False
 
 
-class TensorRef(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+class TensorRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A tensor's place in the sender's arena. Arena and epoch are those of the front that sent the task.
 
     ``region`` is not 0 for an input in a client's region, which the front has attached under that number; the offset is

@@ -232,6 +232,15 @@ def test_flags_of_ovms_that_ask_for_another_server_are_refused(flag: str, comman
     assert effective(*MODEL, f"--{flag}", "", "--port", "1", command=command).config.models
 
 
+def test_a_socket_for_clients_memory_needs_that_they_may_have_some() -> None:
+    assert "--client_shm_socket is given without --allow_client_shm" in refused(
+        *MODEL, "--client_shm_socket", "/s"
+    )
+    long = refused(*MODEL, "--allow_client_shm", "--client_shm_socket", "/" + "s" * 107)
+    assert "--client_shm_socket unix:/sss" in long
+    assert "107 bytes at most" in long
+
+
 # Every declared setting.
 
 
@@ -241,6 +250,12 @@ SPECIAL = {
     "allowed_origins": "https://app.example.com",
 }
 """Values of settings for which not every text will do."""
+BESIDE = {
+    "rest_prefix": ("--rest_port", "1"),
+    "allow_credentials": ("--allowed_origins", SPECIAL["allowed_origins"]),
+    "client_shm_socket": ("--allow_client_shm", "true"),
+}
+"""Flags without which others are refused."""
 
 
 @pytest.mark.parametrize("declared", list(declared_settings()), ids=lambda entry: entry.setting.flag)
@@ -264,10 +279,7 @@ def test_every_flag_reaches_its_field(declared: object, tmp_path: Path) -> None:
         value = SPECIAL[setting.flag]
     if setting.flag.endswith("api_key_file"):
         Path(value).write_text("a-key-that-is-long-enough\n")
-    if setting.flag == "rest_prefix":
-        others = ("--rest_port", "1")
-    if setting.flag == "allow_credentials":
-        others = ("--allowed_origins", SPECIAL["allowed_origins"])
+    others = BESIDE.get(setting.flag, others)
     config = effective(*MODEL, *others, f"--{setting.flag}", value).config
 
     found = getattr(getattr(config, entry.section), entry.name)
