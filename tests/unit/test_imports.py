@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may import whom, and a few things that the package does not do anywhere. Read from the source, not run.
 
-``base < config, wire < child < storage | worker | fetcher | front < manager < commands, demo < cli``: an arrow that
+``base < config, wire < child < storage | worker | fetcher | front < manager < commands, demo, bench < tuning < cli``: an arrow that
 points the other way is a process that learns what is none of its business.
 """
 
@@ -48,8 +48,10 @@ MAY_IMPORT = {
     "manager": {"base", "config", "wire", "child", "storage"},
     "commands": {"base", "config", "wire", "storage"},
     "demo": {"base", "front"},
+    "bench": {"base", "config", "child", "front"},
+    "tuning": {"base", "config", "child", "bench"},
     "client": {"base", "front"},
-    "cli": {"base", "config", "manager", "commands", "demo"},
+    "cli": {"base", "config", "manager", "commands", "demo", "bench", "tuning"},
 }
 """Rooms, each with those that it may import from besides itself."""
 WINGS = {
@@ -74,6 +76,7 @@ ONLY_IN = {
         "front.health",
         "front.reflection",
         "demo.check",
+        "bench.dialects",
     ],
     "sklearn": ["demo.train"],
     "opentelemetry": ["front.tracing"],
