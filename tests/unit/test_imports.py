@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may import whom, and a few things that the package does not do anywhere. Read from the source, not run.
 
-``base < config, wire < child < storage | worker | fetcher | front < manager < demo, client < commands < cli``: an arrow
-that points the other way is a process that learns what is none of its business.
+``base < config, wire < child < storage | worker | fetcher | front < manager < demo, client, bench < tuning < commands
+< cli``: an arrow that points the other way is a process that learns what is none of its business.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ MAY_IMPORT = {
     "manager": {"base", "config", "wire", "child", "storage"},
     "commands": {"base", "config", "wire", "storage", "demo", "client", "bench", "tuning"},
     "demo": {"base", "front"},
+    "bench": {"base", "config", "child", "front"},
+    "tuning": {"base", "config", "child", "bench"},
     "client": {"base", "front", "client_regions"},
     "client_regions": set[str](),
-    "cli": {"base", "config", "manager", "commands", "demo"},
+    "cli": {"base", "config", "manager", "commands"},
 }
 """Rooms, each with those that it may import from besides itself."""
 WINGS = {
@@ -77,6 +79,7 @@ ONLY_IN = {
         "front.health",
         "front.reflection",
         "demo.check",
+        "bench.dialects",
     ],
     "sklearn": ["demo.train"],
     "opentelemetry": ["front.tracing"],
