@@ -56,6 +56,8 @@ _REFILL = 1 << 30
 _DEFAULT_TABLE = 4096
 _MOST_KNOWN_BLOCKS = 4096
 _CANCEL = 8
+_LONG_BODY = 16_384
+"""From which on a copy costs more than another element of a vector."""
 _TLS_ALERT = 0x15
 _STATUS_NAMES = {str(code.number): code.name for code in Code}
 
@@ -151,7 +153,8 @@ class Http2Client(WireClient):
         room = min(self._frame_size, self._window, self._initial_window)
         if len(body) <= room and not self._unsent:
             self._window -= len(body)
-            self._out.append(frame(DATA, END_STREAM, stream_id, body))
+            self._out += (_data_head(len(body), END_STREAM, stream_id), body)
+            self._large += len(body) if len(body) > _LONG_BODY else 0
         else:
             self._unsent.append(_Unsent(stream_id, self._initial_window))
             self._pump()

@@ -44,6 +44,7 @@ PAGES: Mapping[str, Page] = MappingProxyType(
         "coming-from": Page("COMING_FROM.md", "what changes for users of OVMS, Triton and KServe"),
         "deploying": Page("DEPLOYING.md", "systemd, containers, object stores, Kubernetes"),
         "operating": Page("OPERATING.md", "models, versions, TLS, keys, limits, logs, metrics, traces"),
+        "client": Page("CLIENT.md", "the Python client: URLs, arrays, deadlines, errors, asyncio"),
         "shared-memory": Page("SHARED_MEMORY.md", "tensors in memory that client and server share"),
         "explanation": Page("EXPLANATION.md", "the processes, why memory cannot leak, how a version changes"),
         "settings": Page("SETTINGS.md", "every flag and every key of a configuration file"),

@@ -26,6 +26,8 @@ _WARMUP_SHARE = 0.25
 _LEAST_ANSWERS = 10
 """Of a run: fewer say little, and of slow models a short run has none."""
 _LONGEST_S = 30.0
+_LONGER = 5.0
+"""How many times as long a run is made that had too few."""
 _COPIES = 3
 """Of a model's files, that a loaded setting is held to take in memory: weights, their packed form, activations."""
 _MEMORY_SHARE = 0.5
@@ -97,8 +99,9 @@ class Trials:
             return 0.0
         level = self._run(candidate, max(seconds, self._least_s))
         if level.answered < _LEAST_ANSWERS and not level.errors:
-            self._least_s = min(_LONGEST_S, level.seconds * 2 * _LEAST_ANSWERS / max(level.answered, 1))
-            level = self._run(candidate, self._least_s)
+            level = self._run(candidate, min(_LONGEST_S, _LONGER * level.seconds))
+            if level.rate_per_s:
+                self._least_s = min(_LONGEST_S, _LEAST_ANSWERS / level.rate_per_s)
         self.levels.setdefault(candidate, []).append(level)
         return self._target.score(level)
 

@@ -19,12 +19,14 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from ovms_mp import errors
+from ovms_mp.client import Client, ClientError
 from ovms_mp.front.kserve._proto import kserve_pb2
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import PredictResponse
 from tests.conformance.case import (
     GRPC,
     KSERVE_GRPC,
     KSERVE_REST,
+    Answer,
     Case,
     Document,
     Expected,
@@ -89,6 +91,58 @@ def test_case(case: Case, form: Form | None, fronts: Mapping[str, Server], tfs: 
     else:
         assert form is not None
         check_rest(send_rest(request, form, server), expected)
+
+
+THROUGH_CLIENT = {
+    "grpc": Form.KSERVE_RAW,
+    "grpc tfs": Form.CONTENT,
+    "rest": Form.KSERVE_BINARY,
+    "rest tfs": Form.COLUMN,
+}
+
+
+@pytest.mark.parametrize("transport", THROUGH_CLIENT)
+def test_the_client_hears_the_same(transport: str, shared_server: Server) -> None:
+    """Every neutral row that the transport can carry, one after the other, by the client of the package."""
+    carrier, _, api = transport.partition(" ")
+    port = shared_server.port if carrier == "grpc" else shared_server.rest_port
+    asked = 0
+    with Client(
+        f"{'grpc' if carrier == 'grpc' else 'http'}://127.0.0.1:{port}", api=api or "kserve"
+    ) as client:
+        for case in CASES:
+            request = case.request
+            if not isinstance(request, Predict) or THROUGH_CLIENT[transport] not in request.applicable():
+                continue
+            asked += 1
+            failure, found = None, dict[str, "AnyArray"]()
+            try:
+                found = client.predict(request.model, request.inputs, version=request.version or 0)
+            except ClientError as error:
+                failure = error
+            check_client(case, failure, found, transport == "rest tfs")
+    assert asked > 50
+
+
+def check_client(
+    case: Case, failure: ClientError | None, found: Mapping[str, AnyArray], has_no_types: bool
+) -> None:
+    expected = case.expected
+    if isinstance(expected, Refusal):
+        assert failure is not None, case.name
+        assert expected.error is not None
+        assert failure.code.http_status == expected.error.code.http_status, (case.name, failure)
+        assert all(text in failure.message for text in expected.texts), (case.name, failure)
+        return
+    assert failure is None, (case.name, failure)
+    assert isinstance(expected, Answer)
+    if has_no_types and len(expected.outputs) == 1:  # Nor names.
+        found = dict.fromkeys(expected.outputs, next(iter(found.values())))
+    assert found.keys() == expected.outputs.keys(), case.name
+    for name, array in expected.outputs.items():
+        answered = found[name].astype(array.dtype) if has_no_types else found[name]
+        assert answered.dtype == array.dtype, case.name
+        assert_equal(answered, array)
 
 
 def test_case_names_are_unique() -> None:

@@ -11,13 +11,9 @@ import contextlib
 import itertools
 import json
 import re
-import socket
-import struct
 import subprocess
-import time
-import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,6 +21,7 @@ from ovms_mp.demo import digits
 from ovms_mp.front.live.feed import MOST_STREAMS
 from tests.support import rest_client
 from tests.support.browser import Watched, axe_source, open_browser
+from tests.support.page import first_events, many, png, reader
 from tests.support.server import Server
 from tests.support.waiting import eventually
 
@@ -44,6 +41,7 @@ WITHIN_S = 20.0
 LONGEST_TASK_MS = 60
 TRIES = 5
 OVERVIEW = (".tiles", "section:has(#models-title)", ".picture", "section:has(#cores-title)")
+MODEL = (".title-bar", ".versions", ".tensors", "section:has(#try-title)", "section:has(#snippets-title)")
 PREDICT = "/v1/models/digits:predict"
 
 
@@ -108,12 +106,6 @@ def test_files_are_sent_once(server: Server) -> None:
     assert ask(server, "/ui/main.js").headers["content-type"].startswith("text/javascript")
     assert ask(server, "/ui/nope.js").status == 404
     assert ask(server, "/ui/%2e%2e/rest.py").status == 404
-
-
-def reader(server: Server) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", server.rest_port), WITHIN_S)
-    connection.sendall(b"GET /a/ui/events HTTP/1.1\r\nHost: x\r\n\r\n")
-    return connection
 
 
 def test_there_are_only_so_many_observers(server: Server) -> None:
@@ -232,22 +224,6 @@ def test_a_phone(browser: Browser, server: Server, axe: str, address: str) -> No
         assert shown.violations(axe) == []
 
 
-def png(width: int, height: int) -> bytes:
-    """A white image."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    rows = (b"\0" + b"\xff" * 3 * width) * height
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
-
-
 DROP = """async ([element, octets]) => {
   const data = new DataTransfer();
   data.items.add(new File([new Uint8Array(octets)], "white.png", { type: "image/png" }));
@@ -274,7 +250,7 @@ def test_an_image_is_dropped_and_answered(
         assert shown.violations(axe) == []
         assert not shown.overflows()
         page.get_by_text("Values", exact=True).last.wait_for()
-        compare("model", shown.outline("main"), request)
+        compare("model", shown.outline(*MODEL), request)
 
 
 def test_numbers_and_json_are_answered_and_mistakes_are_told(browser: Browser, server: Server) -> None:
@@ -365,54 +341,6 @@ def test_a_reload_is_told(browser: Browser, server: Server) -> None:
         shown.complaints = [text for text in shown.complaints if "412" not in text]
 
 
-def many(state: dict[str, Any], sample: dict[str, Any]) -> bytes:
-    """The same server with 20 versions of a model and 50 processes."""
-    (model,) = (each for each in state["models"] if each["name"] == "digits")
-    versions = [{**model["versions"][0], "version": number} for number in range(20, 0, -1)]
-    workers = [{"name": f"worker-{n}", "device": "CPU", "pid": 1000 + n, "cores": [n]} for n in range(32)]
-    state |= {
-        "models": [{**model, "default": 20, "versions": versions}],
-        "workers": workers,
-        "server": {**state["server"], "cores": list(range(64))},
-    }
-    one = {"cores": 0.5, "own_bytes": 1 << 26, "shared_bytes": 0, "age_s": 90_000}
-    kinds = ["manager", "arbiter", *["worker"] * 32, *["grpc"] * 8, *["rest"] * 8]
-    sample["processes"] = [
-        {**one, "kind": kind, "pid": 998 + number, "name": f"{kind}-{number}"}
-        for number, kind in enumerate(kinds)
-    ]
-    sample["versions"] = [
-        {
-            **{
-                "model": "digits",
-                "version": number,
-                "requests": 10**6,
-                "answers_per_s": 1234.5,
-                "batch": 4.0,
-            },
-            **{"p50_ms": 1.5, "p99_ms": 25.0, "queue_ms": 0.25, "under_way": 16, "failures_per_s": 0.0},
-        }
-        for number in range(1, 21)
-    ]
-    samples = "".join(
-        f"event: sample\ndata: {json.dumps({**sample, 'elapsed_s': 1})}\n\n" for _ in range(120)
-    )
-    return f"event: state\ndata: {json.dumps(state)}\n\n{samples}".encode()
-
-
-def first_events(server: Server) -> tuple[dict[str, Any], dict[str, Any]]:
-    with reader(server) as connection:
-        text, ends_at = b"", time.monotonic() + WITHIN_S
-        while text.count(b"event: sample") < 2 and time.monotonic() < ends_at:
-            text += connection.recv(1 << 16)
-    state, sample = (
-        re.search(rf"event: {kind}\ndata: (.*)\n".encode(), text) for kind in ("state", "sample")
-    )
-    assert state is not None
-    assert sample is not None
-    return json.loads(state[1]), json.loads(sample[1])
-
-
 def readable(page: Page, selector: str) -> int:
     """How many rows there are, which must not lie on one another nor be cut off."""
     boxes = [box for each in page.locator(selector).all() if (box := each.bounding_box())]
@@ -460,4 +388,4 @@ def test_a_failed_version_has_its_reason(
         shown.show("#model=broken")
         shown.page.get_by_text("it is not a valid OpenVINO IR model").wait_for()
 
-        compare("failed", shown.outline("main"), request)
+        compare("failed", shown.outline(".title-bar", ".versions", ".refusal"), request)

@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _AXE = Path(__file__).parent / "axe"
@@ -26,7 +26,7 @@ new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) window.longTasks.push(entry.duration);
 }).observe({ entryTypes: ["longtask"] });
 """
-_NUMBER = re.compile(r"\d[\d,.]*( (µs|ms|s|min|h|B|KiB|MiB|GiB|%))*|\u2013")
+_NUMBER = re.compile(r"\d[\d,.]*( (µs|ms|s|min|h|B|KiB|MiB|GiB|%)(?!\w))*|\u2013")
 
 
 def open_browser() -> Iterator[Browser]:
@@ -73,8 +73,12 @@ class Watched:
             "console", lambda told: self.complaints.append(told.text) if told.type == "error" else None
         )
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+        self.page.on("dialog", self._dismiss)
         self.page.on("request", lambda request: self._look_at(request.url))
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        self.complaints.append(dialog.message)
+        dialog.dismiss()
 
     def _look_at(self, url: str) -> None:
         if not url.startswith((self.origin, "blob:", "data:")):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may import whom, and a few things that the package does not do anywhere. Read from the source, not run.
 
-``base < config, wire < child < storage | worker | fetcher | front < manager < demo, client < commands < cli``: an arrow
-that points the other way is a process that learns what is none of its business.
+``base < config, wire < child < storage | worker | fetcher | front < manager < demo, client, bench < tuning < commands
+< cli``: an arrow that points the other way is a process that learns what is none of its business.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ MAY_IMPORT = {
     "manager": {"base", "config", "wire", "child", "storage"},
     "commands": {"base", "config", "wire", "storage", "demo", "client", "bench", "tuning"},
     "demo": {"base", "front"},
-    "client": {"base", "front"},
+    "bench": {"base", "config", "child", "front"},
+    "tuning": {"base", "config", "child", "bench"},
+    "client": {"base", "front", "client_regions"},
     "client_regions": set[str](),
-    "cli": {"base", "config", "manager", "commands", "demo"},
+    "cli": {"base", "config", "manager", "commands"},
 }
 """Rooms, each with those that it may import from besides itself."""
 WINGS = {
@@ -69,7 +71,7 @@ ONLY_IN = {
     "uvicorn": ["front.rest"],
     "uvicorn_worker": ["front.rest"],
     "cv2": ["front.images.pixels"],
-    "grpc": ["front.grpc", "demo.check", "client"],
+    "grpc": ["front.grpc", "demo.check", "client.stubs"],
     "google.protobuf": [
         "front.protobuf",
         "front.tfs",
@@ -77,6 +79,7 @@ ONLY_IN = {
         "front.health",
         "front.reflection",
         "demo.check",
+        "bench.dialects",
     ],
     "sklearn": ["demo.train"],
     "opentelemetry": ["front.tracing"],
@@ -326,3 +329,14 @@ def test_size_and_name(module: Module) -> None:
 @every_module
 def test_every_file_names_its_licence(module: Module) -> None:
     assert module.path.read_text().startswith("# SPDX-License-Identifier: Apache-2.0\n")
+
+
+def test_the_client_needs_little_of_the_package() -> None:
+    """What its wheel has; see ``deploy/client/build.py``."""
+    allowed = ("client", "codes", "client_regions", "front.tfs._proto", "__version__")
+    for module in MODULES:
+        if module.room == "client":
+            for name, line in module.imports():
+                if is_within(name, "ovms_mp"):
+                    inner = name.removeprefix("ovms_mp.")
+                    assert any(is_within(inner, place) for place in allowed), f"{module.path}:{line}: {name}"

@@ -18,9 +18,9 @@ PLAIN = HEAD + b"Content-Length: 5\r\nA: 1\r\na:2\r\n\r\nhello"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nt: 1\r\n\r\n"
 
 
-def begun(**options: int) -> tuple[Http1Connection, Exchange]:
+def begun(most_bytes: int = 1 << 20) -> tuple[Http1Connection, Exchange]:
     connection = Http1Connection("host:1", (("accept", "*/*"),))
-    exchange = Exchange(Request("POST", "/a", (b"12", b"3")), time.monotonic() + 60, **options)
+    exchange = Exchange(Request("POST", "/a", (b"12", b"3")), time.monotonic() + 60, most_bytes=most_bytes)
     connection.begin(exchange)
     return connection, exchange
 

@@ -43,8 +43,8 @@ class Peer:
         self.connection = Http2Connection("host:1", is_secure=False, headers=(("te", "trailers"),))
         self.sent()
 
-    def begin(self, body: bytes = b"x", **options: int) -> tuple[int, Exchange]:
-        exchange = Exchange(Request("POST", "/a", (body,)), time.monotonic() + 60, **options)
+    def begin(self, body: bytes = b"x", most_bytes: int = 1 << 20) -> tuple[int, Exchange]:
+        exchange = Exchange(Request("POST", "/a", (body,)), time.monotonic() + 60, most_bytes=most_bytes)
         return self.connection.begin(exchange), exchange
 
     def sent(self) -> list[tuple[int, int, int, bytes]]:
@@ -216,7 +216,9 @@ def test_what_no_server_may_say_ends_the_connection(peer: Peer, octets: bytes) -
         peer.connection.receive(octets)
 
 
-@given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 255), st.integers(0, 5), st.binary(max_size=12))))
+@given(
+    st.lists(st.tuples(st.integers(0, 10), st.integers(0, 255), st.integers(0, 5), st.binary(max_size=12)))
+)
 def test_any_frames_are_taken_or_refused(frames: list[tuple[int, int, int, bytes]]) -> None:
     peer = Peer()
     peer.begin()

@@ -115,9 +115,11 @@ def test_typed_fields_are_read(tensor: dict[str, object], expected: list[object]
         ("BYTES", {"bytes_contents": [b"a", b""]}, [b"a", b""]),
     ],
 )
-def test_contents_that_are_not_raw_are_read(datatype: str, contents: dict[str, object], expected: object) -> None:
+def test_contents_that_are_not_raw_are_read(
+    datatype: str, contents: dict[str, object], expected: object
+) -> None:
     response = kserve_pb2.ModelInferResponse()
-    response.outputs.add(name="y", datatype=datatype, shape=[2], contents=contents)  # type: ignore[arg-type]
+    response.outputs.add(name="y", datatype=datatype, shape=[2], contents=contents)
 
     assert KServeGrpc().outputs(response.SerializeToString())["y"].tolist() == expected
 
@@ -226,7 +228,11 @@ def test_what_is_tried_again_and_when(error: Exception, tries: int, expected: fl
 @pytest.mark.parametrize(
     ("headers", "code", "after"),
     [
-        ({"grpc-status": "14", "grpc-message": "a%20b", "grpc-retry-pushback-ms": "1500"}, Code.UNAVAILABLE, 1.5),
+        (
+            {"grpc-status": "14", "grpc-message": "a%20b", "grpc-retry-pushback-ms": "1500"},
+            Code.UNAVAILABLE,
+            1.5,
+        ),
         ({"grpc-status": "8", "grpc-retry-pushback-ms": "-1"}, Code.RESOURCE_EXHAUSTED, -1.0),
         ({"grpc-status": "x"}, Code.UNKNOWN, None),
         ({}, Code.UNAVAILABLE, None),
@@ -241,7 +247,11 @@ def test_statuses(headers: dict[str, str], code: Code, after: float | None) -> N
 
 
 def test_deadlines_fit_their_header() -> None:
-    assert [deadline_headers(seconds)[0][1] for seconds in (0.0001, 30.0, 1e6)] == ["1m", "30000m", "1000000S"]
+    assert [deadline_headers(seconds)[0][1] for seconds in (0.0001, 30.0, 1e6)] == [
+        "1m",
+        "30000m",
+        "1000000S",
+    ]
 
 
 def test_the_package_is_imported_with_next_to_nothing() -> None:

@@ -12,6 +12,7 @@ const store = new Store();
 const main = document.getElementById("main");
 let view = null;
 let states = null;
+let isDrawing = false;
 
 /** What the address names: `#model=NAME&version=N`, or nothing for the overview. */
 function wanted() {
@@ -68,6 +69,16 @@ function announce() {
   states = now;
 }
 
+/** Show what is known, once a frame at most: not while the page is hidden, and once for all that came meanwhile. */
+function draw() {
+  if (isDrawing) return;
+  isDrawing = true;
+  requestAnimationFrame(() => {
+    isDrawing = false;
+    if (view !== null) view.update();
+  });
+}
+
 function hear(name, data) {
   store.take(name, data);
   if (name === "state") {
@@ -79,7 +90,7 @@ function hear(name, data) {
       return;
     }
   }
-  if (view !== null && store.sample !== null) view.update();
+  draw();
 }
 
 window.addEventListener("hashchange", () => {
