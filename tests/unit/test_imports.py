@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may import whom, and a few things that the package does not do anywhere. Read from the source, not run.
 
-``base < config, wire < child < storage | worker | fetcher | front < manager < commands, demo, bench < tuning < cli``: an arrow that
-points the other way is a process that learns what is none of its business.
+``base < config, wire < child < storage | worker | fetcher | front < manager < commands, demo, bench < tuning < cli``:
+an arrow that points the other way is a process that learns what is none of its business.
 """
 
 from __future__ import annotations
