@@ -368,12 +368,6 @@ class BootError(OvmsError):
     code = Code.UNAVAILABLE
 
 
-class NoMeasurement(OvmsError):
-    """`bench` or `tune` cannot measure: no server, another protocol, a model that does not answer. Exit code 3."""
-
-    code = Code.UNAVAILABLE
-
-
 INTERNAL_ERROR_TEXT = "Internal server error; the server's log has the details"
 """What a client is told of a defect; the traceback stays in the log."""
 

@@ -8,10 +8,10 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.bench.http1_client import Http1Client
 from ovms_mp.bench.http2_client import Http2Client
 from ovms_mp.bench.wire_client import OK, WireClient, WireRequest
-from ovms_mp.errors import NoMeasurement
 
 if TYPE_CHECKING:
     from ovms_mp.bench.endpoint import Endpoint, Trust

@@ -13,12 +13,13 @@ import msgspec
 
 from ovms_mp.bench import flags
 from ovms_mp.bench.endpoint import Endpoint, parse_endpoint
+from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.bench.load import Load
 from ovms_mp.bench.measuring import Means, measure
 from ovms_mp.bench.preparation import Prepared, Subject, prepare, read_metrics
 from ovms_mp.bench.report import Report, head_lines, report_svg, table_lines
 from ovms_mp.codes import ExitCode
-from ovms_mp.errors import ConfigError, NoMeasurement
+from ovms_mp.errors import ConfigError
 from ovms_mp.log import say
 from ovms_mp.log_forms import printable
 

@@ -13,9 +13,9 @@ import numpy as np
 import orjson
 from google.protobuf.message import DecodeError
 
+from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.bench.inputs import InputSpec, Tensor
 from ovms_mp.bench.wire_client import WireRequest
-from ovms_mp.errors import NoMeasurement
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from ovms_mp.front.tfs._proto import tensorflow_framework_pb2 as framework
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving

@@ -32,11 +32,12 @@ import numpy as np
 import uvloop
 
 from ovms_mp.bench.asking import connect
+from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.bench.load import Load
 from ovms_mp.bench.schedule import arrival_times
 from ovms_mp.bench.wire_client import CONNECTION_LOST, OK, WireClient
 from ovms_mp.child.lifetime import die_with_parent
-from ovms_mp.errors import ConfigError, NoMeasurement
+from ovms_mp.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.bench.load import Load, Observed
-from ovms_mp.errors import NoMeasurement
 
 if TYPE_CHECKING:
     from pathlib import Path

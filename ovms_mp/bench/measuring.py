@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from ovms_mp.bench import h2load
+from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.bench.figures import Level, level_of
 from ovms_mp.bench.own_load import OwnLoad
 from ovms_mp.bench.stages import mean_stages_ms, stage_totals
-from ovms_mp.errors import NoMeasurement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.bench.generator import GO, READY, Job, Outcome
 from ovms_mp.bench.load import Load, Observed
-from ovms_mp.errors import NoMeasurement
 from ovms_mp.places import module_command, module_environment
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import msgspec
 from ovms_mp.bench.asking import Answer, ask
 from ovms_mp.bench.dialects import Dialect
 from ovms_mp.bench.endpoint import Endpoint, Trust
+from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.bench.inputs import make_tensors
 from ovms_mp.bench.wire_client import OK, WireRequest
-from ovms_mp.errors import NoMeasurement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,9 +14,10 @@ import msgspec
 
 from ovms_mp.bench import flags
 from ovms_mp.bench.command import INTERRUPTED, check_writable, print_lines
+from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.codes import ExitCode
 from ovms_mp.config.argument_parser import Parser
-from ovms_mp.errors import ConfigError, NoMeasurement
+from ovms_mp.errors import ConfigError
 from ovms_mp.log import say
 from ovms_mp.log_forms import printable
 from ovms_mp.places import absolute_path, usable_cores

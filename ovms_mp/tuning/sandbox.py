@@ -26,8 +26,8 @@ import msgspec
 from ovms_mp.bench.asking import ask
 from ovms_mp.bench.dialects import Dialect
 from ovms_mp.bench.endpoint import Endpoint, Trust
+from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.child.lifetime import die_with_parent
-from ovms_mp.errors import NoMeasurement
 from ovms_mp.places import module_command, module_environment
 
 if TYPE_CHECKING:

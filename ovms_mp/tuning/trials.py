@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovms_mp.bench.endpoint import Trust
+from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.bench.load import Load
 from ovms_mp.bench.measuring import Means, measure
 from ovms_mp.bench.preparation import Subject, prepare
-from ovms_mp.errors import NoMeasurement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -80,7 +80,6 @@ FAILURES = {
     "StoreDirFull": (Code.RESOURCE_EXHAUSTED, 429),
     "StoreNotSupported": (Code.UNIMPLEMENTED, 501),
     "BootError": (Code.UNAVAILABLE, 503),
-    "NoMeasurement": (Code.UNAVAILABLE, 503),
 }
 """An error class that is added must be added here, with its row."""
 
