@@ -110,10 +110,10 @@ class _Tried:
         return body
 
     async def receive_body(
-        self, bound_bytes: int | None, make_sink: Callable[[int], MessageSink | None]
+        self, bound_bytes: int | None, least_bytes: int, make_sink: Callable[[int], MessageSink | None]
     ) -> Any:  # Any: what the sink makes.
         """See :class:`~ovms_mp.front.endpoints.RestRequest`."""
-        made = await self._request.receive_body(bound_bytes, make_sink)
+        made = await self._request.receive_body(bound_bytes, least_bytes, make_sink)
         self.arrived_ns = time.monotonic_ns()
         return made
 
