@@ -184,11 +184,7 @@ def expected(caller: str, *, changes_server: bool, is_open: bool) -> str:
 
 
 def became_of_rest(reply: HttpReply) -> str:
-<<<<<<< HEAD
     if reply.status == 200 or OF_KEYS not in reply.text():  # The page's own files speak of keys, too.
-=======
-    if reply.status == 200 or OF_KEYS not in reply.text():
->>>>>>> w-page
         assert reply.status != 401
         return "in"
     assert reply.headers["www-authenticate"].startswith("Bearer")
