@@ -97,13 +97,14 @@ class AioConnection(asyncio.Protocol):
         self._due[ended] = deadline
         if self._timer is None or deadline < self._timer_at:
             self._set_timer(deadline)
+        has_ended = False
         try:
             await ended
-        except BaseException:
-            self.cancel(stream_id)
-            raise
+            has_ended = True
         finally:
             del self._due[ended]
+            if not has_ended:
+                self.cancel(stream_id)
 
     def cancel(self, stream_id: int) -> None:
         """Give a request up."""

@@ -71,7 +71,6 @@ class Http1Connection:
             exchange: With all of its body.
             is_whole: Always true.
         """
-        assert is_whole  # noqa: S101  # only HTTP/2 has streams
         request = exchange.request
         head = f"{request.verb} {request.path} HTTP/1.1\r\n{self._common}"
         head += "".join(_line(name, value) for name, value in request.headers)

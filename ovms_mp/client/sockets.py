@@ -35,14 +35,23 @@ class Cancellation:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connection: SocketConnection | None = None
-        self.is_cancelled = False
+        self._given_up = threading.Event()
 
     def cancel(self) -> None:
         """Give it up: its connection ends, so the server hears of it, and the thread that waits."""
         with self._lock:
-            self.is_cancelled = True
+            self._given_up.set()
             if self._connection is not None:
                 self._connection.abort()
+
+    def pause(self, seconds: float) -> None:
+        """Wait before the next try; not longer than until it is given up."""
+        self._given_up.wait(seconds)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was given up."""
+        return self._given_up.is_set()
 
     def holds(self, connection: SocketConnection | None) -> None:
         """Note what the call uses.
@@ -224,11 +233,12 @@ class Pool:
         """
         if not self._room.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise too_late(self._session.target)
+        connection = None
         try:
             connection = self._idle_one() or SocketConnection(self._session, deadline)
-        except BaseException:
-            self._room.release()
-            raise
+        finally:
+            if connection is None:
+                self._room.release()
         with self._lock:
             self._used.add(connection)
         return connection

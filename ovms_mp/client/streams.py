@@ -110,9 +110,9 @@ class Stream:
             inputs = {self._session.known_input(self.model, self.version): inputs}
         call = self._session.predict(self.model, inputs, self.version, self._outputs, "", None, None)
         message = grpc_framing.framed(self._dialect.message(call))
-        assert self._protocol is not None  # noqa: S101  # it has begun
-        self._protocol.send(self._stream_id, message, is_whole=False)
-        self.unanswered += 1
+        if self._protocol is not None:
+            self._protocol.send(self._stream_id, message, is_whole=False)
+            self.unanswered += 1
 
     def finish(self) -> None:
         """Tell the server that there are no more requests."""

@@ -143,7 +143,7 @@ class Client:
         }  # fmt: skip
         try:
             future.settle(self._predict(model, inputs, **given, cancellation=future.cancellation), None)
-        except BaseException as error:  # of whoever asks for the result
+        except Exception as error:  # of whoever asks for the result
             future.settle(None, error)
 
     def _predict(
@@ -362,6 +362,7 @@ class Client:
     ) -> T:
         """Have a call answered, with as many tries as are due."""
         timeout_s = self._timeout(timeout)
+        cancellation = cancellation or Cancellation()
         deadline = time.monotonic() + timeout_s
         tries, left_s = 1, timeout_s
         while True:
@@ -371,25 +372,21 @@ class Client:
                 error.request_id = request_id
                 left_s = deadline - time.monotonic()
                 pause_s = self._session.options.retries.pause_s(error, tries, left_s)
-                if pause_s is None or (cancellation is not None and cancellation.is_cancelled):
+                if pause_s is None or cancellation.is_cancelled:
                     raise
-            time.sleep(pause_s)
+            cancellation.pause(pause_s)
             tries += 1
             left_s = max(0.001, deadline - time.monotonic())
 
-    def _try(
-        self, operation: Operation[T], deadline: float, left_s: float, cancellation: Cancellation | None
-    ) -> T:
+    def _try(self, operation: Operation[T], deadline: float, left_s: float, cancellation: Cancellation) -> T:
         session = self._session
         request = session.with_deadline(operation.request, left_s)
         exchange = Exchange(request, deadline, most_bytes=session.options.max_answer_bytes)
         connection = self._pool.take(deadline)
         try:
-            if cancellation is not None:
-                cancellation.holds(connection)
+            cancellation.holds(connection)
             connection.run(exchange)
         finally:
             self._pool.give_back(connection)
-            if cancellation is not None:
-                cancellation.holds(None)
+            cancellation.holds(None)
         return operation.read(exchange.reply())

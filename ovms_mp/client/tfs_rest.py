@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TensorFlow Serving's API over REST: JSON, in the column form.
 
-Its answers do not say of which type numbers are: whole ones become int64, others float32, strings objects.
+Its answers do not say of which type numbers are: whole ones become int64, others float64, strings objects.
 """
 
 from __future__ import annotations
@@ -113,9 +113,19 @@ def _array(values: Any) -> AnyArray:
         strings[:] = [_string(element) for element in array.ravel().tolist()]
         return strings.reshape(array.shape)
     array = np.asarray(values)
+    if array.dtype.kind == "f" and isinstance(flat, int):
+        array = _whole(values, array)
     if array.dtype.kind not in "biuf":
         raise unreadable("an output that is no array of one type")
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
+    return array
+
+
+def _whole(values: Any, array: AnyArray) -> AnyArray:
+    """Whole numbers that only uint64 has all of, which NumPy takes for floats."""
+    objects = np.array(values, np.object_)
+    if all(isinstance(number, int) and number >= 0 for number in objects.ravel().tolist()):
+        return objects.astype(np.uint64)
+    return array
 
 
 def _string(element: Any) -> bytes:

@@ -114,6 +114,8 @@ def test_the_client_hears_the_same(transport: str, shared_server: Server) -> Non
             request = case.request
             if not isinstance(request, Predict) or THROUGH_CLIENT[transport] not in request.applicable():
                 continue
+            if (request.version or 0) < 0:
+                continue  # Which the client itself refuses.
             asked += 1
             failure, found = None, dict[str, "AnyArray"]()
             try:
