@@ -4,23 +4,28 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
 import pytest
+import yaml
 
 from ovms_mp import __version__
 from ovms_mp.client import PredictionServiceStub, PredictRequest, make_ndarray, make_tensor_proto
 from tests.support import rest_client
+from tests.support.certificates import make_authority, make_certificate
 from tests.support.container import Container
 from tests.support.image import Image, build, in_memory, missing_tools, size_bytes
 from tests.support.server import free_ports
+from tests.support.tls import ClientTls
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -38,6 +43,8 @@ START_PROCESSOR_S = 3.0
 X = np.arange(10, dtype=np.float32)[None]
 NOBODY_KNOWN = "314159:271828"
 MODEL = ("--model_name", "tiny", "--model_path", "/models/tiny")
+COMPOSE = Path(__file__).parents[2] / "deploy/compose.yaml"
+KEY = "s3cret-of-somebody"
 LEGACY = ("/ie-serving-py/start_server.sh", "ie_serving")
 
 
@@ -61,6 +68,39 @@ def models(zoo: ModelZoo) -> Iterator[Path]:
     (directory / "config.json").write_text(json.dumps({"model_config_list": entries}))
     directory.chmod(0o755)
     yield directory
+    shutil.rmtree(directory)
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What the server keeps from others, in a directory that only the image's user may read.
+
+    Attributes:
+        flags: Have the server use it from where it is mounted, ``/secrets``.
+        tls: What clients need.
+    """
+
+    directory: Path
+    flags: list[str]
+    tls: ClientTls
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Iterator[Secrets]:
+    authority = make_authority("authority")
+    (tmp_path / "ca.pem").write_bytes(authority.chain)
+    directory = Path(tempfile.mkdtemp(prefix="ovms_mp-secrets-"))
+    certificate, key = make_certificate("localhost", authority).write(directory, "server")
+    keys = directory / "keys"
+    keys.touch(mode=0o600)
+    keys.write_text(f"somebody {KEY}\n")
+    for path in (directory, certificate, key, keys):
+        os.chown(path, 5000, 5000)
+    flags = [
+        *("--tls_cert", f"/secrets/{certificate.name}", "--tls_key", f"/secrets/{key.name}"),
+        *("--api_key_file", "/secrets/keys"),
+    ]
+    yield Secrets(directory, flags, ClientTls(tmp_path / "ca.pem", None))
     shutil.rmtree(directory)
 
 
@@ -180,6 +220,38 @@ def test_a_shell_is_run_in_place_of_the_server(image: Image, tmp_path: Path) -> 
     assert __version__ in container.log()
 
 
+def test_the_command_of_compose_with_tls_keys_and_metrics(
+    image: Image, models: Path, secrets: Secrets, log_path: Path
+) -> None:
+    """As the image's own user, with secrets that are mounted."""
+    command = yaml.safe_load(COMPOSE.read_text())["services"]["ovms_mp"]["command"]
+    port, rest_port = free_ports(2)
+    given = [{"9000": str(port), "8000": str(rest_port)}.get(word, word) for word in command]
+    assert given != command
+    volumes = {"/models": models, "/secrets": secrets.directory}
+    with Container(image, [*given, *secrets.flags], log_path, volumes=volumes) as container:
+        for url, headers, status in (
+            ("/v1/models/tiny", {"Authorization": f"Bearer {KEY}"}, 200),
+            ("/v1/models/tiny", {}, 401),
+            ("/metrics", {"Authorization": f"Bearer {KEY}"}, 200),
+            ("/v2/health/ready", {}, 200),
+        ):
+            connection = secrets.tls.connection(rest_port, 30.0)
+            connection.request("GET", url, headers=headers)
+            reply = connection.getresponse()
+            text = reply.read().decode()
+            connection.close()
+            assert reply.status == status, text
+            assert url != "/metrics" or "ovms_requests_success" in text
+        with grpc.secure_channel(f"127.0.0.1:{port}", secrets.tls.credentials()) as channel:
+            response = PredictionServiceStub(channel).Predict(
+                predict_request("tiny", X), timeout=60, metadata=(("authorization", f"Bearer {KEY}"),)
+            )
+        assert make_ndarray(response.outputs["y"]).tolist() == (X + 1).tolist()
+        assert container.stop() == 0
+        assert KEY not in container.log()
+
+
 # --- process 1 ---
 
 
@@ -212,11 +284,15 @@ def test_orphans_are_collected(image: Image, models: Path, log_path: Path) -> No
         assert container.stop() == 0
 
 
-def test_its_health_check(image: Image, models: Path, log_path: Path) -> None:
+@pytest.mark.parametrize("is_secured", [False, True])
+def test_its_health_check(
+    image: Image, models: Path, secrets: Secrets, log_path: Path, is_secured: bool
+) -> None:
     """In a network of its own, as else it would see this machine's other servers."""
-    argv, _, _ = with_ports(MODEL)
+    argv, _, _ = with_ports((*MODEL, *secrets.flags) if is_secured else MODEL)
     check = image.settings["Healthcheck"]["Test"][1:]
-    with Container(image, argv, log_path, volumes={"/models": models}, has_network=False) as container:
+    volumes = {"/models": models, "/secrets": secrets.directory}
+    with Container(image, argv, log_path, volumes=volumes, has_network=False) as container:
         done = container.execute(*check)
         assert done.returncode == 0, done.stderr
         assert "AVAILABLE" in done.stdout

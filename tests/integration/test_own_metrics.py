@@ -39,6 +39,11 @@ def server(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """One front of each protocol, with metrics; the first gRPC front has died, and no count went back."""
     place = tmp_path_factory.mktemp("metrics")
     config = zoo.config_file(place, ["tiny", "slow"], nireq=1)
+    (place / "broken" / "1").mkdir(parents=True)
+    (place / "broken" / "1" / "model.onnx").write_bytes(b"\x08\x07 no model")
+    document = json.loads(config.read_text())
+    document["model_config_list"].append({"config": {"name": "broken", "base_path": str(place / "broken")}})
+    config.write_text(json.dumps(document))
     before = Ledger.take()
     arguments = ["config", "--config_path", str(config), "--metrics_enable", "--max_queue_tasks", "8"]
     with Server(arguments, place / "server.log") as made:
@@ -147,6 +152,11 @@ def test_failures_have_reasons(server: Server) -> None:
         ('name=""', 'reason="model_not_found"'),
     ):
         provoked(server, names.FAILURES, *labels)
+
+
+def test_versions_that_cannot_be_loaded_have_reasons(server: Server) -> None:
+    provoked(server, names.LOAD_FAILURES, 'reason="')
+    provoked(server, names.VERSION_STATE, 'name="broken"', 'state="failed"')
 
 
 def test_limits(server: Server) -> None:

@@ -8,7 +8,8 @@ import os
 import signal
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -88,6 +89,12 @@ def v2(model: str, *shape: int) -> bytes:
     return request.SerializeToString()
 
 
+def status_of_all_fronts(server: Server) -> dict[str, Any]:
+    """What both REST fronts say; nothing while one of them has not heard of the last change yet."""
+    first, *others = [rest_client.request(server.rest_port, "GET", "/v1/status").json() for _ in range(4)]
+    return first if all(other == first for other in others) else {}
+
+
 def all_agree(server: Server, name: str = "", version: str = "") -> dict[str, kserve.ModelStatistics]:
     """Statistics from many connections, which both gRPC fronts have a part of; they must say the same."""
     found = []
@@ -111,12 +118,11 @@ def all_agree(server: Server, name: str = "", version: str = "") -> dict[str, ks
             for entry in found[0].values()
             for success in (entry.inference_stats.success,)
         ]
-    by_rest = [rest_client.request(server.rest_port, "GET", "/v1/status").json() for _ in range(4)]
-    assert by_rest[1:] == by_rest[:-1]
+    status = eventually(partial(status_of_all_fronts, server), 20.0, "fronts tell of the same state")
     for key, entry in found[0].items():
         model, _, number = key.rpartition("/")
         (version_status,) = [
-            row for row in by_rest[0]["models"][model]["versions"] if row["version"] == int(number)
+            row for row in status["models"][model]["versions"] if row["version"] == int(number)
         ]
         stats = entry.inference_stats
         assert version_status["requests"] == stats.success.count + stats.fail.count

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from ovms_mp.model import own_metrics as names
 from tests.support import rest_client
 from tests.support.ledger import Ledger, assert_nothing_left
+from tests.support.metrics_clients import Page
 from tests.support.object_stores import INSTALL, Azurite, Gcs, Moto, ObjectStore, S3rver
 from tests.support.server import Server, free_ports
 from tests.support.status import local_status
@@ -125,7 +127,7 @@ def site(
             store.put({"odd/1/variables/": b"", "odd/1/a//b": b"harm", "odd/1/model.xml/c": b"harm"})
         store.put({CONFIG: configuration(store)})
         url = f"{store.scheme}://models/{CONFIG}"
-        arguments = ["config", "--config_path", url, "--store_dir", str(root / "mirrors")]
+        arguments = ["config", "--config_path", url, "--store_dir", str(root / "mirrors"), "--metrics_enable"]
         server = Server(arguments, root / "server.log", environment=store.environment(port))
         with server:
             yield Site(store, network, server, zoo, root)
@@ -138,6 +140,21 @@ def site(
 def test_one_version_is_served(site: Site) -> None:
     site.serves("one", 1)
     assert site.answer("one") == 1.0
+
+
+def test_fetches_are_counted(site: Site) -> None:
+    site.serves("one", 1)
+    page = Page(site.server.rest_port)
+    model_nbytes = sum(path.stat().st_size for path in (site.zoo.base_path("tiny") / "1").iterdir())
+    assert page.value(names.FETCHED_BYTES) >= model_nbytes
+    assert page.value(names.FETCHES, result="success") >= 1
+    assert page.value(f"{names.LOAD_SECONDS}_count", phase="fetch") >= 1
+    # Of the bucket that does not exist.
+    eventually(
+        lambda: Page(site.server.rest_port).value(names.FETCHES, result="failure") >= 1,
+        NOTICED_S,
+        "a failure",
+    )
 
 
 def test_policies_choose_what_is_downloaded(site: Site) -> None:

@@ -344,10 +344,11 @@ def test_a_collector_that_is_away_costs_nothing(zoo: ModelZoo, tmp_path: Path) -
     }
     flags = arguments(zoo, "--grpc_front", "grpcio", "--stop_grace_s", "10")
     with Server(flags, tmp_path / "log", environment) as server:
+        calls = itertools.cycle([(TFS_PREDICT, tfs_predict()), (KSERVE_INFER, kserve_infer())])
 
         def ask() -> str:
             trace_id = new_trace_id()
-            answer = call(server, TFS_PREDICT, tfs_predict(), [("traceparent", traceparent(trace_id))])
+            answer = call(server, *next(calls), [("traceparent", traceparent(trace_id))])
             assert answer["status"] == "OK"
             assert trace_id in answer["traceparent"]
             reply = rest_client.predict(server.rest_port, "tiny", {"inputs": X.tolist()})
@@ -366,13 +367,16 @@ def test_a_collector_that_is_away_costs_nothing(zoo: ModelZoo, tmp_path: Path) -
         with OtlpReceiver(port) as receiver:
             came: list[str] = []
 
-            def has_come() -> bool:
+            def of_both_protocols() -> dict[str, list[Span]]:
                 came.append(ask())
-                return any(len(receiver.of_trace(trace_id)) == 5 for trace_id in came)
+                whole = [spans for trace_id in came if len(spans := receiver.of_trace(trace_id)) == 5]
+                by_method = {span.name: spans for spans in whole for span in spans if span.name not in STAGES}
+                return by_method if len(by_method) == 2 else {}
 
-            eventually(has_come, WITHIN_S, "spans at the collector")
-            (trace_id, *_) = [trace_id for trace_id in came if len(receiver.of_trace(trace_id)) == 5]
-            assert_is_inference(receiver.of_trace(trace_id), "00f067aa0ba902b7")
+            found = eventually(of_both_protocols, WITHIN_S, "spans at the collector")
+            assert set(found) == {TFS_PREDICT[1:], KSERVE_INFER[1:]}
+            for spans in found.values():
+                assert_is_inference(spans, "00f067aa0ba902b7")
             eventually(
                 lambda: "event=spans_exported_again lost=" in server.log(), WITHIN_S, "that it is over"
             )

@@ -278,5 +278,5 @@ class Page:
         }
 
     def _families_of(self, sample: str) -> list[str]:
-        names = [sample] + [sample.removesuffix(end) for end in ("_bucket", "_sum", "_count")]
+        names = [sample] + [sample.removesuffix(end) for end in ("_bucket", "_sum", "_count", "_total")]
         return [name for name in dict.fromkeys(names) if name in self.families]

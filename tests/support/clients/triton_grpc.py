@@ -202,7 +202,8 @@ def case_async_and_cancel(address: Address) -> None:
 def case_client_timeout(address: Address) -> None:
     """The library's own deadline; the connection goes on."""
     with triton.InferenceServerClient(address.grpc) as client:
-        refused(lambda: client.infer("tiny", [given("x", X)], client_timeout=1e-6), "DEADLINE_EXCEEDED")
+        long = [given("x", np.zeros(5_000_000, np.float32))]  # 20 MB never arrive in a millisecond.
+        refused(lambda: client.infer("id_f32", long, client_timeout=0.001), "DEADLINE_EXCEEDED")
         assert client.infer("tiny", [given("x", X)]).as_numpy("y").size == 10
 
 
