@@ -110,10 +110,12 @@ def test_files_are_sent_once(server: Server) -> None:
 
 def test_there_are_only_so_many_observers(server: Server) -> None:
     with contextlib.ExitStack() as stack:
-        readers = [stack.enter_context(reader(server)) for _ in range(MOST_STREAMS)]
-        assert {connection.recv(12) for connection in readers} == {b"HTTP/1.1 200"}
-        refused = ask(server, "/ui/events")
-        assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+        answers = []
+        while not answers or answers[-1].startswith(b"HTTP/1.1 200"):
+            assert len(answers) <= MOST_STREAMS
+            answers.append(stack.enter_context(reader(server)).recv(1 << 12))
+        assert answers[-1].startswith(b"HTTP/1.1 429")
+        assert b"retry-after: 1" in answers[-1].lower()
         assert ask(server, "/v2/health/live").status == 200
         begun = rest_client.request(server.rest_port, "HEAD", "/a/ui/events")
         assert begun.headers["content-type"] == "text/event-stream"

@@ -103,7 +103,8 @@ class Watched:
     def outline(self, *selectors: str) -> str:
         """What a screen reader is told of these parts, with ``N`` for whatever is counted or measured."""
         parts = [self.page.locator(selector).first.aria_snapshot() for selector in selectors]
-        return _NUMBER.sub("N", "\n".join(parts)) + "\n"
+        # Between two tries a version that has failed is tried again, or is being tried.
+        return _NUMBER.sub("N", "\n".join(parts)).replace(" (it is tried again)", "") + "\n"
 
     def violations(self, axe: str) -> list[str]:
         """What axe finds."""

@@ -51,7 +51,7 @@ export class Tiles {
     this.failures.show(number(totals.failures), "per s", "", [lines.failures], 1);
     mark(this.failures.element, "alarming", totals.failures > 0);
     if (has) {
-      const note = totals.p50 === null ? "p50" : `p50 · p99 ${duration(totals.p99)}`;
+      const note = `p50 · p99 ${duration(totals.p99)}`;
       this.latency.show(duration(totals.p50), "", note, [lines.p50, lines.p99]);
       this.underWay.show(number(totals.underWay), "", "requests", [lines.underWay], 1);
     } else {
