@@ -53,7 +53,7 @@ def test_what_the_user_has_fixed_is_not_varied() -> None:
     given = {"plugin_config": {"NUM_STREAMS": "2"}, "nireq": 3}
 
     assert first_candidates(2, "CPU", given) == [NOTHING, Candidate(workers=2)]
-    assert all(not one.nireq and not one.streams for one in neighbours(Candidate(streams=2), 2, given))
+    assert all(not one.nireq and not one.streams for one in neighbours(Candidate(workers=2), 2, given))
 
 
 def test_neighbours_differ_in_one_setting() -> None:

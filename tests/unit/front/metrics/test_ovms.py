@@ -49,7 +49,7 @@ def families(file: CountersFile, *, is_counted: bool = True) -> dict[str, Metric
         (),
         (),
         counters=VERSION * is_counted,
-        streams=2,
+        streams=4,
     )
     models = (ModelRecord(NAME, 3, (record,), counters=MODEL * is_counted),)
     collect = OvmsMetrics(lambda: RoutingSnapshot(1, False, (), (), models), file.reader)
