@@ -5,11 +5,12 @@
 
     task 0: input in its front's arena --copy--> | row 0 |             | row 0 | --copy--> task 0's output region
     task 1:                            --copy--> | row 1 |  -- run --> | row 1 | --copy--> task 1's
-                                      zeros  --> | row 2 |             | row 2 |           (nobody's)
+                                task 1 once more | row 2 |             | row 2 |           (nobody's)
 
 The rows are memory of one infer request of the batch form, which belongs to whoever has the infer request of the
-version that it stands beside. A row that no task of this run has is zero: nothing of an earlier run is read again.
-What a task gets is its own rows, copied to where it alone reads.
+version that it stands beside. A row that no task of this run has is the last one's once more: nothing of an earlier run
+is read again, and zeros may be what a model cannot take (an integer division by one ends the process). What a task gets
+is its own rows, copied to where it alone reads.
 """
 
 from __future__ import annotations
@@ -137,8 +138,7 @@ class BatchForm:
                 if ref.nbytes != array.shape[1]:
                     raise ProtocolError(f"{ref.nbytes} bytes are not a tensor of shape {ref.shape}")
                 array[row] = np.frombuffer(arena.view(ref), np.uint8)
-            if len(members) < size:
-                array[len(members) : size] = 0
+            array[len(members) : size] = array[len(members) - 1]
         if place.bound != (shapes, size):
             tensors = rows.tensors.get(size)
             if tensors is None:

@@ -164,9 +164,15 @@ class Scheduler:
     def _with_others(
         self, version: ServedVersion, batches: Batches, queued: QueuedTask
     ) -> Sequence[QueuedTask]:
-        """A task and those behind it that run with it: as many as cost least for each, of the same shapes."""
+        """A task and those behind it that run with it: as many as cost least for each, of the same shapes.
+
+        Infer requests that are idle have a part each, so that none stays idle for others to have less to do.
+        """
         members = [queued]
-        most, shapes = batches.most(len(version.queue.tasks) + 1), batches.shapes_of(queued.task)
+        pool = version.pool
+        idle = pool.compiled.nireq - pool.handed_over if pool is not None and version.runs_in_threads else 1
+        part = -(-(len(version.queue.tasks) + 1) // max(1, idle))
+        most, shapes = batches.most(part), batches.shapes_of(queued.task)
         while len(members) < most and shapes is not None:
             other = self._next_task(version)
             if other is None:

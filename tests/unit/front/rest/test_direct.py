@@ -182,9 +182,7 @@ class DirectConnection(Connection):
             max_image_megapixels=32,
             max_body_memory_bytes=LIMIT,
         )
-        spec = SimpleNamespace(
-            limits=limits, prefix=prefix, origins=OriginSpec(origins=origins), page=None
-        )
+        spec = SimpleNamespace(limits=limits, prefix=prefix, origins=OriginSpec(origins=origins), page=None)
         self.lifespan = Lifespan(cast("RestSpec", spec))
         self.lifespan.routes = [self.route]
         gate = Gate(observers=[self.ends])
