@@ -110,7 +110,7 @@ def test_files_are_sent_once(server: Server) -> None:
 
 def test_there_are_only_so_many_observers(server: Server) -> None:
     with contextlib.ExitStack() as stack:
-        answers = []
+        answers: list[bytes] = []
         while not answers or answers[-1].startswith(b"HTTP/1.1 200"):
             assert len(answers) <= MOST_STREAMS
             answers.append(stack.enter_context(reader(server)).recv(1 << 12))
@@ -288,7 +288,7 @@ def test_a_hostile_name_is_text_everywhere(browser: Browser, server: Server, tmp
         page.get_by_role("heading", name=HOSTILE).wait_for()
         page.get_by_role("button", name="Run", exact=True).click()
         page.locator(".output pre").wait_for()
-        answers = []
+        answers: list[bytes] = []
         for language, command in (
             ("curl", ["bash", "-c"]),
             ("JavaScript", ["node", "--input-type=module", "-e"]),
