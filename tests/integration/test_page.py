@@ -288,7 +288,7 @@ def test_a_hostile_name_is_text_everywhere(browser: Browser, server: Server, tmp
         page.get_by_role("heading", name=HOSTILE).wait_for()
         page.get_by_role("button", name="Run", exact=True).click()
         page.locator(".output pre").wait_for()
-        answers: list[bytes] = []
+        answers: list[str] = []
         for language, command in (
             ("curl", ["bash", "-c"]),
             ("JavaScript", ["node", "--input-type=module", "-e"]),
