@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DAY = datetime.timedelta(days=1)
+_SIGNS = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,17 @@ def make_certificate(
         .not_valid_before(now + from_days * _DAY)
         .not_valid_after(now + to_days * _DAY)
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        # Clients of Python 3.13 are strict about those (RFC 5280, 4.2.1.1 and 4.2.1.3).
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(
+                (signer.private_key if signer else key).public_key()
+            ),
+            critical=False,
+        )
     )
+    if is_authority:
+        builder = builder.add_extension(_SIGNS, critical=True)
     if hosts and not is_authority:
         builder = builder.add_extension(
             x509.SubjectAlternativeName(map(_general_name, hosts)), critical=False

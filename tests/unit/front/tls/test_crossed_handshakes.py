@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
@@ -47,28 +48,30 @@ def test_a_refusal_ends_the_connection_that_it_is_about(tmp_path: Path, honest_f
             lambda: keeper.begin(lambda _: Echo()), "127.0.0.1", 0
         )
         port = server.sockets[0].getsockname()[1]
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(server.close)
 
-        async def honest() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-            return await asyncio.open_connection("127.0.0.1", port, ssl=trusting, server_hostname="localhost")
+            async def connected(**tls: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+                streams = await asyncio.open_connection("127.0.0.1", port, **tls)
+                # uvloop's end waits for connections for ever.
+                stack.callback(streams[1].transport.abort)
+                return streams
 
-        if honest_first:
-            reader, writer = await honest()
-        refused_reader, refused_writer = await asyncio.open_connection("127.0.0.1", port)
-        refused_writer.write(_BAD_HELLO[:-1])
-        if not honest_first:
-            reader, writer = await honest()
-        # TLS of the refused one has begun when an honest one, which came later, is through.
-        later_reader, later_writer = await honest()
-        refused_writer.write(_BAD_HELLO[-1:])
+            async def honest() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+                return await connected(ssl=trusting, server_hostname="localhost")
 
-        assert (await refused_reader.read())[:1] == b"\x15"  # An alert, and then the end.
-        assert keeper.refused == {Reason.OTHER: 1}
-        for its_reader, its_writer in ((reader, writer), (later_reader, later_writer)):
-            its_writer.write(b"still here")
-            assert await its_reader.readexactly(10) == b"still here"
-            its_writer.close()
-        refused_writer.close()
-        server.close()
+            others = [await honest()] if honest_first else []
+            reader, writer = await connected()
+            writer.write(_BAD_HELLO[:-1])
+            # TLS of the refused one has begun when honest ones, which came later, are through.
+            others += [await honest(), await honest()]
+            writer.write(_BAD_HELLO[-1:])
+
+            assert (await reader.read())[:1] == b"\x15"  # An alert, and then the end.
+            assert keeper.refused == {Reason.OTHER: 1}
+            for its_reader, its_writer in others:
+                its_writer.write(b"still here")
+                assert await its_reader.readexactly(10) == b"still here"
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.wait_for(play(), _LIMIT_S))
