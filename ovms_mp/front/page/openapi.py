@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
-from ovms_mp.front.openapi.description import STRING, Description, Operation
+from ovms_mp.front.openapi.description import STRING, Description, Operation, Schema
 
 _EVENTS = "text/event-stream"
+_EVENT: Schema = {
+    "type": "object",
+    "properties": {"event": {"type": "string", "enum": ["state", "sample"]}, "data": STRING},
+    "required": ["event", "data"],
+}
+"""Of one event; ``data`` is JSON."""
 
 DESCRIPTION = Description(
     "The live page for browsers",
@@ -18,7 +24,7 @@ DESCRIPTION = Description(
         ("GET", "PageEvents"): Operation(
             "What the page shows, as server-sent events: `state` at every change, `sample` once a second. Their fields "
             "are for the page of the same release; programs have `/v1/status` and `/metrics`",
-            {_EVENTS: STRING},
+            {_EVENTS: _EVENT},
             statuses={429: "As many pages are open already as may be."},
         ),
     },
