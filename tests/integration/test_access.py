@@ -501,6 +501,8 @@ def test_pages_of_named_origins_may_do_both(grpcio: Place) -> None:
 def test_commands_send_a_key_below_a_prefix(
     place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # A test of all routes before this one may have unloaded it.
+    assert place.rest("POST", "/v2/repository/models/tiny/load", ADMIN).status == 200
     file = tmp_path / "key"
     file.write_text(f"# mine\nme {KEY}\n")
     port = place.server.rest_port

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _LOOK_S = 0.02
 """So often a version's demand is looked at."""
+_SURE_S = 0.25
+"""A form is compiled when it has been wanted for so long: the first runs of a version take several times as long."""
 _BACK_TO_BACK_NS = 150_000
 """A run in the loop that begins so soon after the last one had its task waiting meanwhile; a client that had to be
 answered first takes longer."""
@@ -60,6 +62,7 @@ class Forms(Generic[OwnerT]):
     is_untold: bool = False
     discarded: list[InferPool[OwnerT]] = field(default_factory=list)
     _look_s: float = 0.0
+    _wanted_s: float = 0.0
     _ended_ns: int = 0
 
     def note(
@@ -69,6 +72,7 @@ class Forms(Generic[OwnerT]):
         waiting: int,
         *,
         is_in_loop: bool,
+        usual_s: float,
         handle: int,
     ) -> None:
         """A run has ended. PERF: 1.4 us, of versions that have forms.
@@ -78,9 +82,11 @@ class Forms(Generic[OwnerT]):
             pool: Of the form in use.
             waiting: Tasks in the version's queue.
             is_in_loop: The loop itself runs the version's tasks.
+            usual_s: Smoothed time of all its runs, the quick ones too: those that were interrupted say nothing alone.
             handle: The version's.
         """
-        if is_in_loop and run.run_time_s < LEAST_RUN_S:
+        if is_in_loop and usual_s < LEAST_RUN_S:
+            self._wanted_s = 0.0
             return  # PERF: 0.1 us, of models that are this quick.
         now_s, other, form = time.monotonic(), self.other, self.demand.form
         together = 1 + waiting + pool.handed_over
@@ -95,8 +101,12 @@ class Forms(Generic[OwnerT]):
         self.demand.note(form, run.run_time_s / run.batch, run.company, together, now_s)
         if now_s >= self._look_s:
             self._look_s = now_s + _LOOK_S
-            if self.demand.is_worth_compiling:
+            if not self.demand.is_worth_compiling:
+                self._wanted_s = 0.0
+            elif other is not None or (self._wanted_s and now_s - self._wanted_s >= _SURE_S):
                 self.due.append(handle)
+            elif not self._wanted_s:
+                self._wanted_s = now_s
 
     def replaced(self) -> None:
         """The form in use was broken, and has been compiled again as the one for lone requests."""

@@ -120,7 +120,14 @@ class ServedVersion:
         """A run has ended, which says something about which form should be in use."""
         if self.forms is not None and self.pool is not None:
             waiting, is_in_loop = len(self.queue.tasks), not self.runs_in_threads
-            self.forms.note(run, self.pool, waiting, is_in_loop=is_in_loop, handle=self.handle)
+            self.forms.note(
+                run,
+                self.pool,
+                waiting,
+                is_in_loop=is_in_loop,
+                usual_s=self.run_time_s / self.batch_size,
+                handle=self.handle,
+            )
 
     def ahead(self) -> list[QueuedTask]:
         """Tasks that are handed over and have not begun."""
