@@ -26,8 +26,8 @@ KINDS = ("worker", "grpc", "rest", "arbiter")
 HEARTBEAT_TIMEOUT_S = 1.5
 ANSWER_WITHIN_S = 1.0
 """After a death is visible every waiting request is answered within this time."""
-NOISE_S = 0.7
-"""A busy two-core machine may schedule the client so much later."""
+NOISE_S = 2.0
+"""Other tests run beside this one: a machine whose two cores are busy may schedule the client so much later."""
 
 
 def tiny_server(zoo: ModelZoo, log_path: Path) -> Server:

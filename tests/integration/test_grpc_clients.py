@@ -186,7 +186,7 @@ def test_deadline(server: Server) -> None:
         started = time.monotonic()
         code, _ = failure(ask, SLOW, timeout=0.2)
         assert code == grpc.StatusCode.DEADLINE_EXCEEDED
-        assert 0.15 < time.monotonic() - started < 1.5
+        assert 0.15 < time.monotonic() - started < 5.0
         assert answered(ask(TINY)) == ONES
 
 
@@ -196,7 +196,7 @@ def test_deadline_of_the_server_itself(server: Server) -> None:
         started = time.monotonic()
         answer = client.ask(PREDICT, message(SLOW), [("grpc-timeout", "200m")])
     assert answer.headers["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
-    assert 0.15 < time.monotonic() - started < 1.5
+    assert 0.15 < time.monotonic() - started < 5.0
 
 
 def test_deadline_reaches_the_worker(server: Server) -> None:
