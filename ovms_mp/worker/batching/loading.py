@@ -35,7 +35,7 @@ from ovms_mp.worker.batching.eligibility import (
     units_of,
 )
 from ovms_mp.worker.batching.form import BatchForm
-from ovms_mp.worker.batching.plan import LEAST_GAIN, BatchPlan, sizes_to_try, useful_sizes
+from ovms_mp.worker.batching.plan import HANDLING_S, LEAST_GAIN, BatchPlan, sizes_to_try, useful_sizes
 from ovms_mp.worker.batching.trial import TrialBounds, try_batches
 from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.load.kept import Facts, stand_in
@@ -147,7 +147,9 @@ def _try(maker: VariantMaker, loaded: LoadedVersion, batching: int) -> tuple[Ver
     timing = try_batches(loaded.compiled, compiled, units, shapes, bounds)
     costs_s = useful_sizes(timing.single_s, timing.costs_s, LEAST_GAIN if is_auto else 0.0)
     if not costs_s:
-        best = max(timing.single_s * size / cost_s for size, cost_s in timing.costs_s.items())
+        best = max(
+            timing.single_s * size / (cost_s + size * HANDLING_S) for size, cost_s in timing.costs_s.items()
+        )
         raise NotBatched(f"it does not pay: {best:.2f} times the rate at best")
     return Verdict("", units, shapes, timing.single_s, costs_s), compiled
 
