@@ -292,6 +292,8 @@ class InferPool(Generic[OwnerT]):
                 self._owner.title,
                 len(members),
                 error,
+                # What is no engine's refusal is a defect of ours.
+                exc_info=not isinstance(error, OvmsError),
             )
             return []
         finally:
