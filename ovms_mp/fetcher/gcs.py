@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from typing import TYPE_CHECKING, Any
 
 import google.auth
@@ -38,6 +39,15 @@ _TIMEOUT_S = (5.0, 15.0)
 """To connect, and between two pieces of an answer."""
 _REQUEST_BYTES = 4 << 20
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
+_PROJECT = "ovms_mp"
+_LIBRARY_SETTINGS = {
+    # Reading needs no project. Without a name of one the library asks another service of Google for it, which is not
+    # within reach of every cluster.
+    "GOOGLE_CLOUD_PROJECT": _PROJECT,
+    # For traces that nobody makes here, a thread would ask about the bucket itself, which takes a right of its own.
+    "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA": "true",
+}
+"""Variables that only its library can be told these things by; what the user has set stands."""
 _FIELDS = "items(name,size,generation,md5Hash),nextPageToken"
 _FAILURES = (
     GoogleAPICallError,
@@ -129,10 +139,12 @@ def _client(environment: Mapping[str, str]) -> Any:
     """
     if environment.get("STORAGE_EMULATOR_HOST"):
         return storage.Client.create_anonymous_client()
+    for name, value in _LIBRARY_SETTINGS.items():
+        os.environ.setdefault(name, value)
     try:
         credentials, _ = google.auth.default(scopes=[_SCOPE])
     except DefaultCredentialsError as error:
         if environment.get("GOOGLE_APPLICATION_CREDENTIALS"):
             raise StoreRefused(f"GOOGLE_APPLICATION_CREDENTIALS cannot be used: {error}") from None
         return storage.Client.create_anonymous_client()
-    return storage.Client(project="ovms_mp", credentials=credentials)  # Reading needs no project.
+    return storage.Client(project=_PROJECT, credentials=credentials)

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import urllib.parse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -26,12 +27,12 @@ from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.models import ModelZoo
 
 ASKED, ANSWERED = "endpoint-load-metrics-format", "endpoint-load-metrics"
 PATIENCE_S = 30.0
+CPU_HIERARCHIES = (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup"))
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +188,38 @@ def test_gauges_of_processes(server: Server) -> None:
         assert f"# TYPE {name} " in page
     assert value_of(page, f"{names.LOAD_SECONDS}_count", 'phase="load"') >= 2
     assert value_of(page, f"{names.LOAD_SECONDS}_count", 'phase="first_run"') >= 2
+
+
+@pytest.fixture
+def quota(server: Server) -> Iterator[Path]:
+    """A cgroup with a fiftieth of a core, which the server's manager is in for the length of a test."""
+    # Version 1 has the hierarchy of the controller, version 2 one for all.
+    hierarchy = next((place for place in CPU_HIERARCHIES if (place / "cgroup.procs").exists()), None)
+    if hierarchy is None or not os.access(hierarchy, os.W_OK):
+        pytest.skip("needs root, and a cgroup hierarchy that may be written")
+    group = hierarchy / f"ovms_mp-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        v2_limit = group / "cpu.max"
+        if v2_limit.exists():
+            v2_limit.write_text("2000 100000")
+        elif (group / "cpu.cfs_quota_us").exists():
+            (group / "cpu.cfs_quota_us").write_text("2000")
+        else:
+            pytest.skip(f"{hierarchy} has no CPU controller")
+        (group / "cgroup.procs").write_text(str(server.process.pid))
+        yield group
+    finally:
+        for pid in (group / "cgroup.procs").read_text().split():
+            (hierarchy / "cgroup.procs").write_text(pid)
+        group.rmdir()
+
+
+@pytest.mark.usefixtures("quota")
+def test_a_quota_that_holds_the_server_up_is_seen(server: Server) -> None:
+    for name in (names.CPU_PERIODS, names.CPU_THROTTLED_PERIODS):
+        provoked(server, name)
+    provoked(server, names.CPU_THROTTLED, at_least=1e-6)
 
 
 def test_a_death_is_counted_with_its_cause(server: Server) -> None:

@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
+import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ovms_mp.errors import StoreNotFound, StoreRefused
 from ovms_mp.fetcher.opening import StoreOpener
 from ovms_mp.model.store_url import parse_store_url
+from tests.support.certificates import make_authority, make_certificate
 from tests.support.recorded_http import Asked, RecordedHttp, Reply, recorded_http
 
 if TYPE_CHECKING:
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.fetcher.store import Store
 
+JSON = {"Content-Type": "application/json"}
 KEY, SECRET, TOKEN = "AKIDEXAMPLE", "secret-of-mine", "token-of-mine"  # of nobody
 EMPTY = Reply(
     200, b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
@@ -32,7 +38,7 @@ EMPTY = Reply(
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """The environment without anything that a library of a store might read."""
     for name in list(os.environ):
-        if re.match(r"(?i)AWS_|AZURE_|GOOGLE_|S3_|STORAGE_|https?_proxy|no_proxy|all_proxy", name):
+        if re.match(r"(?i)API_|AWS_|AZURE_|GOOGLE_|S3_|STORAGE_|https?_proxy|no_proxy|all_proxy", name):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -263,6 +269,106 @@ def assert_signed(server: RecordedHttp, form: str) -> None:
     for asked in server.asked:
         assert ("authorization" in asked.headers) == (form in ("connection", "key"))
         assert ("sig=hush" in asked.path) == (form == "sas")
+
+
+GIVEN = b'{"access_token": "given-to-us", "token_type": "Bearer", "expires_in": 3600}'
+"""What an authority answers."""
+BEARER = "Bearer given-to-us"
+
+
+def test_a_google_key_file_is_used(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("google.cloud.storage")
+    with recorded_http(lambda _: Reply(200, GIVEN, JSON)) as authority:
+        key = {
+            "type": "service_account",
+            "client_email": "reader@project.example",
+            "private_key_id": "1",
+            "private_key": rsa_key(),
+            "token_uri": f"http://127.0.0.1:{authority.port}/token",
+        }
+        assert_google_asks_with_a_token(environment, tmp_path, key, authority)
+    (claim,) = parse_qs(authority.asked[0].body.decode())["assertion"]
+    claims = json.loads(base64.urlsafe_b64decode(claim.split(".")[1] + "=="))
+    assert claims["iss"] == "reader@project.example"
+    assert claims["scope"].endswith("/devstorage.read_only")
+
+
+def rsa_key() -> str:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, *form).decode()
+
+
+def test_googles_workload_identity_is_used(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("google.cloud.storage")
+    (tmp_path / "subject").write_text("token-of-the-pod")
+    issued = {"issued_token_type": "urn:ietf:params:oauth:token-type:access_token", **json.loads(GIVEN)}
+    with recorded_http(lambda _: Reply(200, json.dumps(issued).encode(), JSON)) as authority:
+        account = {
+            "type": "external_account",
+            "audience": "//iam.example/projects/1/locations/global/workloadIdentityPools/pool/providers/cluster",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "token_url": f"http://127.0.0.1:{authority.port}/token",
+            "credential_source": {"file": str(tmp_path / "subject")},
+        }
+        assert_google_asks_with_a_token(environment, tmp_path, account, authority)
+    assert parse_qs(authority.asked[0].body.decode())["subject_token"] == ["token-of-the-pod"]
+
+
+def assert_google_asks_with_a_token(
+    environment: pytest.MonkeyPatch, directory: Path, account: dict[str, object], authority: RecordedHttp
+) -> None:
+    """A bucket is listed with the token that the authority has given once."""
+    (directory / "account.json").write_text(json.dumps(account))
+    environment.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(directory / "account.json"))
+    with recorded_http(lambda _: Reply(200, b"{}", JSON)) as store:
+        environment.setenv("API_ENDPOINT_OVERRIDE", f"http://127.0.0.1:{store.port}")
+        bucket = opened("gs://models/m")
+        assert list(bucket.list("m/")) == list(bucket.list("m/")) == []
+        assert [asked.headers["authorization"] for asked in store.asked] == [BEARER] * 2
+    assert len(authority.asked) == 1
+
+
+@pytest.mark.parametrize("form", ["workload", "managed"])
+def test_an_azure_identity_is_used(environment: pytest.MonkeyPatch, tmp_path: Path, form: str) -> None:
+    """Of a pod, by a file with its token; of a virtual machine or an app, by an endpoint beside it."""
+    pytest.importorskip("azure.identity")
+    authority_of_all = make_authority("azure")
+    leaf = make_certificate("localhost", signer=authority_of_all)
+    chain, key = leaf.write(tmp_path, "server")
+    (tmp_path / "ca.pem").write_bytes(authority_of_all.chain)
+    (tmp_path / "token").write_text("token-of-the-pod")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(chain, key)
+    body = b"<EnumerationResults><Blobs/><NextMarker/></EnumerationResults>"
+    given = json.dumps({**json.loads(GIVEN), "expires_on": "4102444800", "resource": "storage"}).encode()
+    store = recorded_http(lambda _: Reply(200, body, {"Content-Type": "application/xml"}), tls)
+    authority = recorded_http(lambda _: Reply(200, given, JSON), tls if form == "workload" else None)
+    with authority as authority, store as store:
+        variables = {
+            "workload": {
+                "AZURE_CLIENT_ID": "client",
+                "AZURE_TENANT_ID": "tenant",
+                "AZURE_FEDERATED_TOKEN_FILE": str(tmp_path / "token"),
+                "AZURE_AUTHORITY_HOST": f"https://localhost:{authority.port}",
+            },
+            "managed": {
+                "IDENTITY_ENDPOINT": f"http://127.0.0.1:{authority.port}/token",
+                "IDENTITY_HEADER": "header-of-the-machine",
+            },
+        }
+        for name, value in variables[form].items():
+            environment.setenv(name, value)
+        environment.setenv("AZURE_STORAGE_ACCOUNT", f"https://localhost:{store.port}/me")
+        environment.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        assert list(opened("az://models/m").list("m/")) == []
+        assert [asked.headers["authorization"] for asked in store.asked] == [BEARER]
+    (asked,) = authority.asked
+    if form == "workload":
+        assert asked.path == "/tenant/oauth2/v2.0/token"
+        assert parse_qs(asked.body.decode())["client_assertion"] == ["token-of-the-pod"]
+    else:
+        assert asked.headers["x-identity-header"] == "header-of-the-machine"
 
 
 def test_without_an_account_its_variables_are_named(environment: pytest.MonkeyPatch) -> None:

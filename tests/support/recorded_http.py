@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator, Mapping
 
 
@@ -25,6 +26,7 @@ class Asked:
     method: str
     path: str
     headers: Mapping[str, str]
+    body: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,18 @@ class RecordedHttp:
 
 
 @contextlib.contextmanager
-def recorded_http(answer: Callable[[Asked], Reply]) -> Iterator[RecordedHttp]:
-    """A server with these answers."""
+def recorded_http(
+    answer: Callable[[Asked], Reply], tls: ssl.SSLContext | None = None
+) -> Iterator[RecordedHttp]:
+    """A server with these answers, over TLS where that is given."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            asked = Asked(self.command, self.path, headers)
-            self.rfile.read(int(headers.get("content-length", "0")))
+            body = self.rfile.read(int(headers.get("content-length", "0")))
+            asked = Asked(self.command, self.path, headers, body)
             recorded.asked.append(asked)
             reply = answer(asked)
             self.send_response(reply.status)
@@ -71,6 +75,8 @@ def recorded_http(answer: Callable[[Asked], Reply]) -> Iterator[RecordedHttp]:
             """Nothing is logged."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         recorded = RecordedHttp(server.server_address[1])
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
