@@ -61,7 +61,7 @@ OWN: dict[str, OwnMetric] = {
     STAGE_SECONDS: OwnMetric(
         _HISTOGRAM,
         f"{_VERSION}, stage",
-        "Time of answered inference requests by stage: receive, decode, queue, infer, handover, encode.",
+        "Time of answered inference requests by stage: receive, decode, queue, infer, handover, encode, send.",
     ),
     REQUEST_BYTES: OwnMetric(
         _COUNTER,

@@ -12,7 +12,7 @@
     words 167 to 201: the same over REST
     words 202 to 235: buckets of the time that infer requests ran
     words 236 to 269: buckets of the time that tasks waited for one
-    words 320 to 478: stages (:mod:`ovms_mp.wire.stage_counters`)
+    words 320 to 499: stages (:mod:`ovms_mp.wire.stage_counters`)
 
 A model has a page, too, where calls are counted that are about no version. Nothing of this is written while there are
 no metrics. What is under way is the difference of what has begun and what has ended; of a row whose process has died

@@ -3,13 +3,13 @@
 
 ::
 
-    words 320 to 403: six stages of a request, 14 words each: | 13 buckets | sum in ns |
-    words 404, 405:   octets of requests, octets of answers
-    words 406, 407:   tasks that expired, that were cancelled, before their inference began
-    words 408 to 471: failures, by the number of their class in REASONS
-    words 472 to 477: inferences that began in company, by how many there were: 2, 4, 8, 16, 32, more
-    word 478:         the sum of those numbers
-    words 479 to 485: the same of inferences that several requests had together, by how many these were
+    words 320 to 417: seven stages of a request, 14 words each: | 13 buckets | sum in ns |
+    words 418, 419:   octets of requests, octets of answers
+    words 420, 421:   tasks that expired, that were cancelled, before their inference began
+    words 422 to 485: failures, by the number of their class in REASONS
+    words 486 to 491: inferences that began in company, by how many there were: 2, 4, 8, 16, 32, more
+    word 492:         the sum of those numbers
+    words 493 to 499: the same of inferences that several requests had together, by how many these were
 
 Fronts write stages, octets and failures, workers the company; both write what came too late.
 
@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 
 
 class Stage(enum.IntEnum):
-    """Parts of an answered request's time, in their order; together they are nearly all of it."""
+    """Parts of an answered request's time, in their order; together they are nearly all of it.
+
+    ``SEND`` lasts until the socket has the answer, or its client is gone. It is counted by itself, as calls have ended
+    before, and not of streams and of what a web framework sends.
+    """
 
     RECEIVE = 0
     DECODE = 1
@@ -41,6 +45,7 @@ class Stage(enum.IntEnum):
     INFER = 3
     HANDOVER = 4
     ENCODE = 5
+    SEND = 6
 
 
 BOUND_BITS = tuple(range(13, 37, 2))
@@ -64,7 +69,7 @@ END_WORD = _BATCH_SUM_WORD + 1
 
 _LENGTHS = 65
 """Of a number of nanoseconds, in bits."""
-_RECEIVE, _DECODE, _QUEUE, _INFER, _HANDOVER, _ENCODE = (stage * _LENGTHS for stage in Stage)
+_RECEIVE, _DECODE, _QUEUE, _INFER, _HANDOVER, _ENCODE, _SEND = (stage * _LENGTHS for stage in Stage)
 _SUMS = len(Stage) * _LENGTHS
 _RECEIVED, _SENT = _SUMS + len(Stage), _SUMS + len(Stage) + 1
 _GATHERED = _SENT + 1
@@ -149,6 +154,12 @@ class StageCounters:
         gathered[_SUMS + 5] += encode_ns
         gathered[_RECEIVED] += received_bytes
         gathered[_SENT] += sent_bytes
+
+    def sent(self, send_ns: int) -> None:
+        """The socket has an answer, or its client is gone."""
+        gathered = self._gathered or self._begin()
+        gathered[_SEND + send_ns.bit_length()] += 1
+        gathered[_SUMS + 6] += send_ns
 
     def carried(self, received_bytes: int, sent_bytes: int) -> None:
         """A call of another kind has ended, or one without an answer."""

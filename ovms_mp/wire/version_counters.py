@@ -8,7 +8,7 @@
                       | batch size + 1 | answers | input ns | inference ns | output ns |
                       The last one is for all further sizes; its first word is the sum of them.
     words 104 to 271: see :mod:`ovms_mp.wire.call_counters`
-    words 320 to 478: stages (:mod:`ovms_mp.wire.stage_counters`)
+    words 320 to 499: stages (:mod:`ovms_mp.wire.stage_counters`)
 
 Fronts count requests, workers count executions. A request is counted once, however often it was sent to a worker, when
 its answer has been made and before that leaves. So an answer that a client has seen is counted, and a front that is

@@ -99,6 +99,8 @@ def test_answered_requests(server: Server) -> None:
     for stage in ("receive", "decode", "queue", "infer", "handover", "encode"):
         before = value_of(begun, f"{names.STAGE_SECONDS}_count", tiny, f'stage="{stage}"')
         provoked(server, f"{names.STAGE_SECONDS}_count", tiny, f'stage="{stage}"', at_least=before + 6)
+    before = value_of(begun, f"{names.STAGE_SECONDS}_count", tiny, 'stage="send"')
+    provoked(server, f"{names.STAGE_SECONDS}_count", tiny, 'stage="send"', at_least=before + 6)
     provoked(server, f"{names.STAGE_SECONDS}_sum", 'stage="infer"', at_least=1e-9)
     page = page_of(server)
     for name in (names.STARTED, names.BATCH_ITEMS, f"{names.COMPANY}_count"):

@@ -48,14 +48,16 @@ def test_words_are_nobody_elses() -> None:
 def test_answers_are_written_together_and_add_up_over_rows(file: CountersFile) -> None:
     for index in range(2):
         row = CounterRow(file.handle, index)
-        StageCounters(row, PAGE).answered(0, 8191, 8192, 10**12, 5, 6, 100, 10)
+        stages = StageCounters(row, PAGE)
+        stages.answered(0, 8191, 8192, 10**12, 5, 6, 100, 10)
+        stages.sent(7)
         assert totals(file).received_bytes == 100 * index
         row.flush()
         row.flush()  # What was written is not written again.
 
     found = totals(file)
     assert (found.received_bytes, found.sent_bytes) == (200, 20)
-    assert found.sums_ns == [0, 2 * 8191, 2 * 8192, 2 * 10**12, 10, 12]
+    assert found.sums_ns == [0, 2 * 8191, 2 * 8192, 2 * 10**12, 10, 12, 14]
     assert found.buckets[Stage.DECODE][0] == 2
     assert found.buckets[Stage.QUEUE][1] == 2
     assert found.buckets[Stage.INFER][-1] == 2

@@ -6,6 +6,8 @@ UNIMPLEMENTED for an unknown encoding and for a unary request without exactly on
 """
 
 import asyncio
+import functools
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -37,6 +39,12 @@ _PIECE_BYTES = 64  # What a piece costs besides its octets, or a peer could hold
 _JOINED_BYTES = 16 << 10  # Replies up to here are copied into one piece, and their memory released at once.
 _NO_MEMORY = "no memory for the message (--max_body_memory_mb, --arena_size_mb); try again later"
 _NOTHING = Gathered(()).release
+
+
+def _sent(context: CallContext, release: Hook) -> None:
+    """The socket has an inference's answer, or nobody waits for it. PERF: 0.25 us."""
+    release()
+    context.counters.stages.sent(time.monotonic_ns() - context.encoded_ns)
 
 
 class Call(Stream):
@@ -345,6 +353,8 @@ class Call(Stream):
         if self._is_over:
             release()
             return
+        if self._context is not None and self._context.encoded_ns:
+            release = functools.partial(_sent, self._context, release)
         if not has_room and not self._connection.guard.is_open:
             self._connection.guard.counters[Hit.BUDGET] += 1
             raise errors.NoFreeSlot("answers that their clients do not read hold too much memory; read them")

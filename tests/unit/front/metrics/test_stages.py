@@ -78,6 +78,7 @@ def test_an_answered_request(scene: Scene) -> None:
     context.arrived_ns, context.sent_ns, context.received_ns, context.encoded_ns = 1100, 1700, 9000, 9500
     context.queue_ns, context.infer_ns = 2000, 3000
     scene.observer.ended(context, None, None)
+    context.counters.stages.sent(40)
     scene.observer.look()
 
     sums = {
@@ -92,6 +93,7 @@ def test_an_answered_request(scene: Scene) -> None:
         "infer": 3000,
         "handover": 2300,
         "encode": 500,
+        "send": 40,
     }
     assert scene.values(names.REQUEST_BYTES)[()] == 0  # Of no version; that one has the same labels here.
     assert 'ovms_mp_request_bytes_total{name="tiny",version="1"} 70' in "".join(text_of(scene.metrics()))
