@@ -3,8 +3,8 @@
 
 Quick models run inside the loop: handing a 30 us inference to a thread and back would cost more than it. A model whose
 run takes longer than a millisecond runs on one thread per infer request (:mod:`ovms_mp.worker.run.pool`), so that the
-loop stays free for the other models, for cancellations and for the manager. Which of the two holds follows the measured
-time.
+loop stays free for the other models, for cancellations and for the manager; so does one that takes a quarter of that
+while several tasks of it wait that its infer requests can run at once. Which of these holds follows the measured time.
 """
 
 from __future__ import annotations

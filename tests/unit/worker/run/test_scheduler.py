@@ -109,6 +109,28 @@ def test_versions_take_turns(versions: Versions) -> None:
     assert [task_id for task_id in ran if task_id >= 200] == [200, 201]
 
 
+@pytest.mark.parametrize(
+    ("nireq", "run_time_s", "tasks", "in_threads"),
+    [
+        (2, 0.0005, 2, True),
+        (2, 0.0005, 1, False),  # A hand-over would delay a lone one for nothing,
+        (1, 0.0005, 2, False),  # and where there is one infer request.
+        (2, 0.0001, 2, False),
+        (1, 0.005, 1, True),
+    ],
+)
+def test_what_waits_runs_beside_where_that_pays(
+    versions: Versions, nireq: int, run_time_s: float, tasks: int, in_threads: bool
+) -> None:
+    version = versions.add(1, tasks)
+    version.run_time_s = run_time_s
+    assert version.pool is not None
+    cast("Engine", version.pool.compiled).nireq = nireq
+
+    assert version.free_pool() is version.pool
+    assert version.runs_in_threads is in_threads
+
+
 def test_a_task_that_expires_ahead_of_its_turn_does_not_run(versions: Versions) -> None:
     version = versions.add(1, 1)
     queued = version.queue.pop()
