@@ -22,7 +22,7 @@ from tests.support.certificates import make_authority, make_certificate
 from tests.support.recorded_http import Asked, RecordedHttp, Reply, recorded_http
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from ovms_mp.fetcher.store import Store
@@ -316,7 +316,7 @@ def test_googles_workload_identity_is_used(environment: pytest.MonkeyPatch, tmp_
 
 
 def assert_google_asks_with_a_token(
-    environment: pytest.MonkeyPatch, directory: Path, account: dict[str, object], authority: RecordedHttp
+    environment: pytest.MonkeyPatch, directory: Path, account: Mapping[str, object], authority: RecordedHttp
 ) -> None:
     """A bucket is listed with the token that the authority has given once."""
     (directory / "account.json").write_text(json.dumps(account))
@@ -342,9 +342,10 @@ def test_an_azure_identity_is_used(environment: pytest.MonkeyPatch, tmp_path: Pa
     tls.load_cert_chain(chain, key)
     body = b"<EnumerationResults><Blobs/><NextMarker/></EnumerationResults>"
     given = json.dumps({**json.loads(GIVEN), "expires_on": "4102444800", "resource": "storage"}).encode()
-    store = recorded_http(lambda _: Reply(200, body, {"Content-Type": "application/xml"}), tls)
-    authority = recorded_http(lambda _: Reply(200, given, JSON), tls if form == "workload" else None)
-    with authority as authority, store as store:
+    with (
+        recorded_http(lambda _: Reply(200, given, JSON), tls if form == "workload" else None) as authority,
+        recorded_http(lambda _: Reply(200, body, {"Content-Type": "application/xml"}), tls) as store,
+    ):
         variables = {
             "workload": {
                 "AZURE_CLIENT_ID": "client",
