@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One server of a fleet: an ``ovms_mp`` as a child process, and what is known of it. A Ray actor, or not.
+
+The constructor starts the child, in the actor's main thread: the kernel tells the child of that thread's death.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ovms_mp.fleet.asking import ask, summed
+from ovms_mp.fleet.decisions.observation import ServerState
+from ovms_mp.fleet.launch import Launch
+from ovms_mp.fleet.leases import take
+from ovms_mp.fleet.reports import ServerReport, ServerSettings, plain
+from ovms_mp.places import module_command, module_environment, usable_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_ASK_S = 1.0
+_RELOAD_S = 3600.0
+_RETRY_S = 1.0
+_NOTICE_S = 1.0
+"""Balancers that are not the fleet's look in every half second."""
+_BACKLOG = 1024
+_DONE = (200, 201)
+_MOST_STORES = 256
+_NOT_FOR_CHILDREN = ("RAY_", "OMP_NUM_THREADS")
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the server was told of a model, with which change, and what came of it."""
+
+    revision: str
+    settings: dict[str, Any]
+    change: int = 0
+    failure: str = ""
+
+
+class Server:
+    """Owns the child. Methods may be called by several threads, and again."""
+
+    def __init__(
+        self,
+        name: str,
+        revision: str,
+        settings: str,
+        models: Iterable[tuple[str, str, str]],
+        *,
+        host: str,
+        node: str,
+        environment: Mapping[str, str],
+    ) -> None:
+        """Start the child.
+
+        Args:
+            name: Of the fleet and the server, for files.
+            revision: What it is started as.
+            settings: :class:`ServerSettings` as JSON.
+            models: Name, revision and settings of each, the latter as JSON.
+            host: The machine's address.
+            node: The machine's name for Ray.
+            environment: This process's.
+        """
+        self._settings = msgspec.json.decode(settings, type=ServerSettings)
+        root = Path(self._settings.directory or Path(tempfile.gettempdir()) / f"ovms_mp-fleet-{os.getuid()}")
+        self._directory = root / name
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._models = {model: _Told(revision, json.loads(text)) for model, revision, text in models}
+        self._is_draining = self._was_ready = False
+        self._changed = threading.Event()
+        self._change = 0
+        self._read = -1  # The latest change that the server has done.
+        self._infer_us: dict[str, float] = {}
+        self._write_configuration()
+        self._report = ServerReport(
+            state="starting",
+            revision=revision,
+            host=host,
+            port=0,
+            rest_port=0,
+            node=node,
+            log=str(self._directory / "server.log"),
+        )
+        self._child = self._start(root, environment)
+        threading.Thread(target=self._apply_changes, daemon=True).start()
+
+    def _start(self, root: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        report, settings = self._report, self._settings
+        with ExitStack() as stack:
+            sockets = [
+                stack.enter_context(socket.create_server((report.host, 0), backlog=_BACKLOG)) for _ in range(2)
+            ]
+            report.port, report.rest_port = (each.getsockname()[1] for each in sockets)
+            # For all fleets of the machine, unlike the store.
+            cores_of_all = Path(tempfile.gettempdir()) / f"ovms_mp-cores-{os.getuid()}"
+            cores = take(cores_of_all, sorted(usable_cores()), settings.cores)
+            stores = take(root / "stores", range(_MOST_STORES), 1)
+            for descriptor in (*cores.values(), *stores.values()):
+                stack.callback(os.close, descriptor)
+            report.cores = tuple(cores) if len(cores) == settings.cores else ()
+            command = [
+                *module_command("ovms_mp", "config", "--config_path", str(self._directory / "config.json")),
+                *("--port", str(report.port), "--grpc_bind_address", report.host),
+                *("--rest_port", str(report.rest_port), "--rest_bind_address", report.host),
+                *("--store_dir", str(root / "stores" / str(next(iter(stores), _MOST_STORES)))),
+                *("--stop_notice_s", str(_NOTICE_S), "--stop_grace_s", str(settings.drain_s + 2 * _NOTICE_S)),
+                *("--metrics_enable", *settings.flags),
+            ]
+            launch = Launch(
+                command=tuple(command),
+                sockets=tuple(each.fileno() for each in sockets),
+                cores=report.cores,
+                parent=os.getpid(),
+            )
+            # It needs no secret of Ray's, and has threads of its own.
+            kept = {key: value for key, value in environment.items() if not key.startswith(_NOT_FOR_CHILDREN)}
+            log = stack.enter_context(open(report.log, "ab"))
+            child = subprocess.Popen(
+                module_command("ovms_mp.fleet.launch", msgspec.json.encode(launch).decode()),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=module_environment(kept),
+                pass_fds=(*launch.sockets, *cores.values(), *stores.values()),
+                start_new_session=True,
+            )
+            report.pid = child.pid
+        # From now on nobody but the child has the sockets: once it is dead, connections are refused.
+        return child
+
+    def observe(self) -> dict[str, Any]:
+        """A :class:`ServerReport` in plain values."""
+        report = self._report
+        report.exit_code = self._child.poll()
+        ready = ask(
+            report.host, report.rest_port, "/v2/health/ready", _ASK_S, headers={"endpoint-load-metrics-format": "json"}
+        )
+        report.state = self._state(ready.status == 200).value
+        load = ready.headers.get("endpoint-load-metrics", "").partition(" ")[2]
+        report.utilisation = float(json.loads(load)["cpu_utilization"]) if load else None
+        report.queue_depth = report.used_bytes = None
+        shares: Mapping[str, float] = {}
+        page = ask(report.host, report.rest_port, "/metrics", _ASK_S)
+        if page.status == 200:
+            under_way = sum(summed(page.body, "ovms_current_requests").values())
+            report.queue_depth = max(0.0, under_way - self._settings.cores)
+            report.used_bytes = int(sum(summed(page.body, "process_resident_memory_bytes").values()))
+            shares = self._shares(summed(page.body, "ovms_inference_time_us_sum"))
+        status = ask(report.host, report.rest_port, "/v1/status", _ASK_S)
+        served = json.loads(status.body)["models"] if status.status == 200 else {}
+        with self._lock:
+            report.models = {
+                name: self._model(told, served.get(name), shares.get(name, 0.0) * (report.utilisation or 0.0))
+                for name, told in self._models.items()
+            }
+        return plain(report)
+
+    def _model(self, told: _Told, served: dict[str, Any] | None, load: float) -> tuple[str, bool, str, float]:
+        if told.change > self._read:
+            return told.revision, False, "", load
+        failure = told.failure or _failure(served)
+        return told.revision, not told.failure and _is_served(served), failure, load
+
+    def _state(self, is_ready: bool) -> ServerState:
+        if self._child.returncode is not None:
+            return ServerState.ENDED
+        if self._is_draining:
+            return ServerState.DRAINING
+        if is_ready:
+            self._was_ready = True
+            self._read = max(self._read, 0)
+            return ServerState.READY
+        return ServerState.UNREADY if self._was_ready else ServerState.STARTING
+
+    def _shares(self, infer_us: dict[str, float]) -> dict[str, float]:
+        """Each model's part of the inference since the last look."""
+        spent = {name: max(0.0, now - self._infer_us.get(name, 0.0)) for name, now in infer_us.items()}
+        self._infer_us = infer_us
+        total = sum(spent.values())
+        return {name: each / total for name, each in spent.items()} if total else {}
+
+    def place(self, name: str, revision: str, settings: str) -> None:
+        """Have the server load a model, or another revision of it."""
+        with self._lock:
+            told = self._models.get(name)
+            if told is not None and told.revision == revision:
+                return
+            self._note_change()
+            self._models[name] = _Told(revision, json.loads(settings), self._change)
+            self._write_configuration()
+
+    def remove(self, name: str) -> None:
+        """Have the server unload a model."""
+        with self._lock:
+            if self._models.pop(name, None) is not None:
+                self._note_change()
+                self._write_configuration()
+
+    def _note_change(self) -> None:
+        self._change += 1
+        self._changed.set()
+
+    def drain(self) -> None:
+        """Have the server answer what it has, then end."""
+        self._is_draining = True
+        if self._child.poll() is None:
+            self._child.terminate()
+
+    def stop(self) -> None:
+        """End the server at once."""
+        if self._child.poll() is None:
+            os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait(_ASK_S)
+
+    def _write_configuration(self) -> None:
+        """By a rename: the server watches the file."""
+        entries = [{"config": {**told.settings, "name": name}} for name, told in self._models.items()]
+        fresh = self._directory / "config.new"
+        fresh.write_text(json.dumps({"model_config_list": entries}))
+        fresh.replace(self._directory / "config.json")
+
+    def _apply_changes(self) -> None:
+        """Tell the server of changed files, and learn when it has done what they say. Runs in a thread of its own."""
+        pause = threading.Event()
+        while self._child.poll() is None:
+            self._changed.wait()
+            if not self._was_ready:
+                pause.wait(_RETRY_S)  # It reads the file when it starts; it may just have done so.
+                continue
+            with self._lock:
+                self._changed.clear()
+                change, told = self._change, tuple(self._models.values())
+            reply = ask(self._report.host, self._report.rest_port, "/v1/config/reload", _RELOAD_S, "POST")
+            if not reply.status:
+                self._changed.set()
+                pause.wait(_RETRY_S)
+                continue
+            with self._lock:
+                for each in told:
+                    each.failure = "" if reply.status in _DONE else reply.body.decode(errors="replace")[:500]
+                self._read = change
+
+
+def _is_served(model: dict[str, Any] | None) -> bool:
+    """Whether the newest version that is wanted is there."""
+    versions = model["versions"] if model else []
+    available = [each["version"] for each in versions if each["state"] == "AVAILABLE"]
+    newer = [each for each in versions if available and each["version"] > max(available)]
+    return bool(available) and not any(each["is_failed"] or each["is_being_loaded"] for each in newer)
+
+
+def _failure(model: dict[str, Any] | None) -> str:
+    """Why a version is not there."""
+    failed = [each["error_message"] for each in (model or {}).get("versions", ()) if each["is_failed"]]
+    return str(failed[-1]) if failed else ""
