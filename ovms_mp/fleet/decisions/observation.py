@@ -27,8 +27,8 @@ class ObservedModel:
     """A model on a server."""
 
     revision: str  # What the server was told last.
-    is_available: bool = False  # That revision is served.
-    failure: str = ""  # Why it will not be; an older one may be served meanwhile.
+    served: str = ""  # The revision that answers requests, which is the older one while the new one loads; none: "".
+    failure: str = ""  # Why the one that it was told does not load.
     load: float = 0.0  # How much of the server's computing it uses, 0 to 1.
 
 
