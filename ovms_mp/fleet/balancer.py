@@ -10,10 +10,12 @@ from __future__ import annotations
 import csv
 import io
 import os
+import select
 import signal
 import socket
 import subprocess
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,10 +27,10 @@ from ovms_mp.places import module_command, module_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 _ASK_S = 5.0
-_START_S = 5.0
+_START_S = 3.0
+_STOP_S = 6.0
 _PACE_S = 0.05
 _AT_ONCE = 20
 """Commands in one line, which must fit into a buffer."""
@@ -101,7 +103,8 @@ class Balancer:
             BootError: HAProxy does not start, or refuses what it is told.
         """
         with self._lock:
-            is_running = self._is_running()
+            # What has just died is being started again by its guard.
+            is_running = self._is_running() or (self._guard() > 0 and self._comes())
             before = (self._table or self._left_behind()) if is_running else None
             with socket.socket() as held:
                 after = self._assigned(before, msgspec.convert(entry, Entry), servers, routes, held)
@@ -122,9 +125,7 @@ class Balancer:
     def stop(self) -> None:
         """End HAProxy."""
         with self._lock:
-            guard = self._directory / "guard.pid"
-            if guard.exists():
-                os.kill(int(guard.read_text()), signal.SIGTERM)
+            self._end_guard()
 
     def _assigned(
         self,
@@ -182,7 +183,7 @@ class Balancer:
         Raises:
             BootError: It does not listen in time.
         """
-        self.stop_guard()
+        self._end_guard()
         command = [self._haproxy, "-W", "-f", str(self._directory / "haproxy.cfg")]
         command += ["-S", f"{self._directory / 'master.sock'},mode,600"]
         with open(self._directory / "haproxy.log", "ab") as log:
@@ -196,16 +197,31 @@ class Balancer:
                 start_new_session=True,
             )
         self._write("guard.pid", str(guard.pid))
-        pause = threading.Event()
-        for _ in range(int(_START_S / _PACE_S)):
-            if self._is_running():
-                return
-            pause.wait(_PACE_S)
+        if self._comes():
+            return
         log_text = (self._directory / "haproxy.log").read_text(errors="replace")
         raise BootError(f"HAProxy does not start on {self._host}: {log_text[-1000:].strip()}")
 
-    def stop_guard(self) -> None:
-        """End the guard that there was, and HAProxy with it, and wait for that."""
+    def _end_guard(self) -> None:
+        """End the guard that there was, and HAProxy with it."""
+        guard = self._guard()
+        if not guard:
+            return
+        guard_fd = os.pidfd_open(guard)
+        try:
+            signal.pidfd_send_signal(guard_fd, signal.SIGTERM)
+            select.select([guard_fd], [], [], _STOP_S)
+        finally:
+            os.close(guard_fd)
+
+    def _guard(self) -> int:
+        """Its process; 0 without one."""
+        try:
+            number = int((self._directory / "guard.pid").read_text())
+            is_ours = b"ovms_mp.fleet.guard" in Path(f"/proc/{number}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return 0
+        return number if is_ours else 0
 
     def _reload(self) -> None:
         """Have HAProxy go on with the new file.
@@ -252,6 +268,15 @@ class Balancer:
                     return answer.read().decode(errors="replace")
         except OSError as error:
             raise BootError(f"HAProxy on {self._host} does not answer: {error}") from None
+
+    def _comes(self) -> bool:
+        """Whether HAProxy answers within a time."""
+        pause = threading.Event()
+        for _ in range(int(_START_S / _PACE_S)):
+            if self._is_running():
+                return True
+            pause.wait(_PACE_S)
+        return False
 
     def _is_running(self) -> bool:
         try:

@@ -37,7 +37,7 @@ class ServerReport(msgspec.Struct, kw_only=True):
         cores: Those that it has for itself; empty where it shares them.
         log: Path of its log on its machine.
         exit_code: Of one that has ended.
-        models: Revision, whether it is available, failure and load of each.
+        models: Of each the revision that it was told, the one that it serves, failure and load.
     """
 
     state: str
@@ -53,13 +53,13 @@ class ServerReport(msgspec.Struct, kw_only=True):
     queue_depth: float | None = None
     utilisation: float | None = None
     used_bytes: int | None = None
-    models: dict[str, tuple[str, bool, str, float]] = {}
+    models: dict[str, tuple[str, str, str, float]] = {}
 
     def observed(self, number: int) -> ObservedServer:
         """As the decisions take it."""
         models = {
-            name: ObservedModel(revision=revision, is_available=is_available, failure=failure, load=load)
-            for name, (revision, is_available, failure, load) in self.models.items()
+            name: ObservedModel(revision=revision, served=served, failure=failure, load=load)
+            for name, (revision, served, failure, load) in self.models.items()
         }
         return ObservedServer(
             number=number,

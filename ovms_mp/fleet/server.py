@@ -48,6 +48,7 @@ class _Told:
     revision: str
     settings: dict[str, Any]
     change: int = 0
+    served: str = ""
     failure: str = ""
 
 
@@ -172,11 +173,15 @@ class Server:
             }
         return plain(report)
 
-    def _model(self, told: _Told, served: dict[str, Any] | None, load: float) -> tuple[str, bool, str, float]:
+    def _model(self, told: _Told, served: dict[str, Any] | None, load: float) -> tuple[str, str, str, float]:
+        if not _newest(served):
+            told.served = ""
         if told.change > self._read:
-            return told.revision, False, "", load
+            return told.revision, told.served, "", load
         failure = told.failure or _failure(served)
-        return told.revision, not told.failure and _is_served(served), failure, load
+        if not told.failure and _newest(served) and not _is_coming(served):
+            told.served, failure = told.revision, ""
+        return told.revision, told.served, failure, load
 
     def _state(self, is_ready: bool) -> ServerState:
         if self._child.returncode is not None:
@@ -203,7 +208,8 @@ class Server:
             if told is not None and told.revision == revision:
                 return
             self._note_change()
-            self._models[name] = _Told(revision, json.loads(settings), self._change)
+            served = told.served if told is not None else ""
+            self._models[name] = _Told(revision, json.loads(settings), self._change, served)
             self._write_configuration()
 
     def remove(self, name: str) -> None:
@@ -258,15 +264,22 @@ class Server:
                 self._read = change
 
 
-def _is_served(model: dict[str, Any] | None) -> bool:
-    """Whether the newest version that is wanted is there."""
-    versions = model["versions"] if model else []
-    available = [each["version"] for each in versions if each["state"] == "AVAILABLE"]
-    newer = [each for each in versions if available and each["version"] > max(available)]
-    return bool(available) and not any(each["is_failed"] or each["is_being_loaded"] for each in newer)
+def _newest(model: dict[str, Any] | None) -> int:
+    """The newest version that is available; 0 without one."""
+    versions = model["versions"] if model else ()
+    return max((each["version"] for each in versions if each["state"] == "AVAILABLE"), default=0)
+
+
+def _is_coming(model: dict[str, Any] | None) -> bool:
+    """Whether a newer version is being loaded, or cannot be."""
+    newest = _newest(model)
+    versions = model["versions"] if model else ()
+    return any(
+        each["version"] > newest and (each["is_failed"] or each["is_being_loaded"]) for each in versions
+    )
 
 
 def _failure(model: dict[str, Any] | None) -> str:
     """Why a version is not there."""
-    failed = [each["error_message"] for each in (model or {}).get("versions", ()) if each["is_failed"]]
-    return str(failed[-1]) if failed else ""
+    versions = model["versions"] if model else ()
+    return next((str(each["error_message"]) for each in reversed(versions) if each["is_failed"]), "")
