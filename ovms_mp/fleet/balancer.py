@@ -108,7 +108,8 @@ class Balancer:
             before = (self._table or self._left_behind()) if is_running else None
             with socket.socket() as held:
                 after = self._assigned(before, msgspec.convert(entry, Entry), servers, routes, held)
-                self._write("haproxy.cfg", self._configuration(after))
+                if after != before:
+                    self._write("haproxy.cfg", self._configuration(after))
                 if before is None:
                     self._start()
                 elif (before.entry, before.models) != (after.entry, after.models):
@@ -117,7 +118,7 @@ class Balancer:
                     told = [*commands(after.models, (before.places, before.routes), (after.places, after.routes))]
                     for first in range(0, len(told), _AT_ONCE):
                         self._tell("; ".join(told[first : first + _AT_ONCE]))
-            if after != self._table:
+            if after != before:
                 self._write("table.json", msgspec.json.encode(after).decode())
             self._table = after
             return {"host": self._host, "port": after.entry.port, "asked": self._asked(after)}

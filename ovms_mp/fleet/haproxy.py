@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-ANY = "any"
-"""The backend of requests that name no model of the fleet; it also has the health checks."""
+ANY = ""
+"""Stands for the model of requests that name none of the fleet; its backend also has the health checks."""
+_ANY = "any"
 _NO_STATE = (
     "the servers of a fleet are changed by `ovms_mp fleet update` only: a call that loads or unloads models, hands memory "
     "over or sets what is logged would reach one of them"
@@ -68,13 +69,9 @@ class Place:
     rest_port: int
 
 
-Routes = "Mapping[str, frozenset[int]]"
-"""By the name of a model, or ``ANY``: the slots of the servers that requests go to."""
-
-
 def backend_of(model: str) -> str:
-    """A model's backend, without the protocol."""
-    return f"m-{model.encode().hex().upper()}"
+    """A model's backend, or that of ``ANY``, without the protocol."""
+    return f"m-{model.encode().hex().upper()}" if model else _ANY
 
 
 def configuration(
@@ -123,7 +120,7 @@ def configuration(
         f"  bind {entry.address or '*'}:{entry.port}",
         *_refusals(),
         *_naming(),
-        f"  default_backend {ANY}-rest",
+        f"  default_backend {_ANY}-rest",
     ]
     for name in (ANY, *models):
         lines += _backends(name, entry.slots, places, routes.get(name, frozenset()))
@@ -156,28 +153,28 @@ def _naming() -> Iterator[str]:
     yield "  acl has_model var(txn.model) -m found"
     # A backend that does not exist is passed over.
     yield "  use_backend m-%[var(txn.model)]-grpc if is_grpc has_model"
-    yield f"  use_backend {ANY}-grpc if is_grpc"
+    yield f"  use_backend {_ANY}-grpc if is_grpc"
     yield "  use_backend m-%[var(txn.model)]-rest if has_model"
 
 
 def _backends(
     name: str, slots: int, places: Mapping[int, Place], routed: frozenset[int]
 ) -> Iterator[str]:
-    backend = ANY if name == ANY else backend_of(name)
+    backend = backend_of(name)
     for protocol in ("grpc", "rest"):
         yield f"backend {backend}-{protocol}"
         if protocol == "grpc":
             yield f"  http-request disable-l7-retry unless {{ path {' '.join(_INFERENCES)} }}"
         else:
             yield "  http-request disable-l7-retry unless { path_reg (:predict|/infer)$ }"
-        has_checks = backend == ANY and protocol == "grpc"
+        has_checks = name == ANY and protocol == "grpc"
         if has_checks:
             yield "  option httpchk GET /v2/health/ready"
         for slot in range(1, slots + 1):
             place = places.get(slot)
             where = f"{place.host}:{_port(place, protocol)}" if place else "127.0.0.1:1"
             checks = (
-                f"check check-proto h1 port {place.rest_port if place else 1}" if has_checks else f"track {ANY}-grpc/s{slot}"
+                f"check check-proto h1 port {place.rest_port if place else 1}" if has_checks else f"track {_ANY}-grpc/s{slot}"
             )
             h2 = " proto h2" if protocol == "grpc" else ""
             state = "" if slot in routed and place else " disabled"
@@ -204,7 +201,7 @@ def commands(
     """
     moved = {slot for slot in {*before[0], *after[0]} if before[0].get(slot) != after[0].get(slot)}
     for name in (ANY, *models):
-        backend = ANY if name == ANY else backend_of(name)
+        backend = backend_of(name)
         old, new = before[1].get(name, frozenset()), after[1].get(name, frozenset())
         for protocol in ("grpc", "rest"):
             for slot in sorted((old - new) | (old & moved)):

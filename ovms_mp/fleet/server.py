@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ovms_mp.fleet.asking import ask, summed
+from ovms_mp.fleet.asking import Reply, ask, summed
 from ovms_mp.fleet.decisions.observation import ServerState
 from ovms_mp.fleet.launch import Launch
 from ovms_mp.fleet.leases import take
@@ -36,7 +36,8 @@ _RETRY_S = 1.0
 _NOTICE_S = 1.0
 """Balancers that are not the fleet's look in every half second."""
 _BACKLOG = 1024
-_DONE = (200, 201)
+_OK = 200
+_DONE = (_OK, 201)
 _MOST_STORES = 256
 _NOT_FOR_CHILDREN = ("RAY_", "OMP_NUM_THREADS")
 
@@ -150,28 +151,30 @@ class Server:
         """A :class:`ServerReport` in plain values."""
         report = self._report
         report.exit_code = self._child.poll()
-        ready = ask(
-            report.host, report.rest_port, "/v2/health/ready", _ASK_S, headers={"endpoint-load-metrics-format": "json"}
-        )
-        report.state = self._state(ready.status == 200).value
+        ready = self._ask("/v2/health/ready", {"endpoint-load-metrics-format": "json"})
+        report.state = self._state(is_ready=ready.status == _OK).value
         load = ready.headers.get("endpoint-load-metrics", "").partition(" ")[2]
         report.utilisation = float(json.loads(load)["cpu_utilization"]) if load else None
         report.queue_depth = report.used_bytes = None
+        # Who does not answer at all is not waited for again.
+        page = self._ask("/metrics") if ready.status else ready
         shares: Mapping[str, float] = {}
-        page = ask(report.host, report.rest_port, "/metrics", _ASK_S)
-        if page.status == 200:
+        if page.status == _OK:
             under_way = sum(summed(page.body, "ovms_current_requests").values())
             report.queue_depth = max(0.0, under_way - self._settings.cores)
             report.used_bytes = int(sum(summed(page.body, "process_resident_memory_bytes").values()))
             shares = self._shares(summed(page.body, "ovms_inference_time_us_sum"))
-        status = ask(report.host, report.rest_port, "/v1/status", _ASK_S)
-        served = json.loads(status.body)["models"] if status.status == 200 else {}
+        status = self._ask("/v1/status") if ready.status else ready
+        served = json.loads(status.body)["models"] if status.status == _OK else {}
         with self._lock:
             report.models = {
                 name: self._model(told, served.get(name), shares.get(name, 0.0) * (report.utilisation or 0.0))
                 for name, told in self._models.items()
             }
         return plain(report)
+
+    def _ask(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
+        return ask(self._report.host, self._report.rest_port, path, _ASK_S, headers=headers)
 
     def _model(self, told: _Told, served: dict[str, Any] | None, load: float) -> tuple[str, str, str, float]:
         if not _newest(served):
@@ -183,7 +186,7 @@ class Server:
             told.served, failure = told.revision, ""
         return told.revision, told.served, failure, load
 
-    def _state(self, is_ready: bool) -> ServerState:
+    def _state(self, *, is_ready: bool) -> ServerState:
         if self._child.returncode is not None:
             return ServerState.ENDED
         if self._is_draining:
