@@ -72,7 +72,7 @@ class Plan:
     time_s: float = 0.0
     next_number: int = 1  # Of the next server; none is used twice.
     good: FleetSpec | None = None  # The server and the models' revisions that have proved to run.
-    failed: list[str] = field(default_factory=list)  # Revisions of servers and models that were given up.
+    failed: dict[str, str] = field(default_factory=dict)  # Why ``REVISION`` or ``MODEL REVISION`` was given up.
     routed: str = ""  # The servers' revision that requests go to, where updates are consistent.
     asked_s: dict[str, float] = field(default_factory=dict)  # When models without own copies were last asked for.
 
@@ -89,6 +89,6 @@ class Plan:
             scaling=replace(self.scaling, peaks=list(self.scaling.peaks)),
             now_s=now_s,
             time_s=self.time_s + lapse_s,
-            failed=list(self.failed),
+            failed=dict(self.failed),
             asked_s=dict(self.asked_s),
         )
