@@ -41,7 +41,9 @@ def fleet_parser() -> Parser:
     parser.add_argument("--address", help="head of a Ray cluster that exists, e.g. 10.0.0.1:6379, or auto")
     parser.add_argument("--name", help="name of the fleet where no FILE says it (default: fleet)")
     parser.add_argument(
-        "--wait_s", default="600", help="up, update: longest wait until all is as FILE says, in seconds; 0: none"
+        "--wait_s",
+        default="600",
+        help="up, update: longest wait until all is as FILE says, in seconds; 0: none",
     )
     parser.add_argument("--json", action="store_true", help="print the status as JSON")
     return parser
@@ -142,7 +144,9 @@ class _Run:
     def _controller(self) -> Any:
         controller = self._cast.controller()
         if controller is None:
-            raise BootError(f"there is no fleet {self._name!r} here; give its --name, or the --address of its cluster")
+            raise BootError(
+                f"there is no fleet {self._name!r} here; give its --name, or the --address of its cluster"
+            )
         return controller
 
     def _settled(self, controller: Any, wait_s: float) -> int:
@@ -174,20 +178,22 @@ def _answer(reference: Any, within_s: float = _ASK_S) -> Any:
 def status_lines(status: Mapping[str, Any]) -> list[str]:
     """The status for people."""
     entries = ", ".join(
-        f"{entry['host']}:{entry['port']}" if "port" in entry else f"! {entry['error']}" for entry in status["entries"]
+        f"{entry['host']}:{entry['port']}" if "port" in entry else f"! {entry['error']}"
+        for entry in status["entries"]
     )
-    lines = [f"{status['fleet']}: {len(status['servers'])} servers of {status['wanted']} wanted, at {entries or 'no address yet'}"]
+    count = f"{len(status['servers'])} servers of {status['wanted']} wanted"
     rows = [_HEAD, *map(_row, status["servers"])]
-    return [*lines, *table(rows), *(f"  ! {note}" for note in status["notes"])]
+    return [
+        f"{status['fleet']}: {count}, at {entries or 'no address yet'}",
+        *table(rows),
+        *(f"  ! {note}" for note in status["notes"]),
+    ]
 
 
 def _row(server: Mapping[str, Any]) -> tuple[str, ...]:
     where = f"{server['host']}:{server['port']},{server['rest_port']}" if server.get("port") else "-"
     load = server["utilisation"]
-    models = (
-        f"{name}{'' if held['served'] == held['revision'] else f' ({held['failure'] or 'loading'})'}"
-        for name, held in sorted(server["models"].items())
-    )
+    models = ", ".join(_model(name, held) for name, held in sorted(server["models"].items()))
     return (
         str(server["number"]),
         server["state"].upper(),
@@ -196,5 +202,11 @@ def _row(server: Mapping[str, Any]) -> tuple[str, ...]:
         "-" if load is None else f"{load:.0%}",
         "-" if server["queue_depth"] is None else f"{server['queue_depth']:g}",
         ",".join(map(str, server.get("cores", ()))) or "-",
-        ", ".join(models) or "-",
+        models or "-",
     )
+
+
+def _model(name: str, held: Mapping[str, Any]) -> str:
+    if held["served"] == held["revision"]:
+        return name
+    return f"{name} ({held['failure'] or 'loading'})"

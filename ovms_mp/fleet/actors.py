@@ -30,7 +30,9 @@ _SERVER, _BALANCER = "server", "balancer"
 class ServerActor(Server):
     """A server on the machine where Ray has put it."""
 
-    def __init__(self, name: str, revision: str, settings: str, models: Iterable[tuple[str, str, str]]) -> None:
+    def __init__(
+        self, name: str, revision: str, settings: str, models: Iterable[tuple[str, str, str]]
+    ) -> None:
         """Start it."""
         super().__init__(
             name,
@@ -94,7 +96,12 @@ class Cast:
         """Start one, unless there is one of that number."""
         options = msgspec.json.decode(settings, type=ServerSettings)
         made = self._made(
-            ServerActor, f"{_SERVER} {number} {revision}", options.cores, "SPREAD", restarts=0, resources=options.resources
+            ServerActor,
+            f"{_SERVER} {number} {revision}",
+            options.cores,
+            "SPREAD",
+            restarts=0,
+            resources=options.resources,
         )
         return made.remote(f"{self._fleet}-{number}", revision, settings, list(models))
 
@@ -139,4 +146,3 @@ class Cast:
             resources=resources or {},
             scheduling_strategy=strategy,
         )
-

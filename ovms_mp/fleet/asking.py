@@ -25,7 +25,12 @@ class Reply:
 
 
 def ask(
-    host: str, port: int, path: str, within_s: float, method: str = "GET", headers: Mapping[str, str] | None = None
+    host: str,
+    port: int,
+    path: str,
+    within_s: float,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
 ) -> Reply:
     """Send a request without a body."""
     connection = http.client.HTTPConnection(host, port, timeout=within_s)

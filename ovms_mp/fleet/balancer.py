@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The address that clients have, on one machine: HAProxy under its guard, and what it was told. A Ray actor, or not.
 
-The actor may die and be started anew: HAProxy goes on meanwhile, with the servers that it knows, and the successor finds in
-a file what HAProxy was told last. HAProxy itself may die: the guard starts it again with the same servers.
+The actor may die and be started anew: HAProxy goes on meanwhile, with the servers that it knows, and the successor
+finds in a file what HAProxy was told last. HAProxy itself may die: the guard starts it again with the same servers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import msgspec
 
 from ovms_mp.errors import BootError
 from ovms_mp.fleet.haproxy import ANY, Entry, Place, backend_of, commands, configuration
-from ovms_mp.fleet.reports import plain
 from ovms_mp.places import module_command, module_environment
 
 if TYPE_CHECKING:
@@ -115,7 +114,9 @@ class Balancer:
                 elif (before.entry, before.models) != (after.entry, after.models):
                     self._reload()
                 else:
-                    told = [*commands(after.models, (before.places, before.routes), (after.places, after.routes))]
+                    told = [
+                        *commands(after.models, (before.places, before.routes), (after.places, after.routes))
+                    ]
                     for first in range(0, len(told), _AT_ONCE):
                         self._tell("; ".join(told[first : first + _AT_ONCE]))
             if after != before:
@@ -141,13 +142,17 @@ class Balancer:
         Raises:
             BootError: There are too many servers, or the port is taken.
         """
-        slots = {number: slot for number, slot in (before.slots if before else {}).items() if number in servers}
+        slots = {
+            number: slot for number, slot in (before.slots if before else {}).items() if number in servers
+        }
         free = iter(sorted(set(range(1, entry.slots + 1)) - set(slots.values())))
         for number in servers:
             if number not in slots:
                 slots[number] = next(free, 0)
         if 0 in slots.values():
-            raise BootError(f"a balancer has {entry.slots} slots for servers (slots), and there are {len(servers)}")
+            raise BootError(
+                f"a balancer has {entry.slots} slots for servers (slots), and there are {len(servers)}"
+            )
         return Table(
             entry=msgspec.structs.replace(entry, port=self._port(before, entry, held)),
             asked_for=entry.port,

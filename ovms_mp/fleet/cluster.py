@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way to a Ray cluster: one that exists, or one of this machine that lives as long as the command that begins it."""
+"""The way to a Ray cluster: one that exists, or one of this machine that ends with the command that begins it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NO_REPORTS = "RAY_USAGE_STATS_ENABLED"
+_OBJECTS_BYTES = 80 << 20
+"""As little as Ray takes: what actors say is short."""
 
 
 @contextlib.contextmanager
@@ -32,7 +34,7 @@ def joined(address: str) -> Iterator[None]:
     """
     # A server's administrator decides what is told to whom.
     os.environ.setdefault(_NO_REPORTS, "0")
-    own = {"num_cpus": len(usable_cores()), "include_dashboard": False}
+    own = {"num_cpus": len(usable_cores()), "include_dashboard": False, "object_store_memory": _OBJECTS_BYTES}
     try:
         ray.init(
             address=address or "local",

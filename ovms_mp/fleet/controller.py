@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The controller of a fleet: a Ray actor that observes, has :mod:`ovms_mp.fleet.decisions` decide, and carries out.
 
-Nothing depends on it for the moment: servers and balancers go on without it. Ray starts it again where it dies, and it finds
-its file and its plan in Ray's store of values and its actors by their names.
+Nothing depends on it for the moment: servers and balancers go on without it. Ray starts it again where it dies, and it
+finds its file and its plan in Ray's store of values and its actors by their names.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Controller:
         self._key = f"ovms_mp fleet {name}".encode()
         kept = _internal_kv_get(self._key)
         self._kept = (
-            msgspec.json.decode(kept, type=_Kept) if kept else _Kept(text=text, directory=directory, plan=Plan())
+            msgspec.json.decode(kept, type=_Kept)
+            if kept
+            else _Kept(text=text, directory=directory, plan=Plan())
         )
         self._fleet = self._read(self._kept.text, self._kept.directory)
         self._handles = {number: handle for number, (_, handle) in self._cast.servers().items()}
@@ -151,13 +153,18 @@ class Controller:
             for number, report in self._reports.items()
             if number in self._handles
         }
-        wanted: Mapping[str, tuple[int, ...]] = {ANY: decision.routed, **decision.routes}
-        routes = {name: [number for number in numbers if number in places] for name, numbers in wanted.items()}
+        # Models without a server have a backend, too: what it is asked for is counted.
+        models = {model.name: () for model in fleet.specification.models}
+        wanted: Mapping[str, tuple[int, ...]] = {ANY: decision.routed, **models, **decision.routes}
+        routes = {
+            name: [number for number in numbers if number in places] for name, numbers in wanted.items()
+        }
         nodes = [node for node in self._cast.nodes() if node["is_head"] or fleet.has_many_entries]
         asked: set[str] = set()
         entries: dict[str, dict[str, Any]] = {}
         answers = {
-            node["id"]: self._cast.balancer(node["id"]).update.remote(plain(fleet.entry), places, routes) for node in nodes
+            node["id"]: self._cast.balancer(node["id"]).update.remote(plain(fleet.entry), places, routes)
+            for node in nodes
         }
         if answers:
             ray.wait(list(answers.values()), num_returns=len(answers), timeout=_BALANCE_S)
@@ -265,7 +272,10 @@ class Controller:
             handle.drain.remote()
         deadline_s = time.monotonic() + drain_s
         while time.monotonic() < deadline_s:
-            if all(server.state is ServerState.ENDED or server.state is ServerState.PENDING for server in self._observe()):
+            if all(
+                server.state is ServerState.ENDED or server.state is ServerState.PENDING
+                for server in self._observe()
+            ):
                 break
             threading.Event().wait(_TURN_S / 4)
         for number in list(self._handles):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A fleet's file: TOML that says what the fleet is to be.
 
-A model has the keys of a server's configuration file, ``copies`` and ``memory_mb``. Sections ``scaling``, ``update`` and
-``deadlines`` have the fields of :mod:`ovms_mp.fleet.decisions.specification`.
+A model has the keys of a server's configuration file, ``copies`` and ``memory_mb``. Sections ``scaling``, ``update``
+and ``deadlines`` have the fields of :mod:`ovms_mp.fleet.decisions.specification`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,15 @@ from ovms_mp.fleet.reports import ServerSettings, plain
 
 RuleT = TypeVar("RuleT")
 
-_OURS = ("port", "rest_port", "grpc_bind_address", "rest_bind_address", "rest_prefix", "config_path", "store_dir")
+_OURS = (
+    "port",
+    "rest_port",
+    "grpc_bind_address",
+    "rest_bind_address",
+    "rest_prefix",
+    "config_path",
+    "store_dir",
+)
 _OURS_TOO = ("tls_cert", "tls_key", "tls_client_ca", "api_key_file", "stop_notice_s", "stop_grace_s")
 _MEBIBYTE = 1 << 20
 _Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -45,12 +53,11 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     machines: Literal["head", "all"] = "head"
     longest_wait_s: Annotated[float, msgspec.Meta(ge=1)] = 310.0
     again_kb: Annotated[int, msgspec.Meta(ge=16, le=16384)] = 64
-    slots: Annotated[int, msgspec.Meta(ge=2, le=1024)] = 16
 
 
 class _Servers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min: _Count = 1
-    max: Annotated[int, msgspec.Meta(ge=0)] = 0
+    max: Annotated[int, msgspec.Meta(ge=0, le=500)] = 0
     cores: _Count = 1
     resources: dict[str, float] = {}
     flags: tuple[str, ...] = ()
@@ -106,10 +113,6 @@ def read_fleet(text: str, directory: Path) -> Fleet:
     most = servers.max or servers.min
     if most < servers.min:
         raise ConfigError(f"servers: max {servers.max} is less than min {servers.min}")
-    if most + update.surge > given.entry.slots:
-        raise ConfigError(
-            f"servers: max {most} and update.surge {update.surge} are more than entry.slots {given.entry.slots}"
-        )
     settings = ServerSettings(
         flags=_flags(servers.flags),
         cores=servers.cores,
@@ -129,7 +132,8 @@ def read_fleet(text: str, directory: Path) -> Fleet:
         entry=Entry(
             port=given.entry.port,
             address=given.entry.address,
-            slots=given.entry.slots,
+            # A consistent update has all servers twice, and those that end are there for a while.
+            slots=2 * (most + update.surge) + 2,
             longest_wait_s=given.entry.longest_wait_s,
             again_kb=given.entry.again_kb,
             drain_s=deadlines.drain_s,
@@ -169,7 +173,9 @@ def _model(given: dict[str, Any], directory: Path) -> ModelSpec:
         raise ConfigError("models: one has no name")
     for key in settings:
         if key not in MODEL_KEYS:
-            raise ConfigError(f"model {name}: key {key} is unknown; accepted: {', '.join(MODEL_KEYS)}, copies, memory_mb")
+            raise ConfigError(
+                f"model {name}: key {key} is unknown; accepted: {', '.join(MODEL_KEYS)}, copies, memory_mb"
+            )
     if not (copies is None or (isinstance(copies, int) and copies >= 0)) or not isinstance(memory_mb, int):
         raise ConfigError(f"model {name}: copies and memory_mb are whole numbers")
     path = settings.get("base_path")

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What HAProxy is told: its configuration, and the commands by which it learns of servers while it runs.
 
-One port for both protocols: HTTP/2 without TLS is recognized by its preface. A request goes to the backend of its model,
-which gRPC has in the first field of its message and REST in the path, and from there to the server with the fewest
-requests under way. Names of models are in hexadecimal digits, as HAProxy's names have few characters. What names no
-model of the fleet goes to any server.
+One port for both protocols: HTTP/2 without TLS is recognized by its preface. A request goes to the backend of its
+model, which gRPC has in the first field of its message and REST in the path, and from there to the server with the
+fewest requests under way. Names of models are in hexadecimal digits, as HAProxy's names have few characters. What
+names no model of the fleet goes to any server.
 
 Each backend has the same slots for servers, which are filled and emptied while HAProxy runs: a connection outlives all
-servers that come and go. Only other models or limits take a new configuration, with which HAProxy hands its port over to a
-successor and ends with its last connection.
+servers that come and go. Only other models or limits take a new configuration, with which HAProxy hands its port over
+to a successor and ends with its last connection.
 
 A request is sent again where nothing of an answer has come: to another server if there was no connection, or if one was
 lost, and then only if it is an inference, which may run twice.
@@ -29,8 +29,8 @@ ANY = ""
 """Stands for the model of requests that name none of the fleet; its backend also has the health checks."""
 _ANY = "any"
 _NO_STATE = (
-    "the servers of a fleet are changed by `ovms_mp fleet update` only: a call that loads or unloads models, hands memory "
-    "over or sets what is logged would reach one of them"
+    "the servers of a fleet are changed by `ovms_mp fleet update` only: a call that loads or unloads models, hands "
+    "memory over or sets what is logged would reach one of them"
 )
 _NOBODY = "no server of the fleet can take this request now; try again"
 _KSERVE = "/inference.GRPCInferenceService/"
@@ -75,7 +75,11 @@ def backend_of(model: str) -> str:
 
 
 def configuration(
-    entry: Entry, models: Sequence[str], places: Mapping[int, Place], routes: Mapping[str, frozenset[int]], socket: str
+    entry: Entry,
+    models: Sequence[str],
+    places: Mapping[int, Place],
+    routes: Mapping[str, frozenset[int]],
+    socket: str,
 ) -> str:
     """The whole file.
 
@@ -96,7 +100,10 @@ def configuration(
         "  timeout connect 1s",
         "  timeout queue 5s",
         "  timeout http-request 30s",
-        *(f"  timeout {name} {entry.longest_wait_s:g}s" for name in ("client", "server", "http-keep-alive", "tunnel")),
+        *(
+            f"  timeout {name} {entry.longest_wait_s:g}s"
+            for name in ("client", "server", "http-keep-alive", "tunnel")
+        ),
         "  timeout check 1s",
         # A connection that is idle when its process is replaced gets its next request answered.
         "  option idle-close-on-response",
@@ -131,7 +138,9 @@ def _refusals() -> Iterator[str]:
     """Calls that change one server's state."""
     yield r"  acl changes path_reg ^/(v1/config/reload|v2/(repository/models/.*|(models/.*)?trace/setting|logging)$)"
     yield r"  acl changes path_reg ^/v2/(system|cuda)sharedmemory/.*register$"
-    yield f"  acl changes path_reg ^{_KSERVE}(RepositoryModel(Load|Unload)|.*SharedMemory.*egister|TraceSetting|LogSettings)$"
+    calls = "RepositoryModel(Load|Unload)|.*SharedMemory.*egister|TraceSetting|LogSettings"
+    yield f"  acl changes path_reg ^{_KSERVE}({calls})$"
+    yield "  acl changes path /tensorflow.serving.ModelService/HandleReloadConfigRequest"
     yield "  acl asks method GET HEAD OPTIONS"
     yield (
         "  http-request deny status 403 content-type application/json "
@@ -157,9 +166,7 @@ def _naming() -> Iterator[str]:
     yield "  use_backend m-%[var(txn.model)]-rest if has_model"
 
 
-def _backends(
-    name: str, slots: int, places: Mapping[int, Place], routed: frozenset[int]
-) -> Iterator[str]:
+def _backends(name: str, slots: int, places: Mapping[int, Place], routed: frozenset[int]) -> Iterator[str]:
     backend = backend_of(name)
     for protocol in ("grpc", "rest"):
         yield f"backend {backend}-{protocol}"
@@ -169,12 +176,15 @@ def _backends(
             yield "  http-request disable-l7-retry unless { path_reg (:predict|/infer)$ }"
         has_checks = name == ANY and protocol == "grpc"
         if has_checks:
-            yield "  option httpchk GET /v2/health/ready"
+            yield "  option httpchk"
+            yield "  http-check send meth GET uri /v2/health/ready ver HTTP/1.1 hdr host fleet"
         for slot in range(1, slots + 1):
             place = places.get(slot)
             where = f"{place.host}:{_port(place, protocol)}" if place else "127.0.0.1:1"
             checks = (
-                f"check check-proto h1 port {place.rest_port if place else 1}" if has_checks else f"track {_ANY}-grpc/s{slot}"
+                f"check check-proto h1 port {place.rest_port if place else 1}"
+                if has_checks
+                else f"track {_ANY}-grpc/s{slot}"
             )
             h2 = " proto h2" if protocol == "grpc" else ""
             state = "" if slot in routed and place else " disabled"

@@ -106,7 +106,8 @@ class Server:
         report, settings = self._report, self._settings
         with ExitStack() as stack:
             sockets = [
-                stack.enter_context(socket.create_server((report.host, 0), backlog=_BACKLOG)) for _ in range(2)
+                stack.enter_context(socket.create_server((report.host, 0), backlog=_BACKLOG))
+                for _ in range(2)
             ]
             report.port, report.rest_port = (each.getsockname()[1] for each in sockets)
             # For all fleets of the machine, unlike the store.

@@ -84,7 +84,15 @@ class Cluster:
         """Start the node of a machine, and wait until it is part of the cluster."""
         machine = self.machines[number]
         host = machine.address if machine else "127.0.0.1"
-        role = ["--head", "--port", str(_PORT), "--include-dashboard", "false", "--temp-dir", str(self.directory)]
+        role = [
+            "--head",
+            "--port",
+            str(_PORT),
+            "--include-dashboard",
+            "false",
+            "--temp-dir",
+            str(self.directory),
+        ]
         if number:
             role = ["--address", f"{self.host}:{_PORT}"]
         log = self.directory / f"node{number}.log"
@@ -92,7 +100,15 @@ class Cluster:
             self.nodes[number] = subprocess.Popen(
                 self.inside(
                     machine,
-                    [ray_command(), "start", "--block", "--node-ip-address", host, "--num-cpus", str(self.cores)]
+                    [
+                        ray_command(),
+                        "start",
+                        "--block",
+                        "--node-ip-address",
+                        host,
+                        "--num-cpus",
+                        str(self.cores),
+                    ]
                     + ["--object-store-memory", str(80 << 20), *role],
                 ),
                 env=self.environment,
@@ -120,9 +136,7 @@ class Cluster:
 
     def fleet(self, action: str, *arguments: str, within_s: float = _SETTLED_S) -> dict[str, Any]:
         """Run an action, which must succeed; the status that it prints."""
-        done = self.run(
-            action, *arguments, "--json", "--address", f"{self.host}:{_PORT}", within_s=within_s
-        )
+        done = self.run(action, *arguments, "--json", "--address", f"{self.host}:{_PORT}", within_s=within_s)
         assert done.returncode == 0, done.stdout + done.stderr
         found: dict[str, Any] = json.loads(done.stdout) if done.stdout else {}
         return found

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 HUNG_AFTER_S = 30.0
 _COUNT = 10
-_CHANNEL = (("grpc.enable_retries", 0), ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200))
+_CHANNEL = (
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+)
 _TRIES = 8
 _AFTER_S = 0.25
 
@@ -41,7 +45,9 @@ class Wrong(Exception):
     """An answer is not right, or there was none."""
 
 
-def _grpc(target: str, method: str, body: bytes, read: Callable[[bytes], list[float]]) -> Callable[[], list[float]]:
+def _grpc(
+    target: str, method: str, body: bytes, read: Callable[[bytes], list[float]]
+) -> Callable[[], list[float]]:
     channel = grpc.insecure_channel(target, options=[*_CHANNEL, ("grpc.use_local_subchannel_pool", 1)])
     call = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
 
@@ -57,7 +63,9 @@ def _grpc(target: str, method: str, body: bytes, read: Callable[[bytes], list[fl
     return ask
 
 
-def _rest(target: str, path: str, body: bytes, read: Callable[[bytes], list[float]]) -> Callable[[], list[float]]:
+def _rest(
+    target: str, path: str, body: bytes, read: Callable[[bytes], list[float]]
+) -> Callable[[], list[float]]:
     connections: list[http.client.HTTPConnection] = []
 
     def ask() -> list[float]:
@@ -85,7 +93,9 @@ def asks(target: str, model: str, shift: int) -> dict[str, Callable[[], list[flo
     """A function for each API and protocol, which gives the values of the answer."""
     values = [float(shift + index) for index in range(_COUNT)]
     raw = struct.pack(f"<{_COUNT}f", *values)
-    shape = framework.TensorShapeProto(dim=[framework.TensorShapeProto.Dim(size=each) for each in (1, _COUNT)])
+    shape = framework.TensorShapeProto(
+        dim=[framework.TensorShapeProto.Dim(size=each) for each in (1, _COUNT)]
+    )
     tensor = framework.TensorProto(dtype=1, tensor_shape=shape, tensor_content=raw)
     predict = serving.PredictRequest(model_spec=serving.ModelSpec(name=model), inputs={"x": tensor})
     infer = kserve.ModelInferRequest(
@@ -147,7 +157,9 @@ class Clients:
         threads = []
         for number in range(each):
             for kind, ask in asks(self._target, self._model, 100 * number).items():
-                threads.append(threading.Thread(target=self._keep_asking, args=(kind, ask, 100.0 * number), daemon=True))
+                threads.append(
+                    threading.Thread(target=self._keep_asking, args=(kind, ask, 100.0 * number), daemon=True)
+                )
         for thread in threads:
             thread.start()
         self._stopping.wait(seconds)

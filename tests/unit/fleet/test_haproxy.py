@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from ovms_mp.fleet.haproxy import ANY, Entry, Place, backend_of, commands, configuration
 
-ONE, TWO = (Place(host="10.0.0.1", port=9001, rest_port=8001), Place(host="10.0.0.2", port=9002, rest_port=8002))
+ONE, TWO = (
+    Place(host="10.0.0.1", port=9001, rest_port=8001),
+    Place(host="10.0.0.2", port=9002, rest_port=8002),
+)
 ENTRY = Entry(port=8000, slots=2)
 
 
@@ -57,7 +60,9 @@ def test_a_server_without_a_model_gets_no_requests_for_it() -> None:
     after = {ANY: frozenset({1, 2}), "m": frozenset({2})}
     lines = told(({1: ONE, 2: TWO}, routes(1, 2)), ({1: ONE, 2: TWO}, after))
 
-    assert lines == [f"set server {backend_of('m')}-{protocol}/s1 state maint" for protocol in ("grpc", "rest")]
+    assert lines == [
+        f"set server {backend_of('m')}-{protocol}/s1 state maint" for protocol in ("grpc", "rest")
+    ]
 
 
 def test_the_file_has_the_servers_that_a_new_process_begins_with() -> None:
