@@ -53,7 +53,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         with self._stack as stack:
-            self.directory = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # noqa: S108  # paths of sockets are short
+            self.directory = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # paths of sockets are short
             stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
             self.environment = {
                 **os.environ,
@@ -95,22 +95,14 @@ class Cluster:
         ]
         if number:
             role = ["--address", f"{self.host}:{_PORT}"]
+        command = [
+            *(ray_command(), "start", "--block", "--node-ip-address", host, "--num-cpus", str(self.cores)),
+            *("--object-store-memory", str(80 << 20), *role),
+        ]
         log = self.directory / f"node{number}.log"
         with log.open("ab") as out:
             self.nodes[number] = subprocess.Popen(
-                self.inside(
-                    machine,
-                    [
-                        ray_command(),
-                        "start",
-                        "--block",
-                        "--node-ip-address",
-                        host,
-                        "--num-cpus",
-                        str(self.cores),
-                    ]
-                    + ["--object-store-memory", str(80 << 20), *role],
-                ),
+                self.inside(machine, command),
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clients of a fleet's one address that judge every answer: ``python -m tests.support.fleet_load HOST:PORT SECONDS``.
 
-Two threads for each of both APIs over both protocols, each with a connection of its own; as a process of its own, so that
-it can be on another machine. What they saw is one JSON object on standard output.
+Two threads for each of both APIs over both protocols, each with a connection of its own; as a process of its own, so
+that it can be on another machine. What they saw is one JSON object on standard output.
 """
 
 from __future__ import annotations

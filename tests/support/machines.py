@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Machines of a network: a namespace of the kernel for each, with its own addresses and ports, and links that can be cut.
+"""Machines of a network: a namespace of the kernel for each, with addresses and ports, and links that can be cut.
 
 For root only. Processes, files and cores are this machine's. Everything is gone with the processes that hold the
 namespaces; network_namespaces(7).

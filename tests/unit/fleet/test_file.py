@@ -32,7 +32,8 @@ def test_everything_is_read() -> None:
     fleet = read(
         'name = "vision"\n[entry]\nport = 9\nmachines = "all"\n[servers]\nmin = 2\nmax = 5\ncores = 4\n'
         'flags = ["--cpu_workers", "2"]\nmemory_mb = 3\n[scaling]\nutilisation = 0.5\n[update]\nsurge = 2\n'
-        '[deadlines]\ndrain_s = 7\n[[models]]\nname = "m"\nbase_path = "s3://b/m"\ncopies = 1\nmemory_mb = 2\nnireq = 4\n'
+        '[deadlines]\ndrain_s = 7\n[[models]]\nname = "m"\nbase_path = "s3://b/m"\n'
+        "copies = 1\nmemory_mb = 2\nnireq = 4\n"
     )
     given = fleet.specification
 
