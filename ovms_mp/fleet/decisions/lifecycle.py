@@ -33,13 +33,15 @@ def follow(turn: Turn) -> None:
     availability = turn.availability()
     for number, server in list(plan.servers.items()):
         observed = turn.seen.get(number)
-        if observed is None and not server.was_seen:  # Its start is given again.
-            if server.is_leaving or turn.server_of(server.revision) is None:
-                del plan.servers[number]
-        elif observed is None or observed.state is ServerState.ENDED:
+        is_ordered = observed is None and not server.was_seen  # Its start is given again.
+        if is_ordered and (server.is_leaving or turn.server_of(server.revision) is None):
+            del plan.servers[number]
+            continue
+        if not is_ordered and (observed is None or observed.state is ServerState.ENDED):
             _lose(turn, server)
             del plan.servers[number]
-        else:
+            continue
+        if observed is not None:
             _follow_server(turn, server, observed, availability)
         if not server.is_leaving and _is_overdue(turn, server, observed, availability):
             _lose(turn, server)
