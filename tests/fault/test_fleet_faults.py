@@ -84,7 +84,7 @@ def settled(cluster: Cluster, is_right: Callable[[dict[str, Any]], bool] = bool)
     found: dict[str, Any] = {}
 
     def is_settled() -> bool:
-        done = cluster.run("status", "--json", "--address", f"{cluster.host}:6379")
+        done = cluster.run("status", "--json", "--address", f"{cluster.host}:{cluster.port}")
         if done.returncode:
             return False
         found.update(json.loads(done.stdout))

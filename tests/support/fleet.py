@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support.server import free_ports
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.support.machines import Machine
 
-_PORT = 6379
+_RAYS_PORT = 6379
 _RAY_START_S = 60.0
 _SETTLED_S = 120.0
 _STATUS_S = 60.0
@@ -67,6 +68,7 @@ class Cluster:
                 "RAY_health_check_failure_threshold": "3",
             }
             head = self.machines[0]
+            self.port = _RAYS_PORT if head else free_ports(1)[0]
             self.host = head.address if head else "127.0.0.1"
             self.nodes: dict[int, subprocess.Popen[bytes]] = {}
             for number in range(len(self.machines)):
@@ -87,14 +89,14 @@ class Cluster:
         role = [
             "--head",
             "--port",
-            str(_PORT),
+            str(self.port),
             "--include-dashboard",
             "false",
             "--temp-dir",
             str(self.directory),
         ]
         if number:
-            role = ["--address", f"{self.host}:{_PORT}"]
+            role = ["--address", f"{self.host}:{self.port}"]
         command = [
             *(ray_command(), "start", "--block", "--node-ip-address", host, "--num-cpus", str(self.cores)),
             *("--object-store-memory", str(80 << 20), *role),
@@ -128,7 +130,9 @@ class Cluster:
 
     def fleet(self, action: str, *arguments: str, within_s: float = _SETTLED_S) -> dict[str, Any]:
         """Run an action, which must succeed; the status that it prints."""
-        done = self.run(action, *arguments, "--json", "--address", f"{self.host}:{_PORT}", within_s=within_s)
+        done = self.run(
+            action, *arguments, "--json", "--address", f"{self.host}:{self.port}", within_s=within_s
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         found: dict[str, Any] = json.loads(done.stdout) if done.stdout else {}
         return found
