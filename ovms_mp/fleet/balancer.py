@@ -8,6 +8,7 @@ finds in a file what HAProxy was told last. HAProxy itself may die: the guard st
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import os
 import select
@@ -25,7 +26,7 @@ from ovms_mp.fleet.haproxy import ANY, Entry, Place, backend_of, commands, confi
 from ovms_mp.places import module_command, module_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _ASK_S = 5.0
 _START_S = 3.0
@@ -104,22 +105,20 @@ class Balancer:
         with self._lock:
             # What has just died is being started again by its guard.
             is_running = self._is_running() or (self._guard() > 0 and self._comes())
-            before = (self._table or self._left_behind()) if is_running else None
+            last = self._table or self._left_behind()
             with socket.socket() as held:
-                after = self._assigned(before, msgspec.convert(entry, Entry), servers, routes, held)
-                if after != before:
+                after = self._assigned(last, msgspec.convert(entry, Entry), servers, routes, held)
+                if after != last:
                     self._write("haproxy.cfg", self._configuration(after))
-                if before is None:
+                if last is None or not is_running:
                     self._start()
-                elif (before.entry, before.models) != (after.entry, after.models):
+                elif (last.entry, last.models) != (after.entry, after.models):
                     self._reload()
                 else:
-                    told = [
-                        *commands(after.models, (before.places, before.routes), (after.places, after.routes))
-                    ]
-                    for first in range(0, len(told), _AT_ONCE):
-                        self._tell("; ".join(told[first : first + _AT_ONCE]))
-            if after != before:
+                    self._tell(
+                        commands(after.models, (last.places, last.routes), (after.places, after.routes))
+                    )
+            if after != last:
                 self._write("table.json", msgspec.json.encode(after).decode())
             self._table = after
             return {"host": self._host, "port": after.entry.port, "asked": self._asked(after)}
@@ -128,10 +127,12 @@ class Balancer:
         """End HAProxy."""
         with self._lock:
             self._end_guard()
+            self._table = None
+            (self._directory / "table.json").unlink(missing_ok=True)
 
     def _assigned(
         self,
-        before: Table | None,
+        last: Table | None,
         entry: Entry,
         servers: Mapping[int, Mapping[str, Any]],
         routes: Mapping[str, Sequence[int]],
@@ -142,19 +143,15 @@ class Balancer:
         Raises:
             BootError: There are too many servers, or the port is taken.
         """
-        slots = {
-            number: slot for number, slot in (before.slots if before else {}).items() if number in servers
-        }
+        slots = {number: slot for number, slot in (last.slots if last else {}).items() if number in servers}
         free = iter(sorted(set(range(1, entry.slots + 1)) - set(slots.values())))
         for number in servers:
             if number not in slots:
                 slots[number] = next(free, 0)
         if 0 in slots.values():
-            raise BootError(
-                f"a balancer has {entry.slots} slots for servers (slots), and there are {len(servers)}"
-            )
+            raise BootError(f"a balancer has {entry.slots} slots for servers, and there are {len(servers)}")
         return Table(
-            entry=msgspec.structs.replace(entry, port=self._port(before, entry, held)),
+            entry=dataclasses.replace(entry, port=self._port(last, entry, held)),
             asked_for=entry.port,
             models=tuple(sorted(name for name in routes if name != ANY)),
             slots=slots,
@@ -162,14 +159,14 @@ class Balancer:
             routes={name: frozenset(slots[number] for number in numbers) for name, numbers in routes.items()},
         )
 
-    def _port(self, before: Table | None, entry: Entry, held: socket.socket) -> int:
+    def _port(self, last: Table | None, entry: Entry, held: socket.socket) -> int:
         """The port that HAProxy is to have. It is held until HAProxy, which shares its port with successors, has it.
 
         Raises:
             BootError: Somebody else has it.
         """
-        if before is not None and before.asked_for == entry.port:
-            return before.entry.port
+        if last is not None and last.asked_for == entry.port:
+            return last.entry.port
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -239,15 +236,18 @@ class Balancer:
         if "Success=1" not in answer:
             raise BootError(f"HAProxy on {self._host} refuses its configuration: {answer[-1000:].strip()}")
 
-    def _tell(self, line: str) -> None:
+    def _tell(self, lines: Iterable[str]) -> None:
         """Give commands.
 
         Raises:
             BootError: HAProxy refuses one.
         """
-        for answer in filter(None, map(str.strip, self._ask("admin.sock", line).splitlines())):
-            if not answer.startswith(_DONE):
-                raise BootError(f"HAProxy on {self._host} refuses {line!r}: {answer}")
+        told = list(lines)
+        for first in range(0, len(told), _AT_ONCE):
+            some = told[first : first + _AT_ONCE]
+            for answer in filter(None, map(str.strip, self._ask("admin.sock", "; ".join(some)).splitlines())):
+                if not answer.startswith(_DONE):
+                    raise BootError(f"HAProxy on {self._host} refuses {some}: {answer}")
 
     def _asked(self, table: Table) -> list[str]:
         rows = csv.DictReader(io.StringIO(self._ask("admin.sock", "show stat -1 2 -1").lstrip("# ")))
