@@ -146,3 +146,8 @@ class Cast:
             resources=resources or {},
             scheduling_strategy=strategy,
         )
+
+
+def last_line(error: Exception) -> str:
+    """What an error of Ray's comes to: the rest is a traceback."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from ovms_mp.errors import BootError
+from ovms_mp.fleet.actors import last_line
 from ovms_mp.places import usable_cores
 
 if TYPE_CHECKING:
@@ -61,4 +62,4 @@ def answer(reference: Any, within_s: float) -> Any:
     except GetTimeoutError:
         raise BootError(f"the fleet's controller does not answer within {within_s:g} s") from None
     except RayError as error:
-        raise BootError(f"the fleet's controller: {str(error).strip().splitlines()[-1]}") from None
+        raise BootError(f"the fleet's controller: {last_line(error)}") from None

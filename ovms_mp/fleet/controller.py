@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
 from ovms_mp.defects import contain
-from ovms_mp.fleet.actors import Cast
+from ovms_mp.fleet.actors import Cast, last_line
 from ovms_mp.fleet.decisions.decision import Decision, decide
 from ovms_mp.fleet.decisions.observation import (
     Action,
@@ -82,6 +83,7 @@ class Controller:
         self._entries: dict[str, dict[str, Any]] = {}
         self._asked: frozenset[str] = frozenset()
         self._notes: tuple[str, ...] = ()
+        self._ends: deque[str] = deque(maxlen=3)
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._loop = threading.Thread(target=self._turns, daemon=True)
@@ -130,21 +132,33 @@ class Controller:
         try:
             given = ray.get(self._pending[number], timeout=0)
             del self._pending[number]
-            self._reports[number] = msgspec.convert(given, ServerReport)
-            return self._reports[number].observed(number)
+            report = self._reports[number] = msgspec.convert(given, ServerReport)
+            if report.exit_code:
+                self._note_end(
+                    number, f"exit code {report.exit_code}; its log is {report.log} of {report.host}"
+                )
+            return report.observed(number)
         except GetTimeoutError:
             pass
         except ActorUnavailableError:
             del self._pending[number]
-        except RayActorError:
+        except RayActorError as error:
             del self._pending[number]
             state = ServerState.ENDED
+            self._note_end(number, f"its actor has died: {last_line(error)}")
         if last is None:
             return ObservedServer(number=number, state=state, revision=self._revisions[number])
         quiet = msgspec.structs.replace(
             last, state=state.value, queue_depth=None, utilisation=None, used_bytes=None
         )
         return quiet.observed(number)
+
+    def _note_end(self, number: int, why: str) -> None:
+        """For the status, as the server itself is soon forgotten."""
+        note = f"server {number} ended: {why}"
+        if note not in self._ends:
+            self._ends.append(note)
+            _log.warning("event=server_ended number=%d %s", number, why)
 
     def _balance(self, fleet: Fleet, decision: Decision) -> bool:
         """Give the balancers the routes; whether each has them whose machine lives."""
@@ -173,7 +187,7 @@ class Controller:
                 entries[node] = ray.get(answer, timeout=0)
                 asked |= set(entries[node]["asked"])
             except (RayError, GetTimeoutError) as error:
-                entries[node] = {"error": str(error).strip().splitlines()[-1]}
+                entries[node] = {"error": last_line(error)}
         self._asked = frozenset(name for name in asked if not routes.get(name))
         with self._lock:
             self._entries = entries
@@ -231,7 +245,7 @@ class Controller:
                 "revision": specification.server.revision,
                 "models": {model.name: model.revision for model in specification.models},
                 "servers": [self._server_status(server) for server in self._servers],
-                "notes": list(self._notes),
+                "notes": [*self._notes, *self._ends],
             }
 
     def _server_status(self, server: ObservedServer) -> dict[str, Any]:
