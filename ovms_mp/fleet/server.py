@@ -37,8 +37,11 @@ _NOTICE_S = 1.0
 """Balancers that are not the fleet's look in every half second."""
 _BACKLOG = 1024
 _OK = 200
+_LONGEST_REASON = 500
 _DONE = (_OK, 201)
-_MOST_STORES = 256
+_MOST_ROOMS = 512
+_MOST_SILENCES = 2
+"""A busy server may miss so many questions in a row."""
 _NOT_FOR_CHILDREN = ("RAY_", "OMP_NUM_THREADS")
 
 
@@ -51,6 +54,7 @@ class _Told:
     change: int = 0
     served: str = ""
     failure: str = ""
+    refusal: str = ""
 
 
 class Server:
@@ -58,7 +62,6 @@ class Server:
 
     def __init__(
         self,
-        name: str,
         revision: str,
         settings: str,
         models: Iterable[tuple[str, str, str]],
@@ -70,7 +73,6 @@ class Server:
         """Start the child.
 
         Args:
-            name: Of the fleet and the server, for files.
             revision: What it is started as.
             settings: :class:`ServerSettings` as JSON.
             models: Name, revision and settings of each, the latter as JSON.
@@ -80,24 +82,16 @@ class Server:
         """
         self._settings = msgspec.json.decode(settings, type=ServerSettings)
         root = Path(self._settings.directory or Path(tempfile.gettempdir()) / f"ovms_mp-fleet-{os.getuid()}")
-        self._directory = root / name
-        self._directory.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._models = {model: _Told(revision, json.loads(text)) for model, revision, text in models}
         self._is_draining = self._was_ready = False
+        self._silences = 0
         self._changed = threading.Event()
         self._change = 0
         self._read = -1  # The latest change that the server has done.
         self._infer_us: dict[str, float] = {}
-        self._write_configuration()
         self._report = ServerReport(
-            state="starting",
-            revision=revision,
-            host=host,
-            port=0,
-            rest_port=0,
-            node=node,
-            log=str(self._directory / "server.log"),
+            state="starting", revision=revision, host=host, port=0, rest_port=0, node=node
         )
         self._child = self._start(root, environment)
         threading.Thread(target=self._apply_changes, daemon=True).start()
@@ -110,18 +104,23 @@ class Server:
                 for _ in range(2)
             ]
             report.port, report.rest_port = (each.getsockname()[1] for each in sockets)
-            # For all fleets of the machine, unlike the store.
+            # For all fleets of the machine.
             cores_of_all = Path(tempfile.gettempdir()) / f"ovms_mp-cores-{os.getuid()}"
             cores = take(cores_of_all, sorted(usable_cores()), settings.cores)
-            stores = take(root / "stores", range(_MOST_STORES), 1)
-            for descriptor in (*cores.values(), *stores.values()):
+            rooms = take(root, range(_MOST_ROOMS), 1)
+            for descriptor in (*cores.values(), *rooms.values()):
                 stack.callback(os.close, descriptor)
+            # The next server here has what this one has downloaded, and goes on with its log.
+            self._directory = root / str(next(iter(rooms), _MOST_ROOMS))
+            self._directory.mkdir(exist_ok=True)
+            self._write_configuration()
+            report.log = str(self._directory / "server.log")
             report.cores = tuple(cores) if len(cores) == settings.cores else ()
             command = [
                 *module_command("ovms_mp", "config", "--config_path", str(self._directory / "config.json")),
                 *("--port", str(report.port), "--grpc_bind_address", report.host),
                 *("--rest_port", str(report.rest_port), "--rest_bind_address", report.host),
-                *("--store_dir", str(root / "stores" / str(next(iter(stores), _MOST_STORES)))),
+                *("--store_dir", str(self._directory / "store")),
                 *("--stop_notice_s", str(_NOTICE_S), "--stop_grace_s", str(settings.drain_s + 2 * _NOTICE_S)),
                 *("--metrics_enable", *settings.flags),
             ]
@@ -141,7 +140,7 @@ class Server:
                 stderr=log,
                 cwd="/",
                 env=module_environment(kept),
-                pass_fds=(*launch.sockets, *cores.values(), *stores.values()),
+                pass_fds=(*launch.sockets, *cores.values(), *rooms.values()),
                 start_new_session=True,
             )
             report.pid = child.pid
@@ -153,6 +152,7 @@ class Server:
         report = self._report
         report.exit_code = self._child.poll()
         ready = self._ask("/v2/health/ready", {"endpoint-load-metrics-format": "json"})
+        self._silences = 0 if ready.status else self._silences + 1
         report.state = self._state(is_ready=ready.status == _OK).value
         load = ready.headers.get("endpoint-load-metrics", "").partition(" ")[2]
         report.utilisation = float(json.loads(load)["cpu_utilization"]) if load else None
@@ -166,10 +166,13 @@ class Server:
             report.used_bytes = int(sum(summed(page.body, "process_resident_memory_bytes").values()))
             shares = self._shares(summed(page.body, "ovms_inference_time_us_sum"))
         status = self._ask("/v1/status") if ready.status else ready
-        served = json.loads(status.body)["models"] if status.status == _OK else {}
+        served = json.loads(status.body)["models"] if status.status == _OK else None
         with self._lock:
+            if served is not None:
+                self._note_served(served)
+            busy = report.utilisation or 0.0
             report.models = {
-                name: self._model(told, served.get(name), shares.get(name, 0.0) * (report.utilisation or 0.0))
+                name: (told.revision, told.served, told.failure, shares.get(name, 0.0) * busy)
                 for name, told in self._models.items()
             }
         return plain(report)
@@ -177,22 +180,23 @@ class Server:
     def _ask(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
         return ask(self._report.host, self._report.rest_port, path, _ASK_S, headers=headers)
 
-    def _model(self, told: _Told, served: dict[str, Any] | None, load: float) -> tuple[str, str, str, float]:
-        if not _newest(served):
-            told.served = ""
-        if told.change > self._read:
-            return told.revision, told.served, "", load
-        failure = told.failure or _failure(served)
-        if not told.failure and _newest(served) and not _is_coming(served):
-            told.served, failure = told.revision, ""
-        return told.revision, told.served, failure, load
+    def _note_served(self, served: Mapping[str, Any]) -> None:
+        """What the server says of its models."""
+        for name, told in self._models.items():
+            model = served.get(name)
+            if not _newest(model):
+                told.served = ""
+            if told.change <= self._read and not told.refusal:
+                is_there = _newest(model) > 0 and not _is_coming(model)
+                told.served = told.revision if is_there else told.served
+                told.failure = "" if is_there else _failure(model)
 
     def _state(self, *, is_ready: bool) -> ServerState:
         if self._child.returncode is not None:
             return ServerState.ENDED
         if self._is_draining:
             return ServerState.DRAINING
-        if is_ready:
+        if is_ready or (self._was_ready and 0 < self._silences <= _MOST_SILENCES):
             self._was_ready = True
             self._read = max(self._read, 0)
             return ServerState.READY
@@ -264,7 +268,8 @@ class Server:
                 continue
             with self._lock:
                 for each in told:
-                    each.failure = "" if reply.status in _DONE else reply.body.decode(errors="replace")[:500]
+                    text = reply.body.decode(errors="replace")
+                    each.failure = each.refusal = "" if reply.status in _DONE else text[:_LONGEST_REASON]
                 self._read = change
 
 
