@@ -30,12 +30,9 @@ _SERVER, _BALANCER = "server", "balancer"
 class ServerActor(Server):
     """A server on the machine where Ray has put it."""
 
-    def __init__(
-        self, name: str, revision: str, settings: str, models: Iterable[tuple[str, str, str]]
-    ) -> None:
+    def __init__(self, revision: str, settings: str, models: Iterable[tuple[str, str, str]]) -> None:
         """Start it."""
         super().__init__(
-            name,
             revision,
             settings,
             models,
@@ -103,7 +100,7 @@ class Cast:
             restarts=0,
             resources=options.resources,
         )
-        return made.remote(f"{self._fleet}-{number}", revision, settings, list(models))
+        return made.remote(revision, settings, list(models))
 
     def balancer(self, node: str) -> Any:
         """The one of a machine, which is started where there is none."""
