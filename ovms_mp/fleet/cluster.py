@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NO_REPORTS = "RAY_USAGE_STATS_ENABLED"
+_NICENESS = "RAY_worker_niceness"
 _OBJECTS_BYTES = 80 << 20
 """As little as Ray takes: what actors say is short."""
 
@@ -33,8 +34,9 @@ def joined(address: str) -> Iterator[None]:
     Raises:
         BootError: There is none, or it wants another token.
     """
-    # A server's administrator decides what is told to whom.
+    # A server's administrator decides what is told to whom, and what runs beside servers.
     os.environ.setdefault(_NO_REPORTS, "0")
+    os.environ.setdefault(_NICENESS, "0")
     own = {"num_cpus": len(usable_cores()), "include_dashboard": False, "object_store_memory": _OBJECTS_BYTES}
     try:
         ray.init(

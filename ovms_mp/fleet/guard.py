@@ -16,6 +16,7 @@ import sys
 import time
 
 from ovms_mp.child.lifetime import die_with_parent
+from ovms_mp.fleet.launch import take_usual_priority
 
 _SHORTEST_LIFE_S = 1.0
 """What ends earlier is started again after a pause."""
@@ -26,6 +27,7 @@ def main() -> int:
     """Keep it running; the exit code."""
     node, command = int(sys.argv[1]), sys.argv[2:]
     signal.signal(signal.SIGTERM, _leave)
+    take_usual_priority()
     node_fd = os.pidfd_open(node)
     us = os.getpid()
     while True:

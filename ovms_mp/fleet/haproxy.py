@@ -173,7 +173,7 @@ def _backends(name: str, slots: int, places: Mapping[int, Place], routed: frozen
         if protocol == "grpc":
             yield f"  http-request disable-l7-retry unless {{ path {' '.join(_INFERENCES)} }}"
         else:
-            yield "  http-request disable-l7-retry unless { path_reg (:predict|/infer)$ }"
+            yield "  http-request disable-l7-retry unless { path_reg -- (:predict|/infer)$ }"
         has_checks = name == ANY and protocol == "grpc"
         if has_checks:
             yield "  option httpchk"

@@ -8,6 +8,7 @@ actor that started it dies, and answers what it has: SIGTERM comes by the kernel
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -38,9 +39,17 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     parent: int
 
 
+def take_usual_priority() -> None:
+    """Ray gives its workers a low one (``RAY_worker_niceness``), which is not for what answers requests."""
+    # Not everybody may.
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+
+
 def main() -> None:
     """Become the server."""
     launch = msgspec.json.decode(sys.argv[1], type=Launch)
+    take_usual_priority()
     die_with_parent(launch.parent, signal.SIGTERM)
     if launch.cores:
         os.sched_setaffinity(0, launch.cores)

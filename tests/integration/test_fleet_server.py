@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from ovms_mp.fleet.asking import ask
 from ovms_mp.fleet.server import Server
 from tests.support.fleet_load import asks
 from tests.support.waiting import eventually
@@ -83,7 +84,7 @@ def test_a_server_from_its_start_to_its_end(server: Server, zoo: ModelZoo) -> No
     wait_for_model(server, "one", "one")
     grpc_ask = asks(f"127.0.0.1:{seen['port']}", "m", 0)["kserve-grpc"]
     assert grpc_ask()[0] == 1.0
-    assert asks(f"127.0.0.1:{seen['rest_port']}", "m", 0)["tfs-rest"]()[0] == 1.0
+    assert ask("127.0.0.1", seen["rest_port"], "/v2/models/m/ready", 5).status == 200
 
     server.place("m", "two", entry(zoo, "plus_two"))
     wait_for_model(server, "two", "two")
