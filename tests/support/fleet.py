@@ -71,9 +71,9 @@ class Cluster:
             self.port = _RAYS_PORT if head else free_ports(1)[0]
             self.host = head.address if head else "127.0.0.1"
             self.nodes: dict[int, subprocess.Popen[bytes]] = {}
+            stack.callback(self._stop)
             for number in range(len(self.machines)):
                 self.start_node(number)
-            stack.callback(self._stop)
             self._stack = stack.pop_all()
         return self
 
@@ -99,7 +99,7 @@ class Cluster:
             role = ["--address", f"{self.host}:{self.port}"]
         command = [
             *(ray_command(), "start", "--block", "--node-ip-address", host, "--num-cpus", str(self.cores)),
-            *("--object-store-memory", str(80 << 20), *role),
+            *("--object-store-memory", str(80 << 20), "--min-worker-port", "0", "--max-worker-port", "0", *role),
         ]
         log = self.directory / f"node{number}.log"
         with log.open("ab") as out:
@@ -111,7 +111,12 @@ class Cluster:
                 stderr=out,
                 start_new_session=True,
             )
-        eventually(lambda: b"Ray runtime started" in log.read_bytes(), _RAY_START_S, "Ray has started")
+
+        def has_started() -> bool:
+            assert self.nodes[number].poll() is None, log.read_text()
+            return b"Ray runtime started" in log.read_bytes()
+
+        eventually(has_started, _RAY_START_S, "Ray has started")
 
     def inside(self, machine: Machine | None, command: Sequence[str]) -> list[str]:
         """A command line for a machine."""
