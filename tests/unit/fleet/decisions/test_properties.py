@@ -93,7 +93,9 @@ def checked_turn(fleet: TinyFleet) -> None:
     after = len(set(decision.routed))
     if not wanted.update.is_consistent:
         stopped = sum(s.unready_s is not None for s in decision.plan.servers.values())
-        assert after >= min(before - stopped, wanted.servers_min), "less than the least number by its own choice"
+        assert after >= min(before - stopped, wanted.servers_min), (
+            "less than the least number by its own choice"
+        )
         live = [s for s in decision.plan.servers.values() if not s.is_leaving]
         assert len(live) <= max(MOST, before) + SURGE
     routed_revisions = {decision.plan.servers[number].revision for number in decision.routed}
@@ -108,7 +110,9 @@ def checked_turn(fleet: TinyFleet) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.booleans(), st.lists(EVENTS, max_size=25))
 def test_whatever_happens(is_consistent: bool, events: list[tuple[str, object]]) -> None:
-    fleet = TinyFleet(specification(is_consistent=is_consistent), broken=frozenset({"bad", "bad 1", "bad 2", "bad bad"}))
+    fleet = TinyFleet(
+        specification(is_consistent=is_consistent), broken=frozenset({"bad", "bad 1", "bad 2", "bad bad"})
+    )
     fleet.turn(6)
     for what, value in events:
         happen(fleet, what, value)

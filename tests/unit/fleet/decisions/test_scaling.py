@@ -35,16 +35,16 @@ def scaled(wanted: int, seen: list[ObservedServer], times_s: range = range(1000,
     return scaling.wanted
 
 
-@pytest.mark.parametrize(
-    ("utilisation", "wanted"), [(0.6, 4), (0.64, 4), (0.7, 5), (0.9, 6), (1.0, 7)]
-)
+@pytest.mark.parametrize(("utilisation", "wanted"), [(0.6, 4), (0.64, 4), (0.7, 5), (0.9, 6), (1.0, 7)])
 def test_more_work_wants_more_servers_at_once(utilisation: float, wanted: int) -> None:
     assert scaled(4, servers(*[utilisation] * 4)) == wanted
 
 
 def test_requests_that_wait_count() -> None:
     assert scaled(4, servers(*[1.0] * 4, queue_depth=4.0)) == 10
-    assert scaled(4, servers(*[1.0] * 4, queue_depth=1000.0)) == scaled(4, servers(*[1.0] * 4, queue_depth=8.0))
+    assert scaled(4, servers(*[1.0] * 4, queue_depth=1000.0)) == scaled(
+        4, servers(*[1.0] * 4, queue_depth=8.0)
+    )
 
 
 def test_bounds_hold() -> None:
