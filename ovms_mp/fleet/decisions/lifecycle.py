@@ -26,9 +26,7 @@ def follow(turn: Turn) -> None:
                 name: PlannedModel(revision=model.revision, since_s=plan.time_s)
                 for name, model in seen.models.items()
             }
-            plan.servers[number] = PlannedServer(
-                revision=seen.revision, started_s=plan.time_s, models=models
-            )
+            plan.servers[number] = PlannedServer(revision=seen.revision, started_s=plan.time_s, models=models)
         plan.next_number = max(plan.next_number, number + 1)
     availability = turn.availability()
     for number, server in list(plan.servers.items()):

@@ -26,7 +26,9 @@ def rescale(
     needed = _needed(specification, servers)
     if needed is None:
         needed = float(scaling.wanted)
-    peaks = [(at_s, peak) for at_s, peak in scaling.peaks if at_s > time_s - rule.down_after_s and peak > needed]
+    peaks = [
+        (at_s, peak) for at_s, peak in scaling.peaks if at_s > time_s - rule.down_after_s and peak > needed
+    ]
     scaling.peaks = [*peaks, (time_s, needed)]
     peak = scaling.peaks[0][1]
     if needed > scaling.wanted * (1 + rule.tolerance):

@@ -68,7 +68,9 @@ class Turn:
     def has_settled(self, server: PlannedServer) -> bool:
         """Whether it has been ready for long enough to be called good, if only until it failed."""
         until_s = self.plan.time_s if server.unready_s is None else server.unready_s
-        return server.ready_s is not None and until_s - server.ready_s >= self.specification.deadlines.settle_s
+        return (
+            server.ready_s is not None and until_s - server.ready_s >= self.specification.deadlines.settle_s
+        )
 
     def routed(self) -> list[ObservedServer]:
         """Servers that requests may go to."""
@@ -90,4 +92,6 @@ class Turn:
 
     def availability(self) -> Counter[str]:
         """On how many of those each model is served."""
-        return Counter(name for server in self.routed() for name, model in server.models.items() if model.served)
+        return Counter(
+            name for server in self.routed() for name, model in server.models.items() if model.served
+        )
