@@ -28,17 +28,21 @@ if TYPE_CHECKING:
     from tests.support.readme import Block
 
 ROOT = Path(__file__).parents[3]
+EXAMPLES = sorted((ROOT / "deploy" / "examples").rglob("README.md"))
 FILES = sorted(
     {
         ROOT / "README.md",
         *DIRECTORY.glob("*.md"),
         *(ROOT / "deploy").glob("*.md"),
+        *EXAMPLES,
         *(ROOT / ".github").glob("*.md"),
         ROOT / "ovms_mp" / "ARCHITECTURE.md",
         ROOT / "perf" / "RECORD.md",
     }
 )
 SHIPPED = sorted(DIRECTORY.glob("*.md"))
+RUNNING = [ROOT / "README.md", *SHIPPED, *EXAMPLES]
+"""Pages whose blocks are looked at."""
 _FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^(?:\$ )?ovms_mp ((?:[^\n#\\]|\\\n)*)", re.MULTILINE)
 BASH = "/bin/bash"
@@ -46,8 +50,8 @@ _LINES = 60
 """A page that is longer says something in a table or a picture."""
 
 
-def by_name(path: Path) -> str:
-    return path.stem
+def by_path(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
 def all_blocks(page: Path) -> list[Block]:
@@ -66,7 +70,7 @@ def test_every_page_has_its_topic() -> None:
         assert page.text().startswith("# ")
 
 
-@pytest.mark.parametrize("page", FILES, ids=by_name)
+@pytest.mark.parametrize("page", FILES, ids=by_path)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", _FENCED.sub("", page.read_text())):
         if target.startswith(("https://", "http://")):
@@ -81,14 +85,14 @@ def test_links_lead_somewhere(page: Path) -> None:
             )
 
 
-@pytest.mark.parametrize("page", SHIPPED, ids=by_name)
+@pytest.mark.parametrize("page", SHIPPED, ids=by_path)
 def test_a_page_shows_something_besides_sentences(page: Path) -> None:
     text = page.read_text()
     if len(text.splitlines()) > _LINES:
         assert "\n|---" in text or "\n```\n" in text
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *SHIPPED], ids=by_name)
+@pytest.mark.parametrize("page", RUNNING, ids=by_path)
 def test_blocks_are_in_the_language_that_they_name(page: Path) -> None:
     for block in all_blocks(page):
         match block.language:
@@ -105,7 +109,7 @@ def test_blocks_are_in_the_language_that_they_name(page: Path) -> None:
                 assert block.language in ("", "text", "yaml", "ini"), block.text
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *SHIPPED], ids=by_name)
+@pytest.mark.parametrize("page", RUNNING, ids=by_path)
 def test_commands_have_the_flags_that_there_are(page: Path) -> None:
     for block in all_blocks(page):
         if block.language != "sh":
@@ -128,7 +132,7 @@ def error_of(parser: Parser, words: list[str]) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *SHIPPED], ids=by_name)
+@pytest.mark.parametrize("page", RUNNING, ids=by_path)
 def test_examples_of_configuration_files_are_right(page: Path, tmp_path: Path) -> None:
     for block in all_blocks(page):
         if block.language == "json" and "model_config_list" in block.text:
