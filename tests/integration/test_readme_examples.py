@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examples of the README and of pages that say so print what is shown; ``tests/support/reader.py`` runs them."""
+"""The examples of the README and of all pages print what is shown; ``tests/support/reader.py`` runs them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.readme import Block, blocks, runnable_pages
+from ovms_mp.docs import DIRECTORY
 from tests.support.reader import ROOT, Reader
+from tests.support.readme import Block, blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PAGES = [ROOT / "README.md", *runnable_pages(ROOT / "ovms_mp" / "docs")]
+PAGES = [
+    path
+    for path in (ROOT / "README.md", *sorted(DIRECTORY.glob("*.md")))
+    if any(block.language in ("sh", "python") and not block.not_run for block in blocks(path.read_text()))
+]
 
 
 @pytest.mark.timeout(180)
