@@ -49,7 +49,11 @@ def run_help(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         lines = [
             line
             for group, pages in grouped_pages()
-            for line in ("", f"{group}:", *(f"  {name:{longest}}  {page.about}" for name, page in pages.items()))
+            for line in (
+                "",
+                f"{group}:",
+                *(f"  {name:{longest}}  {page.about}" for name, page in pages.items()),
+            )
         ]
         show(
             [

@@ -54,7 +54,9 @@ PAGES: Mapping[str, Page] = MappingProxyType(
             "a quarter of an hour: demo, a model of your own, the page, a client, a service",
             Group.START,
         ),
-        "how-to": Page("HOW_TO.md", "short answers, each to one question, and the list of all pages", Group.START),
+        "how-to": Page(
+            "HOW_TO.md", "short answers, each to one question, and the list of all pages", Group.START
+        ),
         "from-ovms": Page("FROM_OVMS.md", "moving from OpenVINO Model Server of 2020 to 2026", Group.HOW_TO),
         "from-triton": Page("FROM_TRITON.md", "moving from Triton Inference Server", Group.HOW_TO),
         "from-tf-serving": Page("FROM_TF_SERVING.md", "moving from TensorFlow Serving", Group.HOW_TO),
@@ -74,7 +76,9 @@ PAGES: Mapping[str, Page] = MappingProxyType(
         ),
         "monitoring": Page("MONITORING.md", "Prometheus, alerts, logs, traces", Group.HOW_TO),
         "security": Page("SECURITY.md", "TLS, API keys, who may change what", Group.HOW_TO),
-        "operating": Page("OPERATING.md", "what the server does with models, versions, load", Group.REFERENCE),
+        "operating": Page(
+            "OPERATING.md", "what the server does with models, versions, load", Group.REFERENCE
+        ),
         "settings": Page("SETTINGS.md", "every flag and every key of a configuration file", Group.REFERENCE),
         "client": Page("CLIENT.md", "the Python client: URLs, arrays, deadlines, asyncio", Group.REFERENCE),
         "shared-memory": Page(

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 def ovms_metrics_table() -> str:
     """The families that have OVMS's names; what they are made from is not looked at."""
     families = OvmsMetrics(cast("Callable[[], RoutingSnapshot]", None), cast("CounterReader", None))()
+    shown = {True: "yes", False: "no"}
     rows = [
-        f"| `{family.name}` | {family.kind.value} | {'yes' if family.name in DEFAULT_METRICS else 'no'} | {family.help} |"
+        f"| `{family.name}` | {family.kind.value} | {shown[family.name in DEFAULT_METRICS]} | {family.help} |"
         for family in families
     ]
     return "\n".join(("| name | kind | shown by default | meaning |", "|---|---|---|---|", *rows))

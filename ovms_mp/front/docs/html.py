@@ -69,7 +69,7 @@ def page_html(topic: str) -> bytes:
 def index_html() -> bytes:
     """The list of pages."""
     tables = "".join(
-        f'<h2>{html.escape(group)}</h2><table><tbody>{"".join(_row(*entry) for entry in pages.items())}</tbody></table>'
+        f"<h2>{html.escape(group)}</h2><table><tbody>{''.join(_row(*entry) for entry in pages.items())}</tbody></table>"
         for group, pages in grouped_pages()
     )
     body = (

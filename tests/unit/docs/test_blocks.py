@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every block of every page is run, or held against what would run it; how many are not run is written down here.
 
-Those that run: ``integration/test_readme_examples.py``, ``integration/test_systemd_pages.py``, ``clients/test_pages.py``.
+Those that run: ``integration/test_readme_examples.py``, ``integration/test_systemd_pages.py``,
+``clients/test_pages.py``.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ CHECKED_ONLY = {
 """Blocks that are not run, by why. One more needs a reason that a reviewer accepts."""
 LANGUAGES = ("", "sh", "python", "text", "json", "yaml", "ini")
 BASH = "/bin/bash"
+ANALYZE = shutil.which("systemd-analyze") or ""
 
 
 def by_name(path: Path) -> str:
@@ -125,7 +127,7 @@ def test_examples_of_configuration_files_are_right(page: Path, tmp_path: Path) -
             assert list(wrong_configuration(block.text, tmp_path / "config.json")) == []
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze is installed")
+@pytest.mark.skipif(not ANALYZE, reason="no systemd-analyze is installed")
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
 def test_examples_of_units_are_right(page: Path, tmp_path: Path) -> None:
     for number, block in enumerate(blocks(page.read_text())):
@@ -133,7 +135,7 @@ def test_examples_of_units_are_right(page: Path, tmp_path: Path) -> None:
             (tmp_path / str(number)).mkdir()
             unit = unit_with(block.text, tmp_path / str(number))
             done = subprocess.run(
-                ["systemd-analyze", "verify", str(unit)],
+                [ANALYZE, "verify", str(unit)],
                 capture_output=True,
                 text=True,
                 check=False,

@@ -20,7 +20,11 @@ ROOT = Path(__file__).parents[3]
 FILES = sorted(
     {
         *ROOT.glob("*.md"),
-        *(page for place in ("ovms_mp", "deploy", "perf", ".github") for page in (ROOT / place).rglob("*.md")),
+        *(
+            page
+            for place in ("ovms_mp", "deploy", "perf", ".github")
+            for page in (ROOT / place).rglob("*.md")
+        ),
     }
 )
 SHIPPED = sorted(DIRECTORY.glob("*.md"))
