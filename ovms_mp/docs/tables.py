@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of HOW_TO.md, ERRORS.md and METRICS.md, derived from the code that they describe; a unit test compares them."""
+"""Tables of HOW_TO.md, ERRORS.md and METRICS.md, derived from the code that they describe; a unit test compares."""
 
 from __future__ import annotations
 
