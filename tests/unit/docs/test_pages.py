@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from ovms_mp.commands.completion import PARSERS
 from ovms_mp.docs import DIRECTORY, PAGES
 from ovms_mp.front.docs.html import slug
 from tests.support.write_tables import TABLES, marked
@@ -28,6 +29,11 @@ FILES = sorted(
     }
 )
 SHIPPED = sorted(DIRECTORY.glob("*.md"))
+OURS = [page for page in SHIPPED if not page.name.startswith(("FROM_", "CONTAINERS"))]
+"""Pages that do not name the flags of other programs, but for these."""
+NOT_OURS = {"cpus", "ipc", "no-deps", "now"}
+_INLINE = re.compile(r"`([^`]+)`")
+_FLAG = re.compile(r"(?<!\S)--([a-z][a-z_-]*)")
 _FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 
 
@@ -66,3 +72,18 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_a_page_shows_something_besides_sentences(page: Path) -> None:
     tokens = MarkdownIt("commonmark").enable("table").parse(page.read_text())
     assert any(token.type == "table_open" or (token.type == "fence" and not token.info) for token in tokens)
+
+
+@pytest.mark.parametrize("page", OURS, ids=by_name)
+def test_flags_in_sentences_are_those_that_there_are(page: Path) -> None:
+    known = {
+        flag.removeprefix("--")
+        for parser in PARSERS.values()
+        for action in parser()._actions
+        for flag in action.option_strings
+    }
+    named = {
+        flag for code in _INLINE.findall(_FENCED.sub("", page.read_text())) for flag in _FLAG.findall(code)
+    }
+
+    assert {flag for flag in named if flag.replace("-", "_") not in known} <= NOT_OURS
