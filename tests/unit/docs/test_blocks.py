@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -118,6 +119,13 @@ def test_what_is_not_run_is_right(page: Path) -> None:
             assert list(wrong_in_kubectl(block)) == []
         if block.language == "yaml":
             assert list(wrong_manifest(block.text)) == []
+
+
+def test_options_of_the_image_are_those_of_its_file() -> None:
+    named = set(re.findall(r"--build-arg (\w+)", (DIRECTORY / "CONTAINERS.md").read_text()))
+    given = set(re.findall(r"^ARG (\w+)", (ROOT / "deploy/docker/Dockerfile").read_text(), re.MULTILINE))
+
+    assert named <= given | {"PIP_INDEX_URL"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
