@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the examples of a page in their order, as they stand there, and compares what they print with what it shows.
 
-What is changed: 9000 and 8000 become free ports, and commands that choose ports by themselves are given these, as other
-servers may run on this machine. What is left out: commands that install (``.ci/run`` runs those).
+What is changed: ports become free ones, and commands that choose ports by themselves are given these, as other servers
+may run on this machine. What is left out: blocks with a mark (see ``tests/support/readme.py``).
 """
 
 from __future__ import annotations
@@ -15,63 +15,87 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.readme import Block, difference, text_pattern
+from tests.support.readme import Block, difference, outputs, text_pattern
 from tests.support.server import free_ports
 from tests.support.terminal import Terminal
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import ExitStack
 
 ROOT = Path(__file__).parents[2]
-_SERVER = re.compile(r"^ovms_mp (?:model|config) .*--rest_port \d+$")
-_INSTALL = re.compile(r"\bpip install\b")
-_PORTS_BY_ITSELF = {
-    "ovms_mp status": "ovms_mp status --rest_port 8000",
-    "ovms_mp models": "ovms_mp models --rest_port 8000",
-    "ovms_mp demo --once": "ovms_mp demo --once --port 9000 --rest_port 8000",
-}
+_SERVER = re.compile(r"^ovms_mp (?:model |config |--)(?=.*--rest_port[ =](\d+))")
+PORTS = ("9000", "8000", "9001", "8001", "8500", "8501")
+"""Those that pages name."""
+_FINDS_A_SERVER = re.compile(r"^(ovms_mp (?:status|models))$", re.MULTILINE)
+_CHOOSES_PORTS = re.compile(r"^(ovms_mp demo --once)$", re.MULTILINE)
+_PROGRAM = "example.py"
 _ENDS_WITHIN_S = 60.0
 
 
 class Reader:
     """Someone who does what a page says, in two terminals."""
 
-    def __init__(self, home: Path, cleanup: ExitStack) -> None:
+    def __init__(
+        self, home: Path, cleanup: ExitStack, *, place: str = "", python: Path | str = sys.executable
+    ) -> None:
+        """Go to a directory.
+
+        Args:
+            home: An empty one.
+            cleanup: Ends what is left.
+            place: Blocks that are run in it are, too.
+            python: What ``python`` is there; the server has the one of the tests.
+        """
         self._home = home
         self._cleanup = cleanup
-        self._environment = _environment(home)
-        self._ports = dict(zip(("9000", "8000"), map(str, free_ports(2)), strict=True))
+        self._place = place
+        self._environment = _environment(home, python)
+        self._ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
         self._server: Terminal | None = None
+        self._rest_port = "8000"
         self._seen = 0
         """How much of the server's output has been shown."""
 
-    def follow(self, page: list[Block]) -> None:
-        """Do what each block says, in turn."""
-        for number, block in enumerate(page):
-            following = page[number + 1] if number + 1 < len(page) else None
-            shown = following if following is not None and following.follows == "sh" else None
+    def follow(self, page: Sequence[Block], at_the_end: Callable[[str], None] | None = None) -> None:
+        """Do what each block says, in turn.
+
+        Args:
+            page: Its blocks.
+            at_the_end: Is given the REST port while the last server still runs.
+        """
+        for block, shown in outputs(page):
+            if block.not_run or block.run_in not in ("", self._place):
+                continue
             if block.file:
                 (self._home / block.file).write_text(self._with_free_ports(block.text))
-            elif block.language == "sh" and not _INSTALL.search(block.text):
-                self._run(block.text.strip(), shown)
-            elif block.language in ("text", "json") and block.follows != "sh":
+            elif block.language == "sh":
+                self._run(block.text.strip().replace("\\\n", " "), shown)
+            elif block.language == "python":
+                (self._home / _PROGRAM).write_text(self._with_free_ports(block.text))
+                self._run(f"python {_PROGRAM}", shown)
+            elif block.language == "text" and not block.follows:
                 self._expect_of_server(block)
+        if at_the_end is not None:
+            at_the_end(self._ports[self._rest_port])
         self.stop_server()
 
     def _run(self, command: str, shown: Block | None) -> None:
         *before, last = command.split("\n")
-        if _SERVER.match(last):
+        if server := _SERVER.match(last):
             self.stop_server()
-            for line in before:
-                self._run(line, None)
+            if before:
+                self._run("\n".join(before), Block("text", "", "", ""))
             self._server = self._cleanup.enter_context(self._terminal(last))
+            self._rest_port = server[1]
             self._seen = 0
             assert shown is not None, f"the page does not show what {command!r} prints"
             self._expect_of_server(shown)
             return
-        with self._terminal(_PORTS_BY_ITSELF.get(command, command)) as terminal:
+        command = _FINDS_A_SERVER.sub(rf"\1 --rest_port {self._rest_port}", command)
+        command = _CHOOSES_PORTS.sub(r"\1 --port 9000 --rest_port 8000", command)
+        with self._terminal(f"set -e\n{command}") as terminal:
             code = terminal.exit_code(_ENDS_WITHIN_S)
             printed = self._as_in_readme(terminal.printed)
         is_refused = shown is not None and "ovms_mp: error: " in shown.text
@@ -121,13 +145,14 @@ class Reader:
         return text
 
 
-def _environment(home: Path) -> Mapping[str, str]:
-    """That of this process, with ``ovms_mp`` and ``python`` being those that are tested."""
+def _environment(home: Path, python: Path | str) -> Mapping[str, str]:
+    """That of this process, with ``ovms_mp`` being the one that is tested."""
     binaries = home / ".bin"
     binaries.mkdir()
-    for name, arguments in (("python", ""), ("ovms_mp", " -P -m ovms_mp")):
+    programs = {"python": python, "python3": python, "ovms_mp": f'{sys.executable}" -P -m "ovms_mp'}
+    for name, program in programs.items():
         script = binaries / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec "{program}" "$@"\n')
         script.chmod(0o755)
     return {
         **os.environ,
