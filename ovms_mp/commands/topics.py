@@ -12,7 +12,7 @@ from ovms_mp.codes import ExitCode
 from ovms_mp.commands.page_text import PageText
 from ovms_mp.commands.printing import has_colours, show
 from ovms_mp.config.argument_parser import Parser
-from ovms_mp.docs import PAGES
+from ovms_mp.docs import PAGES, grouped_pages
 from ovms_mp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,11 +46,19 @@ def run_help(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     topic = help_parser().read(arguments)["topic"]
     if topic is None:
         longest = max(map(len, PAGES))
+        lines = [
+            line
+            for group, pages in grouped_pages()
+            for line in (
+                "",
+                f"{group}:",
+                *(f"  {name:{longest}}  {page.about}" for name, page in pages.items()),
+            )
+        ]
         show(
             [
                 "ovms_mp help TOPIC shows one of these pages; a server shows them at /docs/ of its REST port, too:",
-                "",
-                *(f"  {name:{longest}}  {page.about}" for name, page in PAGES.items()),
+                *lines,
                 "",
                 "Commands and usual flags: ovms_mp --help; every flag: ovms_mp --help all",
             ],

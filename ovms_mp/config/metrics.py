@@ -40,7 +40,7 @@ class MetricsConfig:
         Setting(
             "metrics_list",
             "Names of the metrics to show, separated by commas, instead of those that are shown by default; see "
-            "OPERATING.md.",
+            "METRICS.md.",
         ),
     )
 

@@ -39,7 +39,8 @@ class Setting:
     def accepted(self) -> str:
         """What a value may be, for messages."""
         if self.choices:
-            return "one of " + ", ".join(self.choices)
+            words = (*self.choices, *_SWITCH_WORDS) if self.choices == SWITCH else self.choices
+            return "one of " + ", ".join(words)
         if self.low is not None and self.high is not None:
             return f"{_plain(self.low)} to {_plain(self.high)}"
         if self.low is not None:
@@ -78,11 +79,15 @@ class Setting:
         """The choice that a word means; None for an unknown word."""
         words = {word.upper(): choice for word, choice in self.aliases}
         words |= {choice.upper(): choice for choice in self.choices}
+        if self.choices == SWITCH:
+            words |= {word.upper(): choice for word, choice in _SWITCH_WORDS.items()}
         return words.get(text.upper())
 
 
 SWITCH = ("true", "false")
 """Choices of a boolean setting."""
+_SWITCH_WORDS = {"on": "true", "off": "false"}
+"""Other words for them."""
 
 
 def declare(default: ValueT, setting: Setting) -> ValueT:

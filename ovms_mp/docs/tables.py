@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of ERRORS.md and METRICS.md, derived from the code that they describe; a unit test compares them."""
+"""Tables of HOW_TO.md, ERRORS.md and METRICS.md, derived from the code that they describe; a unit test compares."""
 
 from __future__ import annotations
 
 from ovms_mp.codes import Code, ExitCode
+from ovms_mp.docs import grouped_pages
 from ovms_mp.errors import ConfigError, OvmsError, error_classes
 from ovms_mp.model.own_metrics import OWN
 from ovms_mp.model.status import State
@@ -78,6 +79,16 @@ def states_table() -> str:
     """States of versions."""
     rows = [f"| `{state.name}` | {int(state)} | {_STATES[state]} |" for state in State]
     return "\n".join(("| state | number | meaning |", "|---|---|---|", *rows))
+
+
+def pages_table() -> str:
+    """All pages, as the index of the how-to page has them."""
+    rows = [
+        f"| [{topic}]({page.file}) | {group} | {page.about} |"
+        for group, pages in grouped_pages()
+        for topic, page in pages.items()
+    ]
+    return "\n".join(("| page | is | about |", "|---|---|---|", *rows))
 
 
 def own_metrics_table() -> str:

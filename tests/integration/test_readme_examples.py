@@ -1,152 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examples of the README and of pages that say so, run in their order as they stand there, print what is shown.
+"""The examples of the README and of all pages print what is shown; ``tests/support/reader.py`` runs them.
 
-What is changed: 9000 and 8000 become free ports, and commands that choose ports by themselves are given these, as other
-servers may run on this machine. What is left out: commands that install (``.ci/run`` runs those).
+What the tutorial has its reader do on the live page is done in a Chromium, where there is one.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.readme import Block, blocks, difference, runnable_pages, text_pattern
-from tests.support.server import free_ports
-from tests.support.terminal import Terminal
-from tests.support.waiting import eventually
+from ovms_mp.docs import DIRECTORY, PAGES
+from tests.support.browser import drop, has_browser, open_browser
+from tests.support.reader import ROOT, Reader
+from tests.support.readme import Block, blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *runnable_pages(ROOT / "ovms_mp" / "docs")]
-_SERVER = re.compile(r"^ovms_mp (?:model|config) .*--rest_port \d+$")
-_INSTALL = re.compile(r"\bpip install\b")
-_PORTS_BY_ITSELF = {
-    "ovms_mp status": "ovms_mp status --rest_port 8000",
-    "ovms_mp models": "ovms_mp models --rest_port 8000",
-    "ovms_mp demo --once": "ovms_mp demo --once --port 9000 --rest_port 8000",
-}
-_ENDS_WITHIN_S = 60.0
+    from playwright.sync_api import Browser
 
-
-class Reader:
-    """Someone who does what a page says, in two terminals."""
-
-    def __init__(self, home: Path, cleanup: ExitStack) -> None:
-        self._home = home
-        self._cleanup = cleanup
-        self._environment = _environment(home)
-        self._ports = dict(zip(("9000", "8000"), map(str, free_ports(2)), strict=True))
-        self._server: Terminal | None = None
-        self._seen = 0
-        """How much of the server's output has been shown."""
-
-    def follow(self, page: list[Block]) -> None:
-        """Do what each block says, in turn."""
-        for number, block in enumerate(page):
-            following = page[number + 1] if number + 1 < len(page) else None
-            shown = following if following is not None and following.follows == "sh" else None
-            if block.file:
-                (self._home / block.file).write_text(self._with_free_ports(block.text))
-            elif block.language == "sh" and not _INSTALL.search(block.text):
-                self._run(block.text.strip(), shown)
-            elif block.language in ("text", "json") and block.follows != "sh":
-                self._expect_of_server(block)
-        self.stop_server()
-
-    def _run(self, command: str, shown: Block | None) -> None:
-        *before, last = command.split("\n")
-        if _SERVER.match(last):
-            self.stop_server()
-            for line in before:
-                self._run(line, None)
-            self._server = self._cleanup.enter_context(self._terminal(last))
-            self._seen = 0
-            assert shown is not None, f"the page does not show what {command!r} prints"
-            self._expect_of_server(shown)
-            return
-        with self._terminal(_PORTS_BY_ITSELF.get(command, command)) as terminal:
-            code = terminal.exit_code(_ENDS_WITHIN_S)
-            printed = self._as_in_readme(terminal.printed)
-        is_refused = shown is not None and "ovms_mp: error: " in shown.text
-        assert (code != 0) is is_refused, f"{command!r} ended with {code}:\n{printed}"
-        if shown is not None:
-            assert not (wrong := difference(shown, printed)), f"{command!r}: {wrong}"
-
-    def _expect_of_server(self, block: Block) -> None:
-        """Wait until the server has printed the block: at first nothing else, later anywhere below what was seen."""
-        server = self._server
-        assert server is not None, f"no server prints {block.text}"
-        # "..." at the end waits for nothing.
-        pattern = text_pattern(re.sub(r"(?:^\.\.\.\n)+\Z", "", block.text, flags=re.MULTILINE))
-
-        def has_printed() -> bool:
-            find = pattern.search if self._seen else pattern.match
-            found = find(self._as_in_readme(server.read())[self._seen :])
-            if found is None:
-                return False
-            self._seen += found.end()
-            return True
-
-        try:
-            eventually(has_printed, _ENDS_WITHIN_S, "what the page shows")
-        except AssertionError:
-            printed = self._as_in_readme(server.printed)[self._seen :]
-            pytest.fail(f"the page shows\n{block.text}\nand the server printed\n{printed}")
-
-    def stop_server(self) -> None:
-        """Press Ctrl-C, if one runs."""
-        if self._server is not None:
-            self._server.press_ctrl_c()
-            assert self._server.exit_code(_ENDS_WITHIN_S) == 0, self._server.printed
-            self._server = None
-
-    def _terminal(self, command: str) -> Terminal:
-        return Terminal(self._with_free_ports(command), self._home, self._environment)
-
-    def _with_free_ports(self, text: str) -> str:
-        for port, free in self._ports.items():
-            text = re.sub(rf"\b{port}\b", free, text)
-        return text
-
-    def _as_in_readme(self, text: str) -> str:
-        for port, free in self._ports.items():
-            text = re.sub(rf"\b{free}\b", port, text)
-        return text
-
-
-def _environment(home: Path) -> Mapping[str, str]:
-    """That of this process, with ``ovms_mp`` and ``python`` being those that are tested."""
-    binaries = home / ".bin"
-    binaries.mkdir()
-    for name, arguments in (("python", ""), ("ovms_mp", " -P -m ovms_mp")):
-        script = binaries / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n')
-        script.chmod(0o755)
-    return {
-        **os.environ,
-        "HOME": str(home),
-        "LC_ALL": "C.UTF-8",
-        "NO_COLOR": "1",
-        "NO_PROXY": "127.0.0.1",
-        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "no_proxy": "127.0.0.1",
-    }
+TUTORIAL = DIRECTORY / PAGES["tutorial"].file
+RUN = [
+    path
+    for path in (ROOT / "README.md", *sorted(DIRECTORY.glob("*.md")))
+    if path != TUTORIAL
+    and any(block.language in ("sh", "python") and not block.not_run for block in blocks(path.read_text()))
+]
+ORANGE = (255, 128, 0)
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_the_examples_print_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     with ExitStack() as cleanup:
         Reader(tmp_path, cleanup).follow(blocks(page.read_text()))
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.replaces_processes  # Chromium's own come and go.
+def test_the_tutorial_does_what_it_shows(tmp_path: Path) -> None:
+    def on_the_page(rest_port: str) -> None:
+        for browser in open_browser() if has_browser() else ():
+            drop_the_image(browser, rest_port, tmp_path / "orange.jpg")
+
+    with ExitStack() as cleanup:
+        Reader(tmp_path, cleanup).follow(blocks(TUTORIAL.read_text()), at_the_end=on_the_page)
+
+
+def drop_the_image(browser: Browser, rest_port: str, image: Path) -> None:
+    """Do what the table of the step about the page says."""
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{rest_port}/")
+    page.get_by_role("link", name="colours").first.click()
+    page.get_by_label("Values").first.select_option("image")
+    drop(page, ".drop", image)
+    page.get_by_text(image.name).wait_for()
+    page.get_by_label("Colours").select_option("BGR")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.locator(".waterfall").wait_for()
+
+    rows = [row.split("\t") for row in page.locator(".highest tbody tr").all_inner_texts()]
+    found = {int(row[0]): float(row[-1]) for row in rows}
+    assert all(abs(found[channel] - value) <= 3 for channel, value in enumerate(ORANGE)), found
 
 
 def test_a_changed_output_is_noticed(tmp_path: Path) -> None:

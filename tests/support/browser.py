@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -26,7 +27,17 @@ new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) window.longTasks.push(entry.duration);
 }).observe({ entryTypes: ["longtask"] });
 """
+_DROP = """async ([element, name, octets]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([new Uint8Array(octets)], name));
+  element.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: data }));
+}"""
 _NUMBER = re.compile(r"\d[\d,.]*( (µs|ms|s|min|h|B|KiB|MiB|GiB|%)(?!\w))*|\u2013")
+
+
+def has_browser() -> bool:
+    """Whether there is one to open."""
+    return any(map(shutil.which, _NAMES)) and importlib.util.find_spec("playwright") is not None
 
 
 def open_browser() -> Iterator[Browser]:
@@ -118,3 +129,8 @@ class Watched:
     def close(self) -> None:
         """Close it."""
         self.page.close()
+
+
+def drop(page: Page, selector: str, file: Path) -> None:
+    """Drag a file onto an element of a page."""
+    page.evaluate(_DROP, [page.locator(selector).element_handle(), file.name, list(file.read_bytes())])

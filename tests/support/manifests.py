@@ -57,10 +57,11 @@ def problems(texts: Mapping[str, str]) -> list[str]:
 
 def _problems_of_one(document: Document) -> list[str]:
     where = f"{document.get('kind')} {document.get('metadata', {}).get('name', '')}".strip()
-    return [f"{where}: {problem}" for problem in _mistakes_in(document)]
+    return [f"{where}: {problem}" for problem in mistakes_in(document)]
 
 
-def _mistakes_in(document: Document) -> Iterator[str]:
+def mistakes_in(document: Document) -> Iterator[str]:
+    """What is wrong with one document by itself."""
     schema = SCHEMAS.get(document.get("kind", ""))
     if schema is None:
         yield from _problems_by_kubernetes(json.dumps(document))

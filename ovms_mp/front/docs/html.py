@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from markdown_it import MarkdownIt
 
 from ovms_mp import __version__
-from ovms_mp.docs import PAGES
+from ovms_mp.docs import PAGES, grouped_pages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from markdown_it.token import Token
+
+    from ovms_mp.docs import Page
 
 _STYLE = """
 :root{color-scheme:light dark;--line:#c8ccd4;--soft:#f3f4f7;--link:#0b57c2;--text:#1b1d22;--back:#fff}
@@ -26,6 +28,7 @@ _STYLE = """
 body{margin:0;font:16px/1.55 system-ui,sans-serif;color:var(--text);background:var(--back)}
 a{color:var(--link)}
 nav{padding:1rem 1.5rem;border-bottom:1px solid var(--line);background:var(--soft)}
+nav dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1.1rem;margin:0}nav dd{margin:0}
 nav ul{display:flex;flex-wrap:wrap;gap:.25rem 1.1rem;list-style:none;margin:0;padding:0}
 nav a[aria-current]{font-weight:700;color:inherit;text-decoration:none}
 main{max-width:62rem;margin:0 auto;padding:1rem 1.5rem 4rem}
@@ -65,29 +68,42 @@ def page_html(topic: str) -> bytes:
 
 def index_html() -> bytes:
     """The list of pages."""
-    rows = "".join(
-        f'<tr><td><a href="{topic}">{html.escape(topic)}</a></td><td>{html.escape(page.about)}</td></tr>'
-        for topic, page in PAGES.items()
+    tables = "".join(
+        f"<h2>{html.escape(group)}</h2><table><tbody>{''.join(_row(*entry) for entry in pages.items())}</tbody></table>"
+        for group, pages in grouped_pages()
     )
     body = (
         f"<h1>ovms_mp {html.escape(__version__)}</h1><p>The documentation of this release. A terminal shows the "
-        f"same by <code>ovms_mp help TOPIC</code>.</p><table><tbody>{rows}</tbody></table>"
+        f"same by <code>ovms_mp help TOPIC</code>.</p>{tables}"
         '<p>All REST calls: <a href="../openapi.json">openapi.json</a>.</p>'
     )
     return _document("Documentation", body, "")
 
 
-def _document(title: str, body: str, topic: str) -> bytes:
-    entries = [("", "all pages"), *((name, name) for name in PAGES)]
-    links = "".join(
-        f'<li><a href="{name or "./"}"{" aria-current=page" if name == topic else ""}>{html.escape(text)}</a></li>'
-        for name, text in entries
+def _row(topic: str, page: Page) -> str:
+    return f'<tr><td><a href="{topic}">{html.escape(topic)}</a></td><td>{html.escape(page.about)}</td></tr>'
+
+
+def _navigation(topic: str) -> str:
+    """Links to all pages, a line for each group."""
+    lines = [("", ("",)), *((group, tuple(pages)) for group, pages in grouped_pages())]
+    return "".join(
+        f"<dt>{html.escape(group)}</dt><dd><ul>{''.join(_link(name, topic) for name in names)}</ul></dd>"
+        for group, names in lines
     )
+
+
+def _link(name: str, topic: str) -> str:
+    current = " aria-current=page" if name == topic else ""
+    return f'<li><a href="{name or "./"}"{current}>{html.escape(name or "all pages")}</a></li>'
+
+
+def _document(title: str, body: str, topic: str) -> bytes:
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{html.escape(title)} - ovms_mp</title><style>{_STYLE}</style></head><body>"
-        f'<nav aria-label="Pages"><ul>{links}</ul></nav><main>{body}</main></body></html>\n'
+        f'<nav aria-label="Pages"><dl>{_navigation(topic)}</dl></nav><main>{body}</main></body></html>\n'
     ).encode()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -17,12 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ovms_mp import client
+from ovms_mp.docs import PAGES
 from ovms_mp.model.dtypes import NUMERIC_DTYPES
 
 if TYPE_CHECKING:
     from ovms_mp.model.dtypes import AnyArray
 
-README = Path(__file__).parents[3] / "README.md"
 EVERY_DTYPE = [dtype.numpy for dtype in NUMERIC_DTYPES]
 
 
@@ -103,7 +102,7 @@ def test_stubs_have_every_method_of_their_services() -> None:
             assert set(vars(stub)) == {method.name for method in services[name].methods}
 
 
-def test_a_client_needs_only_what_the_readme_names() -> None:
+def test_stubs_need_only_what_their_page_names() -> None:
     code = """
 import sys
 before = set(sys.modules)
@@ -117,4 +116,6 @@ print(*{name.partition(".")[0] for name, file in files.items() if "site-packages
     extensions = {"grpc_health", "grpc_reflection", "grpc_tools", "typing_extensions"}
     allowed = {"google", "grpc", "ml_dtypes", "numpy", "ovms_mp"} | extensions
     assert set(done.stdout.split()) <= allowed
-    assert "`pip install grpcio protobuf numpy ml_dtypes && pip install --no-deps .`" in README.read_text()
+    assert (
+        "`pip install grpcio protobuf numpy ml_dtypes && pip install --no-deps .`" in PAGES["client"].text()
+    )

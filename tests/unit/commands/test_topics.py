@@ -73,7 +73,7 @@ def test_every_page_can_be_read(topic: str, capsys: pytest.CaptureFixture[str]) 
 def test_topics_are_listed_and_near_ones_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help"]) == 0
     assert all(f"  {topic} " in capsys.readouterr().out for topic in list(PAGES)[:1])
-    assert main(["help", "COMING_FROM.md"]) == 0
+    assert main(["help", "FROM_OVMS.md"]) == 0
     assert main(["help", "setting"]) == 2
 
     assert "did you mean settings?" in capsys.readouterr().err

@@ -136,7 +136,7 @@ def test_an_alias_means_one_of_the_choices(entry: DeclaredSetting) -> None:
         (Setting("a", "x", low=1), "at least 1"),
         (Setting("a", "x", low=0, high=0.5), "0 to 0.5"),
         (Setting("a", "x", low=1, high=1 << 24), "1 to 16777216"),
-        (Setting("a", "x", choices=SWITCH), "one of true, false"),
+        (Setting("a", "x", choices=SWITCH), "one of true, false, on, off"),
         (Setting("a", "x"), "any string"),
     ],
 )
@@ -144,14 +144,19 @@ def test_accepted_text(setting: Setting, text: str) -> None:
     assert setting.accepted() == text
 
 
-@pytest.mark.parametrize(("text", "value"), [("true", True), ("FALSE", False)])
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("FALSE", False), ("on", True), ("OFF", False)])
 def test_switches(text: str, value: bool) -> None:
     setting = Setting("strict_config", "x", choices=SWITCH)
 
     assert setting.parse(text, bool, "--strict_config") is value
     with pytest.raises(ConfigError) as caught:
         setting.parse("1", bool, "--strict_config")
-    assert caught.value.message == "--strict_config: '1' is unknown; accepted: one of true, false"
+    assert caught.value.message == "--strict_config: '1' is unknown; accepted: one of true, false, on, off"
+
+
+@pytest.mark.parametrize(("word", "value"), [("on", True), ("OFF", False), ("true", True), ("False", False)])
+def test_a_switch_takes_on_and_off(word: str, value: bool) -> None:
+    assert Setting("a", "x", choices=SWITCH).parse(word, bool, "--a") is value
 
 
 def test_strictness_is_the_repositorys() -> None:
