@@ -91,20 +91,15 @@ class AioConnection(asyncio.Protocol):
         exchange.on_end = set_end
         stream_id = self.protocol.begin(exchange)
         self.flush_soon()
-        await self.wait(end, exchange.deadline, stream_id)
-
-    async def wait(self, end: asyncio.Future[None], deadline: float, stream_id: int) -> None:
-        """Wait for a future of a request's; give the request up if it comes too late, or if nobody waits any more."""
+        deadline = exchange.deadline
         self._due[end] = deadline
         if self._timer is None or deadline < self._timer_at:
             self._set_timer(deadline)
-        has_ended = False
         try:
             await end
-            has_ended = True
         finally:
             del self._due[end]
-            if not has_ended:
+            if not exchange.is_done:
                 self.cancel(stream_id)
 
     def cancel(self, stream_id: int) -> None:
@@ -329,6 +324,9 @@ class AioPool:
     async def close(self) -> None:
         """Close all; calls that are under way fail."""
         self._is_closed = True
+        if self._loop is not asyncio.get_running_loop():
+            self.start_anew()  # Another loop's, which is closed or does not run.
+            return
         for connection in self._connections:
             connection.abort()
         self._idle.clear()

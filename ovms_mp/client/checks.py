@@ -36,21 +36,16 @@ def wrong(message: str) -> ClientError:
     return InvalidRequest(Code.INVALID_ARGUMENT, message)
 
 
-def model(name: str) -> None:
+def model(name: object) -> None:
     """Refuse what names no model.
 
     Raises:
         InvalidRequest: It is no text.
     """
-    if not isinstance(name, str):
-        raise wrong(f"the model is named {name!r}, but names are text")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise wrong(f"the model is named {name!r}, which is no text that UTF-8 has") from None
+    _refuse_no_text(name, "the model")
 
 
-def version(number: int) -> int:
+def version(number: object) -> int:
     """A version, or 0.
 
     Raises:
@@ -58,11 +53,9 @@ def version(number: int) -> int:
     """
     if type(number) is int and 0 <= number <= _LARGEST_VERSION:
         return number
-    if not isinstance(number, np.integer) or number < 0:
-        raise wrong(
-            f"version {number!r} is no positive number; leave it out, or give 0, for the server's choice"
-        )
-    return int(number)
+    if isinstance(number, np.integer) and number >= 0:
+        return int(number)
+    raise wrong(f"version {number!r} is no positive number; leave it out, or give 0, for the server's choice")
 
 
 def tensor(name: str, value: npt.ArrayLike) -> AnyArray:
@@ -71,8 +64,7 @@ def tensor(name: str, value: npt.ArrayLike) -> AnyArray:
     Raises:
         InvalidRequest: It is none.
     """
-    if not isinstance(name, str):
-        raise wrong(f"an input is named {name!r}, but names are text")
+    _refuse_no_text(name, "an input")
     try:
         return as_array(value)
     except (ValueError, TypeError, OverflowError) as error:
@@ -89,8 +81,7 @@ def names(outputs: Sequence[str]) -> tuple[str, ...]:
         return (outputs,)
     found = tuple(outputs)
     for name in found:
-        if not isinstance(name, str):
-            raise wrong(f"an output is named {name!r}, but names are text")
+        _refuse_no_text(name, "an output")
     return found
 
 
@@ -102,12 +93,14 @@ def parameters(given: Mapping[str, Parameter]) -> Mapping[str, Parameter]:
     """
     found = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
     for name, value in found.items():
-        is_whole = isinstance(value, int)
-        is_known = isinstance(name, str) and isinstance(value, (int, float, str))
-        if not is_known or (is_whole and value not in _NUMBERS):
+        _refuse_no_text(name, "a parameter")
+        is_known = isinstance(value, (int, float, str))
+        if not is_known or (isinstance(value, int) and value not in _NUMBERS):
             raise wrong(
                 f"parameter {name!r} is {value!r}; accepted: booleans, numbers of at most 64 bits, and text"
             )
+        if isinstance(value, str):
+            _refuse_no_text(value, f"what parameter {name!r} says")
     return found
 
 
@@ -140,6 +133,12 @@ def headers(given: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def no_text(error: UnicodeEncodeError) -> ClientError:
-    """The failure of a request with a text that cannot be sent, once that has been noticed."""
-    return wrong(f"{error.object!r} is no text that UTF-8 has")
+def _refuse_no_text(name: object, what: str) -> None:
+    if isinstance(name, str):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
+            return
+    raise wrong(f"{what} is named {name!r}, which is no text that UTF-8 has")

@@ -47,7 +47,8 @@ class Pool:
         Raises:
             ClientError: There is none in time.
         """
-        if not self._room.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        left_s = deadline - time.monotonic()
+        if left_s <= 0 or not self._room.acquire(timeout=left_s):
             raise too_late(self._session.target)
         connection = None
         try:

@@ -198,10 +198,7 @@ class Session:
         )
         if not self.is_http2:
             call.timeout_us = int(1e6 * timeout_s)
-        try:
-            return self.dialect.predict(call)
-        except UnicodeEncodeError as error:
-            raise checks.no_text(error) from None
+        return self.dialect.predict(call)
 
     def about(self, ask: Callable[[str, int], Operation[T]], model: str, version: int) -> Operation[T]:
         """A call about a version of a model.

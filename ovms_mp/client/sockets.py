@@ -6,6 +6,7 @@ A connection carries one request at a time, so a thread reads what is its own, a
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import threading
@@ -102,6 +103,8 @@ class SocketConnection:
             if session.tls is not None:
                 self._make_secure(session.tls, deadline)
         except OSError as error:
+            if isinstance(error, ClientError):
+                raise
             if _is_time_over(error):
                 raise too_late(self._target) from None
             raise not_connected(self._target, error) from None
@@ -110,20 +113,14 @@ class SocketConnection:
     def _make_secure(self, tls: ssl.SSLContext, deadline: float) -> None:
         import ssl  # plain clients need none of it
 
-        plain = self._socket
-        try:
-            plain.settimeout(_left(deadline))
-            secure = tls.wrap_socket(plain, server_hostname=self._target.host)
-        except BaseException:
-            plain.close()
-            raise
-        self._socket = secure
-        self._nothing_there = (*self._nothing_there, ssl.SSLWantReadError)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)
+            self._socket.settimeout(_left(deadline))
+            secure = tls.wrap_socket(self._socket, server_hostname=self._target.host)
+            self._socket = secure
             check_alpn(self._target, secure.selected_alpn_protocol())
-        except ClientError:
-            secure.close()
-            raise
+            stack.pop_all()
+        self._nothing_there = (*self._nothing_there, ssl.SSLWantReadError)
 
     def is_reusable(self) -> bool:
         """Whether a request may begin: the server has not closed it, and is not going away."""
@@ -223,7 +220,8 @@ class SocketConnection:
     def abort(self) -> None:
         """Have whoever reads it see its end; from another thread."""
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            # Not by way of TLS, whose sockets would send without it from then on.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         except OSError:
             pass  # It has ended.
 
@@ -255,13 +253,11 @@ def _connected(target: Target, deadline: float) -> socket.socket:
 
 
 def _connected_to(family: int, address: Any, within_s: float) -> socket.socket:
-    connecting = socket.socket(family, socket.SOCK_STREAM)
-    try:
+    with contextlib.ExitStack() as stack:
+        connecting = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
         connecting.settimeout(within_s)
         connecting.connect(address)
-    except BaseException:
-        connecting.close()
-        raise
+        stack.pop_all()
     return connecting
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ovms_mp.client.errors import ClientError
 from ovms_mp.client.exchange import Exchange
@@ -97,10 +97,11 @@ class Calls:
                 about = session.about(session.dialect.metadata, model, version)
                 found = self._run(about, deadline, timeout_s, cancellation)
                 name = session.learn_input(model, version, found)
-            inputs = {name: inputs}
+            inputs = {name: inputs}  # type: ignore[dict-item]  # no mapping
+        given = cast("Mapping[str, npt.ArrayLike]", inputs)
         generation = shared.generation if shared else 0
         try:
-            operation = session.operation(model, inputs, options, timeout_s)
+            operation = session.operation(model, given, options, timeout_s)
             return self._run(operation, deadline, timeout_s, cancellation)
         except ClientError as error:
             if not is_named:
@@ -109,7 +110,7 @@ class Calls:
                 raise
         shared.register_again(generation, deadline)
         return self._run(
-            session.operation(model, inputs, options, timeout_s), deadline, timeout_s, cancellation
+            session.operation(model, given, options, timeout_s), deadline, timeout_s, cancellation
         )
 
     def ask(self, operation: Operation[T], timeout: float | None) -> T:

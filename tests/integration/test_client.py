@@ -223,10 +223,8 @@ def test_a_server_that_has_forgotten_shared_arrays_is_given_them_again(place: Pl
         arrays = [client.shared_array((1, 10)) for _ in range(8)]
         for number, array in enumerate(arrays):
             array[:] = X + number
+        shared: Any = client._session.shared
         for _ in range(3):
-            shared = client._session.shared
-            assert shared is not None
-            assert shared._connection is not None
             shared._connection.close()
             answers = threads.map(lambda array: client.predict("tiny", {"x": array})["y"].tolist(), arrays)
             assert list(answers) == [(X + number + 1).tolist() for number in range(8)]

@@ -232,8 +232,8 @@ def test_ranges_are_held_against_the_region(server: Server, connection: RegionCo
                 client.infer("tiny", [given], [("y", Place("r", 64, NBYTES))])
 
 
-def memory_file(nbytes: int, seals: int) -> int:
-    descriptor = os.memfd_create("ovms_mp-client", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def memory_file(nbytes: int, seals: int, flags: int = 0) -> int:
+    descriptor = os.memfd_create("ovms_mp-client", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
     os.ftruncate(descriptor, nbytes)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
     return descriptor
@@ -250,6 +250,9 @@ UNFIT: dict[str, tuple[Callable[[], int], str]] = {
     "file": (lambda: os.open(__file__, os.O_RDONLY), "no memory that can be sealed"),
     "shared memory": (lambda: os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR), "lacks the seals"),  # noqa: S108
     "pipe": (lambda: _one(os.pipe()), "no memory that can be sealed"),
+    "socket": (lambda: socket.socket(socket.AF_UNIX).detach(), "no memory that can be sealed"),
+    "path": (lambda: os.open("/dev/shm", os.O_PATH), "no memory that can be sealed"),  # noqa: S108
+    "huge pages": (lambda: memory_file(2 << 20, ALL, os.MFD_HUGETLB), "is of huge pages"),
     "device": (lambda: os.open("/dev/zero", os.O_RDWR), "no memory that can be sealed"),
     "directory": (lambda: os.open("/", os.O_RDONLY), "no memory that can be sealed"),
 }

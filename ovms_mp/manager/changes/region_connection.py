@@ -83,9 +83,9 @@ class RegionConnection:
         self._watch()
 
     @property
-    def is_of_no_use(self) -> bool:
-        """Whether its client has no region, and has asked for nothing that is not answered."""
-        return self._is_watched and not self._reader.has_begun and not self._regions.of(self._owner)
+    def is_silent(self) -> bool:
+        """Whether its client has asked for nothing that is not answered."""
+        return self._is_watched and not self._reader.has_begun
 
     def fileno(self) -> int:
         """The descriptor that the poller watches; -1 when it is closed."""

@@ -146,8 +146,9 @@ class RegionSocket:
         """Whether another client may come; the first of those that have handed over nothing makes room for it."""
         if len(self._connections) < MOST_CONNECTIONS:
             return True
-        for connection in self._connections.values():
-            if connection.is_of_no_use:
+        owners = self._regions.owners()
+        for number, connection in self._connections.items():
+            if connection.is_silent and number not in owners:
                 text = f"{MOST_CONNECTIONS} clients have connected, and this one has registered nothing"
                 connection.refuse(TooManyRegions(text))
                 return True

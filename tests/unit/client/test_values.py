@@ -298,8 +298,8 @@ def test_an_output_is_in_the_array_that_it_was_written_to() -> None:
 def placed_answer(datatype: str, shape: list[int], *, is_grpc: bool) -> Reply:
     parameters = {"shared_memory_region": "r"}
     if not is_grpc:
-        output = {"name": "y", "datatype": datatype, "shape": shape, "parameters": parameters}
-        return Reply(200, {}, json.dumps({"outputs": [output]}).encode())
+        document = {"name": "y", "datatype": datatype, "shape": shape, "parameters": parameters}
+        return Reply(200, {}, json.dumps({"outputs": [document]}).encode())
     response = kserve_pb2.ModelInferResponse()
     output = response.outputs.add(name="y", datatype=datatype, shape=shape)
     output.parameters["shared_memory_region"].string_param = "r"
@@ -312,8 +312,10 @@ def test_heads_of_requests_that_are_kept_are_those_of_their_places() -> None:
     for _ in range(2):
         for name, offset in (("r", 0), ("r", 64), ("s", 0)):
             place = Place(name, offset, array.nbytes, array)
-            for places in ({"input_places": {"x": place}}, {"output_places": {"y": place}}):
-                call = calls.Predict("m", 0, {"x": array}, ("y",), **places)
+            for call in (
+                calls.Predict("m", 0, {"x": array}, ("y",), input_places={"x": place}),
+                calls.Predict("m", 0, {"x": array}, ("y",), output_places={"y": place}),
+            ):
                 messages.add(b"".join(dialect.message(call)))
 
     assert len(messages) == 6
