@@ -8,7 +8,7 @@ A fenced block is an example by its language:
   until then. Elsewhere it is what the running server prints next.
 - ``python``: a program, run as it stands there. What follows directly is its output.
 - After a paragraph that ends with "Save this as `NAME`:", the content of that file, in whatever language.
-- ``ini`` and ``yaml`` elsewhere: units and manifests, which are held against what reads them.
+- ``ini``, ``yaml`` and ``toml`` elsewhere: units, manifests and a fleet's file, which are held against what reads them.
 - Without a language: a picture.
 
 A block that cannot be run here has a mark in the line above it, which no reader sees: ``<!-- not run: WHY -->``, with a
