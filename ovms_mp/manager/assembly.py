@@ -12,6 +12,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from ovms_mp.child.memory import read_memory
 from ovms_mp.child.process_use import use_of
 from ovms_mp.config.addresses import parse_socket_mode
 from ovms_mp.config.server import MEBIBYTE
@@ -65,7 +66,7 @@ from ovms_mp.manager.tally import LOOK_S, Tally
 from ovms_mp.manager.terminal import Terminal
 from ovms_mp.manager.timers import Timers
 from ovms_mp.manager.turn_times import TurnTimes
-from ovms_mp.manager.workers.machine import read_machine, read_memory
+from ovms_mp.manager.workers.machine import read_machine
 from ovms_mp.manager.workers.provisioner import Provisioner
 from ovms_mp.manager.workers.workers import Workers
 from ovms_mp.wire.channels import Poller, Router

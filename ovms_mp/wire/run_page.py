@@ -18,7 +18,8 @@ from collections import deque
 
 from ovms_mp.wire.records import RunMark
 
-_ENTRIES = 1024
+_ENTRIES = 4096
+"""As many as the largest batches of several threads have tasks."""
 _ENTRY_WORDS = 4
 _SIZE_BYTES = _ENTRIES * _ENTRY_WORDS * 8
 NOT_A_TASK = (1 << 64) - 1

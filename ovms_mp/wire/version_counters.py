@@ -5,7 +5,8 @@
 
     words 0 to 15:    the totals below
     words 16 to 100:  17 slots of 5 words, one for each batch size in the order in which this row met them:
-                      | batch size + 1 | answers | input ns | inference ns | output ns |
+                      | batch size + 1 | answers | input ns | inference ns | output ns |    of a front
+                      | batch size + 1 | runs | requests of these | inference ns | - |      of a worker
                       The last one is for all further sizes; its first word is the sum of them.
     words 104 to 271: see :mod:`ovms_mp.wire.call_counters`
     words 320 to 499: stages (:mod:`ovms_mp.wire.stage_counters`)
@@ -155,11 +156,26 @@ class VersionCounters:
         self._words[_CANCELLED_NS] += took_ns
         self._words[_CANCELLED] += 1
 
-    def executed(self) -> None:
-        """An infer request has run to its end, whether or not somebody still waits for that."""
+    def executed(self, batch_size: int = 0, requests: int = 0, run_ns: int = 0) -> None:
+        """An infer request has run to its end, whether or not somebody still waits for that. PERF: 0.45 us.
+
+        Args:
+            batch_size: How many samples it had, by the first dimension of the first input.
+            requests: How many requests these are of; 0 for a run that has failed.
+            run_ns: How long it took.
+        """
         if not self._is_marked:
             self._mark()
-        self._words[EXECUTIONS] += 1
+        words = self._words
+        # First, as it says whose the slots of a page are.
+        words[EXECUTIONS] += 1
+        if requests:
+            slot = self._slots.get(batch_size) or self._slot(batch_size)
+            words[slot + 2] += requests
+            words[slot + 3] += run_ns
+            if slot == _OTHER_SIZES:
+                words[slot] = (words[slot] + batch_size) % _WRAP
+            words[slot + 1] += 1
 
     def retire(self) -> None:
         """The version is not served any more: requests that are still under way are counted for nobody.
@@ -205,6 +221,15 @@ class BatchTotals:
 
 
 @dataclass(slots=True)
+class RunTotals:
+    """Of runs with one number of samples."""
+
+    runs: int = 0
+    requests: int = 0
+    infer_ns: int = 0
+
+
+@dataclass(slots=True)
 class VersionTotals:
     """The sums over all processes of one moment; times in nanoseconds.
 
@@ -217,8 +242,9 @@ class VersionTotals:
         last_ns: CLOCK_MONOTONIC of the last answer; 0 without one.
         executions: Runs of infer requests, also those for whose results nobody waited.
         inferences: Answers, each as often as its batch size says.
-        batches: By batch size; a bounded number of sizes.
+        batches: By batch size of requests; a bounded number of sizes.
         every_batch: Of all sizes.
+        runs: By the number of samples of runs that did not fail, which may be of several requests; the same.
     """
 
     answers: int = 0
@@ -233,6 +259,7 @@ class VersionTotals:
     inferences: int = 0
     batches: dict[int, BatchTotals] = field(default_factory=dict)
     every_batch: BatchTotals = field(default_factory=BatchTotals)
+    runs: dict[int, RunTotals] = field(default_factory=dict)
 
     @property
     def requests(self) -> int:
@@ -245,13 +272,17 @@ class VersionTotals:
         totals = cls()
         for page in pages:
             words = page[:_USED_WORDS].tolist()
+            # Again: it is written before what is in a worker's slots.
+            if page[EXECUTIONS]:
+                totals.executions += words[EXECUTIONS]
+                totals._add_runs(words)
+                continue
             totals.success_ns += words[_SUCCESS_NS]
             totals.queue_ns += words[_QUEUE_NS]
             totals.failures += words[_FAILED]
             totals.failure_ns += words[_FAILED_NS]
             totals.cancelled += words[_CANCELLED]
             totals.cancelled_ns += words[_CANCELLED_NS]
-            totals.executions += words[EXECUTIONS]
             totals.last_ns = max(totals.last_ns, words[_LAST_NS])
             for slot in range(_FIRST_SLOT_WORD, _OTHER_SIZES, _SLOT_WORDS):
                 if words[slot]:
@@ -264,6 +295,14 @@ class VersionTotals:
         totals.answers = totals.every_batch.answers
         totals.inferences %= _WRAP
         return totals
+
+    def _add_runs(self, words: list[int]) -> None:
+        for slot in range(_FIRST_SLOT_WORD, _OTHER_SIZES, _SLOT_WORDS):
+            if words[slot]:
+                found = self.runs.setdefault(words[slot] - 1, RunTotals())
+                found.runs += words[slot + 1]
+                found.requests += words[slot + 2]
+                found.infer_ns += words[slot + 3]
 
 
 def _add(totals: BatchTotals, words: list[int], slot: int) -> None:

@@ -57,7 +57,7 @@ def ask_rest(server: Server, model: str, values: Any) -> Answer:
     return Answer(code, "", reply.json()["outputs"]) if code == "OK" else Answer(code, reply.text())
 
 
-def ask_grpc(server: Server, model: str, values: Any) -> Answer:
+def predict_request(model: str, values: Any) -> serving.PredictRequest:
     array = np.asarray(values, np.int32)
     request = serving.PredictRequest()
     request.model_spec.name = model
@@ -66,6 +66,11 @@ def ask_grpc(server: Server, model: str, values: Any) -> Answer:
     for size in array.shape:
         tensor.tensor_shape.dim.add().size = size
     tensor.tensor_content = array.tobytes()
+    return request
+
+
+def ask_grpc(server: Server, model: str, values: Any) -> Answer:
+    request = predict_request(model, values)
     options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", options=options) as channel:
         call = channel.unary_unary(
@@ -105,9 +110,12 @@ def models(zoo: ModelZoo, model_cache: ModelCache) -> dict[str, Path]:
     }
 
 
-def make_server(models: dict[str, Path], directory: Path, *flags: str) -> Server:
+def make_server(models: dict[str, Path], directory: Path, *flags: str, batching: Any = "auto") -> Server:
     config = directory / "config.json"
-    entries = [{"config": {"name": name, "base_path": str(path)}} for name, path in models.items()]
+    entries = [
+        {"config": {"name": name, "base_path": str(path), "batching": batching}}
+        for name, path in models.items()
+    ]
     config.write_text(json.dumps({"model_config_list": entries}))
     return Server(
         [
@@ -191,6 +199,31 @@ def test_those_that_run_beside_it_are_run_again(models: dict[str, Path], tmp_pat
         # Once with the slow one beside it, once by itself.
         assert server.log().count("event=crashed") == 2, server.log()
     assert [answer.status for answer in answers] == [200] * 2, answers
+
+
+def test_one_of_a_batch_is_found_and_the_others_are_answered(models: dict[str, Path], tmp_path: Path) -> None:
+    """Each of them is under suspicion, and runs by itself in a successor."""
+    with make_server(
+        {name: models[name] for name in ("tiny", "pick")}, tmp_path, batching={"max": 8}
+    ) as server:
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}", options=options) as channel:
+            call = channel.unary_unary(
+                PREDICT,
+                request_serializer=serving.PredictRequest.SerializeToString,
+                response_deserializer=serving.PredictResponse.FromString,
+            )
+            requests = [predict_request("pick", [[number % 4]]) for number in range(40)]
+            requests[20] = predict_request("pick", [[FAR_OUT]])
+            futures = [call.future(request, timeout=60) for request in requests]
+            for number, future in enumerate(futures):
+                if number == 20:
+                    assert future.code().name == "INTERNAL"
+                    assert "SIGSEGV" in (future.details() or "")
+                else:
+                    values = np.frombuffer(future.result().outputs["y"].tensor_content, np.float32)
+                    assert values.tolist() == [10.0 + number % 4]
+        assert "batching=8" in server.log()
 
 
 @pytest.mark.parametrize("ask", ASKS)

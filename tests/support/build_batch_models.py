@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds models that can be batched, and one for each reason why a model cannot be. Inputs ``x``, outputs ``y``.
 
-``mlp``: f32 [1, 64] to [1, 16]; ``pick``: the same beside i32 [1, 1], which must be a row of a table of 4.
+``mlp``: f32 [1, 64] to [1, 16]; ``pick``: the same beside i32 [1, 1], which must be a row of a table of 4. ``wide`` is
+one whose weights take long to be read, so that batches pay whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -49,15 +50,58 @@ def mlp() -> ov.Model:
 def pick() -> ov.Model:
     """An input that makes a run fail, of whoever is in it."""
     x, row = _parameter("x", [1, 64], np.float32), _parameter("row", [1, 1], np.int32)
-    scattered = ops.gather_elements(ops.broadcast(row, ops.constant([1, 1])), ops.constant([[0]]), 1)
-    chosen = ops.gather(ops.constant(np.arange(4, dtype=np.float32)), scattered, ops.constant(0))
+    chosen = ops.embedding_bag_packed_sum(ops.constant(np.eye(4, 16, dtype=np.float32)), row)
     return _model(ops.add(_layers(x), chosen).output(0), [x, row])
+
+
+def wide() -> ov.Model:
+    """Layers of 2048, so that a run is bound by reading them."""
+    x = _parameter("x", [1, 64], np.float32)
+    node = ops.matmul(x, _weights(64, 2048), False, False)
+    for _ in range(3):
+        node = ops.matmul(ops.relu(node), _weights(2048, 2048), False, False)
+    return _model(node.output(0), [x])
+
+
+def alarming() -> ov.Model:
+    """One sample of a batch that is unusual changes the answers of all; others do not."""
+    x = _parameter("x", [1, 64], np.float32)
+    is_unusual = ops.greater(ops.reduce_max(x, ops.constant([0, 1]), True), ops.constant(np.float32(1000)))
+    return _model(ops.select(is_unusual, ops.constant(np.float32(0)), _layers(x)).output(0), [x])
+
+
+def causal() -> ov.Model:
+    """Samples that look, a little, at those before them."""
+    x = _parameter("x", [1, 64], np.float32)
+    before = ops.cum_sum(x, ops.constant(0), exclusive=True)
+    little = ops.multiply(ops.reduce_mean(before, ops.constant([1]), True), ops.constant(np.float32(0.001)))
+    return _model(ops.add(_layers(x), little).output(0), [x])
+
+
+def passing() -> ov.Model:
+    """An output that is the input, beside one that is not."""
+    x = _parameter("x", [-1, 64], np.float32)
+    model = _model(_layers(x).output(0), [x])
+    same = ops.result(x)
+    same.output(0).set_names({"same"})
+    model.add_results([same])
+    return model
 
 
 def open_batch() -> ov.Model:
     """As ``mlp``, with a batch that clients choose."""
     x = _parameter("x", [-1, 64], np.float32)
     return _model(_layers(x).output(0), [x])
+
+
+def lengths() -> ov.Model:
+    """As long as its input, beside that."""
+    x = _parameter("x", [1, -1], np.float32)
+    model = _model(ops.tanh(ops.multiply(x, ops.constant(np.float32(1.5)))).output(0), [x])
+    same = ops.result(x)
+    same.output(0).set_names({"same"})
+    model.add_results([same])
+    return model
 
 
 def mixing() -> ov.Model:
@@ -92,7 +136,10 @@ def uneven() -> ov.Model:
     return _model(ops.add(x, other).output(0), [x, other])
 
 
-MODELS: tuple[Callable[[], ov.Model], ...] = (mlp, pick, open_batch, mixing, summing, scalar, finding, uneven)
+MODELS: tuple[Callable[[], ov.Model], ...] = (
+    *(mlp, wide, pick, open_batch, passing, lengths),
+    *(mixing, alarming, causal, summing, scalar, finding, uneven),
+)
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes functions inside the processes of a real server raise, on demand and so many times.
+"""Makes functions inside the processes of a real server raise, on demand and so many times, or stay where they are.
 
 ``targets`` are named as ``module:function`` or ``module:Class.method``. All are wrapped when their modules are imported
 (``tests/support/faults/sitecustomize.py``), and do nothing before they are armed.
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _RIG = Path(__file__).parent / "faults"
 _WITHIN_S = 30.0
+_STAY = -1
 
 
 class Injection:
@@ -39,6 +40,10 @@ class Injection:
         half_done = armed.with_name(f".{armed.name}")
         half_done.write_text(str(times))
         half_done.rename(armed)
+
+    def arm_stay(self, target: str) -> None:
+        """Have the next call stay there for a minute, so that its process can be ended in the middle of it."""
+        self.arm(target, _STAY)
 
     def wait_fired(self, target: str, times: int = 1) -> None:
         """Wait until as many calls as were armed have raised; fails where they do not."""

@@ -213,6 +213,7 @@ class WorkerUnderTest(ChildUnderTest):
         self._sent: list[int] = []
         self._next_offset = 0
         self.answers: dict[int, InferResult | InferFailed] = {}
+        self.sent_refs: dict[int, tuple[TensorRef, ...]] = {}
 
     def __enter__(self) -> Self:
         data_endpoint = new_endpoint()
@@ -268,13 +269,31 @@ class WorkerUnderTest(ChildUnderTest):
         for array in arrays:
             refs.append(TensorRef(self._take(array.nbytes), array.nbytes, array.shape))
             self.arena.view(refs[-1])[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        return self.send_refs(
+            handle,
+            *refs,
+            output_nbytes=output_nbytes,
+            within_s=within_s,
+            is_suspect=is_suspect,
+            priority=priority,
+        )
+
+    def send_refs(
+        self,
+        handle: int,
+        *refs: TensorRef,
+        output_nbytes: int = 1 << 16,
+        within_s: float = 0.0,
+        is_suspect: bool = False,
+        priority: int = 0,
+    ) -> int:
+        """Send a task with inputs that are in the arena, or that no front would send; its id."""
         task_id = next(self._task_ids)
         self._sent.append(task_id)
+        self.sent_refs[task_id] = refs
         deadline_ns = time.monotonic_ns() + int(within_s * 1e9) if within_s else 0
         place = self._take(output_nbytes)
-        task = InferTask(
-            task_id, handle, tuple(refs), place, output_nbytes, deadline_ns, 0, is_suspect, priority
-        )
+        task = InferTask(task_id, handle, refs, place, output_nbytes, deadline_ns, 0, is_suspect, priority)
         self.data.send(encode([task]))
         return task_id
 

@@ -10,10 +10,10 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ovms_mp.child.memory import own_memory_bytes
 from ovms_mp.config.server import MEBIBYTE
 from ovms_mp.log import tell_people
 from ovms_mp.manager.models.deployment import DeploymentState
-from ovms_mp.manager.workers.machine import own_memory_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -116,17 +116,17 @@ class Quarantine:
         was_asked = child.was_drained or (seat is not None and seat.is_leaving)
         self._deployments.worker_lost(child.child_id, "" if was_asked else reason)
         if seat is not None:
-            self._note_death(child, seat, reason)
+            self._note_death(child, seat, reason, was_asked=was_asked)
         self._provisioner.worker_exited(child)
 
-    def _note_death(self, child: Child, seat: Seat, reason: str) -> None:
+    def _note_death(self, child: Child, seat: Seat, reason: str, *, was_asked: bool) -> None:
         """The seat still knows where the worker took tasks, and what it ran."""
         running = seat.page.running()
         seat.page.clear()
         tasks = tuple(mark for mark in running if mark.task_id not in (NOT_A_TASK, SECOND_FORM))
         self._deaths.append(DeathRecord(seat.endpoint, reason, child.has_crashed, running))
         forms = [mark.handle for mark in running if mark.task_id == SECOND_FORM]
-        for handle in forms:
+        for handle in () if was_asked else forms:
             self._forbid_forms(handle, reason)
         if not child.has_crashed or not tasks or forms:
             return

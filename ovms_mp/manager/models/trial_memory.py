@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ovms_mp.child.memory import own_memory_bytes, read_available_memory, read_memory
 from ovms_mp.config.server import MEBIBYTE
-from ovms_mp.manager.workers.machine import own_memory_bytes, read_available_memory, read_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ovms_mp.child.memory import own_memory_bytes
 from ovms_mp.config.server import MEBIBYTE
-from ovms_mp.manager.workers.machine import own_memory_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

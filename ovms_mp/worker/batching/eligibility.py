@@ -10,21 +10,24 @@ import openvino as ov
 from ovms_mp.model.devices import meta_device
 from ovms_mp.model.dtypes import DType, element_count
 from ovms_mp.worker.batching.form import MOST_SCRATCH_BYTES
+from ovms_mp.worker.batching.row_rules import RULES
+from ovms_mp.worker.batching.rows import NotBatched, doubt_of
 from ovms_mp.worker.engine.engine import engine_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
     from ovms_mp.model.tensors import TensorSpec
     from ovms_mp.worker.load.loaded import LoadedVersion
     from ovms_mp.worker.load.prepare import Prepared
     from ovms_mp.worker.load.variants import Shapes
 
+    Sizes: TypeAlias = tuple[int, ...]
+
 LONGEST_AUTO_RUN_S: Final = 0.01
-_LENGTHS = (16, 64)
-"""What dimensions that may vary are tried at."""
-
-
-class NotBatched(Exception):
-    """A model is not batched; the text says why."""
+_LENGTHS = (1, 5, 16, 64)
+"""What dimensions that may vary are tried at. An engine may choose another kernel, with another order of additions."""
 
 
 def refuse_by_load(loaded: LoadedVersion, device: str, *, is_auto: bool) -> None:
@@ -81,11 +84,11 @@ def most_of(inputs: tuple[TensorSpec, ...]) -> int | None:
     return None if high == -1 else high
 
 
-def trial_shapes(inputs: tuple[TensorSpec, ...], units: Shapes, most: int) -> tuple[Shapes, ...]:
-    """Shapes of a task to try batches on: the only ones, or short and longer ones.
+def trial_shapes(inputs: tuple[TensorSpec, ...], units: Shapes) -> tuple[Shapes, ...]:
+    """Shapes of a task to try batches on: the only ones, or short and longer ones, the longest last.
 
     Raises:
-        NotBatched: So many would take too much memory.
+        NotBatched: An input has no elements.
     """
     found: list[Shapes] = []
     for length in _LENGTHS:
@@ -97,25 +100,43 @@ def trial_shapes(inputs: tuple[TensorSpec, ...], units: Shapes, most: int) -> tu
         )
         if shapes not in found:
             found.append(shapes)
-    for shapes in found:
-        sizes = [
-            element_count(shape) * spec.dtype.itemsize for shape, spec in zip(shapes, inputs, strict=True)
-        ]
-        if not all(sizes):
-            raise NotBatched("an input has no elements")
-        if most * sum(sizes) > MOST_SCRATCH_BYTES:
-            raise NotBatched(f"a batch of {most} would be larger than {MOST_SCRATCH_BYTES >> 20} MiB")
+    if not all(element_count(shape) for shapes in found for shape in shapes):
+        raise NotBatched("an input has no elements")
     return tuple(found)
 
 
-def check_outputs(model: ov.Model, shapes: Shapes) -> None:
-    """Raise unless every output grows with the batch, by shape inference.
+def sizes_that_fit(
+    sizes: Sequence[int], inputs: tuple[TensorSpec, ...], shapes: Shapes, output_nbytes: int
+) -> Sizes:
+    """Those at which neither the inputs of a batch nor its outputs take too much memory.
+
+    Args:
+        sizes: To choose from.
+        inputs: Of the version.
+        shapes: Of a task's inputs.
+        output_nbytes: Of a task.
 
     Raises:
-        NotBatched: With the output, or with what the engine says.
+        NotBatched: All take too much.
     """
-    once, twice = _output_shapes(model, shapes, 1), _output_shapes(model, shapes, 2)
-    for index, (single, double) in enumerate(zip(once, twice, strict=True)):
+    input_nbytes = sum(spec.dtype.nbytes(shape) for spec, shape in zip(inputs, shapes, strict=True))
+    most = MOST_SCRATCH_BYTES // max(input_nbytes, output_nbytes, 1)
+    fitting = tuple(size for size in sizes if size <= most)
+    if not fitting:
+        raise NotBatched(f"a batch of {sizes[0]} would be larger than {MOST_SCRATCH_BYTES >> 20} MiB")
+    return fitting
+
+
+def check_outputs(model: ov.Model, shapes: Shapes) -> int:
+    """Hold the shapes of outputs against the batch; what the outputs of a task take, in bytes.
+
+    Raises:
+        NotBatched: One does not grow with the batch, by shape inference: with that, or with what the engine says.
+    """
+    once, twice = with_batch(model, shapes, 1), with_batch(model, shapes, 2)
+    nbytes = 0
+    for index, (one, two) in enumerate(zip(once.outputs, twice.outputs, strict=True)):
+        single, double = one.get_partial_shape(), two.get_partial_shape()
         if single.is_dynamic or double.is_dynamic:
             raise NotBatched(f"the shape of output {index} depends on the data")
         if not len(single):
@@ -125,6 +146,64 @@ def check_outputs(model: ov.Model, shapes: Shapes) -> None:
             raise NotBatched(
                 f"output {index} does not follow the batch: it is {single}, and {double} for two"
             )
+        nbytes += element_count(single.to_shape()) * one.get_element_type().size
+    return nbytes
+
+
+def shapes_that_fit(
+    model: ov.Model, inputs: tuple[TensorSpec, ...], candidates: Sequence[Shapes], sizes: Sizes
+) -> tuple[tuple[Shapes, ...], Sizes]:
+    """Those shapes of a task that the model can take in batches, and the sizes that all of them fit in.
+
+    Shorter ones than it can take are left out, and so are longer ones than there is memory for.
+
+    Raises:
+        NotBatched: There are none, with the reason of the last one.
+    """
+    found: list[Shapes] = []
+    reason = NotBatched("there are no shapes to try")
+    for shapes in candidates:
+        try:
+            fitting = sizes_that_fit(sizes, inputs, shapes, check_outputs(model, shapes))
+        except NotBatched as refusal:
+            reason = refusal
+            if found:
+                break
+            continue
+        if found and fitting != sizes:
+            break
+        sizes = fitting
+        found.append(shapes)
+    if not found:
+        raise reason
+    return tuple(found), sizes
+
+
+def check_rows(model: ov.Model, shapes: Shapes, sizes: Sizes, *, is_auto: bool) -> None:
+    """Raise where requests would look at each other in a batch, and unless asked for by name where they may.
+
+    Raises:
+        NotBatched: With the operation.
+    """
+    for size in {sizes[0], sizes[-1]}:
+        doubt = doubt_of(with_batch(model, shapes, size), size, RULES)
+        if doubt and is_auto:
+            raise NotBatched(doubt)
+
+
+def with_batch(model: ov.Model, shapes: Shapes, size: int) -> ov.Model:
+    """A copy for so many tasks of these shapes.
+
+    Raises:
+        NotBatched: It cannot be.
+    """
+    copy = model.clone()
+    wanted = {place: ov.PartialShape([shape[0] * size, *shape[1:]]) for place, shape in enumerate(shapes)}
+    try:
+        copy.reshape(wanted)
+    except RuntimeError as error:
+        raise NotBatched(f"its batch cannot be changed: {engine_text(error)}") from None
+    return copy
 
 
 def opened(model: ov.Model, units: Shapes) -> ov.Model:
@@ -143,16 +222,6 @@ def opened(model: ov.Model, units: Shapes) -> ov.Model:
     except RuntimeError as error:
         raise NotBatched(f"its batch cannot be changed: {engine_text(error)}") from None
     return copy
-
-
-def _output_shapes(model: ov.Model, shapes: Shapes, count: int) -> list[ov.PartialShape]:
-    copy = model.clone()
-    wanted = {place: ov.PartialShape([shape[0] * count, *shape[1:]]) for place, shape in enumerate(shapes)}
-    try:
-        copy.reshape(wanted)
-    except RuntimeError as error:
-        raise NotBatched(f"its batch cannot be changed: {engine_text(error)}") from None
-    return [port.get_partial_shape() for port in copy.outputs]
 
 
 def _within(length: int, bounds: tuple[int, int]) -> int:

@@ -7,10 +7,10 @@
     task 1:                            --copy--> | row 1 |  -- run --> | row 1 | --copy--> task 1's
                                 task 1 once more | row 2 |             | row 2 |           (nobody's)
 
-The rows are memory of one infer request of the batch form, which belongs to whoever has the infer request of the
-version that it stands beside. A row that no task of this run has is the last one's once more: nothing of an earlier run
-is read again, and zeros may be what a model cannot take (an integer division by one ends the process). What a task gets
-is its own rows, copied to where it alone reads.
+The rows are the own tensors of an infer request of the batch form, which belongs to whoever has the infer request of
+the version that it stands beside: no memory that can go is in the engine's reach. A row that no task of this run has is
+the last one's once more: nothing of an earlier run is read again, and zeros may be what a model cannot take (an integer
+division by one ends the process). What a task gets is its own rows, copied to where it alone reads.
 """
 
 from __future__ import annotations
@@ -41,39 +41,41 @@ if TYPE_CHECKING:
     from ovms_mp.worker.load.variants import Shapes
 
 MOST_SCRATCH_BYTES: Final = 64 << 20
-"""Of the inputs of one infer request's batch."""
-_MOST_KINDS = 8
-"""So many sets of shapes have their rows kept by one infer request."""
+"""Of the inputs of one infer request's batch, and of the outputs."""
 _PAUSE_S = 1.0
 """Tasks that make batches fail cost one run in vain a second, not one for each batch."""
 
 
 @dataclass(slots=True)
-class _Rows:
-    """Rows for tasks of one set of shapes: of each input an array of octets, and a tensor of it for each size."""
-
-    arrays: list[AnyArray]
-    tensors: dict[int, list[ov.Tensor]] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class _BatchSlot:
+    """An infer request of the batch form.
+
+    Attributes:
+        request: Used by one thread at a time.
+        kind: Shapes of a task's inputs, and the number of rows, that its tensors are for now.
+        rows: Of each input, the octets of each row.
+    """
+
     request: ov.InferRequest
-    rows: dict[Shapes, _Rows] = field(default_factory=dict)
-    bound: tuple[Shapes, int] | None = None
+    kind: tuple[Shapes, int] | None = None
+    rows: list[AnyArray] = field(default_factory=list)
 
 
 class BatchForm:
     """A compiled model whose first dimensions are open, with an infer request beside each of the version's."""
 
-    def __init__(self, compiled: ov.CompiledModel, units: Shapes, plan: BatchPlan) -> None:
+    def __init__(
+        self, compiled: ov.CompiledModel, units: Shapes, plan: BatchPlan, longest: Shapes | None = None
+    ) -> None:
         """Take a compiled model; infer requests are made when they are needed first.
 
         Args:
             compiled: With the version's tensors, and a first dimension that may be a multiple of a task's.
             units: Shapes of a task's inputs; -1 for dimensions that may differ from task to task.
             plan: How many to run together.
+            longest: No task with longer dimensions is one of several; None where that does not matter.
         """
+        self._longest = longest or tuple(tuple(-1 for _ in unit) for unit in units)
         self.plan = plan
         self._compiled = compiled
         self._units = units
@@ -110,14 +112,14 @@ class BatchForm:
         if place is None:
             place = self._slots[id(slot)] = _BatchSlot(self._compiled.create_infer_request())
         size = self.plan.size_of(len(members))
-        self._gather(place, members, size)
         try:
+            self._gather(place, members, size)
             run(place.request)
             results = [
                 np.asarray(place.request.get_output_tensor(index).data) for index in range(self._outputs)
             ]
         except RuntimeError as error:
-            # What it was bound to, or prepared for, may be half-set; another one is made for the next batch.
+            # What it was prepared for may be half-set; another one is made for the next batch.
             del self._slots[id(slot)]
             raise InferenceFailed(
                 f"a batch of {len(members)} requests failed: {engine_text(error)}"
@@ -126,42 +128,20 @@ class BatchForm:
 
     def _gather(self, place: _BatchSlot, members: Sequence[tuple[InferTask, Arena]], size: int) -> None:
         shapes = tuple([ref.shape for ref in members[0][0].inputs])
-        rows = place.rows.get(shapes)
-        if rows is None:
-            if len(place.rows) >= _MOST_KINDS:
-                place.rows.clear()
-                place.bound = None
-            rows = place.rows[shapes] = self._new_rows(shapes)
-        for index, array in enumerate(rows.arrays):
+        if place.kind != (shapes, size):
+            place.kind = None
+            place.rows = [
+                _rows_of(place.request.get_input_tensor(index), shape, size)
+                for index, shape in enumerate(shapes)
+            ]
+            place.kind = (shapes, size)
+        for index, rows in enumerate(place.rows):
             for row, (task, arena) in enumerate(members):
                 ref = task.inputs[index]
-                if ref.nbytes != array.shape[1]:
+                if ref.nbytes != rows.shape[1]:
                     raise ProtocolError(f"{ref.nbytes} bytes are not a tensor of shape {ref.shape}")
-                array[row] = np.frombuffer(arena.view(ref), np.uint8)
-            array[len(members) : size] = array[len(members) - 1]
-        if place.bound != (shapes, size):
-            tensors = rows.tensors.get(size)
-            if tensors is None:
-                tensors = rows.tensors[size] = self._new_tensors(rows, shapes, size)
-            place.bound = None
-            for index, tensor in enumerate(tensors):
-                place.request.set_input_tensor(index, tensor)
-            place.bound = (shapes, size)
-
-    def _new_rows(self, shapes: Shapes) -> _Rows:
-        most = self.plan.sizes[-1]
-        return _Rows(
-            [
-                np.zeros((most, element_count(shape) * kind.size), np.uint8)
-                for shape, kind in zip(shapes, self._types, strict=True)
-            ]
-        )
-
-    def _new_tensors(self, rows: _Rows, shapes: Shapes, size: int) -> list[ov.Tensor]:
-        return [
-            ov.Tensor(array[:size].reshape(-1), ov.Shape((shape[0] * size, *shape[1:])), kind)
-            for array, shape, kind in zip(rows.arrays, shapes, self._types, strict=True)
-        ]
+                rows[row] = np.frombuffer(arena.view(ref), np.uint8)
+            rows[len(members) :] = rows[len(members) - 1]
 
     def _scatter(
         self, results: list[AnyArray], index: int, size: int, task: InferTask, arena: Arena
@@ -179,10 +159,18 @@ class BatchForm:
 
     def _fits(self, shapes: Shapes) -> bool:
         nbytes = 0
-        for shape, unit, kind in zip(shapes, self._units, self._types, strict=True):
+        for shape, unit, most, kind in zip(shapes, self._units, self._longest, self._types, strict=True):
             if len(shape) != len(unit) or 0 in shape:
                 return False
             if any(wanted not in (-1, size) for size, wanted in zip(shape, unit, strict=True)):
                 return False
+            if any(-1 < limit < size for size, limit in zip(shape, most, strict=True)):
+                return False
             nbytes += element_count(shape) * kind.size
         return nbytes * self.plan.sizes[-1] <= MOST_SCRATCH_BYTES
+
+
+def _rows_of(tensor: ov.Tensor, shape: tuple[int, ...], size: int) -> AnyArray:
+    """The octets of a request's own tensor by rows, once it has so many."""
+    tensor.shape = ov.Shape((shape[0] * size, *shape[1:]))
+    return np.asarray(tensor.data).reshape(-1).view(np.uint8).reshape(size, -1)

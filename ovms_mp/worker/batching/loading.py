@@ -7,7 +7,8 @@
                                                   | where the version's own compiled model has an open batch, it is that
 
 A version that is served as it was before a trial has a verdict already: only its answers are compared then, as what
-was imported from the cache is another compiled model. A trial that fails leaves a version that serves one by one.
+was imported from the cache is another compiled model. A trial that fails leaves a version that serves one by one. What
+was timed while the machine was busy with other things is not believed for ever.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,16 +28,18 @@ from ovms_mp.files import read_regular
 from ovms_mp.model.batching import AUTO_BATCHING, BATCHING_OFF
 from ovms_mp.wire.records import Record
 from ovms_mp.worker.batching.eligibility import (
-    NotBatched,
-    check_outputs,
+    LONGEST_AUTO_RUN_S,
+    check_rows,
     most_of,
     opened,
     refuse_by_load,
+    shapes_that_fit,
     trial_shapes,
     units_of,
 )
 from ovms_mp.worker.batching.form import BatchForm
-from ovms_mp.worker.batching.plan import HANDLING_S, LEAST_GAIN, BatchPlan, sizes_to_try, useful_sizes
+from ovms_mp.worker.batching.plan import LEAST_GAIN, BatchPlan, gain_of, sizes_to_try, useful_sizes
+from ovms_mp.worker.batching.rows import NotBatched, NotNow
 from ovms_mp.worker.batching.trial import TrialBounds, try_batches
 from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.load.kept import Facts, stand_in
@@ -55,6 +59,8 @@ _log = logging.getLogger(__name__)
 
 _FORM = "batch"
 _MOST_VERDICT_BYTES = 1 << 16
+_UNSURE_S = 3600.0
+"""So long a verdict by times is kept that were taken on a machine that did much else."""
 
 
 class Verdict(Record, frozen=True):
@@ -66,6 +72,7 @@ class Verdict(Record, frozen=True):
         shapes: What the trial was run on.
         single_s: What a lone run took.
         costs_s: What a run took, by how many tasks it had.
+        until_s: By the clock of the day, when it is to be found anew; 0 for never.
     """
 
     reason: str
@@ -73,6 +80,7 @@ class Verdict(Record, frozen=True):
     shapes: tuple[tuple[tuple[int, ...], ...], ...] = ()
     single_s: float = 0.0
     costs_s: dict[int, float] = msgspec.field(default_factory=dict)
+    until_s: float = 0.0
 
 
 def load_with_batches(
@@ -93,7 +101,7 @@ def load_with_batches(
     except NotBatched as reason:
         text = f"off ({reason})"
     except OvmsError as error:
-        text = f"off ({error.message})"
+        text = f"off (its trial failed: {error.message})"
     except Exception as error:
         # A defect, or an engine failure of a kind we have not met; the version itself is proven.
         _log.exception("event=batching_raised model=%s version=%d", request.name, request.version)
@@ -106,7 +114,7 @@ def _add_batches(maker: VariantMaker, loaded: LoadedVersion) -> str:
 
     Raises:
         NotBatched: It is not.
-        OvmsError: The form cannot be compiled.
+        OvmsError: The form cannot be compiled, or its trial cannot run.
     """
     settings = maker.request.settings
     is_auto = settings.batching == AUTO_BATCHING
@@ -118,16 +126,22 @@ def _add_batches(maker: VariantMaker, loaded: LoadedVersion) -> str:
     if verdict is None:
         try:
             verdict, compiled = _try(maker, loaded, settings.batching)
+        except NotNow:
+            raise
         except NotBatched as reason:
             _write(verdict_file, Verdict(str(reason)))
             raise
         _write(verdict_file, verdict)
+        if verdict.reason:
+            raise NotBatched(verdict.reason)
     else:
         compiled = _form_of(maker, loaded, verdict.units)
         bounds = TrialBounds(tuple(verdict.costs_s), is_auto, has_timing=False)
         try_batches(loaded.compiled, compiled, verdict.units, verdict.shapes, bounds)
     plan = BatchPlan(verdict.single_s, verdict.costs_s)
-    loaded.compiled.batches = BatchForm(compiled, verdict.units, plan)
+    # Bits are compared on these shapes; longer ones may run on other kernels.
+    longest = verdict.shapes[-1] if is_auto else None
+    loaded.compiled.batches = BatchForm(compiled, verdict.units, plan, longest)
     return f"{plan.sizes[-1]} (gain {plan.gain:.1f})"
 
 
@@ -139,19 +153,20 @@ def _try(maker: VariantMaker, loaded: LoadedVersion, batching: int) -> tuple[Ver
     sizes = tuple(size for size in sizes_to_try(batching) if not own_most or size <= own_most)
     if not sizes:
         raise NotBatched(f"its batch is {own_most} at most")
-    shapes = trial_shapes(inputs, units, sizes[-1])
+    shapes, sizes = shapes_that_fit(prepared.model, inputs, trial_shapes(inputs, units), sizes)
     for each in shapes:
-        check_outputs(prepared.model, each)
+        check_rows(prepared.model, each, sizes, is_auto=is_auto)
     compiled = _form_of(maker, loaded, units)
-    bounds = TrialBounds(sizes, is_auto, has_timing=True)
+    longest_s = LONGEST_AUTO_RUN_S if is_auto else float("inf")
+    bounds = TrialBounds(sizes, is_auto, has_timing=True, longest_s=longest_s)
     timing = try_batches(loaded.compiled, compiled, units, shapes, bounds)
     costs_s = useful_sizes(timing.single_s, timing.costs_s, LEAST_GAIN if is_auto else 0.0)
+    until_s = 0.0 if timing.is_calm else time.time() + _UNSURE_S
     if not costs_s:
-        best = max(
-            timing.single_s * size / (cost_s + size * HANDLING_S) for size, cost_s in timing.costs_s.items()
-        )
-        raise NotBatched(f"it does not pay: {best:.2f} times the rate at best")
-    return Verdict("", units, shapes, timing.single_s, costs_s), compiled
+        best = max(gain_of(timing.single_s, size, cost_s) for size, cost_s in timing.costs_s.items())
+        reason = f"it does not pay: {best:.2f} times the rate at best"
+        return Verdict(reason, until_s=until_s), compiled
+    return Verdict("", units, timing.shapes, timing.single_s, costs_s, until_s), compiled
 
 
 def _form_of(maker: VariantMaker, loaded: LoadedVersion, units: Shapes) -> ov.CompiledModel:
@@ -186,13 +201,14 @@ def _form_of(maker: VariantMaker, loaded: LoadedVersion, units: Shapes) -> ov.Co
 
 
 def _read(path: Path | None) -> Verdict | None:
-    """What was found before; None where that is not known."""
+    """What was found before; None where that is not known, or not for sure any more."""
     if path is None:
         return None
     try:
-        return msgspec.json.decode(read_regular(path, _MOST_VERDICT_BYTES), type=Verdict)
+        verdict = msgspec.json.decode(read_regular(path, _MOST_VERDICT_BYTES), type=Verdict)
     except (OSError, ValueError):
         return None
+    return None if 0.0 < verdict.until_s < time.time() else verdict
 
 
 def _write(path: Path | None, verdict: Verdict) -> None:

@@ -15,8 +15,8 @@ _AUTO_SIZES: Final = (2, 4, 8, 16, 32)
 LEAST_GAIN: Final = 1.15
 """Less is within what a machine's other work changes."""
 HANDLING_S: Final = 0.00005
-"""What a task in a batch takes the worker besides the run. PERF: a model of 11 us made 12,200/s in batches and makes
-14,700 one by one, 16 in flight; the worker's processor time a request was 82 us instead of 35."""
+"""What a request takes besides its run, in a batch or not: where runs are quicker than that, little is left to gain.
+PERF: a model of 11 us made 12,200/s in batches and makes 14,700 one by one, 16 in flight."""
 
 
 def sizes_to_try(batching: int) -> tuple[int, ...]:
@@ -28,7 +28,7 @@ def sizes_to_try(batching: int) -> tuple[int, ...]:
 
 
 def useful_sizes(single_s: float, costs_s: Mapping[int, float], least_gain: float) -> dict[int, float]:
-    """Those up to the size with the best rate; none where even that, handling included, is not better by it.
+    """Those up to the size with the best rate; none where even that is not better by it, all else included.
 
     Args:
         single_s: What a task takes by itself.
@@ -38,9 +38,14 @@ def useful_sizes(single_s: float, costs_s: Mapping[int, float], least_gain: floa
     if not costs_s:
         return {}
     best = min(costs_s, key=lambda size: costs_s[size] / size)
-    if single_s * best < least_gain * (costs_s[best] + best * HANDLING_S):
+    if gain_of(single_s, best, costs_s[best]) < least_gain:
         return {}
     return {size: cost_s for size, cost_s in sorted(costs_s.items()) if size <= best}
+
+
+def gain_of(single_s: float, size: int, cost_s: float) -> float:
+    """How many times as many requests are answered when so many run together, by what they take in all."""
+    return (single_s + HANDLING_S) / (cost_s / size + HANDLING_S)
 
 
 class BatchPlan:
@@ -54,7 +59,7 @@ class BatchPlan:
             costs_s: What a run of each size takes; not empty.
         """
         self.sizes = tuple(sorted(costs_s))
-        self.gain = max(single_s * size / cost_s for size, cost_s in costs_s.items())
+        self.gain = max(gain_of(single_s, size, cost_s) for size, cost_s in costs_s.items())
         best, best_s = 1, single_s
         self._most = [1, 1]
         for count in range(2, self.sizes[-1] + 1):

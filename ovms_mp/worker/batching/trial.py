@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The trial of a batch form: its answers are held against those of lone runs, bit by bit, and both are timed by turns.
 
-Lone runs and batches take the way that tasks take later, in an arena of the trial's own. At each size there are two
-batches with one task in common, in the same row: its answers must be equal to the last bit also where rounding may
-differ from that of lone runs, as a model whose samples look at each other must not pass for one that rounds.
-Everything around the outputs holds a pattern, and has to hold it afterwards.
+Lone runs and batches take the way that tasks take later, in an arena of the trial's own. At each size there are batches
+with one task in common, in the same row: its answers must be equal to the last bit also where rounding may differ from
+that of lone runs, as a model whose samples look at each other must not pass for one that rounds. It is the first row in
+one pair and the last row in another, as a model may look at earlier samples only. Everything around the outputs holds a
+pattern, and has to hold it afterwards. At the end sizes and shapes change back, as they do between tasks.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovms_mp.errors import OvmsError
-from ovms_mp.model.dtypes import Kind, element_count
+from ovms_mp.model.dtypes import Kind
 from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.arena import Arena, create_arena_file
 from ovms_mp.wire.records import ArenaHandle, TensorRef
 from ovms_mp.wire.tasks import InferTask
-from ovms_mp.worker.batching.eligibility import NotBatched
 from ovms_mp.worker.batching.form import BatchForm
 from ovms_mp.worker.batching.plan import BatchPlan
+from ovms_mp.worker.batching.rows import NotBatched, NotNow
+from ovms_mp.worker.load.agreement import random_input
 from ovms_mp.worker.load.batches import OutputsTooLarge
 from ovms_mp.worker.load.compiled import InferSlot
 
@@ -33,19 +34,22 @@ if TYPE_CHECKING:
 
     import openvino as ov
 
-    from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
     from ovms_mp.worker.load.compiled import CompiledVersion
     from ovms_mp.worker.load.variants import Shapes
 
 _SEED = 20
 _PATTERN = 0xC3
-_TRIAL_ARENA = -2
-"""The number of the trial's arena; the proof's is -1, those of fronts begin at 0."""
+_FIRST_ARENA = -2
+"""The number of the arena of a trial's first shapes, and down from there; the proof's is -1, fronts' begin at 0."""
 _LEAST_OUTPUT_BYTES = 1 << 16
-_TURNS = 7
+_TURNS, _LEAST_TURNS = 7, 2
 """PERF: of a run of 40 us the fastest of seven is within 5 % of that of a thousand; 30 ms for all sizes."""
+_MOST_TURNS_S = 0.1
+"""Of one size; longer runs vary less."""
 _MOST_TRIAL_S = 1.0
+_CALM = 1.5
+"""On a machine that does nothing else half of the lone runs take less than so many times the fastest one."""
 _ROUNDING = 0.02
 """Of the largest value of an output: what bf16 rounds by in another order of additions, and less than a wrong row."""
 
@@ -58,19 +62,30 @@ class TrialBounds:
         sizes: To try, ascending.
         is_exact: Whether a bit's difference is too much.
         has_timing: Whether to measure, too.
+        longest_s: What a lone run may take; longer shapes are not tried.
     """
 
     sizes: tuple[int, ...]
     is_exact: bool
     has_timing: bool
+    longest_s: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What was measured: of a lone run, and of a run of each size."""
+    """What was measured.
+
+    Attributes:
+        single_s: Of a lone run.
+        costs_s: Of a run of each size.
+        shapes: Of the tasks that were tried.
+        is_calm: Whether lone runs took about the same each time, so that another trial would find the same.
+    """
 
     single_s: float
     costs_s: dict[int, float]
+    shapes: tuple[Shapes, ...]
+    is_calm: bool
 
 
 def try_batches(
@@ -83,36 +98,62 @@ def try_batches(
     """Try a batch form beside a version, on each of the given shapes; the times are of the last ones.
 
     Raises:
-        NotBatched: It answers differently, or cannot run.
+        NotBatched: It answers differently, or runs for too long.
+        OvmsError: It cannot run.
     """
-    timing = Timing(0.0, {})
-    until_s = time.monotonic() + _MOST_TRIAL_S
-    for last, each in enumerate(shapes, 1):
-        form = BatchForm(compiled, units, BatchPlan(1.0, dict.fromkeys(bounds.sizes, 1.0)))
-        trial = _Trial(version, form, each, bounds)
-        try:
-            timing = trial.run(until_s, has_timing=bounds.has_timing and last == len(shapes))
-        except OutputsTooLarge:
-            raise NotBatched("its outputs have other sizes from run to run") from None
-        except OvmsError as error:
-            raise NotBatched(f"its trial failed: {error.message}") from None
-        finally:
-            version.forget_places()
-    return timing
+    form = BatchForm(compiled, units, BatchPlan(1.0, dict.fromkeys(bounds.sizes, 1.0)))
+    place = object()
+    trials: list[_Trial] = []
+    try:
+        for each in shapes:
+            trial = _Trial(version, form, place, each, bounds, _FIRST_ARENA - len(trials))
+            if trial.lone_run_s() > bounds.longest_s:
+                if not trials:
+                    raise NotNow(f"a run takes more than {1000 * bounds.longest_s:.0f} ms by itself")
+                break
+            trials.append(trial)
+            trial.compare(bounds.sizes)
+        for trial in trials:
+            trial.compare(bounds.sizes[:1])
+            trial.compare(bounds.sizes[-1:])
+        tried = tuple(shapes[: len(trials)])
+        return trials[-1].measure(tried) if bounds.has_timing else Timing(0.0, {}, tried, is_calm=True)
+    except OutputsTooLarge:
+        raise NotBatched("its outputs have other sizes from run to run") from None
+    finally:
+        version.forget_places()
 
 
 class _Trial:
     """On one set of shapes."""
 
     def __init__(
-        self, version: CompiledVersion, form: BatchForm, shapes: Shapes, bounds: TrialBounds
+        self,
+        version: CompiledVersion,
+        form: BatchForm,
+        place: object,
+        shapes: Shapes,
+        bounds: TrialBounds,
+        number: int,
     ) -> None:
+        """Make up tasks, and find out how much room their outputs take.
+
+        Args:
+            version: Runs them one by one.
+            form: Runs them together.
+            place: Whose infer request of the form is used.
+            shapes: Of their inputs.
+            bounds: Of the trial.
+            number: Of their arena.
+        """
         self._version = version
         self._form = form
+        self._place = place
+        self._number = number
         self._bounds = bounds
         self._slot = InferSlot(version.compiled, len(version.inputs), len(version.outputs))
         random = np.random.default_rng(_SEED)
-        most = bounds.sizes[-1] + 1  # So that there are two batches with one task in common.
+        most = bounds.sizes[-1] + 1  # So that there are batches with one task in common.
         self._given = [
             [random_input(spec, shape, random) for spec, shape in zip(version.inputs, shapes, strict=True)]
             for _ in range(most)
@@ -125,54 +166,83 @@ class _Trial:
         self._arena = _new_arena(self._stride * most)
         self._tasks = [self._task(number, self._arena, number * self._stride) for number in range(most)]
 
-    def run(self, until_s: float, *, has_timing: bool) -> Timing:
-        """Compare at each size, and measure as many as there is time for."""
+    def compare(self, sizes: Sequence[int]) -> None:
+        """Hold batches of these sizes against lone runs, and against each other.
+
+        Raises:
+            NotBatched: They answer differently.
+        """
+        for size in sizes:
+            numbers = list(range(size))
+            # Other tasks around the first one, and around the last one.
+            others = [len(self._given) - 1 - number for number in range(size - 1)]
+            found = self._compare(numbers)
+            first = self._compare([0, *others])
+            last = found if self._bounds.is_exact else self._compare([*others, size - 1])
+            if found[0] != first[0] or found[-1] != last[-1]:
+                raise NotBatched(f"what a request gets depends on the others in a batch of {size}")
+
+    def lone_run_s(self) -> float:
+        """What a lone run takes; the first one of these shapes is not it."""
+        self._single(0)
+        start = time.perf_counter()
+        self._single(0)
+        return time.perf_counter() - start
+
+    def measure(self, tried: tuple[Shapes, ...]) -> Timing:
+        """Time lone runs and batches by turns, at as many sizes as there is time for.
+
+        Before each batch that is timed there is one of another size, as there is between clients' tasks.
+        PERF: after another size a run of 14 us takes 25 us more.
+        """
+        until_s = time.monotonic() + _MOST_TRIAL_S
         costs_s: dict[int, float] = {}
-        single_s = float("inf")
+        singles: list[float] = []
         for size in self._bounds.sizes:
             numbers = list(range(size))
-            others = [0, *(len(self._given) - number for number in numbers[1:])]
-            if self._compare(numbers) != self._compare(others):
-                raise NotBatched(f"what a request gets depends on the others in a batch of {size}")
-            if not has_timing:
-                continue
-            cost_s = float("inf")
-            for _ in range(_TURNS):
+            another = list(range(next((other for other in self._bounds.sizes if other != size), size)))
+            costs: list[float] = []
+            enough_s = time.monotonic() + _MOST_TURNS_S
+            while len(costs) < _LEAST_TURNS or (len(costs) < _TURNS and time.monotonic() < enough_s):
+                self._batch(another)
                 start = time.perf_counter()
-                self._single(0)
+                self._single(numbers[len(costs) % size])
                 between = time.perf_counter()
                 self._batch(numbers)
-                single_s = min(single_s, between - start)
-                cost_s = min(cost_s, time.perf_counter() - between)
-            costs_s[size] = cost_s
+                singles.append(between - start)
+                costs.append(time.perf_counter() - between)
+            costs_s[size] = min(costs)
             if time.monotonic() > until_s:
                 break
-        return Timing(single_s, costs_s)
+        single_s = min(singles)
+        is_calm = sorted(singles)[len(singles) // 2] <= _CALM * single_s
+        return Timing(single_s, costs_s, tried, is_calm)
 
     def _single(self, number: int) -> tuple[TensorRef, ...]:
         task = self._tasks[number]
-        self._version.bind(self._slot, task, self._arena, _TRIAL_ARENA)
+        self._version.bind(self._slot, task, self._arena, self._number)
         return self._version.infer(self._slot, task, self._arena)
 
     def _batch(self, numbers: Sequence[int]) -> list[tuple[TensorRef, ...]]:
         members = [(self._tasks[number], self._arena) for number in numbers]
         found = []
-        for refs in self._form.infer(self._slot, members):
+        for refs in self._form.infer(self._place, members):
             if isinstance(refs, OutputsTooLarge):
                 raise refs
             found.append(refs)
         return found
 
-    def _compare(self, numbers: Sequence[int]) -> list[bytes]:
-        """Hold a batch against lone runs; what its first task got."""
+    def _compare(self, numbers: Sequence[int]) -> list[list[bytes]]:
+        """Hold a batch against lone runs; what each task got."""
         while len(self._right) <= max(numbers):
             refs = self._single(len(self._right))
             self._right.append(tuple((ref.shape, bytes(self._arena.view(ref))) for ref in refs))
         for number in numbers:
             self._cover(number)
-        first: list[bytes] = []
+        gotten: list[list[bytes]] = []
         for number, refs in zip(numbers, self._batch(numbers), strict=True):
             end = self._tasks[number].output_offset_bytes
+            gotten.append([])
             for spec, ref, (shape, content) in zip(
                 self._version.outputs, refs, self._right[number], strict=True
             ):
@@ -183,13 +253,12 @@ class _Trial:
                     how = "bits" if is_close(spec, found, content) else "values"
                     raise NotBatched(f"output {spec.name!r} has other {how} in a batch of {len(numbers)}")
                 end = ref.offset_bytes + ref.nbytes
-                if number == 0:
-                    first.append(found)
+                gotten[-1].append(found)
             start = number * self._stride + self._inputs_end
             rest = self._arena.memory[end : start + self._output_nbytes + 64]
             if bytes(rest).strip(bytes([_PATTERN])):
                 raise NotBatched("a batch writes where no output is")
-        return first
+        return gotten
 
     def _cover(self, number: int) -> None:
         start = number * self._stride + self._inputs_end
@@ -213,7 +282,7 @@ class _Trial:
             arena = _new_arena(self._inputs_end + nbytes)
             task = self._task(0, arena, 0)
             try:
-                self._version.bind(self._slot, task, arena, _TRIAL_ARENA)
+                self._version.bind(self._slot, task, arena, self._number)
                 refs = self._version.infer(self._slot, task, arena)
             except OutputsTooLarge as error:
                 nbytes = error.needed_nbytes
@@ -224,14 +293,6 @@ class _Trial:
                 self._slot.bound_outputs = [None] * len(self._slot.bound_outputs)
             return sum(aligned(ref.nbytes) for ref in refs)
         raise NotBatched("its outputs have other sizes from run to run")
-
-
-def random_input(spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator) -> AnyArray:
-    """Values of an input. No integer is above 1: it may be an index, and some operations read wherever that points."""
-    count = element_count(shape)
-    if spec.dtype.kind is Kind.FLOAT:
-        return random.standard_normal(count).astype(spec.dtype.numpy).view(np.uint8)
-    return random.integers(0, 2, count).astype(spec.dtype.numpy).view(np.uint8)
 
 
 def is_close(spec: TensorSpec, found: bytes, right: bytes) -> bool:

@@ -99,6 +99,10 @@ class CompiledVersion:
         self._tensors: dict[tuple[int, int, int, tuple[int, ...], ov.Type], ov.Tensor] = {}
         self._static_outputs = _static_layout(self.outputs)
         self.batches: Batches | None = None
+        self.tried_shapes = self.least_shapes
+        """Of its inputs in the proof's runs."""
+        self.has_tried_values = False
+        """Whether these ran on values, and not on zeros only."""
         self.take(OutputPath.BOTH_COPIED)
 
     @property

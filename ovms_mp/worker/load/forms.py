@@ -3,9 +3,10 @@
 
 A form is loaded as the version was: from the cache where it is kept there, its outputs' way proven. Two forms may
 differ in how an operation is divided among threads, and an engine may add in another order then. So that an answer
-does not depend on how many others are asked for at that moment, the forms must agree bit by bit on what the proof
-runs, unless the user has asked for ``ADAPTIVE`` by name. (OpenVINO 2026.4: ResNet-50, convolutions, matrix products
-and a transformer block agreed bit by bit, in bf16 and in f32.)
+does not depend on how many others are asked for at that moment, the forms must agree bit by bit, unless the user has
+asked for ``ADAPTIVE`` by name: on what the proof runs, and on random values, as sums of the proof's values are exact in
+whichever order they are made. (OpenVINO 2026.4: ResNet-50, convolutions, matrix products and a transformer block agreed
+bit by bit, in bf16 and in f32.)
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ovms_mp.errors import ModelLoadFailed
+from ovms_mp.errors import ModelLoadFailed, OvmsError
 from ovms_mp.worker.engine.properties import is_adaptive, is_named_adaptive, with_hint
+from ovms_mp.worker.load.agreement import agree
 from ovms_mp.worker.load.kept_files import files_of
 
 if TYPE_CHECKING:
@@ -27,11 +29,14 @@ if TYPE_CHECKING:
 
     from ovms_mp.child.specs import CpuShare
     from ovms_mp.wire.messages import LoadModel
+    from ovms_mp.worker.load.kept_files import FileFacts
     from ovms_mp.worker.load.loaded import Load, LoadedVersion
 
 _log = logging.getLogger(__name__)
 
 _KIBIBYTE = 1024
+_WHILE_COMPILING = 3
+"""Times what a form takes at least: what is read, what is compiled of it, and what that passes through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,13 @@ class FormLoader:
     """Loads forms of one version, for threads that may wait."""
 
     def __init__(
-        self, core: ov.Core, request: LoadModel, cpu: CpuShare, loaded: LoadedVersion, load_version: Load
+        self,
+        core: ov.Core,
+        request: LoadModel,
+        cpu: CpuShare,
+        loaded: LoadedVersion,
+        load_version: Load,
+        files: FileFacts | None,
     ) -> None:
         """Remember what the version is.
 
@@ -61,6 +72,7 @@ class FormLoader:
             cpu: This worker's part of the machine.
             loaded: What that brought.
             load_version: What loads a form.
+            files: What its files were before it was loaded; None where that cannot be said.
         """
         self._load_version = load_version
         self._core = core
@@ -68,7 +80,7 @@ class FormLoader:
         self._cpu = cpu
         self._answers = loaded.answers
         self._specs = _specs(loaded)
-        self._files = files_of(request.model_file)
+        self._files = files
 
     @property
     def limit_nbytes(self) -> int:
@@ -83,8 +95,17 @@ class FormLoader:
         except OSError:
             return 0
 
-    def load(self, hint: str) -> LoadedForm:
+    @property
+    def peak_nbytes(self) -> int:
+        """What compiling a form takes for a while."""
+        return _WHILE_COMPILING * self.least_nbytes
+
+    def load(self, hint: str, serving: ov.CompiledModel) -> LoadedForm:
         """Load the form with a hint.
+
+        Args:
+            hint: The form.
+            serving: The compiled model that it must agree with.
 
         Raises:
             OvmsError: It cannot be loaded, is another model by now, or answers differently.
@@ -97,21 +118,22 @@ class FormLoader:
             self._core, msgspec.structs.replace(self._request, settings=settings), self._cpu
         )
         try:
-            self._check(loaded)
-        except ModelLoadFailed:
+            self._check(loaded, serving)
+        except OvmsError:
             loaded.compiled.close()
             raise
         return LoadedForm(loaded, max(0, own_nbytes() - before), time.monotonic() - start)
 
-    def _check(self, loaded: LoadedVersion) -> None:
+    def _check(self, loaded: LoadedVersion, serving: ov.CompiledModel) -> None:
         if self._files is None or files_of(self._request.model_file) != self._files:
             raise ModelLoadFailed("its files were changed after it was loaded")
         if loaded.shapes is not None or _specs(loaded) != self._specs:
             raise ModelLoadFailed("its inputs or outputs differ from those of the form that serves")
         if is_named_adaptive(self._request.settings):
             return
-        if not self._answers or loaded.answers != self._answers:
-            what = "differs in some bits from" if self._answers else "cannot be compared with"
+        can_compare = bool(self._answers) and loaded.compiled.has_tried_values
+        if not can_compare or loaded.answers != self._answers or not agree(serving, loaded.compiled):
+            what = "differs in some bits from" if can_compare else "cannot be compared with"
             raise ModelLoadFailed(
                 f"what it answers {what} what the form that serves answers; PERFORMANCE_HINT ADAPTIVE in plugin_config "
                 "allows that"
@@ -119,12 +141,22 @@ class FormLoader:
 
 
 def form_loader(
-    core: ov.Core, request: LoadModel, cpu: CpuShare, loaded: LoadedVersion, load_version: Load
+    core: ov.Core,
+    request: LoadModel,
+    cpu: CpuShare,
+    loaded: LoadedVersion,
+    load_version: Load,
+    files: FileFacts | None,
 ) -> FormLoader | None:
     """What loads other forms of a version; None where it must have one only."""
-    if loaded.shapes is not None or not request.may_adapt or not is_adaptive(request.settings):
+    if loaded.shapes is not None or not may_have_forms(request):
         return None
-    return FormLoader(core, request, cpu, loaded, load_version)
+    return FormLoader(core, request, cpu, loaded, load_version, files)
+
+
+def may_have_forms(request: LoadModel) -> bool:
+    """Whether a version may get a second form, as far as its settings go; one infer request has no use for it."""
+    return request.may_adapt and request.settings.nireq != 1 and is_adaptive(request.settings)
 
 
 def own_nbytes() -> int:

@@ -10,6 +10,10 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from stat import S_ISREG
+from typing import TypeAlias
+
+FileFacts: TypeAlias = list[tuple[str, int, int, int, int]]
+"""Name, length, times and number of each of some files."""
 
 _MOST_FILES = 4096
 """A version with more files beside its model is not kept; looking at so many takes 20 ms."""
@@ -18,15 +22,15 @@ _READ_BYTES = 1 << 20
 _MOST_READERS = 4
 
 
-def files_of(model_file: str) -> list[tuple[str, int, int, int, int]] | None:
-    """Name, length, times and number of each file that a model may consist of, its settings' files among them.
+def files_of(model_file: str) -> FileFacts | None:
+    """The facts of each file that a model may consist of, its settings' files among them.
 
     These are all in its directory and those below, e.g. external weights; None where there are too many, or links to
     directories, whose content changes elsewhere.
     """
     given = Path(model_file)
     roots = {given} if given.is_dir() else {given.parent, Path(os.path.realpath(given)).parent}
-    found: list[tuple[str, int, int, int, int]] = []
+    found: FileFacts = []
     try:
         for root in roots:
             for directory, names, files in os.walk(root, onerror=_raise):

@@ -20,7 +20,8 @@ from ovms_mp.wire.messages import LoadProgress
 from ovms_mp.wire.run_page import NOT_A_TASK
 from ovms_mp.worker.engine.affinity import call_strays_back, low_priority
 from ovms_mp.worker.engine.stages import hearing_stages
-from ovms_mp.worker.load.forms import FormLoader, form_loader
+from ovms_mp.worker.load.forms import FormLoader, form_loader, may_have_forms
+from ovms_mp.worker.load.kept_files import files_of
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -86,10 +87,12 @@ class Loader:
         error: OvmsError | None = None
         mark = self._page.begin((0, 0), NOT_A_TASK, request.handle)
         try:
+            # Before it is loaded: a file that is changed meanwhile is another one's.
+            files = files_of(request.model_file) if may_have_forms(request) else None
             priority = contextlib.nullcontext() if request.is_urgent else low_priority()
             with priority, hearing_stages(partial(self._tell_stage, request.handle)):
                 loaded = self._load_version(self._core, request, self._cpu)
-            forms = form_loader(self._core, request, self._cpu, loaded, self._load_version)
+            forms = form_loader(self._core, request, self._cpu, loaded, self._load_version, files)
             call_strays_back(self._cpu)
         except OvmsError as reason:
             error = reason

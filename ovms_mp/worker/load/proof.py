@@ -139,7 +139,8 @@ def prove(
     """
     begin_stage(FIRST_INFERENCE)
     start = time.perf_counter()
-    runs = _ProofRuns(version, shapes or version.least_shapes)
+    version.tried_shapes = shapes or version.least_shapes
+    runs = _ProofRuns(version, version.tried_shapes)
     try:
         runs.ask(0)
     except RuntimeError as error:
@@ -150,6 +151,7 @@ def prove(
     if attempt.has_values:
         try:
             runs.ask(1)
+            version.has_tried_values = True
         except RuntimeError:
             remark = "tried on zeros only, as it cannot run on made-up values"
             raise AttemptFailed(replace(attempt, has_values=False, remark=remark)) from None

@@ -98,7 +98,14 @@ class Forms(Generic[OwnerT]):
             # What came during the run has not been read yet.
             together += run.pool.begun_ns - self._ended_ns < _BACK_TO_BACK_NS
             self._ended_ns = time.perf_counter_ns()
-        self.demand.note(form, run.run_time_s / run.batch, run.company, together, now_s)
+        self.demand.note(
+            form,
+            run.run_time_s / run.batch,
+            run.company,
+            together,
+            now_s,
+            0 if self.is_compiling else run.batch,
+        )
         if now_s >= self._look_s:
             self._look_s = now_s + _LOOK_S
             if not self.demand.is_worth_compiling:
@@ -117,6 +124,11 @@ class Forms(Generic[OwnerT]):
                 self.other = None
 
     @property
+    def has_second(self) -> bool:
+        """Whether there are two forms, or the second one is being compiled."""
+        return self.other is not None or self.is_compiling
+
+    @property
     def text(self) -> str:
         """Which form is in use and why, for people."""
         demand = self.demand
@@ -125,6 +137,8 @@ class Forms(Generic[OwnerT]):
             text = f"adaptive={demand.form.value} until requests come together that run for {least} or longer"
         else:
             text = f"adaptive={demand.form.value} since {demand.concurrency:.1f} requests come at once"
+            if demand.was_tried:
+                text += f", of which {Form.PARALLEL.value} answers {demand.gain:.2f} times as many"
         return f"{text} second_form=none ({self.refusal})" if self.refusal else text
 
     def detail(self) -> str:

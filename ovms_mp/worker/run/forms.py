@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ovms_mp.child.memory import read_available_memory
 from ovms_mp.defects import contain
 from ovms_mp.errors import ModelLoadFailed, OvmsError
 from ovms_mp.wire.messages import PlanChanged
@@ -34,6 +35,10 @@ from ovms_mp.worker.run.form_state import Forms
 from ovms_mp.worker.run.pool import InferPool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import openvino as ov
+
     from ovms_mp.child.control import ControlLink
     from ovms_mp.child.specs import CpuShare
     from ovms_mp.wire.channels import Wakeup
@@ -66,7 +71,13 @@ class FormKeeper:
     """The forms of all versions of one worker."""
 
     def __init__(
-        self, control: ControlLink, loader: Loader, wakeup: Wakeup, cpu: CpuShare, page: RunPage
+        self,
+        control: ControlLink,
+        loader: Loader,
+        wakeup: Wakeup,
+        cpu: CpuShare,
+        page: RunPage,
+        available: Callable[[], int] = read_available_memory,
     ) -> None:
         """Prepare; no thread runs before there is work for it.
 
@@ -76,7 +87,9 @@ class FormKeeper:
             wakeup: Wakes the loop when the thread has something for :meth:`take_outcomes`.
             cpu: This worker's part of the machine.
             page: Where compilations are marked, so that nobody's request is blamed for what they do.
+            available: Bytes of memory that can be had without taking any from others.
         """
+        self._available_nbytes = available
         self._control = control
         self._loader = loader
         self._wakeup = wakeup
@@ -150,8 +163,13 @@ class FormKeeper:
             form = forms.demand.next_form(now_s)
             if form is not forms.demand.form:
                 self._change(version, forms, form, now_s)
-        elif not forms.is_compiling and now_s >= forms.again_s and forms.demand.is_worth_compiling:
-            self._compile(version, forms, now_s)
+        elif (
+            version.pool is not None
+            and not forms.is_compiling
+            and now_s >= forms.again_s
+            and forms.demand.is_worth_compiling
+        ):
+            self._compile(version, forms, version.pool, now_s)
 
     def _change(self, version: ServedVersion, forms: Forms[ServedVersion], form: Form, now_s: float) -> None:
         pool, forms.other = forms.other, version.pool
@@ -162,42 +180,59 @@ class FormKeeper:
         _log.debug("event=form_changed model=%r %s", version.title, forms.text)
         self._tell(version, forms, now_s)
 
-    def _compile(self, version: ServedVersion, forms: Forms[ServedVersion], now_s: float) -> None:
-        limit = forms.loader.limit_nbytes
+    def _compile(
+        self,
+        version: ServedVersion,
+        forms: Forms[ServedVersion],
+        pool: InferPool[ServedVersion],
+        now_s: float,
+    ) -> None:
         needed = max(forms.nbytes, forms.loader.least_nbytes)
-        used = sum(
-            other.forms.nbytes
-            for other in self._versions.values()
-            if other.forms and other.forms.other is not None
-        )
-        if used + needed > limit:
-            self._forbid(version, forms, needed, used, now_s)
+        if text := self._over_limit(forms, needed):
+            self._forbid(version, forms, text, now_s)
+            return
+        peak, left = max(needed, forms.loader.peak_nbytes), self._available_nbytes()
+        if peak > left:
+            text = f"compiling it takes {peak >> 20} MiB for a while, and the machine or container has {left >> 20}"
+            self._forbid(version, forms, text, now_s)
             return
         form = Form.PARALLEL if forms.demand.form is Form.LONE else Form.LONE
-        self._compiler.submit(self._make, version, forms.loader, form)
+        # The compiled model itself, which is there as long as the thread looks at it.
+        self._compiler.submit(self._make, version, forms.loader, form, pool.compiled.compiled)
         forms.is_compiling = True
 
-    def _forbid(
-        self, version: ServedVersion, forms: Forms[ServedVersion], needed: int, used: int, now_s: float
-    ) -> None:
-        text = (
-            f"it takes {needed >> 20} MiB, second forms have {used >> 20} already, and --adaptive_memory_mb allows "
-            f"{forms.loader.limit_nbytes >> 20}"
+    def _over_limit(self, forms: Forms[ServedVersion], needed: int) -> str:
+        """Why a second form that takes so many bytes is too much beside those of other versions; empty if it is not."""
+        limit = forms.loader.limit_nbytes
+        used = sum(
+            max(other.nbytes, other.loader.least_nbytes)
+            for version in self._versions.values()
+            if (other := version.forms) is not None and other is not forms and other.has_second
         )
+        if used + needed <= limit:
+            return ""
+        return (
+            f"it takes {needed >> 20} MiB, second forms have {used >> 20} already, and --adaptive_memory_mb allows "
+            f"{limit >> 20}"
+        )
+
+    def _forbid(self, version: ServedVersion, forms: Forms[ServedVersion], text: str, now_s: float) -> None:
         forms.again_s = now_s + _AGAIN_S
         if not forms.refusal:
             _log.warning("event=second_form_forbidden model=%r %s", version.title, text)
         forms.refusal = text
         self._tell(version, forms, now_s)
 
-    def _make(self, version: ServedVersion, loader: FormLoader, form: Form) -> None:
+    def _make(
+        self, version: ServedVersion, loader: FormLoader, form: Form, serving: ov.CompiledModel
+    ) -> None:
         """Runs in the compiling thread."""
         made: LoadedForm | None = None
         error: OvmsError | None = None
         mark = self._page.begin((0, 0), SECOND_FORM, version.handle)
         try:
             with low_priority():
-                made = loader.load(form.value)
+                made = loader.load(form.value, serving)
             call_strays_back(self._cpu)
         except OvmsError as refusal:
             error = refusal
@@ -221,14 +256,10 @@ class FormKeeper:
         loaded = made.made.loaded
         forms.nbytes = max(made.made.nbytes, forms.loader.least_nbytes)
         is_wanted = made.form is not forms.demand.form and forms.other is None
-        others = sum(
-            other.forms.nbytes
-            for other in self._versions.values()
-            if other.forms and other.forms.other is not None
-        )
-        if not is_wanted or others + forms.nbytes > forms.loader.limit_nbytes:
+        text = self._over_limit(forms, forms.nbytes)
+        if not is_wanted or text:
             if is_wanted:
-                self._forbid(version, forms, forms.nbytes, others, now_s)
+                self._forbid(version, forms, text, now_s)
             self._loader.release(loaded.compiled)
             return
         forms.refusal = ""
@@ -236,7 +267,9 @@ class FormKeeper:
         forms.other = InferPool(version, loaded.compiled, f"infer-{version.handle}-{made.form.name.lower()}")
         forms.since_s = now_s
         if made.form is Form.PARALLEL:
-            forms.demand.compiled(loaded.compiled.streams, loaded.run_time_s)
+            # Streams without an infer request run nothing.
+            streams = min(loaded.compiled.streams, loaded.compiled.nireq)
+            forms.demand.compiled(streams, loaded.run_time_s)
         _log.info(
             "event=second_form model=%r form=%s seconds=%.3f memory_mb=%d %s",
             version.title,

@@ -202,7 +202,8 @@ class InferPool(Generic[OwnerT]):
             try:
                 wanted = self._wanted(members, ended)
                 if wanted:
-                    wanted[0].charged_s = members[0].charged_s
+                    charged_s, members[0].charged_s = members[0].charged_s, 0.0
+                    wanted[0].charged_s = charged_s
                     ended[:0] = self._run(slot, wanted, runs)
             except Exception as raised:
                 # Nobody else would hear of it, and tasks would have no answer, nor the infer request a task.
@@ -281,6 +282,11 @@ class InferPool(Generic[OwnerT]):
             runs.page.begin(queued.peer.arena_key, queued.task.task_id, queued.task.handle)
             for queued in members
         ]
+        if min(marks) < 0:
+            # One that is not marked would be held innocent of the process's death.
+            for mark in marks:
+                runs.page.end(mark)
+            return []
         try:
             if not is_in_loop:
                 runs.announce()

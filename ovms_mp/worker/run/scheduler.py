@@ -141,11 +141,11 @@ class Scheduler:
 
     def _start(self, version: ServedVersion, pool: InferPool[ServedVersion], queued: QueuedTask) -> None:
         """Run a task here, with those that wait and may run with it, or have that done by a thread."""
-        members: Sequence[QueuedTask] = (queued,)
-        if pool.compiled.batches is not None and version.queue.tasks:
-            members = self._with_others(version, pool.compiled.batches, queued)
+        members = [queued]
         ended: Sequence[FinishedRun[ServedVersion]] = ()
         try:
+            if pool.compiled.batches is not None and version.queue.tasks:
+                self._add_others(version, pool, pool.compiled.batches, members)
             if len(self._versions) > 1:
                 queued.charged_s = self._shares.began(version, time.monotonic())
             if version.runs_in_threads or not pool.has_idle:
@@ -161,18 +161,20 @@ class Scheduler:
         for run in ended:
             self._note(run)
 
-    def _with_others(
-        self, version: ServedVersion, batches: Batches, queued: QueuedTask
-    ) -> Sequence[QueuedTask]:
-        """A task and those behind it that run with it: as many as cost least for each, of the same shapes.
+    def _add_others(
+        self,
+        version: ServedVersion,
+        pool: InferPool[ServedVersion],
+        batches: Batches,
+        members: list[QueuedTask],
+    ) -> None:
+        """Add those behind a task that run with it: as many as cost least for each, of the same shapes.
 
         Infer requests that are idle have a part each, so that none stays idle for others to have less to do.
         """
-        members = [queued]
-        pool = version.pool
-        idle = pool.compiled.nireq - pool.handed_over if pool is not None and version.runs_in_threads else 1
+        idle = pool.compiled.nireq - pool.handed_over if version.runs_in_threads else 1
         part = -(-(len(version.queue.tasks) + 1) // max(1, idle))
-        most, shapes = batches.most(part), batches.shapes_of(queued.task)
+        most, shapes = batches.most(part), batches.shapes_of(members[0].task)
         while len(members) < most and shapes is not None:
             other = self._next_task(version)
             if other is None:
@@ -181,7 +183,6 @@ class Scheduler:
                 version.queue.put_back(other)
                 break
             members.append(other)
-        return members
 
     def take_finished(self) -> None:
         """Take note of the runs that have ended in threads."""
@@ -275,8 +276,10 @@ class Scheduler:
         if run.did_run:
             if run.is_first:
                 self._note_time(version, run)
-        elif run.ends_hand_over:
-            version.counters.not_run()
+        else:
+            version.share.clock_s -= run.queued.charged_s
+            if run.ends_hand_over:
+                version.counters.not_run()
         if not run.did_run and isinstance(run.answer, InferFailed) and run.answer.error_name in _UNSTARTED:
             count_unstarted(run.queued, version.counters)
         answer, examiner = run.answer, version.examiner if run.did_run else None
@@ -291,11 +294,15 @@ class Scheduler:
         measured_s = min(run.run_time_s, 2.0 * version.run_time_s + _OUTLIER_SLACK_S)
         version.run_time_s += _SMOOTHING * (measured_s - version.run_time_s)
         version.batch_size += _SMOOTHING * (run.batch - version.batch_size)
-        if isinstance(run.answer, InferResult):
-            version.recent_s.append(run.run_time_s / run.batch)
         if not run.ends_hand_over:
             version.counters.taken()  # Once more: the batch that it was in failed.
-        version.counters.executed()
+        if isinstance(run.answer, InferResult):
+            version.recent_s.append(run.run_time_s / run.batch)
+            inputs = run.queued.task.inputs
+            samples = run.batch * (inputs[0].shape[0] if inputs and inputs[0].shape else 1)
+            version.counters.executed(samples, run.batch, round(1e9 * run.run_time_s))
+        else:
+            version.counters.executed()
         if version.forms is not None:
             version.note_form(run)
         if run.queued.charged_s or not run.ends_hand_over:

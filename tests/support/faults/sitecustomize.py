@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes named functions of ``ovms_mp`` raise once they are armed. Every process of a server under test imports this.
+"""Makes named functions of ``ovms_mp`` raise or stay once they are armed.
+
+Every process of a server under test imports this.
 
 Python imports a module of this name at its start from ``PYTHONPATH``; see :mod:`tests.support.injection`, which is how
 tests use it. Nothing of the package knows of it.
@@ -22,6 +24,10 @@ DIRECTORY = os.environ.get("OVMS_MP_TEST_FAULTS", "")
 ARMED, FIRED, TARGETS = (os.path.join(DIRECTORY, name) for name in ("armed", "fired", "targets"))
 
 
+STAY, STAY_S = -1, 60.0
+"""Armed so, a call does not go on for so long; whoever waits for it ends the process meanwhile."""
+
+
 class InjectedFault(Exception):
     """Raised in place of a call."""
 
@@ -39,11 +45,19 @@ def fire(target: str) -> None:
     left = _left.pop(target, 0) or claim(target)
     if not left:
         return
+    if left == STAY:
+        note(target)
+        threading.Event().wait(STAY_S)
+        return
     if left > 1:
         _left[target] = left - 1
+    note(target)
+    raise InjectedFault(target)
+
+
+def note(target: str) -> None:
     with open(os.path.join(FIRED, file_name(target)), "a") as file:
         file.write(f"{os.getpid()}\n")
-    raise InjectedFault(target)
 
 
 def claim(target: str) -> int:

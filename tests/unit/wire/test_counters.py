@@ -18,7 +18,7 @@ from ovms_mp.wire.counters import (
     CountersFile,
     create_counters_file,
 )
-from ovms_mp.wire.version_counters import UNCOUNTED, VersionCounters, VersionTotals
+from ovms_mp.wire.version_counters import UNCOUNTED, RunTotals, VersionCounters, VersionTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,6 +152,21 @@ def test_what_is_not_counted_takes_no_memory(handle: CountersHandle) -> None:
     assert resident_bytes(handle) <= before + 3 * 4096  # Each row's page 0.
     counters[7].failed(1)
     assert resident_bytes(handle) <= before + 5 * 4096
+
+
+def test_runs_are_counted_by_their_samples_beside_requests(handle: CountersHandle) -> None:
+    front, worker = (VersionCounters(CounterRow(handle, row), PAGE) for row in (0, 2))
+    for _ in range(3):
+        answer(front, 2)
+    worker.executed(2, 1, 500)
+    worker.executed(4, 2, 700)
+    worker.executed(4, 2, 800)
+    worker.executed()
+
+    found = totals(handle)
+    assert (found.answers, found.inferences, found.executions) == (3, 6, 4)
+    assert {size: batch.answers for size, batch in found.batches.items()} == {2: 3}
+    assert found.runs == {2: RunTotals(1, 1, 500), 4: RunTotals(2, 4, 1500)}
 
 
 def test_who_is_retired_does_not_touch_the_page_any_more(handle: CountersHandle) -> None:

@@ -46,9 +46,9 @@ def test_a_worker_that_died_is_forgotten_before_the_next_one(pages: tuple[RunPag
 
 def test_more_runs_than_entries_are_run_without_a_mark(pages: tuple[RunPage, RunPage]) -> None:
     worker, manager = pages
-    entries = [worker.begin((0, 1), number + 1, 1) for number in range(1030)]
+    entries = [worker.begin((0, 1), number + 1, 1) for number in range(4102)]
     assert entries.count(-1) == 6
-    assert len(manager.running()) == 1024
+    assert len(manager.running()) == 4096
     for entry in entries:
         worker.end(entry)
     assert manager.running() == ()

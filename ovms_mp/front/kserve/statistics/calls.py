@@ -8,6 +8,8 @@ process is asked or waited for. Requests of every protocol are counted.
   the client went away. Both times begin when the request has been decoded, or where it could not be, when it came.
 - ``inference_count`` counts an answer as often as the first dimension of the first input says.
 - ``execution_count`` counts runs at workers, also those for whose results nobody waited any more.
+- ``batch_stats`` count runs that succeeded, by how many samples they had, which may be of several requests. What fronts
+  have taken for input and output is divided among them by their requests.
 - Reloads of a version leave its numbers; one that was unloaded has none, and begins at zero when it is loaded again.
 """
 
@@ -105,10 +107,22 @@ def _statistics(route: VersionRoute, totals: VersionTotals) -> Statistics:
             "cache_hit": _duration(0, 0),
             "cache_miss": _duration(0, 0),
         },
-        "batch_stats": [
-            {"batch_size": size, **_computes(batch)} for size, batch in sorted(totals.batches.items())
-        ],
+        "batch_stats": _batch_stats(totals),
     }
+
+
+def _batch_stats(totals: VersionTotals) -> list[Statistics]:
+    every, requests = totals.every_batch, sum(runs.requests for runs in totals.runs.values())
+    return [
+        {
+            "batch_size": size,
+            "compute_input": _duration(runs.runs, every.input_ns * runs.requests // requests),
+            "compute_infer": _duration(runs.runs, runs.infer_ns),
+            "compute_output": _duration(runs.runs, every.output_ns * runs.requests // requests),
+        }
+        for size, runs in sorted(totals.runs.items())
+        if runs.requests
+    ]
 
 
 def _computes(batch: BatchTotals) -> dict[str, dict[str, int]]:

@@ -41,6 +41,7 @@ class Place:
     def __init__(self, *, has_metrics: bool) -> None:
         self.handle = create_counters_file(3)
         self.counters = VersionCounters(CounterRow(self.handle, 0), PAGE, has_metrics=has_metrics)
+        self.worker = VersionCounters(CounterRow(self.handle, 1), PAGE, has_metrics=has_metrics)
         self.now_ns = 10**9
         self.cpu_ms = 0
         self.sampler = Sampler(
@@ -59,7 +60,7 @@ class Place:
         self.counters.begun()
         self.counters.answered(0, 0, 0, took_ns, took_ns // 4, took_ns // 2, batch)
         self.counters.infer_ended(call_word("Predict", "REST"), REQUEST_TIME["REST"], took_ns)
-        self.counters.executed()
+        self.worker.executed(batch, 1, took_ns // 2)
 
     def sample(self, after_s: float = 1.0) -> dict[str, Any]:
         self.now_ns += int(after_s * 1e9)

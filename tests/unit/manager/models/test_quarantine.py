@@ -258,6 +258,22 @@ def test_a_second_form_that_kills_its_worker_is_not_compiled_again_and_no_reques
     assert deployments["b"].load_message().may_adapt
 
 
+def test_a_worker_that_is_asked_to_go_while_it_compiles_a_form_says_nothing_about_the_form(
+    scene: Scene,
+) -> None:
+    seat = scene.seats()[0]
+    page = RunPage(seat.page_descriptor)
+    page.begin((0, 0), SECOND_FORM, scene.handle("a"))
+    page.close()
+    assert seat.child is not None
+    seat.child.was_drained = True
+    scene.crash(seat)
+    scene.settle()
+
+    deployments = {entry.model_name: entry for entry in scene.books}
+    assert deployments["a"].load_message().may_adapt
+
+
 def test_crashes_long_apart_isolate_nothing(scene: Scene) -> None:
     for _ in range(6):
         scene.crash(scene.seats()[0], "a")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ovms_mp.child.memory import own_memory_bytes
 from ovms_mp.child.specs import CpuShare, WorkerSpec, spec_from_argument
 from ovms_mp.config.server import EngineConfig, ServerConfig, SupervisionConfig
 from ovms_mp.manager.children.child import Child, ChildState
 from ovms_mp.manager.workers import memory_limit as memory_limit_module
 from ovms_mp.manager.workers.cpu_plan import Machine
-from ovms_mp.manager.workers.machine import own_memory_bytes
 from ovms_mp.manager.workers.workers import Seat
 from ovms_mp.wire.messages import Drain
 

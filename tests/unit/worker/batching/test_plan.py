@@ -48,6 +48,11 @@ def test_what_gains_little_is_off(costs_s: dict[int, float]) -> None:
     assert useful_sizes(1.0, costs_s, 1.15) == {}
 
 
+def test_where_runs_are_quicker_than_all_else_little_is_left_to_gain() -> None:
+    assert useful_sizes(0.00001, {32: 0.00005}, 1.15) == {}
+    assert useful_sizes(0.0001, {32: 0.0005}, 1.15) == {32: 0.0005}
+
+
 def test_so_many_run_together_that_each_costs_least() -> None:
     plan = BatchPlan(1.0, {2: 1.5, 4: 1.8, 8: 8.0})
     # Three in a run of four cost 0.6 each; five in one of eight would cost 1.6.

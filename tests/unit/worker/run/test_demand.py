@@ -106,3 +106,33 @@ def test_changes_that_follow_each_other_quickly_become_rare() -> None:
         machine.serve(16, 30)
 
     assert machine.changes < 60
+
+
+def test_what_is_answered_counts_and_not_how_long_runs_take() -> None:
+    """Cores that have other things to do between runs: two streams that look better answer fewer."""
+    demand, now_s = Demand(0.0003), 100.0
+    forms: list[Form] = []
+    for turn in range(4000):
+        if turn == 200:  # When that has been wanted for a while.
+            demand.compiled(2, 0.0004)
+        is_lone = demand.form is Form.LONE
+        now_s += 0.0004 if is_lone else 0.00045
+        demand.note(demand.form, 0.0003 if is_lone else 0.0004, 1 if is_lone else 2, 16, now_s)
+        form = demand.next_form(now_s)
+        if demand.streams and form is not demand.form:
+            demand.changed(form, now_s)
+            forms.append(form)
+
+    assert forms == [Form.PARALLEL, Form.LONE]
+    assert demand.gain == pytest.approx(0.89, abs=0.01)
+
+
+def test_requests_of_one_run_are_so_many_answers() -> None:
+    demand, now_s = Demand(0.0003), 100.0
+    demand.compiled(2, 0.0003)
+    for form, each_s in ((Form.LONE, 0.004), (Form.PARALLEL, 0.001)):
+        demand.changed(form, now_s)
+        for _ in range(50):
+            now_s += 8 * each_s
+            demand.note(form, 0.0003, 2, 40, now_s, requests=8)
+    assert demand.gain == pytest.approx(4.0)

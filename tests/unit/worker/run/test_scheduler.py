@@ -28,8 +28,9 @@ from ovms_mp.worker.run.served import ServedVersion
 from ovms_mp.worker.run.shares import Shares
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from ovms_mp.worker.load.batches import Batches
     from ovms_mp.worker.load.compiled import CompiledVersion
 
 ARENA_BYTES = 4096
@@ -42,7 +43,7 @@ class Engine:
 
     ran: list[int]
     nireq: int = 1
-    batches: None = None
+    batches: Together | None = None
     slots: list[object] = field(default_factory=lambda: [object()])
 
     def bind(self, slot: object, task: InferTask, arena: Arena, arena_index: int) -> None:
@@ -54,6 +55,42 @@ class Engine:
         return ()
 
 
+class Together:
+    """Runs all that there is together."""
+
+    def __init__(self, ran: list[tuple[int, ...]]) -> None:
+        self._ran = ran
+
+    def most(self, waiting: int) -> int:
+        """All."""
+        return waiting
+
+    def shapes_of(self, task: InferTask) -> tuple[tuple[int, ...], ...]:
+        """Those of all."""
+        return ()
+
+    def infer(self, slot: object, members: Sequence[tuple[InferTask, Arena]]) -> list[tuple[()]]:
+        """Note them."""
+        self._ran.append(tuple(task.task_id for task, _ in members))
+        return [()] * len(members)
+
+    def pause(self) -> None:
+        """Nothing to stop."""
+
+
+class BreakingQueue(VersionQueue):
+    """A queue of which one turn raises."""
+
+    left = 3
+
+    def pop(self) -> QueuedTask | None:
+        """The next task, but for one time."""
+        self.left -= 1
+        if not self.left:
+            raise RuntimeError("broken")
+        return super().pop()
+
+
 class Versions:
     """Some versions with a scheduler, and the tasks that have run."""
 
@@ -62,8 +99,9 @@ class Versions:
         self.ran: list[int] = []
         self.first = FirstTasks()
         self.table: dict[int, ServedVersion] = {}
-        peers, page, wakeup = Peers((handle,)), RunPage(), Wakeup()
-        answers = Answers(Outbox(router), peers)
+        peers, wakeup = Peers((handle,)), Wakeup()
+        self.page = page = RunPage()
+        self.answers = answers = Answers(Outbox(router), peers)
         self.runs: Runs[ServedVersion] = Runs(wakeup, page)
         examinations = Examinations(answers, wakeup, CpuShare(), page)
         self.shares = Shares()
@@ -207,3 +245,42 @@ def test_what_goes_first_and_cannot_run_yet_holds_nobody_up(versions: Versions) 
     assert versions.run_all() == [200, 201, 202]
     busy.pool.handed_over = 0
     assert versions.run_all()[3:] == [150, 151]
+
+
+def batching(versions: Versions, ordinary: int) -> tuple[ServedVersion, list[tuple[int, ...]]]:
+    """A version whose tasks run together, and which have."""
+    version, together = versions.add(1, ordinary), list[tuple[int, ...]]()
+    assert version.pool is not None
+    version.pool.compiled.batches = cast("Batches", Together(together))
+    return version, together
+
+
+def test_what_waits_runs_together(versions: Versions) -> None:
+    _, together = batching(versions, 4)
+
+    assert versions.run_all() == []
+    assert together == [(100, 101, 102, 103)]
+
+
+def test_a_step_that_raises_while_tasks_are_put_together_has_one_victim(versions: Versions) -> None:
+    version, together = batching(versions, 4)
+    queue = BreakingQueue(100, 1 << 20, versions.first)
+    for queued in list(version.queue.tasks):
+        queue.push(queued)
+    version.queue = queue
+
+    versions.run_all()
+
+    assert together == [(101, 102, 103)]
+    assert versions.answers.answered == 4
+
+
+def test_tasks_that_cannot_all_be_marked_run_one_by_one(versions: Versions) -> None:
+    """One without a mark would be held innocent of the death of its process."""
+    _, together = batching(versions, 2)
+    while versions.page.begin((0, 0), 1, 1) >= 0:
+        pass
+    versions.page.end(0)
+
+    assert versions.run_all() == [100, 101]
+    assert together == []

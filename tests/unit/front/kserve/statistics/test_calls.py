@@ -27,9 +27,10 @@ from ovms_mp.front.routing import RoutingTable
 from ovms_mp.front.served_protocol import MessageParts
 from ovms_mp.model.status import State
 from ovms_mp.wire.arena import create_arena_file
-from ovms_mp.wire.counters import create_counters_file
+from ovms_mp.wire.counters import CounterRow, create_counters_file
 from ovms_mp.wire.messages import RoutingSnapshot
 from ovms_mp.wire.records import CountersHandle, ModelRecord, TensorSpecRecord, VersionRecord
+from ovms_mp.wire.version_counters import VersionCounters
 from tests.unit.front.core import MIB, Core
 from tests.unit.front.workers import context
 
@@ -104,7 +105,7 @@ class Front:
 
 @pytest.fixture
 def descriptors() -> Iterator[tuple[int, CountersHandle]]:
-    arena, counters = create_arena_file(0, MIB), create_counters_file(1)
+    arena, counters = create_arena_file(0, MIB), create_counters_file(2)
     yield arena, counters
     os.close(arena)
     os.close(counters.descriptor)
@@ -118,13 +119,15 @@ def make_front(descriptors: tuple[int, CountersHandle]) -> Front:
         RoutingTable(RoutingSnapshot(1, False, (), (), MODELS), service.counting.counters_of)
     )
     three = service.table.model("a/b").versions[3].counters
+    worker = VersionCounters(CounterRow(counters, 1), three.page)
     now_ns = time.monotonic_ns()
-    for batch_size in (4, 1, 4):
+    for batch_size in (2, 1, 2):
         three.answered(now_ns, now_ns + 100, now_ns + 800, now_ns + 1000, 30, 500, batch_size)
-        three.executed()
+    worker.executed(1, 1, 400)
+    worker.executed(4, 2, 700)
     three.failed(50)
     three.cancelled(5)
-    three.executed()
+    worker.executed()
     service.table.model("a/b").versions[2].counters.failed(7)
     return Front(service)
 
@@ -152,8 +155,8 @@ def test_what_was_counted_is_told_in_the_words_of_the_extension(
         assert found == {
             "name": "a/b",
             "version": "3",
-            "inference_count": 9,
-            "execution_count": 4,
+            "inference_count": 5,
+            "execution_count": 3,
             "inference_stats": {
                 "success": duration(3, 3000),
                 "fail": duration(2, 55),
@@ -162,7 +165,20 @@ def test_what_was_counted_is_told_in_the_words_of_the_extension(
                 "cache_hit": duration(0, 0),
                 "cache_miss": duration(0, 0),
             },
-            "batch_stats": [{"batch_size": 1, **computes(1)}, {"batch_size": 4, **computes(2)}],
+            "batch_stats": [
+                {
+                    "batch_size": 1,
+                    "compute_input": duration(1, 100),
+                    "compute_infer": duration(1, 400),
+                    "compute_output": duration(1, 200),
+                },
+                {
+                    "batch_size": 4,
+                    "compute_input": duration(1, 200),
+                    "compute_infer": duration(1, 700),
+                    "compute_output": duration(1, 400),
+                },
+            ],
         }
 
     asyncio.run(body())
