@@ -168,7 +168,11 @@ class Answering:
             failure = failure_of(error, incoming.path, context)
             context.http_status = failure.http_status
             self._leave(incoming, context, failure.code, failure)
-            raise failure from None
+            try:
+                raise failure from None
+            finally:
+                # It refers to this frame by its traceback, and with it to the request: a circle, if it stayed here.
+                del failure
         context.http_status = answer.status
         context.sent_bytes = answer.nbytes
         self._leave(incoming, context, None)

@@ -302,7 +302,10 @@ class DirectExchange(IncomingRequest):
             self._waiter = None
         if self._failure is not None:
             failure, self._failure = self._failure, None
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # It refers to this frame.
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

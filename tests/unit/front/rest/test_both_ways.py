@@ -7,6 +7,7 @@ Everything but the sockets and the worker's inference is real. The worker echoes
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import os
@@ -21,7 +22,9 @@ from uvicorn.server import ServerState
 
 from ovms_mp.child.specs import FrontLimits, OriginSpec
 from ovms_mp.front.access.proxies import TrustedProxies
+from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.gate import Gate
+from ovms_mp.front.kserve.rest import InferReading
 from ovms_mp.front.observers import CallObserver
 from ovms_mp.front.rest.app import create_app
 from ovms_mp.front.rest.connections import Connections
@@ -45,7 +48,6 @@ if TYPE_CHECKING:
     from ovms_mp.child.specs import RestSpec
     from ovms_mp.codes import Code
     from ovms_mp.errors import OvmsError
-    from ovms_mp.front.call_context import CallContext
     from ovms_mp.front.session import FrontSession
 
 LIMIT = 1 << 20
@@ -357,6 +359,23 @@ def test_answers_and_notes_are_the_same(name: str, most: int) -> None:
     assert {int(answer[0].split()[1]) for answer in direct.answers} == {status}
     is_last = b"connection: close" in direct.answers[0][1]
     assert len(direct.answers) == (1 if is_last else 2)
+
+
+REFUSED = {name: octets for name, (octets, status) in CASES.items() if status >= 400}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_was_refused_is_forgotten_at_once(name: str) -> None:
+    """Else a long body would stay until the garbage collector looks for circles."""
+    gc.collect()
+    gc.disable()
+    try:
+        heard(REFUSED[name], 1 << 30)
+        left = [each for each in gc.get_objects() if isinstance(each, (CallContext, InferReading))]
+    finally:
+        gc.enable()
+
+    assert not left
 
 
 @pytest.mark.parametrize("octets", [kserve(INFER), tfs(b"{"), binary(30_000)])
