@@ -15,6 +15,9 @@ from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.gathered import Gathered, reply_nbytes
 from ovms_mp.front.sinks import MessageSink
 
+TIMEOUT_HEADER = "X-Request-Timeout-Seconds"
+"""A header of requests: how long the client waits for the answer. The name is that of Ray Serve."""
+
 
 class RestRequest(Protocol):
     """A request whose body has not been read yet."""

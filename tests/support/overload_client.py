@@ -35,6 +35,7 @@ class Load:
         rate: Requests a second.
         seconds: For so long.
         deadline_s: After which it gives up: by its call's deadline, or by closing its connection.
+        says_deadline: Whether it tells the server of its deadline over REST, too, and waits for what that says then.
         source: Its address.
         model: For REST.
     """
@@ -45,6 +46,7 @@ class Load:
     rate: float
     seconds: float
     deadline_s: float = 60.0
+    says_deadline: bool = False
     source: str = "127.0.0.1"
     model: str = ""
 
@@ -131,16 +133,19 @@ class _Rest:
         self._load, self._seen = load, seen
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         body = load.body.encode()
+        deadline = f"X-Request-Timeout-Seconds: {load.deadline_s:.6f}\r\n" if load.says_deadline else ""
         head = (
-            f"POST /v1/models/{load.model}:predict HTTP/1.1\r\nHost: t\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"POST /v1/models/{load.model}:predict HTTP/1.1\r\nHost: t\r\n{deadline}"
+            f"Content-Length: {len(body)}\r\n\r\n"
         )
         self._request = head.encode() + body
+        self._patience_s = load.deadline_s + (_PATIENCE_S / 4 if load.says_deadline else 0.0)
 
     async def ask(self) -> None:
         begun_s = time.monotonic()
         writer: asyncio.StreamWriter | None = None
         try:
-            async with asyncio.timeout(self._load.deadline_s):
+            async with asyncio.timeout(self._patience_s):
                 if not self._idle:
                     self._idle.append(
                         await asyncio.open_connection(
@@ -167,6 +172,8 @@ class _Rest:
         elif status == 429:
             self._seen.refused.append(took_s)
             self._seen.pushed_back.append(float(fields["retry-after"]))
+        elif status == 504:
+            self._seen.expired.append(took_s)
         else:
             self._seen.others[f"{status}: {text}"] += 1
 

@@ -255,7 +255,8 @@ class InferReading:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the memory that the body was received in."""
+        """Let go of the memory that the body was received in, and of what refers to this by its traceback."""
+        self._refusal = None
         if self._placed is not None:
             self._placed.release()
 

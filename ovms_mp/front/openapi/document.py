@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ovms_mp import __version__
-from ovms_mp.front.endpoints import Answer, Endpoint, FixedRoute
+from ovms_mp.front.endpoints import TIMEOUT_HEADER, Answer, Endpoint, FixedRoute
 from ovms_mp.front.openapi.description import JSON, STRING, record, ref
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ _WITH_BODY = {
     504: "The answer did not come within `--request_timeout_s`, or within the request's own time.",
 }
 _CHANGING = {409: "Another change is in its way.", 504: "The change did not end within its time."}
+_PATIENCE = {TIMEOUT_HEADER: "Seconds that the client waits for the answer, e.g. 0.5."}
 _RETRIED = (429, 503)
 _ERROR: Schema = record({"error": STRING})
 
@@ -122,10 +123,11 @@ def _operation(verb: str, path: str, endpoint: Endpoint, described: Operation) -
         "tags": [endpoint.protocol],
         "responses": _responses(endpoint, described, has_names=bool(names)),
     }
-    if names or described.headers:
+    headers = {**described.headers, **(_PATIENCE if endpoint.takes_body else {})}
+    if names or headers:
         found["parameters"] = [
             *[_parameter(name, "path", "", {"type": "string", "minLength": 1}) for name in names],
-            *[_parameter(name, "header", text, STRING) for name, text in described.headers.items()],
+            *[_parameter(name, "header", text, STRING) for name, text in headers.items()],
         ]
     if described.body:
         found["requestBody"] = {"content": _content(described.body), "required": described.needs_body}

@@ -15,6 +15,7 @@ from ovms_mp.errors import Code, DeadlineExceeded, OvmsError, RequestTooLarge, s
 from ovms_mp.front.call_context import CallContext
 from ovms_mp.front.failures import failure_of
 from ovms_mp.front.rest.compression import LEAST_BYTES, Changing, compress
+from ovms_mp.front.rest.waiting import answer_in_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -100,18 +101,19 @@ class Answering:
         """
         front = self._front
         begun_ns = time.monotonic_ns()
-        deadline_ns = flow = 0
+        deadline_ns = 0
         if endpoint is not None and endpoint.takes_body:
             # The time that the body takes counts, too.
             deadline_ns = begun_ns + int(front.spec.limits.request_timeout_s * 1e9)
-            flow = incoming.flow
         else:
             _close_if_body_is_held_back(incoming, response)
-        context = CallContext.of(endpoint, deadline_ns, flow, incoming, "REST", begun_ns)
+        context = CallContext.of(endpoint, deadline_ns, incoming.flow, incoming, "REST", begun_ns)
         try:
             with incoming.share:
-                context.load_format = incoming.load_format()
-                answer = await self._answer(endpoint, incoming, context, refusal)
+                load_format, patience = incoming.wishes()
+                if load_format is not None:
+                    context.load_format = load_format
+                answer = await self._answer(endpoint, incoming, context, refusal, patience)
         except falcon.HTTPError as error:
             write_http_error(incoming, response, error)
             return None
@@ -140,6 +142,7 @@ class Answering:
         incoming: IncomingRequest,
         context: CallContext,
         refusal: Callable[[], falcon.HTTPError],
+        patience: str | None,
     ) -> Answer:
         """Let the call in, answer it, and say how it has ended."""
         gate = self._front.gate
@@ -150,7 +153,10 @@ class Answering:
                 raise refusal()
             if endpoint.changes_server:
                 self._origins.refuse_other_sites(incoming, incoming, self._front.proxies)
-            answer = await endpoint.handler(incoming, context)
+            if patience:
+                answer = await answer_in_time(endpoint.handler, incoming, context, patience)
+            else:
+                answer = await endpoint.handler(incoming, context)
         except asyncio.CancelledError:
             self._leave(incoming, context, Code.CANCELLED)
             raise
@@ -162,7 +168,11 @@ class Answering:
             failure = failure_of(error, incoming.path, context)
             context.http_status = failure.http_status
             self._leave(incoming, context, failure.code, failure)
-            raise failure from None
+            try:
+                raise failure from None
+            finally:
+                # It refers to this frame by its traceback, and with it to the request: a circle, if it stayed here.
+                del failure
         context.http_status = answer.status
         context.sent_bytes = answer.nbytes
         self._leave(incoming, context, None)
@@ -208,7 +218,9 @@ def write_failure(
         response.set_headers(context.reply_metadata)
     if failure.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED) and failure.http_status != 413:
         response.set_header("Retry-After", str(max(1, math.ceil(failure.retry_after_s))))
-    if isinstance(failure, (RequestTooLarge, DeadlineExceeded)):
+    if isinstance(failure, RequestTooLarge) or (
+        isinstance(failure, DeadlineExceeded) and not incoming.arrived_ns
+    ):
         # Part of the body may be unread; the connection cannot carry another request.
         response.set_header("Connection", "close")
     _close_if_body_is_held_back(incoming, response)

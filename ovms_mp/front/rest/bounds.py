@@ -7,6 +7,8 @@ PIECE_BYTES = 1 << 10
 """What is parsed at once where requests may begin: fifty of the shortest."""
 BODY_PIECE_BYTES = 16 << 10
 """The same where a chunked body goes on."""
+BODY_PIECES_A_TURN = 2048
+"""What is read at once of a chunked body of tiny chunks. PERF: 2 ms; then others have their turn."""
 HEAD_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 75.0
 LINGER_SWEEPS, QUIET_SWEEPS = 30, 5

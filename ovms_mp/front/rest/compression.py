@@ -57,6 +57,7 @@ async def compress(request: Asking, response: Changing) -> None:
         return
     window = _WINDOWS[coding]
     body = response.data.joined() if isinstance(response.data, Gathered) else response.data
+    response.data = body  # Not what has been released, should the client leave now.
     if len(body) <= _INLINE_BYTES:
         response.data = _packed(body, window)
     else:

@@ -40,8 +40,8 @@ DIRECT = "direct"
 """In the application's state: what answers requests with tensors."""
 _MOST_KEPT = 64
 """URLs that are known for now; clients ask for the same few."""
-_UNASKED_BYTES = 16 << 10
-"""Of a body that is kept until it is asked for."""
+_UNASKED_BYTES, _ASKED_BYTES = 16 << 10, 1 << 20
+"""Of a body that is kept until it is asked for, and until who has asked for it has its turn."""
 _GO_AHEAD = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -122,10 +122,26 @@ class Direct:
             self._origins.set_headers(incoming, reply)
 
 
+@lru_cache(_MOST_KEPT)
+def _field_name(name: str) -> bytes:
+    return name.lower().encode()
+
+
+def _by_name(fields: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The header by name; a field that is there several times is a list (RFC 9110, 5.2)."""
+    found = dict(fields)
+    if len(found) < len(fields):
+        found.clear()
+        for name, value in fields:
+            found[name] = b"%b,%b" % (found[name], value) if name in found else value
+    return found
+
+
 class DirectExchange(IncomingRequest):
     """One request, and an :class:`~ovms_mp.front.rest.exchange.Exchange`."""
 
     __slots__ = (
+        "_by_name",
         "_called",
         "_content_length",
         "_direct",
@@ -167,6 +183,7 @@ class DirectExchange(IncomingRequest):
         self._direct = direct
         self._called = called
         self._fields = head.fields
+        self._by_name: dict[bytes, bytes] | None = None
         self._content_length = head.content_length
         self._line = line
         self._expects = self._go_ahead_due = head.expects_go_ahead
@@ -239,10 +256,12 @@ class DirectExchange(IncomingRequest):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def get_header(self, name: str) -> str | None:
-        """See :class:`IncomingRequest`; a field that is there several times is a list (RFC 9110, 5.2)."""
-        wanted_name = name.lower().encode()
-        found = [value for field, value in self._fields if field == wanted_name]
-        return b",".join(found).decode("latin-1") if found else None
+        """See :class:`IncomingRequest`. PERF: 0.15 us, as several are asked for of each request."""
+        by_name = self._by_name
+        if by_name is None:
+            by_name = self._by_name = _by_name(self._fields)
+        found = by_name.get(_field_name(name))
+        return None if found is None else found.decode("latin-1")
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """See :class:`IncomingRequest`."""
@@ -283,7 +302,10 @@ class DirectExchange(IncomingRequest):
             self._waiter = None
         if self._failure is not None:
             failure, self._failure = self._failure, None
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # It refers to this frame.
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -304,9 +326,8 @@ class DirectExchange(IncomingRequest):
             return
         self._pieces.append(bytes(piece))
         self._held_bytes += len(piece)
-        if self._waiter is not None:
-            self._wake()
-        elif self._held_bytes > _UNASKED_BYTES:
+        self._wake()
+        if self._held_bytes > (_UNASKED_BYTES if self._waiter is None else _ASKED_BYTES):
             self._line.flow.pause_reading()
 
     def wanted(self) -> memoryview | None:
@@ -355,21 +376,23 @@ class DirectExchange(IncomingRequest):
             report("rest.answer", error, f"the answer to {self.path}")
             line.transport.close()
         finally:
-            reply.settle()
+            reply.drop()
 
     def _send(self, reply: Reply) -> None:
         """Hand the answer to the transport."""
         line = self._line
-        if self._is_gone:
+        # SAFETY: behind an abort the descriptor is another's, until the loop says that the connection is lost.
+        if self._is_gone or line.transport.is_closing():
             return
         self.response_started = True
         self._go_ahead_due = False
         if reply.is_last:
             self.keep_alive = False
-        body, reply.data = reply.data or b"", None
+        body = reply.data or b""
         head = self._direct.heads.head(
             reply, reply_nbytes(body), line.server_state, is_last=not self.keep_alive
         )
+        reply.data = None
         line.transport.write_answer(head, body)
         self.response_complete = True
         if not self.keep_alive:

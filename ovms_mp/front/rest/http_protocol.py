@@ -19,7 +19,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.protocols.utils import is_ssl
 
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.rest import bounds, heads
@@ -28,7 +28,7 @@ from ovms_mp.front.rest.exchange import AsgiExchange
 from ovms_mp.front.rest.heads import Refused
 from ovms_mp.front.rest.patience import HEAD_LATE, IDLE, Patience
 from ovms_mp.front.rest.reader import RequestReader
-from ovms_mp.front.rest.transport import GatedFlow, LingeringTransport
+from ovms_mp.front.rest.transport import GatedFlow, LingeringTransport, addresses
 
 if TYPE_CHECKING:
     from typing import Any
@@ -75,8 +75,6 @@ class RestProtocol(asyncio.BufferedProtocol):
         """Those behind the one that is being answered."""
         self._task: asyncio.Task[None] | None = None
         self._running: Exchange | None = None
-        self._unfed = b""
-        """What was read and may not be parsed yet."""
         self._unparsed_left = 0
         """Octets of a body that go past the parser."""
         self._is_filling = False
@@ -100,7 +98,7 @@ class RestProtocol(asyncio.BufferedProtocol):
         self.server_state.connections.add(self)  # type: ignore[arg-type]  # it is asked for ``shutdown`` only
         self.transport = LingeringTransport(transport, self)
         self.flow = GatedFlow(transport)
-        self.server, self.client = get_local_addr(transport), get_remote_addr(transport)
+        self.server, self.client = addresses(transport)
         self.scheme = "https" if is_ssl(transport) else "http"
         self._group.add(self)
 
@@ -109,7 +107,7 @@ class RestProtocol(asyncio.BufferedProtocol):
         self._group.remove(self)
         self._unread.release()
         self.is_lingering = False
-        self._unfed = b""
+        self.flow.take()
         self._pipeline.clear()
         self._cancel()
         self.server_state.connections.discard(self)
@@ -122,7 +120,7 @@ class RestProtocol(asyncio.BufferedProtocol):
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Memory of the body that is being received if much of that is due, else the scratch memory of all."""
         self._is_filling = False
-        if self._unparsed_left and not self._unfed and self._exchange is not None:
+        if self._unparsed_left and not self.flow.unfed and self._exchange is not None:
             place = self._exchange.wanted()
             if place is not None and len(place) >= bounds.FILLED_BYTES:
                 self._is_filling = True
@@ -143,8 +141,8 @@ class RestProtocol(asyncio.BufferedProtocol):
     def data_received(self, data: bytes | memoryview) -> None:
         """Octets of requests; a view is valid during the call."""
         self._is_fresh = True
-        if self._unfed:
-            self._unfed += data  # Reading has been paused, so this comes once.
+        if self.flow.unfed:
+            self.flow.unfed += data  # Reading has been paused, so this comes once.
         elif not self._refusal and not self.is_lingering:
             self._feed(data)
 
@@ -187,8 +185,7 @@ class RestProtocol(asyncio.BufferedProtocol):
             return
         self.is_lingering = True
         self._group.is_idle(self)  # Makes room for others when that is needed.
-        self._unfed = b""
-        self.flow.is_held = False
+        self.flow.take()
         self.flow.resume_reading()
         if inner.can_write_eof():
             inner.write_eof()
@@ -218,15 +215,18 @@ class RestProtocol(asyncio.BufferedProtocol):
             self._feed_piece(data)
             return
         rest = memoryview(data)
+        turn_ends_at = self._reader.body_pieces + bounds.BODY_PIECES_A_TURN
         while rest and not self._refusal and not self.is_lingering:
             if self._unparsed_left and self._exchange is not None:
                 size = min(len(rest), self._unparsed_left)
                 self._exchange.take(rest[:size])
                 self._passed(size)
             elif len(self._pipeline) >= bounds.MOST_PIPELINED:
-                self._unfed = bytes(rest)
-                self.flow.pause_reading()
-                self.flow.is_held = True
+                self.flow.keep(rest)
+                return
+            elif self._reader.body_pieces > turn_ends_at:
+                self.flow.keep(rest)
+                self.loop.call_soon(self._feed_on)
                 return
             else:
                 is_in_body = self._exchange is not None and self._exchange.more_body
@@ -236,6 +236,12 @@ class RestProtocol(asyncio.BufferedProtocol):
                 size = min(len(rest), most)
                 self._feed_piece(rest[:size])
             rest = rest[size:]
+
+    def _feed_on(self) -> None:
+        """Parse what was kept."""
+        if self.flow.unfed and not self.transport.is_closing():
+            self._feed(self.flow.take())
+            self.flow.read_on()
 
     def _feed_piece(self, piece: bytes | memoryview) -> None:
         refused = self._reader.feed(piece)
@@ -335,12 +341,8 @@ class RestProtocol(asyncio.BufferedProtocol):
                 self._group.counts["answer_memory"] += 1
                 self._abort()
                 return
-        if self._unfed and not self.transport.is_closing():
-            data, self._unfed = self._unfed, b""
-            self.flow.is_held = False
-            self._feed(data)
-            if not self._unfed:
-                self.flow.resume_reading()
+        if self.flow.unfed:
+            self._feed_on()
         if not self._pipeline and self._exchange is not None and self._exchange.response_complete:
             self._end_request()
 

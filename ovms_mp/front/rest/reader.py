@@ -55,12 +55,14 @@ class RequestReader:
     """Of one connection.
 
     Attributes:
-        body_left: Octets that certainly belong to the body which is being received.
+        body_left: Octets that certainly belong to the body which is being received; 0 before the end of its head.
+        body_pieces: How many pieces of bodies there have been, of whatever size.
         head_bytes: Octets since the parser last got anywhere.
     """
 
     def __init__(self, target: Target) -> None:
         self.body_left = 0
+        self.body_pieces = 0
         self.head_bytes = 0
         self._target = target
         self._parser = self._new_parser()
@@ -70,6 +72,7 @@ class RequestReader:
         self._content_length: int | None = None
         self._has_progress = False
         self._has_host = False
+        self._is_in_head = False
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
@@ -140,19 +143,20 @@ class RequestReader:
         self._expects_go_ahead = False
         self._content_length = None
         self._fields = []
+        self._is_in_head = True
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head, or behind a chunked body."""
+        """A field of the head, or one behind a chunked body, which is read for its bounds only (RFC 9110, 6.5.1)."""
         if len(self._fields) >= heads.MOST_FIELDS:
             raise Refused(431, f"the request has more than {heads.MOST_FIELDS} header fields")
         name = name.lower()
-        if name in heads.LOOKED_AT:
+        if name in heads.LOOKED_AT and self._is_in_head:
             if name == b"content-length":
-                self.body_left = self._content_length = int(value)
+                self._content_length = int(value)
             elif name == b"host":
                 if self._has_host:
                     raise Refused(400, "the request has more than one Host header field (RFC 9112, 3.2)")
@@ -179,15 +183,19 @@ class RequestReader:
             raise heads.too_long(len(self._url))
         if parser.should_upgrade():
             return  # It comes again, see :meth:`_decline`.
-        keep_alive = version != "1.0" and parser.should_keep_alive()
+        is_current = version != "1.0"
+        fields, self._fields, self._is_in_head = self._fields, [], False
+        # Not earlier: octets behind a length that are still of the head would be taken for the body.
+        self.body_left = self._content_length or 0
         self._target.take_head(
             Head(
                 parser.get_method(),
                 self._url,
                 version,
-                self._fields,
-                self._expects_go_ahead,
-                keep_alive,
+                fields,
+                # Those who speak HTTP/1.0 do not know what a go-ahead is (RFC 9110, 10.1.1).
+                self._expects_go_ahead and is_current,
+                is_current and parser.should_keep_alive(),
                 self._content_length,
             )
         )
@@ -195,6 +203,7 @@ class RequestReader:
     def on_body(self, body: bytes) -> None:
         """Octets of a body."""
         self._has_progress = True
+        self.body_pieces += 1
         self.body_left = max(0, self.body_left - len(body))
         self._target.take_body(body)
 
@@ -202,6 +211,5 @@ class RequestReader:
         """A request is here, or the head of one that comes again."""
         self._has_progress = True
         self.body_left = 0
-        self._has_host = False  # A trailer's is not the next request's.
         if not self._parser.should_upgrade():
             self._target.end_body()

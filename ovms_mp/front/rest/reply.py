@@ -57,6 +57,12 @@ class Reply:
         if isinstance(self.data, Gathered):
             self.data = self.data.joined()
 
+    def drop(self) -> None:
+        """Nobody is sent it, or all of it has been."""
+        data, self.data = self.data, None
+        if isinstance(data, Gathered):
+            data.release()
+
 
 class Heads:
     """Writes the heads of answers; one for each front. PERF: 0.6 us for the usual one."""

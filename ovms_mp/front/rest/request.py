@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from ovms_mp.front.call_context import LOAD_FORMAT, Target, address_text
+from ovms_mp.front.endpoints import TIMEOUT_HEADER
 from ovms_mp.front.rest.body import read_body, receive_body
 from ovms_mp.front.rest.early import CERTIFICATE_NAME
 from ovms_mp.front.sinks import fill
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ovms_mp.front.budget import BodyShare
     from ovms_mp.front.sinks import MessageSink
 
-_LOAD_FORMAT = LOAD_FORMAT.encode()
 _LARGEST_FLOW = (1 << 31) - 1
 
 
@@ -129,12 +129,9 @@ class IncomingRequest(ABC):
             self.arrived_ns = time.monotonic_ns()
         return made
 
-    def load_format(self) -> str:
-        """How the client wants to hear of the server's load; empty where it has not asked. PERF: 0.3 us."""
-        for name, value in self.fields:
-            if name == _LOAD_FORMAT:
-                return str(value, "latin-1")
-        return ""
+    def wishes(self) -> tuple[str | None, str | None]:
+        """How the client wants to hear of the server's load, and how long it waits; None if it does not say."""
+        return self.get_header(LOAD_FORMAT), self.get_header(TIMEOUT_HEADER)
 
     @property
     def metadata(self) -> Sequence[tuple[str, str | bytes]]:

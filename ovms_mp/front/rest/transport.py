@@ -9,7 +9,9 @@ import socket
 from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
+from ovms_mp.front.call_context import new_flow
 from ovms_mp.front.gathered import Gathered
 from ovms_mp.front.rest.heads import ANSWER_START
 
@@ -37,14 +39,50 @@ _MOST_PIECES = 1024
 """Linux's ``IOV_MAX``."""
 
 
-class GatedFlow(FlowControl):
-    """Reading goes on only when nothing is left of what was read before."""
+def addresses(transport: asyncio.Transport) -> tuple[Any, Any]:  # Any: as ASGI has them.
+    """The server's and the client's; a Unix socket tells none of the latter, so each of its connections is one."""
+    server, client = get_local_addr(transport), get_remote_addr(transport)
+    if server is not None and server[1] is None:
+        client = (f"unix:{new_flow()}", 0)
+    return server, client
 
-    is_held = False
+
+class GatedFlow(FlowControl):
+    """Reading goes on only when nothing is left of what was read before, whoever wants it to go on.
+
+    Attributes:
+        unfed: What was read and may not be parsed yet.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__(transport)
+        self.unfed = b""
+        self._is_paused = False
+
+    def pause_reading(self) -> None:
+        """Read no more, until somebody wants that."""
+        self._is_paused = True
+        super().pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on, unless something is left."""
-        if not self.is_held:
+        """Read on, when nothing is left."""
+        self._is_paused = False
+        if not self.unfed:
+            super().resume_reading()
+
+    def keep(self, rest: memoryview) -> None:
+        """Keep this for later."""
+        self.unfed = bytes(rest)
+        super().pause_reading()
+
+    def take(self) -> bytes:
+        """What was kept; :meth:`read_on` follows."""
+        unfed, self.unfed = self.unfed, b""
+        return unfed
+
+    def read_on(self) -> None:
+        """Read on, unless something is left or nobody wants it."""
+        if not self.unfed and not self._is_paused:
             super().resume_reading()
 
 

@@ -131,7 +131,10 @@ class TfsRestCalls:
 
         calls.refuse_label(target.label)
         version = version_number(target)
-        answer: bytes = await service.predict(target.name, version, decode, context, encode)
+        try:
+            answer: bytes = await service.predict(target.name, version, decode, context, encode)
+        finally:
+            unread = None  # It refers to the request by its traceback.
         return Answer(answer)
 
     async def status(self, request: RestRequest, context: CallContext) -> Answer:

@@ -343,6 +343,28 @@ def test_a_body_that_nobody_asks_for_is_not_read_on_and_on() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("path", [b"/t/a", b"/t/early", b"/t/app"])
+def test_a_body_of_tiny_chunks_leaves_others_their_turn(path: bytes) -> None:
+    length = 50_000
+    octets = chunked(path, *[b"%d" % (index % 10) for index in range(length)]) + post(path=b"/t/a")
+
+    async def story(client: DirectConnection) -> None:
+        reads = [octets[start : start + 200_000] for start in range(0, len(octets), 200_000)]
+        paused = []
+        for octets_read in reads:
+            client.protocol.data_received(octets_read)
+            paused.append(client.protocol.flow.read_paused)  # When a part of it has been parsed.
+            for _ in range(40):
+                await client.settle()
+            paused.append(client.protocol.flow.read_paused)
+        assert paused == [True, False] * len(reads)
+        (status, body), last = client.answers()
+        assert (status, last) == (200, ECHO)
+        assert path == b"/t/early" or body.endswith(b"0123456789" * (length // 10) + b">")
+
+    play(story)
+
+
 @pytest.mark.parametrize(
     ("octets", "status", "is_closed"),
     [
@@ -439,7 +461,95 @@ def test_which_paths_go_this_way(url: bytes, path: bytes | None) -> None:
     play(story, prefix="/p")
 
 
+# The client's patience.
+
+
+def test_an_answer_is_waited_for_as_long_as_the_client_says() -> None:
+    impatient = post(b"X-Request-Timeout-Seconds: 0.01\r\n", path=b"/t/a")
+
+    async def story(client: DirectConnection) -> None:
+        client.route.may_answer.clear()
+        await client.send(impatient)
+        await asyncio.gather(*client.protocol.server_state.tasks)
+        (answer,) = client.answers()
+        assert answer == (504, b'{"error":"no answer within 0.01 s (X-Request-Timeout-Seconds)"}')
+        assert client.route.cancelled == 1
+        context = client.route.contexts[0]
+        assert context.deadline_ns == context.begun_ns + 10**7
+        client.route.may_answer.set()
+        await client.send(post(path=b"/t/a"))
+        assert client.answers()[1:] == [ECHO]
+        assert [code and code.name for code in client.ends.codes] == ["DEADLINE_EXCEEDED", None]
+
+    play(story)
+
+
+def test_a_body_that_comes_later_than_the_client_waits_is_not_waited_for() -> None:
+    async def story(client: DirectConnection) -> None:
+        fields = b"X-Request-Timeout-Seconds: 0.01\r\n"
+        await client.receive(post(fields, path=b"/t/sink", body=LONG)[:-1])
+        await asyncio.gather(*client.protocol.server_state.tasks)
+        assert [status for status, _ in client.answers()] == [504]
+        assert client.transport.has_written_eof, "the rest of the body is none of another request"
+        assert client.route.sinks[0].ends == 1
+
+    play(story)
+
+
+@pytest.mark.parametrize("value", [b"soon", b"0", b"-1", b"1e3", b"nan", b"1" * 10, b"0.5 s"])
+def test_a_time_that_is_none_is_refused(value: bytes) -> None:
+    async def story(client: DirectConnection) -> None:
+        await client.send(post(b"X-Request-Timeout-Seconds: " + value + b"\r\n", path=b"/t/a"))
+        ((status, body),) = client.answers()
+        assert status == 400
+        assert f"X-Request-Timeout-Seconds is {value.decode()!r}" in json.loads(body)["error"]
+
+    play(story)
+
+
 # Ends.
+
+
+def test_who_connects_by_a_unix_socket_is_one_client() -> None:
+    async def story(client: DirectConnection) -> None:
+        other = DirectConnection()
+        for connection in (client, other):
+            connection.transport.getsockname = lambda: "/run/socket"  # type: ignore[assignment, return-value]
+            connection.protocol.connection_made(connection.transport)
+            await connection.send(post(path=b"/t/a") * 2)
+        first, second = (connection.route.contexts for connection in (client, other))
+        assert first[0].flow == first[1].flow != second[0].flow
+        assert {context.peer for context in (*first, *second)} == {"unix:"}
+        other.socket.free()
+
+    play(story)
+
+
+def test_nothing_is_written_behind_an_abort() -> None:
+    """Until the loop tells that the connection is lost, its descriptor may have become another one's."""
+
+    async def story(client: DirectConnection) -> None:
+        client.route.may_answer.clear()
+        await client.receive(post(path=b"/t/gathered", body=LONG))
+        client.transport.abort()
+        client.route.may_answer.set()
+        await client.settle()
+        assert not client.transport.written
+        assert not client.socket.take()
+        assert client.route.released == 1
+
+    play(story)
+
+
+def test_who_leaves_while_its_answer_is_packed_has_it_released_once() -> None:
+    async def story(client: DirectConnection) -> None:
+        await client.receive(post(b"Accept-Encoding: gzip\r\n", path=b"/t/gathered", body=LONG))
+        assert not client.transport.written, "a thread packs it"
+        client.protocol.connection_lost(ConnectionResetError())
+        await client.settle()
+        assert client.route.released == 1
+
+    play(story)
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
