@@ -248,7 +248,7 @@ class AsyncClient:
         """Have a call answered, with as many tries as are due."""
         session = self._session
         now = asyncio.get_running_loop().time
-        tries, left_s = 1, timeout_s
+        tries, left_s = 1, deadline - now()
         while True:
             try:
                 connection = self._pool.now()

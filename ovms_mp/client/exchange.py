@@ -137,6 +137,11 @@ class Exchange:
         if self.on_end is not None:
             self.on_end()
 
+    def take_failure(self) -> ClientError:
+        """The failure, to be raised, and forgotten here: the two would keep each other and the caller's arrays."""
+        failure, self.failure = self.failure, None
+        return failure or lost("the request has failed")
+
     def reply(self) -> Reply:
         """The answer, once it is there.
 
@@ -144,7 +149,7 @@ class Exchange:
             ClientError: There is none.
         """
         if self.failure is not None:
-            raise self.failure
+            raise self.take_failure()
         pieces = self.pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return Reply(self.status, self.headers, body)

@@ -62,11 +62,14 @@ class GrpcDialect:
         return deadline_headers(timeout_s)
 
 
-def failure_of(status: int, headers: Mapping[str, str]) -> ClientError | None:
-    """The failure that an answer is; None where it is none."""
+def is_success(headers: Mapping[str, str]) -> bool:
+    """Whether an answer is none of a failure."""
+    return headers.get("grpc-status") == "0"
+
+
+def failure_of(status: int, headers: Mapping[str, str]) -> ClientError:
+    """The failure that an answer is which is no success."""
     number = headers.get("grpc-status")
-    if number == "0":
-        return None
     if number is None:
         code = code_of_http(status) if status != 200 else Code.UNKNOWN
         speaker = headers.get("server", "it")
@@ -91,9 +94,8 @@ def message_of(reply: Reply) -> memoryview:
     Raises:
         ClientError: The answer is a failure, or no single message.
     """
-    failure = failure_of(reply.status, reply.headers)
-    if failure is not None:
-        raise failure
+    if not is_success(reply.headers):
+        raise failure_of(reply.status, reply.headers)
     messages, rest = split(reply.body)
     if len(messages) != 1 or rest:
         raise unreadable(f"{len(messages)} messages and {len(rest)} bytes where one message should be")

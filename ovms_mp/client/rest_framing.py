@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ovms_mp import __version__
-from ovms_mp.client.errors import code_of_http, error_of, unreadable
+from ovms_mp.client.errors import ClientError, code_of_http, error_of, unreadable
 from ovms_mp.client.exchange import Operation, Request
 
 if TYPE_CHECKING:
@@ -68,11 +68,14 @@ def refuse_failure(reply: Reply) -> None:
     Raises:
         ClientError: With the server's words.
     """
-    if reply.status == 200:
-        return
+    if reply.status != 200:
+        raise _failure_of(reply)
+
+
+def _failure_of(reply: Reply) -> ClientError:
     try:
         text = json.loads(bytes(reply.body))["error"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         text = bytes(reply.body[:_MOST_TEXT]).decode("utf-8", "replace").strip() or f"HTTP {reply.status}"
     error = error_of(code_of_http(reply.status), str(text))
     error.http_status = reply.status
@@ -80,7 +83,7 @@ def refuse_failure(reply: Reply) -> None:
     after = reply.headers.get("retry-after", "")
     if after.isascii() and after.isdigit() and len(after) < 8:
         error.retry_after_s = float(after)
-    raise error
+    return error
 
 
 def whole_number(text: str) -> int:

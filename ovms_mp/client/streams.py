@@ -160,11 +160,12 @@ class Stream:
         exchange = self._exchange
         if exchange.messages or not exchange.is_done:
             return False
-        failure = exchange.failure or grpc_framing.failure_of(exchange.status, exchange.headers)
-        if failure is None and (self.unanswered or exchange.rest):
-            failure = unreadable(f"a stream that ends with {self.unanswered} requests without an answer")
-        if failure is not None:
-            raise failure
+        if exchange.failure is not None:
+            raise exchange.take_failure()
+        if not grpc_framing.is_success(exchange.headers):
+            raise grpc_framing.failure_of(exchange.status, exchange.headers)
+        if self.unanswered or exchange.rest:
+            raise unreadable(f"a stream that ends with {self.unanswered} requests without an answer")
         return True
 
     def take(self) -> Outputs | ClientError:
@@ -179,12 +180,16 @@ class Stream:
         text, _, outputs = self._dialect.stream_answer(self._exchange.messages.popleft())
         if not text:
             return outputs
-        code, message = _split(text)
-        error = error_of(code, message)
-        error.was_answered = True
         if self._return_errors:
-            return error
-        raise error
+            return _failure_of(text)
+        raise _failure_of(text)
+
+
+def _failure_of(text: str) -> ClientError:
+    code, message = _split(text)
+    error = error_of(code, message)
+    error.was_answered = True
+    return error
 
 
 def _split(text: str) -> tuple[Code, str]:

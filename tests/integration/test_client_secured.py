@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -54,19 +55,23 @@ class Place:
         return f"{scheme}://localhost:{port}?api={api or 'kserve'}"
 
 
-@pytest.fixture(scope="module")
-def place(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    directory = tmp_path_factory.mktemp("secured")
+@contextlib.contextmanager
+def served(zoo: ModelZoo, directory: Path, *models: str) -> Iterator[Place]:
     keys = directory / "keys"
     keys.write_text(f"alice {KEY}\n")
     keys.chmod(0o600)
-    config = zoo.config_file(directory, ["tiny", "slow", "batch"])
+    config = zoo.config_file(directory, list(models))
     server = Server(["config", "--config_path", str(config)], directory / "server.log", is_patient=False)
     found = Place(server, directory)
     server.arguments = [*server.arguments, *found.flags, "--api_key_file", str(keys)]
-    with server:
-        with Client(found.url("grpcs"), **found.options) as client:
-            eventually(lambda: client.ready("slow") and client.ready("batch"), 60.0, "models")
+    with server, Client(found.url("grpcs"), **found.options) as client:
+        eventually(lambda: all(map(client.ready, models)), 60.0, "models")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def place(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with served(zoo, tmp_path_factory.mktemp("secured"), "tiny", "batch") as found:
         yield found
 
 
@@ -120,12 +125,10 @@ def test_who_has_no_certificate_is_told(place: Place, transport: str) -> None:
         asyncio.run(main())
 
 
-def test_what_has_begun_is_answered_when_the_server_is_stopped(place: Place) -> None:
-    """The last of these tests, as the server ends."""
-
-    async def main() -> None:
+def test_what_has_begun_is_answered_when_the_server_is_stopped(zoo: ModelZoo, tmp_path: Path) -> None:
+    async def main(place: Place) -> None:
         async with AsyncClient(place.url("grpcs"), retries=Retries(most=0), **place.options) as client:
-            slow = [asyncio.create_task(client.predict("slow", np.ones(1, np.float32))) for _ in range(5)]
+            slow = [asyncio.create_task(client.predict("slow", np.ones(1, np.float32))) for _ in range(3)]
             await client.metadata("slow")
             assert await client.live()  # Answered after the slow ones have arrived, on the same connection.
             place.server.process.send_signal(signal.SIGTERM)
@@ -135,8 +138,11 @@ def test_what_has_begun_is_answered_when_the_server_is_stopped(place: Place) -> 
             with pytest.raises(Unavailable, match="cannot connect"):
                 await client.live()
 
-    with Client(place.url("https"), retries=Retries(most=1), **place.options) as idle:
+    with (
+        served(zoo, tmp_path, "slow") as place,
+        Client(place.url("https"), retries=Retries(most=1), **place.options) as idle,
+    ):
         assert idle.live()
-        asyncio.run(main())
+        asyncio.run(main(place))
         with pytest.raises(Unavailable, match="cannot connect"):
             idle.live()

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 import ml_dtypes
@@ -16,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovms_mp.client import calls, datatypes, errors, retries, target
-from ovms_mp.client.exchange import Reply, not_sent
+from ovms_mp.client.exchange import Exchange, Reply, not_sent
 from ovms_mp.client.fields import fields, varint
 from ovms_mp.client.grpc_framing import deadline_headers, failure_of, framed
 from ovms_mp.client.kserve_grpc import KServeGrpc
@@ -249,7 +252,6 @@ def test_what_is_tried_again_and_when(error: Exception, tries: int, expected: fl
 def test_statuses(headers: dict[str, str], code: Code, after: float | None) -> None:
     error = failure_of(503, headers)
 
-    assert error is not None
     assert (error.code, error.retry_after_s, error.was_answered) == (code, after, True)
 
 
@@ -319,6 +321,28 @@ def test_heads_of_requests_that_are_kept_are_those_of_their_places() -> None:
                 messages.add(b"".join(dialect.message(call)))
 
     assert len(messages) == 6
+
+
+@pytest.mark.parametrize("dialect", [KServeGrpc(), KServeRest("")], ids=["grpc", "rest"])
+def test_failures_are_gone_when_nobody_has_them_any_more(dialect: calls.Dialect) -> None:
+    """And with them what callers have in their frames, such as arrays in shared memory."""
+
+    def fail() -> weakref.ref[object]:
+        array = np.zeros(1)
+        operation = dialect.predict(calls.Predict("m", 0, {}))
+        with contextlib.suppress(errors.ClientError):
+            operation.read(Reply(404, {"grpc-status": "5"}, b"{}"))
+        exchange = Exchange(operation.request, 0.0)
+        exchange.fail(not_sent("gone"))
+        with contextlib.suppress(errors.NotSent):
+            exchange.reply()
+        return weakref.ref(array)
+
+    gc.disable()
+    try:
+        assert fail()() is None
+    finally:
+        gc.enable()
 
 
 def test_deadlines_fit_their_header() -> None:
