@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -118,3 +119,14 @@ class Watched:
     def close(self) -> None:
         """Close it."""
         self.page.close()
+
+
+@contextlib.contextmanager
+def watched(browser: Browser, origin: str, width: int = 1280, scheme: str = "light") -> Iterator[Watched]:
+    """A page that must have had nothing to complain of when it is closed."""
+    page = Watched(browser, origin, width, scheme)
+    try:
+        yield page
+        assert page.complaints == []
+    finally:
+        page.close()
