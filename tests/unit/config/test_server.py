@@ -144,7 +144,7 @@ def test_accepted_text(setting: Setting, text: str) -> None:
     assert setting.accepted() == text
 
 
-@pytest.mark.parametrize(("text", "value"), [("true", True), ("FALSE", False)])
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("FALSE", False), ("on", True), ("Off", False)])
 def test_switches(text: str, value: bool) -> None:
     setting = Setting("strict_config", "x", choices=SWITCH)
 
