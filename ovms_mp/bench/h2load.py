@@ -81,7 +81,9 @@ def run(load: Load, scratch: Path) -> Observed:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # The terminal's Ctrl-C is for us, who pass it on.
+        # The terminal's Ctrl-C is for us, who pass it on. PERF: a session of its own is another one to the scheduler
+        # (sched_autogroup), and where cores are scarce made half of the load.
+        process_group=0,
         preexec_fn=functools.partial(die_with_parent, os.getpid()),  # no threads here
     )
     output, is_cut = "", False
