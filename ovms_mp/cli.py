@@ -8,6 +8,8 @@ those of the modern one (a protocol without a port is off). The only place that 
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 _SIGNAL_BASE = 128
 """Added to a signal's number, as a shell has it."""
+_UNWRITTEN = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _SERVING = ("", "model", "config")
 """Forms of the command line that serve."""
 _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -70,14 +73,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The kernel keeps from process 1, as it is in a container, all signals that it has no handler for. The server
         # takes this one later.
         signal.signal(signal.SIGTERM, _end)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal's encoding has not is no reason to show nothing.
+        sys.stdout.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(given, MappingProxyType(dict(os.environ)))
+        code = _run(given, MappingProxyType(dict(os.environ)))
     except ConfigError as error:
         say("\n".join(f"ovms_mp: error: {line}" for line in error.message.split("\n")))
-        return ExitCode.USAGE
+        code = ExitCode.USAGE
     except EarlyExit as done:
-        return done.code
+        code = done.code
+    except OSError as error:
+        return _unwritten(error)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return _unwritten(error)
+    return code
+
+
+def _unwritten(error: OSError) -> int:
+    """What is printed cannot be written; the exit code.
+
+    Raises:
+        OSError: It is about something else.
+    """
+    if error.filename is not None or error.errno not in _UNWRITTEN:
+        raise error
+    # Nothing is to be written there at the end, either.
+    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return _SIGNAL_BASE + signal.SIGPIPE  # Who read it has enough, e.g. `head`.
+    say(f"ovms_mp: error: what is printed cannot be written: {error.strerror}")
+    return ExitCode.BOOT_FAILED
 
 
 def _end(number: int, _frame: object) -> None:
@@ -97,14 +126,7 @@ def _run(arguments: list[str], environment: Mapping[str, str]) -> int:
     # Imported when they are needed: most take longer to import than to run.
     module, function = _COMMANDS[command]
     run: Callable[[Sequence[str], Mapping[str, str]], int] = getattr(import_module(module), function)
-    try:
-        code = run(arguments[1:], environment)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Who read it has enough, e.g. `head`; nothing is to be written there at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
-        return _SIGNAL_BASE + signal.SIGPIPE
-    return code
+    return run(arguments[1:], environment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ _WAYS = MappingProxyType(
             "copies",
             "cpu_workers",
             "cycles",
+            "page",
             "shapes",
             "soak",
             "tls",

@@ -40,11 +40,10 @@ def run_bench(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         ConfigError: A flag is wrong.
     """
     given = flags.bench_parser().read(arguments)
-    # `timeout` and a terminal's end must not leave generators behind: SIGTERM unwinds like Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     subject = _subject(given)
     loads = _Loads(given)
     check_writable(given["svg"])
+    unwind_like_ctrl_c()
     try:
         prepared = prepare(subject)
         with tempfile.TemporaryDirectory(prefix="ovms-mp-bench-") as scratch:
@@ -191,10 +190,16 @@ def _show(report: Report, given: Mapping[str, Any]) -> int:
         if not report.is_complete:
             print_lines(["interrupted; these are the figures so far"])
     if given["svg"] and report.levels:
-        Path(given["svg"]).write_text(report_svg(report))
+        write_svg(given["svg"], report_svg(report))
     if not report.is_complete:
         return INTERRUPTED
     return ExitCode.CLEAN if any(level.answered for level in report.levels) else ExitCode.BOOT_FAILED
+
+
+def unwind_like_ctrl_c() -> None:
+    """Have `timeout` and a terminal's end leave neither servers nor generators behind."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 def check_writable(path: str) -> None:
@@ -209,6 +214,18 @@ def check_writable(path: str) -> None:
                 pass
         except OSError as error:
             raise ConfigError(f"--svg {path}: {error.strerror}") from None
+
+
+def write_svg(path: str, text: str) -> None:
+    """Keep a plot.
+
+    Raises:
+        ConfigError: The file cannot be written any more.
+    """
+    try:
+        Path(path).write_text(text)
+    except OSError as error:
+        raise ConfigError(f"--svg {path}: {error.strerror}") from None
 
 
 def print_lines(lines: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -86,7 +86,15 @@ class Dialect:
                 message = body[_PREFIX.size :]
                 return _tfs_inputs(message) if self._api == "tfs" else _kserve_inputs(message)
             return _tfs_rest_inputs(body) if self._api == "tfs" else _kserve_rest_inputs(body)
-        except (DecodeError, msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
+        except (
+            DecodeError,
+            msgspec.MsgspecError,
+            RecursionError,
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+        ) as error:
             what = f"{type(error).__name__}: {error}"
             raise NoMeasurement(
                 f"{self._endpoint.url} describes the model in an unknown form ({what})"
@@ -232,11 +240,17 @@ def _tfs_inputs(message: bytes) -> list[InputSpec]:
     found = serving.GetModelMetadataResponse.FromString(message).metadata[_SIGNATURE]
     signatures = serving.SignatureDefMap()
     found.Unpack(signatures)
-    signature = next(iter(signatures.signature_def.values()))
+    signature = _first(signatures.signature_def)
     return [
         InputSpec(name, _TF_DTYPES[int(info.dtype)], tuple(dim.size for dim in info.tensor_shape.dim))
         for name, info in signature.inputs.items()
     ]
+
+
+def _first(signatures: Mapping[str, Any]) -> Any:  # Any: of either form
+    for signature in signatures.values():
+        return signature
+    raise LookupError("the model has no signature")
 
 
 class _KserveInput(msgspec.Struct, frozen=True):
@@ -258,7 +272,7 @@ def _tfs_rest_inputs(body: bytes) -> list[InputSpec]:
     found_map = msgspec.json.decode(body)["metadata"][_SIGNATURE]
     # TensorFlow Serving keeps the names of its messages, protobuf's own JSON does not.
     signatures = found_map.get("signatureDef") or found_map[_SIGNATURE]
-    signature = next(iter(signatures.values()))
+    signature = _first(signatures)
     found = []
     for name, info in signature["inputs"].items():
         dtype = framework.DataType.Value(info["dtype"])

@@ -75,7 +75,7 @@ def percentiles(values: NDArray[np.float64]) -> dict[str, float]:
     return {**{name: float(ordered[rank]) for name, rank in ranks.items()}, "max": float(ordered[-1])}
 
 
-def level_of(load: Load, observed: Observed, stages_ms: Mapping[str, float] | None = None) -> Level:
+def level_of(load: Load, observed: Observed) -> Level:
     """The figures of a load, without its warm-up.
 
     A closed loop is counted by when answers came; an open one by when requests were to be sent, so that those which
@@ -117,15 +117,18 @@ def level_of(load: Load, observed: Observed, stages_ms: Mapping[str, float] | No
         generator=observed.generator,
         cpu_share=observed.cpu_share,
         answer_bytes=observed.answer_bytes,
-        stages_ms=dict(stages_ms or {}),
-        notes=tuple(_notes(observed, lag_p99_ms, named)),
+        notes=tuple(_notes(load, observed, lag_p99_ms, named, has_any=bool(answered or errors))),
         is_cut=observed.is_cut,
     )
 
 
-def _notes(observed: Observed, lag_p99_ms: float, latency_ms: Mapping[str, float]) -> list[str]:
-    """Where the generator itself is what was measured."""
+def _notes(
+    load: Load, observed: Observed, lag_p99_ms: float, latency_ms: Mapping[str, float], *, has_any: bool
+) -> list[str]:
+    """Where the generator itself is what was measured, or nothing was."""
     notes = []
+    if not has_any and not observed.is_cut:
+        notes.append(f"nothing was answered in {load.seconds:g} s, well or not; --seconds gives more time")
     if observed.cpu_share >= _FULL_CORE * observed.processes:
         remedy = "install h2load" if observed.generator == "own" else "run another bench beside this one"
         more = " or give more --processes" if observed.generator == "own" else ""

@@ -11,6 +11,9 @@ log is left out instead.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import re
 import resource
 import shutil
@@ -22,6 +25,7 @@ import numpy as np
 
 from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.bench.load import Load, Observed
+from ovms_mp.child.lifetime import die_with_parent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +44,9 @@ def is_usable(load: Load) -> bool:
     """Whether it is here and can make this load."""
     # 1.52 shows what it sends in its command line, and has neither client certificates nor an open loop.
     has_secret = "authorization" in load.request.headers or bool(load.trust.certificate)
-    return bool(load.in_flight) and not has_secret and shutil.which("h2load") is not None
+    # Each of its connections has as many streams as any other.
+    is_even = not load.endpoint.is_grpc or load.in_flight % min(load.connections, load.in_flight or 1) == 0
+    return bool(load.in_flight) and is_even and not has_secret and shutil.which("h2load") is not None
 
 
 def command(load: Load, body_path: Path, log_path: Path) -> list[str]:
@@ -75,15 +81,19 @@ def run(load: Load, scratch: Path) -> Observed:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # The terminal's Ctrl-C is for us, who pass it on.
+        # The terminal's Ctrl-C is for us, who pass it on. PERF: a session of its own is another one to the scheduler
+        # (sched_autogroup), and where cores are scarce made half of the load.
+        process_group=0,
+        preexec_fn=functools.partial(die_with_parent, os.getpid()),  # no threads here
     )
-    is_cut = False
+    output, is_cut = "", False
     try:
         output, _ = child.communicate(timeout=load.total_s + _GRACE_S)
     except KeyboardInterrupt:
         is_cut = True
         child.send_signal(signal.SIGTERM)
-        output, _ = child.communicate(timeout=_END_GRACE_S)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # Its log has what there was.
+            output, _ = child.communicate(timeout=_END_GRACE_S)
     except subprocess.TimeoutExpired:
         raise NoMeasurement("h2load does not end") from None
     finally:

@@ -116,11 +116,7 @@ def _read(spec: InputSpec, text: str) -> Tensor:
     try:
         if text.startswith("@"):
             path = Path(text[1:])
-            values = (
-                np.load(path, allow_pickle=False)
-                if path.suffix == ".npy"
-                else _from_json(spec, path.read_bytes())
-            )
+            values = _from_npy(path) if path.suffix == ".npy" else _from_json(spec, path.read_bytes())
         else:
             values = _from_json(spec, text.encode())
     except OSError as error:
@@ -138,7 +134,18 @@ def _read(spec: InputSpec, text: str) -> Tensor:
         return Tensor(spec.name, spec.dtype, objects.reshape(values.shape))
     if values.dtype.kind not in "biuf" and values.dtype != spec.dtype.numpy:
         raise ConfigError(f"{source} has the dtype {values.dtype}; the input takes {spec.dtype.name}")
-    return Tensor(spec.name, spec.dtype, np.ascontiguousarray(values.astype(spec.dtype.numpy, copy=False)))
+    converted = np.ascontiguousarray(values.astype(spec.dtype.numpy, copy=False))
+    if spec.dtype.numpy.kind in "iu" and not np.array_equal(converted, values):
+        raise ConfigError(f"{source}: a value is not of {spec.dtype.name}")
+    return Tensor(spec.name, spec.dtype, converted)
+
+
+def _from_npy(path: Path) -> AnyArray:
+    values = np.load(path, allow_pickle=False)
+    if not isinstance(values, np.ndarray):
+        values.close()
+        raise ValueError("the file has several arrays")
+    return values
 
 
 def _from_json(spec: InputSpec, text: bytes) -> AnyArray:

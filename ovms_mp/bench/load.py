@@ -74,3 +74,8 @@ class Observed:
     generator: str
     is_cut: bool
     held_back: int = 0
+
+    @property
+    def answers(self) -> int:
+        """How many good answers came, those of the warm-up among them."""
+        return int(((self.codes == 0) & (self.ended_s == self.ended_s)).sum())

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +14,7 @@ from ovms_mp.bench import h2load
 from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.bench.figures import Level, level_of
 from ovms_mp.bench.own_load import OwnLoad
-from ovms_mp.bench.stages import mean_stages_ms, stage_totals
+from ovms_mp.bench.stages import OWN_PREFIX, Totals, counted, mean_stages_ms, stage_totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 Generator = Literal["auto", "h2load", "own"]
 GENERATORS: tuple[Generator, ...] = ("auto", "h2load", "own")
+_WRITTEN_WITHIN_S = 2.5
+"""Fronts write once a second what they have counted of stages, so a look right after a load misses the end of it."""
+_LOOK_PACE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +58,31 @@ def measure(load: Load, means: Means, model: str) -> Level:
     """
     before = _totals(means, model)
     observed, note = _observe(load, means)
-    after = _totals(means, model)
-    level = level_of(load, observed, mean_stages_ms(before, after))
+    level = level_of(load, observed)
     if note:
         level = msgspec.structs.replace(level, notes=(*level.notes, note))
-    return level
+    try:
+        stages_ms = {} if level.is_cut else _stages_ms(means, model, before or {}, observed.answers)
+    except KeyboardInterrupt:
+        return msgspec.structs.replace(level, is_cut=True)
+    return msgspec.structs.replace(level, stages_ms=stages_ms)
 
 
-def _totals(means: Means, model: str) -> dict[str, tuple[float, float]]:
+def _stages_ms(means: Means, model: str, before: Totals, answers: int) -> dict[str, float]:
+    """Means of the stages that a load's requests went through, as soon as the server has written all of them."""
+    ends_at_s = time.monotonic() + _WRITTEN_WITHIN_S
+    pause = threading.Event()
+    while (after := _totals(means, model)) is not None:
+        if counted(before, after) >= answers or time.monotonic() > ends_at_s:
+            return mean_stages_ms(before, after)
+        pause.wait(_LOOK_PACE_S)
+    return {}
+
+
+def _totals(means: Means, model: str) -> Totals | None:
+    """What the server has counted of stages; None where it tells nothing of the kind."""
     page = means.metrics() if means.metrics else None
-    return stage_totals(page or "", model)
+    return None if page is None or OWN_PREFIX not in page else stage_totals(page, model)
 
 
 def _observe(load: Load, means: Means) -> tuple[Observed, str]:

@@ -98,7 +98,7 @@ class OwnLoad:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=self._environment,
-                start_new_session=True,  # The terminal's Ctrl-C is for us, who pass it on.
+                process_group=0,  # The terminal's Ctrl-C is for us, who pass it on; see h2load.py.
             )
             self._children.append(child)
             self._tell(child, msgspec.json.encode(job) + b"\n")

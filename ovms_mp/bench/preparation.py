@@ -109,7 +109,7 @@ def _said(detail: str) -> str:
     """What a server says of a failure, without the JSON around it."""
     try:
         document = msgspec.json.decode(detail)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return detail
     return str(document["error"]) if isinstance(document, dict) and "error" in document else detail
 

@@ -110,7 +110,8 @@ def flags_of(command: str) -> list[Flag]:
                 meaning = (
                     (action.help or "").replace("%%", "%").partition(" (")[0].partition(". ")[0].rstrip(".")
                 )
-                found.append(Flag(name, meaning, action.nargs != 0, tuple(values.get(name) or ())))
+                accepted = values.get(name) or tuple(map(str, action.choices or ()))
+                found.append(Flag(name, meaning, action.nargs != 0, tuple(accepted)))
     return found
 
 
@@ -146,7 +147,7 @@ def bash_script() -> str:
         '        COMPREPLY=($(compgen -W "$words" -- "$word"))',
         "    else",
         "        compopt -o filenames 2>/dev/null",
-        '        COMPREPLY=($(compgen -f -- "$word"))',
+        '        mapfile -t COMPREPLY < <(compgen -f -- "$word")',
         "    fi",
         "}",
         "complete -F _ovms_mp ovms_mp",

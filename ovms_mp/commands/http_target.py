@@ -120,6 +120,9 @@ class Target:
             connection.request("GET" if body is None else "POST", self.prefix + path, body, sent)
             response = connection.getresponse()
             content = response.read(MOST_BYTES)
+        except ssl.SSLError as error:
+            reason = getattr(error, "verify_message", "") or error.reason or error
+            raise NoAnswer(f"no TLS connection to {url} ({reason})") from None
         except (OSError, ValueError, http.client.InvalidURL) as error:
             raise NoAnswer(f"nothing answers at {url} ({error or type(error).__name__})") from None
         except http.client.HTTPException:
@@ -140,7 +143,7 @@ class Target:
         reply = self.ask(path, deadline_s)
         try:
             return json.loads(reply.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise NoAnswer(f"{self.url(path)} answers with something else than JSON") from None
 
     def _connection(self, deadline_s: float) -> http.client.HTTPConnection:
@@ -155,7 +158,7 @@ def _reason(content: bytes) -> str:
     text = content.decode(errors="replace").strip()
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if isinstance(found, dict) and isinstance(found.get("error"), str):
         text = found["error"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import urllib.parse
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 _DEADLINE_S = 10.0
 _HEAD = ("MODEL", "VERSION", "STATE", "INPUTS", "OUTPUTS")
+_OF_ONE_VERSION = (404, 503)
+"""Statuses that say that a version has gone, or goes."""
+_Ends: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
+"""Inputs and outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ def run_models(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             found = _over_http(target_of_url(given["url"], given, environment))
     except NoAnswer as error:
         return failed(str(error))
-    except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, ValueError):
+    except (msgspec.MsgspecError, RecursionError, LookupError, TypeError, AttributeError, ValueError):
         return failed("the answer does not describe models; give the URL of a server's REST port")
     if given["json"]:
         sys.stdout.write(
@@ -138,7 +142,7 @@ def _rows(status: Status, target: Target | None) -> list[ServedVersion]:
     for name, model in status.models.items():
         for version in model.versions:
             state = "FAILED" if version.is_failed else version.state
-            ends: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+            ends: _Ends = ((), ())
             if target is not None and version.state == "AVAILABLE":
                 try:
                     ends = _ends(target, name, version.version)
@@ -158,6 +162,7 @@ def _over_http(target: Target) -> list[ServedVersion]:
             raise NoAnswer(f"{error}; give --api_key", error.status) from None
         raise
     found = []
+    lacks_metadata = False
     for name, model in document.items():
         versions = sorted(
             model["model_version_status"], key=lambda version: int(version["version"]), reverse=True
@@ -166,7 +171,13 @@ def _over_http(target: Target) -> list[ServedVersion]:
             number, state = int(version["version"]), str(version["state"])
             reason = str(version.get("status", {}).get("error_message", ""))
             is_good = version.get("status", {}).get("error_code", "OK") == "OK"
-            ends = _ends(target, name, number) if state == "AVAILABLE" else ((), ())
+            ends: _Ends = ((), ())
+            if state == "AVAILABLE" and not lacks_metadata:
+                try:
+                    ends = _ends(target, name, number)
+                except NoAnswer as error:
+                    # It has gone meanwhile, or it is a server without KServe's API: what is known is shown.
+                    lacks_metadata = error.status not in _OF_ONE_VERSION
             found.append(
                 ServedVersion(name, number, state if is_good else "FAILED", "" if is_good else reason, *ends)
             )
@@ -175,7 +186,7 @@ def _over_http(target: Target) -> list[ServedVersion]:
     return found
 
 
-def _ends(target: Target, name: str, version: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _ends(target: Target, name: str, version: int) -> _Ends:
     """Inputs and outputs of a version, each such as ``image:FP32[-1,8,8]``."""
     path = f"/v2/models/{urllib.parse.quote(name, safe='')}/versions/{version}"
     metadata = target.ask_json(path, _DEADLINE_S)

@@ -17,7 +17,7 @@ from ovms_mp.commands.printing import failed, show, table
 from ovms_mp.config.argument_parser import Parser
 from ovms_mp.errors import ConfigError
 from ovms_mp.files import read_regular, refusal
-from ovms_mp.model.dtypes import DType
+from ovms_mp.model.dtypes import DType, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,14 +33,16 @@ _LONGEST_VALUES = 100
 _HINTS = {Code.UNAUTHENTICATED: "; give --api_key", Code.PERMISSION_DENIED: "; give another --api_key"}
 _HEAD = ("OUTPUT", "TYPE", "SHAPE", "VALUES")
 _NPY = b"\x93NUMPY"
+_MOST_DIGITS = 19
+"""Of a version."""
 
 
 def predict_parser() -> Parser:
     """The flags."""
     parser = Parser(
         prog="ovms_mp predict URL MODEL --input NAME=VALUE",
-        description="Send one request to a model and show the answer. The URL begins with http://, https://, grpc:// "
-        "or grpcs:// (TLS); without any of them it is http://. The name of an input may be left out where the "
+        description="Send one request to a model and show the answer. The URL begins with http://, https://, grpc://, "
+        "grpcs:// (TLS) or unix:; without any of them it is http://. The name of an input may be left out where the "
         "model has only one.",
     )
     parser.add_argument("url", metavar="URL", help="e.g. http://127.0.0.1:8000 or grpc://127.0.0.1:9000")
@@ -80,10 +82,10 @@ def run_predict(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     given = predict_parser().read(arguments)
     version = _version(given["model_version"])
     deadline_s = _seconds(given["deadline_s"])
-    if not given["input"]:
-        raise ConfigError("--input is missing; give each input of the model, e.g. --input x=[[1,2]]")
     wanted = dict(_name_and_file(text) for text in given["output"])
-    url = given["url"] if "://" in given["url"] else f"http://{given['url']}"
+    url = given["url"]
+    if "://" not in url and not url.startswith("unix:"):
+        url = f"http://{url}"
     try:
         client = Client(url, **_options(given, environment, deadline_s))
     except InvalidRequest as error:
@@ -93,7 +95,7 @@ def run_predict(arguments: Sequence[str], environment: Mapping[str, str]) -> int
             inputs = {
                 tensor.name: tensor for tensor in client.metadata(given["model"], version=version).inputs
             }
-            arrays = dict(read_input(text, inputs) for text in given["input"])
+            arrays = read_inputs(given["input"], inputs)
             outputs = client.predict(given["model"], arrays, version=version, outputs=tuple(wanted))
     except ClientError as error:
         return failed(f"{url}: {error}{_HINTS.get(error.code, '')}")
@@ -190,9 +192,9 @@ def _nested(array: AnyArray) -> object:
 def _version(text: str | None) -> int:
     if text is None:
         return 0
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:19]) < 1 << 63):
-        raise ConfigError(f"--model_version {text!r} is not valid; accepted: a whole number from 1")
-    return int(text[:19])
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS and 0 < int(text) < 1 << 63):
+        raise ConfigError(f"--model_version {text!r} is not valid; accepted: 1 to {(1 << 63) - 1}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
@@ -210,6 +212,26 @@ def _name_and_file(text: str) -> tuple[str, str]:
     if not name:
         raise ConfigError(f"--output {text!r} is not valid; accepted: NAME, or NAME=FILE.npy")
     return name, file.removeprefix("@")
+
+
+def read_inputs(words: Sequence[str], model: Mapping[str, TensorMetadata]) -> dict[str, AnyArray]:
+    """All inputs by name.
+
+    Raises:
+        ConfigError: One is missing or given twice, or as of :func:`read_input`.
+    """
+    found: dict[str, AnyArray] = {}
+    for text in words:
+        name, array = read_input(text, model)
+        if name in found:
+            raise ConfigError(f"--input {name} is given twice; each input of the model is given once")
+        found[name] = array
+    if missing := [tensor for name, tensor in model.items() if name not in found]:
+        wanted = ", ".join(
+            f"{tensor.name} ({tensor.datatype} [{','.join(map(str, tensor.shape))}])" for tensor in missing
+        )
+        raise ConfigError(f"--input is missing for {wanted}; give it as in --input {missing[0].name}=[[1,2]]")
+    return found
 
 
 def read_input(text: str, model: Mapping[str, TensorMetadata]) -> tuple[str, AnyArray]:
@@ -269,7 +291,7 @@ def _from_json(text: str, dtype: DType | None, source: str) -> AnyArray:
     if isinstance(value, dict) and list(value) == ["instances"]:
         value = value["instances"]  # The body of a request of TensorFlow Serving's.
     if dtype is DType.BYTES:
-        return np.asarray(value, np.object_)
+        return _strings(value, source)
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "biuf":
@@ -282,12 +304,22 @@ def _from_json(text: str, dtype: DType | None, source: str) -> AnyArray:
             and not np.array_equal(array, np.trunc(array))
         ):
             raise ValueError(f"the model takes whole numbers ({dtype.name})")
-        converted = array.astype(dtype.numpy)
-        if dtype.numpy.kind in "iu" and not np.array_equal(converted, array):
+        with np.errstate(over="ignore", invalid="ignore"):
+            converted = array.astype(dtype.numpy)
+        if dtype.kind is Kind.INTEGER and not np.array_equal(converted, array):
+            raise ValueError(f"a value does not fit {dtype.name}")
+        if dtype.kind is Kind.FLOAT and not np.array_equal(np.isfinite(converted), np.isfinite(array)):
             raise ValueError(f"a value does not fit {dtype.name}")
         return converted
     except (ValueError, TypeError, OverflowError) as error:
         raise ConfigError(f"{source}: {text[:60]!r}: {error}") from None
+
+
+def _strings(value: object, source: str) -> AnyArray:
+    array = np.asarray(value, np.object_)
+    if not all(isinstance(each, str) for each in array.ravel().tolist()):
+        raise ConfigError(f"{source}: strings are expected, in lists of the same length")
+    return array
 
 
 def _save(array: AnyArray, file: str) -> None:

@@ -83,7 +83,10 @@ def read_status(document: bytes) -> Status:
     Raises:
         msgspec.MsgspecError: It is no status document.
     """
-    return msgspec.json.decode(document, type=Status)
+    try:
+        return msgspec.json.decode(document, type=Status)
+    except RecursionError:
+        raise msgspec.DecodeError("it is nested too deeply") from None
 
 
 def status_text(document: bytes) -> str:

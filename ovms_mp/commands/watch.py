@@ -37,7 +37,8 @@ _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _BEGIN, _END = "\x1b[?2026h\x1b[H", "\x1b[J\x1b[?2026l"
 """A picture that terminals which know of that show at once; what is left below it goes."""
 _REST_OF_LINE = "\x1b[K"
-_LEAST_COLUMNS, _LEAST_LINES = 20, 3
+_USUAL_COLUMNS, _USUAL_LINES = 80, 24
+"""Of a terminal that does not know its size."""
 _SIGNAL_BASE = 128
 
 
@@ -78,6 +79,7 @@ def watch(source: Source, environment: Mapping[str, str], *, as_json: bool) -> i
     try:
         with _Wakeup() as wakeup, _screen(is_terminal):
             if is_terminal:
+                wakeup.take(signal.SIGTSTP)
                 _on_screen(source, first, environment, wakeup)
             else:
                 _line_by_line(source, first, wakeup, as_json=as_json)
@@ -96,10 +98,13 @@ def _on_screen(source: Source, document: bytes, environment: Mapping[str, str], 
         now = datetime.now().strftime("%H:%M:%S")
         head = f"ovms_mp status  {now}  {trouble or 'Ctrl-C ends it'}"
         size = os.get_terminal_size(sys.stdout.fileno())
-        sys.stdout.write(picture(head, lines, size.columns, size.lines, has_colour=has_colour))
+        columns, height = size.columns or _USUAL_COLUMNS, size.lines or _USUAL_LINES
+        sys.stdout.write(picture(head, lines, columns, height, has_colour=has_colour))
         sys.stdout.flush()
-        if wakeup.wait(_INTERVAL_S):
-            continue  # The terminal has another size.
+        if told := wakeup.wait(_INTERVAL_S):
+            if signal.SIGTSTP in told:
+                _suspend()
+            continue  # The terminal has another size, or was somebody else's meanwhile.
         try:
             status = read_status(source.document())
         except (NoAnswer, msgspec.MsgspecError) as error:
@@ -111,10 +116,9 @@ def _on_screen(source: Source, document: bytes, environment: Mapping[str, str], 
 
 def picture(head: str, lines: list[str], columns: int, height: int, *, has_colour: bool) -> str:
     """What to write for one picture."""
-    columns, height = max(columns, _LEAST_COLUMNS), max(height, _LEAST_LINES)
-    room = height - 2
+    room = max(1, height - 2)
     shown = lines if len(lines) <= room else [*lines[: room - 1], f"... {len(lines) - room + 1} lines more"]
-    fitting = [cut(printable(line), columns) for line in (head, "", *shown)]
+    fitting = [cut(printable(line), columns) for line in (head, "", *shown)[:height]]
     if has_colour:
         fitting = [
             painted(fitting[0], DIM) if "!" not in fitting[0] else fitting[0],
@@ -180,6 +184,16 @@ def _screen(is_terminal: bool) -> Iterator[None]:
         sys.stdout.flush()
 
 
+def _suspend() -> None:
+    """Stop as Ctrl-Z asks, with the terminal as it was; back when somebody continues this process."""
+    sys.stdout.write(_LEAVE)
+    sys.stdout.flush()
+    before = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, before)
+    sys.stdout.write(_ENTER)
+
+
 class _Wakeup:
     """Waits that a signal ends: another size of the terminal, or being continued. SIGTERM leaves by an exception."""
 
@@ -203,12 +217,15 @@ class _Wakeup:
         self._reader.close()
         self._writer.close()
 
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for so long; whether a signal came before."""
+    def take(self, number: signal.Signals) -> None:
+        """Have another signal end waits, in place of what it does."""
+        self._before[number] = signal.signal(number, _ignore)
+
+    def wait(self, timeout_s: float) -> bytes:
+        """Wait for so long; the numbers of the signals that came, none where none did."""
         if not select.select([self._reader], [], [], timeout_s)[0]:
-            return False
-        self._reader.recv(4096)
-        return True
+            return b""
+        return self._reader.recv(4096)
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

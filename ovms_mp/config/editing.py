@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _LIST = "model_config_list"
 _LOCK_DEADLINE_S = 10.0
 _LOCK_PACE_S = 0.05
+_TRIES = 5
 _NEW_FILE = b'{"model_config_list": []}\n'
 _NEW_MODE = 0o644
 
@@ -107,27 +108,44 @@ def _name_of(entry: object) -> str:
 
 def _edit(path: Path, change: Callable[[str, ListText], str], store_dir: str, *, added: str = "") -> Edit:
     target = Path(os.path.realpath(path))
-    known: tuple[str, ...] = ()
     with _locked(target.parent):
-        try:
-            old = read_regular(target, MAX_BYTES)
-        except FileNotFoundError:
-            if not added:
-                raise ConfigError(f"--config_path {path} does not exist") from None
-            old, is_new = _NEW_FILE, True
-        except OSError as error:
-            raise ConfigError(f"--config_path {path}: {refusal(target, error)}") from None
-        else:
-            is_new = False
-            known = _read(target, path, store_dir)
-        text = old.decode("utf-8-sig")
-        new = change(text, list_member(text, _LIST)).encode()
-        mark = b"\xef\xbb\xbf"
-        content = mark + new if old.startswith(mark) else new
-        if len(content) > MAX_BYTES:
-            raise ConfigError(f"{path} would be longer than the {MAX_BYTES >> 20} MiB that are read")
-        notices = _replace(target, content, path, store_dir, added)
-    return Edit(target, is_new, tuple(notice for notice in notices if notice not in known))
+        for _ in range(_TRIES):
+            edit = _edit_once(target, path, change, store_dir, added)
+            if edit is not None:
+                return edit
+    raise ConfigError(
+        f"{path} is being written by somebody else all the time; nothing was changed, try again"
+    )
+
+
+def _edit_once(
+    target: Path, path: Path, change: Callable[[str, ListText], str], store_dir: str, added: str
+) -> Edit | None:
+    """Edit the file as it is now; None where somebody, who knows of no lock, has written it meanwhile."""
+    known: tuple[str, ...] = ()
+    try:
+        old: bytes | None = read_regular(target, MAX_BYTES)
+    except FileNotFoundError:
+        if not added:
+            raise ConfigError(f"--config_path {path} does not exist") from None
+        old = None
+    except OSError as error:
+        raise ConfigError(f"--config_path {path}: {refusal(target, error)}") from None
+    else:
+        known = _read(target, path, store_dir)
+        if not os.access(target, os.W_OK):
+            raise ConfigError(f"--config_path {path} is read-only for this user, and was left as it is")
+    before = _NEW_FILE if old is None else old
+    text = before.decode("utf-8-sig")
+    new = change(text, list_member(text, _LIST)).encode()
+    mark = b"\xef\xbb\xbf"
+    content = mark + new if before.startswith(mark) else new
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{path} would be longer than the {MAX_BYTES >> 20} MiB that are read")
+    notices = _replace(target, old, content, path, store_dir, added)
+    if notices is None:
+        return None
+    return Edit(target, old is None, tuple(notice for notice in notices if notice not in known))
 
 
 def _read(file: Path, named: Path, store_dir: str, added: str = "") -> tuple[str, ...]:
@@ -147,8 +165,10 @@ def _read(file: Path, named: Path, store_dir: str, added: str = "") -> tuple[str
     return document.notices
 
 
-def _replace(target: Path, content: bytes, named: Path, store_dir: str, added: str) -> tuple[str, ...]:
-    """Write beside the file, look at what is there, and rename it over the file."""
+def _replace(
+    target: Path, old: bytes | None, content: bytes, named: Path, store_dir: str, added: str
+) -> tuple[str, ...] | None:
+    """Write beside the file, look at what is there, rename it over the file; None if that is not ``old`` any more."""
     try:
         descriptor, beside = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent)
     except OSError as error:
@@ -162,6 +182,8 @@ def _replace(target: Path, content: bytes, named: Path, store_dir: str, added: s
             _keep_attributes(target, beside)
             os.fsync(file.fileno())
         notices = _read(Path(beside), named, store_dir, added)
+        if _content(target) != old:
+            return None
         os.rename(beside, target)
     except OSError as error:
         raise ConfigError(f"{named} cannot be replaced: {_reason(error, target)}") from None
@@ -170,6 +192,13 @@ def _replace(target: Path, content: bytes, named: Path, store_dir: str, added: s
             os.unlink(beside)
     _sync_directory(target.parent)
     return notices
+
+
+def _content(target: Path) -> bytes | None:
+    try:
+        return read_regular(target, MAX_BYTES)
+    except FileNotFoundError:
+        return None
 
 
 def _keep_attributes(target: Path, beside: str) -> None:

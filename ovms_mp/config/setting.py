@@ -77,17 +77,15 @@ class Setting:
 
     def choice(self, text: str) -> str | None:
         """The choice that a word means; None for an unknown word."""
-        words = {word.upper(): choice for word, choice in self.aliases}
+        aliases = (*self.aliases, *(_SWITCH_ALIASES if self.choices == SWITCH else ()))
+        words = {word.upper(): choice for word, choice in aliases}
         words |= {choice.upper(): choice for choice in self.choices}
-        if self.choices == SWITCH:
-            words |= {word.upper(): choice for word, choice in _SWITCH_WORDS.items()}
         return words.get(text.upper())
 
 
 SWITCH = ("true", "false")
 """Choices of a boolean setting."""
-_SWITCH_WORDS = {"on": "true", "off": "false"}
-"""Other words for them."""
+_SWITCH_ALIASES = (("on", "true"), ("off", "false"))
 
 
 def declare(default: ValueT, setting: Setting) -> ValueT:

@@ -189,6 +189,7 @@ def opened_manager(
             clock,
             config_store=config.config_store,
             on_fetched=tally.fetched,
+            on_moved=tally.fetching,
         )
         rescans = _owned(
             stack, Rescans(config, catalogue, stores, provisioner, request, poller, timers, clock)

@@ -109,6 +109,11 @@ class Tally:
         if done.fetched_bytes:
             self._observe(Phase.FETCH, took_s)
 
+    def fetching(self, count: int, here_bytes: int, wanted_bytes: int) -> None:
+        """What goes on at object stores now: looks and downloads under way, and how far these are."""
+        self._words[words.FETCHING] = count
+        self._words[words.FETCHING_BYTES], self._words[words.FETCHING_OF_BYTES] = here_bytes, wanted_bytes
+
     def _observe(self, phase: Phase, took_s: float) -> None:
         observe(self._words, words.PHASES + phase * STAGE_WORDS, int(took_s * 1e9))
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import signal
 import sys
 import time
 from pathlib import Path
@@ -13,14 +12,25 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ovms_mp.bench import flags
-from ovms_mp.bench.command import INTERRUPTED, check_writable, print_lines
+from ovms_mp.bench.command import (
+    INTERRUPTED,
+    check_writable,
+    print_lines,
+    unwind_like_ctrl_c,
+    write_svg,
+)
 from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.codes import ExitCode
 from ovms_mp.config.argument_parser import Parser
+from ovms_mp.config.json_document import Findings as ConfigFindings
+from ovms_mp.config.json_document import child_place
+from ovms_mp.config.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS
+from ovms_mp.config.model_settings import read_model
 from ovms_mp.errors import ConfigError
 from ovms_mp.log import say
 from ovms_mp.log_forms import printable
 from ovms_mp.places import absolute_path, usable_cores
+from ovms_mp.storage.local import list_versions
 from ovms_mp.tuning.candidates import first_candidates, neighbours
 from ovms_mp.tuning.explain import Findings, findings_lines, findings_svg
 from ovms_mp.tuning.sandbox import Sandbox
@@ -76,15 +86,14 @@ def run_tune(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         ConfigError: A flag is wrong.
     """
     given = tune_parser().read(arguments)
-    # `timeout` and a terminal's end must not leave a server behind: they unwind like Ctrl-C.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
     path = absolute_path(given["model_path"], "MODEL_PATH")
     if not path.exists():
         raise ConfigError(f"MODEL_PATH {given['model_path']} does not exist")
     cores = len(usable_cores())
     target = parse_target(given["target"], cores)
+    name = given["name"] or (path.stem if path.is_file() else path.name)
     keys = _keys(given)
+    _check_model(name, path, keys)
     check_writable(given["svg"])
     sample = Sample(
         given=flags.named(given["input"], "input"),
@@ -94,16 +103,19 @@ def run_tune(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     )
     budget_s = flags.number(given["budget"], "budget", 1.0, _MOST_BUDGET_S)
     load_timeout_s = flags.seconds(given, "load_timeout")
+    unwind_like_ctrl_c()
     try:
         with Sandbox(str(path), keys, environment, load_timeout_s) as sandbox:
             room = most_loaded(path, cores, Path("/proc/meminfo").read_text())
             trials = Trials(sandbox, target, sample, environment, room)
-            name = given["name"] or path.stem
             found = _searched(target, trials, keys, cores=cores, budget_s=budget_s, name=name, path=str(path))
     except NoMeasurement as error:
         say(printable(f"ovms_mp: error: {error.message}"))
         return ExitCode.BOOT_FAILED
     _show(found, trials, given["svg"])
+    if found.trouble:
+        say(printable(f"ovms_mp: error: {found.trouble}"))
+        return ExitCode.BOOT_FAILED
     if not found.is_complete:
         return INTERRUPTED
     return ExitCode.CLEAN if found.search.best() else ExitCode.BOOT_FAILED
@@ -143,6 +155,23 @@ def _keys(given: Mapping[str, Any]) -> dict[str, object]:
     return keys
 
 
+def _check_model(name: str, path: Path, keys: dict[str, object]) -> None:
+    """See that there is something to serve: a server would wait until there is, or is configured right.
+
+    Raises:
+        ConfigError: No version is there, or no configuration may say this.
+    """
+    findings = ConfigFindings(is_strict=True)
+    findings.unknown_keys("--keys", keys, MODEL_KEYS, UNSUPPORTED_MODEL_KEYS)
+    body = {"name": name, "base_path": str(path), **keys}
+    read_model(body, findings, Path("/"), lambda key: child_place("--keys", key), may_climb=True)
+    findings.finish()
+    listing = list_versions(path)
+    if not listing.model_files:
+        why = next((f" ({entry} {problem})" for entry, problem in listing.problems.items()), "")
+        raise ConfigError(f"MODEL_PATH {path} holds no version with a model{why}")
+
+
 def _searched(
     target: Target,
     trials: Trials,
@@ -165,12 +194,16 @@ def _searched(
         on_run=progress.tell,
     )
     print_lines([f"{name}: {target.text()}; {len(search.trials)} settings to begin with, {budget_s:g} s"])
-    is_complete = False
+    is_complete, trouble = False, ""
     try:
         search.run()
         is_complete = True
     except KeyboardInterrupt:
         pass
+    except NoMeasurement as error:
+        if not any(trial.score for trial in search.trials):
+            raise
+        trouble = error.message  # What was found before it is worth being told.
     finally:
         progress.clear()
     return Findings(
@@ -183,6 +216,7 @@ def _searched(
         given=keys,
         seconds=time.monotonic() - begun_s,
         is_complete=is_complete,
+        trouble=trouble,
     )
 
 
@@ -219,4 +253,4 @@ def _show(found: Findings, trials: Trials, svg_path: str) -> None:
     sent = [f"request: {line}" if not index else f"note: {line}" for index, line in enumerate(trials.inputs)]
     print_lines([*sent, "", *findings_lines(found)])
     if svg_path:
-        Path(svg_path).write_text(findings_svg(found))
+        write_svg(svg_path, findings_svg(found))

@@ -30,6 +30,7 @@ class Findings:
     Attributes:
         given: Keys of the model that were not varied.
         seconds: How long it took.
+        trouble: Why it could not go on; empty where it could.
     """
 
     target: Target
@@ -41,6 +42,7 @@ class Findings:
     given: Mapping[str, object]
     seconds: float
     is_complete: bool
+    trouble: str = ""
 
     @property
     def ranked(self) -> list[Trial]:

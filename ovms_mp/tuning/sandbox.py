@@ -92,6 +92,15 @@ class Sandbox:
         """The model's name with a setting."""
         return self._names.setdefault(candidate, f"setting-{len(self._names)}")
 
+    def check(self) -> None:
+        """See that all servers are still there.
+
+        Raises:
+            NoMeasurement: One has ended.
+        """
+        for server in self._servers.values():
+            server.check()
+
     def serve(self, candidates: Sequence[Candidate]) -> dict[Candidate, str]:
         """Serve these and nothing else; those that cannot be served, with the reason.
 
@@ -168,6 +177,15 @@ class _Server:
         fresh.write_bytes(msgspec.json.encode({"model_config_list": [{"config": model} for model in models]}))
         fresh.replace(self._config_path)
 
+    def check(self) -> None:
+        """See that it is still there.
+
+        Raises:
+            NoMeasurement: It has ended.
+        """
+        if self._child.poll() is not None:
+            raise NoMeasurement(f"the server that was to be measured has ended:\n{self._log_tail()}")
+
     async def loaded(self, name: str, within_s: float) -> str:
         """Wait until a model is served; why it is not, or nothing.
 
@@ -177,8 +195,7 @@ class _Server:
         begun_s = time.monotonic()
         has_answered = False
         while True:
-            if self._child.poll() is not None:
-                raise NoMeasurement(f"the server that was to be measured has ended:\n{self._log_tail()}")
+            self.check()
             try:
                 state, error = await self._state(name)
                 has_answered = True

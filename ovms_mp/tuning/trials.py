@@ -97,13 +97,23 @@ class Trials:
             self._serve([candidate])
         if candidate in self.failures:
             return 0.0
+        try:
+            level = self._long_enough(candidate, seconds)
+        except NoMeasurement as error:
+            self._sandbox.check()
+            # It has answered once; it is the setting that does not stand a load.
+            self.failures[candidate] = error.message
+            return 0.0
+        self.levels.setdefault(candidate, []).append(level)
+        return self._target.score(level)
+
+    def _long_enough(self, candidate: Candidate, seconds: float) -> Level:
         level = self._run(candidate, max(seconds, self._least_s))
         if level.answered < _LEAST_ANSWERS and not level.errors:
             level = self._run(candidate, min(_LONGEST_S, _LONGER * level.seconds))
             if level.rate_per_s:
                 self._least_s = min(_LONGEST_S, _LEAST_ANSWERS / level.rate_per_s)
-        self.levels.setdefault(candidate, []).append(level)
-        return self._target.score(level)
+        return level
 
     def _run(self, candidate: Candidate, seconds: float) -> Level:
         prepared = self._prepared[candidate]
@@ -173,8 +183,16 @@ def most_loaded(base_path: Path, workers: int, meminfo: str) -> int:
         meminfo: Text of /proc/meminfo.
     """
     files = [base_path] if base_path.is_file() else base_path.rglob("*")
-    size = max((file.stat().st_size for file in files if file.suffix in _MODEL_SUFFIXES), default=1 << 20)
+    size = max((_size(file) for file in files if file.suffix in _MODEL_SUFFIXES), default=1 << 20)
     free = next(
         (int(line.split()[1]) << 10 for line in meminfo.splitlines() if "MemAvailable" in line), 1 << 30
     )
     return max(1, int(free * _MEMORY_SHARE / (size * _COPIES * workers)))
+
+
+def _size(file: Path) -> int:
+    """Of a file; at least 1, also where it has gone or its link leads nowhere."""
+    try:
+        return max(1, file.stat().st_size)
+    except OSError:
+        return 1

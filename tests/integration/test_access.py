@@ -47,6 +47,7 @@ OF_KEYS = "API key"
 """What every refusal for the want of a key says."""
 ENDINGS = (
     *("", "nothing", "tiny", "tiny/nothing", "tiny:predict", "tiny/metadata", "tiny/versions/1"),
+    "v2/models/tiny/infer",
     *(
         "tiny/ready",
         "tiny/config",

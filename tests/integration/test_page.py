@@ -21,6 +21,7 @@ from ovms_mp.demo import digits
 from ovms_mp.front.live.feed import MOST_STREAMS
 from tests.support import rest_client
 from tests.support.browser import Watched, axe_source, open_browser
+from tests.support.browser import watched as watched_at
 from tests.support.page import first_events, many, png, reader
 from tests.support.server import Server
 from tests.support.waiting import eventually
@@ -137,8 +138,13 @@ def test_a_tried_model_tells_its_stages(server: Server) -> None:
     stages = re.findall(r"(\w+);dur=[\d.]+", tried.headers["server-timing"])
     assert stages == ["receive", "decode", "queue", "infer", "handover", "encode"]
     assert "server-timing" not in usual.headers
-    nope = rest_client.request(server.rest_port, "POST", "/a/ui/try/v2/models/nope/infer", b"{}")
-    assert nope.status == 404
+    for path in (
+        "/v2/models/nope/infer",
+        "/v2/models/digits/ready",
+        "/v2/repository/models/digits/unload",
+        "/",
+    ):
+        assert rest_client.request(server.rest_port, "POST", f"/a/ui/try{path}", b"{}").status == 404, path
 
 
 # What a browser makes of it.
@@ -158,17 +164,11 @@ def origin(server: Server) -> str:
     return f"http://127.0.0.1:{server.rest_port}/a"
 
 
-@contextlib.contextmanager
 def watched(
     browser: Browser, server: Server, width: int = 1280, scheme: Literal["light", "dark"] = "light"
-) -> Iterator[Watched]:
-    """A page that must have had nothing to complain of when it is closed."""
-    page = Watched(browser, origin(server), width, scheme)
-    try:
-        yield page
-        assert page.complaints == []
-    finally:
-        page.close()
+) -> contextlib.AbstractContextManager[Watched]:
+    """A page of this server."""
+    return watched_at(browser, origin(server), width, scheme)
 
 
 def compare(name: str, outline: str, request: pytest.FixtureRequest) -> None:

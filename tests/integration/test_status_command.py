@@ -270,8 +270,11 @@ def test_who_asks_in_a_loop_costs_the_manager_little(grpc_only: Server) -> None:
 # Live.
 
 
+ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+
+
 def test_a_terminal_shows_it_live_and_has_its_screen_back(grpc_only: Server, tmp_path: Path) -> None:
-    program = f"{sys.executable} -P -m ovms_mp status --watch --port {grpc_only.port}"
+    program = f"set -m; {sys.executable} -P -m ovms_mp status --watch --port {grpc_only.port}; fg"
     environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT)}
     environment.pop("NO_COLOR", None)
     with Terminal(program, tmp_path, environment) as terminal:
@@ -279,12 +282,15 @@ def test_a_terminal_shows_it_live_and_has_its_screen_back(grpc_only: Server, tmp
         eventually(lambda: terminal.read().count(NEW_PICTURE) >= 2, 30.0, "pictures")
         terminal.resize(8, 40)
         eventually(lambda: "lines more" in terminal.read(), 30.0, "a smaller picture")
+        terminal.press_ctrl_z()
+        # The shell has the screen back, and goes on with `fg`.
+        eventually(lambda: ENTER + NEW_PICTURE in terminal.read().partition(LEAVE)[2], 30.0, "it goes on")
         terminal.press_ctrl_c()
         assert terminal.exit_code(30.0) == 0
         printed = terminal.printed
 
-    assert printed.startswith("\x1b[?1049h\x1b[?25l")
-    assert printed.endswith("\x1b[?25h\x1b[?1049l")
+    assert printed.startswith(ENTER)
+    assert printed.endswith(LEAVE)
     assert "\x1b[32mAVAILABLE\x1b[0m" in printed
     assert "\x1b[2J" not in printed  # Which would flicker.
     last = re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", printed.rpartition(NEW_PICTURE)[2])

@@ -210,3 +210,50 @@ def test_a_second_ctrl_c_is_one_more_line(zoo: ModelZoo, tmp_path: Path) -> None
         assert stop[0].startswith("Stopping (SIGINT)")
         assert stop[1] in ("Stopped", "warning: event=stop_now reason=second SIGINT")
         assert [line for line in stop[2:] if line.strip("^C")] == []
+
+
+def run(*arguments: str, stdout: int, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ovms_mp", *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["help", "settings"], ["--list_models", "--model_repository_path", "/"]]
+)
+def test_who_reads_only_a_line_ends_it_quietly(arguments: list[str], tmp_path: Path) -> None:
+    if "/" in arguments:
+        arguments = [*arguments[:-1], str(tmp_path)]
+        (tmp_path / "m" / "1").mkdir(parents=True)
+        (tmp_path / "m" / "1" / "model.onnx").touch()
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = run(*arguments, stdout=writing)
+    finally:
+        os.close(writing)
+
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_full_disk_is_one_sentence() -> None:
+    with open("/dev/full", "wb") as full:
+        done = run("help", stdout=full.fileno())
+
+    assert done.returncode == 3
+    assert done.stderr == "ovms_mp: error: what is printed cannot be written: No space left on device\n"
+
+
+def test_a_name_that_the_terminal_has_no_letters_for_is_shown_all_the_same(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"model_config_list": [{"config": {"name": "\u6a21\u578b", "base_path": "/m"}}]}')
+    done = run("config", "--check", str(config), stdout=subprocess.PIPE, PYTHONIOENCODING="ascii")
+
+    assert done.returncode == 0
+    assert "\\u6a21\\u578b" in done.stdout

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -134,3 +135,14 @@ class Watched:
 def drop(page: Page, selector: str, file: Path) -> None:
     """Drag a file onto an element of a page."""
     page.evaluate(_DROP, [page.locator(selector).element_handle(), file.name, list(file.read_bytes())])
+
+
+@contextlib.contextmanager
+def watched(browser: Browser, origin: str, width: int = 1280, scheme: str = "light") -> Iterator[Watched]:
+    """A page that must have had nothing to complain of when it is closed."""
+    page = Watched(browser, origin, width, scheme)
+    try:
+        yield page
+        assert page.complaints == []
+    finally:
+        page.close()

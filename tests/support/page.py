@@ -34,20 +34,21 @@ def png(width: int, height: int) -> bytes:
     )
 
 
-def reader(server: Server) -> socket.socket:
+def reader(server: Server, prefix: str = PREFIX, key: str = "") -> socket.socket:
     """A connection that has asked for events."""
     connection = socket.create_connection(("127.0.0.1", server.rest_port), _WITHIN_S)
-    connection.sendall(f"GET {PREFIX}/ui/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    shown = f"Authorization: Bearer {key}\r\n" if key else ""
+    connection.sendall(f"GET {prefix}/ui/events HTTP/1.1\r\nHost: x\r\n{shown}\r\n".encode())
     return connection
 
 
 def many(state: dict[str, Any], sample: dict[str, Any]) -> bytes:
     """The same server with 20 versions of a model and 50 processes."""
     (model,) = (each for each in state["models"] if each["name"] == "digits")
-    versions = [{**model["versions"][0], "version": number} for number in range(20, 0, -1)]
+    versions = [{**model["versions"][0], "version": str(number)} for number in range(20, 0, -1)]
     workers = [{"name": f"worker-{n}", "device": "CPU", "pid": 1000 + n, "cores": [n]} for n in range(32)]
     state |= {
-        "models": [{**model, "default": 20, "versions": versions}],
+        "models": [{**model, "default": "20", "versions": versions}],
         "workers": workers,
         "server": {**state["server"], "cores": list(range(64))},
     }
@@ -61,7 +62,7 @@ def many(state: dict[str, Any], sample: dict[str, Any]) -> bytes:
         {
             **{
                 "model": "digits",
-                "version": number,
+                "version": str(number),
                 "requests": 10**6,
                 "answers_per_s": 1234.5,
                 "batch": 4.0,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-_CTRL_C = b"\x03"
+_CTRL_C, _CTRL_Z = b"\x03", b"\x1a"
 _PIECE = 65536
 
 
@@ -88,6 +88,10 @@ class Terminal:
     def press_ctrl_c(self) -> None:
         """Send SIGINT to all that run in the foreground."""
         os.write(self._master, _CTRL_C)
+
+    def press_ctrl_z(self) -> None:
+        """Send SIGTSTP to all that run in the foreground; a shell without job control has nothing stopped."""
+        os.write(self._master, _CTRL_Z)
 
     def exit_code(self, within_s: float) -> int:
         """Wait for the command's end."""

@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "commands": {"base", "config", "wire", "storage", "demo", "client", "bench", "tuning", "fleet"},
     "demo": {"base", "front"},
     "bench": {"base", "config", "child", "front"},
-    "tuning": {"base", "config", "child", "bench"},
+    "tuning": {"base", "config", "child", "storage", "bench"},
     "fleet": {"base", "config", "child"},
     "client": {"base", "front", "client_regions"},
     "client_regions": set[str](),

@@ -66,30 +66,27 @@ class Processes:
     def look(self) -> Iterator[ProcessUse]:
         """All of this moment, one by one. PERF: 0.1 ms for each."""
         known, self._known = self._known, {}
-        for pid, parent_kind in self._tree():
+        for pid in (self._manager, *self._children_of(self._manager)):
             spec = known.get(pid) or self._spec_of(pid)
-            use = use_of(pid, self._root)
-            if spec is None or use is None:
+            if spec is None:
                 continue
-            self._known[pid] = spec
-            kind, name = spec.kind, spec.child_id
-            if pid == self._manager:
-                kind = name = "manager"
-            elif kind == "rest" and parent_kind == "manager":
-                kind = "arbiter"
-            elif kind == "rest":
-                name = f"rest-{pid}"
-            own = max(0, use.resident_bytes - use.shared_bytes)
-            yield ProcessUse(pid, kind, name, use.cpu_ms, own, use.shared_bytes, use.age_s)
+            is_arbiter = spec.kind == "rest"
+            kind = "arbiter" if is_arbiter else spec.kind
+            yield from self._use(pid, spec, kind, spec.child_id)
+            # Others have threads by the dozen, each with a list of its own, and no children.
+            for front in self._children_of(pid) if is_arbiter else ():
+                spec = known.get(front) or self._spec_of(front)
+                if spec is not None:
+                    yield from self._use(front, spec, spec.kind, f"{spec.kind}-{front}")
 
-    def _tree(self) -> Iterator[tuple[int, str]]:
-        """Process ids, each with whose child it is."""
-        yield self._manager, ""
-        children = self._children_of(self._manager)
-        for child in children[:_MOST]:
-            yield child, "manager"
-            for grandchild in self._children_of(child)[:_MOST]:
-                yield grandchild, "arbiter"
+    def _use(self, pid: int, spec: _Spec, kind: str, name: str) -> Iterator[ProcessUse]:
+        """What a process takes, if it is still there."""
+        use = use_of(pid, self._root)
+        if use is None:
+            return
+        self._known[pid] = spec
+        own = max(0, use.resident_bytes - use.shared_bytes)
+        yield ProcessUse(pid, kind, name, use.cpu_ms, own, use.shared_bytes, use.age_s)
 
     def _children_of(self, pid: int) -> list[int]:
         found: list[int] = []
@@ -98,7 +95,7 @@ class Processes:
                 found += map(int, (task / "children").read_text().split())
         except (OSError, ValueError):
             return found  # It has gone, or the kernel was built without CONFIG_PROC_CHILDREN.
-        return found
+        return found[:_MOST]
 
     def _spec_of(self, pid: int) -> _Spec | None:
         """What a process was told at its start; None for one that is no child of ours."""

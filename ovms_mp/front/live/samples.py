@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ovms_mp.front.live.state import shown
 from ovms_mp.wire import process_counters as words
 from ovms_mp.wire.call_counters import BOUNDS_NS, BUCKETS, INTERFACES, REQUEST_TIME, CallTotals
 from ovms_mp.wire.version_counters import VersionTotals
@@ -81,14 +82,14 @@ class Sampler:
             elapsed_s = 0.0
             known.clear()
         versions, everything = [], [0] * BUCKETS
-        for model in snapshot.models:
-            for record in model.versions:
+        for model, records in shown(snapshot.models):
+            for record in records:
                 pages = list(self._reader.pages(record.counters)) if record.counters else []
                 if pages:
                     key = (model.name, record.version, record.counters)
                     counted = self._known[key] = known.get(key) or _Counted()
                     sample = self._version(counted, pages, record.nireq, elapsed_s, everything)
-                    versions.append({"model": model.name, "version": record.version, **sample})
+                    versions.append({"model": model.name, "version": str(record.version), **sample})
                 yield
         processes = []
         cpu_ms, self._cpu_ms = self._cpu_ms, {}
@@ -179,6 +180,9 @@ class Sampler:
                 "done": manager[words.FETCHES],
                 "failed": manager[words.FAILED_FETCHES],
                 "bytes": manager[words.FETCHED_BYTES],
+                "under_way": manager[words.FETCHING],
+                "here_bytes": manager[words.FETCHING_BYTES],
+                "wanted_bytes": manager[words.FETCHING_OF_BYTES],
             },
         }
 

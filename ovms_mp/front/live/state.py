@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``state`` event: what changes now and then, made from a routing snapshot. What moves is in :mod:`.samples`."""
+"""The ``state`` event: what changes now and then, made from a routing snapshot. What moves is in :mod:`.samples`.
+
+Numbers of versions are texts: a browser's own numbers hold 53 bits, versions may have 63.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from ovms_mp.front.live.history import LONGEST_TEXT
 from ovms_mp.model.status import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable, Iterator
 
     from ovms_mp.child.specs import PageSpec
     from ovms_mp.front.live.history import Event
@@ -24,10 +27,21 @@ MOST_VERSIONS = 500
 _MOST_TENSORS = 64
 
 
-def state_document(
+def shown(models: Iterable[ModelRecord]) -> Iterator[tuple[ModelRecord, list[VersionRecord]]]:
+    """The models that a browser is told of, in their order, each with the newest of its versions."""
+    room = MOST_VERSIONS
+    for model in models:
+        if not room:
+            return
+        newest = sorted(model.versions, key=lambda record: -record.version)[:room]
+        room -= max(1, len(newest))
+        yield model, newest
+
+
+def state_steps(
     snapshot: RoutingSnapshot, spec: PageSpec, events: Iterable[Event], *, has_metrics: bool
-) -> dict[str, Any]:
-    """The event's data.
+) -> Generator[None, None, dict[str, Any]]:
+    """The event's data; yields between models.
 
     Args:
         snapshot: What is served.
@@ -37,12 +51,12 @@ def state_document(
     """
     refusal = snapshot.config_refusal
     now_ns = time.monotonic_ns()
-    models, shown = [], 0
-    for model in snapshot.models:
-        if shown + len(model.versions) > MOST_VERSIONS:
-            break
-        shown += len(model.versions)
-        models.append(_model(model, now_ns))
+    models: list[dict[str, Any]] = []
+    hidden = sum(max(1, len(model.versions)) for model in snapshot.models)
+    for model, versions in shown(snapshot.models):
+        hidden -= max(1, len(versions))
+        models.append(_model(model, versions, now_ns))
+        yield
     return {
         "server": {
             "version": __version__,
@@ -63,26 +77,24 @@ def state_document(
             for worker in snapshot.workers
         ],
         "models": models,
-        "hidden_models": len(snapshot.models) - len(models),
+        "hidden_versions": hidden,
         "events": list(events),
     }
 
 
-def _model(model: ModelRecord, now_ns: int) -> dict[str, Any]:
+def _model(model: ModelRecord, versions: Iterable[VersionRecord], now_ns: int) -> dict[str, Any]:
     return {
         "name": model.name,
-        "default": model.default_version,
+        "default": str(model.default_version),
         "is_unloaded": model.is_unloaded,
-        "versions": [
-            _version(record, now_ns) for record in sorted(model.versions, key=lambda each: -each.version)
-        ],
+        "versions": [_version(record, now_ns) for record in versions],
     }
 
 
 def _version(record: VersionRecord, now_ns: int) -> dict[str, Any]:
     workers = len(record.endpoints)
     return {
-        "version": record.version,
+        "version": str(record.version),
         "state": State(record.state).name,
         "is_failed": record.error_code != 0,
         "is_coming": record.is_coming,
@@ -94,6 +106,8 @@ def _version(record: VersionRecord, now_ns: int) -> dict[str, Any]:
         "streams": record.streams * workers,
         "inputs": _tensors(record.inputs),
         "outputs": _tensors(record.outputs),
+        "hidden_inputs": max(0, len(record.inputs) - _MOST_TENSORS),
+        "hidden_outputs": max(0, len(record.outputs) - _MOST_TENSORS),
     }
 
 

@@ -22,8 +22,8 @@ DESCRIPTION = Description(
             statuses={307: "To `/ui/`."},
         ),
         ("GET", "PageEvents"): Operation(
-            "What the page shows, as server-sent events: `state` at every change, `sample` once a second. Their fields "
-            "are for the page of the same release; programs have `/v1/status` and `/metrics`",
+            "What the page shows, as server-sent events: `state` at every change, `sample` once a second at most. "
+            "Their fields are for the page of the same release; programs have `/v1/status` and `/metrics`",
             {_EVENTS: _EVENT},
             statuses={429: "As many pages are open already as may be."},
         ),

@@ -10,6 +10,7 @@ from ovms_mp.front.browsers import to_page
 from ovms_mp.front.endpoints import Answer, Endpoint, FixedRoute
 from ovms_mp.front.kserve import calls
 from ovms_mp.front.kserve.rest import KServeRestCalls
+from ovms_mp.front.kserve.targets import target_of
 from ovms_mp.front.page.static_files import BEGIN, file_routes
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ovms_mp.front.sinks import MessageSink
 
 _NAME = "page"
-_TRY = "/ui/try"
+_TRY, _CALL = "/ui/try", "infer"
 _EVENT_HEADERS = (("Cache-Control", "no-store"), ("X-Accel-Buffering", "no"))
 """No proxy keeps events, nor waits until there are many."""
 
@@ -44,11 +45,17 @@ class TryRoute:
     template = f"{_TRY}/{{path:path}}"
 
     def __init__(self, page: PageCalls) -> None:
-        self._infer = Endpoint(page.infer, calls.PROTOCOL, calls.INFER, takes_body=True, compresses=True)
+        # By the way that clients' requests take, whose times it is to tell.
+        self._infer = Endpoint(
+            page.infer, calls.PROTOCOL, calls.INFER, takes_body=True, compresses=True, carries_tensors=True
+        )
+        self._unknown = Endpoint(page.unknown, calls.PROTOCOL, "Unknown")
 
     def find(self, verb: str, raw_path: bytes) -> Endpoint | None:
         """See :class:`~ovms_mp.front.endpoints.Route`."""
-        return self._infer if verb == "POST" else None
+        if verb != "POST":
+            return None
+        return self._infer if target_of(raw_path.removeprefix(_TRY.encode())).call == _CALL else self._unknown
 
     def allowed(self, raw_path: bytes) -> tuple[str, ...]:
         """See :class:`~ovms_mp.front.endpoints.Route`."""
@@ -79,6 +86,14 @@ class PageCalls:
         """
         stream = None if request.verb == "HEAD" else self._front.page.open()
         return Answer(b"", 200, "text/event-stream", _EVENT_HEADERS, stream)
+
+    async def unknown(self, request: RestRequest, context: CallContext) -> Answer:
+        """Another path below ``/ui/try``.
+
+        Raises:
+            OvmsError: There is nothing.
+        """
+        return await self._kserve.unknown(_Tried(request), context)
 
     async def infer(self, request: RestRequest, context: CallContext) -> Answer:
         """``POST /ui/try/v2/models/{name}/versions/{version}/infer``.

@@ -13,11 +13,13 @@ import resource
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
+from ovms_mp.defects import contain
 from ovms_mp.front.rest import bounds
 from ovms_mp.wire.process_counters import REST_REFUSALS
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from ovms_mp.front.budget import BodyBudget
 
@@ -66,6 +68,14 @@ class Connections:
         self._idle: dict[Connection, None] = {}
         """Those that wait for a request, the longest waiting first."""
         self._sweeps = 0
+        self.at_stop: list[Callable[[], None]] = []
+        """Called once, when this process is to stop: they end answers that would go on for ever."""
+
+    def stop(self) -> None:
+        """Each connection says so; the first one is heard."""
+        steps, self.at_stop = self.at_stop, []
+        for step in steps:
+            contain("rest.stop", "nobody", step)
 
     def add(self, connection: Connection) -> None:
         """Take a new one; beyond the limit the one that has been idle for longest goes, or the new one."""

@@ -192,6 +192,7 @@ class RestProtocol(asyncio.BufferedProtocol):
 
     def shutdown(self) -> None:
         """The server stops: end with the answer that is being made, or with the one to a request on its way."""
+        self._group.stop()
         if self._exchange is not None and not self._exchange.response_complete:
             self._exchange.keep_alive = False
             return

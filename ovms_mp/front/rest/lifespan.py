@@ -43,7 +43,7 @@ class Lifespan:
         self.spec = spec
         self.bodies = BodyBudget(spec.limits.max_body_memory_bytes)
         self.routes = all_routes(self, without=() if spec.page is not None else ("page", "docs"))
-        self.origins = Origins(spec.origins)
+        self.origins = Origins(spec.origins, has_admin_keys=spec.access.needs_admin_key)
         self.answering = Answering(self, self.origins)
         self.session: FrontSession
         self.page: PageFeed
@@ -90,6 +90,7 @@ class Lifespan:
         self.session = session
         if self.spec.page is not None:
             self.page = open_page(session, self.spec, self.spec.page)
+            connections.at_stop.append(self.page.stop)
         connections.sweep_on(asyncio.get_running_loop())
         scope["state"]["connections"] = connections
         scope["state"][DIRECT] = self.direct()

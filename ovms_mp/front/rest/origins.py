@@ -4,7 +4,10 @@
 A page of any site may have its visitor's browser POST a plain text wherever that browser gets to, without asking first.
 Browsers say in the request's header where it comes from; other clients, such as curl, say nothing and are not held up.
 So what changes the server is refused for all origins but the server's own and those that ``--allowed_origins`` names;
-``*``, the default as in OVMS, names none. The rules are those of Go's ``net/http.CrossOriginProtection``.
+``*``, the default as in OVMS, names none. The rules are those of Go's ``net/http.CrossOriginProtection``, and one more:
+whoever owns a name can have it lead here when a browser asks for it again (DNS rebinding), and its pages are the
+server's own then. So without keys a name that anybody may own is no own origin over plain HTTP, unless it is named;
+over HTTPS the certificate tells.
 
 CORS headers are for answers to browsers, which send ``Origin``. ``*`` among the methods and headers of a preflight is
 answered with what it asks for: browsers do not take the star for ``Authorization``, or together with credentials.
@@ -13,7 +16,9 @@ Source: https://fetch.spec.whatwg.org/#http-cors-protocol
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import socket
 from typing import TYPE_CHECKING
 
 import falcon
@@ -33,14 +38,22 @@ _MAX_AGE_S = 600
 _EXPOSED = (
     "Endpoint-Load-Metrics, Inference-Header-Content-Length, Retry-After, WWW-Authenticate, X-Request-ID"
 )
+_NOBODYS = ("localhost", "local", "internal", "home.arpa")
+"""Domains that nobody can register: RFC 6761, RFC 6762, ICANN's resolution 2024.07.29.06, RFC 8375."""
 _WORDS = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 
 
 class Origins:
     """The rules of one server."""
 
-    def __init__(self, spec: OriginSpec) -> None:
-        """Follow the settings."""
+    def __init__(self, spec: OriginSpec, *, has_admin_keys: bool = False) -> None:
+        """Follow the settings.
+
+        Args:
+            spec: What they say of origins.
+            has_admin_keys: Whether what changes the server needs a key, which no page has from its visitor's browser.
+        """
+        self._has_admin_keys = has_admin_keys
         self._is_any = _ANY in spec.origins
         self._named = frozenset(spec.origins) - {_ANY}
         self._methods = ", ".join(spec.methods)
@@ -110,11 +123,16 @@ class Origins:
             if origin.lower() in self._named:
                 return
             host = origin.partition("://")[2]
-            if site is None and host in (
-                request.get_header("Host"),
-                proxies.host_of(call.peer, call.metadata) or None,
-            ):
+            if site is None and host == (proxies.host_of(call.peer, call.metadata) or None):
                 return
+            if site is None and host == request.get_header("Host"):
+                if self._has_admin_keys or origin.startswith("https:") or is_nobodys(host):
+                    return
+                raise falcon.HTTPForbidden(
+                    description=f"a page at {host[:_LONGEST]} may not change this server: whoever owns that name can "
+                    f"have it lead anywhere; ask by address, by HTTPS or with a key, or name {origin[:_LONGEST]} in "
+                    f"--allowed_origins"
+                )
         named = (
             f"Origin: {origin[:_LONGEST]}"
             if origin is not None
@@ -124,3 +142,15 @@ class Origins:
             description=f"a page of another site may not change this server ({named}); name its origin in "
             f"--allowed_origins, or send the request without a browser, e.g. with curl"
         )
+
+
+def is_nobodys(host: str) -> bool:
+    """Whether a host, with or without a port, is no name that a stranger can own: an address, or a local name."""
+    name = host.rpartition(":")[0] if re.fullmatch(r".*:\d*", host) else host
+    name = name.removeprefix("[").removesuffix("]").rstrip(".").lower()
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        is_local = "." not in name or name.endswith(tuple(f".{domain}" for domain in _NOBODYS))
+        return is_local or name == socket.gethostname().lower()
+    return True

@@ -62,6 +62,7 @@ class Stores:
         clock: Clock,
         config_store: StoreUrl | None = None,
         on_fetched: Callable[[FetchDone, float], None] = lambda _done, _took_s: None,
+        on_moved: Callable[[int, int, int], None] = lambda _count, _done_bytes, _total_bytes: None,
     ) -> None:
         """Prepare; nothing is fetched yet.
 
@@ -74,8 +75,10 @@ class Stores:
             clock: The manager's.
             config_store: Where the configuration file is, if it is in a store.
             on_fetched: Called with what ends a fetch, and how long that took.
+            on_moved: Called with how many fetches are under way, and how many bytes are here of how many.
         """
         self._on_fetched = on_fetched
+        self._on_moved = on_moved
         self._settings = settings
         self._fetcher = fetcher
         self._catalogue = catalogue
@@ -159,6 +162,7 @@ class Stores:
             return
         followed.heard_at = self._clock.monotonic()
         followed.done_bytes, followed.total_bytes = message.done_bytes, message.total_bytes
+        self._tell_moved()
         if message.total_bytes:
             done, total = message.done_bytes / _MEBIBYTE, message.total_bytes / _MEBIBYTE
             _log.info(
@@ -240,6 +244,12 @@ class Stores:
         for followed in self._all():
             if not followed.job and followed.due_at is not None and followed.due_at <= now:
                 self._contain(followed, partial(self._begin, followed))
+        self._tell_moved()
+
+    def _tell_moved(self) -> None:
+        running = [followed for followed in self._all() if followed.job]
+        here = sum(followed.done_bytes for followed in running)
+        self._on_moved(len(running), here, sum(followed.total_bytes for followed in running))
 
     def _contain(self, followed: Followed, step: Callable[[], None]) -> None:
         """Do a step of a fetch. Where it raises, all of the fetch is done again."""
@@ -292,6 +302,7 @@ class Stores:
         source, before = followed.source, followed.error
         was_asked, is_first = followed.is_answering, not followed.has_ended
         followed.job, followed.has_ended, followed.is_answering = 0, True, False
+        self._tell_moved()
         followed.error = "" if error is None else error.message
         if error is None:
             followed.failures = 0

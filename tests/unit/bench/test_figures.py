@@ -122,3 +122,9 @@ def test_requests_that_had_no_connection_are_told_of() -> None:
     (note,) = level_of(OPEN, observed([1.0], [1.1], late_s=0.09, held_back=7)).notes
 
     assert note.startswith("7 requests waited for a free connection")
+
+
+def test_a_load_that_nobody_answers_has_a_reason_for_no_figures() -> None:
+    (note,) = level_of(CLOSED, observed([], [])).notes
+
+    assert note.startswith("nothing was answered in 2 s")

@@ -84,3 +84,9 @@ def test_what_was_cut_has_no_summary() -> None:
     assert len(found.sent_s) == 2
     assert h2load.is_trustworthy(found, 85)
     assert not h2load.is_trustworthy(dataclasses.replace(found, is_cut=False), 85)
+
+
+def test_streams_that_cannot_be_shared_out_evenly_are_not_for_h2load() -> None:
+    """It would have 4 in flight where 5 were asked for."""
+    assert h2load.command(load("grpc://h:1", in_flight=6), Path("/b"), Path("/l"))
+    assert not h2load.is_usable(load("grpc://h:1", in_flight=5))

@@ -76,3 +76,16 @@ def test_names_must_be_the_models() -> None:
 def test_a_request_has_a_bound() -> None:
     with pytest.raises(ConfigError, match="image would have"):
         make_tensors([IMAGE], {}, {"image": (1000, 3, 2240, 2240)}, 1)
+
+
+@pytest.mark.parametrize("text", ["[256]", "[-1]", "[1.5]"])
+def test_a_value_that_the_type_has_not_is_refused_and_not_another_one(text: str) -> None:
+    with pytest.raises(ConfigError, match="a value is not of UINT8"):
+        make_tensors([InputSpec("x", DType.UINT8, (1,))], {"x": text}, {}, 1)
+
+
+def test_several_arrays_in_a_file_are_none(tmp_path: Path) -> None:
+    with open(tmp_path / "a.npy", "wb") as file:
+        np.savez(file, x=np.ones(1), y=np.ones(1))
+    with pytest.raises(ConfigError, match="several arrays"):
+        make_tensors([InputSpec("x", DType.FP32, (1,))], {"x": f"@{tmp_path}/a.npy"}, {}, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from ovms_mp.bench.stages import mean_stages_ms, stage_totals
+from ovms_mp.bench.stages import counted, mean_stages_ms, stage_totals
 
 PAGE = """\
 # TYPE ovms_mp_stage_seconds histogram
@@ -29,3 +29,17 @@ def test_means_are_of_what_came_between() -> None:
     )
 
     assert found == pytest.approx({"infer": 500.0, "queue": 100.0})
+
+
+def test_what_is_counted_has_gone_through_all_stages() -> None:
+    before = {"infer": (1.0, 2.0)}
+
+    assert counted(before, {"infer": (2.0, 6.0), "queue": (0.1, 3.0)}) == 3.0
+    assert counted(before, before) == 0.0
+    assert counted({}, {}) == 0.0
+
+
+def test_a_model_is_known_by_any_name() -> None:
+    page = 'ovms_mp_stage_seconds_sum{name="a\\"b\\\\c\\n",stage="infer",version="1"} 1.5'
+
+    assert stage_totals(page, 'a"b\\c\n') == {"infer": (1.5, 0.0)}

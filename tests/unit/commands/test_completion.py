@@ -6,6 +6,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -46,10 +47,22 @@ def test_every_command_is_known_everywhere() -> None:
         (("help", "set"), ["settings"]),
         (("completion", "f"), ["fish"]),
         (("status", "--none"), []),
+        (("bench", "http://h", "m", "--generator", "h"), ["h2load"]),
     ],
 )
 def test_bash_completes(words: tuple[str, ...], expected: list[str]) -> None:
     assert completed("ovms_mp", *words) == expected
+
+
+def test_names_of_files_may_have_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a model.onnx").touch()
+    monkeypatch.chdir(tmp_path)
+    typed = "COMP_WORDS=(ovms_mp add a); COMP_CWORD=2; _ovms_mp; printf '<%s>' \"${COMPREPLY[@]}\""
+    done = subprocess.run(
+        [BASH, "-c", f"{bash_script()}\n{typed}"], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "<a model.onnx>"
 
 
 def test_every_topic_is_offered() -> None:

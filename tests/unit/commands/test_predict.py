@@ -10,7 +10,7 @@ import pytest
 
 from ovms_mp.cli import main
 from ovms_mp.client.calls import TensorMetadata
-from ovms_mp.commands.predict import output_lines, read_input
+from ovms_mp.commands.predict import output_lines, read_input, read_inputs
 from ovms_mp.errors import ConfigError
 from ovms_mp.model.dtypes import AnyArray
 
@@ -54,6 +54,10 @@ def test_json_becomes_the_models_dtype(
         ("x=[1.5]", TWO, "whole numbers"),
         ("x=[300]", {"x": TensorMetadata("x", "UINT8", ())}, "does not fit UINT8"),
         ("x=[-1]", {"x": TensorMetadata("x", "UINT8", ())}, "does not fit UINT8"),
+        ("x=[1e39]", X, "does not fit FP32"),
+        ("x=[65520]", {"x": TensorMetadata("x", "FP16", ())}, "does not fit FP16"),
+        ('s=[["a"], ["b", "c"]]', TWO, "s: strings are expected"),
+        ("s=[1]", TWO, "s: strings are expected"),
         ("x=@/nowhere.npy", X, "No such file"),
         ("x=@/", X, "x: /: "),
     ],
@@ -61,6 +65,15 @@ def test_json_becomes_the_models_dtype(
 def test_what_cannot_be_read_is_named(text: str, model: dict[str, TensorMetadata], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         read_input(text, model)
+
+
+def test_each_input_is_given_once() -> None:
+    assert read_inputs([], {}) == {}
+    assert read_inputs(["x=[1]", 's=["a"]'], TWO).keys() == {"x", "s"}
+    with pytest.raises(ConfigError, match=r"--input is missing for s \(BYTES \[-1\]\)"):
+        read_inputs(["x=[1]"], TWO)
+    with pytest.raises(ConfigError, match="x is given twice"):
+        read_inputs(["x=[1]", "x=[2]"], TWO)
 
 
 def test_files_are_arrays_json_or_octets(tmp_path: Path) -> None:
@@ -109,11 +122,14 @@ def test_outputs_are_a_table() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["predict", "http://h", "m"], "--input is missing"),
         (["predict", "ftp://h", "m", "--input", "1"], "'ftp://h'"),
         (["predict", "http://h:x", "m", "--input", "1"], "'http://h:x'"),
         (["predict", "http://u@h", "m", "--input", "1"], "http://"),
         (["predict", "h", "m", "--input", "1", "--model_version", "0"], "--model_version '0' is not valid"),
+        (
+            ["predict", "h", "m", "--model_version", "12345678901234567890123"],
+            "is not valid; accepted: 1 to 9223",
+        ),
         (["predict", "h", "m", "--input", "1", "--deadline_s", "nan"], "--deadline_s 'nan' is not valid"),
         (["predict", "h", "m", "--input", "1", "--output", "=a"], "--output '=a' is not valid"),
         (["predict", "h", "m", "--input", "1", "--api_key", "two words"], "--api_key: "),

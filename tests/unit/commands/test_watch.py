@@ -70,3 +70,11 @@ def test_lines_for_those_who_are_no_terminal() -> None:
 
     assert re.fullmatch(r"\d\d:\d\d:\d\d m/1 AVAILABLE 10 answered 2 failed 3\.0/s", line)
     assert plain_lines(Status(), {})[0].endswith(" no models")
+
+
+def test_a_small_terminal_has_a_smaller_picture() -> None:
+    lines = ["line one", "line two", "line three"]
+
+    for height in (1, 2, 3, 4):
+        assert len(lines_of(picture("head", lines, 5, height, has_colour=False))) == height
+    assert lines_of(picture("head", lines, 5, 3, has_colour=False)) == ["head", "", "... >"]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import stat
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from ovms_mp.config import editing
 from ovms_mp.config.editing import add_model, remove_model
 from ovms_mp.config.file import parse_config_file
+from ovms_mp.config.json_members import ListText
 from ovms_mp.errors import ConfigError
 
 TEXT = """\
@@ -167,3 +169,40 @@ def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     with pytest.raises(ConfigError, match=r"regular|directory"):
         add_model(path, entry("a"))
+
+
+def test_what_somebody_writes_meanwhile_is_not_lost(file: Path) -> None:
+    """Editors of people know of no lock."""
+    is_first = True
+
+    def change(text: str, found: ListText) -> str:
+        nonlocal is_first
+        if is_first:
+            file.write_text(TEXT.replace('"/a"', '"/z"'))
+        is_first = False
+        return found.appended(text, json.dumps({"config": entry("c")}))
+
+    editing._edit(file, change, "", added="c")
+
+    assert '"/z"' in file.read_text()
+    assert '"/c"' in file.read_text()
+
+
+def test_a_file_that_others_write_all_the_time_is_left_to_them(file: Path) -> None:
+    def change(text: str, found: ListText) -> str:
+        file.write_text(text + " ")
+        return text
+
+    with pytest.raises(ConfigError, match="is being written by somebody else"):
+        editing._edit(file, change, "")
+    assert os.listdir(file.parent) == ["config.json"]
+
+
+def test_a_file_that_may_not_be_written_is_left_alone(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its directory would let it be replaced."""
+    file.chmod(0o444)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # As for everybody but root.
+    with pytest.raises(ConfigError, match="is read-only"):
+        add_model(file, entry("c"))
+
+    assert file.read_text() == TEXT

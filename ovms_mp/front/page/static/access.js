@@ -25,9 +25,10 @@ export async function call(path, { admin = false, headers = {}, ...options } = {
     const wantsAdmin = admin && response.status === 403 && (response.headers.get("WWW-Authenticate") ?? "").includes("scope");
     if (response.status !== 401 && !wantsAdmin) return response;
     if (given !== ((admin && adminKey) || key)) continue; // Another call has been given one meanwhile.
-    const answer = await ask(wantsAdmin || (admin && Boolean(key)), Boolean(given) && !wantsAdmin);
+    // Whoever can change the server has been shown it: what is missing is an administrator's key.
+    const answer = await ask(admin, Boolean(admin ? adminKey : key));
     if (answer === null) return response;
-    if (wantsAdmin || (admin && key)) adminKey = answer;
+    if (admin) adminKey = answer;
     else key = answer;
   }
 }
@@ -43,11 +44,16 @@ export async function reasonOf(response) {
   return `the server answered ${response.status}`;
 }
 
-function ask(isAdmin, isRefused) {
-  asking ??= showDialog(isAdmin, isRefused).finally(() => {
-    asking = null;
-  });
-  return asking;
+/** One dialog after the other; calls that want the same key wait for the same one. */
+async function ask(isAdmin, isRefused) {
+  while (asking !== null && asking.isAdmin !== isAdmin) await asking.answer;
+  if (asking === null) {
+    const answer = showDialog(isAdmin, isRefused).finally(() => {
+      asking = null;
+    });
+    asking = { isAdmin, answer };
+  }
+  return asking.answer;
 }
 
 function showDialog(isAdmin, isRefused) {

@@ -3,7 +3,7 @@
 
 import { h, stretch } from "./dom.js";
 import { bytes, duration } from "./format.js";
-import { decode, isKnown, nest, sizeOf } from "./tensors.js";
+import { decode, isKnown, nest, sizeOf, valueText } from "./tensors.js";
 
 const MEANINGS = {
   receive: "The request's body arrives",
@@ -54,15 +54,19 @@ export function outputElement(output) {
     const text = output.data === undefined ? `${bytes(output.octets?.length ?? 0)} that this page cannot read` : JSON.stringify(output.data).slice(0, 10_000);
     return h("div", { class: "output" }, head, h("pre", { tabindex: "0" }, text));
   }
-  const values = decode(output.dtype, output.octets, MOST_READ);
-  return h("div", { class: "output" }, head, highest(values, output), valuesElement(values, output.shape));
+  const values = decode(output.dtype, output.octets, areScores(output) ? MOST_READ : MOST_VALUES);
+  return h("div", { class: "output" }, head, areScores(output) ? highest(values) : null, valuesElement(values, output));
 }
 
-/** The highest values of one item's scores, as a classifier's are read. */
-function highest(values, { dtype, shape }) {
+/** Whether they are one item's scores, as a classifier gives them. */
+function areScores({ dtype, shape }) {
   const classes = shape.at(-1) ?? 0;
-  if (!dtype.startsWith("FP") && dtype !== "BF16") return null;
-  if (classes < 3 || sizeOf(shape) !== classes || values.some((value) => !Number.isFinite(value))) return null;
+  return (dtype.startsWith("FP") || dtype === "BF16") && classes >= 3 && classes <= MOST_READ && sizeOf(shape) === classes;
+}
+
+/** The highest of one item's scores. */
+function highest(values) {
+  if (values.some((value) => !Number.isFinite(value))) return null;
   const top = values.map((value, index) => ({ value, index })).sort((one, other) => other.value - one.value).slice(0, TOP);
   const least = Math.min(0, top.at(-1).value);
   const range = top[0].value - least || 1;
@@ -89,18 +93,19 @@ function highest(values, { dtype, shape }) {
   );
 }
 
-function valuesElement(values, shape) {
+function valuesElement(values, { dtype, shape }) {
   const length = sizeOf(shape);
   const isWhole = length <= MOST_VALUES;
-  const shown = values.slice(0, MOST_VALUES).map((value) => (typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(7)) : value));
-  const text = isWhole ? lines(nest(shown, shape)) : `${JSON.stringify(shown).slice(0, -1).replaceAll(",", ", ")}, …`;
+  const shown = values.slice(0, MOST_VALUES).map((value) => valueText(dtype, value));
+  const text = isWhole ? lines(nest(shown, shape)) : `[${shown.join(", ")}, …`;
   const title = isWhole ? "Values" : `The first ${MOST_VALUES} of ${length} values`;
   return h("details", { open: length <= 64 }, h("summary", {}, title), h("pre", { tabindex: "0" }, text));
 }
 
 /** Nested lists, one row a line. */
 function lines(nested, indent = "") {
-  if (!Array.isArray(nested) || !Array.isArray(nested[0])) return indent + JSON.stringify(nested).replaceAll(",", ", ");
+  if (!Array.isArray(nested)) return indent + nested;
+  if (!Array.isArray(nested[0])) return `${indent}[${nested.join(", ")}]`;
   return `${indent}[\n${nested.map((each) => lines(each, `${indent}  `)).join(",\n")}\n${indent}]`;
 }
 

@@ -13,6 +13,7 @@ export class Cores {
     this.map = h("ol", { class: "cores", "aria-label": "Cores and whose they are" });
     this.plan = h("ul", { class: "plan" });
     this.transfers = h("p", { class: "transfers" });
+    this.progress = h("progress", { class: "transfer", "aria-label": "Download from object stores", hidden: true });
     this.element = h(
       "section",
       { "aria-labelledby": "cores-title" },
@@ -21,6 +22,7 @@ export class Cores {
       this.plan,
       h("div", { class: "heading" }, h("h2", {}, "Transfers from stores")),
       this.transfers,
+      this.progress,
     );
   }
 
@@ -35,11 +37,17 @@ export class Cores {
 
   updateTransfers() {
     const done = this.store.sample?.transfers;
-    const text =
-      done && (done.done || done.failed)
-        ? `${count(done.done)} done, ${count(done.failed)} failed, ${bytes(done.bytes)} downloaded since the start.`
-        : "Nothing has been fetched from an object store.";
-    say(this.transfers, text);
+    const isLoading = Boolean(done?.under_way && done.wanted_bytes);
+    const now = isLoading ? `, ${bytes(done.here_bytes)} of ${bytes(done.wanted_bytes)} downloaded` : "";
+    const text = [
+      done?.under_way ? `${count(done.under_way)} under way${now}.` : "",
+      done && (done.done || done.failed) ? `${count(done.done)} done, ${count(done.failed)} failed, ${bytes(done.bytes)} downloaded since the start.` : "",
+    ].filter(Boolean);
+    say(this.transfers, text.join(" ") || "Nothing has been fetched from an object store.");
+    this.progress.hidden = !isLoading;
+    if (!isLoading) return;
+    this.progress.max = done.wanted_bytes;
+    this.progress.value = done.here_bytes;
   }
 }
 

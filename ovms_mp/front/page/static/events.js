@@ -11,7 +11,7 @@ export class Events {
   constructor(store) {
     this.store = store;
     this.shown = null;
-    this.list = h("ol", { class: "events" });
+    this.list = h("ol", { class: "events", tabindex: "0", "aria-labelledby": "events-title" });
     this.element = h("section", { "aria-labelledby": "events-title" }, h("div", { class: "heading" }, h("h2", { id: "events-title" }, "Events")), this.list);
   }
 

@@ -7,11 +7,15 @@ const SILENT_MS = 10_000; // Seconds come each second; who says nothing for so l
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 15_000;
 
-/** Read events for ever. `hear(name, data)` gets each, `lost(reason)` hears why there are none. */
-export async function follow(hear, lost) {
+/**
+ * Read events for ever. `hear(name, data)` gets each, `lost(reason)` hears why there are none, and
+ * `declined()` is waited for where the reader has not given the key that is asked for.
+ */
+export async function follow(hear, lost, declined) {
   let pauseMs = FIRST_PAUSE_MS;
   for (;;) {
     let reason = "the server has closed the connection";
+    let isDeclined = false;
     try {
       const response = await call("/ui/events");
       if (response.ok) {
@@ -19,11 +23,18 @@ export async function follow(hear, lost) {
           pauseMs = FIRST_PAUSE_MS;
           hear(name, data);
         });
-      } else reason = await reasonOf(response);
+      } else {
+        isDeclined = response.status === 401;
+        reason = await reasonOf(response);
+      }
     } catch {
       reason = "the server cannot be reached";
     }
     lost(reason);
+    if (isDeclined) {
+      await declined();
+      continue;
+    }
     await new Promise((resolve) => setTimeout(resolve, pauseMs));
     pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS);
   }

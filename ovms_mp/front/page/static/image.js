@@ -2,6 +2,7 @@
 // An image as the tensor that a model's input takes, decoded and scaled by the browser.
 
 const CHANNELS = [1, 3];
+const LONGEST_SIDE = 8192;
 const LEAST_SIDE = 5; // A shorter dimension is hardly an image's.
 
 /** Which dimensions are height, width and channels (-1 for none); null where the input takes no image. */
@@ -24,9 +25,20 @@ export function imageAxes(input) {
   return null;
 }
 
-/** The pixels of an image file in this size, red, green, blue and opacity of each, drawn to `canvas`. */
-export async function pixelsOf(file, width, height, canvas) {
-  const bitmap = await createImageBitmap(file);
+/** A file's image; raises where it has none that the browser can read. */
+export async function decoded(file) {
+  try {
+    return await createImageBitmap(file);
+  } catch {
+    throw new Error("it is no image that this browser can read");
+  }
+}
+
+/** The pixels of an image in this size, red, green, blue and opacity of each, drawn to `canvas`. */
+export function pixelsOf(bitmap, width, height, canvas) {
+  if (!width || !height || width > LONGEST_SIDE || height > LONGEST_SIDE) {
+    throw new Error(`an image has from 1 to ${LONGEST_SIDE} pixels each way; the shape has ${width} by ${height}`);
+  }
   canvas.width = width;
   canvas.height = height;
   const context = canvas.getContext("2d", { willReadFrequently: true });

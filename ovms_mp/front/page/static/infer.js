@@ -22,7 +22,7 @@ export async function infer(model, version, inputs) {
     }),
   );
   const begun = performance.now();
-  const response = await call(`/ui/try/v2/models/${encodeURIComponent(model)}/versions/${version}/infer`, {
+  const response = await ask(`/ui/try/v2/models/${encodeURIComponent(model)}/versions/${version}/infer`, {
     method: "POST",
     headers: { "Content-Type": "application/octet-stream", [LENGTH]: String(head.length) },
     body: new Blob([head, ...inputs.map((input) => input.octets)]),
@@ -31,6 +31,14 @@ export async function infer(model, version, inputs) {
   const body = new Uint8Array(await response.arrayBuffer());
   const totalMs = performance.now() - begun;
   return { outputs: outputsOf(response, body), stages: stagesOf(response.headers.get("Server-Timing") ?? ""), totalMs };
+}
+
+async function ask(path, options) {
+  try {
+    return await call(path, options);
+  } catch {
+    throw new Error("the server cannot be reached");
+  }
 }
 
 function outputsOf(response, body) {

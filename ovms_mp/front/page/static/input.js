@@ -3,8 +3,8 @@
 
 import { h, say } from "./dom.js";
 import { shape as shapeText } from "./format.js";
-import { imageAxes, pixelsOf, valuesOf } from "./image.js";
-import { encode, flatten, isWhole, nest, sizeOf } from "./tensors.js";
+import { decoded, imageAxes, pixelsOf, valuesOf } from "./image.js";
+import { encode, flatten, isWhole, madeUpOctets, nest, parseExactly, sizeOf } from "./tensors.js";
 
 const SIDE = 224; // Of an image whose size the model leaves open.
 const MOST_TYPED = 256; // Values that are put into the text field.
@@ -22,16 +22,9 @@ export function usualShape(input) {
   });
 }
 
-/** Made-up values. */
-export function madeUp(dtype, shape, kind = "random") {
-  const length = sizeOf(shape);
-  if (dtype === "BYTES") return Array(length).fill("text");
-  const value = {
-    zeros: () => 0,
-    ones: () => 1,
-    random: dtype === "BOOL" ? () => Number(Math.random() < 0.5) : isWhole(dtype) ? () => Math.floor(10 * Math.random()) : () => Math.random(),
-  }[kind];
-  return Array.from({ length }, value);
+/** Values to begin with, as JSON has them. */
+export function plainValues(dtype, shape) {
+  return nest(Array(sizeOf(shape)).fill(dtype === "BYTES" ? "text" : dtype === "BOOL" ? false : 0), shape);
 }
 
 function labelled(text, control) {
@@ -60,7 +53,7 @@ export class InputField {
     this.textField = labelled("Values, as nested lists of JSON", this.text);
     this.imageField = this.axes ? this.makeImageField() : h("div");
     const sized = sizeOf(start) <= MOST_TYPED;
-    this.text.value = sized ? JSON.stringify(nest(madeUp(input.dtype, start, "zeros"), start)) : "";
+    this.text.value = sized ? JSON.stringify(plainValues(input.dtype, start)) : "";
     this.element = h(
       "fieldset",
       {},
@@ -116,16 +109,22 @@ export class InputField {
     await this.redraw();
   }
 
+  /** Draw the image in the size that is asked for; one that was chosen meanwhile is drawn instead. */
   async redraw() {
-    if (this.file === null) return;
+    const { file } = this;
+    this.pixels = null;
+    if (file === null) return;
+    let told = file.name;
     try {
       const shape = this.readShape();
-      this.pixels = await pixelsOf(this.file, shape[this.axes.width], shape[this.axes.height], this.canvas);
-      say(this.told, this.file.name);
-    } catch {
-      this.pixels = null;
-      say(this.told, `${this.file.name} is no image that this browser can read`);
+      const bitmap = await decoded(file);
+      if (this.file !== file) return;
+      this.pixels = pixelsOf(bitmap, shape[this.axes.width], shape[this.axes.height], this.canvas);
+    } catch (error) {
+      if (this.file !== file) return;
+      told = `${file.name}: ${error.message}`;
     }
+    say(this.told, told);
   }
 
   readShape() {
@@ -140,29 +139,31 @@ export class InputField {
   /** The tensor as the form has it; raises with what is wrong. */
   tensor() {
     const { name, dtype } = this.input;
-    const { shape, values } = this.values();
-    return { name, dtype, shape, octets: encode(dtype, values) };
+    const way = this.way.value;
+    const shape = way === "JSON" ? [] : this.readShape();
+    if (way !== "JSON" && way !== "image") return { name, dtype, shape, octets: madeUpOctets(dtype, sizeOf(shape), way) };
+    try {
+      const given = way === "JSON" ? this.typed() : { shape, values: this.imageValues(shape) };
+      return { name, dtype, shape: given.shape, octets: encode(dtype, given.values) };
+    } catch (error) {
+      throw new Error(`${name}: ${error.message}`);
+    }
   }
 
-  values() {
-    const way = this.way.value;
-    const { name, dtype } = this.input;
-    if (way === "JSON") {
-      try {
-        const { shape, values } = flatten(JSON.parse(this.text.value));
-        const isOff = dtype === "BYTES" ? (value) => typeof value !== "string" : (value) => typeof value !== "number" && typeof value !== "boolean";
-        if (values.some(isOff)) throw new Error(dtype === "BYTES" ? "its values are texts" : "its values are numbers");
-        return { shape, values };
-      } catch (error) {
-        throw new Error(`${name}: ${error.message}`);
-      }
-    }
-    const shape = this.readShape();
-    if (way !== "image") return { shape, values: madeUp(dtype, shape, way) };
-    if (this.pixels === null) throw new Error(`${name}: choose an image first`);
+  typed() {
+    const { dtype } = this.input;
+    const { shape, values } = flatten(parseExactly(this.text.value));
+    const isOff = dtype === "BYTES" ? (value) => typeof value !== "string" : (value) => !["number", "bigint", "boolean"].includes(typeof value);
+    if (values.some(isOff)) throw new Error(dtype === "BYTES" ? "its values are texts" : "its values are numbers");
+    return { shape, values };
+  }
+
+  imageValues(shape) {
+    const { dtype } = this.input;
+    if (this.pixels === null) throw new Error(this.file === null ? "choose an image first" : "there is no image to send yet");
     const options = { scale: SCALES[this.scale.value], isBgr: this.colours.value === "BGR", isInverted: this.inverted.checked };
     const one = valuesOf(this.pixels, shape, this.axes, options);
-    if (sizeOf(shape) !== one.length) throw new Error(`${name}: an image is a batch of one`);
-    return { shape, values: isWhole(dtype) ? Array.from(one, Math.round) : one };
+    if (sizeOf(shape) !== one.length) throw new Error("an image is a batch of one");
+    return isWhole(dtype) ? Array.from(one, Math.round) : one;
   }
 }

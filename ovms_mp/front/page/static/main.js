@@ -2,7 +2,7 @@
 // The page: hears events, shows the view that the address names, and what is the same for all views.
 
 import { serverActions } from "./admin.js";
-import { mark, order, say } from "./dom.js";
+import { h, mark, order, say } from "./dom.js";
 import { follow } from "./feed.js";
 import { ModelView } from "./model.js";
 import { Overview } from "./overview.js";
@@ -18,7 +18,7 @@ let isDrawing = false;
 function wanted() {
   const asked = new URLSearchParams(location.hash.slice(1));
   const model = asked.get("model");
-  return model === null ? null : { model, version: Number(asked.get("version")) || 0 };
+  return model === null ? null : { model, version: asked.get("version") ?? "" };
 }
 
 function show() {
@@ -54,6 +54,18 @@ function showNotice(text) {
   say(notice, text);
 }
 
+/** Wait until the reader, who has given no key, wants to. */
+function declined() {
+  return new Promise((resolve) => {
+    const again = h("button", { type: "button" }, "Give an API key");
+    again.addEventListener("click", () => {
+      again.remove();
+      resolve();
+    });
+    document.getElementById("actions").prepend(again);
+  });
+}
+
 /** Say aloud which versions have changed, for those who do not see it. */
 function announce() {
   const now = new Map(
@@ -80,6 +92,10 @@ function draw() {
 }
 
 function hear(name, data) {
+  if (name === "state" && store.state !== null && store.state.server.version !== data.server.version) {
+    location.reload(); // The server has another release, which has a page of its own.
+    return;
+  }
   store.take(name, data);
   if (name === "state") {
     showServer();
@@ -103,4 +119,8 @@ document.getElementById("skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();
 });
-follow(hear, (reason) => showStatus(`Reconnecting: ${reason}`, "bad"));
+for (const name of ["dragover", "drop"]) {
+  // A file that misses its place would be shown instead of this page.
+  window.addEventListener(name, (event) => event.preventDefault());
+}
+follow(hear, (reason) => showStatus(`Reconnecting: ${reason}`, "bad"), declined);

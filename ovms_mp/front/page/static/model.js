@@ -87,8 +87,12 @@ export class ModelView {
     const model = this.store.model(this.name);
     const version = model && (model.versions.find((each) => each.version === (this.asked || model.default)) ?? (this.asked ? null : model.versions[0]));
     if (!version) {
-      say(this.message, model ? `There is no version ${this.asked || ""} of this model.` : "There is no model of this name.");
+      say(this.message, !model ? "There is no model of this name." : this.asked ? `There is no version ${this.asked} of this model.` : "There is no version of this model yet.");
       this.served.hidden = true;
+      say(this.state, "");
+      this.state.className = "";
+      order(this.versions, []);
+      this.shownVersions = "";
       return;
     }
     this.showVersions(model, version);
@@ -96,7 +100,7 @@ export class ModelView {
     say(this.state, word);
     this.state.className = `state ${tone}`;
     say(this.message, version.message);
-    this.served.hidden = !version.inputs.length;
+    this.served.hidden = !version.inputs.length && !version.outputs.length;
     const identity = JSON.stringify([version.version, version.inputs, version.outputs]);
     if (this.shown !== identity) {
       this.shown = identity;
@@ -104,7 +108,8 @@ export class ModelView {
       this.tryIt.show(version);
       this.snippets.show(programs(this.store.state.server, this.name, version));
     }
-    say(this.detail, version.detail);
+    const hidden = version.hidden_inputs + version.hidden_outputs;
+    say(this.detail, [hidden ? `${hidden} more inputs and outputs are not shown; the model's metadata has all.` : "", version.detail].filter(Boolean).join(" "));
     this.showFigures(version);
   }
 

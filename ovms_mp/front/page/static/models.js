@@ -8,6 +8,8 @@ import { keyOf, stateOf } from "./store.js";
 
 const MOST_SHOWN = 100;
 const FILTERED_FROM = 12;
+const MOST_NAMED = 8;
+const LONGEST_NAMED = 60;
 
 /** The address of a model's view. */
 export function addressOf(name, version) {
@@ -143,10 +145,12 @@ export class Models {
     const failed = all.filter(({ version }) => version.is_failed).length;
     const serving = all.filter(({ version }) => version.workers > 0).length;
     say(this.summary, `${serving} of ${all.length} version${all.length === 1 ? "" : "s"} available${failed ? `, ${failed} failed` : ""}`);
-    const hidden = store.state.hidden_models;
+    const hidden = store.state.hidden_versions;
+    const empty = store.state.models.filter((model) => !model.versions.length).map(({ name }) => (name.length > LONGEST_NAMED ? `${name.slice(0, LONGEST_NAMED)}…` : name));
     const hints = [
-      all.length ? "" : "No model is configured.",
-      hidden ? `${hidden} more models are served than a page shows; /v1/status has all.` : "",
+      store.state.models.length ? "" : "No model is configured.",
+      empty.length ? `Without a version yet: ${empty.slice(0, MOST_NAMED).join(", ")}${empty.length > MOST_NAMED ? ` and ${empty.length - MOST_NAMED} more` : ""}.` : "",
+      hidden ? `${hidden} more versions are served than a page shows, and are in none of its figures; /v1/status has all.` : "",
       store.state.server.has_metrics ? "" : "Percentiles and requests under way are counted with --metrics_enable.",
     ].filter(Boolean);
     this.hint.hidden = !hints.length;

@@ -71,10 +71,11 @@ class Lane {
       (item) => item.process.pid,
     );
     mark(this.list, "many", mine.length > 8);
-    const ends = kinds.reduce((sum, kind) => sum + (store.sample.ends?.[kind] ?? 0), 0);
-    const restarts = ends ? `${count(ends)} replaced after an unexpected end` : "";
+    const ends = kinds.map((kind) => [WORDS[kind] ?? kind, store.sample.ends?.[kind] ?? 0]).filter(([, number]) => number);
+    const which = kinds.length > 1 ? ` (${ends.map(([word, number]) => `${word} ${count(number)}`).join(", ")})` : "";
+    const restarts = ends.length ? `${count(ends.reduce((sum, [, number]) => sum + number, 0))} replaced after an unexpected end${which}` : "";
     say(this.summary, [mine.length > 1 ? `${mine.length} processes` : "", restarts].filter(Boolean).join(", "));
-    mark(this.summary, "alarming", ends > 0);
+    mark(this.summary, "alarming", ends.length > 0);
     this.element.hidden = !mine.length;
   }
 }

@@ -3,8 +3,8 @@
 
 import { hasKey, root } from "./access.js";
 import { h, mark, say } from "./dom.js";
-import { madeUp, usualShape } from "./input.js";
-import { nest, sizeOf } from "./tensors.js";
+import { plainValues, usualShape } from "./input.js";
+import { sizeOf } from "./tensors.js";
 
 const MOST_INLINE = 128;
 const NUMPY = { BOOL: "np.bool_", FP16: "np.float16", FP32: "np.float32", FP64: "np.float64", BYTES: "object", BF16: "ml_dtypes.bfloat16" };
@@ -23,7 +23,7 @@ function imports(inputs) {
 }
 
 function document_({ name, dtype, shape }) {
-  return { name, datatype: dtype, shape, data: nest(madeUp(dtype, shape, "zeros"), shape) };
+  return { name, datatype: dtype, shape, data: plainValues(dtype, shape) };
 }
 
 function curl({ path, inputs }) {
@@ -33,7 +33,7 @@ function curl({ path, inputs }) {
     return `curl${key} ${url} \\\n  -d ${shell(JSON.stringify({ inputs: inputs.map(document_) }))}`;
   }
   const items = inputs.map(({ name, dtype, shape }) => {
-    const value = dtype === "BYTES" ? '["text"]' : "[0]";
+    const value = dtype === "BYTES" ? '["text"]' : dtype === "BOOL" ? "[False]" : "[0]";
     return `  {"name": ${text(name)}, "datatype": ${text(dtype)}, "shape": ${text(shape)}, "data": ${value} * ${sizeOf(shape)}},`;
   });
   return ["python3 - > request.json <<'END'", "import json", "print(json.dumps({\"inputs\": [", ...items, "]}))", "END", `curl${key} ${url} -d @request.json`].join("\n");

@@ -15,16 +15,25 @@ const PLAIN = {
   FP32: Float32Array,
   FP64: Float64Array,
 };
-const WHOLE = new Set(["UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"]);
+const HALVES = { FP16: 0x3c00, BF16: 0x3f80 }; // Each as its 16 bits, here those of 1.
+const WHOLE = Object.fromEntries(
+  [8, 16, 32, 64].flatMap((bits) => [
+    [`UINT${bits}`, [0n, 2n ** BigInt(bits) - 1n]],
+    [`INT${bits}`, [-(2n ** BigInt(bits - 1)), 2n ** BigInt(bits - 1) - 1n]],
+  ]),
+);
+const BEYOND = { FP16: 65520, BF16: 2 ** 128 - 2 ** 119, FP32: 2 ** 128 - 2 ** 103 }; // From there on the nearest is infinite.
+const CHUNK = 1 << 16;
+const LONGEST_TEXT = 2000;
 
 /** Whether a tensor's values can be made and read here. */
 export function isKnown(dtype) {
-  return dtype in PLAIN || dtype === "BYTES" || dtype === "FP16" || dtype === "BF16";
+  return dtype in PLAIN || dtype in HALVES || dtype === "BYTES";
 }
 
 /** Whether it has whole numbers. */
 export function isWhole(dtype) {
-  return WHOLE.has(dtype);
+  return dtype in WHOLE;
 }
 
 /** How many elements a shape has. */
@@ -32,30 +41,76 @@ export function sizeOf(shape) {
   return shape.reduce((product, size) => product * size, 1);
 }
 
-/** The octets of values: numbers, or for BYTES texts. */
+/** The octets of values: numbers, truth values, or for BYTES texts. Raises where one is not of the type. */
 export function encode(dtype, values) {
   if (dtype === "BYTES") return encodeTexts(values);
-  if (dtype === "FP16") return octets(Uint16Array.from(values, halfOf));
-  if (dtype === "BF16") return octets(Uint16Array.from(values, (value) => bitsOf(value) >>> 16));
-  if (dtype === "UINT64" || dtype === "INT64") return octets(PLAIN[dtype].from(values, (value) => BigInt(Math.trunc(Number(value)))));
-  return octets(PLAIN[dtype].from(values, Number));
+  for (const value of values) check(dtype, value);
+  return packed(dtype, values);
 }
 
-/** The first `most` values in octets: numbers, texts or, where a number has more than 53 bits, its digits. */
+function packed(dtype, values) {
+  if (dtype === "FP16") return octets(Uint16Array.from(values, (value) => halfOf(Number(value))));
+  if (dtype === "BF16") return octets(Uint16Array.from(values, (value) => brainOf(Number(value))));
+  return octets(PLAIN[dtype].from(values, dtype.endsWith("INT64") ? BigInt : Number));
+}
+
+function check(dtype, value) {
+  const number = Number(value);
+  if (dtype === "BOOL") {
+    if (number !== 0 && number !== 1) throw new Error(`${value} is no truth value; BOOL has true and false`);
+  } else if (dtype in WHOLE) {
+    if (!Number.isInteger(number)) throw new Error(`${value} is no whole number, and ${dtype} has nothing else`);
+    if (typeof value === "number" && !Number.isSafeInteger(value)) throw new Error(`this browser does not read ${value} to its last digit`);
+    const [low, high] = WHOLE[dtype];
+    if (value < low || value > high) throw new Error(`${value} does not fit ${dtype}`);
+  } else if (!(Math.abs(number) < (BEYOND[dtype] ?? Infinity))) throw new Error(`${value} does not fit ${dtype}`);
+}
+
+/** The octets of made-up values of this many elements: `zeros`, `ones` or `random`, from 0 to 1 or to 9. Not for BYTES. */
+export function madeUpOctets(dtype, length, kind) {
+  const Kind = PLAIN[dtype] ?? Uint16Array;
+  const values = new Kind(length);
+  if (kind === "ones") values.fill(HALVES[dtype] ?? (dtype.endsWith("INT64") ? 1n : 1));
+  if (kind === "random") {
+    // The same ones again and again: no model minds, and many take a while.
+    const some = new Kind(packed(dtype, randomValues(dtype, Math.min(length, CHUNK))).buffer);
+    for (let place = 0; place < length; place += some.length) values.set(some.subarray(0, length - place), place);
+  }
+  return octets(values);
+}
+
+function randomValues(dtype, length) {
+  const range = dtype === "BOOL" ? 2 : isWhole(dtype) ? 10 : 0;
+  return Array.from({ length }, () => (range ? Math.floor(range * Math.random()) : Math.random()));
+}
+
+/** JSON whose whole numbers keep all their digits; longer ones than a number holds are BigInts where the browser can. */
+export function parseExactly(text) {
+  return JSON.parse(text, (_, value, context) => {
+    const digits = typeof value === "number" && !Number.isSafeInteger(value) ? context?.source : undefined;
+    return digits !== undefined && /^-?\d+$/.test(digits) ? BigInt(digits) : value;
+  });
+}
+
+/** The first `most` values in octets: numbers, truth values, BigInts or the beginnings of texts. */
 export function decode(dtype, bytes, most) {
   if (dtype === "BYTES") return decodeTexts(bytes, most);
-  const kind = dtype === "FP16" || dtype === "BF16" ? Uint16Array : PLAIN[dtype];
+  const kind = PLAIN[dtype] ?? Uint16Array;
   const count = Math.min(most, Math.floor(bytes.byteLength / kind.BYTES_PER_ELEMENT));
   const raw = new kind(bytes.slice(0, count * kind.BYTES_PER_ELEMENT).buffer);
   if (dtype === "FP16") return Array.from(raw, numberOfHalf);
   if (dtype === "BF16") return Array.from(raw, (bits) => numberOf(bits << 16));
   if (dtype === "BOOL") return Array.from(raw, Boolean);
-  return Array.from(raw, (value) => (typeof value === "bigint" ? exact(value) : value));
+  return Array.from(raw);
 }
 
-function exact(value) {
-  const near = Number(value);
-  return Number.isSafeInteger(near) ? near : String(value);
+const DIGITS = { FP16: 4, BF16: 3, FP32: 7 };
+
+/** A value of a tensor for people. */
+export function valueText(dtype, value) {
+  if (typeof value === "string") return JSON.stringify(value);
+  if (typeof value !== "number" || Number.isInteger(value) || !Number.isFinite(value)) return String(value);
+  return String(Number(value.toPrecision(DIGITS[dtype] ?? 17)));
 }
 
 function octets(array) {
@@ -82,7 +137,8 @@ function decodeTexts(bytes, most) {
   const texts = [];
   for (let place = 0; place + 4 <= bytes.length && texts.length < most; ) {
     const end = place + 4 + view.getUint32(place, true);
-    texts.push(decoder.decode(bytes.subarray(place + 4, end)));
+    const cut = Math.min(end, place + 4 + LONGEST_TEXT);
+    texts.push(decoder.decode(bytes.subarray(place + 4, cut)) + (cut < end ? "…" : ""));
     place = end;
   }
   return texts;
@@ -98,6 +154,11 @@ function bitsOf(value) {
 function numberOf(bits) {
   scratch.setUint32(0, bits >>> 0);
   return scratch.getFloat32(0);
+}
+
+function brainOf(value) {
+  const bits = bitsOf(value);
+  return Number.isNaN(value) ? 0x7fc0 : (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
 }
 
 function halfOf(value) {

@@ -22,22 +22,30 @@ export class TryIt {
   show(version) {
     this.version = version;
     const unknown = version.inputs.filter((input) => !isKnown(input.dtype));
-    this.fields = unknown.length ? [] : version.inputs.map((input) => new InputField(input));
+    const cannot = unknown.length
+      ? `This page cannot make values of ${unknown[0].dtype}.`
+      : version.hidden_inputs
+        ? `This model takes ${version.hidden_inputs} inputs more than a page shows.`
+        : "";
+    this.fields = cannot ? [] : version.inputs.map((input) => new InputField(input));
     this.inputs.replaceChildren(...this.fields.map((field) => field.element));
     this.answer.replaceChildren();
-    this.run.disabled = !this.fields.length;
-    say(this.refusal, unknown.length ? `This page cannot make values of ${unknown[0].dtype}.` : "");
+    this.run.disabled = Boolean(cannot);
+    say(this.refusal, cannot);
   }
 
   async submit(event) {
     event.preventDefault();
+    const { version } = this;
     say(this.refusal, "");
     this.run.disabled = true;
     try {
       const inputs = this.fields.map((field) => field.tensor());
-      const { outputs, stages, totalMs } = await infer(this.model, this.version.version, inputs);
+      const { outputs, stages, totalMs } = await infer(this.model, version.version, inputs);
+      if (this.version !== version) return; // The form is another version's by now.
       this.answer.replaceChildren(h("h3", {}, "Answer"), waterfall(stages, totalMs), ...outputs.map(outputElement));
     } catch (error) {
+      if (this.version !== version) return;
       this.answer.replaceChildren();
       say(this.refusal, error.message);
     }

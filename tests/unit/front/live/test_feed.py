@@ -12,9 +12,10 @@ import pytest
 from ovms_mp.child.specs import PageSpec
 from ovms_mp.errors import Draining, TooManyWatchers
 from ovms_mp.front.live import feed as feeds
-from ovms_mp.front.live.feed import MOST_STREAMS, PageFeed
+from ovms_mp.front.live.feed import MOST_STREAMS, EventStream, PageFeed
 from ovms_mp.front.live.history import History
 from ovms_mp.wire.messages import RoutingSnapshot
+from ovms_mp.wire.records import KeyRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -64,6 +65,14 @@ def run(test: Callable[[Place], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(bounded())
 
 
+async def told(stream: EventStream) -> list[tuple[str, dict[str, Any]]]:
+    """Events up to the next sample."""
+    found = events(await anext(stream))
+    while found[-1][0] != "sample":
+        found += events(await anext(stream))
+    return found
+
+
 def events(octets: bytes) -> list[tuple[str, dict[str, Any]]]:
     found = []
     for block in octets.decode().strip().split("\n\n"):
@@ -76,13 +85,13 @@ def events(octets: bytes) -> list[tuple[str, dict[str, Any]]]:
 def test_a_page_gets_the_state_at_first_and_when_it_changes() -> None:
     async def test(place: Place) -> None:
         stream = place.feed.open()
-        first = events(await anext(stream))
-        second = events(await anext(stream))
+        first = await told(stream)
+        second = await told(stream)
         place.snapshot = RoutingSnapshot(2, False, (), ("another plan",), ())
         place.feed.hear(place.snapshot)
-        later = events(await anext(stream))
+        later = await told(stream)
         while len(later) == 1:
-            later = events(await anext(stream))
+            later = await told(stream)
         await stream.close()
 
         assert [name for name, _ in first] == ["state", "sample"]
@@ -96,9 +105,9 @@ def test_a_page_gets_the_state_at_first_and_when_it_changes() -> None:
 def test_fifty_pages_cost_what_one_does() -> None:
     async def test(place: Place) -> None:
         streams = [place.feed.open() for _ in range(50)]
-        told = await asyncio.gather(*map(anext, streams))
+        heard = await asyncio.gather(*map(told, streams))
 
-        assert len({bytes(each) for each in told}) == 1
+        assert all(each == heard[0] for each in heard)
         assert place.sampler.count == 1
         for stream in streams:
             await stream.close()
@@ -109,7 +118,7 @@ def test_fifty_pages_cost_what_one_does() -> None:
 def test_nothing_is_made_while_nobody_looks() -> None:
     async def test(place: Place) -> None:
         stream = place.feed.open()
-        await anext(stream)
+        await told(stream)
         await stream.close()
         await stream.close()
         count = place.sampler.count
@@ -117,8 +126,12 @@ def test_nothing_is_made_while_nobody_looks() -> None:
             await asyncio.sleep(0.001)
 
         assert place.sampler.count == count
+        place.snapshot = RoutingSnapshot(2, False, (), ("another plan",), ())
         again = place.feed.open()
-        assert [name for name, _ in events(await anext(again))] == ["state", "sample"]
+        found = await told(again)
+        assert [name for name, _ in found] == ["state", "sample"]
+        assert found[0][1]["plan"] == ["another plan"], "not what was so when somebody looked last"
+        assert found[1][1]["number"] > count
         await again.close()
 
     run(test)
@@ -127,23 +140,42 @@ def test_nothing_is_made_while_nobody_looks() -> None:
 def test_who_reads_slowly_misses_seconds() -> None:
     async def test(place: Place) -> None:
         slow, quick = place.feed.open(), place.feed.open()
-        await anext(slow)
+        await told(slow)
         for _ in range(5):
-            await anext(quick)
+            await told(quick)
         newest = place.sampler.count
 
-        assert events(await anext(slow))[-1][1]["number"] >= newest
+        assert (await told(slow))[-1][1]["number"] >= newest
 
     run(test)
 
 
 def test_there_are_only_so_many() -> None:
     async def test(place: Place) -> None:
-        streams = [place.feed.open() for _ in range(MOST_STREAMS)]
+        streams = [place.feed.open() for _ in range(MOST_STREAMS + 1)]
+        late = streams.pop()
+        for stream in streams:
+            await told(stream)
+        with pytest.raises(StopAsyncIteration):
+            await anext(late)
         with pytest.raises(TooManyWatchers, match=str(MOST_STREAMS)):
             place.feed.open()
         await streams[0].close()
-        place.feed.open()
+        assert await told(place.feed.open())
+
+    run(test)
+
+
+def test_who_goes_before_the_first_event_has_held_no_place() -> None:
+    """Transports close what they have asked for something."""
+
+    async def test(place: Place) -> None:
+        for _ in range(MOST_STREAMS + 1):
+            place.feed.open()
+        await asyncio.sleep(0.01)
+
+        assert place.sampler.count == 0
+        assert await told(place.feed.open())
 
     run(test)
 
@@ -163,10 +195,45 @@ def test_a_stop_ends_all_at_once() -> None:
     run(test)
 
 
+def test_no_page_keeps_a_front_that_is_to_stop() -> None:
+    async def test(place: Place) -> None:
+        stream = place.feed.open()
+        await told(stream)
+        place.feed.stop()
+
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        with pytest.raises(Draining):
+            place.feed.open()
+
+    run(test)
+
+
+def test_other_keys_end_all_streams_which_may_come_again_with_them() -> None:
+    async def test(place: Place) -> None:
+        place.feed.hear(place.snapshot)
+        stream = place.feed.open()
+        await told(stream)
+        key = KeyRecord("a", b"digest", is_admin=False)
+        place.snapshot = RoutingSnapshot(2, False, (), (), (), keys=(key,))
+        place.feed.hear(place.snapshot)
+
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        again = place.feed.open()
+        assert await told(again)
+        place.snapshot = RoutingSnapshot(3, False, (), (), (), keys=(key,))
+        place.feed.hear(place.snapshot)
+        assert await told(again)
+        await again.close()
+
+    run(test)
+
+
 def test_a_second_that_cannot_be_made_ends_the_streams_and_no_more() -> None:
     async def test(place: Place) -> None:
-        told: list[str] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(str(context)))
+        logged: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(str(context)))
         place.sampler.is_broken = True
         with pytest.raises(StopAsyncIteration):
             await anext(place.feed.open())

@@ -35,7 +35,7 @@ def spec(kind: str, child_id: str) -> tuple[str, ...]:
 
 def test_the_manager_and_all_below_it(tmp_path: Path) -> None:
     play(tmp_path, 10, "11 12 13 14 99 ")
-    play(tmp_path, 11, arguments=spec("worker", "worker-0.1"))
+    play(tmp_path, 11, "30", arguments=spec("worker", "worker-0.1"))
     play(tmp_path, 12, "20 21", arguments=spec("rest", "arbiter.1"))
     play(tmp_path, 13, arguments=("ls", "-l", "-a", "{}", "{not json"))
     play(tmp_path, 14, arguments=spec("probe", "probe.5"))

@@ -10,6 +10,7 @@ import pytest
 
 from ovms_mp.front.live.processes import ProcessUse
 from ovms_mp.front.live.samples import Sampler, quantile
+from ovms_mp.front.live.state import MOST_VERSIONS
 from ovms_mp.front.protobuf.turns import at_one_go
 from ovms_mp.model.status import State
 from ovms_mp.wire.call_counters import BOUNDS_NS, BUCKETS, REQUEST_TIME, call_word
@@ -94,7 +95,7 @@ def test_rates_are_of_the_time_between_samples(place: Place) -> None:
     sample = place.sample(2.0)
 
     (version,) = sample["versions"]
-    assert (version["model"], version["version"], version["requests"]) == ("m", 1, 12)
+    assert (version["model"], version["version"], version["requests"]) == ("m", "1", 12)
     assert (version["answers_per_s"], version["failures_per_s"], version["batch"]) == (5.0, 0.5, 3.0)
     assert (version["mean_ms"], version["queue_ms"], version["infer_ms"]) == (4.0, 1.0, 2.0)
     assert (version["under_way"], version["running"]) == (0, 0)
@@ -173,3 +174,12 @@ def test_a_quantile_lies_within_its_bucket() -> None:
     assert quantile(buckets, 10) == BOUNDS_NS[4]
     buckets[-1] = 1000
     assert quantile(buckets, 500) == BOUNDS_NS[-1]
+
+
+def test_no_more_versions_are_looked_at_than_a_page_shows(place: Place) -> None:
+    place.answer(10**6)
+    record = VersionRecord(1, State.AVAILABLE, 0, "", 1, ("a",), 2, "", (), (), counters=PAGE)
+    models = tuple(ModelRecord(f"m{number}", 1, (record,)) for number in range(MOST_VERSIONS + 1))
+    sample = at_one_go(place.sampler.steps(RoutingSnapshot(1, False, (), (), models)))
+
+    assert len(sample["versions"]) == MOST_VERSIONS

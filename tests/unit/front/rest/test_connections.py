@@ -92,3 +92,13 @@ def test_what_is_done_to_many_is_one_line(caplog: pytest.LogCaptureFixture) -> N
 
 def test_the_limit_leaves_a_reserve() -> None:
     assert Connections(BodyBudget(0), 60.0).limit >= 1
+
+
+def test_what_would_go_on_for_ever_is_ended_once_at_a_stop() -> None:
+    group, _ = full(2)
+    ended: list[str] = []
+    group.at_stop.append(lambda: ended.append("streams"))
+    group.stop()
+    group.stop()
+
+    assert ended == ["streams"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import falcon
@@ -12,7 +13,7 @@ import pytest
 
 from ovms_mp.child.specs import OriginSpec
 from ovms_mp.front.access.proxies import TrustedProxies
-from ovms_mp.front.rest.origins import Origins
+from ovms_mp.front.rest.origins import Origins, is_nobodys
 
 from ..callers import Caller
 
@@ -43,9 +44,14 @@ class Resource:
 
 
 def ask(
-    spec: OriginSpec, verb: str, path: str, headers: Mapping[str, str], *sent: tuple[str, str]
+    spec: OriginSpec,
+    verb: str,
+    path: str,
+    headers: Mapping[str, str],
+    *sent: tuple[str, str],
+    has_admin_keys: bool = False,
 ) -> Any:  # Any: falcon's Result, whose attributes are untyped.
-    origins = Origins(spec)
+    origins = Origins(spec, has_admin_keys=has_admin_keys)
     app: falcon.asgi.App[Request, Response] = falcon.asgi.App(middleware=[origins])
     for place in ("/", "/fails"):
         app.add_route(place, Resource(origins, Caller(metadata=sent)))
@@ -110,7 +116,6 @@ def test_odd_words_are_not_sent_back(asked: str) -> None:
         (ANY, {"Origin": "null"}, 403),
         (ANY, {"Origin": B, "Sec-Fetch-Site": "same-origin"}, 200),
         (ANY, {"Sec-Fetch-Site": "none"}, 200),
-        (ANY, {"Origin": "http://falconframework.org"}, 200),
         (NAMED, {"Origin": A, "Sec-Fetch-Site": "cross-site"}, 200),
         (NAMED, {"Origin": A.upper()}, 200),
         (NAMED, {"Origin": B}, 403),
@@ -118,6 +123,39 @@ def test_odd_words_are_not_sent_back(asked: str) -> None:
 )
 def test_who_may_change_the_server(spec: OriginSpec, headers: dict[str, str], status: int) -> None:
     assert ask(spec, "POST", "/", headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "is_own"),
+    [
+        ("10.0.0.7:8000", True),
+        ("[::1]:8000", True),
+        ("localhost:8000", True),
+        ("gpu7:8000", True),
+        ("models.internal", True),
+        ("gpu7.local.:8000", True),
+        (socket.gethostname(), True),
+        ("evil.example.com:8000", False),
+        ("evil.example.com", False),
+        ("10.0.0.7.evil.example.com:8000", False),
+        ("evil.example.com.", False),
+        ("internal.example:1", False),
+    ],
+)
+def test_a_name_that_may_be_made_to_lead_here_is_no_own_origin(host: str, is_own: bool) -> None:
+    assert is_nobodys(host) is is_own
+
+
+def test_pages_of_the_servers_own_host() -> None:
+    """The client's host is one that somebody owns, who may have it lead here (DNS rebinding)."""
+    own = {"Origin": "http://falconframework.org"}
+    refused = ask(ANY, "POST", "/", own)
+
+    assert refused.status_code == 403
+    assert "name http://falconframework.org in --allowed_origins" in refused.json["description"]
+    assert ask(OriginSpec(origins=(own["Origin"],)), "POST", "/", own).status_code == 200
+    assert ask(ANY, "POST", "/", own, has_admin_keys=True).status_code == 200
+    assert ask(ANY, "POST", "/", {"Origin": "https://falconframework.org"}).status_code == 200
 
 
 def test_behind_a_trusted_proxy_the_host_is_the_one_that_was_asked_for() -> None:

@@ -42,6 +42,7 @@ class Scene:
     is_refusing: bool = False
     is_dismissed: bool = False
     config_url: str = ""
+    moved: list[tuple[int, int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.timers = Timers(self.clock)
@@ -51,7 +52,16 @@ class Scene:
             store_dir=str(self.directory), poll_wait_s=self.poll_wait_s, store_limit_mb=3
         )
         config_store = parse_store_url(self.config_url) if self.config_url else None
-        self.stores = Stores(settings, me, me, self.request, self.timers, self.clock, config_store)
+        self.stores = Stores(
+            settings,
+            me,
+            me,
+            self.request,
+            self.timers,
+            self.clock,
+            config_store,
+            on_moved=lambda *moved: self.moved.append(moved),
+        )
         self.request.take()
 
     # The fetcher.
@@ -376,3 +386,16 @@ def test_mirrors_of_models_and_of_the_configuration_file_stay(configured: Scene)
 
     assert file.in_use == model.in_use
     assert set(file.in_use) == {file.mirror, model.mirror}
+
+
+def test_how_far_all_fetches_are_is_told_until_the_last_one_ends(scene: Scene) -> None:
+    scene.follow(scene.model(), scene.model("other", "s3://bucket/other"))
+    first, second = scene.take()
+    assert scene.moved[-1] == (2, 0, 0)
+    scene.stores.progress(FetchProgress(first.job, 10, 100))
+    scene.stores.progress(FetchProgress(second.job, 5, 50))
+    assert scene.moved[-1] == (2, 15, 150)
+    scene.done(first)
+    assert scene.moved[-1] == (1, 5, 50)
+    scene.done(second)
+    assert scene.moved[-1] == (0, 0, 0)
