@@ -58,7 +58,7 @@ def main() -> None:
     version.mkdir(parents=True, exist_ok=True)
     ov.save_model(colours(), version / "model.xml", compress_to_fp16=False)
     Path("labels.txt").write_text("\n".join(COLOURS) + "\n")
-    draw("meadow.jpg", sky="blue", ground="green", ground_share=0.6, sun="yellow")
+    draw("meadow.jpg", sky="blue", ground="green", ground_share=0.5, sun="yellow")
     draw("sunset.jpg", sky="orange", ground="black", ground_share=0.25, sun="red")
 
 
