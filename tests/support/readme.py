@@ -105,8 +105,8 @@ def blocks(markdown: str) -> list[Block]:
 def outputs(page: Sequence[Block]) -> Iterator[tuple[Block, Block | None]]:
     """Each block with the output that the page shows of it, which comes by itself, too."""
     for block, following in itertools.zip_longest(page, page[1:]):
-        shows = following is not None and following.follows and following.language in ("text", "json")
-        yield block, following if shows and block.language in ("sh", "python") else None
+        is_shown = following is not None and following.follows and following.language in ("text", "json")
+        yield block, following if is_shown and block.language in ("sh", "python") else None
 
 
 def text_pattern(shown: str) -> re.Pattern[str]:
