@@ -11,8 +11,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.support.readme import blocks
 from tests.support.reader import ROOT, Reader
+from tests.support.readme import blocks
 
 if TYPE_CHECKING:
     from pathlib import Path

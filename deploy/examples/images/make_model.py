@@ -30,7 +30,7 @@ SHARPNESS = np.float32(0.01)
 
 
 def colours() -> ov.Model:
-    """``image`` [1..16,64,96,3] -> ``share`` [1..16,8]; the layout says that channels are last, as image inputs need."""
+    """``image`` [1..16,64,96,3] -> ``share`` [1..16,8], and channels last, as images need them."""
     image = ops.parameter(ov.PartialShape([(1, 16), 64, 96, 3]), np.float32, name="image")
     image.output(0).set_names({"image"})
     image.set_layout(ov.Layout("NHWC"))

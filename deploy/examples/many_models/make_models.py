@@ -39,9 +39,7 @@ def main() -> None:
         version = Path("models", unit, "1")
         version.mkdir(parents=True, exist_ok=True)
         ov.save_model(converter(unit), version / "model.xml", compress_to_fp16=False)
-    entries = [
-        {"config": {"name": unit, "base_path": f"models/{unit}"}} for unit in UNITS if unit != LATER
-    ]
+    entries = [{"config": {"name": unit, "base_path": f"models/{unit}"}} for unit in UNITS if unit != LATER]
     Path("config.json").write_text(json.dumps({"model_config_list": entries}, indent=1) + "\n")
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sends 6 MB and gets 6 MB, once through the connection and once in memory that client and server share.
 
-    python develop.py grpc://127.0.0.1:9000 shm.sock
+Usage: ``python develop.py grpc://127.0.0.1:9000 shm.sock``
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def main() -> None:
     try:
         with Client(url, shared_memory=os.path.abspath(socket)) as client:
             photo = np.empty(SHAPE, np.uint8)
-            sent_ms = timed("through the connection", photo, lambda: client.predict_one(MODEL, {"photo": photo}))
+            sent_ms = timed(
+                "through the connection", photo, lambda: client.predict_one(MODEL, {"photo": photo})
+            )
             # Registered once, used as often as one likes. An array that lies in shared memory does not travel:
             # the request says where it is, and the server writes the answer where `into` says.
             shared, result = client.shared_array(SHAPE, np.uint8), client.shared_array(SHAPE, np.uint8)
@@ -72,7 +74,9 @@ def main() -> None:
             )
     except ClientError as error:
         sys.exit(f"{url}: {error}")
-    print(f"{2 * TIMES} photos, all as they should be; shared memory takes {shared_ms / sent_ms:.0%} of the time")
+    print(
+        f"{2 * TIMES} photos, all as they should be; shared memory takes {shared_ms / sent_ms:.0%} of the time"
+    )
 
 
 if __name__ == "__main__":
