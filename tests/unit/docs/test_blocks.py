@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every block of every page is run, or held against what would run it; how many are not run is written down here.
 
-Those that run: ``integration/test_readme_examples.py``, ``integration/test_systemd_pages.py``,
-``clients/test_pages.py``.
+Those that run: ``integration/test_readme_examples.py``, ``integration/test_examples.py``,
+``integration/test_systemd_pages.py``, ``clients/test_pages.py``.
 """
 
 from __future__ import annotations
@@ -35,10 +35,14 @@ from tests.support.readme import NOT_RUN, RUN_IN, Block, blocks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGES = [ROOT / "README.md", *sorted(DIRECTORY.glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(DIRECTORY.glob("*.md")),
+    *sorted((ROOT / "deploy" / "examples").rglob("*.md")),
+]
 CHECKED_ONLY = {
     "docker": 10,
-    "install": 7,
+    "install": 8,
     "kubectl": 3,
     "gpu": 1,
     "long": 1,
@@ -51,8 +55,8 @@ BASH = "/bin/bash"
 ANALYZE = shutil.which("systemd-analyze") or ""
 
 
-def by_name(path: Path) -> str:
-    return path.stem
+def by_path(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
 def every_block() -> Iterator[tuple[Path, Block]]:
@@ -75,7 +79,7 @@ def test_marks_are_those_that_there_are() -> None:
         assert marks <= len(told), f"{page.name} has a mark that belongs to no block"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
+@pytest.mark.parametrize("page", PAGES, ids=by_path)
 def test_there_is_no_code_but_in_blocks(page: Path) -> None:
     tokens = MarkdownIt("commonmark").enable("table").parse(page.read_text())
     fences = [token for token in tokens if token.type == "fence"]
@@ -85,7 +89,7 @@ def test_there_is_no_code_but_in_blocks(page: Path) -> None:
     assert {token.info for token in fences} <= set(LANGUAGES)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
+@pytest.mark.parametrize("page", PAGES, ids=by_path)
 def test_blocks_are_in_the_language_that_they_name(page: Path) -> None:
     for block in blocks(page.read_text()):
         match block.language:
@@ -100,7 +104,7 @@ def test_blocks_are_in_the_language_that_they_name(page: Path) -> None:
                 compile(block.text, page.name, "exec")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
+@pytest.mark.parametrize("page", PAGES, ids=by_path)
 def test_commands_have_the_flags_and_extras_that_there_are(page: Path) -> None:
     for block in blocks(page.read_text()):
         if block.language == "sh":
@@ -110,7 +114,7 @@ def test_commands_have_the_flags_and_extras_that_there_are(page: Path) -> None:
             assert list(wrong_extras(block)) == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
+@pytest.mark.parametrize("page", PAGES, ids=by_path)
 def test_what_is_not_run_is_right(page: Path) -> None:
     for block in blocks(page.read_text()):
         if block.not_run == "docker":
@@ -128,7 +132,7 @@ def test_options_of_the_image_are_those_of_its_file() -> None:
     assert named <= given
 
 
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
+@pytest.mark.parametrize("page", PAGES, ids=by_path)
 def test_examples_of_configuration_files_are_right(page: Path, tmp_path: Path) -> None:
     for block in blocks(page.read_text()):
         if block.language == "json" and "model_config_list" in block.text:
@@ -136,7 +140,7 @@ def test_examples_of_configuration_files_are_right(page: Path, tmp_path: Path) -
 
 
 @pytest.mark.skipif(not ANALYZE, reason="no systemd-analyze is installed")
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
+@pytest.mark.parametrize("page", PAGES, ids=by_path)
 def test_examples_of_units_are_right(page: Path, tmp_path: Path) -> None:
     for number, block in enumerate(blocks(page.read_text())):
         if block.language == "ini":
