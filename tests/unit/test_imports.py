@@ -53,6 +53,7 @@ MAY_IMPORT = {
     "tuning": {"base", "config", "child", "bench"},
     "client": {"base", "front", "client_regions"},
     "client_regions": set[str](),
+    "fleet": {"base"},
     "cli": {"base", "config", "manager", "commands"},
 }
 """Rooms, each with those that it may import from besides itself."""
