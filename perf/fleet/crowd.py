@@ -55,7 +55,9 @@ class Crowd:
     without_model_s: float = 0.0  # Nobody served the model.
     over_s: float = 0.0  # Its servers were busy beyond what they can do.
     server_h: float = 0.0
-    waits_s: list[float] = field(default_factory=list)  # From the first request for a rare model until it was served.
+    waits_s: list[float] = field(
+        default_factory=list
+    )  # From the first request for a rare model until it was served.
     over_memory: int = 0  # Turns of servers that had more than their memory.
     notes: Counter[str] = field(default_factory=Counter)
 
@@ -102,7 +104,9 @@ def simulate_crowd(*, turn_s: float, seed: int, hours: float = 24.0, memory_gb: 
             sum(sizes[name] for name in server.models) > memory_gb * GB for server in servers.values()
         )
         observation = Observation(
-            servers=tuple(_observed(number, server, loads, shares, time_s) for number, server in servers.items()),
+            servers=tuple(
+                _observed(number, server, loads, shares, time_s) for number, server in servers.items()
+            ),
             asked=frozenset(asked),
         )
         decision = decide(specification, observation, plan, time_s)

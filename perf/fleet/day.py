@@ -97,12 +97,28 @@ _SPIKES = (
 DAYS = (
     Day(name="curve", about="the daily curve alone"),
     Day(name="spikes", about="four spikes of 1.5 to 3 times", spikes=_SPIKES),
-    Day(name="deaths", about="a server dies once a day, on 1% of the machines at once", deaths_per_day=1.0, bad_share=0.01),
+    Day(
+        name="deaths",
+        about="a server dies once a day, on 1% of the machines at once",
+        deaths_per_day=1.0,
+        bad_share=0.01,
+    ),
     Day(name="zone", about="a third of the machines is cut off at the peak", lost_zone=hours(13.5, 1.0)),
     Day(name="no-room", about="the same, and no room for more", lost_zone=hours(13.5, 1.0), room=1.05),
-    Day(name="slow", about="in the morning starts take ten times as long", slow=hours(8.0, 2.0), spikes=_SPIKES),
+    Day(
+        name="slow",
+        about="in the morning starts take ten times as long",
+        slow=hours(8.0, 2.0),
+        spikes=_SPIKES,
+    ),
     Day(name="update", about="a rolling update in the morning", update_s=9 * HOUR_S),
-    Day(name="consistent", about="a consistent update in the morning", update_s=9 * HOUR_S, is_consistent=True, room=2.2),
+    Day(
+        name="consistent",
+        about="a consistent update in the morning",
+        update_s=9 * HOUR_S,
+        is_consistent=True,
+        room=2.2,
+    ),
     Day(
         name="bad-update",
         about="an update that is never ready, and deaths",
@@ -110,9 +126,18 @@ DAYS = (
         is_bad_update=True,
         deaths_per_day=4.0,
     ),
-    Day(name="blind", about="the controller hears nothing of any server for 10 minutes", blind=hours(13.5, 1 / 6)),
+    Day(
+        name="blind",
+        about="the controller hears nothing of any server for 10 minutes",
+        blind=hours(13.5, 1 / 6),
+    ),
     Day(name="half-blind", about="... of half of them", blind=hours(13.5, 1 / 6), blind_share=0.5),
-    Day(name="away", about="no controller for 10 minutes in the morning", away=hours(8.0, 1 / 6), deaths_per_day=1.0),
+    Day(
+        name="away",
+        about="no controller for 10 minutes in the morning",
+        away=hours(8.0, 1 / 6),
+        deaths_per_day=1.0,
+    ),
     Day(
         name="all",
         about="spikes, deaths, a lost zone, slow starts, an update, a blind and an absent controller",

@@ -16,7 +16,19 @@ from perf.fleet.drawing import draw
 from perf.fleet.simulation import Outcome, simulate
 from perf.report.console import say, say_table
 
-_HEAD = ("day", "lost ppm", "refused", "died", "cut off", "stopped", "nobody", "cost", "flaps", "started", "updated")
+_HEAD = (
+    "day",
+    "lost ppm",
+    "refused",
+    "died",
+    "cut off",
+    "stopped",
+    "nobody",
+    "cost",
+    "flaps",
+    "started",
+    "updated",
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -55,7 +67,9 @@ def main(arguments: list[str]) -> int:
                     say(f"  {turns} turns: {note}")
     say_table([_HEAD, *map(_row, outcomes)])
     if given.svg is not None:
-        given.svg.write_text(draw(outcomes, f"Simulated days of a fleet of up to {most} servers, seed {given.seed}"))
+        given.svg.write_text(
+            draw(outcomes, f"Simulated days of a fleet of up to {most} servers, seed {given.seed}")
+        )
     return 0
 
 

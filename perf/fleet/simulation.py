@@ -91,9 +91,7 @@ def specification(most: int, *, is_updated: bool, is_consistent: bool) -> FleetS
     )
 
 
-def simulate(
-    day: Day, *, most: int, turn_s: float, begin_s: float, end_s: float, seed: int
-) -> Outcome:
+def simulate(day: Day, *, most: int, turn_s: float, begin_s: float, end_s: float, seed: int) -> Outcome:
     """Run a part of a day."""
     rule = specification(most, is_updated=False, is_consistent=False).scaling
     per_server = ANSWERS_PER_S * rule.utilisation

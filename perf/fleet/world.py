@@ -103,13 +103,17 @@ class World:
         """Let time pass; how many requests a second were sent."""
         lapse_s = time_s - self.time_s
         self.time_s = time_s
+        is_first_cut = self._is_cut_now() and self._cut_s == float("-inf")
+        if is_first_cut:
+            self._cut_s = time_s
         self._age()
         serving = self._serving()
-        if self._is_cut_now() and self._cut_s == float("-inf"):
-            self._cut_s = self.time_s
+        if is_first_cut:
             cut = sum(self._is_cut(server) for server in serving)
             share = cut / len(serving) if serving else 0.0
-            self.lost.cut += share * (self._rate() * CHECKS_S + self._waiting) + cut * AT_ONCE * self._utilisation
+            self.lost.cut += (
+                share * (self._rate() * CHECKS_S + self._waiting) + cut * AT_ONCE * self._utilisation
+            )
             self._waiting *= 1.0 - share
         able = [server for server in serving if not self._is_cut(server)]
         rate = self._rate() * max(0.0, self._random.gauss(1.0, self._day.noise))
@@ -215,7 +219,9 @@ class World:
                     queue_depth=depth * noise if knows else None,
                     models={
                         name: ObservedModel(
-                            revision=revision, served=revision if served_s <= self.time_s else "", load=server.load
+                            revision=revision,
+                            served=revision if served_s <= self.time_s else "",
+                            load=server.load,
                         )
                         for name, (revision, served_s) in server.models.items()
                     },
@@ -271,7 +277,9 @@ class World:
 
     def _find_place(self, server: SimulatedServer) -> None:
         places = [
-            index for index, machine in enumerate(self._free) if not (self._is_cut_now() and machine % ZONES == 0)
+            index
+            for index, machine in enumerate(self._free)
+            if not (self._is_cut_now() and machine % ZONES == 0)
         ]
         if not places:
             return

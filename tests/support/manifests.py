@@ -155,7 +155,9 @@ def _problems_with_knative(container: Document) -> Iterator[str]:
     name = container["name"]
     if len(container["ports"]) != 1:
         yield f"{name}: Knative allows one port"
-    if "startupProbe" in container or not container["readinessProbe"]["httpGet"]["path"].startswith("/v2/models/"):
+    if "startupProbe" in container or not container["readinessProbe"]["httpGet"]["path"].startswith(
+        "/v2/models/"
+    ):
         yield f"{name}: Knative sends requests when the readiness probe is answered, so it must ask for the model"
 
 
@@ -216,7 +218,9 @@ def _unknown_names_of_services(every: Sequence[Document], accounts: set[str]) ->
             if runtime is None:
                 yield f"{name}: there is no runtime {model['runtime']}"
                 continue
-            if model["modelFormat"]["name"] not in {each["name"] for each in runtime["supportedModelFormats"]}:
+            if model["modelFormat"]["name"] not in {
+                each["name"] for each in runtime["supportedModelFormats"]
+            }:
                 yield f"{name}: the runtime has no format {model['modelFormat']['name']}"
             if is_knative == ("lifecycle" in runtime["containers"][0]):
                 yield f"{name}: the runtime {model['runtime']} is of another mode"

@@ -27,7 +27,9 @@ class ObservedModel:
     """A model on a server."""
 
     revision: str  # What the server was told last.
-    served: str = ""  # The revision that answers requests, which is the older one while the new one loads; none: "".
+    served: str = (
+        ""  # The revision that answers requests, which is the older one while the new one loads; none: "".
+    )
     failure: str = ""  # Why the one that it was told does not load.
     load: float = 0.0  # How much of the server's computing it uses, 0 to 1.
 
@@ -50,7 +52,9 @@ class Observation:
     """What there is."""
 
     servers: tuple[ObservedServer, ...] = ()
-    asked: frozenset[str] = frozenset()  # Models that no server had when they were asked for since the last turn.
+    asked: frozenset[str] = (
+        frozenset()
+    )  # Models that no server had when they were asked for since the last turn.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

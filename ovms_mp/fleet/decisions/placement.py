@@ -100,7 +100,9 @@ class Placement:
         """Place a model that is nowhere in place of copies that nobody needs, as few as possible."""
         best: tuple[int, int, list[str]] | None = None
         for number, server in self._hosts.items():
-            spare = [name for name in server.models if self._copies[name] > self._wanted(self._turn.models[name])]
+            spare = [
+                name for name in server.models if self._copies[name] > self._wanted(self._turn.models[name])
+            ]
             spare.sort(key=lambda name: -self._turn.models[name].memory_bytes)
             room, taken = self._room[number], list[str]()
             while room < model.memory_bytes and spare:

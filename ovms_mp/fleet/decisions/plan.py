@@ -57,7 +57,9 @@ class Scaling:
     """The number of servers that is wanted, and why."""
 
     wanted: int = 0
-    peaks: list[tuple[float, float]] = field(default_factory=list)  # (time, most that was needed since); falling.
+    peaks: list[tuple[float, float]] = field(
+        default_factory=list
+    )  # (time, most that was needed since); falling.
     reduced_s: float = 0.0
 
 
@@ -72,9 +74,13 @@ class Plan:
     time_s: float = 0.0
     next_number: int = 1  # Of the next server; none is used twice.
     good: FleetSpec | None = None  # The server and the models' revisions that have proved to run.
-    failed: dict[str, str] = field(default_factory=dict)  # Why ``REVISION`` or ``MODEL REVISION`` was given up.
+    failed: dict[str, str] = field(
+        default_factory=dict
+    )  # Why ``REVISION`` or ``MODEL REVISION`` was given up.
     routed: str = ""  # The servers' revision that requests go to, where updates are consistent.
-    asked_s: dict[str, float] = field(default_factory=dict)  # When models without own copies were last asked for.
+    asked_s: dict[str, float] = field(
+        default_factory=dict
+    )  # When models without own copies were last asked for.
 
     def next_turn(self, now_s: float) -> Plan:
         """A copy to be changed, with its clock moved on."""
@@ -82,7 +88,9 @@ class Plan:
         return replace(
             self,
             servers={
-                number: replace(server, models={name: replace(model) for name, model in server.models.items()})
+                number: replace(
+                    server, models={name: replace(model) for name, model in server.models.items()}
+                )
                 for number, server in self.servers.items()
             },
             retries=list(self.retries),

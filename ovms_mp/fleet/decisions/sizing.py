@@ -82,9 +82,7 @@ def _take_back(turn: Turn, base: ServerSpec, most: int) -> int:
 def _start(turn: Turn, settings: ServerSpec, count: int) -> None:
     plan = turn.plan
     due = [
-        retry
-        for retry in plan.retries
-        if retry.at_s <= plan.time_s and retry.revision == settings.revision
+        retry for retry in plan.retries if retry.at_s <= plan.time_s and retry.revision == settings.revision
     ]
     for _ in range(count):
         retry = due.pop(0) if due else None
@@ -96,9 +94,7 @@ def _start(turn: Turn, settings: ServerSpec, count: int) -> None:
         plan.next_number += 1
 
 
-def _let_go(
-    turn: Turn, group: Mapping[int, PlannedServer], quota: int, surge: int, is_proven: bool
-) -> None:
+def _let_go(turn: Turn, group: Mapping[int, PlannedServer], quota: int, surge: int, is_proven: bool) -> None:
     """Choose servers that are too many: those that serve nothing first, then those of an old revision."""
     aim = turn.aim.revision
 
@@ -114,8 +110,10 @@ def _let_go(
     ]
     if pending:
         turn.notes.append(f"{len(pending)} servers wait for machines with room, the first is {pending[0]}")
-        if surge and total > quota and not any(server.is_leaving for server in turn.plan.servers.values()):
-            keep = max(turn.specification.servers_min, quota - 1)  # There is room for a new one when an old one goes.
+        is_waiting = any(group[number].revision == aim for number in pending)
+        if surge and is_waiting and not any(server.is_leaving for server in turn.plan.servers.values()):
+            # There is room for a new one when an old one goes.
+            keep = max(turn.specification.servers_min, min(quota, serving) - 1)
     order = sorted(group, key=lambda number: (group[number].is_ready, group[number].revision == aim, -number))
     for number in order:
         server = group[number]
@@ -134,8 +132,11 @@ def drain(turn: Turn) -> None:
     plan, deadlines = turn.plan, turn.specification.deadlines
     availability = turn.availability()
     routed = {server.number: server for server in turn.routed()}
+    has_enough = sum(server.is_ready for server in turn.live().values()) >= plan.scaling.wanted
     for number, server in plan.servers.items():
         if not server.is_leaving or server.stop_s is not None:
+            continue
+        if server.unready_s is not None and not has_enough:
             continue
         seen = routed.get(number)
         held = [name for name, model in seen.models.items() if model.served] if seen is not None else []

@@ -14,7 +14,9 @@ class ModelSpec:
     revision: str  # Names its path, version and settings; a server that has another one is told this one.
     settings: str = "{}"  # Its entry for a server's configuration file, as JSON; of no interest here.
     memory_bytes: int = 0  # What a copy takes, at a guess.
-    copies: int | None = None  # Servers to have it at least; None: all with room; 0: one, while it is asked for.
+    copies: int | None = (
+        None  # Servers to have it at least; None: all with room; 0: one, while it is asked for.
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,16 +68,25 @@ class Turn:
     def has_settled(self, server: PlannedServer) -> bool:
         """Whether it has been ready for long enough to be called good, if only until it failed."""
         until_s = self.plan.time_s if server.unready_s is None else server.unready_s
-        return server.ready_s is not None and until_s - server.ready_s >= self.specification.deadlines.settle_s
+        return (
+            server.ready_s is not None and until_s - server.ready_s >= self.specification.deadlines.settle_s
+        )
 
     def routed(self) -> list[ObservedServer]:
-        """Servers that requests may go to."""
+        """Servers that requests may go to.
+
+        Also those that are not ready any more: balancers see for themselves who answers, and a controller that hears
+        nothing of its servers may be the one that is cut off.
+        """
         return [
             self.seen[number]
             for number, server in self.plan.servers.items()
             if server.stop_s is None
             and number in self.seen
-            and self.seen[number].state is ServerState.READY
+            and (
+                (state := self.seen[number].state) is ServerState.READY
+                or (state is ServerState.UNREADY and server.ready_s is not None)
+            )
             and (not self.is_consistent or server.revision == self.plan.routed)
         ]
 
@@ -90,4 +99,6 @@ class Turn:
 
     def availability(self) -> Counter[str]:
         """On how many of those each model is served."""
-        return Counter(name for server in self.routed() for name, model in server.models.items() if model.served)
+        return Counter(
+            name for server in self.routed() for name, model in server.models.items() if model.served
+        )
