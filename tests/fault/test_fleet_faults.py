@@ -47,7 +47,7 @@ min = 3
 directory = "{directory}"
 flags = ["--log_level", "INFO"]
 [deadlines]
-unready_s = 3
+unready_s = 5
 settle_s = 1
 drain_s = 5
 first_retry_s = 0.5

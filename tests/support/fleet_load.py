@@ -97,7 +97,7 @@ def asks(target: str, model: str, shift: int) -> dict[str, Callable[[], list[flo
     shape = framework.TensorShapeProto(
         dim=[framework.TensorShapeProto.Dim(size=each) for each in (1, _COUNT)]
     )
-    tensor = framework.TensorProto(dtype=1, tensor_shape=shape, tensor_content=raw)
+    tensor = framework.TensorProto(dtype=framework.DT_FLOAT, tensor_shape=shape, tensor_content=raw)
     predict = serving.PredictRequest(model_spec=serving.ModelSpec(name=model), inputs={"x": tensor})
     infer = kserve.ModelInferRequest(
         model_name=model,
