@@ -38,6 +38,7 @@ from ovms_mp.client.fields import (
     varint,
 )
 from ovms_mp.client.places import REGION
+from ovms_mp.codes import Code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 _SERVICE = "/inference.GRPCInferenceService/"
 INFER, STREAM = f"{_SERVICE}ModelInfer", f"{_SERVICE}ModelStreamInfer"
-_RAW_INPUT, _RAW_OUTPUT = tag(7), 6
+_RAW_INPUT, _RAW_OUTPUT, _PARAMETERS = tag(7), 6, 4
 _CONTENTS = range(1, 9)
 """Fields of InferTensorContents."""
 _MOST_KEPT = 256
@@ -128,18 +129,18 @@ class KServeGrpc(grpc_framing.GrpcDialect):
             for tensor, octets in zip(here, raw, strict=True)
         }
 
-    def stream_answer(self, message: View) -> tuple[str, str, Outputs]:
-        """The error, the request's id and the outputs of a ModelStreamInferResponse."""
-        error = identity = ""
+    def stream_answer(self, message: View) -> tuple[str, Code, Outputs]:
+        """The error with its code, and the outputs of a ModelStreamInferResponse."""
+        error, code = "", Code.UNKNOWN
         outputs: Outputs = {}
         for number, kind, start, end in fields(message):
             if kind == LENGTH and number == 1:
                 error = text(message, start, end)
+            elif kind == LENGTH and number == 2 and error:
+                code = _stream_code(message[start:end])
             elif kind == LENGTH and number == 2:
-                answer = message[start:end]
-                identity = _texts(answer).get(3, "")
-                outputs = {} if error else self.outputs(answer, {})
-        return error, identity, outputs
+                outputs = self.outputs(message[start:end], {})
+        return error, code, outputs
 
     def _tensor(self, octets: bytes) -> _Tensor:
         known = self._tensors.get(octets)
@@ -264,6 +265,17 @@ def _texts(message: View) -> dict[int, str]:
         if kind == LENGTH:
             found[number] = str(message[start:end], "utf-8", "replace")
     return found
+
+
+def _stream_code(answer: View) -> Code:
+    """What a failed ModelInferResponse of a stream says in the parameter grpc_status; UNKNOWN where it has none."""
+    for number, kind, start, end in fields(answer):
+        if number == _PARAMETERS and kind == LENGTH:
+            entry = answer[start:end]
+            parts = {part: entry[begin:stop] for part, how, begin, stop in fields(entry) if how == LENGTH}
+            if bytes(parts.get(1, b"")) == b"grpc_status" and 2 in parts:
+                return Code.__members__.get(_texts(parts[2]).get(3, ""), Code.UNKNOWN)
+    return Code.UNKNOWN
 
 
 def _read_metadata(reply: Reply) -> ModelMetadata:

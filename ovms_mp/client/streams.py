@@ -177,23 +177,11 @@ class Stream:
         if not self.unanswered:
             raise unreadable("an answer to no request")
         self.unanswered -= 1
-        text, _, outputs = self._dialect.stream_answer(self._exchange.messages.popleft())
-        if not text:
+        message, code, outputs = self._dialect.stream_answer(self._exchange.messages.popleft())
+        if not message:
             return outputs
+        error = error_of(code, message)
+        error.was_answered = True
         if self._return_errors:
-            return _failure_of(text)
-        raise _failure_of(text)
-
-
-def _failure_of(text: str) -> ClientError:
-    code, message = _split(text)
-    error = error_of(code, message)
-    error.was_answered = True
-    return error
-
-
-def _split(text: str) -> tuple[Code, str]:
-    """The code and the words of an answer's error, which has only one text for both."""
-    name, bracket, message = text.removeprefix("[").partition("] ")
-    code = Code.__members__.get(name.removeprefix("StatusCode."))
-    return (code, message) if bracket and code is not None else (Code.UNKNOWN, text)
+            return error
+        raise error

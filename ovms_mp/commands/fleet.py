@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -19,6 +20,7 @@ from ovms_mp.fleet.file import Fleet, read_fleet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import TextIO
 
 ACTIONS = ("up", "status", "update", "down")
 _THIS_MACHINE = "auto"
@@ -70,9 +72,14 @@ def run_fleet(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
     name = fleet.name if fleet else given["name"] or "fleet"
     is_own = given["action"] == "up" and not given["address"]
+    out = sys.stdout
     try:
-        with joined("" if is_own else given["address"] or _THIS_MACHINE):
-            run = _Run(name, environment, is_json=given["json"])
+        # Ray prints what it has to say of the cluster to where the status is.
+        with (
+            contextlib.redirect_stdout(sys.stderr),
+            joined("" if is_own else given["address"] or _THIS_MACHINE),
+        ):
+            run = _Run(name, environment, out, is_json=given["json"])
             match given["action"]:
                 case "up":
                     return run.up(text, directory, wait_s, is_own=is_own)
@@ -101,11 +108,12 @@ def _read(file: str) -> tuple[str, Path, Fleet]:
 class _Run:
     """What there is to do with one fleet, once there is a cluster."""
 
-    def __init__(self, name: str, environment: Mapping[str, str], *, is_json: bool) -> None:
+    def __init__(self, name: str, environment: Mapping[str, str], out: TextIO, *, is_json: bool) -> None:
         from ovms_mp.fleet.actors import Cast
 
         self._name = name
         self._environment = environment
+        self._out = out
         self._is_json = is_json
         self._cast = Cast(name)
 
@@ -165,8 +173,9 @@ class _Run:
 
     def _print(self, status: Mapping[str, Any]) -> None:
         lines = json.dumps(status, indent=1).split("\n") if self._is_json else status_lines(status)
-        show(lines, {"NO_COLOR": "1"} if self._is_json else self._environment)
-        sys.stdout.flush()
+        with contextlib.redirect_stdout(self._out):
+            show(lines, {"NO_COLOR": "1"} if self._is_json else self._environment)
+            sys.stdout.flush()
 
 
 def _answer(reference: Any, within_s: float = _ASK_S) -> Any:

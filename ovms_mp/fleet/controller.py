@@ -45,8 +45,6 @@ _log = logging.getLogger(__name__)
 _TURN_S = 1.0
 _OBSERVE_S = 2.0
 _FIRST_OBSERVE_S = 10.0
-_PATIENCE_S = 5.0
-"""A server that does not answer for so long is not ready. HAProxy looks for itself, and sooner."""
 _BALANCE_S = 5.0
 
 
@@ -81,7 +79,6 @@ class Controller:
         self._handles = {number: handle for number, (_, handle) in self._cast.servers().items()}
         self._revisions = {number: revision for number, (revision, _) in self._cast.servers().items()}
         self._reports: dict[int, ServerReport] = {}
-        self._heard_s: dict[int, float] = {}
         self._pending: dict[int, Any] = {}
         self._servers: tuple[ObservedServer, ...] = ()
         self._entries: dict[str, dict[str, Any]] = {}
@@ -133,15 +130,14 @@ class Controller:
         return tuple(self._observed(number) for number in self._handles)
 
     def _observed(self, number: int) -> ObservedServer:
-        last, now_s = self._reports.get(number), time.monotonic()
+        last = self._reports.get(number)
         state = ServerState.PENDING if last is None else ServerState(last.state)
-        if state is ServerState.READY and now_s - self._heard_s[number] > _PATIENCE_S:
+        if state is ServerState.READY:
             state = ServerState.UNREADY
         try:
             given = ray.get(self._pending[number], timeout=0)
             del self._pending[number]
             report = self._reports[number] = msgspec.convert(given, ServerReport)
-            self._heard_s[number] = now_s
             if report.exit_code:
                 self._note_end(
                     number, f"exit code {report.exit_code}; its log is {report.log} of {report.host}"
@@ -223,7 +219,7 @@ class Controller:
 
     def _forget(self, number: int) -> None:
         handle = self._handles.pop(number, None)
-        for known in (self._reports, self._heard_s, self._pending, self._revisions):
+        for known in (self._reports, self._pending, self._revisions):
             known.pop(number, None)
         if handle is not None:
             ray.wait([handle.stop.remote()], timeout=_OBSERVE_S)

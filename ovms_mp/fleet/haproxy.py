@@ -104,7 +104,7 @@ def configuration(
             f"  timeout {name} {entry.longest_wait_s:g}s"
             for name in ("client", "server", "http-keep-alive", "tunnel")
         ),
-        "  timeout check 1s",
+        "  timeout check 2s",
         # A connection that is idle when its process is replaced gets its next request answered.
         "  option idle-close-on-response",
         "  option redispatch 1",
@@ -118,7 +118,7 @@ def configuration(
         "  srvtcpka-idle 1s",
         "  srvtcpka-intvl 1s",
         "  srvtcpka-cnt 2",
-        "  default-server inter 500ms fastinter 200ms downinter 500ms fall 2 rise 1 tcp-ut 3s",
+        "  default-server inter 500ms fastinter 300ms downinter 500ms fall 3 rise 1",
         *(
             f"  http-error status {status} content-type application/json string {_quoted(_json(_NOBODY))}"
             for status in (502, 503, 504)
@@ -188,7 +188,8 @@ def _backends(name: str, slots: int, places: Mapping[int, Place], routed: frozen
             )
             h2 = " proto h2" if protocol == "grpc" else ""
             state = "" if slot in routed and place else " disabled"
-            yield f"  server s{slot} {where}{h2} {checks}{state}"
+            # HAProxy 2.8 takes `tcp-ut` in `default-server`, and does nothing of the kind.
+            yield f"  server s{slot} {where}{h2} tcp-ut 3s {checks}{state}"
 
 
 def _port(place: Place, protocol: str) -> int:

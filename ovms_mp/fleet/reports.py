@@ -72,6 +72,6 @@ class ServerReport(msgspec.Struct, kw_only=True):
         )
 
 
-def plain(value: object) -> Any:
-    """A value in what every Python has, for Ray to carry."""
-    return msgspec.to_builtins(value)
+def plain(value: object) -> dict[str, Any]:
+    """A structure in what every Python has, for Ray to carry."""
+    return dict(msgspec.to_builtins(value))

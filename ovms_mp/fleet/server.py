@@ -40,8 +40,6 @@ _OK = 200
 _LONGEST_REASON = 500
 _DONE = (_OK, 201)
 _MOST_ROOMS = 512
-_MOST_SILENCES = 2
-"""A busy server may miss so many questions in a row."""
 _NOT_FOR_CHILDREN = ("RAY_", "OMP_NUM_THREADS")
 
 
@@ -85,7 +83,6 @@ class Server:
         self._lock = threading.Lock()
         self._models = {model: _Told(revision, json.loads(text)) for model, revision, text in models}
         self._is_draining = self._was_ready = False
-        self._silences = 0
         self._changed = threading.Event()
         self._change = 0
         self._read = -1  # The latest change that the server has done.
@@ -152,7 +149,6 @@ class Server:
         report = self._report
         report.exit_code = self._child.poll()
         ready = self._ask("/v2/health/ready", {"endpoint-load-metrics-format": "json"})
-        self._silences = 0 if ready.status else self._silences + 1
         report.state = self._state(is_ready=ready.status == _OK).value
         load = ready.headers.get("endpoint-load-metrics", "").partition(" ")[2]
         report.utilisation = float(json.loads(load)["cpu_utilization"]) if load else None
@@ -196,7 +192,7 @@ class Server:
             return ServerState.ENDED
         if self._is_draining:
             return ServerState.DRAINING
-        if is_ready or (self._was_ready and 0 < self._silences <= _MOST_SILENCES):
+        if is_ready:
             self._was_ready = True
             self._read = max(self._read, 0)
             return ServerState.READY

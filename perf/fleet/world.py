@@ -103,10 +103,12 @@ class World:
         """Let time pass; how many requests a second were sent."""
         lapse_s = time_s - self.time_s
         self.time_s = time_s
+        is_first_cut = self._is_cut_now() and self._cut_s == float("-inf")
+        if is_first_cut:
+            self._cut_s = time_s
         self._age()
         serving = self._serving()
-        if self._is_cut_now() and self._cut_s == float("-inf"):
-            self._cut_s = self.time_s
+        if is_first_cut:
             cut = sum(self._is_cut(server) for server in serving)
             share = cut / len(serving) if serving else 0.0
             self.lost.cut += (

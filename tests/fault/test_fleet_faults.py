@@ -47,7 +47,7 @@ min = 3
 directory = "{directory}"
 flags = ["--log_level", "INFO"]
 [deadlines]
-unready_s = 3
+unready_s = 5
 settle_s = 1
 drain_s = 5
 first_retry_s = 0.5
@@ -182,7 +182,7 @@ def test_what_dies_is_replaced_and_clients_hardly_notice(
         flags = ("--retries",) if number % 2 else ()
         seen, done = one_round(up, network, *flags)
         record_property(f"round {number}", json.dumps([flags, seen["counts"], seen["failures"], done]))
-        print(number, flags, seen["counts"], seen["failures"], seen["slowest_s"])  # noqa: T201  # for the long rounds
+        print(number, flags, seen["counts"], seen["failures"], seen["slow"], done)  # noqa: T201  # for the long rounds
 
         assert seen["wrong"] == []
         assert seen["counts"].get("hung", 0) == 0

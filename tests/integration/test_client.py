@@ -158,8 +158,8 @@ def test_streams(place: Place) -> None:
         assert shown(list(client.stream("tiny", [X, X + 1] * 20))) == expected * 20
         first, failure, last = client.stream("tiny", requests, return_errors=True)
         assert shown([first, last]) == expected
-        assert isinstance(failure, ClientError)
-        with pytest.raises(ClientError):
+        assert isinstance(failure, InvalidRequest)
+        with pytest.raises(InvalidRequest):
             list(client.stream("tiny", requests))
         begun = client.stream("tiny", [X] * 100)
         next(begun)

@@ -67,7 +67,7 @@ class Fleet:
 
     def update(self, **given: object) -> None:
         """Change the file, and have the fleet follow."""
-        self._given |= given  # type: ignore[arg-type]  # values for format()
+        self._given |= given
         self.status = self._do("update")
 
     def look(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class Load:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        out, _ = self._process.communicate(timeout=120)
+        out, _err = self._process.communicate(timeout=120)
         self.seen = json.loads(out)
         if kind is None:
             assert (self.seen["wrong"], self.seen["failures"]) == ([], [])
@@ -136,6 +136,7 @@ def test_a_call_that_would_change_one_server_is_refused(up: Fleet) -> None:
         call = channel.unary_unary(
             "/inference.GRPCInferenceService/RepositoryModelUnload",
             request_serializer=kserve.RepositoryModelUnloadRequest.SerializeToString,
+            response_deserializer=None,
         )
         with pytest.raises(grpc.RpcError) as refused:
             call(kserve.RepositoryModelUnloadRequest(model_name="tiny"), timeout=10)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.support.machines import Machine
 
 _RAYS_PORT = 6379
-_RAY_START_S = 60.0
+_RAY_START_S = 120.0
 _SETTLED_S = 120.0
 _STATUS_S = 60.0
 
@@ -61,6 +61,7 @@ class Cluster:
                 "RAY_AUTH_MODE": "token",
                 "RAY_AUTH_TOKEN": secrets.token_hex(16),
                 "RAY_USAGE_STATS_ENABLED": "0",
+                "RAY_raylet_start_wait_time_s": str(int(_RAY_START_S)),
                 "TMPDIR": str(self.directory),
                 # What a machine is given up after, in less time than by default.
                 "RAY_health_check_period_ms": "1000",
@@ -147,7 +148,7 @@ class Cluster:
             action, *arguments, "--json", "--address", f"{self.host}:{self.port}", within_s=within_s
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        found: dict[str, Any] = json.loads(done.stdout) if done.stdout else {}
+        found: dict[str, Any] = json.loads(done.stdout) if action != "down" else {}
         return found
 
     def _stop(self) -> None:

@@ -34,7 +34,7 @@ def missing() -> str:
     if absent:
         return f"not here: {', '.join(absent)}"
     tried = subprocess.run(
-        ["unshare", "-n", "ip", "link", "add", "a", "type", "bridge"],  # noqa: S607  # found above
+        ["unshare", "-n", "ip", "link", "add", "name", "try", "type", "bridge"],  # noqa: S607  # found above
         capture_output=True,
         text=True,
         check=False,
@@ -74,15 +74,15 @@ class Machines:
         with self._stack as stack:
             self.switch = self._held(stack, _SWITCH_HOST)
             self.switch.do("ip", "link", "set", "lo", "up")
-            self.switch.do("ip", "link", "add", "br", "type", "bridge")
-            self.switch.do("ip", "address", "add", f"{self.switch.address}/24", "dev", "br")
-            self.switch.do("ip", "link", "set", "br", "up")
+            self.switch.do("ip", "link", "add", "name", "hub", "type", "bridge")
+            self.switch.do("ip", "address", "add", f"{self.switch.address}/24", "dev", "hub")
+            self.switch.do("ip", "link", "set", "hub", "up")
             self.all = [self._held(stack, number) for number in range(1, self._count + 1)]
             for machine in self.all:
                 port = _port(machine)
                 peer = ("type", "veth", "peer", "name", "eth0", "netns", str(machine.holder.pid))
-                self.switch.do("ip", "link", "add", port, *peer)
-                self.switch.do("ip", "link", "set", port, "master", "br", "up")
+                self.switch.do("ip", "link", "add", "name", port, *peer)
+                self.switch.do("ip", "link", "set", port, "master", "hub", "up")
                 machine.do("ip", "link", "set", "lo", "up")
                 machine.do("ip", "address", "add", f"{machine.address}/24", "dev", "eth0")
                 machine.do("ip", "link", "set", "eth0", "up")

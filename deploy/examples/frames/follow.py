@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Follows a ball in the frames of a camera, which travel in one call and are answered in their order.
 
-    python follow.py grpc://127.0.0.1:9000
+Usage: ``python follow.py grpc://127.0.0.1:9000``
 
 A frame is sent when the camera has it, while those before it may still be without an answer, `AHEAD` at most. One
 that is broken gets an error as its answer, and the stream goes on.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Says what photos show. They are sent as they are, as JPEG, PNG or WebP, and the server decodes them.
 
-python classify.py grpc://127.0.0.1:9000 meadow.jpg sunset.jpg
+Usage: ``python classify.py grpc://127.0.0.1:9000 meadow.jpg sunset.jpg``
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ SHARPNESS = np.float32(0.01)
 
 
 def colours() -> ov.Model:
-    """``image`` [1..16,64,96,3] -> ``share`` [1..16,8]; the layout says that channels are last, as image inputs need."""
+    """``image`` [1..16,64,96,3] -> ``share`` [1..16,8], and channels last, as images need them."""
     image = ops.parameter(ov.PartialShape([(1, 16), 64, 96, 3]), np.float32, name="image")
     image.output(0).set_names({"image"})
     image.set_layout(ov.Layout("NHWC"))
@@ -58,7 +58,7 @@ def main() -> None:
     version.mkdir(parents=True, exist_ok=True)
     ov.save_model(colours(), version / "model.xml", compress_to_fp16=False)
     Path("labels.txt").write_text("\n".join(COLOURS) + "\n")
-    draw("meadow.jpg", sky="blue", ground="green", ground_share=0.6, sun="yellow")
+    draw("meadow.jpg", sky="blue", ground="green", ground_share=0.5, sun="yellow")
     draw("sunset.jpg", sky="orange", ground="black", ground_share=0.25, sun="red")
 
 

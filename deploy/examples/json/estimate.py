@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Estimates rents of flats that a JSON file lists, over REST and with nothing but Python's own library.
 
-python estimate.py http://127.0.0.1:8000 flats.json
+Usage: ``python estimate.py http://127.0.0.1:8000 flats.json``
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ def net() -> ov.Model:
     image.output(0).set_names({"image"})
     random = np.random.default_rng(1)
     node = image
-    for before, after in zip(CHANNELS, CHANNELS[1:], strict=False):
+    for before, after in pairwise(CHANNELS):
         weights = random.normal(0, (9 * before) ** -0.5, (after, before, 3, 3)).astype(np.float32)
         node = ops.relu(ops.convolution(node, weights, [2, 2], [1, 1], [1, 1], [1, 1]))
     features = ops.result(ops.reduce_mean(node, np.array([2, 3])))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A load of your own: images of several sizes at a fixed rate, and a plot of how long each request took.
 
-    python mixed_load.py grpc://127.0.0.1:9000 --rate 100 --seconds 10 --svg mixed.svg
+Usage: ``python mixed_load.py grpc://127.0.0.1:9000 --rate 100 --seconds 10 --svg mixed.svg``
 
 Requests are sent when they are due, whether or not earlier ones have been answered, and a request's time begins when it
 was due: a server that falls behind shows it, as real clients do not wait for each other either.

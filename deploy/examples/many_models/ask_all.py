@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Asks every model of a server at once, without knowing any of them: what they take is what they say they take.
 
-python ask_all.py grpc://127.0.0.1:9000 100
+Usage: ``python ask_all.py grpc://127.0.0.1:9000 100``
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ import openvino.opset15 as ops
 UNITS = {
     "feet": ("metres", 0.3048, 0.0),
     "miles": ("kilometres", 1.609344, 0.0),
-    "pounds": ("kilograms", 0.45359237, 0.0),
     "fahrenheit": ("celsius", 5 / 9, -32 * 5 / 9),
     "gallons": ("litres", 3.785411784, 0.0),
 }

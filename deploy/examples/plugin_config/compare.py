@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares models that differ in their `plugin_config` only: their answers, and how long they take.
 
-python compare.py grpc://127.0.0.1:9000 adaptive latency throughput one_core
+Usage: ``python compare.py grpc://127.0.0.1:9000 adaptive throughput one_core``
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ def layers() -> ov.Model:
     x.output(0).set_names({"x"})
     random = np.random.default_rng(3)
     node = x
-    for before, after in zip(SIZES, SIZES[1:], strict=False):
+    for before, after in pairwise(SIZES):
         weights = random.normal(0, before**-0.5, (before, after)).astype(np.float32)
         node = ops.tanh(ops.matmul(node, weights, False, False))
     y = ops.result(ops.softmax(node, 1))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sends 6 MB and gets 6 MB, once through the connection and once in memory that client and server share.
 
-python develop.py grpc://127.0.0.1:9000 shm.sock
+Usage: ``python develop.py grpc://127.0.0.1:9000 shm.sock``
 """
 
 from __future__ import annotations

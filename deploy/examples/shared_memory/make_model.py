@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the model `negative`: a photo in, its negative out. There is nothing quick about it but the way of the pixels."""
+"""Makes the model `negative`: a photo in, its negative out. What counts here is the way of the pixels."""
 
 from __future__ import annotations
 

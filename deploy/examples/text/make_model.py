@@ -15,6 +15,7 @@ import openvino.opset15 as ops
 from openvino_tokenizers.tokenizer_pipeline import (
     CaseFoldStep,
     PaddingStep,
+    SpecialTokensSplit,
     TokenizerPipeline,
     WhitespaceSplitStep,
     WordPieceTokenizationStep,
@@ -45,6 +46,7 @@ def tokenizer() -> ov.Model:
     pipeline = TokenizerPipeline()
     pipeline.add_steps(
         [
+            SpecialTokensSplit.from_string_iter(["[PAD]", "[UNK]"]),
             CaseFoldStep(),
             WhitespaceSplitStep(),
             WordPieceTokenizationStep(list(WEIGHTS)),

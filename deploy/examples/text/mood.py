@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Says in which mood texts were written. Strings are sent as they are: the model has its tokenizer in it.
 
-python mood.py grpc://127.0.0.1:9000 "I love it" "How boring"
+Usage: ``python mood.py grpc://127.0.0.1:9000 "I love it" "How boring"``
 """
 
 from __future__ import annotations

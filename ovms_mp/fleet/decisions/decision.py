@@ -55,7 +55,13 @@ def decide(specification: FleetSpec, observation: Observation, plan: Plan, now_s
     follow(turn)
     scaling = turn.plan.scaling
     scaling.wanted = scaling.wanted or len(turn.live())
-    rescale(scaling, specification, turn.routed(), turn.plan.time_s)
+    # One whose load is not known yet as it has just become ready has none.
+    sharing = [
+        server
+        for server in turn.routed()
+        if server.utilisation is not None or turn.has_settled(turn.plan.servers[server.number])
+    ]
+    rescale(scaling, specification, sharing, turn.plan.time_s)
     resize(turn)
     Placement(turn).place()
     drain(turn)

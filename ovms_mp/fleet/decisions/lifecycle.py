@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ovms_mp.fleet.decisions.specification import ModelSpec
     from ovms_mp.fleet.decisions.turn import Turn
 
+REPLACED_AT_ONCE = 0.1
+"""The part of the servers that may be replaced at a time because they are not ready any more."""
+
 
 def follow(turn: Turn) -> None:
     """Bring the plan up to what was observed."""
@@ -44,6 +47,7 @@ def follow(turn: Turn) -> None:
         if not server.is_leaving and _is_overdue(turn, server, observed, availability):
             _lose(turn, server)
             server.is_leaving, server.stop_s = True, plan.time_s
+    _replace_unready(turn)
     _prove(turn)
     current = {turn.specification.server.revision, *(f"{m.name} {m.revision}" for m in turn.models.values())}
     plan.failed = {revision: why for revision, why in plan.failed.items() if revision in current}
@@ -59,7 +63,9 @@ def _follow_server(
         if there is not None and there.served == model.revision and model.served_s is None:
             model.served_s = time_s
     if seen.state is ServerState.READY:
-        server.unready_s = None
+        if server.unready_s is not None:
+            server.unready_s = None
+            server.is_leaving = server.stop_s is not None  # It may stay, if it has not been told to go.
         if server.ready_s is None and _has_models(server, seen, availability):
             server.ready_s = time_s
         if turn.has_settled(server):
@@ -84,12 +90,28 @@ def _has_models(server: PlannedServer, seen: ObservedServer, availability: Count
 def _is_overdue(
     turn: Turn, server: PlannedServer, seen: ObservedServer | None, availability: Counter[str]
 ) -> bool:
-    time_s, deadlines = turn.plan.time_s, turn.specification.deadlines
     if server.ready_s is not None:
-        return server.unready_s is not None and time_s - server.unready_s > deadlines.unready_s
+        return False
     models = seen.models if seen is not None else {}
     cannot = any(model.failure and not model.served and availability[name] for name, model in models.items())
-    return cannot or time_s - server.started_s > deadlines.start_s
+    return cannot or turn.plan.time_s - server.started_s > turn.specification.deadlines.start_s
+
+
+def _replace_unready(turn: Turn) -> None:
+    """Have servers leave that have not been ready for too long: some at a time, and each once its successor is ready.
+
+    That they do not answer the controller does not prove that they answer nobody.
+    """
+    plan = turn.plan
+    latest_s = plan.time_s - turn.specification.deadlines.unready_s
+    overdue = [s for s in plan.servers.values() if s.unready_s is not None and s.unready_s < latest_s]
+    leaving = sum(server.is_leaving for server in overdue)
+    most = max(1, int(plan.scaling.wanted * REPLACED_AT_ONCE))
+    for server in [server for server in overdue if not server.is_leaving][: max(0, most - leaving)]:
+        _lose(turn, server)
+        server.is_leaving = True
+    if overdue:
+        turn.notes.append(f"{len(overdue)} servers are not ready any more; {most} are replaced at a time")
 
 
 def _lose(turn: Turn, server: PlannedServer) -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ovms_mp.fleet.decisions.plan import Scaling
     from ovms_mp.fleet.decisions.specification import FleetSpec
 
+_ROUNDING = 1e-6
+
 
 def rescale(
     scaling: Scaling, specification: FleetSpec, servers: Sequence[ObservedServer], time_s: float
@@ -21,6 +23,12 @@ def rescale(
 
     More are wanted at once; less only when less has been enough for a while, and then step by step. Servers whose load
     is not known count like the others; while none is known, what is wanted is taken to be needed.
+
+    Args:
+        scaling: Is changed.
+        specification: The rule, and the bounds.
+        servers: Those that share the load.
+        time_s: The plan's clock.
     """
     rule = specification.scaling
     needed = _needed(specification, servers)
@@ -32,14 +40,14 @@ def rescale(
     scaling.peaks = [*peaks, (time_s, needed)]
     peak = scaling.peaks[0][1]
     if needed > scaling.wanted * (1 + rule.tolerance):
-        scaling.wanted = math.ceil(needed)
+        scaling.wanted = math.ceil(needed - _ROUNDING)
     elif (
         peak < scaling.wanted * (1 - rule.tolerance)
         and time_s >= rule.down_after_s
         and time_s >= scaling.reduced_s + rule.cool_down_s
     ):
         step = max(1, int(scaling.wanted * rule.down_step))
-        scaling.wanted = max(math.ceil(peak), scaling.wanted - step)
+        scaling.wanted = max(math.ceil(peak - _ROUNDING), scaling.wanted - step)
         scaling.reduced_s = time_s
     scaling.wanted = min(max(scaling.wanted, specification.servers_min), specification.servers_max)
 

@@ -110,10 +110,10 @@ def _let_go(turn: Turn, group: Mapping[int, PlannedServer], quota: int, surge: i
     ]
     if pending:
         turn.notes.append(f"{len(pending)} servers wait for machines with room, the first is {pending[0]}")
-        if surge and total > quota and not any(server.is_leaving for server in turn.plan.servers.values()):
-            keep = max(
-                turn.specification.servers_min, quota - 1
-            )  # There is room for a new one when an old one goes.
+        is_waiting = any(group[number].revision == aim for number in pending)
+        if surge and is_waiting and not any(server.is_leaving for server in turn.plan.servers.values()):
+            # There is room for a new one when an old one goes.
+            keep = max(turn.specification.servers_min, min(quota, serving) - 1)
     order = sorted(group, key=lambda number: (group[number].is_ready, group[number].revision == aim, -number))
     for number in order:
         server = group[number]
@@ -132,8 +132,11 @@ def drain(turn: Turn) -> None:
     plan, deadlines = turn.plan, turn.specification.deadlines
     availability = turn.availability()
     routed = {server.number: server for server in turn.routed()}
+    has_enough = sum(server.is_ready for server in turn.live().values()) >= plan.scaling.wanted
     for number, server in plan.servers.items():
         if not server.is_leaving or server.stop_s is not None:
+            continue
+        if server.unready_s is not None and not has_enough:
             continue
         seen = routed.get(number)
         held = [name for name, model in seen.models.items() if model.served] if seen is not None else []

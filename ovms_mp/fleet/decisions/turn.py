@@ -73,13 +73,20 @@ class Turn:
         )
 
     def routed(self) -> list[ObservedServer]:
-        """Servers that requests may go to."""
+        """Servers that requests may go to.
+
+        Also those that are not ready any more: balancers see for themselves who answers, and a controller that hears
+        nothing of its servers may be the one that is cut off.
+        """
         return [
             self.seen[number]
             for number, server in self.plan.servers.items()
             if server.stop_s is None
             and number in self.seen
-            and self.seen[number].state is ServerState.READY
+            and (
+                (state := self.seen[number].state) is ServerState.READY
+                or (state is ServerState.UNREADY and server.ready_s is not None)
+            )
             and (not self.is_consistent or server.revision == self.plan.routed)
         ]
 

@@ -139,7 +139,8 @@ class KServeMethods:
             self._gate.leave(context, failure.code, failure)
             if raises:
                 raise failure from None
-            return encode_stream_failure(request.id if request else refused_id(message), failure.message)
+            request_id = request.id if request else refused_id(message)
+            return encode_stream_failure(request_id, failure.message, failure.code)
         finally:
             if placed is not None:
                 placed.release()

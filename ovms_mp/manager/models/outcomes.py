@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from ovms_mp.errors import DeviceUnavailable, ModelTooLarge, WorkerLost
-from ovms_mp.log import tell_log_readers
+from ovms_mp.log import tell_log_readers, tell_people
 from ovms_mp.manager.models.client_text import without_paths
 from ovms_mp.manager.models.deployment import endpoints_of, first_line, load_failure
 from ovms_mp.manager.models.known import CHANGED_ON_DISK
@@ -145,6 +145,7 @@ class Outcomes:
         if entry.status.state is State.UNLOADING and not entry.retiring:
             self._book.to(entry, State.END)
             _log.info("event=end %s", deployment.title)
+            tell_people(_log, "Unloaded %s/%d", deployment.model_name, deployment.version)
         self._book.note_change()
         self._on_outdated()
 

@@ -25,6 +25,7 @@ from ovms_mp.model.dtypes import DType
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ovms_mp.codes import Code
     from ovms_mp.front.regions.ranges import SharedRange
     from ovms_mp.front.tensors import ResultTensor
 
@@ -91,10 +92,11 @@ def stream_pieces(
     return [_STREAM_ANSWER + varint(sum(map(len, pieces))), *pieces]
 
 
-def encode_stream_failure(request_id: str, message: str) -> bytes:
-    """Write a failure in a stream; the answer's id says of which request."""
+def encode_stream_failure(request_id: str, message: str, code: Code) -> bytes:
+    """Write a failure in a stream; the answer's id says of which request, and a parameter which failure it is."""
     response = ModelStreamInferResponse(error_message=message)
     response.infer_response.id = request_id
+    response.infer_response.parameters["grpc_status"].string_param = code.name
     return response.SerializeToString()
 
 

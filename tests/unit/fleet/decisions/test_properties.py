@@ -134,7 +134,7 @@ def test_whatever_happens(is_consistent: bool, events: list[tuple[str, object]])
         assert decision.notes == ()
         assert set(fleet.revisions()) == {fleet.specification.server.revision}
         assert set(fleet.served("a").values()) == {fleet.specification.models[0].revision}
-        assert len(fleet.served("often")) == 2
+        assert len(fleet.served("often")) >= min(2, wanted)
     for _ in range(20):
         checked_turn(fleet)
     assert fleet.plan.scaling.wanted == wanted, "it changes its mind under constant load"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -74,11 +75,11 @@ def test_what_has_been_needed_lately_is_kept() -> None:
 
 def test_a_reduction_goes_in_steps() -> None:
     scaling, seen = Scaling(wanted=40), []
-    for time_s in range(1000, 2000, 10):
+    for time_s in range(0, 2000, 10):
         rescale(scaling, SPEC, servers(*[0.06] * 40), float(time_s))
         seen.append(scaling.wanted)
 
-    steps = [earlier - later for earlier, later in zip(seen, seen[1:], strict=False)]
+    steps = [earlier - later for earlier, later in itertools.pairwise(seen)]
     assert max(steps) == 4
     assert seen[-1] == 4
 

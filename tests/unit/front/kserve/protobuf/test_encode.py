@@ -8,6 +8,8 @@ import re
 import numpy as np
 import pytest
 
+from ovms_mp.client.kserve_grpc import KServeGrpc
+from ovms_mp.codes import Code
 from ovms_mp.errors import ProtocolError
 from ovms_mp.front.kserve._proto.kserve_pb2 import ModelInferResponse, ModelStreamInferResponse
 from ovms_mp.front.kserve.protobuf import encode
@@ -80,9 +82,12 @@ def test_an_answer_in_a_stream_is_marked_as_the_last(size: int) -> None:
     assert np.array_equal(outputs_of(inner)["z"], np.zeros(size, np.uint8))
 
 
-def test_a_failure_in_a_stream_says_of_which_request() -> None:
-    response = ModelStreamInferResponse.FromString(encode_stream_failure("i", "why"))
+def test_a_failure_in_a_stream_says_which_it_is_and_of_which_request() -> None:
+    octets = encode_stream_failure("i", "why", Code.NOT_FOUND)
+    response = ModelStreamInferResponse.FromString(octets)
     assert (response.error_message, response.infer_response.id) == ("why", "i")
+    assert response.infer_response.parameters["grpc_status"].string_param == "NOT_FOUND"
+    assert KServeGrpc().stream_answer(memoryview(octets)) == ("why", Code.NOT_FOUND, {})
 
 
 def test_remembered_pieces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
