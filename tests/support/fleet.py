@@ -100,7 +100,15 @@ class Cluster:
             role = ["--address", f"{self.host}:{self.port}"]
         command = [
             *(ray_command(), "start", "--block", "--node-ip-address", host, "--num-cpus", str(self.cores)),
-            *("--object-store-memory", str(80 << 20), "--min-worker-port", "0", "--max-worker-port", "0", *role),
+            *(
+                "--object-store-memory",
+                str(80 << 20),
+                "--min-worker-port",
+                "0",
+                "--max-worker-port",
+                "0",
+                *role,
+            ),
         ]
         log = self.directory / f"node{number}.log"
         with log.open("ab") as out:
