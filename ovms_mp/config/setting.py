@@ -39,7 +39,7 @@ class Setting:
     def accepted(self) -> str:
         """What a value may be, for messages."""
         if self.choices:
-            words = (*self.choices, *_SWITCH_WORDS) if self.choices == SWITCH else self.choices
+            words = (*self.choices, *dict(_SWITCH_ALIASES)) if self.choices == SWITCH else self.choices
             return "one of " + ", ".join(words)
         if self.low is not None and self.high is not None:
             return f"{_plain(self.low)} to {_plain(self.high)}"
