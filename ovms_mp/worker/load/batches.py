@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -22,8 +23,23 @@ class OutputsTooLarge(Exception):
         self.needed_nbytes = needed_nbytes
 
 
+@dataclass(frozen=True, slots=True)
+class FirstForm:
+    """What another form of a version that serves is to be batched like.
+
+    Attributes:
+        verdict: See :attr:`Batches.verdict`; None where the version is not batched.
+    """
+
+    verdict: object
+
+
 class Batches(Protocol):
     """Implemented by :class:`ovms_mp.worker.batching.form.BatchForm`."""
+
+    @property
+    def verdict(self) -> object:
+        """What the trial has found, for who loads another form of the version."""
 
     def most(self, waiting: int) -> int:
         """How many of so many tasks to run together now; 1 for none. Called by the loop."""
