@@ -92,6 +92,11 @@ class BatchForm:
         self._slots: dict[int, _BatchSlot] = {}
         self._resumes_s = 0.0
 
+    def again(self, old: ov.CompiledModel, new: ov.CompiledModel) -> BatchForm:
+        """See :class:`ovms_mp.worker.load.batches.Batches`."""
+        compiled = new if self._compiled is old else self._compiled
+        return BatchForm(compiled, self._units, self.plan, self._longest, self.verdict)
+
     def most(self, waiting: int) -> int:
         """See :class:`ovms_mp.worker.load.batches.Batches`."""
         if self._resumes_s:

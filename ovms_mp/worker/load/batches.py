@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import openvino as ov
+
     from ovms_mp.wire.arena import Arena
     from ovms_mp.wire.records import TensorRef
     from ovms_mp.wire.tasks import InferTask
@@ -40,6 +42,9 @@ class Batches(Protocol):
     @property
     def verdict(self) -> object:
         """What the trial has found, for who loads another form of the version."""
+
+    def again(self, old: ov.CompiledModel, new: ov.CompiledModel) -> Batches:
+        """The same for a version that has been compiled again, as the old compiled model was broken."""
 
     def most(self, waiting: int) -> int:
         """How many of so many tasks to run together now; 1 for none. Called by the loop."""

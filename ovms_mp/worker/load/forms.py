@@ -26,12 +26,23 @@ from ovms_mp.worker.load.batches import FirstForm
 from ovms_mp.worker.load.kept_files import files_of
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     import openvino as ov
 
     from ovms_mp.child.specs import CpuShare
     from ovms_mp.wire.messages import LoadModel
     from ovms_mp.worker.load.kept_files import FileFacts
-    from ovms_mp.worker.load.loaded import Load, LoadedVersion
+    from ovms_mp.worker.load.loaded import LoadedVersion
+
+    class Load(Protocol):
+        """How a version is loaded; :func:`ovms_mp.worker.load.loaded.load_version`, or that with what batches it."""
+
+        def __call__(
+            self, core: ov.Core, request: LoadModel, cpu: CpuShare, *, first: FirstForm | None = None
+        ) -> LoadedVersion:
+            """Load it; ``first`` is given for another form of a version that serves."""
+
 
 _log = logging.getLogger(__name__)
 

@@ -27,26 +27,14 @@ from ovms_mp.worker.load.states import state_notices
 from ovms_mp.worker.load.variants import MOST_VARIANTS
 
 if TYPE_CHECKING:
-    from typing import Protocol
-
     import openvino as ov
 
     from ovms_mp.child.specs import CpuShare
     from ovms_mp.model.tensors import TensorSpec
     from ovms_mp.wire.messages import LoadModel
-    from ovms_mp.worker.load.batches import FirstForm
     from ovms_mp.worker.load.prepare import Prepared
     from ovms_mp.worker.load.proof import Proof
     from ovms_mp.worker.load.variants import Shapes
-
-    class Load(Protocol):
-        """How a version is loaded: as :func:`load_version` does, and with what batches it."""
-
-        def __call__(
-            self, core: ov.Core, request: LoadModel, cpu: CpuShare, *, first: FirstForm | None = None
-        ) -> LoadedVersion:
-            """Load it; ``first`` is given for another form of a version that serves."""
-
 
 _log = logging.getLogger(__name__)
 
