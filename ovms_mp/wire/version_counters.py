@@ -6,7 +6,7 @@
     words 0 to 15:    the totals below
     words 16 to 100:  17 slots of 5 words, one for each batch size in the order in which this row met them:
                       | batch size + 1 | answers | input ns | inference ns | output ns |    of a front
-                      | batch size + 1 | runs | requests of these | inference ns | - |      of a worker
+                      | batch size + 1 | runs | requests of these beyond the first | inference ns | - |  of a worker
                       The last one is for all further sizes; its first word is the sum of them.
     words 104 to 271: see :mod:`ovms_mp.wire.call_counters`
     words 320 to 499: stages (:mod:`ovms_mp.wire.stage_counters`)
@@ -171,7 +171,8 @@ class VersionCounters:
         words[EXECUTIONS] += 1
         if requests:
             slot = self._slots.get(batch_size) or self._slot(batch_size)
-            words[slot + 2] += requests
+            if requests > 1:
+                words[slot + 2] += requests - 1
             words[slot + 3] += run_ns
             if slot == _OTHER_SIZES:
                 words[slot] = (words[slot] + batch_size) % _WRAP
@@ -301,7 +302,7 @@ class VersionTotals:
             if words[slot]:
                 found = self.runs.setdefault(words[slot] - 1, RunTotals())
                 found.runs += words[slot + 1]
-                found.requests += words[slot + 2]
+                found.requests += words[slot + 1] + words[slot + 2]
                 found.infer_ns += words[slot + 3]
 
 

@@ -90,7 +90,7 @@ def test_a_worker_killed_while_it_compiles_a_second_form(model_cache: ModelCache
             asked.ask()
         assert injection.fired(CHECK) == 1
         log = server.log()
-        assert "event=second_form_forbidden images" in log
+        assert "event=second_form_forbidden model=images version=1" in log
         assert "event=isolated" not in log
         (version,) = local_status(server)["models"]["images"]["versions"]
         assert version["state"] == "AVAILABLE"

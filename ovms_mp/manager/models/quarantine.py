@@ -126,7 +126,8 @@ class Quarantine:
         tasks = tuple(mark for mark in running if mark.task_id not in (NOT_A_TASK, SECOND_FORM))
         self._deaths.append(DeathRecord(seat.endpoint, reason, child.has_crashed, running))
         forms = [mark.handle for mark in running if mark.task_id == SECOND_FORM]
-        for handle in () if was_asked else forms:
+        # Who was asked to go says nothing about a form, unless that was for memory.
+        for handle in () if was_asked and not seat.has_outgrown else forms:
             self._forbid_forms(handle, reason)
         if not child.has_crashed or not tasks or forms:
             return

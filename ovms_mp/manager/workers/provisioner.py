@@ -308,4 +308,5 @@ class Provisioner:
         leaving = {seat.replaces for seat in self._workers if seat.replaces is not None}
         settled = [seat for seat in self._workers if seat not in leaving and seat.replaces is None]
         for seat, reason in self._memory.exceeded(settled):
+            seat.has_outgrown = True
             self._memory.replaced(seat, self.replace(seat, reason))

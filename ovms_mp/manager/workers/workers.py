@@ -77,6 +77,7 @@ class Seat:
     Attributes:
         name: Also of the role that the supervisor keeps filled for it; never used twice.
         is_leaving: Fronts are being told, or have been, to route elsewhere.
+        has_outgrown: Its worker is replaced as it takes more memory than it may.
         replaces: The seat that leaves once this one has everything.
         leave_epoch: Snapshot without it, which every front must have applied before its worker is drained.
         tenant: Handle of the one deployment that it is for; 0 for all others of the device.
@@ -90,6 +91,7 @@ class Seat:
     child: Child | None = None
     endpoint: str = ""
     is_leaving: bool = False
+    has_outgrown: bool = False
     replaces: Seat | None = None
     leave_epoch: int = 0
     tenant: int = 0

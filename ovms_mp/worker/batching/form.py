@@ -65,7 +65,12 @@ class BatchForm:
     """A compiled model whose first dimensions are open, with an infer request beside each of the version's."""
 
     def __init__(
-        self, compiled: ov.CompiledModel, units: Shapes, plan: BatchPlan, longest: Shapes | None = None
+        self,
+        compiled: ov.CompiledModel,
+        units: Shapes,
+        plan: BatchPlan,
+        longest: Shapes | None = None,
+        verdict: object = None,
     ) -> None:
         """Take a compiled model; infer requests are made when they are needed first.
 
@@ -74,7 +79,9 @@ class BatchForm:
             units: Shapes of a task's inputs; -1 for dimensions that may differ from task to task.
             plan: How many to run together.
             longest: No task with longer dimensions is one of several; None where that does not matter.
+            verdict: See :attr:`ovms_mp.worker.load.batches.Batches.verdict`.
         """
+        self.verdict = verdict
         self._longest = longest or tuple(tuple(-1 for _ in unit) for unit in units)
         self.plan = plan
         self._compiled = compiled
@@ -84,6 +91,11 @@ class BatchForm:
         self._outputs = len(compiled.outputs)
         self._slots: dict[int, _BatchSlot] = {}
         self._resumes_s = 0.0
+
+    def again(self, old: ov.CompiledModel, new: ov.CompiledModel) -> BatchForm:
+        """See :class:`ovms_mp.worker.load.batches.Batches`."""
+        compiled = new if self._compiled is old else self._compiled
+        return BatchForm(compiled, self._units, self.plan, self._longest, self.verdict)
 
     def most(self, waiting: int) -> int:
         """See :class:`ovms_mp.worker.load.batches.Batches`."""

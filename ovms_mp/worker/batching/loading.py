@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.child.specs import CpuShare
     from ovms_mp.wire.messages import LoadModel
+    from ovms_mp.worker.load.batches import FirstForm
     from ovms_mp.worker.load.loaded import LoadedVersion
     from ovms_mp.worker.load.variants import Shapes
 
@@ -84,9 +85,17 @@ class Verdict(Record, frozen=True):
 
 
 def load_with_batches(
-    core: ov.Core, request: LoadModel, cpu: CpuShare, nireq: int | None = None
+    core: ov.Core,
+    request: LoadModel,
+    cpu: CpuShare,
+    nireq: int | None = None,
+    *,
+    first: FirstForm | None = None,
 ) -> LoadedVersion:
     """Load a version, and batch it where that pays; see :func:`ovms_mp.worker.load.loaded.load_version`.
+
+    Another form of a version that serves is batched as that is, where its answers allow it: it is compiled while
+    requests have the machine, so that its times would say nothing.
 
     Raises:
         OvmsError: The version cannot be served; never as it cannot be batched.
@@ -97,7 +106,7 @@ def load_with_batches(
     if settings.batching == BATCHING_OFF:
         return loaded
     try:
-        text = _add_batches(maker, loaded)
+        text = _add_batches(maker, loaded, first)
     except NotBatched as reason:
         text = f"off ({reason})"
     except OvmsError as error:
@@ -109,7 +118,7 @@ def load_with_batches(
     return replace(loaded, detail=f"{loaded.detail} batching={text}")
 
 
-def _add_batches(maker: VariantMaker, loaded: LoadedVersion) -> str:
+def _add_batches(maker: VariantMaker, loaded: LoadedVersion, first: FirstForm | None) -> str:
     """Give a version its batch form; how it is batched, for people.
 
     Raises:
@@ -118,9 +127,15 @@ def _add_batches(maker: VariantMaker, loaded: LoadedVersion) -> str:
     """
     settings = maker.request.settings
     is_auto = settings.batching == AUTO_BATCHING
-    refuse_by_load(loaded, settings.device, is_auto=is_auto)
     verdict_file = maker.entry.beside(f"batching{settings.batching}.json") if maker.entry else None
-    verdict = _read(verdict_file)
+    verdict: Verdict | None
+    if first is None:
+        refuse_by_load(loaded, settings.device, is_auto=is_auto)
+        verdict = _read(verdict_file)
+    elif isinstance(first.verdict, Verdict):
+        verdict = first.verdict
+    else:
+        raise NotBatched("as the form that the version was loaded with")
     if verdict is not None and verdict.reason:
         raise NotBatched(verdict.reason)
     if verdict is None:
@@ -141,7 +156,7 @@ def _add_batches(maker: VariantMaker, loaded: LoadedVersion) -> str:
     plan = BatchPlan(verdict.single_s, verdict.costs_s)
     # Bits are compared on these shapes; longer ones may run on other kernels.
     longest = verdict.shapes[-1] if is_auto else None
-    loaded.compiled.batches = BatchForm(compiled, verdict.units, plan, longest)
+    loaded.compiled.batches = BatchForm(compiled, verdict.units, plan, longest, verdict)
     return f"{plan.sizes[-1]} (gain {plan.gain:.1f})"
 
 

@@ -14,9 +14,9 @@ _AUTO_SIZES: Final = (2, 4, 8, 16, 32)
 """PERF: MLP of 5.4 M weights, CPU with bf16: 8.0 times a lone run's rate at 16, 8.4 at 32."""
 LEAST_GAIN: Final = 1.15
 """Less is within what a machine's other work changes."""
-HANDLING_S: Final = 0.00005
-"""What a request takes besides its run, in a batch or not: where runs are quicker than that, little is left to gain.
-PERF: a model of 11 us made 12,200/s in batches and makes 14,700 one by one, 16 in flight."""
+HANDLING_S: Final = 0.0001
+"""What a request takes front and worker besides its run, in a batch or not: where runs are much quicker, little is left
+to gain. PERF: a model of 11 us made 12,200/s in batches and makes 14,700 one by one, 16 in flight."""
 
 
 def sizes_to_try(batching: int) -> tuple[int, ...]:

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import openvino as ov
 
     from ovms_mp.wire.arena import Arena
     from ovms_mp.wire.records import TensorRef
@@ -22,8 +25,26 @@ class OutputsTooLarge(Exception):
         self.needed_nbytes = needed_nbytes
 
 
+@dataclass(frozen=True, slots=True)
+class FirstForm:
+    """What another form of a version that serves is to be batched like.
+
+    Attributes:
+        verdict: See :attr:`Batches.verdict`; None where the version is not batched.
+    """
+
+    verdict: object
+
+
 class Batches(Protocol):
     """Implemented by :class:`ovms_mp.worker.batching.form.BatchForm`."""
+
+    @property
+    def verdict(self) -> object:
+        """What the trial has found, for who loads another form of the version."""
+
+    def again(self, old: ov.CompiledModel, new: ov.CompiledModel) -> Batches:
+        """The same for a version that has been compiled again, as the old compiled model was broken."""
 
     def most(self, waiting: int) -> int:
         """How many of so many tasks to run together now; 1 for none. Called by the loop."""

@@ -96,7 +96,7 @@ class CompiledVersion:
         self._output_types = tuple(port.element_type for port in compiled.outputs)
         self._string_inputs = _places_of_strings(self.inputs)
         self._string_outputs = _places_of_strings(self.outputs)
-        self._tensors: dict[tuple[int, int, int, tuple[int, ...], ov.Type], ov.Tensor] = {}
+        self._tensors: dict[tuple[int, int, int, int, tuple[int, ...], ov.Type], ov.Tensor] = {}
         self._static_outputs = _static_layout(self.outputs)
         self.batches: Batches | None = None
         self.tried_shapes = self.least_shapes
@@ -275,7 +275,7 @@ class CompiledVersion:
             if index in self._string_inputs:
                 self._set_strings(slot, index, ref, arena)
                 continue
-            key = (arena_index, ref.region, ref.offset_bytes, ref.shape)
+            key = (arena_index, ref.region, ref.offset_bytes, ref.nbytes, ref.shape)
             if slot.bound_inputs[index] != key:
                 tensor = self._tensor(ref, self._input_types[index], arena, arena_index)
                 slot.request.set_input_tensor(index, tensor)
@@ -303,7 +303,7 @@ class CompiledVersion:
         slot.request.set_input_tensor(index, maker.tensor(place, ref.shape))
 
     def _tensor(self, ref: TensorRef, element_type: ov.Type, arena: Arena, arena_index: int) -> ov.Tensor:
-        key = (arena_index, ref.region, ref.offset_bytes, ref.shape, element_type)
+        key = (arena_index, ref.region, ref.offset_bytes, ref.nbytes, ref.shape, element_type)
         tensor = self._tensors.get(key)
         if tensor is None:
             count = element_count(ref.shape)

@@ -22,15 +22,27 @@ import msgspec
 from ovms_mp.errors import ModelLoadFailed, OvmsError
 from ovms_mp.worker.engine.properties import is_adaptive, is_named_adaptive, with_hint
 from ovms_mp.worker.load.agreement import agree
+from ovms_mp.worker.load.batches import FirstForm
 from ovms_mp.worker.load.kept_files import files_of
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     import openvino as ov
 
     from ovms_mp.child.specs import CpuShare
     from ovms_mp.wire.messages import LoadModel
     from ovms_mp.worker.load.kept_files import FileFacts
-    from ovms_mp.worker.load.loaded import Load, LoadedVersion
+    from ovms_mp.worker.load.loaded import LoadedVersion
+
+    class Load(Protocol):
+        """How a version is loaded; :func:`ovms_mp.worker.load.loaded.load_version`, or that with what batches it."""
+
+        def __call__(
+            self, core: ov.Core, request: LoadModel, cpu: CpuShare, *, first: FirstForm | None = None
+        ) -> LoadedVersion:
+            """Load it; ``first`` is given for another form of a version that serves."""
+
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +91,8 @@ class FormLoader:
         self._request = request
         self._cpu = cpu
         self._answers = loaded.answers
+        batches = loaded.compiled.batches
+        self._first = FirstForm(None if batches is None else batches.verdict)
         self._specs = _specs(loaded)
         self._files = files
 
@@ -115,7 +129,10 @@ class FormLoader:
         config = with_hint(settings.plugin_config, hint)
         settings = msgspec.structs.replace(settings, plugin_config=config)
         loaded = self._load_version(
-            self._core, msgspec.structs.replace(self._request, settings=settings), self._cpu
+            self._core,
+            msgspec.structs.replace(self._request, settings=settings),
+            self._cpu,
+            first=self._first,
         )
         try:
             self._check(loaded, serving)

@@ -27,9 +27,6 @@ from ovms_mp.worker.load.states import state_notices
 from ovms_mp.worker.load.variants import MOST_VARIANTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeAlias
-
     import openvino as ov
 
     from ovms_mp.child.specs import CpuShare
@@ -38,9 +35,6 @@ if TYPE_CHECKING:
     from ovms_mp.worker.load.prepare import Prepared
     from ovms_mp.worker.load.proof import Proof
     from ovms_mp.worker.load.variants import Shapes
-
-    Load: TypeAlias = Callable[[ov.Core, LoadModel, CpuShare], "LoadedVersion"]
-    """How a version is loaded; :func:`load_version`, or that with more."""
 
 _log = logging.getLogger(__name__)
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from ovms_mp.wire.messages import LoadModel
     from ovms_mp.wire.run_page import RunPage
     from ovms_mp.worker.load.compiled import CompiledVersion
-    from ovms_mp.worker.load.loaded import Load, LoadedVersion
+    from ovms_mp.worker.load.forms import Load
+    from ovms_mp.worker.load.loaded import LoadedVersion
 
 _log = logging.getLogger(__name__)
 

@@ -43,8 +43,9 @@ _HOLD_GROWS, _HOLD_HALVES_S = 1.5, 5.0
 _UNKNOWN_STREAMS = 4
 _BUSY = 0.8
 """Of the streams have something to do where it is the pace that counts."""
-_PACE_ANSWERS, _PACE_WEIGHT = 16, 0.3
-"""So many answers in a row are one measurement of a form's pace."""
+_PACE_ANSWERS, _PACE_GROWS = 16, 1.05
+"""So many answers in a row are one measurement of a pace. A quicker one counts at once; of a slower one, which may be
+a moment of other work, a part."""
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ class Demand:
     _parallel_s: dict[int, float] = field(default_factory=dict)
     """Smoothed run time of the parallel form by the power of two of how many ran together."""
     _pace_s: dict[Form, float] = field(default_factory=dict)
-    """Smoothed time from answer to answer while more requests wait than the form runs at once."""
+    """Time from answer to answer while more requests wait than the form runs at once."""
     _answers: int = 0
     _since_s: float = 0.0
     """Answers while it was so without a break, and since when; 0.0 where it is not."""
@@ -127,8 +128,7 @@ class Demand:
             self._answers += requests
             if self._answers >= _PACE_ANSWERS:
                 pace_s = (now_s - self._since_s) / self._answers
-                known_s = self._pace_s.get(form, pace_s)
-                self._pace_s[form] = known_s + _PACE_WEIGHT * (pace_s - known_s)
+                self._pace_s[form] = min(pace_s, _PACE_GROWS * self._pace_s.get(form, pace_s))
                 self._since_s, self._answers = now_s, 0
 
     @property

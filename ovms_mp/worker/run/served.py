@@ -107,6 +107,9 @@ class ServedVersion:
         """Go on with another compiled model of it; what is handed over ends on the old one."""
         if self.pool is not None:
             self.pool.close()
+            old = self.pool.compiled
+            if old.batches is not None:
+                compiled.batches = old.batches.again(old.compiled, compiled.compiled)
         self.equip(compiled, self.run_time_s)
         if self.forms is not None:
             # It was compiled as the version was loaded.

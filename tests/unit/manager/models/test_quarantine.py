@@ -258,10 +258,13 @@ def test_a_second_form_that_kills_its_worker_is_not_compiled_again_and_no_reques
     assert deployments["b"].load_message().may_adapt
 
 
+@pytest.mark.parametrize("has_outgrown", [False, True])
 def test_a_worker_that_is_asked_to_go_while_it_compiles_a_form_says_nothing_about_the_form(
-    scene: Scene,
+    scene: Scene, has_outgrown: bool
 ) -> None:
+    """Unless that was for the memory that it took."""
     seat = scene.seats()[0]
+    seat.has_outgrown = has_outgrown
     page = RunPage(seat.page_descriptor)
     page.begin((0, 0), SECOND_FORM, scene.handle("a"))
     page.close()
@@ -271,7 +274,7 @@ def test_a_worker_that_is_asked_to_go_while_it_compiles_a_form_says_nothing_abou
     scene.settle()
 
     deployments = {entry.model_name: entry for entry in scene.books}
-    assert deployments["a"].load_message().may_adapt
+    assert deployments["a"].load_message().may_adapt is not has_outgrown
 
 
 def test_crashes_long_apart_isolate_nothing(scene: Scene) -> None:

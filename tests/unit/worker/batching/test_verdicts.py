@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ovms_mp.worker.batching.loading import Verdict, _read, _write
+from ovms_mp.child.specs import CpuShare, EngineSpec
+from ovms_mp.wire.messages import LoadModel
+from ovms_mp.worker.batching.loading import Verdict, _read, _write, load_with_batches
+from ovms_mp.worker.engine.engine import create_core
+from ovms_mp.worker.load.batches import FirstForm
+from tests.support.worker import settings
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ovms_mp.worker.load.loaded import LoadedVersion
+    from tests.support.models import ModelCache
 
 HOUR_S = 3600.0
 
@@ -34,3 +42,27 @@ def test_what_is_no_verdict_is_not_known(tmp_path: Path, content: bytes) -> None
 
     assert _read(path) is None
     assert _read(tmp_path / "nothing") is None
+
+
+def test_another_form_is_batched_as_the_first_one(model_cache: ModelCache) -> None:
+    """Whatever is timed while requests have the machine."""
+    file = model_cache.get("tests.support.build_batch_models") / "mlp" / "1" / "model.xml"
+    core = create_core(EngineSpec())
+
+    def load(hint: str, first: FirstForm | None) -> LoadedVersion:
+        request = LoadModel(1, "m", 1, str(file), settings(batching=8, PERFORMANCE_HINT=hint), "")
+        return load_with_batches(core, request, CpuShare(), first=first)
+
+    loaded = load("LATENCY", None)
+    assert loaded.compiled.batches is not None
+    same = load("THROUGHPUT", FirstForm(loaded.compiled.batches.verdict))
+    lone = load("THROUGHPUT", FirstForm(None))
+
+    assert batching_of(same) == batching_of(loaded)
+    assert same.compiled.batches is not None
+    assert same.compiled.batches.verdict == loaded.compiled.batches.verdict
+    assert batching_of(lone) == "off (as the form that the version was loaded with)"
+
+
+def batching_of(loaded: LoadedVersion) -> str:
+    return loaded.detail.partition("batching=")[2]

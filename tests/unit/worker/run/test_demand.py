@@ -127,6 +127,17 @@ def test_what_is_answered_counts_and_not_how_long_runs_take() -> None:
     assert demand.gain == pytest.approx(0.89, abs=0.01)
 
 
+def test_a_moment_of_other_work_says_little_about_a_form() -> None:
+    demand, now_s = Demand(0.0003), 100.0
+    demand.compiled(2, 0.0003)
+    for form, slow in ((Form.LONE, range(49, 65)), (Form.PARALLEL, range(0))):
+        demand.changed(form, now_s)
+        for number in range(1 + 4 * 16):
+            now_s += 0.1 if number in slow else 0.001
+            demand.note(form, 0.0003, 2, 16, now_s)
+    assert demand.gain == pytest.approx(1.05)
+
+
 def test_requests_of_one_run_are_so_many_answers() -> None:
     demand, now_s = Demand(0.0003), 100.0
     demand.compiled(2, 0.0003)

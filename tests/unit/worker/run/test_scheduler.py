@@ -44,6 +44,7 @@ class Engine:
     ran: list[int]
     nireq: int = 1
     batches: Together | None = None
+    compiled: object = None
     slots: list[object] = field(default_factory=lambda: [object()])
 
     def bind(self, slot: object, task: InferTask, arena: Arena, arena_index: int) -> None:
@@ -76,6 +77,10 @@ class Together:
 
     def pause(self) -> None:
         """Nothing to stop."""
+
+    def again(self, old: object, new: object) -> Together:
+        """The same."""
+        return self
 
 
 class BreakingQueue(VersionQueue):
@@ -284,3 +289,14 @@ def test_tasks_that_cannot_all_be_marked_run_one_by_one(versions: Versions) -> N
 
     assert versions.run_all() == [100, 101]
     assert together == []
+
+
+def test_a_version_that_is_compiled_again_is_batched_as_before(versions: Versions) -> None:
+    version, together = batching(versions, 0)
+    version.replace(cast("CompiledVersion", Engine(versions.ran)))
+    versions.table.clear()
+    again = versions.add(2, 3)
+    again.pool = version.pool
+
+    assert versions.run_all() == []
+    assert together == [(200, 201, 202)]
