@@ -66,13 +66,18 @@ class _ListReading:
 _READING = _ListReading()
 
 
-def count_values(body: bytes | bytearray) -> int:
-    """How many commas a long text has, which is about the number of its values. PERF: 0.1 ms for a MiB."""
+def count_of(body: bytes | bytearray, character: bytes) -> int:
+    """How many of a character a long text has. PERF: 0.1 ms for a MiB."""
     text = np.frombuffer(body, np.uint8)
     return sum(
-        int(np.count_nonzero(text[start : start + _COUNTED_BYTES] == ord(",")))
+        int(np.count_nonzero(text[start : start + _COUNTED_BYTES] == ord(character)))
         for start in range(0, len(text), _COUNTED_BYTES)
     )
+
+
+def count_values(body: bytes | bytearray) -> int:
+    """How many commas a long text has, which is about the number of its values."""
+    return count_of(body, b",")
 
 
 async def read_list(

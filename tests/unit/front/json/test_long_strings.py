@@ -114,6 +114,24 @@ def test_a_mutated_text_is_refused_by_both_or_read_as_the_same(seed: int) -> Non
     assert found == expected or "are taken only as an element" in str(found)
 
 
+@pytest.fixture
+def _all_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_strings, "_MUCH_BYTES", 0)
+    monkeypatch.setattr(long_strings, "_LONGEST_LEFT_OF_MUCH_BYTES", 20)
+
+
+@pytest.mark.usefixtures("_all_is_much")
+@pytest.mark.parametrize("seed", range(300))
+def test_of_many_strings_in_a_long_text_any_may_be_an_id_or_a_name(seed: int) -> None:
+    dice = random.Random(seed)
+    texts = [some_text(dice) for _ in range(2)]
+    more = {"id": some_text(dice), "parameters": {"k" * dice.randrange(1, 60): some_text(dice)}}
+    body = bytearray(written(infer_body(texts, **more), dice))
+    assert infer(body) == short_infer(body)
+    body[dice.randrange(len(body))] = dice.choice(b'"\\\x00\xff\xc3u a]}')
+    assert outcome(lambda: infer(bytes(body))) == outcome(lambda: short_infer(bytes(body)))
+
+
 def short_infer(body: bytes) -> Any:
     found = decode_json(body)
     return [(item.name, told(item.data)) for item in found.inputs], found.id
@@ -165,8 +183,8 @@ def test_memory_is_asked_for_first() -> None:
         predict(b'{"inputs": ["' + b"x" * (1 << 20) + b'"]}', memory=1 << 20)
 
 
-@pytest.mark.parametrize("unit", [b"x", b'\\"', b"\\\\", b"\\u00e9", b"\\ud83d\\ude00", "€".encode()])
-def test_other_work_goes_on_meanwhile(unit: bytes) -> None:
+async def turns_beside(body: bytes) -> tuple[int, Any]:
+    """How many turns others have while a body is read, and what it says."""
     turns = 0
 
     async def count() -> None:
@@ -175,15 +193,22 @@ def test_other_work_goes_on_meanwhile(unit: bytes) -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    async def ask() -> Any:
-        counting = asyncio.create_task(count())
-        body = b'{"inputs": ["' + unit * ((2 << 20) // len(unit)) + b'"]}'
-        found = await decode_long_predict(body, SPECS, BodyBudget(PLENTY).share())
-        counting.cancel()
-        return found[1]["s"]
+    counting = asyncio.create_task(count())
+    found = await decode_long_predict(body, SPECS, BodyBudget(PLENTY).share())
+    counting.cancel()
+    return turns, found[1]["s"]
 
-    tensor = asyncio.run(ask())
-    assert bytes(tensor.known_strings[0]) == orjson.loads(b'"' + unit + b'"').encode() * (
-        (2 << 20) // len(unit)
-    )
+
+@pytest.mark.parametrize("unit", [b"x", b'\\"', b"\\\\", b"\\u00e9", b"\\ud83d\\ude00", "€".encode()])
+def test_other_work_goes_on_meanwhile(unit: bytes) -> None:
+    count = (2 << 20) // len(unit)
+    turns, tensor = asyncio.run(turns_beside(b'{"inputs": ["' + unit * count + b'"]}'))
+    assert bytes(tensor.known_strings[0]) == orjson.loads(b'"' + unit + b'"').encode() * count
     assert turns >= 16, "once for each piece"
+
+
+def test_other_work_goes_on_while_many_strings_are_read() -> None:
+    strings = [f"{index:04}" + "x" * 1000 for index in range(3000)]
+    turns, tensor = asyncio.run(turns_beside(json.dumps({"inputs": strings}).encode()))
+    assert list(map(bytes, tensor.known_strings)) == [string.encode() for string in strings]
+    assert turns >= 24, "once for each piece"
