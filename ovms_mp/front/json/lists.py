@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovms_mp.front.json.reader import MAX_DEPTH
-from ovms_mp.front.json.scanner import NotPlain, Scanner, scan_plain
+from ovms_mp.front.json.scanner import NotPlain, Scanner, scan_with_words
 from ovms_mp.front.tensors import NumberTensor
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ async def read_list(
     shape: tuple[int, ...] = ()
     dtype, values, filled, rows = None, np.empty(0), 0, 0
     for piece in _pieces(body, start, end, brackets):
-        tensor = scan_plain(_READING, b"".join((b"[", piece, b"]")), spec)
+        tensor = scan_with_words(_READING, b"".join((b"[", piece, b"]")), spec)
         if tensor is None:
             return None
         if dtype is None:

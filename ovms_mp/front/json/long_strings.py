@@ -24,6 +24,7 @@ from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.json.lists import count_of
 from ovms_mp.front.json.reader import quoted
 from ovms_mp.front.json.scanner import MOST_VALUES
+from ovms_mp.front.json.white_space import LONGEST_LEFT_BYTES, squeezed
 from ovms_mp.front.strings import STEP_ELEMENTS, Strings
 from ovms_mp.front.tensors import BytesTensor, bytes_tensor
 from ovms_mp.wire.strings import MOST_OCTETS
@@ -37,8 +38,8 @@ FoundT = TypeVar("FoundT")
 
 _LONGEST_LEFT_BYTES = 256 << 10
 """Longest string that stays in the text. PERF: reading one at one go takes 12 ns a byte."""
-_LONGEST_LEFT_OF_MUCH_BYTES, _MUCH_BYTES = 256, 1 << 20
-"""The same where the text is so long that many shorter ones would take as much. PERF: cutting one takes 10 us."""
+_MUCH_BYTES = 1 << 20
+"""Of a text in which many shorter ones would take as much. PERF: cutting one takes 10 us."""
 _MOST_QUOTES = 2 * MOST_VALUES
 """Texts with more are read in another way, or refused before they are read."""
 _DIGITS, _NAME_BYTES, _NAME_OCTETS = 5, 32, 24
@@ -212,12 +213,16 @@ async def read_with_long_strings(
         OvmsError: There is no memory to read it.
     """
     left: Sequence[_Place] = ()
+    is_much = len(body) > _MUCH_BYTES and count_of(body, _QUOTE) <= _MOST_QUOTES
     while True:
-        cut = await _cut(body, share, {place.start for place in left})
+        cut = await _cut(body, share, is_much, {place.start for place in left})
+        text = body if cut is None else cut.text
+        if is_much and not left:
+            text = await squeezed(text)
         if cut is None:
-            return await read(body)
+            return await read(text)
         try:
-            found = await read(cut.text)
+            found = await read(text)
         except MalformedPayload as error:
             raise cut.worded(error) from None
         found = await restore(found, cut)
@@ -227,17 +232,23 @@ async def read_with_long_strings(
         # An id, a key or the like, which has to stay where it is.
 
 
-async def _cut(body: bytes | bytearray, share: BodyShare, left: Collection[int]) -> CutText | None:
-    """Cut the long strings out of a text, but for those that begin at some places; None where there are none.
+async def _cut(
+    body: bytes | bytearray, share: BodyShare, is_much: bool, left: Collection[int]
+) -> CutText | None:
+    """Cut the long strings out of a text; None where there are none.
+
+    Args:
+        body: The text.
+        share: Grows by what reading the strings takes.
+        is_much: Whether shorter ones are long, too.
+        left: Where those begin that stay.
 
     Raises:
         MalformedPayload: One has no end.
         OvmsError: There is no memory to read them.
     """
-    most_bytes = _LONGEST_LEFT_BYTES
-    if len(body) > _MUCH_BYTES and count_of(body, _QUOTE) <= _MOST_QUOTES:
-        most_bytes = min(most_bytes, _LONGEST_LEFT_OF_MUCH_BYTES)
-    elif not _may_have_long(body):
+    most_bytes = min(_LONGEST_LEFT_BYTES, LONGEST_LEFT_BYTES) if is_much else _LONGEST_LEFT_BYTES
+    if not is_much and not _may_have_long(body):
         return None
     secret = secrets.token_hex(14)[: _NAME_BYTES - _DIGITS].encode()
     places: list[_Place] = []

@@ -144,6 +144,16 @@ def scan_plain(reading: Reading[KnownT, FoundT], body: bytes | bytearray, known:
     return found
 
 
+def scan_with_words(
+    reading: Reading[KnownT, FoundT], body: bytes | bytearray, known: KnownT
+) -> FoundT | None:
+    """Read a plain body, perhaps with words for numbers; None where it is anything else, or malformed."""
+    found = scan_plain(reading, body, known)
+    if found is None and (words := _counted_words(body)):
+        found = _scan_words(reading, body, words, known)
+    return found
+
+
 def _check_values(body: bytes | bytearray | memoryview, advice: str) -> None:
     """Refuse what would keep the front's only thread for long: the other reader takes about 0.3 us a value.
 

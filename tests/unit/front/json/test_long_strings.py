@@ -15,6 +15,8 @@ import pytest
 from ovms_mp.errors import MalformedPayload, OvmsError, RequestTooLarge
 from ovms_mp.front.budget import BodyBudget
 from ovms_mp.front.json import long_strings
+from ovms_mp.front.json.lists import read_list
+from ovms_mp.front.json.white_space import squeezed
 from ovms_mp.front.kserve.json.decode import decode_json
 from ovms_mp.front.kserve.json.decode_long import decode_long as decode_long_infer
 from ovms_mp.front.tfs.json.decode import decode_predict
@@ -117,7 +119,7 @@ def test_a_mutated_text_is_refused_by_both_or_read_as_the_same(seed: int) -> Non
 @pytest.fixture
 def _all_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_strings, "_MUCH_BYTES", 0)
-    monkeypatch.setattr(long_strings, "_LONGEST_LEFT_OF_MUCH_BYTES", 20)
+    monkeypatch.setattr(long_strings, "LONGEST_LEFT_BYTES", 20)
 
 
 @pytest.mark.usefixtures("_all_is_much")
@@ -205,6 +207,34 @@ def test_other_work_goes_on_meanwhile(unit: bytes) -> None:
     turns, tensor = asyncio.run(turns_beside(b'{"inputs": ["' + unit * count + b'"]}'))
     assert bytes(tensor.known_strings[0]) == orjson.loads(b'"' + unit + b'"').encode() * count
     assert turns >= 16, "once for each piece"
+
+
+@pytest.mark.parametrize("value", ["1.5", "NaN", '"a  b"'])
+def test_white_space_is_not_parsed_at_one_go(value: str) -> None:
+    spec = TensorSpec.of("s", DType.BYTES if '"' in value else DType.FP32, ((0, -1),))
+    for space in (" ", " \t\r\n", " " * 200 + "\n"):
+        gap = space * ((3 << 20) // len(space))
+        body = f'{{"inputs":{gap}[{value},{gap}{value}{gap}]{gap}}}'.encode()
+        _, (shape, _, values) = predict(body, [spec]) if '"' in value else numbers(body, spec)
+        assert (shape, len(values)) == ((2,), 2)
+        assert '"' not in value or values == [b"a  b"] * 2
+        assert len(asyncio.run(squeezed(body))) < 10_000
+    assert asyncio.run(squeezed(b"[1, 2]" * 300_000)) == b"[1, 2]" * 300_000
+
+
+def test_words_for_numbers_do_not_keep_a_list_from_being_read_in_pieces() -> None:
+    spec = TensorSpec.of("s", DType.FP32, ((0, -1),))
+    body = b"[" + b"1.5," * 200_000 + b"NaN,-Infinity,2]"
+    tensor = asyncio.run(read_list(body, 0, len(body), spec, 200_003))
+    assert tensor is not None
+    assert tensor.values[:200_000].tolist() == [1.5] * 200_000
+    assert str(tensor.values[200_000:].tolist()) == "[nan, -inf, 2.0]"
+
+
+def numbers(body: bytes, spec: TensorSpec) -> Any:
+    form, given = asyncio.run(decode_long_predict(body, [spec], BodyBudget(PLENTY).share()))
+    tensor: Any = given["s"]
+    return form, (tensor.shape, tensor.dtype, tensor.values)
 
 
 def test_other_work_goes_on_while_many_strings_are_read() -> None:
