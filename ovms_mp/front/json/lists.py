@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovms_mp.front.json.reader import MAX_DEPTH
-from ovms_mp.front.json.scanner import NotPlain, Scanner, scan_plain
+from ovms_mp.front.json.scanner import NotPlain, Scanner, scan_with_words
 from ovms_mp.front.tensors import NumberTensor
 
 if TYPE_CHECKING:
@@ -66,13 +66,18 @@ class _ListReading:
 _READING = _ListReading()
 
 
-def count_values(body: bytes | bytearray) -> int:
-    """How many commas a long text has, which is about the number of its values. PERF: 0.1 ms for a MiB."""
+def count_of(body: bytes | bytearray, character: bytes) -> int:
+    """How many of a character a long text has. PERF: 0.1 ms for a MiB."""
     text = np.frombuffer(body, np.uint8)
     return sum(
-        int(np.count_nonzero(text[start : start + _COUNTED_BYTES] == ord(",")))
+        int(np.count_nonzero(text[start : start + _COUNTED_BYTES] == ord(character)))
         for start in range(0, len(text), _COUNTED_BYTES)
     )
+
+
+def count_values(body: bytes | bytearray) -> int:
+    """How many commas a long text has, which is about the number of its values."""
+    return count_of(body, b",")
 
 
 async def read_list(
@@ -93,7 +98,7 @@ async def read_list(
     shape: tuple[int, ...] = ()
     dtype, values, filled, rows = None, np.empty(0), 0, 0
     for piece in _pieces(body, start, end, brackets):
-        tensor = scan_plain(_READING, b"".join((b"[", piece, b"]")), spec)
+        tensor = scan_with_words(_READING, b"".join((b"[", piece, b"]")), spec)
         if tensor is None:
             return None
         if dtype is None:

@@ -53,7 +53,7 @@ _NOT_STRUCTURE = b"0123456789.eE+-truefals \t\r\n"
 _OPENING = ord("[")
 _INTEGERS: Final[tuple[tuple[Literal["i", "u"], DType], ...]] = (("i", DType.INT64), ("u", DType.UINT64))
 
-_MOST_VALUES = 100_000
+MOST_VALUES = 100_000
 """What the other reader may be given: some ten milliseconds of reading, or of looking for the fault."""
 _WORDS: Final = {
     b"-Infinity": (b"-4e-323", -4e-323, -np.inf),
@@ -144,20 +144,38 @@ def scan_plain(reading: Reading[KnownT, FoundT], body: bytes | bytearray, known:
     return found
 
 
+def scan_with_words(
+    reading: Reading[KnownT, FoundT], body: bytes | bytearray, known: KnownT
+) -> FoundT | None:
+    """Read a plain body, perhaps with words for numbers; None where it is anything else, or malformed."""
+    found = scan_plain(reading, body, known)
+    if found is None and (words := _counted_words(body)):
+        found = _scan_words(reading, body, words, known)
+    return found
+
+
 def _check_values(body: bytes | bytearray | memoryview, advice: str) -> None:
     """Refuse what would keep the front's only thread for long: the other reader takes about 0.3 us a value.
 
     Raises:
         MalformedPayload: The body is for that reader, and has too many values for it.
     """
-    if len(body) <= 2 * _MOST_VALUES:
+    if len(body) <= 2 * MOST_VALUES:
         return
     text = bytes(body) if isinstance(body, memoryview) else body
-    count = sum(map(text.count, (b",", b"[", b"{", b":")))
-    if count > _MOST_VALUES:
+    refuse_many(sum(map(text.count, (b",", b"[", b"{", b":"))), advice)
+
+
+def refuse_many(count: int, advice: str) -> None:
+    """Refuse a body of so many values for the other reader if they are too many for it.
+
+    Raises:
+        MalformedPayload: They are.
+    """
+    if count > MOST_VALUES:
         raise MalformedPayload(
             f"Invalid inputs in request body: it is not plain lists of numbers of equal lengths, and of the {count} "
-            f"values that it has such a body may have {_MOST_VALUES} at most; {advice}"
+            f"values that it has such a body may have {MOST_VALUES} at most; {advice}"
         )
 
 

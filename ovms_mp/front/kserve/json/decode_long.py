@@ -11,16 +11,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ovms_mp.errors import MalformedPayload
-from ovms_mp.front.json.lists import LIST_BYTES, VALUE_BYTES, count_values, read_list
-from ovms_mp.front.json.long_strings import cut_long_strings
-from ovms_mp.front.json.scanner import scan_plain
+from ovms_mp.front.json.lists import LIST_BYTES, VALUE_BYTES, count_of, count_values, read_list
+from ovms_mp.front.json.long_strings import read_with_long_strings
+from ovms_mp.front.json.scanner import refuse_many, scan_plain
 from ovms_mp.front.kserve.json.decode import READING, SPECS, decode_json
+from ovms_mp.front.kserve.json.reader import ADVICE
 from ovms_mp.front.tensors import BytesTensor
 from ovms_mp.model.dtypes import DType, element_count
 
 if TYPE_CHECKING:
     from ovms_mp.front.budget import BodyShare
+    from ovms_mp.front.json.long_strings import CutText
     from ovms_mp.front.kserve.json.request import JsonRequest
     from ovms_mp.front.tensors import GivenTensor
 
@@ -47,17 +48,17 @@ async def decode_long(text: bytes | bytearray, share: BodyShare) -> JsonRequest:
         MalformedPayload: It is not the JSON of an inference request.
         OvmsError: There is no memory to read it.
     """
-    cut = await cut_long_strings(text, share)
-    if cut is None:
-        return await _decode(text, share)
-    try:
-        request = await _decode(cut.text, share)
-    except MalformedPayload as error:
-        raise cut.worded(error) from None
+
+    async def read(part: bytes | bytearray) -> JsonRequest:
+        return await _decode(part, share)
+
+    return await read_with_long_strings(text, share, read, _restored)
+
+
+async def _restored(request: JsonRequest, cut: CutText) -> JsonRequest:
     for item in request.inputs:
         if isinstance(item.data, BytesTensor):
             item.data = await cut.restored(item.data)
-    cut.refuse_unused()
     return request
 
 
@@ -71,6 +72,8 @@ async def _decode(text: bytes | bytearray, share: BodyShare) -> JsonRequest:
             found = await _read_cut(text, lists, count + 1)
             if found is not None:
                 return found
+        # No plain request has as many: this saves looking whether it is one.
+        refuse_many(count_of(text, b'"') // 2, ADVICE)
     return decode_json(text)
 
 

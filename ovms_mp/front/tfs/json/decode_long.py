@@ -16,11 +16,12 @@ import numpy as np
 
 from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.infer.text_inputs import takes_strings
-from ovms_mp.front.json.lists import LIST_BYTES, VALUE_BYTES, count_values
-from ovms_mp.front.json.long_strings import cut_long_strings
+from ovms_mp.front.json.lists import LIST_BYTES, VALUE_BYTES, count_of, count_values
+from ovms_mp.front.json.long_strings import read_with_long_strings
+from ovms_mp.front.json.scanner import refuse_many
 from ovms_mp.front.strings import Strings
 from ovms_mp.front.tensors import BytesTensor, NumberTensor, bytes_tensor
-from ovms_mp.front.tfs.json.decode import decode_predict
+from ovms_mp.front.tfs.json.decode import READING, decode_predict
 from ovms_mp.front.tfs.json.lists import read_predict_list
 from ovms_mp.front.tfs.json.reader import JsonFormat
 from ovms_mp.model.dtypes import DType, Kind
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ovms_mp.front.budget import BodyShare
+    from ovms_mp.front.json.long_strings import CutText
+    from ovms_mp.front.tfs.json.decode import Found
     from ovms_mp.front.tfs.json.reader import JsonTensor
     from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
@@ -60,19 +63,19 @@ async def decode_long(
         MalformedPayload: The body is not the JSON of a predict request.
         OvmsError: There is no memory to read it.
     """
-    cut = await cut_long_strings(body, share)
-    if cut is None:
-        return await _decode(body, inputs, share)
-    try:
-        form, given = await _decode(cut.text, inputs, share)
-    except MalformedPayload as error:
-        raise cut.worded(error) from None
-    whole = {
+
+    async def read(part: bytes | bytearray) -> Found:
+        return await _decode(part, inputs, share)
+
+    return await read_with_long_strings(body, share, read, _restored)
+
+
+async def _restored(found: Found, cut: CutText) -> Found:
+    form, given = found
+    return form, {
         name: await cut.restored(tensor) if isinstance(tensor, BytesTensor) else tensor
         for name, tensor in given.items()
     }
-    cut.refuse_unused()
-    return form, whole
 
 
 async def _decode(
@@ -86,8 +89,14 @@ async def _decode(
         share.grow(2 * len(body))
     head, tail = _HEAD.match(body), _TAIL.search(body, len(body) - _LONGEST_TAIL)
     if not head or not tail or any(_MARKS & set(spec.name) for spec in inputs):
-        found = await read_predict_list(body, inputs, count + 1) if len(body) >= LIST_BYTES else None
-        return decode_predict(body, inputs) if found is None else found
+        if len(body) >= LIST_BYTES:
+            found = await read_predict_list(body, inputs, count + 1)
+            if found is not None:
+                return found
+            if any(spec.dtype is DType.BYTES for spec in inputs):
+                # Such a body is for the other reader; this saves looking whether it is not.
+                refuse_many(count_of(body, b'"') // 2, READING.advice)
+        return decode_predict(body, inputs)
     parts: dict[str, list[JsonTensor]] = {spec.name: [] for spec in inputs}
     rows = 0
     for piece in _pieces(body, head.end(), tail.start()):

@@ -15,6 +15,8 @@ import pytest
 from ovms_mp.errors import MalformedPayload, OvmsError, RequestTooLarge
 from ovms_mp.front.budget import BodyBudget
 from ovms_mp.front.json import long_strings
+from ovms_mp.front.json.lists import read_list
+from ovms_mp.front.json.white_space import squeezed
 from ovms_mp.front.kserve.json.decode import decode_json
 from ovms_mp.front.kserve.json.decode_long import decode_long as decode_long_infer
 from ovms_mp.front.tfs.json.decode import decode_predict
@@ -114,6 +116,24 @@ def test_a_mutated_text_is_refused_by_both_or_read_as_the_same(seed: int) -> Non
     assert found == expected or "are taken only as an element" in str(found)
 
 
+@pytest.fixture
+def _all_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_strings, "_MUCH_BYTES", 0)
+    monkeypatch.setattr(long_strings, "LONGEST_LEFT_BYTES", 20)
+
+
+@pytest.mark.usefixtures("_all_is_much")
+@pytest.mark.parametrize("seed", range(300))
+def test_of_many_strings_in_a_long_text_any_may_be_an_id_or_a_name(seed: int) -> None:
+    dice = random.Random(seed)
+    texts = [some_text(dice) for _ in range(2)]
+    more = {"id": some_text(dice), "parameters": {"k" * dice.randrange(1, 60): some_text(dice)}}
+    body = bytearray(written(infer_body(texts, **more), dice))
+    assert infer(bytes(body)) == short_infer(bytes(body))
+    body[dice.randrange(len(body))] = dice.choice(b'"\\\x00\xff\xc3u a]}')
+    assert outcome(lambda: infer(bytes(body))) == outcome(lambda: short_infer(bytes(body)))
+
+
 def short_infer(body: bytes) -> Any:
     found = decode_json(body)
     return [(item.name, told(item.data)) for item in found.inputs], found.id
@@ -165,8 +185,8 @@ def test_memory_is_asked_for_first() -> None:
         predict(b'{"inputs": ["' + b"x" * (1 << 20) + b'"]}', memory=1 << 20)
 
 
-@pytest.mark.parametrize("unit", [b"x", b'\\"', b"\\\\", b"\\u00e9", b"\\ud83d\\ude00", "€".encode()])
-def test_other_work_goes_on_meanwhile(unit: bytes) -> None:
+async def turns_beside(body: bytes) -> tuple[int, Any]:
+    """How many turns others have while a body is read, and what it says."""
     turns = 0
 
     async def count() -> None:
@@ -175,15 +195,50 @@ def test_other_work_goes_on_meanwhile(unit: bytes) -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    async def ask() -> Any:
-        counting = asyncio.create_task(count())
-        body = b'{"inputs": ["' + unit * ((2 << 20) // len(unit)) + b'"]}'
-        found = await decode_long_predict(body, SPECS, BodyBudget(PLENTY).share())
-        counting.cancel()
-        return found[1]["s"]
+    counting = asyncio.create_task(count())
+    found = await decode_long_predict(body, SPECS, BodyBudget(PLENTY).share())
+    counting.cancel()
+    return turns, found[1]["s"]
 
-    tensor = asyncio.run(ask())
-    assert bytes(tensor.known_strings[0]) == orjson.loads(b'"' + unit + b'"').encode() * (
-        (2 << 20) // len(unit)
-    )
+
+@pytest.mark.parametrize("unit", [b"x", b'\\"', b"\\\\", b"\\u00e9", b"\\ud83d\\ude00", "€".encode()])
+def test_other_work_goes_on_meanwhile(unit: bytes) -> None:
+    count = (2 << 20) // len(unit)
+    turns, tensor = asyncio.run(turns_beside(b'{"inputs": ["' + unit * count + b'"]}'))
+    assert bytes(tensor.known_strings[0]) == orjson.loads(b'"' + unit + b'"').encode() * count
     assert turns >= 16, "once for each piece"
+
+
+@pytest.mark.parametrize("value", ["1.5", "NaN", '"a  b"'])
+def test_white_space_is_not_parsed_at_one_go(value: str) -> None:
+    spec = TensorSpec.of("s", DType.BYTES if '"' in value else DType.FP32, ((0, -1),))
+    for space in (" ", " \t\r\n", " " * 200 + "\n"):
+        gap = space * ((3 << 20) // len(space))
+        body = f'{{"inputs":{gap}[{value},{gap}{value}{gap}]{gap}}}'.encode()
+        _, (shape, _, values) = predict(body, [spec]) if '"' in value else numbers(body, spec)
+        assert (shape, len(values)) == ((2,), 2)
+        assert '"' not in value or values == [b"a  b"] * 2
+        assert len(asyncio.run(squeezed(body))) < 10_000
+    assert asyncio.run(squeezed(b"[1, 2]" * 300_000)) == b"[1, 2]" * 300_000
+
+
+def test_words_for_numbers_do_not_keep_a_list_from_being_read_in_pieces() -> None:
+    spec = TensorSpec.of("s", DType.FP32, ((0, -1),))
+    body = b"[" + b"1.5," * 200_000 + b"NaN,-Infinity,2]"
+    tensor = asyncio.run(read_list(body, 0, len(body), spec, 200_003))
+    assert tensor is not None
+    assert tensor.values[:200_000].tolist() == [1.5] * 200_000
+    assert str(tensor.values[200_000:].tolist()) == "[nan, -inf, 2.0]"
+
+
+def numbers(body: bytes, spec: TensorSpec) -> Any:
+    form, given = asyncio.run(decode_long_predict(body, [spec], BodyBudget(PLENTY).share()))
+    tensor: Any = given["s"]
+    return form, (tensor.shape, tensor.dtype, tensor.values)
+
+
+def test_other_work_goes_on_while_many_strings_are_read() -> None:
+    strings = [f"{index:04}" + "x" * 1000 for index in range(3000)]
+    turns, tensor = asyncio.run(turns_beside(json.dumps({"inputs": strings}).encode()))
+    assert list(map(bytes, tensor.known_strings)) == [string.encode() for string in strings]
+    assert turns >= 24, "once for each piece"
