@@ -61,6 +61,7 @@ class Observed:
         generator: ``h2load`` or ``own``.
         is_cut: Whether it was ended early.
         held_back: Requests that waited for a free connection.
+        unfinished: Requests that were under way at the end; ``answer_bytes`` may have some of their answers.
     """
 
     intended_s: NDArray[np.float64]
@@ -74,6 +75,7 @@ class Observed:
     generator: str
     is_cut: bool
     held_back: int = 0
+    unfinished: int = 0
 
     @property
     def answers(self) -> int:

@@ -94,7 +94,12 @@ def _observe(load: Load, means: Means) -> tuple[Observed, str]:
     if means.generator == "own" or not h2load.is_usable(load):
         return OwnLoad(load, means.processes, means.scratch, means.environment).run(), ""
     observed = h2load.run(load, means.scratch)
-    if means.generator == "h2load" or observed.is_cut or h2load.is_trustworthy(observed, means.answer_bytes):
+    is_grpc = load.endpoint.is_grpc
+    if (
+        means.generator == "h2load"
+        or observed.is_cut
+        or h2load.is_trustworthy(observed, means.answer_bytes, is_grpc=is_grpc)
+    ):
         return observed, ""
     own = OwnLoad(load, means.processes, means.scratch, means.environment).run()
     return (

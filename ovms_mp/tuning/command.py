@@ -28,7 +28,6 @@ from ovms_mp.config.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS
 from ovms_mp.config.model_settings import read_model
 from ovms_mp.errors import ConfigError
 from ovms_mp.log import say
-from ovms_mp.log_forms import printable
 from ovms_mp.places import absolute_path, usable_cores
 from ovms_mp.storage.local import list_versions
 from ovms_mp.tuning.candidates import first_candidates, neighbours
@@ -110,11 +109,11 @@ def run_tune(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             trials = Trials(sandbox, target, sample, environment, room)
             found = _searched(target, trials, keys, cores=cores, budget_s=budget_s, name=name, path=str(path))
     except NoMeasurement as error:
-        say(printable(f"ovms_mp: error: {error.message}"))
+        say(f"ovms_mp: error: {error.message}")
         return ExitCode.BOOT_FAILED
     _show(found, trials, given["svg"])
     if found.trouble:
-        say(printable(f"ovms_mp: error: {found.trouble}"))
+        say(f"ovms_mp: error: {found.trouble}")
         return ExitCode.BOOT_FAILED
     if not found.is_complete:
         return INTERRUPTED

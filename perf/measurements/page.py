@@ -12,6 +12,7 @@ import contextlib
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ _PAGES = (0, 1, 50)
 _PROTOCOLS: tuple[Protocol, ...] = ("kserve_grpc", "kserve_rest")
 _CONCURRENCY = 16
 _TIMEOUT_S = 10.0
+_PACE_S = 0.1
 _WANTED = 0.99
 """Of the rate without a page, beside one."""
 
@@ -36,11 +38,7 @@ def open_pages(port: int, count: int) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         for _ in range(count):
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), _TIMEOUT_S))
-            connection.sendall(b"GET /ui/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            if not connection.recv(1 << 16).startswith(b"HTTP/1.1 200"):
-                raise ConnectionError("the server tells this page nothing")
-            selector.register(connection, selectors.EVENT_READ)
+            selector.register(stack.enter_context(_open_page(port)), selectors.EVENT_READ)
         is_over = threading.Event()
         thread = threading.Thread(target=_read_all, args=(selector, is_over))
         thread.start()
@@ -49,6 +47,21 @@ def open_pages(port: int, count: int) -> Iterator[None]:
         finally:
             is_over.set()
             thread.join()
+
+
+def _open_page(port: int) -> socket.socket:
+    """One connection; pages that were closed just now take room until the server tells them something."""
+    ends_at_s = time.monotonic() + _TIMEOUT_S
+    while True:
+        connection = socket.create_connection(("127.0.0.1", port), _TIMEOUT_S)
+        connection.sendall(b"GET /ui/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = connection.recv(1 << 16)
+        if answer.startswith(b"HTTP/1.1 200"):
+            return connection
+        connection.close()
+        if time.monotonic() > ends_at_s:
+            raise ConnectionError(f"the server tells this page nothing: {answer[:200]!r}")
+        time.sleep(_PACE_S)
 
 
 def _read_all(selector: selectors.BaseSelector, is_over: threading.Event) -> None:

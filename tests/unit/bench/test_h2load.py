@@ -58,15 +58,29 @@ def test_the_log_and_the_summary_are_read() -> None:
 
     assert found.sent_s.tolist() == [0.0, 0.5, 1.0]
     assert found.ended_s.tolist() == pytest.approx([0.001, 0.502, 1.003])
-    assert found.answer_bytes == 85.0
-    assert h2load.is_trustworthy(found, 85)
+    assert (found.answer_bytes, found.unfinished) == (85.0, 1)
+    assert h2load.is_trustworthy(found, 85, is_grpc=True)
 
 
 def test_answers_of_another_size_are_not_believed() -> None:
     """A failed call is a fast 200 without a body to h2load."""
     found = h2load.observed(SUMMARY, LOG, 0.5, is_cut=False)
 
-    assert not h2load.is_trustworthy(found, 86)
+    assert not h2load.is_trustworthy(found, 86, is_grpc=True)
+    assert not h2load.is_trustworthy(found, 86, is_grpc=False)
+
+
+@pytest.mark.parametrize(
+    ("data", "is_grpc", "is_trusted"),
+    [(340, True, True), (300, True, True), (341, True, False), (254, True, False), (254, False, True)],
+)
+def test_answers_that_the_end_has_found_on_their_way_are_in_the_sum(
+    data: int, is_grpc: bool, is_trusted: bool
+) -> None:
+    """One of four was; the others have 85 bytes each."""
+    found = h2load.observed(SUMMARY.replace("(255) data", f"({data}) data"), LOG, 0.5, is_cut=False)
+
+    assert h2load.is_trustworthy(found, 85, is_grpc=is_grpc) is is_trusted
 
 
 def test_what_failed_is_not_believed() -> None:
@@ -74,16 +88,16 @@ def test_what_failed_is_not_believed() -> None:
     lost = h2load.observed(SUMMARY.replace("0 failed", "1 failed"), LOG, 0.5, is_cut=False)
 
     assert refused.outcomes == ("", "HTTP 503")
-    assert not h2load.is_trustworthy(refused, 85)
-    assert not h2load.is_trustworthy(lost, 85)
+    assert not h2load.is_trustworthy(refused, 85, is_grpc=False)
+    assert not h2load.is_trustworthy(lost, 85, is_grpc=True)
 
 
 def test_what_was_cut_has_no_summary() -> None:
     found = h2load.observed("", LOG[:40], 0.5, is_cut=True)
 
     assert len(found.sent_s) == 2
-    assert h2load.is_trustworthy(found, 85)
-    assert not h2load.is_trustworthy(dataclasses.replace(found, is_cut=False), 85)
+    assert h2load.is_trustworthy(found, 85, is_grpc=True)
+    assert not h2load.is_trustworthy(dataclasses.replace(found, is_cut=False), 85, is_grpc=True)
 
 
 def test_streams_that_cannot_be_shared_out_evenly_are_not_for_h2load() -> None:

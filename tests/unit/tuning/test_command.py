@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.cli import main
-from ovms_mp.tuning.trials import most_loaded
+from ovms_mp.tuning.candidates import Candidate
+from ovms_mp.tuning.command import _searched
+from ovms_mp.tuning.target import parse_target
+from ovms_mp.tuning.trials import Trials, most_loaded
 
 
 @pytest.fixture
@@ -48,3 +54,31 @@ def test_a_link_that_leads_nowhere_has_no_size(model: Path) -> None:
     (model / "1" / "gone.bin").symlink_to(model / "nowhere")
 
     assert most_loaded(model, 1, "MemAvailable: 1000 kB") > 1
+
+
+class Dying:
+    """Measures a few settings, then its server has ended."""
+
+    def __init__(self, runs: int) -> None:
+        self.levels: dict[Candidate, list[object]] = {}
+        self.failures: dict[Candidate, str] = {}
+        self._runs = runs
+
+    def prepare(self, candidates: Sequence[Candidate]) -> None:
+        pass
+
+    def measure(self, candidate: Candidate, seconds: float) -> float:
+        self._runs -= 1
+        if self._runs < 0:
+            raise NoMeasurement("the server has ended")
+        return 10.0
+
+
+def test_what_was_found_before_a_server_ended_is_kept() -> None:
+    target = parse_target("throughput", 2)
+    found = _searched(target, cast("Trials", Dying(3)), {}, cores=2, budget_s=5.0, name="m", path="/m")
+
+    assert (found.trouble, found.is_complete) == ("the server has ended", False)
+    assert len([trial for trial in found.search.trials if trial.score]) == 3
+    with pytest.raises(NoMeasurement):
+        _searched(target, cast("Trials", Dying(0)), {}, cores=2, budget_s=5.0, name="m", path="/m")
