@@ -54,7 +54,6 @@ MAY_IMPORT = {
     "fleet": {"base", "config", "child"},
     "client": {"base", "front", "client_regions"},
     "client_regions": set[str](),
-    "fleet": {"base"},
     "cli": {"base", "config", "manager", "commands"},
 }
 """Rooms, each with those that it may import from besides itself."""

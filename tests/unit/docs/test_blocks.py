@@ -44,7 +44,7 @@ PAGES = [
 CHECKED_ONLY = {
     "docker": 10,
     "install": 8,
-    "kubectl": 3,
+    "kubectl": 5,
     "gpu": 1,
     "long": 1,
     "store": 1,
@@ -125,7 +125,7 @@ def test_what_is_not_run_is_right(page: Path, tmp_path: Path) -> None:
         if block.language == "yaml":
             assert list(wrong_manifest(block.text)) == []
         if block.language == "toml":
-            assert read_fleet(block.text, tmp_path).models
+            assert read_fleet(block.text, tmp_path).specification.models
 
 
 def test_options_of_the_image_are_those_of_its_file() -> None:
