@@ -44,7 +44,7 @@ PAGES = [
 CHECKED_ONLY = {
     "docker": 10,
     "install": 8,
-    "kubectl": 3,
+    "kubectl": 5,
     "gpu": 1,
     "long": 1,
     "store": 1,
