@@ -33,6 +33,7 @@ _WAYS = MappingProxyType(
             "tls",
             "tune",
         ),
+        "perf.fleet": ("fleet",),
         "perf.report": ("plot",),
     }
 )

@@ -71,6 +71,12 @@ PAGES: Mapping[str, Page] = MappingProxyType(
         "systemd": Page("SYSTEMD.md", "a service that starts with the machine", Group.HOW_TO),
         "containers": Page("CONTAINERS.md", "the container image, Docker, Compose", Group.HOW_TO),
         "kubernetes": Page("KUBERNETES.md", "KServe's runtime, or a Deployment without it", Group.HOW_TO),
+        "fleet": Page(
+            "FLEET.md", "servers on several machines behind one address, by Ray and HAProxy", Group.HOW_TO
+        ),
+        "fleet-or-kserve": Page(
+            "FLEET_OR_KSERVE.md", "more than one machine: which of the two ways to take", Group.HOW_TO
+        ),
         "object-stores": Page(
             "OBJECT_STORES.md", "models in S3, Google Cloud Storage and Azure Storage", Group.HOW_TO
         ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs on pages that use the clients of others run as they stand there, and print what is shown."""
+"""Pages with programs that use the clients of others print what is shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOPICS = [
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-def test_programs_print_what_the_page_shows(topic: str, clients_python: Path, tmp_path: Path) -> None:
+def test_the_examples_print_what_the_page_shows(topic: str, clients_python: Path, tmp_path: Path) -> None:
     with ExitStack() as cleanup:
         reader = Reader(tmp_path, cleanup, place=HERE, python=clients_python)
         reader.follow(blocks(PAGES[topic].text()))

@@ -35,7 +35,15 @@ X = np.arange(10, dtype=np.float32)[None]
 USER = 5000
 TEXTS = manifests.read_all()
 RUNS = manifests.runs(manifests.documents(TEXTS))
-MODEL_OF = {"ovms-mp": "tiny", "digits-s3": "flat", "digits-gs": "flat onnx", "digits-pvc": "tiny"}
+MODEL_OF = {
+    "ovms-mp": "tiny",
+    "digits-s3": "flat",
+    "digits-gs": "flat onnx",
+    "digits-pvc": "tiny",
+    "digits-to-zero": "flat",
+}
+STARTED = [name for name in RUNS if name in MODEL_OF]
+"""Canaries are started by the same flags as the others."""
 
 
 def test_every_manifest_is_right() -> None:
@@ -75,6 +83,15 @@ def test_every_manifest_is_right() -> None:
         ("inferenceservices/gs.yaml", "runtime: ovms-mp", "runtime: ovms"),
         ("inferenceservices/gs.yaml", "name: onnx", "name: onx"),
         ("inferenceservices/pvc.yaml", "pvc://models/digits", "pvc:/models/digits"),
+        ("inferenceservices/canary.yaml", "trafficPercent: 10", "trafficPercent: 101"),
+        ("inferenceservices/canary.yaml", "name: v2", "nam: v2"),
+        ("inferenceservices/canary.yaml", "Mode: Standard", "Mode: Knative"),
+        ("inferenceservices/canary-knative.yaml", "canaryTrafficPercent", "canaryTraficPercent"),
+        ("inferenceservices/canary-knative.yaml", "Mode: Knative", "Mode: Standard"),
+        ("inferenceservices/scale-to-zero.yaml", "runtime: ovms-mp-knative", "runtime: ovms-mp"),
+        ("inferenceservices/scale-to-zero.yaml", "scaleMetric: concurrency", "scaleMetric: requests"),
+        ("clusterservingruntime-knative.yaml", "/v2/models/{{.Name}}/ready", "/v2/health/ready"),
+        ("clusterservingruntime-knative.yaml", "drop: [ALL]", "drop: [NET_RAW]"),
     ],
 )
 def test_a_typo_is_caught(file: str, right: str, wrong: str) -> None:
@@ -105,26 +122,26 @@ def volumes(zoo: ModelZoo, request: pytest.FixtureRequest) -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.mark.parametrize(("name", "volumes"), [(name, name) for name in RUNS], indirect=["volumes"])
+@pytest.mark.parametrize(("name", "volumes"), [(name, name) for name in STARTED], indirect=["volumes"])
 def test_what_a_manifest_starts_serves(name: str, volumes: Path, log_path: Path, tfs: TfsClient) -> None:
     run = RUNS[name]
-    ports = dict(zip(sorted(set(run.ports.values())), free_ports(2), strict=True))
+    numbers = sorted(set(run.ports.values()))
+    ports = dict(zip(numbers, free_ports(len(numbers)), strict=True))
     rest_port = ports[run.probes["readinessProbe"][0]]
     command = [sys.executable, "-m", "ovms_mp", *mapped(run.args, volumes, ports)]
     environment = {**os.environ, "TMPDIR": str(volumes / "tmp")}
     with log_path.open("wb") as log:
         process = subprocess.Popen([*as_user(), *command], stdout=log, stderr=log, env=environment)
     try:
-        for kind in manifests.PROBES:
-            port, path = run.probes[kind]
+        for kind, (port, path) in run.probes.items():
             eventually(lambda: answer(ports[port], path, process, log_path) == 200, START_WITHIN_S, kind)  # noqa: B023
         reply = rest_client.predict(rest_port, run.name, {"inputs": X.tolist()})
         assert (reply.status, reply.json()) == (200, {"outputs": (X + 1).tolist()})
         assert (kserve_rest.outputs(kserve_rest.infer(rest_port, run.name, {"x": X}))["y"] == X + 1).all()
-        (grpc_port,) = {*ports.values()} - {rest_port}
-        answered = kserve_client.infer(tfs, grpc_port, kserve_client.infer_request(run.name, {"x": X}))
-        assert answered.code == "OK", (answered.details, log_path.read_text())
-        assert (answered.outputs()["y"] == X + 1).all()
+        for grpc_port in {*ports.values()} - {rest_port}:
+            answered = kserve_client.infer(tfs, grpc_port, kserve_client.infer_request(run.name, {"x": X}))
+            assert answered.code == "OK", (answered.details, log_path.read_text())
+            assert (answered.outputs()["y"] == X + 1).all()
         assert answer(rest_port, "/v2/models/other/ready", process, log_path) == 404
         assert answer(rest_port, "/metrics", process, log_path) == 200
         process.terminate()

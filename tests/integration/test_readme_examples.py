@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The examples of the README and of all pages print what is shown; ``tests/support/reader.py`` runs them.
 
-What the tutorial has its reader do on the live page is done in a Chromium, where there is one.
+Pages with programs of others' clients: ``tests/clients/test_pages.py``. What the tutorial has its reader do on the
+live page is done in a Chromium, where there is one.
 """
 
 from __future__ import annotations
@@ -22,11 +23,20 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 TUTORIAL = DIRECTORY / PAGES["tutorial"].file
+
+
+def is_run_here(path: Path) -> bool:
+    """Whether a page has programs, none of which needs another environment."""
+    programs = [block for block in blocks(path.read_text()) if block.language in ("sh", "python")]
+    return any(not block.not_run for block in programs) and "clients" not in {
+        block.run_in for block in programs
+    }
+
+
 RUN = [
     path
     for path in (ROOT / "README.md", *sorted(DIRECTORY.glob("*.md")))
-    if path != TUTORIAL
-    and any(block.language in ("sh", "python") and not block.not_run for block in blocks(path.read_text()))
+    if path != TUTORIAL and is_run_here(path)
 ]
 ORANGE = (255, 128, 0)
 

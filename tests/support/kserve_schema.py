@@ -13,6 +13,7 @@ Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string", "minLength": 1}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
+_PERCENT: Schema = {"type": "integer", "minimum": 0, "maximum": 100}
 _TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 
 
@@ -64,12 +65,22 @@ _PREDICTOR = _object(
         "maxReplicas": _COUNT,
         "scaleTarget": _COUNT,
         "scaleMetric": {"enum": ["cpu", "memory", "concurrency", "rps"]},
+        "canaryTrafficPercent": _PERCENT,
+        "annotations": _TEXTS,
     },
+)
+_CANARY = _object(
+    {
+        "trafficPercent": _PERCENT,
+        "predictor": _object({"name": _TEXT, "model": _MODEL}, {"minReplicas": _COUNT}),
+    }
 )
 SCHEMAS: dict[str, Schema] = {
     "ClusterServingRuntime": _kind("serving.kserve.io/v1alpha1", "ClusterServingRuntime", spec=_RUNTIME),
     "InferenceService": _kind(
-        "serving.kserve.io/v1beta1", "InferenceService", spec=_object({"predictor": _PREDICTOR})
+        "serving.kserve.io/v1beta1",
+        "InferenceService",
+        spec=_object({"predictor": _PREDICTOR}, {"canary": _list(_CANARY)}),
     ),
     "Kustomization": _object(
         {

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2] / "deploy" / "kubernetes"
 KUBERNETES = "1.37"
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+_MODE = "serving.kserve.io/deploymentMode"
 _DEFAULT_GRACE_S = 30
 _STOP_GRACE_S = 30
 Document = dict[str, Any]
@@ -69,7 +70,6 @@ def mistakes_in(document: Document) -> Iterator[str]:
     for error in validator.iter_errors(document):
         yield f"{error.json_path}: {error.message}"
     if document["kind"] == "ClusterServingRuntime":
-        pod = {key: document["spec"].get(key, []) for key in ("containers", "volumes")}
         spec = {key: document["spec"].get(key, []) for key in ("containers", "volumes")}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "runtime"}, "spec": spec}
         yield from _problems_by_kubernetes(json.dumps(pod))
@@ -106,10 +106,18 @@ def secured(every: Sequence[Document]) -> list[Document]:
     return found
 
 
+def _runtimes(every: Sequence[Document]) -> dict[str, Document]:
+    """Specifications of KServe's runtimes by their names."""
+    return {
+        document["metadata"]["name"]: document["spec"]
+        for document in every
+        if document["kind"] == "ClusterServingRuntime"
+    }
+
+
 def _pods(every: Sequence[Document]) -> list[Document]:
     """Specifications of pods with one container."""
-    deployment, runtime = _one(every, "Deployment"), _one(every, "ClusterServingRuntime")
-    return [deployment["spec"]["template"]["spec"], runtime["spec"]]
+    return [_one(every, "Deployment")["spec"]["template"]["spec"], *_runtimes(every).values()]
 
 
 def _problems_of_pod(pod: Document) -> Iterator[str]:
@@ -118,7 +126,7 @@ def _problems_of_pod(pod: Document) -> Iterator[str]:
     ports = {value for port in container["ports"] for value in (port["name"], port["containerPort"])}
     volumes = {volume["name"] for volume in pod["volumes"]}
     for kind in PROBES:
-        if (port := container[kind]["httpGet"]["port"]) not in ports:
+        if kind in container and (port := container[kind]["httpGet"]["port"]) not in ports:
             yield f"{name}: {kind} asks the port {port}, which is none of {ports}"
     for mount in container["volumeMounts"]:
         if mount["name"] not in volumes:
@@ -133,11 +141,25 @@ def _problems_of_pod(pod: Document) -> Iterator[str]:
     }
     if wrong := {key: security.get(key) for key, value in expected.items() if security.get(key) != value}:
         yield f"{name}: securityContext has {wrong}"
+    if "lifecycle" not in container:
+        yield from _problems_with_knative(container)
+        return
     pause_s = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     flags = dict(argument.partition("=")[::2] for argument in container["args"])
     needed_s = pause_s + int(flags.get("--stop_grace_s", _STOP_GRACE_S))
     if needed_s >= pod.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S):
         yield f"{name}: its stop may take {needed_s} s, more than the pod's grace period"
+
+
+def _problems_with_knative(container: Document) -> Iterator[str]:
+    """What Knative refuses in a container besides ``lifecycle``, or answers otherwise than one would think."""
+    name = container["name"]
+    if len(container["ports"]) != 1:
+        yield f"{name}: Knative allows one port"
+    if "startupProbe" in container or not container["readinessProbe"]["httpGet"]["path"].startswith(
+        "/v2/models/"
+    ):
+        yield f"{name}: Knative sends requests when the readiness probe is answered, so it must ask for the model"
 
 
 def _unknown_names(every: Sequence[Document], texts: Mapping[str, str]) -> Iterator[str]:
@@ -182,18 +204,49 @@ def _unknown_names(every: Sequence[Document], texts: Mapping[str, str]) -> Itera
         f"{name} does not exist" for name in generated["files"] if not (ROOT / "base" / name).exists()
     )
     accounts = {document["metadata"]["name"] for document in every if document["kind"] == "ServiceAccount"}
-    runtime = _one(every, "ClusterServingRuntime")
-    formats = {each["name"] for each in runtime["spec"]["supportedModelFormats"]}
+    yield from _unknown_names_of_services(every, accounts)
+
+
+def _unknown_names_of_services(every: Sequence[Document], accounts: set[str]) -> Iterator[str]:
+    runtimes = _runtimes(every)
     for service in inference_services(every):
-        predictor = service["spec"]["predictor"]
-        model = predictor["model"]
         name = service["metadata"]["name"]
-        if predictor.get("serviceAccountName", None) not in {None, *accounts}:
-            yield f"{name}: there is no service account {predictor['serviceAccountName']}"
-        if model["runtime"] != runtime["metadata"]["name"]:
-            yield f"{name}: there is no runtime {model['runtime']}"
-        if model["modelFormat"]["name"] not in formats:
-            yield f"{name}: the runtime has no format {model['modelFormat']['name']}"
+        is_knative = service["metadata"].get("annotations", {}).get(_MODE) == "Knative"
+        if service["spec"]["predictor"].get("serviceAccountName", None) not in {None, *accounts}:
+            yield f"{name}: there is no service account {service['spec']['predictor']['serviceAccountName']}"
+        for model in _models(service):
+            runtime = runtimes.get(model["runtime"])
+            if runtime is None:
+                yield f"{name}: there is no runtime {model['runtime']}"
+                continue
+            if model["modelFormat"]["name"] not in {
+                each["name"] for each in runtime["supportedModelFormats"]
+            }:
+                yield f"{name}: the runtime has no format {model['modelFormat']['name']}"
+            if is_knative == ("lifecycle" in runtime["containers"][0]):
+                yield f"{name}: the runtime {model['runtime']} is of another mode"
+        yield from (f"{name}: {problem}" for problem in _problems_of_mode(service["spec"], is_knative))
+
+
+def _problems_of_mode(spec: Document, is_knative: bool) -> Iterator[str]:
+    """What one of KServe's two modes ignores or refuses."""
+    predictor = spec["predictor"]
+    if is_knative and "canary" in spec:
+        yield "Knative has canaryTrafficPercent instead of a canary"
+    if not is_knative and (
+        "canaryTrafficPercent" in predictor
+        or predictor.get("minReplicas") == 0
+        or predictor.get("scaleMetric") in ("concurrency", "rps")
+    ):
+        yield "needs the mode Knative"
+    if sum(canary["trafficPercent"] for canary in spec.get("canary", [])) > 100:
+        yield "canaries have more than all requests"
+
+
+def _models(service: Document) -> list[Document]:
+    spec = service["spec"]
+    predictors = [spec["predictor"], *(canary["predictor"] for canary in spec.get("canary", []))]
+    return [predictor["model"] for predictor in predictors]
 
 
 def inference_services(every: Sequence[Document]) -> list[Document]:
@@ -209,7 +262,7 @@ class Run:
         name: Of the model.
         args: What follows the image's entry point.
         ports: Numbers by the names that probes may use, and by themselves.
-        probes: (port, path) of each kind.
+        probes: (port, path) of each kind that there is.
     """
 
     name: str
@@ -220,12 +273,16 @@ class Run:
 
 def runs(every: Sequence[Document]) -> dict[str, Run]:
     """One for the Deployment, and one for each InferenceService, by their names."""
-    deployed, runtime = (pod["containers"][0] for pod in _pods(every))
-    found = {_one(every, "Deployment")["metadata"]["name"]: _run("digits", deployed)}
+    deployed = _one(every, "Deployment")
+    found = {
+        deployed["metadata"]["name"]: _run("digits", deployed["spec"]["template"]["spec"]["containers"][0])
+    }
+    runtimes = _runtimes(every)
     for service in inference_services(every):
         name = service["metadata"]["name"]
-        extra = service["spec"]["predictor"]["model"].get("args", [])
-        found[name] = _run(name, {**runtime, "args": [*runtime["args"], *extra]})
+        model = service["spec"]["predictor"]["model"]
+        (runtime,) = runtimes[model["runtime"]]["containers"]
+        found[name] = _run(name, {**runtime, "args": [*runtime["args"], *model.get("args", [])]})
     return found
 
 
@@ -242,6 +299,6 @@ def _run(name: str, container: Document) -> Run:
     ports: dict[str | int, int] = {}
     for port in expanded["ports"]:
         ports[port["name"]] = ports[port["containerPort"]] = port["containerPort"]
-    asked = {kind: expanded[kind]["httpGet"] for kind in PROBES}
+    asked = {kind: expanded[kind]["httpGet"] for kind in PROBES if kind in expanded}
     probes = {kind: (ports[probe["port"]], str(probe["path"])) for kind, probe in asked.items()}
     return Run(name, tuple(expanded["args"]), ports, probes)

@@ -20,6 +20,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from ovms_mp.docs import DIRECTORY
+from ovms_mp.fleet.file import read_fleet
 from tests.support.block_checks import (
     ROOT,
     unit_with,
@@ -43,14 +44,14 @@ PAGES = [
 CHECKED_ONLY = {
     "docker": 10,
     "install": 8,
-    "kubectl": 3,
+    "kubectl": 5,
     "gpu": 1,
     "long": 1,
     "store": 1,
     "user": 1,
 }
 """Blocks that are not run, by why. One more needs a reason that a reviewer accepts."""
-LANGUAGES = ("", "sh", "python", "text", "json", "yaml", "ini")
+LANGUAGES = ("", "sh", "python", "text", "json", "yaml", "ini", "toml")
 BASH = "/bin/bash"
 ANALYZE = shutil.which("systemd-analyze") or ""
 
@@ -115,7 +116,7 @@ def test_commands_have_the_flags_and_extras_that_there_are(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_path)
-def test_what_is_not_run_is_right(page: Path) -> None:
+def test_what_is_not_run_is_right(page: Path, tmp_path: Path) -> None:
     for block in blocks(page.read_text()):
         if block.not_run == "docker":
             assert list(wrong_in_docker(block)) == []
@@ -123,6 +124,8 @@ def test_what_is_not_run_is_right(page: Path) -> None:
             assert list(wrong_in_kubectl(block)) == []
         if block.language == "yaml":
             assert list(wrong_manifest(block.text)) == []
+        if block.language == "toml":
+            assert read_fleet(block.text, tmp_path).specification.models
 
 
 def test_options_of_the_image_are_those_of_its_file() -> None:

@@ -31,7 +31,7 @@ FILES = sorted(
 SHIPPED = sorted(DIRECTORY.glob("*.md"))
 OURS = [page for page in SHIPPED if not page.name.startswith(("FROM_", "CONTAINERS"))]
 """Pages that do not name the flags of other programs, but for these."""
-NOT_OURS = {"cpus", "ipc", "no-deps", "now"}
+NOT_OURS = {"cacert", "cert", "cpus", "ipc", "key", "no-deps", "now"}
 _INLINE = re.compile(r"`([^`]+)`")
 _FLAG = re.compile(r"(?<!\S)--([a-z][a-z_-]*)")
 _FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)

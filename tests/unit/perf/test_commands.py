@@ -13,7 +13,7 @@ import pytest
 from perf import CHECKOUT
 from perf.__main__ import COMMANDS, main
 
-ROOMS = ("processes", "models", "report", "load", "floors", "subjects", "measurements")
+ROOMS = ("processes", "models", "report", "fleet", "load", "floors", "subjects", "measurements")
 """Each imports from itself and from those before it."""
 MODULES = sorted(CHECKOUT.glob("perf/*/*.py"))
 MOST_LINES = 400
