@@ -22,13 +22,18 @@ FRONTS = ("native", "grpcio")
 
 @pytest.fixture(scope="session")
 def fronts(shared_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Server]]:
-    """Servers of the same models by what carries their gRPC; the shared one has the default."""
+    """Servers of the same models by what carries their gRPC; the shared one has the default, the other one sockets."""
     default = GrpcConfig().front
     (other,) = (front for front in FRONTS if front != default)
+    directory = tmp_path_factory.mktemp(other)
     before = Ledger.take()
-    with Server(
-        [*shared_server.arguments, "--grpc_front", other], tmp_path_factory.mktemp(other) / "server.log"
-    ) as server:
+    arguments = [
+        *(*shared_server.arguments, "--grpc_front", other, "--allow_client_shm"),
+        *("--client_shm_socket", f"{directory}/shm.sock"),
+        *("--grpc_bind_address", f"127.0.0.1,unix:{directory}/grpc.sock"),
+        *("--rest_bind_address", f"127.0.0.1,unix:{directory}/rest.sock"),
+    ]
+    with Server(arguments, directory / "server.log") as server:
         for front in (shared_server, server):  # What they say is compared, so both have to have loaded all.
             eventually(functools.partial(_has_loaded_all, front), 60.0, "all versions")
         yield {default: shared_server, other: server}
