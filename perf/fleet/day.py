@@ -82,7 +82,7 @@ class Day:
     def load(self, time_s: float) -> float:
         """The load at a time, relative to the peak of the daily curve."""
         wave = 0.5 + 0.5 * math.cos(2 * math.pi * (time_s - _PEAK_AT_S) / DAY_S)
-        load = self.night + (1.0 - self.night) * wave**1.5
+        load = self.night + (1.0 - self.night) * math.pow(wave, 1.5)
         for spike in self.spikes:
             load *= spike.factor_at(time_s)
         return load

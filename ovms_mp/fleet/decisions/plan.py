@@ -7,15 +7,17 @@ back, whatever the caller's clock does, which is another one after the controlle
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from copy import copy
+
+import msgspec
+from msgspec.structs import replace
 
 from ovms_mp.fleet.decisions.specification import FleetSpec
 
 MOST_PER_TURN_S = 60.0
 
 
-@dataclass(slots=True, kw_only=True)
-class PlannedModel:
+class PlannedModel(msgspec.Struct, kw_only=True):
     """A model that a server is to have."""
 
     revision: str
@@ -23,13 +25,12 @@ class PlannedModel:
     served_s: float | None = None  # When that revision was first seen to be served; None: not yet.
 
 
-@dataclass(slots=True, kw_only=True)
-class PlannedServer:
+class PlannedServer(msgspec.Struct, kw_only=True):
     """A server that there is to be, or that is on its way out."""
 
     revision: str
     started_s: float  # When its start began; moves on while it waits for a place.
-    models: dict[str, PlannedModel] = field(default_factory=dict)
+    models: dict[str, PlannedModel] = {}
     failures: int = 0  # How often in a row it and those that it replaces have not settled.
     was_seen: bool = False
     ready_s: float | None = None  # When it was first ready, with its models.
@@ -43,8 +44,7 @@ class PlannedServer:
         return self.ready_s is not None and self.unready_s is None
 
 
-@dataclass(slots=True, kw_only=True)
-class Retry:
+class Retry(msgspec.Struct, kw_only=True):
     """A server that did not settle, to be replaced when its back-off is over."""
 
     at_s: float
@@ -52,35 +52,27 @@ class Retry:
     revision: str
 
 
-@dataclass(slots=True, kw_only=True)
-class Scaling:
+class Scaling(msgspec.Struct, kw_only=True):
     """The number of servers that is wanted, and why."""
 
     wanted: int = 0
-    peaks: list[tuple[float, float]] = field(
-        default_factory=list
-    )  # (time, most that was needed since); falling.
+    peaks: list[tuple[float, float]] = []  # (time, most that was needed since); falling.
     reduced_s: float = 0.0
 
 
-@dataclass(slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, kw_only=True):
     """All of it. An empty one begins a fleet, or adopts the servers that there are."""
 
-    servers: dict[int, PlannedServer] = field(default_factory=dict)
-    retries: list[Retry] = field(default_factory=list)
-    scaling: Scaling = field(default_factory=Scaling)
+    servers: dict[int, PlannedServer] = {}
+    retries: list[Retry] = []
+    scaling: Scaling = msgspec.field(default_factory=Scaling)
     now_s: float | None = None  # The caller's clock at the last turn.
     time_s: float = 0.0
     next_number: int = 1  # Of the next server; none is used twice.
     good: FleetSpec | None = None  # The server and the models' revisions that have proved to run.
-    failed: dict[str, str] = field(
-        default_factory=dict
-    )  # Why ``REVISION`` or ``MODEL REVISION`` was given up.
+    failed: dict[str, str] = {}  # Why ``REVISION`` or ``MODEL REVISION`` was given up.
     routed: str = ""  # The servers' revision that requests go to, where updates are consistent.
-    asked_s: dict[str, float] = field(
-        default_factory=dict
-    )  # When models without own copies were last asked for.
+    asked_s: dict[str, float] = {}  # When models without own copies were last asked for.
 
     def next_turn(self, now_s: float) -> Plan:
         """A copy to be changed, with its clock moved on."""
@@ -88,9 +80,7 @@ class Plan:
         return replace(
             self,
             servers={
-                number: replace(
-                    server, models={name: replace(model) for name, model in server.models.items()}
-                )
+                number: replace(server, models={name: copy(model) for name, model in server.models.items()})
                 for number, server in self.servers.items()
             },
             retries=list(self.retries),
