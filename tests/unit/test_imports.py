@@ -54,13 +54,13 @@ MAY_IMPORT = {
     "fleet": {"base", "config", "child"},
     "client": {"base", "front", "client_regions"},
     "client_regions": set[str](),
-    "fleet": {"base"},
     "cli": {"base", "config", "manager", "commands"},
 }
 """Rooms, each with those that it may import from besides itself."""
 WINGS = {
     "manager": ("clock", "timers", "service", "children", "workers", "fronts", "models", "changes", ""),
     "worker": ("engine", "load", "batching", "run", ""),
+    "fleet": ("decisions", ""),
 }
 """Parts of a room, each of which imports from those before it only; the last is what lies in the room itself."""
 
