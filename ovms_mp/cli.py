@@ -51,6 +51,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "remove": ("ovms_mp.commands.edit", "run_remove"),
         "bench": ("ovms_mp.bench.command", "run_bench"),
         "tune": ("ovms_mp.tuning.command", "run_tune"),
+        "fleet": ("ovms_mp.commands.fleet", "run_fleet"),
         "devices": ("ovms_mp.commands.devices", "run_devices"),
         "install-service": ("ovms_mp.commands.install_service", "run_install_service"),
         "help": ("ovms_mp.commands.topics", "run_help"),

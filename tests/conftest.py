@@ -245,4 +245,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=6,
         help="how many requests are made up for each call that the server describes (full run: 500)",
     )
+    parser.addoption(
+        "--fleet-rounds",
+        type=int,
+        default=1,
+        help="how often each part of a fleet is killed under load, every other time without retries (full run: 40)",
+    )
     parser.addoption("--image", action="store_true", help="build the container image and test it")

@@ -49,10 +49,10 @@ def release_log_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, LOG_SIGNALS)
 
 
-def die_with_parent(parent_pid: int) -> None:
-    """Ask the kernel to SIGKILL this process when its parent dies.
+def die_with_parent(parent_pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Ask the kernel to send this process a signal when its parent dies.
 
-    That survives no fork, so each process asks for itself.
+    That survives an exec but no fork, so each process asks for itself.
 
     SIGKILL, because it also ends a process that is stopped or stuck, and because nothing is left behind by
     it: arenas and sockets have no names.
@@ -63,7 +63,7 @@ def die_with_parent(parent_pid: int) -> None:
     Source: PR_SET_PDEATHSIG(2const).
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+    if libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0):
         raise BootError(f"prctl(PR_SET_PDEATHSIG) failed: {os.strerror(ctypes.get_errno())}")
     # The parent may have died before the call; then no signal comes.
     if os.getppid() != parent_pid:

@@ -15,6 +15,7 @@ from ovms_mp.bench.flags import bench_parser
 from ovms_mp.codes import ExitCode
 from ovms_mp.commands.demo import demo_parser
 from ovms_mp.commands.edit import add_parser, remove_parser
+from ovms_mp.commands.fleet import ACTIONS, fleet_parser
 from ovms_mp.commands.install_service import install_service_parser
 from ovms_mp.commands.models import models_parser
 from ovms_mp.commands.predict import predict_parser
@@ -58,6 +59,7 @@ PARSERS: Mapping[str, Callable[[], Parser]] = {
     "remove": remove_parser,
     "bench": bench_parser,
     "tune": tune_parser,
+    "fleet": fleet_parser,
     "devices": device_parser,
     "install-service": install_service_parser,
     "help": help_parser,
@@ -114,7 +116,7 @@ def flags_of(command: str) -> list[Flag]:
 
 def words_of(command: str) -> tuple[str, ...]:
     """What may follow a command besides flags and paths."""
-    return {"help": topic_names(), "completion": SHELLS}.get(command, ())
+    return {"help": topic_names(), "completion": SHELLS, "fleet": ACTIONS}.get(command, ())
 
 
 def bash_script() -> str:

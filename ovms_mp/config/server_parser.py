@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "remove": "remove a model from a configuration file: NAME",
         "bench": "measure how fast a running server answers: URL MODEL",
         "tune": "find the streams, workers and infer requests that suit a model",
+        "fleet": "serve from several machines behind one address: up FILE, status, update FILE, down",
         "devices": "show the devices that OpenVINO finds on this machine",
         "install-service": "write systemd units for a server; nothing is started",
         "help": "show a page of the documentation",

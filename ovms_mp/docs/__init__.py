@@ -43,6 +43,7 @@ PAGES: Mapping[str, Page] = MappingProxyType(
         "how-to": Page("HOW_TO.md", "short answers, each to one question"),
         "coming-from": Page("COMING_FROM.md", "what changes for users of OVMS, Triton and KServe"),
         "deploying": Page("DEPLOYING.md", "systemd, containers, object stores, Kubernetes"),
+        "fleet": Page("FLEET.md", "servers on several machines behind one address, by Ray and HAProxy"),
         "fleet-or-kserve": Page("FLEET_OR_KSERVE.md", "more than one machine: which of the two ways to take"),
         "operating": Page("OPERATING.md", "models, versions, TLS, keys, limits, logs, metrics, traces"),
         "client": Page("CLIENT.md", "the Python client: URLs, arrays, deadlines, errors, asyncio"),

@@ -859,7 +859,7 @@ def test_help_fits_a_terminal(command: list[str], capsys: pytest.CaptureFixture[
 
     out, err = capsys.readouterr()
     assert err == ""
-    assert len(out.splitlines()) <= 38
+    assert len(out.splitlines()) <= 39
     assert max(map(len, out.splitlines())) <= 110
     for flag in re.findall(r"^  --(\w+)", out, flags=re.MULTILINE):
         effective_flags = server_parser(command[0] if command else "").flags()

@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,8 @@ def test_blocks_are_in_the_language_that_they_name(page: Path) -> None:
                 assert done.returncode == 0, f"{block.text}\n{done.stderr}"
             case "json":
                 json.loads(block.text)
+            case "toml":
+                tomllib.loads(block.text)
             case "python":
                 compile(block.text, page.name, "exec")
             case _:
