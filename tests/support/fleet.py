@@ -125,7 +125,10 @@ class Cluster:
             assert self.nodes[number].poll() is None, log.read_text()
             return b"Ray runtime started" in log.read_bytes()
 
-        eventually(has_started, _RAY_START_S, "Ray has started")
+        try:
+            eventually(has_started, _RAY_START_S, "Ray has started")
+        except AssertionError as error:
+            raise AssertionError(f"{error}:\n{log.read_text()}") from None
 
     def inside(self, machine: Machine | None, command: Sequence[str]) -> list[str]:
         """A command line for a machine."""
