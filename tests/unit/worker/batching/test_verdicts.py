@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 HOUR_S = 3600.0
 
 
-@pytest.mark.parametrize(
-    ("until_s", "is_believed"), [(0.0, True), (time.time() + HOUR_S, True), (time.time() - HOUR_S, False)]
-)
-def test_a_verdict_by_times_of_a_busy_machine_ends(tmp_path: Path, until_s: float, is_believed: bool) -> None:
+@pytest.mark.parametrize(("from_now_s", "is_believed"), [(None, True), (HOUR_S, True), (-HOUR_S, False)])
+def test_a_verdict_by_times_of_a_busy_machine_ends(
+    tmp_path: Path, from_now_s: float | None, is_believed: bool
+) -> None:
+    until_s = 0.0 if from_now_s is None else time.time() + from_now_s
     verdict = Verdict("", ((1, 4),), (((1, 4),),), 0.1, {2: 0.1}, until_s)
     path = tmp_path / "verdict.json"
     _write(path, verdict)
