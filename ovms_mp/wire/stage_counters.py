@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import enum
 import re
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -155,8 +156,16 @@ class StageCounters:
         gathered[_RECEIVED] += received_bytes
         gathered[_SENT] += sent_bytes
 
+    def sent_since(self, encoded_ns: int) -> None:
+        """The socket has an answer, or its client is gone. PERF: 0.2 us.
+
+        Args:
+            encoded_ns: When it had been made; monotonic.
+        """
+        self.sent(time.monotonic_ns() - encoded_ns)
+
     def sent(self, send_ns: int) -> None:
-        """The socket has an answer, or its client is gone."""
+        """An answer was with the socket so long after it had been made."""
         gathered = self._gathered or self._begin()
         gathered[_SEND + send_ns.bit_length()] += 1
         gathered[_SUMS + 6] += send_ns

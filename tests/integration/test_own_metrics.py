@@ -100,7 +100,7 @@ def test_answered_requests(server: Server) -> None:
         before = value_of(begun, f"{names.STAGE_SECONDS}_count", tiny, f'stage="{stage}"')
         provoked(server, f"{names.STAGE_SECONDS}_count", tiny, f'stage="{stage}"', at_least=before + 6)
     before = value_of(begun, f"{names.STAGE_SECONDS}_count", tiny, 'stage="send"')
-    provoked(server, f"{names.STAGE_SECONDS}_count", tiny, 'stage="send"', at_least=before + 5)
+    provoked(server, f"{names.STAGE_SECONDS}_count", tiny, 'stage="send"', at_least=before + 6)
     provoked(server, f"{names.STAGE_SECONDS}_sum", 'stage="infer"', at_least=1e-9)
     page = page_of(server)
     for name in (names.STARTED, names.BATCH_ITEMS, f"{names.COMPANY}_count"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import falcon
@@ -120,6 +121,8 @@ class Answering:
         except OvmsError as failure:
             write_failure(incoming, response, failure, context)
             return None
+        if context.encoded_ns:
+            incoming.note_sent = partial(context.counters.stages.sent_since, context.encoded_ns)
         response.status = answer.status
         response.data = answer.body
         response.content_type = answer.content_type

@@ -394,6 +394,8 @@ class DirectExchange(IncomingRequest):
         )
         reply.data = None
         line.transport.write_answer(head, body)
+        if self.note_sent is not None:
+            self.note_sent()
         self.response_complete = True
         if not self.keep_alive:
             line.transport.close()

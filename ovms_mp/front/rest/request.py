@@ -29,7 +29,7 @@ _LARGEST_FLOW = (1 << 31) - 1
 class IncomingRequest(ABC):
     """A :class:`~ovms_mp.front.endpoints.RestRequest`, and a :class:`~ovms_mp.front.call_context.CallOrigin`."""
 
-    __slots__ = ("_limits", "arrived_ns", "received_bytes", "share")
+    __slots__ = ("_limits", "arrived_ns", "note_sent", "received_bytes", "share")
 
     def __init__(self, limits: FrontLimits, share: BodyShare) -> None:
         """Begin, before anything of the body is read.
@@ -42,6 +42,8 @@ class IncomingRequest(ABC):
         self.share = share
         self.received_bytes = self.arrived_ns = 0
         """How long the body was, and when it was there."""
+        self.note_sent: Callable[[], None] | None = None
+        """Called when the socket has the answer of an inference; knows nothing of the request, as that knows it."""
 
     @property
     @abstractmethod

@@ -7,7 +7,6 @@ UNIMPLEMENTED for an unknown encoding and for a unary request without exactly on
 
 import asyncio
 import functools
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -41,10 +40,10 @@ _NO_MEMORY = "no memory for the message (--max_body_memory_mb, --arena_size_mb);
 _NOTHING = Gathered(()).release
 
 
-def _sent(context: CallContext, release: Hook) -> None:
-    """The socket has an inference's answer, or nobody waits for it. PERF: 0.25 us."""
+def _sent(note_sent: Callable[[int], None], encoded_ns: int, release: Hook) -> None:
+    """The socket has an inference's answer, or nobody waits for it."""
     release()
-    context.counters.stages.sent(time.monotonic_ns() - context.encoded_ns)
+    note_sent(encoded_ns)
 
 
 class Call(Stream):
@@ -354,7 +353,8 @@ class Call(Stream):
             release()
             return
         if self._context is not None and self._context.encoded_ns:
-            release = functools.partial(_sent, self._context, release)
+            note_sent = self._context.counters.stages.sent_since
+            release = functools.partial(_sent, note_sent, self._context.encoded_ns, release)
         if not has_room and not self._connection.guard.is_open:
             self._connection.guard.counters[Hit.BUDGET] += 1
             raise errors.NoFreeSlot("answers that their clients do not read hold too much memory; read them")
