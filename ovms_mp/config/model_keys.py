@@ -108,7 +108,8 @@ MODEL_KEYS: Mapping[str, ModelKey] = MappingProxyType(
             f'"auto", "off", or {{"max": N}}, N from 2 to {MAX_BATCHING}',
             "auto",
             "Run requests that wait anyway together; auto does so where a trial at load shows that it pays and changes "
-            "no bit of an answer, max wherever it changes no more than rounding.",
+            "no bit of an answer, max wherever it changes no more than rounding; never where requests would look at "
+            "each other.",
         ),
         "target_device": ModelKey(
             f"{', '.join(OPENVINO_DEVICES)}, GPU.1, AUTO, AUTO:GPU,CPU, MULTI:a,b, HETERO:a,b, BATCH:d(n) or a "

@@ -143,7 +143,7 @@ class Rules:
 def doubt_of(model: ov.Model, batch: int, rules: Rules) -> str:
     """Why samples of a batch may not stay apart; empty where they do.
 
-    PERF: 15 ms for ResNet-50 (391 operations).
+    PERF: 80 ms for ResNet-50 (391 operations) on a busy machine.
 
     Args:
         model: With static shapes, whose inputs have so many samples along their first dimension.
