@@ -17,6 +17,7 @@ import httptools
 
 from ovms_mp.defects import report
 from ovms_mp.front.gathered import reply_nbytes
+from ovms_mp.front.rest import heads
 from ovms_mp.front.rest.early import CERTIFICATE_NAME
 from ovms_mp.front.rest.reply import Heads, Reply
 from ovms_mp.front.rest.request import IncomingRequest
@@ -120,21 +121,6 @@ class Direct:
         """What every answer gets."""
         if self._origins is not None:
             self._origins.set_headers(incoming, reply)
-
-
-@lru_cache(_MOST_KEPT)
-def _field_name(name: str) -> bytes:
-    return name.lower().encode()
-
-
-def _by_name(fields: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """The header by name; a field that is there several times is a list (RFC 9110, 5.2)."""
-    found = dict(fields)
-    if len(found) < len(fields):
-        found.clear()
-        for name, value in fields:
-            found[name] = b"%b,%b" % (found[name], value) if name in found else value
-    return found
 
 
 class DirectExchange(IncomingRequest):
@@ -259,8 +245,8 @@ class DirectExchange(IncomingRequest):
         """See :class:`IncomingRequest`. PERF: 0.15 us, as several are asked for of each request."""
         by_name = self._by_name
         if by_name is None:
-            by_name = self._by_name = _by_name(self._fields)
-        found = by_name.get(_field_name(name))
+            by_name = self._by_name = heads.by_name(self._fields)
+        found = by_name.get(heads.field_name(name))
         return None if found is None else found.decode("latin-1")
 
     async def pieces(self) -> AsyncIterator[bytes]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import http
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 MOST_HEAD_BYTES = 64 << 10
 MOST_FIELDS = 256
@@ -20,9 +21,27 @@ LOOKED_AT = frozenset((b"content-length", b"expect", b"host", b"transfer-encodin
 ANSWER_START = b"HTTP/1.1 "
 """What every answer begins with, whatever it is."""
 
+_MOST_NAMES = 64
+"""Names of fields that are known for now; handlers ask for the same few."""
 _TLS_HANDSHAKE = b"\x16\x03"
 _HTTP2_PREFACE = b"PRI * HTTP/2"
 _OF_THE_OFFER = (b"upgrade", b"http2-settings")
+
+
+@lru_cache(_MOST_NAMES)
+def field_name(name: str) -> bytes:
+    """As fields of a head are called."""
+    return name.lower().encode()
+
+
+def by_name(fields: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The header by name; a field that is there several times is a list (RFC 9110, 5.2)."""
+    found = dict(fields)
+    if len(found) < len(fields):
+        found.clear()
+        for name, value in fields:
+            found[name] = b"%b,%b" % (found[name], value) if name in found else value
+    return found
 
 
 class Refused(Exception):
