@@ -194,24 +194,28 @@ class RegionConnection:
         deadline = time.monotonic() + self._timeout_s
         try:
             self._socket.settimeout(self._timeout_s)
-            # A descriptor travels with the frame's first byte.
-            sent = socket.send_fds(self._socket, [frame], descriptors or [])
-            self._socket.sendall(frame[sent:])
+            # Who is refused is told why before anything is sent, and the socket is closed.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                # A descriptor travels with the frame's first byte.
+                sent = socket.send_fds(self._socket, [frame], descriptors or [])
+                self._socket.sendall(frame[sent:])
             (length,) = _LENGTH.unpack(self._receive(_LENGTH.size, deadline))
             if length > _LONGEST_ANSWER:
                 raise RegionError("INTERNAL", f"an answer of {length} bytes; no server sends that")
-            answer = json.loads(self._receive(length, deadline))
+            answer = dict(json.loads(self._receive(length, deadline)))
+            if (failure := answer.get("error")) is not None:
+                failure = (failure["code"], failure["message"])
         except RegionError:
             self.close()
             raise
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             # Whose answer came next could not be told any more.
             self.close()
             is_late = isinstance(error, TimeoutError)
             raise RegionError("DEADLINE_EXCEEDED" if is_late else "UNAVAILABLE", str(error)) from None
-        if (failure := answer.get("error")) is not None:
-            raise RegionError(failure["code"], failure["message"])
-        return dict(answer)
+        if failure is not None:
+            raise RegionError(*failure)
+        return answer
 
     def _receive(self, nbytes: int, deadline: float) -> bytes:
         parts = bytearray()

@@ -149,7 +149,8 @@ def test_a_region_is_known_to_every_front_and_read_where_it_is(
         result = region.array((10,), np.float32, RESULT)
         worker = server.pids("worker")[0]
         for client in clients(server) * ASKED:
-            assert client.status()["r"][1:] == (0, region.nbytes)
+            assert client.status("r")["r"][1:] == (0, region.nbytes)
+            assert client.status() == {}, "names are told to nobody"
             result[:] = 0
 
             tiny(client, "r")
@@ -163,7 +164,8 @@ def test_a_region_is_known_to_every_front_and_read_where_it_is(
 
         assert connection.regions() == []
         for client in clients(server) * ASKED:
-            assert client.status() == {}
+            with pytest.raises(Refused, match="Unable to find system shared memory region: 'r'"):
+                client.status("r")
             with pytest.raises(Refused, match="Unable to find shared memory region: 'r'"):
                 tiny(client, "r")
 
@@ -230,8 +232,8 @@ def test_ranges_are_held_against_the_region(server: Server, connection: RegionCo
                 client.infer("tiny", [given], [("y", Place("r", 64, NBYTES))])
 
 
-def memory_file(nbytes: int, seals: int) -> int:
-    descriptor = os.memfd_create("ovms_mp-client", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def memory_file(nbytes: int, seals: int, flags: int = 0) -> int:
+    descriptor = os.memfd_create("ovms_mp-client", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
     os.ftruncate(descriptor, nbytes)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
     return descriptor
@@ -248,6 +250,9 @@ UNFIT: dict[str, tuple[Callable[[], int], str]] = {
     "file": (lambda: os.open(__file__, os.O_RDONLY), "no memory that can be sealed"),
     "shared memory": (lambda: os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR), "lacks the seals"),  # noqa: S108
     "pipe": (lambda: _one(os.pipe()), "no memory that can be sealed"),
+    "socket": (lambda: socket.socket(socket.AF_UNIX).detach(), "no memory that can be sealed"),
+    "path": (lambda: os.open("/dev/shm", os.O_PATH), "no memory that can be sealed"),  # noqa: S108
+    "huge pages": (lambda: memory_file(2 << 20, ALL, os.MFD_HUGETLB), "is of huge pages"),
     "device": (lambda: os.open("/dev/zero", os.O_RDWR), "no memory that can be sealed"),
     "directory": (lambda: os.open("/", os.O_RDONLY), "no memory that can be sealed"),
 }
@@ -384,15 +389,23 @@ def test_names_and_regions_are_their_connections(server: Server, path: str) -> N
         with pytest.raises(Refused, match="already in manager"):
             _register_system(grpc_client)
         rest_client.unregister()
-        assert list(grpc_client.status()) == ["r"], "what is not named in the system is left alone"
-        assert grpc_client.status("r")["r"][0].startswith("memfd:")
+        assert grpc_client.status("r")["r"][0].startswith("memfd:"), (
+            "what is not named in the system is left alone"
+        )
         grpc_client.unregister("r")
-        assert rest_client.status() == {}
+        assert not is_known(rest_client)
         assert one.regions() == []
         one.register("r", region)
         one.close()
-        eventually(lambda: grpc_client.status() == {}, 10.0, "a connection's end unregisters its regions")
+        eventually(lambda: not is_known(grpc_client), 10.0, "a connection's end unregisters its regions")
         other.register("r", region)
+
+
+def is_known(client: ShmClient) -> bool:
+    try:
+        return "r" in client.status("r")
+    except Refused:
+        return False
 
 
 def _register_system(client: ShmClient) -> None:
@@ -425,12 +438,42 @@ def test_one_connection_has_so_many_regions_and_no_more(path: str, connection: R
             connection.register("r0", stack.enter_context(sealed(4096)))
 
 
-def test_connections_are_limited(path: str) -> None:
+def test_connections_are_limited_and_the_silent_give_way(path: str) -> None:
     with ExitStack() as stack:
-        for _ in range(64):
-            stack.enter_context(RegionConnection(path)).regions()
-        peer = stack.enter_context(raw(path))
-        assert_error(answer_of(peer), "RESOURCE_EXHAUSTED", "64 clients hand over memory")
+        silent = stack.enter_context(raw(path))
+        for number in range(63):
+            connection = stack.enter_context(RegionConnection(path))
+            connection.register(f"r{number}", stack.enter_context(sealed(4096)))
+        last = stack.enter_context(RegionConnection(path))
+        last.register("last", stack.enter_context(sealed(4096)))
+
+        assert_error(answer_of(silent), "RESOURCE_EXHAUSTED", "this one has registered nothing")
+        assert silent.recv(1) == b""
+        for _ in range(8):
+            # Refused before it has said anything, and told why all the same.
+            with (
+                RegionConnection(path) as refused,
+                pytest.raises(RegionError, match="64 clients hand over memory"),
+            ):
+                refused.regions()
+        assert last.regions()
+
+
+def test_one_frame_brings_few_descriptors_however_it_is_cut(server: Server, path: str) -> None:
+    """Each octet could have its own; the manager has to live with its limit of open files."""
+    manager = psutil.Process(server.process.pid)
+    with raw(path) as peer, sealed() as region:
+        before = manager.num_fds()
+        octets = frame({"call": "register", "name": "r", "more": "x" * 600})
+        for octet in octets[:-1]:
+            socket.send_fds(peer, [bytes([octet])], [region.descriptor] * 4)
+        # What others ask comes behind it in the manager's loop.
+        with RegionConnection(path) as other:
+            other.regions()
+        most = manager.num_fds()
+        peer.sendall(octets[-1:])
+        assert_error(answer_of(peer), "INVALID_ARGUMENT", "; more than 4 came")
+    assert most <= before + 8
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can be somebody else")

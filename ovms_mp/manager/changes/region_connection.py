@@ -82,6 +82,11 @@ class RegionConnection:
         self._is_closed = False
         self._watch()
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether its client has asked for nothing that is not answered."""
+        return self._is_watched and not self._reader.has_begun
+
     def fileno(self) -> int:
         """The descriptor that the poller watches; -1 when it is closed."""
         return self._socket.fileno()
@@ -95,8 +100,7 @@ class RegionConnection:
             self.close()
             return
         except MalformedPayload as error:
-            self._send(encode_error(error))
-            self.close()
+            self.refuse(error)
             return
         if content is None:
             if self._reader.has_begun and not had_begun:
@@ -112,6 +116,11 @@ class RegionConnection:
         finally:
             for descriptor in descriptors:
                 self._strangers.close(descriptor)
+
+    def refuse(self, error: OvmsError) -> None:
+        """Tell why it ends, and end it."""
+        self._send(encode_error(error))
+        self.close()
 
     def close(self) -> None:
         """Forget its regions; may be called twice."""
@@ -196,8 +205,7 @@ class RegionConnection:
     def _refuse_half(self, number: int) -> None:
         if self._call == number and not self._is_closed:
             text = f"a call was not complete {FRAME_WITHIN_S:g} s after its first byte"
-            self._send(encode_error(DeadlineExceeded(text)))
-            self.close()
+            self.refuse(DeadlineExceeded(text))
 
     def _answer(self, frame: bytes) -> None:
         """Answer, and wait for the next call."""

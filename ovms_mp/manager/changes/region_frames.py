@@ -99,7 +99,8 @@ class FrameReader:
             try:
                 octets, ancillary, flags, _ = self._connection.recvmsg(
                     self._wanted - len(self._octets),
-                    _MOST_ANCILLARY if self._strangers.has_room else 0,
+                    # One lot for each frame, as each octet of it could bring more, and the process has few.
+                    _MOST_ANCILLARY if self._strangers.has_room and not self.descriptors else 0,
                     socket.MSG_CMSG_CLOEXEC,
                 )
             except BlockingIOError:

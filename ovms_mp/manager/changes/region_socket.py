@@ -123,7 +123,7 @@ class RegionSocket:
                     f"{sorted(_own_groups())} may hand over memory"
                 ),
             )
-        elif len(self._connections) >= MOST_CONNECTIONS:
+        elif not self._has_room():
             _refuse(
                 connection, TooManyRegions(f"{MOST_CONNECTIONS} clients hand over memory, which is the limit")
             )
@@ -141,6 +141,18 @@ class RegionSocket:
                 self._ended,
             )
         return True
+
+    def _has_room(self) -> bool:
+        """Whether another client may come; the first of those that have handed over nothing makes room for it."""
+        if len(self._connections) < MOST_CONNECTIONS:
+            return True
+        owners = self._regions.owners()
+        for number, connection in self._connections.items():
+            if connection.is_silent and number not in owners:
+                text = f"{MOST_CONNECTIONS} clients have connected, and this one has registered nothing"
+                connection.refuse(TooManyRegions(text))
+                return True
+        return False
 
     def _ended(self, number: int) -> None:
         del self._connections[number]

@@ -59,6 +59,10 @@ class Regions:
         """Those of a connection."""
         return [record for name, record in self._by_name.items() if self._owners[name] == owner]
 
+    def owners(self) -> set[int]:
+        """Connections that have some."""
+        return set(self._owners.values())
+
     def register(self, region: RegionRecord, owner: int = NOBODY) -> None:
         """Add a region; the descriptor of a sealed one is owned here from then on.
 

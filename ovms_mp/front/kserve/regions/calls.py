@@ -27,12 +27,15 @@ _LONGEST_SHOWN = 64
 
 
 def system_status(service: Service, name: str) -> Sequence[RegionRecord]:
-    """The region of a name, or all without one.
+    """The region of a name, or without one all that have names in the system.
+
+    Sealed ones are not listed, as a name is all that a request needs to read and write there.
 
     Raises:
         RegionNotFound: There is none of this name.
     """
-    return service.regions.records(name)
+    found = service.regions.records(name)
+    return found if name else [record for record in found if not record.is_sealed]
 
 
 async def register_system(

@@ -100,3 +100,18 @@ def test_calls_are_read_and_unknown_keys_are_not() -> None:
 def test_what_is_no_call_is_refused(content: bytes) -> None:
     with pytest.raises(MalformedPayload, match="a call is a JSON object with 'version'"):
         decode_call(content)
+
+
+def test_a_frame_that_is_cut_into_pieces_brings_no_more_descriptors(
+    pair: tuple[socket.socket, FrameReader],
+) -> None:
+    client, reader = pair
+    with open(os.devnull, "rb") as file:
+        for octet in encode_answer(number=1):
+            socket.send_fds(client, [bytes([octet])], [file.fileno()])
+
+        assert reader.read() is not None
+    descriptors, has_more = reader.take_descriptors()
+    for descriptor in descriptors:
+        os.close(descriptor)
+    assert (len(descriptors), has_more) == (1, True)
