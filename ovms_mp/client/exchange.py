@@ -7,7 +7,8 @@ Nothing here knows sockets: whoever drives a connection gives it octets, and exc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Generic, TypeAlias, TypeVar
 
 from ovms_mp.client.errors import ClientError, NotSent, Overloaded, error_of
@@ -18,6 +19,7 @@ T = TypeVar("T")
 
 MOST_ANSWER_BYTES = 1 << 30
 """The longest answer that is taken, unless the caller says otherwise."""
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -72,26 +74,32 @@ def lost(message: str) -> ClientError:
     return error_of(Code.UNAVAILABLE, message)
 
 
-@dataclass(slots=True, eq=False)
 class Exchange:
     """A request that is under way. One whose answer is a single message collects it.
 
     Attributes:
+        request: What is sent.
         deadline: Monotonic seconds.
+        most_bytes: The longest answer that is taken.
         on_end: Called once, when ``is_done`` has become true.
         failure: Why there is no answer.
     """
 
-    request: Request
-    deadline: float
-    on_end: Callable[[], None] | None = None
-    most_bytes: int = MOST_ANSWER_BYTES
-    status: int = 0
-    headers: Mapping[str, str] = field(default_factory=dict)
-    pieces: list[Octets] = field(default_factory=list)
-    nbytes: int = 0
-    failure: ClientError | None = None
-    is_done: bool = False
+    __slots__ = (
+        "deadline", "failure", "headers", "is_done", "most_bytes", "nbytes", "on_end", "pieces", "request", "status",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, deadline: float, most_bytes: int = MOST_ANSWER_BYTES) -> None:
+        self.request = request
+        self.deadline = deadline
+        self.most_bytes = most_bytes
+        self.on_end: Callable[[], None] | None = None
+        self.status = 0
+        self.headers = _NONE
+        self.pieces: list[Octets] = []
+        self.nbytes = 0
+        self.failure: ClientError | None = None
+        self.is_done = False
 
     def take_head(self, status: int, headers: Mapping[str, str]) -> None:
         """Take the status and the headers."""
@@ -129,6 +137,11 @@ class Exchange:
         if self.on_end is not None:
             self.on_end()
 
+    def take_failure(self) -> ClientError:
+        """The failure, to be raised, and forgotten here: the two would keep each other and the caller's arrays."""
+        failure, self.failure = self.failure, None
+        return failure or lost("the request has failed")
+
     def reply(self) -> Reply:
         """The answer, once it is there.
 
@@ -136,7 +149,7 @@ class Exchange:
             ClientError: There is none.
         """
         if self.failure is not None:
-            raise self.failure
+            raise self.take_failure()
         pieces = self.pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return Reply(self.status, self.headers, body)

@@ -36,6 +36,8 @@ _LONGEST_PADDING = 7
 _MOST_KEPT = 64
 _LONGEST_KEPT = 4096
 _MOST_HEADER_BYTES = 64 << 10
+_ENTRY_BYTES = 32
+"""What a field counts for besides its octets (4.1)."""
 _LONGEST_INTEGER = 5
 _NEVER_INDEXED = 0x10
 
@@ -121,7 +123,7 @@ def _decode(block: bytes) -> dict[str, str]:
             if not index:
                 name, at = _read_string(block, at)
             value, at = _read_string(block, at)
-        nbytes += len(name) + len(value)
+        nbytes += len(name) + len(value) + _ENTRY_BYTES
         if nbytes > _MOST_HEADER_BYTES:
             raise _wrong(f"headers of more than {_MOST_HEADER_BYTES} bytes")
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
@@ -160,6 +162,8 @@ def _read_string(block: bytes, at: int) -> tuple[str, int]:
         raise _wrong("the end where a string should be")
     is_huffman = block[at] & 0x80
     length, at = _read_integer(block, at, 7)
+    if length > _MOST_HEADER_BYTES:
+        raise _wrong(f"a string of {length} bytes")
     octets = block[at : at + length]
     if len(octets) < length:
         raise _wrong("the end within a string")

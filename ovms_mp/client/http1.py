@@ -17,6 +17,7 @@ _LONGEST_LINE = 4096
 _LONGEST_LENGTH = 18
 _MOST_INTERIM = 100
 _WITHOUT_BODY = (204, 304)
+_BEGIN = b"HTTP"
 _BREAKS = ("\r", "\n", "\0")
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
@@ -26,7 +27,10 @@ class Http1Connection:
 
     Attributes:
         is_usable: Whether another exchange may begin when this one has ended.
+        most_streams: One.
     """
+
+    most_streams = 1
 
     def __init__(self, authority: str, headers: tuple[tuple[str, str], ...]) -> None:
         """Begin.
@@ -70,16 +74,20 @@ class Http1Connection:
         Args:
             exchange: With all of its body.
             is_whole: Always true.
+
+        Raises:
+            InvalidRequest: A header cannot be sent; nothing has begun.
         """
         request = exchange.request
         head = f"{request.verb} {request.path} HTTP/1.1\r\n{self._common}"
         head += "".join(_line(name, value) for name, value in request.headers)
         if request.body or request.verb == "POST":
             head += f"content-length: {sum(map(len, request.body))}\r\n"
+        octets = head.encode("latin-1") + b"\r\n"
         self._exchange = exchange
         self._has_head = self._is_chunked = self._is_trailer = self._is_behind_chunk = False
         self._left = self._interim = 0
-        self._outgoing += [head.encode("latin-1") + b"\r\n", *request.body]
+        self._outgoing += [octets, *request.body]
         return 1
 
     def cancel(self, stream_id: int) -> None:
@@ -87,13 +95,19 @@ class Http1Connection:
         self._exchange = None
         self.is_usable = False
 
-    def close(self, failure: ClientError) -> None:
-        """Take note that the connection is gone."""
+    def close(self, failure: ClientError, *, is_clean: bool = False) -> None:
+        """Take note that the connection is gone.
+
+        Args:
+            failure: Why.
+            is_clean: Whether the server has closed it, which ends a body that says no length. A connection that is cut
+                off does not.
+        """
         self.is_usable = False
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return
-        if self._has_head and self._left == -1 and isinstance(failure, ConnectionError):
+        if self._has_head and self._left == -1 and is_clean:
             exchange.end()
         elif self._has_answered and not self._has_head and not self._buffer:
             # The server has closed it for being idle, while the request was on its way (RFC 9110, 9.2.2).
@@ -151,6 +165,8 @@ class Http1Connection:
         if end < 0:
             if len(self._buffer) > _LONGEST_HEAD:
                 raise _broken("a head that does not end")
+            if not self._buffer.startswith(_BEGIN[: len(self._buffer)]):
+                raise _stranger(self._buffer)
             return False
         lines = bytes(self._buffer[:end]).decode("latin-1").split("\r\n")
         del self._buffer[: end + 4]
@@ -238,6 +254,15 @@ def _line(name: str, value: str) -> str:
     if any(character in name or character in value for character in _BREAKS):
         raise error_of(Code.INVALID_ARGUMENT, f"the header {name!r} has a line break")
     return f"{name}: {value}\r\n"
+
+
+def _stranger(octets: bytearray) -> Failed:
+    """The failure of a connection whose peer does not speak HTTP/1.1 at all."""
+    if octets.startswith(b"\x15\x03"):
+        return unreadable("it speaks TLS; give https:// instead of http://")
+    if octets[3:5] == b"\4\0":  # The settings that HTTP/2 begins with.
+        return unreadable("it speaks HTTP/2, as for gRPC; give grpc:// instead of http://")
+    return _broken("no status line")
 
 
 def _broken(what: str) -> Failed:

@@ -7,11 +7,11 @@ everything.
 
 from __future__ import annotations
 
-from collections import deque
+import copy
 from typing import TYPE_CHECKING
 
 from ovms_mp.client import hpack
-from ovms_mp.client.errors import ClientError, error_of
+from ovms_mp.client.errors import ClientError
 from ovms_mp.client.exchange import not_sent
 from ovms_mp.client.http2_frames import (
     ACK,
@@ -28,6 +28,7 @@ from ovms_mp.client.http2_frames import (
     HEAD,
     HEADERS,
     LARGEST_WINDOW,
+    LONGEST_BLOCK,
     MOST_STREAMS,
     OUR_FRAME,
     PADDED,
@@ -39,15 +40,17 @@ from ovms_mp.client.http2_frames import (
     WINDOW,
     WINDOW_SIZE,
     WINDOW_UPDATE,
+    HeaderBlock,
     Stream,
     broken,
     checked_settings,
     frame,
+    no_frame,
     our_opening,
     reset_failure,
     unpadded,
 )  # fmt: skip
-from ovms_mp.codes import Code
+from ovms_mp.client.http2_heads import RequestHeads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +63,7 @@ _RENEW_AT = 1 << 29
 """Octets after which the peer is told that it may send more."""
 _MOST_OF_NOBODY = 10_000
 """Frames without use that a server may have sent, e.g. of streams that are over, since the last answer."""
-_LONGEST_BLOCK = 256 << 10
+_IN_PIECES = END_HEADERS | PADDED | PRIORITY  # Whether headers have to be taken to pieces, or put together.
 _MOST_STREAMS = 100
 """Until the server has said how many it takes (6.5.2 recommends no fewer)."""
 
@@ -81,23 +84,23 @@ class Http2Connection:
             is_secure: Whether it is spoken to by TLS.
             headers: That every request has.
         """
-        self._common = (
-            hpack.encode(((":scheme", "https" if is_secure else "http"), (":authority", authority))),
-            hpack.encode(headers),
-        )
+        self._heads = RequestHeads(authority, "https" if is_secure else "http", headers)
         self._outgoing: list[Octets] = [our_opening()]
         self.is_usable = True
         self.most_streams = _MOST_STREAMS
         self._streams: dict[int, Stream] = {}
-        self._blocked: deque[int] = deque()
+        self._blocked: dict[int, Stream] = {}
+        """Those whose bodies wait for windows, in the order in which they came."""
         self._next_id = 1
         self._window = DEFAULT_WINDOW
         self._initial_window = DEFAULT_WINDOW
         self._most_frame = DEFAULT_FRAME
         self._buffer = b""
-        self._block: tuple[int, int, bytes] | None = None
+        self._data_left = 0
+        """Octets that are still to come of a DATA frame whose begin has been delivered; then its flags and stream."""
+        self._data_of = (0, 0)
+        self._block = HeaderBlock()
         self._decoder = hpack.BlockDecoder()
-        self._heads: dict[tuple[str, str, tuple[tuple[str, str], ...]], bytes] = {}
         self._received = 0
         self._useless = 0
 
@@ -122,16 +125,18 @@ class Http2Connection:
         Args:
             exchange: Its body is the first of what is sent.
             is_whole: Whether that is all.
+
+        Raises:
+            InvalidRequest: Its headers are too long; nothing has begun.
         """
+        request = exchange.request
+        block = self._heads.block_of(request)
         stream_id = self._next_id
         self._next_id += 2
         self.is_usable = self.is_usable and stream_id < _LAST_STREAM
         stream = Stream(exchange, self._initial_window)
         self._streams[stream_id] = stream
-        request = exchange.request
         stream.is_whole = is_whole
-        key = (request.verb, request.path, request.headers)
-        block = self._heads.get(key) or self._head(key)
         body = request.body
         has_ended = is_whole and not body
         self._outgoing.append(
@@ -141,19 +146,6 @@ class Http2Connection:
             self.send(stream_id, body, is_whole=is_whole)
         return stream_id
 
-    def _head(self, key: tuple[str, str, tuple[tuple[str, str], ...]]) -> bytes:
-        verb, path, headers = key
-        target, common = self._common
-        block = hpack.encode(((":method", verb), (":path", path))) + target + common + hpack.encode(headers)
-        if len(block) > DEFAULT_FRAME:
-            raise error_of(
-                Code.INVALID_ARGUMENT, f"the headers have {len(block)} bytes, the limit is {DEFAULT_FRAME}"
-            )
-        if len(self._heads) >= 64:
-            self._heads.clear()
-        self._heads[key] = block
-        return block
-
     def send(self, stream_id: int, pieces: Sequence[Octets], *, is_whole: bool) -> None:
         """Send more of a request's body, as far as the peer lets us; the rest follows when it does."""
         stream = self._streams.get(stream_id)
@@ -161,7 +153,9 @@ class Http2Connection:
             return
         stream.is_whole = is_whole
         size = sum(map(len, pieces))
-        if not stream.unsent and size <= self._most_frame and size <= stream.window and size <= self._window:
+        has_room = size <= self._most_frame and size <= stream.window and size <= self._window
+        # What is empty needs no window, which may be below zero (6.9.2).
+        if not stream.unsent and (has_room or not size):
             stream.window -= size
             self._window -= size
             flags = END_STREAM if is_whole else 0
@@ -169,34 +163,35 @@ class Http2Connection:
             self._outgoing.extend(pieces)
             return
         stream.unsent.extend(memoryview(piece).cast("B") for piece in pieces)
-        if stream_id not in self._blocked:
-            self._blocked.append(stream_id)
-        self._pump()
-
-    def unsent_bytes(self, stream_id: int) -> int:
-        """How much of a request waits for the peer."""
-        stream = self._streams.get(stream_id)
-        return sum(map(len, stream.unsent)) if stream else 0
+        # Others wait for what only the peer can change.
+        if stream_id not in self._blocked and not self._pump_one(stream_id, stream):
+            self._blocked[stream_id] = stream
 
     def cancel(self, stream_id: int) -> None:
         """Give a request up; its exchange is told nothing."""
+        self._blocked.pop(stream_id, None)
         if self._streams.pop(stream_id, None) is not None:
             self._outgoing.append(frame(RST_STREAM, 0, stream_id, WINDOW.pack(CANCEL)))
 
-    def close(self, failure: ClientError) -> None:
-        """Take note that the connection is gone: every request fails."""
+    def close(self, failure: ClientError, *, is_clean: bool = False) -> None:
+        """Take note that the connection is gone: every request fails, each with an error of its own.
+
+        Args:
+            failure: Why.
+            is_clean: Of no meaning here.
+        """
         self.is_usable = False
         streams, self._streams = self._streams, {}
         for stream in streams.values():
-            stream.exchange.fail(failure)
+            stream.exchange.fail(copy.copy(failure))
 
     def _pump(self) -> None:
-        """Send what waits, as far as windows go, one stream after the other."""
-        for _ in range(len(self._blocked)):
-            stream_id = self._blocked.popleft()
-            stream = self._streams.get(stream_id)
-            if stream is not None and not self._pump_one(stream_id, stream):
-                self._blocked.append(stream_id)
+        """Send what waits, as far as windows go."""
+        for stream_id, stream in list(self._blocked.items()):
+            if self._window <= 0:
+                return
+            if self._pump_one(stream_id, stream):
+                del self._blocked[stream_id]
 
     def _pump_one(self, stream_id: int, stream: Stream) -> bool:
         """Whether all of it could be sent."""
@@ -225,25 +220,49 @@ class Http2Connection:
         """
         buffer = self._buffer + octets if self._buffer else bytes(octets)
         at, size = 0, len(buffer)
+        if self._data_left:
+            at = min(self._data_left, size)
+            self._take_more_data(buffer, 0, at)
         while size - at >= 9:
             high, low, kind, flags, stream_id = HEAD.unpack_from(buffer, at)
             length = high << 8 | low
             if length > OUR_FRAME:
-                raise broken(f"a frame of {length} bytes")
+                raise no_frame(buffer, at, length)
             end = at + 9 + length
             if end > size:
+                if kind != DATA or flags & PADDED or self._block.is_open:
+                    break
+                # Delivered as it comes, so that a long frame is not put together again with each of its pieces.
+                self._data_left, self._data_of = length, (flags, stream_id & LARGEST_WINDOW)
+                self._take_more_data(buffer, at + 9, size)
+                at = size
                 break
             self._take_frame(kind, flags, stream_id & LARGEST_WINDOW, buffer, at + 9, end)
             at = end
         self._buffer = buffer[at:]
 
+    def _take_more_data(self, buffer: bytes, start: int, end: int) -> None:
+        self._data_left -= end - start
+        flags, stream_id = self._data_of
+        if start < end:
+            is_last = not self._data_left
+            self._take_data(flags if is_last else flags & ~END_STREAM, stream_id, buffer, start, end)
+
     def _take_frame(self, kind: int, flags: int, stream_id: int, buffer: bytes, start: int, end: int) -> None:
-        if self._block is not None and kind != CONTINUATION:
+        if self._block.is_open and kind != CONTINUATION:
             raise broken("a frame within a header block")
+        if end - start > LONGEST_BLOCK and kind != DATA:
+            raise broken(f"a frame of the kind {kind} with {end - start} bytes")
         if kind == DATA:
             self._take_data(flags, stream_id, buffer, start, end)
+        elif kind == HEADERS and flags & _IN_PIECES == END_HEADERS:
+            self._take_headers(flags, stream_id, buffer[start:end])
         elif kind in (HEADERS, CONTINUATION):
-            self._take_headers(kind, flags, stream_id, buffer, start, end)
+            if kind == CONTINUATION:
+                self._count_useless()
+            whole = self._block.take(kind, flags, stream_id, buffer, start, end)
+            if whole is not None:
+                self._take_headers(*whole)
         elif kind == PUSH:
             raise broken("a push")
         else:
@@ -256,24 +275,21 @@ class Http2Connection:
             self._outgoing.append(frame(WINDOW_UPDATE, 0, 0, WINDOW.pack(self._received)))
             self._received = 0
         stream = self._streams.get(stream_id)
-        if stream is None:
-            self._count_useless()
+        if stream is None or not stream.has_head:
+            self._take_strange_data(stream)
             return
-        if not stream.has_head:
-            raise broken("a body without a head")
         if flags & PADDED:
             start, end = unpadded(buffer, start, end)
         stream.received += size
         if stream.received >= _RENEW_AT and not flags & END_STREAM:
             self._outgoing.append(frame(WINDOW_UPDATE, 0, stream_id, WINDOW.pack(stream.received)))
             stream.received = 0
-        self._deliver(flags, stream_id, stream, buffer[start:end])
-
-    def _deliver(self, flags: int, stream_id: int, stream: Stream, octets: bytes) -> None:
-        if not octets and not flags & END_STREAM:
+        if start < end:
+            self._useless = 0
+        elif not flags & END_STREAM:
             self._count_useless()
         try:
-            stream.exchange.take_data(octets)
+            stream.exchange.take_data(buffer[start:end])
         except ClientError as error:
             self.cancel(stream_id)
             stream.exchange.fail(error)
@@ -281,46 +297,29 @@ class Http2Connection:
             if flags & END_STREAM:
                 self._finish(stream_id, stream, None)
 
+    def _take_strange_data(self, stream: Stream | None) -> None:
+        if stream is not None:
+            raise broken("a body without a head")
+        self._count_useless()
+
     def _count_useless(self) -> None:
         self._useless += 1
         if self._useless > _MOST_OF_NOBODY:
             raise broken("frames that mean nothing, again and again")
 
-    def _take_headers(
-        self, kind: int, flags: int, stream_id: int, buffer: bytes, start: int, end: int
-    ) -> None:
-        if kind == CONTINUATION:
-            if self._block is None or self._block[0] != stream_id:
-                raise broken("a continuation of nothing")
-            self._count_useless()
-            _, first_flags, fragment = self._block
-            block = fragment + buffer[start:end]
-        else:
-            if flags & PADDED:
-                start, end = unpadded(buffer, start, end)
-            start += 5 if flags & PRIORITY else 0
-            first_flags, block = flags, buffer[start:end]
-        if not flags & END_HEADERS:
-            if len(block) > _LONGEST_BLOCK:
-                raise broken("headers that do not end")
-            self._block = (stream_id, first_flags, block)
-            return
-        self._block = None
+    def _take_headers(self, flags: int, stream_id: int, block: bytes) -> None:
         headers = self._decoder.decode(block)
         stream = self._streams.get(stream_id)
         if stream is None:
             self._count_useless()
-            return
-        self._take_section(stream_id, stream, headers, is_last=bool(first_flags & END_STREAM))
-
-    def _take_section(
-        self, stream_id: int, stream: Stream, headers: Mapping[str, str], *, is_last: bool
-    ) -> None:
-        if stream.has_head:
-            if not is_last:
+        elif stream.has_head:
+            if not flags & END_STREAM:
                 raise broken("trailers that are not the last")
             self._finish(stream_id, stream, headers)
-            return
+        else:
+            self._take_head(flags, stream_id, stream, headers)
+
+    def _take_head(self, flags: int, stream_id: int, stream: Stream, headers: Mapping[str, str]) -> None:
         status = headers.get(":status", "")
         if len(status) != 3 or not status.isascii() or not status.isdigit():
             raise broken("an answer without a status")
@@ -329,13 +328,14 @@ class Http2Connection:
             return  # The real one follows.
         stream.has_head = True
         stream.exchange.take_head(int(status), headers)
-        if is_last:
+        if flags & END_STREAM:
             self._finish(stream_id, stream, None)
 
     def _finish(self, stream_id: int, stream: Stream, trailers: Mapping[str, str] | None) -> None:
         del self._streams[stream_id]
         self._useless = 0
         if stream.unsent or not stream.is_whole:  # It does not want the rest.
+            self._blocked.pop(stream_id, None)
             self._outgoing.append(frame(RST_STREAM, 0, stream_id, WINDOW.pack(CANCEL)))
         stream.exchange.end(trailers)
 
@@ -353,6 +353,7 @@ class Http2Connection:
                 raise broken("a ping of another length")
             self._outgoing.append(frame(PING, ACK, 0, payload))
         elif kind == RST_STREAM and len(payload) == 4:
+            self._blocked.pop(stream_id, None)
             stream = self._streams.pop(stream_id, None)
             if stream is not None:
                 stream.exchange.fail(reset_failure(WINDOW.unpack(payload)[0]))
@@ -365,6 +366,7 @@ class Http2Connection:
         self.is_usable = False
         reason = f"the server goes away ({text[:200].decode('utf-8', 'replace') or code})"
         for stream_id in [number for number in self._streams if number > last]:
+            self._blocked.pop(stream_id, None)
             self._streams.pop(stream_id).exchange.fail(not_sent(reason))
 
     def _take_window(self, stream_id: int, payload: bytes) -> None:

@@ -37,6 +37,7 @@ LARGEST_WINDOW = (1 << 31) - 1
 DEFAULT_WINDOW = 65535
 DEFAULT_FRAME = 16384
 OUR_FRAME = 1 << 20
+LONGEST_BLOCK = 256 << 10
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
@@ -88,6 +89,15 @@ def broken(what: str) -> Failed:
     return unreadable(f"{what}, which HTTP/2 does not allow")
 
 
+def no_frame(buffer: bytes, at: int, length: int) -> Failed:
+    """The failure of a connection whose peer sends a frame that is too long, or does not speak HTTP/2 at all."""
+    if buffer.startswith(b"HTTP/", at):
+        return unreadable("it speaks HTTP/1.1 and not gRPC; give http:// instead of grpc://")
+    if buffer.startswith(b"\x15\x03", at):
+        return unreadable("it speaks TLS; give grpcs:// instead of grpc://")
+    return broken(f"a frame of {length} bytes")
+
+
 def reset_failure(code: int) -> ClientError:
     """The failure of a request that the server has reset."""
     if code == REFUSED_STREAM:
@@ -111,3 +121,44 @@ class Stream:
         self.is_whole = False
         self.has_head = False
         self.received = 0
+
+
+class HeaderBlock:
+    """A header block until it is whole; it may come in several frames, between which no other may be (6.10).
+
+    Attributes:
+        is_open: Whether more of it has to come.
+    """
+
+    __slots__ = ("_flags", "_fragments", "_stream_id", "is_open")
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._flags = self._stream_id = 0
+        self._fragments = b""
+
+    def take(
+        self, kind: int, flags: int, stream_id: int, buffer: bytes, start: int, end: int
+    ) -> tuple[int, int, bytes] | None:
+        """Take a frame; the first frame's flags, the stream and the block if it is whole.
+
+        Raises:
+            Failed: It may not be here, or the block is too long.
+        """
+        if kind == CONTINUATION:
+            if not self.is_open or self._stream_id != stream_id:
+                raise broken("a continuation of nothing")
+            first_flags, block = self._flags, self._fragments + buffer[start:end]
+        else:
+            if flags & PADDED:
+                start, end = unpadded(buffer, start, end)
+            start += 5 if flags & PRIORITY else 0
+            first_flags, block = flags, buffer[start:end]
+        self.is_open = not flags & END_HEADERS
+        if not self.is_open:
+            self._fragments = b""
+            return first_flags, stream_id, block
+        if len(block) > LONGEST_BLOCK:
+            raise broken("headers that do not end")
+        self._flags, self._stream_id, self._fragments = first_flags, stream_id, block
+        return None

@@ -78,3 +78,13 @@ def test_anything_else_is_read_or_refused(block: bytes) -> None:
 def test_headers_are_bounded() -> None:
     with pytest.raises(Failed, match="headers of more than"):
         hpack.BlockDecoder().decode(hpack.encode([(f"a{n}", "b" * 1000) for n in range(80)]))
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b"\0" * 300_000, b"\0\1a\xff\x80\x88\x4e" + b"\0" * 1_000_000, b"\x82" * 10_000],
+    ids=["of nothing", "of one string", "of indices"],
+)
+def test_blocks_that_take_long_to_read_are_refused(block: bytes) -> None:
+    with pytest.raises(Failed, match=r"headers of more than|a string of"):
+        hpack.BlockDecoder().decode(block)

@@ -74,9 +74,18 @@ def test_a_body_without_a_length_ends_with_the_connection() -> None:
     connection.receive(HEAD + b"\r\nhel")
     connection.receive(b"lo")
     assert not exchange.is_done
-    connection.close(lost("end"))
+    connection.close(lost("end"), is_clean=True)
 
     assert bytes(exchange.reply().body) == b"hello"
+
+
+def test_a_body_without_a_length_is_not_whole_when_the_connection_is_cut_off() -> None:
+    connection, exchange = begun()
+    connection.receive(HEAD + b"\r\nhel")
+    connection.close(lost("reset"))
+
+    with pytest.raises(Unavailable, match="reset"):
+        exchange.reply()
 
 
 def test_an_idle_connection_that_was_closed_has_not_begun_with_the_request() -> None:
@@ -150,3 +159,26 @@ def test_anything_is_taken_or_refused(pieces: list[bytes]) -> None:
 def test_a_header_cannot_have_a_line_break() -> None:
     with pytest.raises(InvalidRequest, match="line break"):
         Http1Connection("host", (("a", "b\r\nc: d"),))
+
+
+def test_a_request_that_cannot_be_sent_has_not_begun() -> None:
+    connection = Http1Connection("host", ())
+    for value in ("\u20ac", "a\r\nb"):
+        with pytest.raises((InvalidRequest, UnicodeEncodeError)):
+            connection.begin(Exchange(Request("GET", "/", headers=(("a", value),)), time.monotonic() + 60))
+
+    assert (connection.has_room, connection.take_outgoing()) == (True, [])
+
+
+@pytest.mark.parametrize(
+    ("octets", "hint"),
+    [
+        (b"\x15\x03\x01\0\2\2\x46", "it speaks TLS; give https://"),
+        (b"\0\0\6\4\0\0\0\0\0\0\3\0\0\0\x80", "it speaks HTTP/2, as for gRPC; give grpc://"),
+        (b"220 ready\r\n", "no status line"),
+    ],
+)
+def test_who_speaks_something_else_is_told_apart(octets: bytes, hint: str) -> None:
+    connection, _ = begun()
+    with pytest.raises(Failed, match=hint):
+        connection.receive(octets)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovms_mp.client import hpack
-from ovms_mp.client.errors import Cancelled, Failed, NotSent, Overloaded, Unavailable
+from ovms_mp.client.errors import Cancelled, Failed, InvalidRequest, NotSent, Overloaded, Unavailable
 from ovms_mp.client.exchange import Exchange, Request, lost
 from ovms_mp.client.http2 import Http2Connection
 from ovms_mp.client.http2_frames import (
@@ -180,12 +180,80 @@ def test_answers_are_bounded(peer: Peer) -> None:
 
 
 def test_the_end_of_the_connection_is_the_end_of_all_requests(peer: Peer) -> None:
-    _, exchange = peer.begin()
+    (_, first), (_, second) = peer.begin(), peer.begin()
     peer.connection.close(lost("gone"))
 
-    with pytest.raises(Unavailable, match="gone"):
-        exchange.reply()
+    assert first.failure is not second.failure, "each has a request id of its own"
+    for exchange in (first, second):
+        with pytest.raises(Unavailable, match="gone"):
+            exchange.reply()
     assert not peer.connection.has_room
+
+
+def test_a_request_that_cannot_be_sent_has_not_begun(peer: Peer) -> None:
+    request = Request("POST", "/a", (b"x",), (("a", "x" * 20_000),))
+    with pytest.raises(InvalidRequest, match="the headers have"):
+        peer.connection.begin(Exchange(request, time.monotonic() + 60))
+
+    assert (peer.connection.is_idle, peer.sent()) == (True, [])
+
+
+def test_a_stream_can_be_finished_while_its_window_is_below_zero(peer: Peer) -> None:
+    exchange = Exchange(Request("POST", "/a", (b"x" * 1000,)), time.monotonic() + 60)
+    stream_id = peer.connection.begin(exchange, is_whole=False)
+    peer.sent()
+    peer.says(SETTINGS, 0, 0, setting(4, 10))
+    peer.sent()
+    peer.connection.send(stream_id, (), is_whole=True)
+
+    assert peer.sent() == [(DATA, END_STREAM, stream_id, b"")]
+
+
+def test_a_body_goes_through_the_smallest_of_windows(peer: Peer) -> None:
+    peer.says(SETTINGS, 0, 0, setting(4, 0))
+    peer.sent()
+    body = bytes(range(100))
+    stream_id, _ = peer.begin(body)
+    sent = peer.sent()[1:]
+    for _ in body:
+        peer.says(WINDOW_UPDATE, 0, stream_id, struct.pack(">I", 1))
+        sent += peer.sent()
+
+    assert b"".join(payload for _, _, _, payload in sent) == body
+    assert [flags for _, flags, _, _ in sent] == [0] * 99 + [END_STREAM]
+
+
+def test_a_long_frame_is_taken_as_it_comes(peer: Peer) -> None:
+    stream_id, exchange = peer.begin()
+    peer.says(HEADERS, END_HEADERS, stream_id, OK)
+    octets = frame(DATA, END_STREAM, stream_id, bytes(range(250)) * 400)
+    for at in range(0, len(octets), 1000):
+        assert not exchange.is_done
+        peer.connection.receive(octets[at : at + 1000])
+        assert exchange.nbytes == at + len(octets[at : at + 1000]) - 9
+
+    assert bytes(exchange.reply().body) == bytes(range(250)) * 400
+
+
+def test_pings_do_not_end_a_stream_that_goes_on(peer: Peer) -> None:
+    """Servers of gRPC ping with their answers, to find out how fast the network is."""
+    stream_id, exchange = peer.begin()
+    peer.says(HEADERS, END_HEADERS, stream_id, OK)
+    for _ in range(20_000):
+        peer.says(PING, 0, 0, bytes(8))
+        peer.says(DATA, 0, stream_id, b"x")
+
+    assert exchange.nbytes == 20_000
+
+
+@pytest.mark.parametrize(
+    ("octets", "hint"),
+    [(b"HTTP/1.1 400 Bad Request\r\n", "give http://"), (b"\x15\x03\x03\0\2\2\x50\0\0", "give grpcs://")],
+)
+def test_who_speaks_something_else_is_told_apart(peer: Peer, octets: bytes, hint: str) -> None:
+    peer.begin()
+    with pytest.raises(Failed, match=hint):
+        peer.connection.receive(octets)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +275,7 @@ def test_the_end_of_the_connection_is_the_end_of_all_requests(peer: Peer) -> Non
         frame(PING, ACK, 0, bytes(8)) * 10_001,
         frame(SETTINGS, 0, 0) * 10_001,
         frame(HEADERS, 0, 1, OK) + frame(CONTINUATION, 0, 1) * 10_001,
+        frame(HEADERS, END_HEADERS, 1, bytes(300_000)),
     ],
     ids=lambda octets: octets[:20].hex(),
 )
