@@ -4,7 +4,7 @@
 :class:`~ovms_mp.client.sync.Client` is for threads, :class:`~ovms_mp.client.aio.AsyncClient` for asyncio; the URL says
 what carries the calls. Both are in this module, as are the errors. Names of TensorFlow Serving's client
 (``PredictionServiceStub``, ``make_tensor_proto``...; see :mod:`ovms_mp.client.stubs`) are here, too, and need
-``grpcio`` and ``protobuf``. Everything is imported when it is asked for. No process of the server imports it.
+``grpcio`` and ``protobuf``. All but errors is imported when it is asked for. No process of the server imports it.
 """
 
 from __future__ import annotations
@@ -12,61 +12,58 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from ovms_mp.client.errors import (
+    Cancelled,
+    ClientError,
+    DeadlineExceeded,
+    Failed,
+    InvalidRequest,
+    NotFound,
+    NotSecure,
+    NotSent,
+    Overloaded,
+    Refused,
+    Unavailable,
+    Unsupported,
+)
+
 if TYPE_CHECKING:
     from ovms_mp.client.aio import AsyncClient
     from ovms_mp.client.calls import ModelMetadata, ModelState, TensorMetadata
-    from ovms_mp.client.errors import (
-        Cancelled,
-        ClientError,
-        DeadlineExceeded,
-        Failed,
-        InvalidRequest,
-        NotFound,
-        NotSent,
-        Overloaded,
-        Refused,
-        Unavailable,
-        Unsupported,
-    )
     from ovms_mp.client.retries import Retries
     from ovms_mp.client.stubs import (
-        DataType,
+        ModelServiceStub,
+        PredictionServiceStub,
+        make_ndarray,
+        make_tensor_proto,
+    )
+    from ovms_mp.client.sync import Client
+    from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import DataType, TensorProto
+    from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import (
         GetModelMetadataRequest,
         GetModelMetadataResponse,
         GetModelStatusRequest,
         GetModelStatusResponse,
-        ModelServiceStub,
         ModelSpec,
-        PredictionServiceStub,
         PredictRequest,
         PredictResponse,
         ReloadConfigRequest,
         ReloadConfigResponse,
         SignatureDefMap,
-        TensorProto,
-        make_ndarray,
-        make_tensor_proto,
     )
-    from ovms_mp.client.sync import Client
 
-_ERRORS = (
-    "ClientError", "InvalidRequest", "NotFound", "Refused", "Overloaded", "Unavailable", "NotSent", "DeadlineExceeded",
-    "Cancelled", "Unsupported", "Failed",
-)  # fmt: skip
-_STUBS = (
-    "PredictionServiceStub", "ModelServiceStub", "make_tensor_proto", "make_ndarray", "PredictRequest",
-    "PredictResponse", "GetModelMetadataRequest", "GetModelMetadataResponse", "GetModelStatusRequest",
-    "GetModelStatusResponse", "ReloadConfigRequest", "ReloadConfigResponse", "SignatureDefMap", "ModelSpec", "DataType",
-    "TensorProto",
-)  # fmt: skip
 _PLACES = {
-    "Client": "sync",
-    "AsyncClient": "aio",
-    "Retries": "retries",
-    **dict.fromkeys(("ModelMetadata", "ModelState", "TensorMetadata"), "calls"),
-    **dict.fromkeys(_ERRORS, "errors"),
-    **dict.fromkeys(_STUBS, "stubs"),
+    "Client": "ovms_mp.client.sync",
+    "AsyncClient": "ovms_mp.client.aio",
+    "Retries": "ovms_mp.client.retries",
+    **dict.fromkeys(("ModelMetadata", "ModelState", "TensorMetadata"), "ovms_mp.client.calls"),
 }
+_TENSORFLOWS = (
+    "ovms_mp.client.stubs",
+    "ovms_mp.front.tfs._proto.tensorflow_serving_pb2",
+    "ovms_mp.front.tfs._proto.tensorflow_framework_pb2",
+)
+"""Where all other names of ``__all__`` are."""
 
 __all__ = [
     "Client",
@@ -82,6 +79,7 @@ __all__ = [
     "Overloaded",
     "Unavailable",
     "NotSent",
+    "NotSecure",
     "DeadlineExceeded",
     "Cancelled",
     "Unsupported",
@@ -112,14 +110,19 @@ def __getattr__(name: str) -> object:
         AttributeError: There is no such name.
         ImportError: It needs a package that is not installed; the message says how to install it.
     """
-    place = _PLACES.get(name)
-    if place is None:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    place = _PLACES.get(name)
     try:
-        found: object = getattr(importlib.import_module(f"{__name__}.{place}"), name)
+        modules = map(importlib.import_module, (place,) if place else _TENSORFLOWS)
+        found: object = next(getattr(module, name) for module in modules if hasattr(module, name))
     except ModuleNotFoundError as error:
-        if place != "stubs":
+        if place:
             raise
         raise ImportError(f"{__name__}.{name} needs `pip install grpcio protobuf` ({error})") from error
     globals()[name] = found
     return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -24,18 +24,16 @@ import numpy as np
 
 from ovms_mp.client.datatypes import as_array
 from ovms_mp.client.tfs_grpc import tensor_array, tensor_message
-from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import DataType, TensorProto
+from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import (
     GetModelMetadataRequest,
     GetModelMetadataResponse,
     GetModelStatusRequest,
     GetModelStatusResponse,
-    ModelSpec,
     PredictRequest,
     PredictResponse,
     ReloadConfigRequest,
     ReloadConfigResponse,
-    SignatureDefMap,
 )
 
 if TYPE_CHECKING:
@@ -43,25 +41,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from ovms_mp.client.datatypes import AnyArray
-
-__all__ = [
-    "PredictionServiceStub",
-    "ModelServiceStub",
-    "make_tensor_proto",
-    "make_ndarray",
-    "PredictRequest",
-    "PredictResponse",
-    "GetModelMetadataRequest",
-    "GetModelMetadataResponse",
-    "GetModelStatusRequest",
-    "GetModelStatusResponse",
-    "ReloadConfigRequest",
-    "ReloadConfigResponse",
-    "SignatureDefMap",
-    "ModelSpec",
-    "DataType",
-    "TensorProto",
-]
 
 
 class PredictionServiceStub:
