@@ -73,7 +73,9 @@ class Predict:
         inputs: As :func:`~ovms_mp.client.datatypes.as_array` gives them.
         outputs: Names of those that are wanted; empty for all.
         parameters: Of the request, as KServe has them.
-        places: Where inputs and outputs lie in memory that is shared with the server, by name.
+        input_places: Where inputs lie in memory that is shared with the server, by name.
+        output_places: The same of outputs.
+        timeout_us: How long the client waits, where the transport does not say it; 0 if it is not to be said.
     """
 
     model: str
@@ -84,6 +86,7 @@ class Predict:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     input_places: Mapping[str, Place] = field(default_factory=dict)
     output_places: Mapping[str, Place] = field(default_factory=dict)
+    timeout_us: int = 0
 
 
 class Dialect(Protocol):
@@ -96,7 +99,7 @@ class Dialect(Protocol):
         """Headers that tell the server how long the client will wait."""
 
     def predict(self, call: Predict) -> Operation[Outputs]:
-        """Outputs by name; those with a place of their own are left out."""
+        """Outputs by name; those with a place of their own are there."""
 
     def metadata(self, model: str, version: int) -> Operation[ModelMetadata]:
         """Inputs and outputs of a version."""

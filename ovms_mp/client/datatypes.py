@@ -45,8 +45,14 @@ def as_array(value: npt.ArrayLike) -> AnyArray:
     """What a caller gives for a tensor, as an array that lies in memory as tensors travel.
 
     Bytes, e.g. of an encoded image, are a tensor of one string. Lists of floats become float32, as models mostly are.
+
+    Raises:
+        ValueError: Its rows are not equally long, or NumPy makes no array of it for another reason.
+        TypeError: The same.
     """
     if isinstance(value, np.ndarray):
+        if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
+            raise ValueError("a tensor has no mask; fill() the array")
         array = value
     elif isinstance(value, (bytes, bytearray, str)):
         array = np.empty(1, np.object_)

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from ovms_mp import __version__
 from ovms_mp.client.errors import ClientError, code_of_grpc, code_of_http, error_of, unreadable
 from ovms_mp.client.exchange import Request
+from ovms_mp.codes import Code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,19 +50,34 @@ def deadline_headers(timeout_s: float) -> tuple[tuple[str, str], ...]:
     return (("grpc-timeout", f"{milliseconds}m"),)
 
 
-def failure_of(status: int, headers: Mapping[str, str]) -> ClientError | None:
-    """The failure that an answer is; None where it is none."""
+class GrpcDialect:
+    """What both APIs have in common over gRPC."""
+
+    def common_headers(self) -> tuple[tuple[str, str], ...]:
+        """Headers of every request."""
+        return COMMON_HEADERS
+
+    def deadline_headers(self, timeout_s: float) -> tuple[tuple[str, str], ...]:
+        """The deadline."""
+        return deadline_headers(timeout_s)
+
+
+def is_success(headers: Mapping[str, str]) -> bool:
+    """Whether an answer is none of a failure."""
+    return headers.get("grpc-status") == "0"
+
+
+def failure_of(status: int, headers: Mapping[str, str]) -> ClientError:
+    """The failure that an answer is which is no success."""
     number = headers.get("grpc-status")
-    if number == "0":
-        return None
     if number is None:
-        code = code_of_http(status) if status != 200 else code_of_grpc(2)
+        code = code_of_http(status) if status != 200 else Code.UNKNOWN
         speaker = headers.get("server", "it")
         error = error_of(
             code, f"the server has answered HTTP {status} without a gRPC status; does {speaker} speak gRPC?"
         )
     else:
-        code = code_of_grpc(int(number) if number.isascii() and number.isdigit() else 2)
+        code = code_of_grpc(number)
         error = error_of(code, unquote(headers.get("grpc-message", "")))
     error.was_answered = True
     pushback = headers.get("grpc-retry-pushback-ms")
@@ -78,9 +94,8 @@ def message_of(reply: Reply) -> memoryview:
     Raises:
         ClientError: The answer is a failure, or no single message.
     """
-    failure = failure_of(reply.status, reply.headers)
-    if failure is not None:
-        raise failure
+    if not is_success(reply.headers):
+        raise failure_of(reply.status, reply.headers)
     messages, rest = split(reply.body)
     if len(messages) != 1 or rest:
         raise unreadable(f"{len(messages)} messages and {len(rest)} bytes where one message should be")

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ovms_mp.client import rest_framing
 from ovms_mp.client.calls import ModelMetadata, ModelState, Outputs, TensorMetadata
@@ -14,34 +17,21 @@ from ovms_mp.client.exchange import Operation, Request
 from ovms_mp.client.places import REGION
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ovms_mp.client.calls import Predict
     from ovms_mp.client.exchange import Octets, Reply
-
-import numpy as np
+    from ovms_mp.client.places import Place
 
 _HEADER = "inference-header-content-length"
 _OCTETS = ("content-type", "application/octet-stream")
-_MODELS = "/v2/models/"
 
 
-class KServeRest:
+class KServeRest(rest_framing.RestDialect):
     """See :class:`~ovms_mp.client.calls.Dialect`."""
 
     def __init__(self, prefix: str) -> None:
-        """Prepare.
-
-        Args:
-            prefix: Before all paths.
-        """
-        self._prefix = prefix
-
-    def common_headers(self) -> tuple[tuple[str, str], ...]:
-        """Headers of every request."""
-        return rest_framing.COMMON_HEADERS
-
-    def deadline_headers(self, timeout_s: float) -> tuple[tuple[str, str], ...]:
-        """None; a request's parameter ``timeout`` has it."""
-        return ()
+        super().__init__(prefix, "/v2/models/")
 
     def predict(self, call: Predict) -> Operation[Outputs]:
         """``POST /v2/models/NAME/infer``."""
@@ -73,17 +63,19 @@ class KServeRest:
                 }
                 for name in call.outputs
             ]
-        document["parameters"] = {**call.parameters, "binary_data_output": True}
+        deadline = {"timeout": call.timeout_us} if call.timeout_us else {}
+        document["parameters"] = {**deadline, **call.parameters, "binary_data_output": True}
         head = json.dumps(document, separators=(",", ":")).encode()
-        path = rest_framing.model_path(self._prefix + _MODELS, call.model, call.version)
+        path = f"{self.model_path(call.model, call.version)}/infer"
         headers = (_OCTETS, (_HEADER, str(len(head))))
         return Operation(
-            rest_framing.posted(f"{path}/infer", (head, *binary), call.request_id, headers), _read_outputs
+            rest_framing.posted(path, (head, *binary), call.request_id, headers),
+            functools.partial(_read_outputs, places=call.output_places),
         )
 
     def metadata(self, model: str, version: int) -> Operation[ModelMetadata]:
         """``GET /v2/models/NAME``."""
-        return Operation(self._get(rest_framing.model_path(_MODELS, model, version)), _read_metadata)
+        return Operation(Request("GET", self.model_path(model, version)), _read_metadata)
 
     def models(self) -> Operation[list[ModelState]]:
         """``POST /v2/repository/index``."""
@@ -92,44 +84,34 @@ class KServeRest:
 
     def model_ready(self, model: str, version: int) -> Operation[bool]:
         """``GET /v2/models/NAME/ready``."""
-        path = rest_framing.model_path(_MODELS, model, version)
-        return Operation(self._get(f"{path}/ready"), rest_framing.is_yes)
-
-    def ready(self) -> Operation[bool]:
-        """``GET /v2/health/ready``."""
-        return Operation(self._get("/v2/health/ready"), rest_framing.is_yes)
-
-    def live(self) -> Operation[bool]:
-        """``GET /v2/health/live``."""
-        return Operation(self._get("/v2/health/live"), rest_framing.is_yes)
-
-    def _get(self, path: str) -> Request:
-        return Request("GET", self._prefix + path)
+        return Operation(Request("GET", f"{self.model_path(model, version)}/ready"), rest_framing.is_yes)
 
 
-def _read_outputs(reply: Reply) -> Outputs:
+def _read_outputs(reply: Reply, places: Mapping[str, Place]) -> Outputs:
     rest_framing.refuse_failure(reply)
     body = memoryview(reply.body)
     given = reply.headers.get(_HEADER)
-    length = int(given) if given is not None and given.isascii() and given.isdigit() else len(body)
+    length = len(body) if given is None else rest_framing.whole_number(given)
     document = rest_framing.document(body[:length])
     outputs: Outputs = {}
     at = length
     try:
         for output in document["outputs"]:
             parameters = output.get("parameters", {})
-            if REGION in parameters:
-                continue
             size = parameters.get("binary_data_size")
             name, datatype, shape = output["name"], output["datatype"], output["shape"]
             if any(dimension < 0 for dimension in shape):
                 raise unreadable(f"output {name!r} has the shape {shape}")
+            if REGION in parameters:
+                if name in places:
+                    outputs[name] = places[name].filled(name, datatype, shape)
+                continue
             if size is None:
                 outputs[name] = _plain(output["data"], datatype, shape)
                 continue
             outputs[name] = array_of(body[at : at + size], datatype, shape)
             at += size
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         if isinstance(error, ClientError):
             raise
         raise unreadable(f"the document of an inference ({error!r})") from None

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ovms_mp.client import grpc_framing
+from ovms_mp.client.checks import wrong
 from ovms_mp.client.errors import ClientError, Unsupported, error_of, unreadable
 from ovms_mp.client.exchange import Exchange, Octets, Request
 from ovms_mp.client.http2 import Http2Connection
@@ -17,19 +17,23 @@ from ovms_mp.codes import Code
 
 if TYPE_CHECKING:
     from ovms_mp.client.calls import ModelMetadata, Outputs
+    from ovms_mp.client.exchange import Operation
     from ovms_mp.client.session import Connection, Session
 
 StreamRequest: TypeAlias = "Mapping[str, Any] | Any"
 """The inputs of a request, as ``predict`` takes them."""
 
 
-@dataclass(slots=True, eq=False)
 class _Messages(Exchange):
     """An exchange whose answer is any number of messages."""
 
-    messages: deque[bytes] = field(default_factory=deque)
-    rest: bytes = b""
-    on_message: Callable[[], None] | None = None
+    __slots__ = ("messages", "on_message", "rest")
+
+    def __init__(self, request: Request, most_bytes: int) -> None:
+        super().__init__(request, 0.0, most_bytes)
+        self.messages: deque[bytes] = deque()
+        self.rest = b""
+        self.on_message: Callable[[], None] | None = None
 
     def take_data(self, octets: Octets) -> None:
         """Take a piece of the answers."""
@@ -49,11 +53,19 @@ class Stream:
     Attributes:
         model: Of all requests.
         version: Of all requests; 0 for the server's choice.
+        ahead: How many requests may be without an answer.
         unanswered: Requests that were sent and have no answer yet.
     """
 
     def __init__(
-        self, session: Session, model: str, version: int, outputs: tuple[str, ...], *, return_errors: bool
+        self,
+        session: Session,
+        model: str,
+        version: int,
+        outputs: Sequence[str],
+        ahead: int,
+        *,
+        return_errors: bool,
     ) -> None:
         """Prepare.
 
@@ -62,23 +74,28 @@ class Stream:
             model: Of all requests.
             version: Of all requests.
             outputs: Names of those that are wanted.
+            ahead: How many requests may be without an answer.
             return_errors: Whether failures of requests are returned.
 
         Raises:
             Unsupported: The client does not speak KServe over gRPC.
+            InvalidRequest: No request may be without an answer.
         """
         if not isinstance(session.dialect, KServeGrpc):
             raise Unsupported(
                 Code.UNIMPLEMENTED, "streams need KServe's API over gRPC: a URL with grpc:// and no api=tfs"
             )
+        if not isinstance(ahead, int) or ahead < 1:
+            raise wrong(f"ahead is {ahead!r}, but must be a whole number of at least 1")
         self._dialect = session.dialect
+        self.ahead = ahead
         self._session = session
         self.model = model
         self.version = version
         self.unanswered = 0
         self._outputs = outputs
         self._return_errors = return_errors
-        self._exchange = _Messages(Request("POST", STREAM), 0.0, most_bytes=session.options.max_answer_bytes)
+        self._exchange = _Messages(Request("POST", STREAM), session.options.max_answer_bytes)
         self._protocol: Http2Connection | None = None
         self._stream_id = 0
 
@@ -100,6 +117,10 @@ class Stream:
         """Whether the name of the model's only input is still to be asked for."""
         return self._session.known_input(self.model, self.version) is None
 
+    def about(self) -> Operation[ModelMetadata]:
+        """The call that asks for it."""
+        return self._session.about(self._dialect.metadata, self.model, self.version)
+
     def learn(self, metadata: ModelMetadata) -> None:
         """Note the name of the model's only input."""
         self._session.learn_input(self.model, self.version, metadata)
@@ -108,7 +129,7 @@ class Stream:
         """Send a request."""
         if not isinstance(inputs, Mapping):
             inputs = {self._session.known_input(self.model, self.version): inputs}
-        call = self._session.predict(self.model, inputs, self.version, self._outputs, "", None, None)
+        call = self._session.predict(self.model, inputs, self.version, self._outputs)
         message = grpc_framing.framed(self._dialect.message(call))
         if self._protocol is not None:
             self._protocol.send(self._stream_id, message, is_whole=False)
@@ -139,11 +160,12 @@ class Stream:
         exchange = self._exchange
         if exchange.messages or not exchange.is_done:
             return False
-        failure = exchange.failure or grpc_framing.failure_of(exchange.status, exchange.headers)
-        if failure is None and (self.unanswered or exchange.rest):
-            failure = unreadable(f"a stream that ends with {self.unanswered} requests without an answer")
-        if failure is not None:
-            raise failure
+        if exchange.failure is not None:
+            raise exchange.take_failure()
+        if not grpc_framing.is_success(exchange.headers):
+            raise grpc_framing.failure_of(exchange.status, exchange.headers)
+        if self.unanswered or exchange.rest:
+            raise unreadable(f"a stream that ends with {self.unanswered} requests without an answer")
         return True
 
     def take(self) -> Outputs | ClientError:
@@ -152,16 +174,22 @@ class Stream:
         Raises:
             ClientError: The request has failed, and failures are not returned.
         """
+        if not self.unanswered:
+            raise unreadable("an answer to no request")
         self.unanswered -= 1
         text, _, outputs = self._dialect.stream_answer(self._exchange.messages.popleft())
         if not text:
             return outputs
-        code, message = _split(text)
-        error = error_of(code, message)
-        error.was_answered = True
         if self._return_errors:
-            return error
-        raise error
+            return _failure_of(text)
+        raise _failure_of(text)
+
+
+def _failure_of(text: str) -> ClientError:
+    code, message = _split(text)
+    error = error_of(code, message)
+    error.was_answered = True
+    return error
 
 
 def _split(text: str) -> tuple[Code, str]:

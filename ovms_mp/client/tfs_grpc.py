@@ -60,16 +60,8 @@ _MOST_ELEMENTS = 1 << 30
 _METADATA = "signature_def"
 
 
-class TfsGrpc:
+class TfsGrpc(grpc_framing.GrpcDialect):
     """See :class:`~ovms_mp.client.calls.Dialect`."""
-
-    def common_headers(self) -> tuple[tuple[str, str], ...]:
-        """Headers of every request."""
-        return grpc_framing.COMMON_HEADERS
-
-    def deadline_headers(self, timeout_s: float) -> tuple[tuple[str, str], ...]:
-        """The deadline."""
-        return grpc_framing.deadline_headers(timeout_s)
 
     def predict(self, call: Predict) -> Operation[Outputs]:
         """PredictionService.Predict."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ovms_mp.client.calls import Predict
     from ovms_mp.client.datatypes import AnyArray
 
-_MODELS = "/v1/models/"
 _NAMES = {
     "DT_FLOAT": "FP32",
     "DT_DOUBLE": "FP64",
@@ -35,60 +34,35 @@ OUTPUT = "output"
 """The name of an answer's only output where the request does not name it: this API leaves it out."""
 
 
-class TfsRest:
+class TfsRest(rest_framing.RestDialect):
     """See :class:`~ovms_mp.client.calls.Dialect`."""
 
     def __init__(self, prefix: str) -> None:
-        """Prepare.
-
-        Args:
-            prefix: Before all paths.
-        """
-        self._prefix = prefix
-
-    def common_headers(self) -> tuple[tuple[str, str], ...]:
-        """Headers of every request."""
-        return rest_framing.COMMON_HEADERS
-
-    def deadline_headers(self, timeout_s: float) -> tuple[tuple[str, str], ...]:
-        """None; the API has no word for it."""
-        return ()
+        super().__init__(prefix, "/v1/models/")
 
     def predict(self, call: Predict) -> Operation[Outputs]:
         """``POST /v1/models/NAME:predict``."""
         document = {"inputs": {name: _values(array) for name, array in call.inputs.items()}}
         body = json.dumps(document, separators=(",", ":")).encode()
-        path = rest_framing.model_path(self._prefix + _MODELS, call.model, call.version)
+        path = f"{self.model_path(call.model, call.version)}:predict"
         wanted = call.outputs
 
         def read(reply: Reply) -> Outputs:
             return _outputs(reply, wanted)
 
-        return Operation(rest_framing.posted(f"{path}:predict", (body,), call.request_id, _JSON), read)
+        return Operation(rest_framing.posted(path, (body,), call.request_id, _JSON), read)
 
     def metadata(self, model: str, version: int) -> Operation[ModelMetadata]:
         """``GET /v1/models/NAME/metadata``."""
-        path = rest_framing.model_path(_MODELS, model, version)
-        return Operation(self._get(f"{path}/metadata"), _read_metadata)
+        return Operation(Request("GET", f"{self.model_path(model, version)}/metadata"), _read_metadata)
 
     def models(self) -> Operation[list[ModelState]]:
         """``GET /v1/config``, which OVMS has and TensorFlow Serving has not."""
-        return Operation(self._get("/v1/config"), _read_models)
+        return Operation(Request("GET", f"{self._prefix}/v1/config"), _read_models)
 
     def model_ready(self, model: str, version: int) -> Operation[bool]:
         """``GET /v1/models/NAME``."""
-        return Operation(self._get(rest_framing.model_path(_MODELS, model, version)), _read_ready)
-
-    def ready(self) -> Operation[bool]:
-        """``GET /v2/health/ready``, which OVMS has on the same port."""
-        return Operation(self._get("/v2/health/ready"), rest_framing.is_yes)
-
-    def live(self) -> Operation[bool]:
-        """``GET /v2/health/live``, which OVMS has on the same port."""
-        return Operation(self._get("/v2/health/live"), rest_framing.is_yes)
-
-    def _get(self, path: str) -> Request:
-        return Request("GET", self._prefix + path)
+        return Operation(Request("GET", self.model_path(model, version)), _read_ready)
 
 
 def _values(array: AnyArray) -> Any:
@@ -140,7 +114,7 @@ def _outputs(reply: Reply, wanted: tuple[str, ...]) -> Outputs:
             named = {name: _array(values) for name, values in outputs.items()}
             return {name: named[name] for name in wanted} if wanted else named
         return {wanted[0] if wanted else OUTPUT: _array(outputs)}
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         raise unreadable("the document of a prediction") from None
 
 
@@ -156,7 +130,7 @@ def _read_metadata(reply: Reply) -> ModelMetadata:
             for key in ("inputs", "outputs")
         )
         return ModelMetadata(spec["name"], (str(spec["version"]),), "", inputs, outputs)
-    except (LookupError, TypeError, AttributeError, ValueError, StopIteration):
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError, StopIteration):
         raise unreadable("the document of a model's metadata") from None
 
 

@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import json
 import subprocess
 import sys
+import weakref
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -14,11 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovms_mp.client import calls, datatypes, errors, retries, target
-from ovms_mp.client.exchange import Reply, not_sent
+from ovms_mp.client.exchange import Exchange, Reply, not_sent
 from ovms_mp.client.fields import fields, varint
 from ovms_mp.client.grpc_framing import deadline_headers, failure_of, framed
 from ovms_mp.client.kserve_grpc import KServeGrpc
 from ovms_mp.client.kserve_rest import KServeRest
+from ovms_mp.client.places import Place
 from ovms_mp.client.tfs_grpc import TfsGrpc, tensor_array
 from ovms_mp.codes import Code
 from ovms_mp.front.kserve._proto import kserve_pb2
@@ -57,7 +63,7 @@ def test_kserve_messages_are_what_protobuf_reads(value: datatypes.AnyArray) -> N
     response = kserve_pb2.ModelInferResponse(model_name="m")
     response.outputs.add(name="y", datatype=given_input.datatype, shape=given_input.shape)
     response.raw_output_contents.extend(request.raw_input_contents)
-    back = KServeGrpc().outputs(response.SerializeToString())["y"]
+    back = KServeGrpc().outputs(response.SerializeToString(), {})["y"]
     assert_same(back, array)
 
 
@@ -121,7 +127,7 @@ def test_contents_that_are_not_raw_are_read(
     response = kserve_pb2.ModelInferResponse()
     response.outputs.add(name="y", datatype=datatype, shape=[2], contents=contents)
 
-    assert KServeGrpc().outputs(response.SerializeToString())["y"].tolist() == expected
+    assert KServeGrpc().outputs(response.SerializeToString(), {})["y"].tolist() == expected
 
 
 def test_bfloat16_is_float32_where_numpy_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +180,7 @@ def test_messages_that_protobuf_refuses_are_refused(octets: bytes) -> None:
         ("grpcs://h", ("grpc", "kserve", True, "h:9000", "")),
         ("http://[::1]:8000?api=tfs", ("rest", "tfs", False, "[::1]:8000", "")),
         ("https://h/prefix/", ("rest", "kserve", True, "h:443", "")),
+        ("grpc://bücher.example", ("grpc", "kserve", False, "xn--bcher-kva.example:9000", "")),
         ("unix:///run/a%20b", ("grpc", "kserve", False, "localhost", "/run/a b")),
         ("unix:///run/a?protocol=rest&api=tfs", ("rest", "tfs", False, "localhost", "/run/a")),
     ],
@@ -186,9 +193,10 @@ def test_urls(url: str, expected: tuple[object, ...]) -> None:
 
 @pytest.mark.parametrize(
     "url", ["", "h:1", "ftp://h", "grpc://", "grpc://h:99999", "grpc://h/path", "unix://h/a", "grpc://h?x=1",
-            "grpc://u@h", "grpc://h?api=v1", "http://h?protocol=grpc"],
+            "grpc://u@h", "grpc://h?api=v1", "http://h?protocol=grpc", "http://[::1", "grpc://h:0", "grpc://h:x",
+            "unix:///" + 107 * "a", "unix:///a%00", None, f"grpc://{64 * 'ü'}"],
 )  # fmt: skip
-def test_urls_that_name_no_server(url: str) -> None:
+def test_urls_that_name_no_server(url: Any) -> None:
     with pytest.raises(errors.InvalidRequest):
         target.parse(url)
 
@@ -212,6 +220,7 @@ def failed(code: Code, after: float | None = None) -> errors.ClientError:
         (failed(Code.RESOURCE_EXHAUSTED), 1, None),
         (failed(Code.RESOURCE_EXHAUSTED, 1.0), 1, 1.0),
         (failed(Code.INTERNAL), 1, None),
+        (errors.NotSecure(Code.UNAVAILABLE, ""), 1, None),
         (failed(Code.DEADLINE_EXCEEDED), 1, None),
         (ValueError(), 1, None),
     ],
@@ -235,6 +244,7 @@ def test_what_is_tried_again_and_when(error: Exception, tries: int, expected: fl
         ),
         ({"grpc-status": "8", "grpc-retry-pushback-ms": "-1"}, Code.RESOURCE_EXHAUSTED, -1.0),
         ({"grpc-status": "x"}, Code.UNKNOWN, None),
+        ({"grpc-status": "9" * 5000}, Code.UNKNOWN, None),
         ({}, Code.UNAVAILABLE, None),
     ],
     ids=str,
@@ -242,8 +252,97 @@ def test_what_is_tried_again_and_when(error: Exception, tries: int, expected: fl
 def test_statuses(headers: dict[str, str], code: Code, after: float | None) -> None:
     error = failure_of(503, headers)
 
-    assert error is not None
     assert (error.code, error.retry_after_s, error.was_answered) == (code, after, True)
+
+
+def test_nothing_is_tried_again_when_the_time_is_over() -> None:
+    assert retries.Retries().pause_s(not_sent(""), 1, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "document"),
+    [
+        ({"inference-header-content-length": "9" * 5000}, b"{}"),
+        ({}, b'{"outputs":[{"name":"y","datatype":"FP32","shape":[%d],"data":[]}]}' % (1 << 80)),
+        ({}, b'{"outputs":[{"name":"y","datatype":"INT8","shape":[1],"data":[%d]}]}' % (1 << 80)),
+    ],
+    ids=["length", "shape", "value"],
+)
+def test_numbers_that_are_too_large_are_refused(headers: dict[str, str], document: bytes) -> None:
+    read = KServeRest("").predict(calls.Predict("m", 0, {})).read
+    with pytest.raises(errors.Failed, match="cannot be read"):
+        read(Reply(200, headers, document))
+
+
+def test_an_output_is_in_the_array_that_it_was_written_to() -> None:
+    """As much of it as the answer says, which may be less than there is room for."""
+    memory = np.arange(12, dtype=np.float32).reshape(3, 4)
+    place = Place("r", 0, memory.nbytes, memory)
+    for dialect in (KServeGrpc(), KServeRest("")):
+        for datatype, shape in (("FP32", [3, 4]), ("FP32", [2, 4]), ("FP64", [3, 2]), ("FP32", [4, 4])):
+            call = calls.Predict("m", 0, {}, ("y",), output_places={"y": place})
+            read = dialect.predict(call).read
+            reply = placed_answer(datatype, shape, is_grpc=isinstance(dialect, KServeGrpc))
+            if datatype == "FP64":
+                with pytest.raises(
+                    errors.InvalidRequest, match="has elements FP64, and its array is of FP32"
+                ):
+                    read(reply)
+            elif shape == [4, 4]:
+                with pytest.raises(errors.Failed, match="cannot be read"):
+                    read(reply)
+            else:
+                found = read(reply)["y"]
+                assert (found is memory) == (shape == [3, 4])
+                assert found.tolist() == memory[: shape[0]].tolist()
+
+
+def placed_answer(datatype: str, shape: list[int], *, is_grpc: bool) -> Reply:
+    parameters = {"shared_memory_region": "r"}
+    if not is_grpc:
+        document = {"name": "y", "datatype": datatype, "shape": shape, "parameters": parameters}
+        return Reply(200, {}, json.dumps({"outputs": [document]}).encode())
+    response = kserve_pb2.ModelInferResponse()
+    output = response.outputs.add(name="y", datatype=datatype, shape=shape)
+    output.parameters["shared_memory_region"].string_param = "r"
+    return Reply(200, {"grpc-status": "0"}, b"".join(framed([response.SerializeToString()])))
+
+
+def test_heads_of_requests_that_are_kept_are_those_of_their_places() -> None:
+    dialect, array = KServeGrpc(), np.zeros(4, np.float32)
+    messages = set()
+    for _ in range(2):
+        for name, offset in (("r", 0), ("r", 64), ("s", 0)):
+            place = Place(name, offset, array.nbytes, array)
+            for call in (
+                calls.Predict("m", 0, {"x": array}, ("y",), input_places={"x": place}),
+                calls.Predict("m", 0, {"x": array}, ("y",), output_places={"y": place}),
+            ):
+                messages.add(b"".join(dialect.message(call)))
+
+    assert len(messages) == 6
+
+
+@pytest.mark.parametrize("dialect", [KServeGrpc(), KServeRest("")], ids=["grpc", "rest"])
+def test_failures_are_gone_when_nobody_has_them_any_more(dialect: calls.Dialect) -> None:
+    """And with them what callers have in their frames, such as arrays in shared memory."""
+
+    def fail() -> weakref.ref[object]:
+        array = np.zeros(1)
+        operation = dialect.predict(calls.Predict("m", 0, {}))
+        with contextlib.suppress(errors.ClientError):
+            operation.read(Reply(404, {"grpc-status": "5"}, b"{}"))
+        exchange = Exchange(operation.request, 0.0)
+        exchange.fail(not_sent("gone"))
+        with contextlib.suppress(errors.NotSent):
+            exchange.reply()
+        return weakref.ref(array)
+
+    gc.disable()
+    try:
+        assert fail()() is None
+    finally:
+        gc.enable()
 
 
 def test_deadlines_fit_their_header() -> None:
