@@ -25,10 +25,19 @@ def fronts(shared_server: Server, tmp_path_factory: pytest.TempPathFactory) -> I
     """Servers of the same models by what carries their gRPC; the shared one has the default."""
     default = GrpcConfig().front
     (other,) = (front for front in FRONTS if front != default)
+    directory = tmp_path_factory.mktemp(other)
+    # It has no sockets of its own.
+    hosts = ("--grpc_bind_address", "127.0.0.1", "--rest_bind_address", "127.0.0.1")
+    arguments = [
+        *shared_server.arguments,
+        "--grpc_front",
+        other,
+        *hosts,
+        "--client_shm_socket",
+        f"{directory}/shm.sock",
+    ]
     before = Ledger.take()
-    with Server(
-        [*shared_server.arguments, "--grpc_front", other], tmp_path_factory.mktemp(other) / "server.log"
-    ) as server:
+    with Server(arguments, directory / "server.log") as server:
         for front in (shared_server, server):  # What they say is compared, so both have to have loaded all.
             eventually(functools.partial(_has_loaded_all, front), 60.0, "all versions")
         yield {default: shared_server, other: server}

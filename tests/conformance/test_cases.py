@@ -99,31 +99,63 @@ THROUGH_CLIENT = {
     "rest": Form.KSERVE_BINARY,
     "rest tfs": Form.COLUMN,
 }
+TRANSPORTS = [
+    *THROUGH_CLIENT,
+    *(f"unix {transport}" for transport in THROUGH_CLIENT),
+    *("shared grpc", "shared rest", "shared unix grpc"),
+]
+"""Of the client; ``shared``: with inputs in shared memory."""
+_SHARED_BYTES = 4 << 20
+_ALIGNMENT = 64
 
 
-@pytest.mark.parametrize("transport", THROUGH_CLIENT)
+def url_of(transport: str, server: Server) -> str:
+    carrier, _, api = transport.removeprefix("shared ").removeprefix("unix ").partition(" ")
+    query = f"api={api or 'kserve'}"
+    if "unix" in transport:
+        return f"unix://{server.log_path.parent}/{carrier}.sock?protocol={carrier}&{query}"
+    port = server.port if carrier == "grpc" else server.rest_port
+    return f"{'grpc' if carrier == 'grpc' else 'http'}://127.0.0.1:{port}?{query}"
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_client_hears_the_same(transport: str, shared_server: Server) -> None:
     """Every neutral row that the transport can carry, one after the other, by the client of the package."""
-    carrier, _, api = transport.partition(" ")
-    port = shared_server.port if carrier == "grpc" else shared_server.rest_port
+    form = THROUGH_CLIENT[transport.removeprefix("shared ").removeprefix("unix ")]
+    is_shared = transport.startswith("shared")
     asked = 0
     with Client(
-        f"{'grpc' if carrier == 'grpc' else 'http'}://127.0.0.1:{port}", api=api or "kserve"
+        url_of(transport, shared_server),
+        shared_memory=f"{shared_server.log_path.parent}/shm.sock" if is_shared else None,
     ) as client:
+        memory = client.shared_array(_SHARED_BYTES, np.uint8) if is_shared else None
         for case in CASES:
             request = case.request
-            if not isinstance(request, Predict) or THROUGH_CLIENT[transport] not in request.applicable():
+            if not isinstance(request, Predict) or form not in request.applicable():
                 continue
             if (request.version or 0) < 0:
                 continue  # Which the client itself refuses.
             asked += 1
+            inputs = request.inputs if memory is None else moved_to(memory, request.inputs)
             failure, found = None, dict[str, "AnyArray"]()
             try:
-                found = client.predict(request.model, request.inputs, version=request.version or 0)
+                found = client.predict(request.model, inputs, version=request.version or 0)
             except ClientError as error:
                 failure = error
-            check_client(case, failure, found, transport == "rest tfs")
+            check_client(case, failure, found, transport.endswith("rest tfs"))
     assert asked > 50
+
+
+def moved_to(memory: AnyArray, inputs: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+    """Copies in shared memory, where there can be any."""
+    found, at = {}, 0
+    for name, array in inputs.items():
+        found[name] = array
+        if array.nbytes and not array.dtype.hasobject and at + array.nbytes <= len(memory):
+            found[name] = memory[at : at + array.nbytes].view(array.dtype).reshape(array.shape)
+            found[name][...] = array
+            at += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+    return found
 
 
 def check_client(
