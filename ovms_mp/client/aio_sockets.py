@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from ovms_mp.client import forks
+from ovms_mp.client.checks import wrong
 from ovms_mp.client.errors import Cancelled, ClientError
-from ovms_mp.client.exchange import lost, not_sent
-from ovms_mp.client.session import not_connected, too_late
+from ovms_mp.client.exchange import not_sent
+from ovms_mp.client.failures import check_alpn, ended, not_connected, too_late
 from ovms_mp.codes import Code
 
 if TYPE_CHECKING:
@@ -50,13 +52,17 @@ class AioConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Of asyncio."""
+        protocol = self.protocol
+        room = protocol.most_streams
         try:
-            self.protocol.receive(data)
+            protocol.receive(data)
         except ClientError as error:
-            self.protocol.close(error)
+            protocol.close(error)
             self.abort()
-        if not self.protocol.is_usable and self.protocol.is_idle:
+        if not protocol.is_usable and protocol.is_idle:
             self.close()
+        if not protocol.is_usable or room != protocol.most_streams:
+            self._on_change()  # Who waits for room looks elsewhere, or here.
         self.flush_soon()
 
     def eof_received(self) -> bool:
@@ -65,12 +71,7 @@ class AioConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Of asyncio."""
-        reason = (
-            f"the connection to {self._target} has ended: {exc}"
-            if exc
-            else f"{self._target} has closed the connection"
-        )
-        self.protocol.close(lost(reason))
+        self.protocol.close(ended(self._target, exc), is_clean=exc is None)
         if self._timer is not None:
             self._timer.cancel()
         self._on_change()
@@ -81,29 +82,24 @@ class AioConnection(asyncio.Protocol):
         Raises:
             ClientError: The deadline has passed.
         """
-        ended = self._loop.create_future()
+        end = self._loop.create_future()
 
-        def end() -> None:
-            if not ended.done():
-                ended.set_result(None)
+        def set_end() -> None:
+            if not end.done():
+                end.set_result(None)
 
-        exchange.on_end = end
+        exchange.on_end = set_end
         stream_id = self.protocol.begin(exchange)
         self.flush_soon()
-        await self.wait(ended, exchange.deadline, stream_id)
-
-    async def wait(self, ended: asyncio.Future[None], deadline: float, stream_id: int) -> None:
-        """Wait for a future of a request's; give the request up if it comes too late, or if nobody waits any more."""
-        self._due[ended] = deadline
+        deadline = exchange.deadline
+        self._due[end] = deadline
         if self._timer is None or deadline < self._timer_at:
             self._set_timer(deadline)
-        has_ended = False
         try:
-            await ended
-            has_ended = True
+            await end
         finally:
-            del self._due[ended]
-            if not has_ended:
+            del self._due[end]
+            if not exchange.is_done:
                 self.cancel(stream_id)
 
     def cancel(self, stream_id: int) -> None:
@@ -123,10 +119,10 @@ class AioConnection(asyncio.Protocol):
     def _look_at_deadlines(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for ended, deadline in list(self._due.items()):
-            if deadline <= now and not ended.done():
-                ended.set_exception(too_late(self._target))
-        left = [deadline for ended, deadline in self._due.items() if not ended.done()]
+        for end, deadline in list(self._due.items()):
+            if deadline <= now and not end.done():
+                end.set_exception(too_late(self._target))
+        left = [deadline for end, deadline in self._due.items() if not end.done()]
         if left:
             self._set_timer(min(left))
 
@@ -146,6 +142,20 @@ class AioConnection(asyncio.Protocol):
         else:
             self._transport.writelines(pieces)
 
+    def check_secure(self) -> None:
+        """Refuse to go on where TLS has not agreed to what is spoken.
+
+        Raises:
+            NotSecure: It has not.
+        """
+        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        if tls is not None:
+            try:
+                check_alpn(self._target, tls.selected_alpn_protocol())
+            except ClientError:
+                self.abort()
+                raise
+
     @property
     def has_room(self) -> bool:
         """Whether a request may begin."""
@@ -163,7 +173,7 @@ class AioConnection(asyncio.Protocol):
 
 
 class AioPool:
-    """Connections to one server, for one event loop."""
+    """Connections to one server, for one event loop at a time: another one may follow when the first one is closed."""
 
     def __init__(self, session: Session) -> None:
         """Nothing is connected before there is a request.
@@ -172,11 +182,17 @@ class AioPool:
             session: Says where to.
         """
         self._session = session
+        self._is_closed = False
+        self.start_anew()
+        forks.note(self)
+
+    def start_anew(self) -> None:
+        """See :class:`~ovms_mp.client.forks.Forked`. What the last loop had is left to it."""
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._connections: list[AioConnection] = []
         self._idle: list[AioConnection] = []
         self._connecting = 0
         self._changed: asyncio.Event | None = None
-        self._is_closed = False
 
     async def take(self, deadline: float) -> AioConnection:
         """A connection with room for a request, which is to begin at once.
@@ -184,11 +200,11 @@ class AioPool:
         Raises:
             ClientError: There is none in time.
         """
+        self._enter_loop()
         try:
             async with asyncio.timeout_at(deadline):
                 while True:
-                    if self._is_closed:
-                        raise Cancelled(Code.CANCELLED, "the client is closed")
+                    self._refuse_closed()
                     found = self._with_room()
                     if found is not None:
                         return found
@@ -200,7 +216,29 @@ class AioPool:
 
     def now(self) -> AioConnection | None:
         """A connection with room, if there is one already. PERF: 0.3 us, and no task switches."""
-        return None if self._is_closed else self._with_room()
+        if self._is_closed or self._loop is not asyncio.get_running_loop():
+            return None
+        return self._with_room()
+
+    def _enter_loop(self) -> None:
+        """Be of the loop that runs now.
+
+        Raises:
+            InvalidRequest: It is of another one.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return
+        if self._loop is not None and not self._loop.is_closed():
+            raise wrong(
+                "this client is used by another event loop, which is not closed; make one for each loop"
+            )
+        self.start_anew()
+        self._loop = loop
+
+    def _refuse_closed(self) -> None:
+        if self._is_closed:
+            raise Cancelled(Code.CANCELLED, "the client is closed")
 
     def _with_room(self) -> AioConnection | None:
         if self._session.is_http2:
@@ -215,9 +253,13 @@ class AioPool:
         return None
 
     def _may_connect(self) -> bool:
-        if self._session.is_http2 and self._connecting:
-            return False  # It will have room for many.
-        return len(self._connections) + self._connecting < self._session.options.connections
+        count = len(self._connections)
+        if self._session.is_http2:
+            if self._connecting:
+                return False  # It will have room for many.
+            # Those whose server goes away end by themselves, and nothing waits for that.
+            count = sum(connection.protocol.is_usable for connection in self._connections)
+        return count + self._connecting < self._session.options.connections
 
     async def _connect(self) -> AioConnection:
         session, target = self._session, self._session.target
@@ -245,6 +287,10 @@ class AioPool:
         finally:
             self._connecting -= 1
             self._note_change()
+        if self._is_closed:
+            connection.abort()
+        self._refuse_closed()
+        connection.check_secure()
         self._connections.append(connection)
         if not connection.has_room:
             raise not_sent(f"{target} has closed the connection at once")
@@ -278,6 +324,9 @@ class AioPool:
     async def close(self) -> None:
         """Close all; calls that are under way fail."""
         self._is_closed = True
+        if self._loop is not asyncio.get_running_loop():
+            self.start_anew()  # Another loop's, which is closed or does not run.
+            return
         for connection in self._connections:
             connection.abort()
         self._idle.clear()

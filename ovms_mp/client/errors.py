@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ovms_mp.codes import Code
 
-_BY_NUMBER = {code.number: code for code in Code}
+_BY_NUMBER = {str(code.number): code for code in Code}
 _BY_STATUS = {
     400: Code.INVALID_ARGUMENT,
     401: Code.UNAUTHENTICATED,
@@ -88,6 +88,10 @@ class NotSent(Unavailable):
     """The server has done nothing of the request: another try is the first one."""
 
 
+class NotSecure(NotSent):
+    """No secure connection can be made, e.g. as a certificate is not trusted. It is not tried again."""
+
+
 class DeadlineExceeded(ClientError, TimeoutError):
     """The answer has not come in time."""
 
@@ -124,8 +128,8 @@ def error_of(code: Code, message: str) -> ClientError:
     return _CLASSES.get(code, Failed)(code, message)
 
 
-def code_of_grpc(number: int) -> Code:
-    """The code of a number on gRPC's wire; UNKNOWN of one that it does not define."""
+def code_of_grpc(number: str) -> Code:
+    """The code of a number as gRPC's wire has it; UNKNOWN of what it does not define."""
     return _BY_NUMBER.get(number, Code.UNKNOWN)
 
 

@@ -23,6 +23,12 @@ class PredictFuture(Future[Any]):
         self.cancellation.cancel()
         return super().cancel() or self.cancelled()
 
+    def drop(self, task: Future[Any]) -> None:
+        """End it if the task that was to settle it will never run, as its client is closed."""
+        if task.cancelled() and not self.done():
+            self.cancel()
+            self.set_running_or_notify_cancel()
+
     def settle(self, result: object, error: BaseException | None) -> None:
         """End it, unless it was cancelled."""
         if not self.set_running_or_notify_cancel():

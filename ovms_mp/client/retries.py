@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from ovms_mp.client.errors import NotSent, Overloaded, Unavailable
+from ovms_mp.client.errors import NotSecure, NotSent, Overloaded, Unavailable
 
 _AT_ONCE = 2
 """Tries without a pause where nothing was begun, e.g. as an idle connection was closed."""
@@ -39,8 +39,10 @@ class Retries:
             tries: How many there were.
             left_s: Until the deadline.
         """
-        if tries > self.most or not isinstance(error, (Unavailable, Overloaded)):
+        if tries > self.most or left_s <= 0 or not isinstance(error, (Unavailable, Overloaded)):
             return None
+        if isinstance(error, NotSecure):
+            return None  # It would end in the same way.
         wanted = error.retry_after_s
         if (wanted is None and isinstance(error, Overloaded)) or (wanted is not None and wanted < 0):
             return None

@@ -1,30 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections of the client of threads: a blocking socket under a protocol, and those that nobody uses now.
+"""Connections of the client of threads: a blocking socket under a protocol.
 
 A connection carries one request at a time, so a thread reads what is its own, and no thread waits for another.
 """
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ovms_mp.client.errors import Cancelled, ClientError
-from ovms_mp.client.exchange import lost
-from ovms_mp.client.session import not_connected, too_late
+from ovms_mp.client.failures import check_alpn, ended, not_connected, too_late
 from ovms_mp.codes import Code
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Sequence
 
     from ovms_mp.client.exchange import Exchange, Octets
     from ovms_mp.client.session import Session
+    from ovms_mp.client.target import Target
 
 _RECEIVED_AT_ONCE = 256 << 10
 _LAST_WORDS_S = 1.0
+_MOST_LOOKS = 16
+"""At what a server has said since the last request."""
 _MOST_PIECES = 512
 """Of one system call (IOV_MAX is 1024)."""
 
@@ -53,16 +57,29 @@ class Cancellation:
         """Whether it was given up."""
         return self._given_up.is_set()
 
-    def holds(self, connection: SocketConnection | None) -> None:
+    def holds(self, connection: SocketConnection) -> None:
         """Note what the call uses.
 
         Raises:
             Cancelled: It was given up before.
         """
         with self._lock:
+            self.refuse_cancelled()
             self._connection = connection
-            if self.is_cancelled:
-                raise Cancelled(Code.CANCELLED, "the call was cancelled")
+
+    def lets_go(self) -> None:
+        """Note that the call uses nothing any more; what it has used may be another's from now on."""
+        with self._lock:
+            self._connection = None
+
+    def refuse_cancelled(self) -> None:
+        """Stop here if it was given up.
+
+        Raises:
+            Cancelled: It was.
+        """
+        if self.is_cancelled:
+            raise Cancelled(Code.CANCELLED, "the call was cancelled")
 
 
 class SocketConnection:
@@ -76,43 +93,53 @@ class SocketConnection:
             deadline: Monotonic.
 
         Raises:
-            NotSent: Nobody listens there.
+            NotSent: Nobody listens there, or not by TLS.
+            DeadlineExceeded: It takes too long. (The system's resolver of names knows no deadline.)
         """
-        target = session.target
-        self._target = target
-        timeout = max(0.001, deadline - time.monotonic())
+        self._target = session.target
+        self._nothing_there: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
         try:
-            if target.path:
-                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                self._socket.settimeout(timeout)
-                self._socket.connect(target.path)
-            else:
-                self._socket = socket.create_connection((target.host, target.port), timeout)
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket = _connected(session.target, deadline)
             if session.tls is not None:
-                self._socket = session.tls.wrap_socket(self._socket, server_hostname=target.host)
+                self._make_secure(session.tls, deadline)
         except OSError as error:
-            if hasattr(self, "_socket"):
-                self._socket.close()
-            raise not_connected(target, error) from None
+            if isinstance(error, ClientError):
+                raise
+            if _is_time_over(error):
+                raise too_late(self._target) from None
+            raise not_connected(self._target, error) from None
         self.protocol = session.new_connection()
+
+    def _make_secure(self, tls: ssl.SSLContext, deadline: float) -> None:
+        import ssl  # plain clients need none of it
+
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)
+            self._socket.settimeout(_left(deadline))
+            secure = tls.wrap_socket(self._socket, server_hostname=self._target.host)
+            self._socket = secure
+            check_alpn(self._target, secure.selected_alpn_protocol())
+            stack.pop_all()
+        self._nothing_there = (*self._nothing_there, ssl.SSLWantReadError)
 
     def is_reusable(self) -> bool:
         """Whether a request may begin: the server has not closed it, and is not going away."""
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         try:
-            while poller.poll(0):
+            for _ in range(_MOST_LOOKS):
+                if not poller.poll(0):
+                    return self.protocol.has_room
                 self._socket.settimeout(0)
                 octets = self._socket.recv(_RECEIVED_AT_ONCE)
                 if not octets:
                     return False
                 self.protocol.receive(octets)
-        except (BlockingIOError, InterruptedError):
-            pass
+        except self._nothing_there:
+            return self.protocol.has_room
         except (OSError, ClientError):
             return False
-        return self.protocol.has_room
+        return False  # It does not stop to speak without being asked.
 
     def run(self, exchange: Exchange) -> None:
         """Carry an exchange until it has ended.
@@ -132,15 +159,14 @@ class SocketConnection:
         """
         try:
             self.flush(deadline)
-            octets = b""
-            self._socket.settimeout(self._left(deadline))
+            self._socket.settimeout(_left(deadline))
             octets = self._socket.recv(_RECEIVED_AT_ONCE)
-        except TimeoutError:
-            self._fail(too_late(self._target))
         except OSError as error:
-            self._fail(lost(f"the connection to {self._target} has ended: {error}"))
+            is_late = _is_time_over(error)
+            self._fail(too_late(self._target) if is_late else ended(self._target, error))
+            return
         if not octets:
-            self._fail(lost(f"{self._target} has closed the connection"))
+            self._fail(ended(self._target, None), is_clean=True)
             return
         try:
             self.protocol.receive(octets)
@@ -153,7 +179,7 @@ class SocketConnection:
         if not pieces:
             return
         if sum(map(len, pieces)) < _RECEIVED_AT_ONCE:
-            self._socket.settimeout(self._left(deadline))
+            self._socket.settimeout(_left(deadline))
             try:
                 self._socket.sendall(b"".join(pieces))
             except (BrokenPipeError, ConnectionResetError):
@@ -166,7 +192,7 @@ class SocketConnection:
         left = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
         at = 0
         while at < len(left):
-            self._socket.settimeout(self._left(deadline))
+            self._socket.settimeout(_left(deadline))
             try:
                 if hasattr(self._socket, "context"):  # TLS, which takes one piece at a time.
                     sent = self._socket.send(left[at])
@@ -180,14 +206,8 @@ class SocketConnection:
             if sent:
                 left[at] = left[at][sent:]
 
-    def _left(self, deadline: float) -> float:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
-
-    def _fail(self, failure: ClientError) -> None:
-        self.protocol.close(failure)
+    def _fail(self, failure: ClientError, *, is_clean: bool = False) -> None:
+        self.protocol.close(failure, is_clean=is_clean)
         self.close()
 
     def finish(self) -> None:
@@ -200,7 +220,8 @@ class SocketConnection:
     def abort(self) -> None:
         """Have whoever reads it see its end; from another thread."""
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            # Not by way of TLS, whose sockets would send without it from then on.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         except OSError:
             pass  # It has ended.
 
@@ -209,69 +230,44 @@ class SocketConnection:
         self._socket.close()
 
 
-class Pool:
-    """Connections to one server. For any number of threads."""
+def _connected(target: Target, deadline: float) -> socket.socket:
+    """A plain socket that is connected.
 
-    def __init__(self, session: Session) -> None:
-        """Nothing is connected before there is a request.
-
-        Args:
-            session: Says where to.
-        """
-        self._session = session
-        self._lock = threading.Lock()
-        self._idle: list[SocketConnection] = []
-        self._used: set[SocketConnection] = set()
-        self._room = threading.Semaphore(session.options.connections)
-        self._is_closed = False
-
-    def take(self, deadline: float) -> SocketConnection:
-        """A connection that nobody else uses; to be given back.
-
-        Raises:
-            ClientError: There is none in time.
-        """
-        if not self._room.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise too_late(self._session.target)
-        connection = None
+    Raises:
+        OSError: There is none; TimeoutError without a number if the time is over.
+    """
+    if target.path:
+        return _connected_to(socket.AF_UNIX, target.path, _left(deadline))
+    addresses = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    failure: OSError = OSError(f"{target.host} has no address")
+    for number, (family, _, _, _, address) in enumerate(addresses):
         try:
-            connection = self._idle_one() or SocketConnection(self._session, deadline)
-        finally:
-            if connection is None:
-                self._room.release()
-        with self._lock:
-            self._used.add(connection)
-        return connection
+            # None takes the time of all others.
+            connected = _connected_to(family, address, _left(deadline) / (len(addresses) - number))
+        except OSError as error:
+            failure = error
+        else:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connected
+    raise failure
 
-    def _idle_one(self) -> SocketConnection | None:
-        while True:
-            with self._lock:
-                if self._is_closed:
-                    raise Cancelled(Code.CANCELLED, "the client is closed")
-                if not self._idle:
-                    return None
-                connection = self._idle.pop()
-            if connection.is_reusable():
-                return connection
-            connection.close()
 
-    def give_back(self, connection: SocketConnection) -> None:
-        """Take a connection back; one that is of no use any more is closed."""
-        with self._lock:
-            self._used.discard(connection)
-            is_kept = connection.protocol.has_room and connection.protocol.is_idle and not self._is_closed
-            if is_kept:
-                self._idle.append(connection)
-        if not is_kept:
-            connection.close()
-        self._room.release()
+def _connected_to(family: int, address: Any, within_s: float) -> socket.socket:
+    with contextlib.ExitStack() as stack:
+        connecting = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        connecting.settimeout(within_s)
+        connecting.connect(address)
+        stack.pop_all()
+    return connecting
 
-    def close(self) -> None:
-        """Close all; calls that are under way fail."""
-        with self._lock:
-            self._is_closed = True
-            idle, self._idle = self._idle, []
-            for connection in self._used:
-                connection.abort()
-        for connection in idle:
-            connection.close()
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _is_time_over(error: OSError) -> bool:
+    """Whether our time is over; the system has one of its own, which has a number."""
+    return isinstance(error, TimeoutError) and error.errno is None

@@ -5,22 +5,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovms_mp.client.errors import ClientError, InvalidRequest
-from ovms_mp.client.exchange import Exchange
+from ovms_mp.client import forks
+from ovms_mp.client.checks import wrong
 from ovms_mp.client.futures import PredictFuture
-from ovms_mp.client.session import Options, Session, checked_timeout, only, whole_outputs
-from ovms_mp.client.sockets import Cancellation, Pool
+from ovms_mp.client.options import Options
+from ovms_mp.client.session import Session, only
+from ovms_mp.client.sockets import Cancellation
 from ovms_mp.client.streams import Stream
-from ovms_mp.codes import Code
+from ovms_mp.client.sync_calls import Calls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
     from typing import Self, Unpack
 
@@ -28,11 +28,10 @@ if TYPE_CHECKING:
 
     from ovms_mp.client.calls import ModelMetadata, ModelState, Outputs, Parameter
     from ovms_mp.client.datatypes import AnyArray
-    from ovms_mp.client.exchange import Operation
-    from ovms_mp.client.options import ClientOptions
+    from ovms_mp.client.errors import ClientError
+    from ovms_mp.client.options import ClientOptions, PredictOptions
     from ovms_mp.client.streams import StreamRequest
 
-T = TypeVar("T")
 _MOST_THREADS = 64
 
 
@@ -59,7 +58,12 @@ class Client:
             InvalidRequest: The URL or an option is wrong.
         """
         self._session = Session(url, Options(**options))
-        self._pool = Pool(self._session)
+        self._calls = Calls(self._session)
+        self.start_anew()
+        forks.note(self)
+
+    def start_anew(self) -> None:
+        """Have threads of its own, as a process that was forked has none; not for callers."""
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
 
@@ -69,7 +73,7 @@ class Client:
         inputs: Mapping[str, npt.ArrayLike] | npt.ArrayLike,
         *,
         version: int = 0,
-        outputs: tuple[str, ...] = (),
+        outputs: Sequence[str] = (),
         timeout: float | None = None,
         request_id: str = "",
         parameters: Mapping[str, Parameter] | None = None,
@@ -94,11 +98,17 @@ class Client:
         >>> client.predict("digits", np.zeros((2, 8, 8), np.float32))["probabilities"].shape
         (2, 10)
         """
-        return self._predict(
-            model, inputs, version, outputs, timeout, request_id, parameters, into, Cancellation()
-        )
+        options: PredictOptions = {
+            "version": version, "outputs": outputs, "request_id": request_id, "parameters": parameters, "into": into,
+        }  # fmt: skip
+        return self._calls.predict(model, inputs, options, self._calls.timeout(timeout), Cancellation())
 
-    def predict_one(self, model: str, inputs: Any, **options: Any) -> AnyArray:
+    def predict_one(
+        self,
+        model: str,
+        inputs: Mapping[str, npt.ArrayLike] | npt.ArrayLike,
+        **options: Unpack[PredictOptions],
+    ) -> AnyArray:
         """The same, of a model with one output: the array itself.
 
         Args:
@@ -115,69 +125,45 @@ class Client:
         return only(self.predict(model, inputs, **options))
 
     def submit(
-        self, model: str, inputs: Mapping[str, npt.ArrayLike] | npt.ArrayLike, **options: Any
+        self,
+        model: str,
+        inputs: Mapping[str, npt.ArrayLike] | npt.ArrayLike,
+        **options: Unpack[PredictOptions],
     ) -> Future[Outputs]:
         """The same in the background. ``cancel()`` of the future works until the answer is there.
 
         Args:
             model: As of :meth:`predict`.
             inputs: As of :meth:`predict`; not to be changed before there is an answer.
-            options: As of :meth:`predict`.
+            options: As of :meth:`predict`. The time begins now, also if all threads are busy.
+
+        Raises:
+            Cancelled: The client is closed.
 
         >>> future = client.submit("digits", {"image": np.zeros((1, 8, 8), np.float32)})
         >>> future.result()["probabilities"].dtype
         dtype('float32')
         """
+        timeout_s = self._calls.timeout(options.pop("timeout", None))
+        deadline = time.monotonic() + timeout_s
+        future = PredictFuture()
+
+        def answer() -> None:
+            if future.cancelled():
+                future.settle(None, None)
+                return
+            try:
+                left_s = max(0.0, deadline - time.monotonic())
+                future.settle(self._calls.predict(model, inputs, options, left_s, future.cancellation), None)
+            except Exception as error:  # of whoever asks for the result
+                future.settle(None, error)
+
         with self._lock:
+            self._calls.pool.refuse_closed()
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(_MOST_THREADS, "ovms_mp.client")
-            threads = self._threads
-        future = PredictFuture()
-        threads.submit(self._answer, future, model, inputs, options)
+            self._threads.submit(answer).add_done_callback(future.drop)
         return future
-
-    def _answer(self, future: PredictFuture, model: str, inputs: Any, options: Mapping[str, Any]) -> None:
-        given: dict[str, Any] = {
-            "version": 0, "outputs": (), "timeout": None, "request_id": "", "parameters": None, "into": None,
-            **options,
-        }  # fmt: skip
-        try:
-            future.settle(self._predict(model, inputs, **given, cancellation=future.cancellation), None)
-        except Exception as error:  # of whoever asks for the result
-            future.settle(None, error)
-
-    def _predict(
-        self,
-        model: str,
-        inputs: Any,
-        version: int,
-        outputs: tuple[str, ...],
-        timeout: float | None,
-        request_id: str,
-        parameters: Mapping[str, Parameter] | None,
-        into: Mapping[str, AnyArray] | None,
-        cancellation: Cancellation,
-    ) -> Outputs:
-        session = self._session
-        is_named = isinstance(inputs, Mapping)
-        if not is_named:
-            name = session.known_input(model, version)
-            if name is None:
-                name = session.learn_input(
-                    model, version, self.metadata(model, version=version, timeout=timeout)
-                )
-            inputs = {name: inputs}
-        call = session.predict(model, inputs, version, outputs, request_id, parameters, into)
-        try:
-            answer = self._run(session.dialect.predict(call), timeout, request_id, cancellation)
-        except ClientError as error:
-            if not is_named:
-                session.forget_input(model, version)
-            if session.shared is None or not session.shared.has_lost(error):
-                raise
-            session.shared.register_again()
-            answer = self._run(session.dialect.predict(call), timeout, request_id, cancellation)
-        return whole_outputs(call, answer)
 
     def metadata(self, model: str, *, version: int = 0, timeout: float | None = None) -> ModelMetadata:
         """The inputs and outputs of a model.
@@ -193,7 +179,8 @@ class Client:
         >>> client.metadata("digits").inputs
         (TensorMetadata(name='image', datatype='FP32', shape=(-1, 8, 8)),)
         """
-        return self._run(self._session.dialect.metadata(model, version), timeout)
+        session = self._session
+        return self._calls.ask(session.about(session.dialect.metadata, model, version), timeout)
 
     def models(self, *, timeout: float | None = None) -> list[ModelState]:
         """All versions of all models.
@@ -207,7 +194,7 @@ class Client:
         >>> [(model.name, model.version) for model in client.models() if model.is_ready]
         [('digits', '1')]
         """
-        return self._run(self._session.dialect.models(), timeout)
+        return self._calls.ask(self._session.dialect.models(), timeout)
 
     def ready(self, model: str = "", *, version: int = 0, timeout: float | None = None) -> bool:
         """Whether a model answers, or, without a name, whether the server takes requests.
@@ -223,8 +210,10 @@ class Client:
         >>> client.ready("digits")
         True
         """
-        dialect = self._session.dialect
-        return self._run(dialect.model_ready(model, version) if model else dialect.ready(), timeout)
+        session = self._session
+        if not model:
+            return self._calls.ask(session.dialect.ready(), timeout)
+        return self._calls.ask(session.about(session.dialect.model_ready, model, version), timeout)
 
     def live(self, *, timeout: float | None = None) -> bool:
         """Whether the server runs.
@@ -235,7 +224,7 @@ class Client:
         Raises:
             ClientError: There is no answer, or it is a failure.
         """
-        return self._run(self._session.dialect.live(), timeout)
+        return self._calls.ask(self._session.dialect.live(), timeout)
 
     def stream(
         self,
@@ -243,7 +232,7 @@ class Client:
         requests: Iterable[StreamRequest],
         *,
         version: int = 0,
-        outputs: tuple[str, ...] = (),
+        outputs: Sequence[str] = (),
         timeout: float | None = None,
         ahead: int = 8,
         return_errors: bool = False,
@@ -267,45 +256,11 @@ class Client:
         >>> [answer["probabilities"].shape for answer in client.stream("digits", images)]
         [(1, 10), (1, 10), (1, 10)]
         """
-        timeout_s = self._timeout(timeout)
-        stream = Stream(self._session, model, version, outputs, return_errors=return_errors)
-        if ahead < 1:
-            raise InvalidRequest(Code.INVALID_ARGUMENT, f"ahead is {ahead}, but must be at least 1")
-        given = iter(requests)
-        return self._streamed(stream, given, timeout_s, ahead)
+        timeout_s = self._calls.timeout(timeout)
+        stream = Stream(self._session, model, version, outputs, ahead, return_errors=return_errors)
+        return self._calls.stream(stream, iter(requests), timeout_s)
 
-    def _streamed(
-        self, stream: Stream, requests: Iterator[StreamRequest], timeout_s: float, ahead: int
-    ) -> Iterator[Outputs | ClientError]:
-        connection = self._pool.take(time.monotonic() + timeout_s)
-        try:
-            stream.begin(connection.protocol)
-            is_last = False
-            while True:
-                while not is_last and stream.unanswered < ahead:
-                    request = next(requests, None)
-                    is_last = request is None
-                    if request is None:
-                        stream.finish()
-                    else:
-                        if not isinstance(request, Mapping) and stream.needs_name:
-                            stream.learn(
-                                self.metadata(stream.model, version=stream.version, timeout=timeout_s)
-                            )
-                        stream.send(request)
-                deadline = time.monotonic() + timeout_s
-                while not stream.has_answer:
-                    connection.turn(deadline)
-                if stream.has_ended:
-                    return
-                yield stream.take()
-        finally:
-            stream.cancel()
-            if connection.protocol.is_usable:
-                connection.finish()
-            self._pool.give_back(connection)
-
-    def shared_array(self, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> AnyArray:
+    def shared_array(self, shape: int | Sequence[int], dtype: npt.DTypeLike = np.float32) -> AnyArray:
         """An array in memory that the server reads and writes: given to :meth:`predict`, it does not travel.
 
         Whatever lies in it, also a part, is sent as its place. Needs the option ``shared_memory``, and a server with
@@ -319,10 +274,7 @@ class Client:
             ClientError: The server refuses it.
         """
         if self._session.shared is None:
-            raise InvalidRequest(
-                Code.INVALID_ARGUMENT,
-                "shared arrays need the option shared_memory=PATH of --client_shm_socket",
-            )
+            raise wrong("shared arrays need the option shared_memory=PATH of --client_shm_socket")
         return self._session.shared.array(shape, dtype)
 
     def release(self, array: AnyArray) -> None:
@@ -336,9 +288,11 @@ class Client:
 
     def close(self) -> None:
         """Close all connections. Calls that are under way fail. May be called twice."""
-        self._pool.close()
-        if self._threads is not None:
-            self._threads.shutdown(wait=True, cancel_futures=True)
+        self._calls.pool.close()
+        with self._lock:
+            threads = self._threads
+        if threads is not None:
+            threads.shutdown(wait=True, cancel_futures=True)
         if self._session.shared is not None:
             self._session.shared.close()
 
@@ -349,44 +303,3 @@ class Client:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
-
-    def _timeout(self, timeout: float | None) -> float:
-        return self._session.options.timeout if timeout is None else checked_timeout(timeout)
-
-    def _run(
-        self,
-        operation: Operation[T],
-        timeout: float | None,
-        request_id: str = "",
-        cancellation: Cancellation | None = None,
-    ) -> T:
-        """Have a call answered, with as many tries as are due."""
-        timeout_s = self._timeout(timeout)
-        cancellation = cancellation or Cancellation()
-        deadline = time.monotonic() + timeout_s
-        tries, left_s = 1, timeout_s
-        while True:
-            try:
-                return self._try(operation, deadline, left_s, cancellation)
-            except ClientError as error:
-                error.request_id = request_id
-                left_s = deadline - time.monotonic()
-                pause_s = self._session.options.retries.pause_s(error, tries, left_s)
-                if pause_s is None or cancellation.is_cancelled:
-                    raise
-            cancellation.pause(pause_s)
-            tries += 1
-            left_s = max(0.001, deadline - time.monotonic())
-
-    def _try(self, operation: Operation[T], deadline: float, left_s: float, cancellation: Cancellation) -> T:
-        session = self._session
-        request = session.with_deadline(operation.request, left_s)
-        exchange = Exchange(request, deadline, most_bytes=session.options.max_answer_bytes)
-        connection = self._pool.take(deadline)
-        try:
-            cancellation.holds(connection)
-            connection.run(exchange)
-        finally:
-            self._pool.give_back(connection)
-            cancellation.holds(None)
-        return operation.read(exchange.reply())

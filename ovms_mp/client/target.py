@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast, get_args
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from ovms_mp.client.errors import InvalidRequest
 from ovms_mp.codes import Code
@@ -24,6 +25,8 @@ _EXAMPLES = (
     "unix:///PATH?protocol=rest; each with ?api=tfs for TensorFlow Serving's API"
 )
 _DEFAULT_API: Api = "kserve"
+_LONGEST_SOCKET_PATH = 107
+"""Bytes (unix(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def parse(url: str, api: str | None = None) -> Target:
     Raises:
         InvalidRequest: It is none of these forms.
     """
-    parts = urlsplit(url)
+    parts, port = _split(url)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     asked = _choice("api", options.pop("api", None) if api is None else api, get_args(Api), _DEFAULT_API)
     protocol = options.pop("protocol", None)
@@ -78,11 +81,8 @@ def parse(url: str, api: str | None = None) -> Target:
         raise _refused(url, "accepted behind a ? are api and protocol")
     chosen = cast(Api, asked)
     if parts.scheme == "unix":
-        path = unquote(parts.path)
-        if parts.netloc or not path.startswith("/"):
-            raise _refused(url, "a Unix socket has an absolute path, unix:///run/ovms.sock")
         carried = cast(Protocol, _choice("protocol", protocol, get_args(Protocol), "grpc"))
-        return Target(carried, chosen, is_secure=False, path=path)
+        return Target(carried, chosen, is_secure=False, path=_socket_path(url, parts))
     if parts.scheme not in _SCHEMES or not parts.hostname:
         raise _refused(url, "it has no scheme that is known, or no host")
     carried, is_secure, default_port = _SCHEMES[parts.scheme]
@@ -91,11 +91,37 @@ def parse(url: str, api: str | None = None) -> Target:
     prefix = parts.path.rstrip("/")
     if prefix and carried == "grpc":
         raise _refused(url, "gRPC has no path")
+    if port == 0:
+        raise _refused(url, "nobody listens on port 0")
+    prefix = quote(prefix, safe="/%:@!$&'()*+,;=~")
+    host = _ascii_host(url, parts.hostname)
+    return Target(carried, chosen, is_secure, host, port or default_port, prefix=prefix)
+
+
+def _split(url: str) -> tuple[SplitResult, int | None]:
+    if not isinstance(url, str):
+        raise _refused(url, "it is no text")
     try:
-        port = parts.port
-    except ValueError:
-        raise _refused(url, "the port is no number from 0 to 65535") from None
-    return Target(carried, chosen, is_secure, parts.hostname, port or default_port, prefix=prefix)
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError as error:
+        raise _refused(url, str(error)) from None
+
+
+def _socket_path(url: str, parts: SplitResult) -> str:
+    path = unquote(parts.path)
+    if parts.netloc or not path.startswith("/"):
+        raise _refused(url, "a Unix socket has an absolute path, unix:///run/ovms.sock")
+    if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH or "\0" in path:
+        raise _refused(url, f"a Unix socket's path has at most {_LONGEST_SOCKET_PATH} bytes, and no zero")
+    return path
+
+
+def _ascii_host(url: str, host: str) -> str:
+    try:
+        return host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError as error:
+        raise _refused(url, str(error)) from None
 
 
 def _choice(name: str, value: str | None, choices: tuple[str, ...], default: str) -> str:
@@ -108,7 +134,7 @@ def _choice(name: str, value: str | None, choices: tuple[str, ...], default: str
     return value
 
 
-def _refused(url: str, reason: str) -> InvalidRequest:
+def _refused(url: object, reason: str) -> InvalidRequest:
     return InvalidRequest(
         Code.INVALID_ARGUMENT, f"the URL {url!r} names no server: {reason}; accepted: {_EXAMPLES}"
     )

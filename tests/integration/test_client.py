@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,9 +188,117 @@ def test_shared_arrays_do_not_travel(place: Place, transport: str) -> None:
         assert outputs["y"] is y
         assert y.tolist() == (X + 6).tolist()
         client.release(x)
+        x[:] = 0  # It stays, and is copied from now on.
+        x[0] = X[0]
         assert client.predict_one("tiny", x[:1]).tolist() == (X + 1).tolist()
         with pytest.raises(InvalidRequest, match="shared_array"):
             client.predict("tiny", {"x": X}, into={"y": X})
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_results_are_as_the_server_says(place: Place, transport: str) -> None:
+    """And not what an array for them has been made for."""
+    with Client(place.url(transport), shared_memory=f"{place.sockets}/shm.sock") as client:
+        large, double = client.shared_array((4, 10)), client.shared_array(10, np.float64)
+        large[:] = -1
+
+        assert client.predict_one("tiny", X, into={"y": large}).tolist() == (X + 1).tolist()
+        assert large[1:].tolist() == [[-1] * 10] * 3
+        with pytest.raises(InvalidRequest, match="has elements FP32, and its array is of FP64"):
+            client.predict("tiny", {"x": X}, into={"y": double})
+        with pytest.raises(ClientError, match="has 40 bytes, and shared_memory_byte_size gives it 20"):
+            client.predict("tiny", {"x": X}, into={"y": large[0, :5]})
+        assert client.shared_array((0, 10)).shape == (0, 10)
+        for shape, dtype in (((-1,), "f4"), ((2,), "O"), ((1 << 62, 4), "f4"), ("ab", "f4"), ((1,), "M8[s]")):
+            with pytest.raises(ClientError):
+                client.shared_array(shape, dtype)  # type: ignore[arg-type]
+
+
+def test_a_server_that_has_forgotten_shared_arrays_is_given_them_again(place: Place) -> None:
+    """Once for all threads that notice, and by names that are new."""
+    with (
+        Client(place.url("grpc"), shared_memory=f"{place.sockets}/shm.sock") as client,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        arrays = [client.shared_array((1, 10)) for _ in range(8)]
+        for number, array in enumerate(arrays):
+            array[:] = X + number
+        shared: Any = client._session.shared
+        for _ in range(3):
+            shared._connection.close()
+            answers = threads.map(lambda array: client.predict("tiny", {"x": array})["y"].tolist(), arrays)
+            assert list(answers) == [(X + number + 1).tolist() for number in range(8)]
+        shared._connection.close()
+        late = client.shared_array((1, 10))
+        assert client.predict_one("tiny", late).tolist() == [[1] * 10]
+        client.release(late)
+
+
+FORKING = """
+import asyncio, os, sys
+import numpy as np
+from ovms_mp.client import AsyncClient, Client
+
+x = np.arange(10, dtype=np.float32).reshape(1, 10)
+
+
+def use(client, shared, offset):
+    for n in range(offset, offset + 50):
+        assert client.predict("tiny", {"x": x + n})["y"].tolist() == (x + n + 1).tolist()
+    assert client.submit("tiny", {"x": x}).result()["y"].tolist() == (x + 1).tolist()
+    assert client.predict_one("tiny", shared).tolist() == (x + 1).tolist()
+    new = client.shared_array((1, 10))
+    assert client.predict_one("tiny", new).tolist() == [[1] * 10]
+
+
+url, path = sys.argv[1:]
+client = Client(url, shared_memory=path)
+shared = client.shared_array((1, 10))
+shared[:] = x
+use(client, shared, 0)
+child = os.fork()
+use(client, shared, 100 if child else 1000)
+client.close()
+if not child:
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+first = AsyncClient(url)
+for _ in range(2):  # Each with a loop of its own, which is closed before anybody thinks of the client.
+    print(asyncio.run(first.predict_one("tiny", x)).sum())
+
+
+async def elsewhere():
+    other = asyncio.new_event_loop()
+    client = AsyncClient(url)
+    await client.live()
+    try:
+        await asyncio.to_thread(other.run_until_complete, client.live())
+    except ValueError as error:
+        print(error)
+    finally:
+        other.close()
+        await client.close()
+
+
+asyncio.run(elsewhere())
+"""
+
+
+def test_clients_are_used_in_forked_processes_and_by_other_loops(place: Place) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING, place.url("grpc"), f"{place.sockets}/shm.sock"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.stderr == ""
+    *sums, failure = done.stdout.splitlines()
+    assert sums == ["55.0", "55.0"]
+    assert "used by another event loop" in failure
 
 
 @pytest.mark.replaces_processes
