@@ -203,8 +203,8 @@ class RegionConnection:
             if length > _LONGEST_ANSWER:
                 raise RegionError("INTERNAL", f"an answer of {length} bytes; no server sends that")
             answer = dict(json.loads(self._receive(length, deadline)))
-            failure = answer.get("error")
-            refusal = None if failure is None else RegionError(failure["code"], failure["message"])
+            if (failure := answer.get("error")) is not None:
+                failure = (failure["code"], failure["message"])
         except RegionError:
             self.close()
             raise
@@ -213,8 +213,8 @@ class RegionConnection:
             self.close()
             is_late = isinstance(error, TimeoutError)
             raise RegionError("DEADLINE_EXCEEDED" if is_late else "UNAVAILABLE", str(error)) from None
-        if refusal is not None:
-            raise refusal
+        if failure is not None:
+            raise RegionError(*failure)
         return answer
 
     def _receive(self, nbytes: int, deadline: float) -> bytes:

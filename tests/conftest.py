@@ -84,7 +84,8 @@ def shared_server(
 
     ``resnet50`` and ``digits``; ``versions``: 1 is tiny, 3 is plus_two, both served; ``broken``: its one version
     cannot be read; ``absent``: its base path does not exist; ``org/tiny``, ``modèle b``: tiny.
-    Two fronts of each protocol.
+    Two fronts of each protocol, with Unix sockets beside their ports, and clients' shared memory: ``grpc.sock``,
+    ``rest.sock`` and ``shm.sock`` are beside its log.
     """
     directory = tmp_path_factory.mktemp("shared_server")
     zoo.install("tiny", directory / "versions", 1)
@@ -109,10 +110,14 @@ def shared_server(
     next(entry for entry in entries if entry["name"] == "versions")["model_version_policy"] = {"all": {}}
     config = directory / "config.json"
     config.write_text(json.dumps({"model_config_list": [{"config": entry} for entry in entries]}))
+    arguments = [
+        *("config", "--config_path", str(config), "--allow_client_shm"),
+        *("--client_shm_socket", f"{directory}/shm.sock"),
+        *("--grpc_bind_address", f"127.0.0.1,unix:{directory}/grpc.sock"),
+        *("--rest_bind_address", f"127.0.0.1,unix:{directory}/rest.sock"),
+    ]
     before = Ledger.take()
-    with Server(
-        ["config", "--config_path", str(config)], directory / "server.log", grpc_workers=2, rest_workers=2
-    ) as server:
+    with Server(arguments, directory / "server.log", grpc_workers=2, rest_workers=2) as server:
         yield server
     assert_nothing_left(before)
 

@@ -8,7 +8,6 @@ everything.
 from __future__ import annotations
 
 import copy
-from collections import deque
 from typing import TYPE_CHECKING
 
 from ovms_mp.client import hpack
@@ -64,8 +63,7 @@ _RENEW_AT = 1 << 29
 """Octets after which the peer is told that it may send more."""
 _MOST_OF_NOBODY = 10_000
 """Frames without use that a server may have sent, e.g. of streams that are over, since the last answer."""
-_IN_PIECES = END_HEADERS | PADDED | PRIORITY
-"""Flags that say whether a frame of headers has to be taken to pieces, or put together."""
+_IN_PIECES = END_HEADERS | PADDED | PRIORITY  # Whether headers have to be taken to pieces, or put together.
 _MOST_STREAMS = 100
 """Until the server has said how many it takes (6.5.2 recommends no fewer)."""
 
@@ -91,16 +89,16 @@ class Http2Connection:
         self.is_usable = True
         self.most_streams = _MOST_STREAMS
         self._streams: dict[int, Stream] = {}
-        self._blocked: deque[int] = deque()
+        self._blocked: dict[int, Stream] = {}
+        """Those whose bodies wait for windows, in the order in which they came."""
         self._next_id = 1
         self._window = DEFAULT_WINDOW
         self._initial_window = DEFAULT_WINDOW
         self._most_frame = DEFAULT_FRAME
         self._buffer = b""
         self._data_left = 0
-        """Octets that are still to come of a DATA frame whose begin has been delivered."""
+        """Octets that are still to come of a DATA frame whose begin has been delivered; then its flags and stream."""
         self._data_of = (0, 0)
-        """That frame's flags and stream."""
         self._block = HeaderBlock()
         self._decoder = hpack.BlockDecoder()
         self._received = 0
@@ -165,12 +163,13 @@ class Http2Connection:
             self._outgoing.extend(pieces)
             return
         stream.unsent.extend(memoryview(piece).cast("B") for piece in pieces)
-        if stream_id not in self._blocked:
-            self._blocked.append(stream_id)
-        self._pump()
+        # Others wait for what only the peer can change.
+        if stream_id not in self._blocked and not self._pump_one(stream_id, stream):
+            self._blocked[stream_id] = stream
 
     def cancel(self, stream_id: int) -> None:
         """Give a request up; its exchange is told nothing."""
+        self._blocked.pop(stream_id, None)
         if self._streams.pop(stream_id, None) is not None:
             self._outgoing.append(frame(RST_STREAM, 0, stream_id, WINDOW.pack(CANCEL)))
 
@@ -187,12 +186,12 @@ class Http2Connection:
             stream.exchange.fail(copy.copy(failure))
 
     def _pump(self) -> None:
-        """Send what waits, as far as windows go, one stream after the other."""
-        for _ in range(len(self._blocked)):
-            stream_id = self._blocked.popleft()
-            stream = self._streams.get(stream_id)
-            if stream is not None and not self._pump_one(stream_id, stream):
-                self._blocked.append(stream_id)
+        """Send what waits, as far as windows go."""
+        for stream_id, stream in list(self._blocked.items()):
+            if self._window <= 0:
+                return
+            if self._pump_one(stream_id, stream):
+                del self._blocked[stream_id]
 
     def _pump_one(self, stream_id: int, stream: Stream) -> bool:
         """Whether all of it could be sent."""
@@ -336,6 +335,7 @@ class Http2Connection:
         del self._streams[stream_id]
         self._useless = 0
         if stream.unsent or not stream.is_whole:  # It does not want the rest.
+            self._blocked.pop(stream_id, None)
             self._outgoing.append(frame(RST_STREAM, 0, stream_id, WINDOW.pack(CANCEL)))
         stream.exchange.end(trailers)
 
@@ -353,6 +353,7 @@ class Http2Connection:
                 raise broken("a ping of another length")
             self._outgoing.append(frame(PING, ACK, 0, payload))
         elif kind == RST_STREAM and len(payload) == 4:
+            self._blocked.pop(stream_id, None)
             stream = self._streams.pop(stream_id, None)
             if stream is not None:
                 stream.exchange.fail(reset_failure(WINDOW.unpack(payload)[0]))
@@ -365,6 +366,7 @@ class Http2Connection:
         self.is_usable = False
         reason = f"the server goes away ({text[:200].decode('utf-8', 'replace') or code})"
         for stream_id in [number for number in self._streams if number > last]:
+            self._blocked.pop(stream_id, None)
             self._streams.pop(stream_id).exchange.fail(not_sent(reason))
 
     def _take_window(self, stream_id: int, payload: bytes) -> None:

@@ -26,13 +26,17 @@ def fronts(shared_server: Server, tmp_path_factory: pytest.TempPathFactory) -> I
     default = GrpcConfig().front
     (other,) = (front for front in FRONTS if front != default)
     directory = tmp_path_factory.mktemp(other)
-    before = Ledger.take()
+    # It has no sockets of its own.
+    hosts = ("--grpc_bind_address", "127.0.0.1", "--rest_bind_address", "127.0.0.1")
     arguments = [
-        *(*shared_server.arguments, "--grpc_front", other, "--allow_client_shm"),
-        *("--client_shm_socket", f"{directory}/shm.sock"),
-        *("--grpc_bind_address", f"127.0.0.1,unix:{directory}/grpc.sock"),
-        *("--rest_bind_address", f"127.0.0.1,unix:{directory}/rest.sock"),
+        *shared_server.arguments,
+        "--grpc_front",
+        other,
+        *hosts,
+        "--client_shm_socket",
+        f"{directory}/shm.sock",
     ]
+    before = Ledger.take()
     with Server(arguments, directory / "server.log") as server:
         for front in (shared_server, server):  # What they say is compared, so both have to have loaded all.
             eventually(functools.partial(_has_loaded_all, front), 60.0, "all versions")
