@@ -94,7 +94,7 @@ def simulate_crowd(*, turn_s: float, seed: int, hours: float = 24.0, memory_gb: 
                 continue
             if name in asked_since:
                 crowd.waits_s.append(time_s - asked_since.pop(name))
-            # Each request goes to the server with the fewest: idle ones take more of it.
+            # The same for each; balancers would send less to those that are busy with other models.
             for number in hosts:
                 shares[number, name] = demand / len(hosts)
                 loads[number] += demand / len(hosts)  # type: ignore[assignment]  # a Counter of floats

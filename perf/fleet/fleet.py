@@ -11,6 +11,7 @@ import argparse
 import time
 from pathlib import Path
 
+from perf.fleet.crowd import COMMON, RARE, SERVERS, simulate_crowd
 from perf.fleet.day import DAYS, HOUR_S
 from perf.fleet.drawing import draw
 from perf.fleet.simulation import Outcome, simulate
@@ -43,8 +44,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--end", type=float, default=24.0, help="hour of the day")
     parser.add_argument("--quick", action="store_true", help="100 servers, for a look")
     parser.add_argument("--svg", type=Path, help="draw the days to this file")
+    parser.add_argument("--models", action="store_true", help="a day of many models on few servers instead")
     parser.add_argument("--notes", action="store_true", help="what the controller said")
     given = parser.parse_args(arguments)
+    if given.models:
+        _say_crowd(given.turn, given.seed, given.end)
+        return 0
     if unknown := set(given.days) - set(names):
         parser.error(f"no such day: {', '.join(sorted(unknown))}")
     most = 100 if given.quick else given.servers
@@ -84,3 +89,27 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         f"{outcome.started}",
         "" if outcome.day.update_s is None else "no" if after_s is None else f"{after_s / 60:.0f} min",
     )
+
+
+def _say_crowd(turn_s: float, seed: int, end_h: float) -> None:
+    say(
+        f"{COMMON} models with a copy of their own and {RARE} that are loaded when asked for, {SERVERS} servers at most"
+    )
+    rows: list[tuple[str, ...]] = [
+        ("memory", "not served", "overload", "loads", "unloads", "deaths", "wait for a load, median and most")
+    ]
+    for memory_gb in (32, 16):
+        crowd = simulate_crowd(turn_s=turn_s, seed=seed, hours=end_h, memory_gb=memory_gb)
+        waits = sorted(crowd.waits_s) or [0.0]
+        rows.append(
+            (
+                f"{memory_gb} GB",
+                f"{crowd.without_model_s / crowd.demand_s:.2%}",
+                f"{crowd.over_s / crowd.demand_s:.2%}",
+                f"{crowd.placed}",
+                f"{crowd.removed}",
+                f"{crowd.deaths}",
+                f"{waits[len(waits) // 2]:.0f} s, {waits[-1]:.0f} s, of {len(waits)}",
+            )
+        )
+    say_table(rows)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import signal
 import struct
 import sys
 import threading
@@ -164,11 +165,15 @@ class Clients:
         for thread in threads:
             thread.start()
         self._stopping.wait(seconds)
-        self._stopping.set()
+        self.stop()
         deadline_s = time.monotonic() + HUNG_AFTER_S + 5
         for thread in threads:
             thread.join(max(0.0, deadline_s - time.monotonic()))
             self.counts["hung"] += thread.is_alive()
+
+    def stop(self) -> None:
+        """Ask nothing more."""
+        self._stopping.set()
 
     def _keep_asking(self, kind: str, ask: Callable[[], list[float]], first: float) -> None:
         while not self._stopping.wait(self._pause_s):
@@ -207,7 +212,7 @@ class Clients:
 
 
 def main() -> None:
-    """Ask, and print."""
+    """Ask, and print; less long where SIGTERM comes."""
     parser = argparse.ArgumentParser()
     parser.add_argument("target")
     parser.add_argument("seconds", type=float)
@@ -219,6 +224,7 @@ def main() -> None:
     given = parser.parse_args()
     added = frozenset(map(int, given.added.split(",")))
     clients = Clients(given.target, given.model, added, _TRIES if given.retries else 1, given.pause)
+    signal.signal(signal.SIGTERM, lambda *_: clients.stop())
     clients.run(given.seconds, given.each)
     seen = {
         "counts": clients.counts,

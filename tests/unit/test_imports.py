@@ -60,6 +60,7 @@ MAY_IMPORT = {
 WINGS = {
     "manager": ("clock", "timers", "service", "children", "workers", "fronts", "models", "changes", ""),
     "worker": ("engine", "load", "batching", "run", ""),
+    "fleet": ("decisions", ""),
 }
 """Parts of a room, each of which imports from those before it only; the last is what lies in the room itself."""
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ovms_mp.fleet.decisions.turn import Turn
 
 _GB = 1e9
+_CROWDED, _LARGE = 0.9, 0.25
+"""A server that is busier has too much to do; a model that does so much of it is to have another server besides."""
 
 
 class Placement:
@@ -25,19 +27,25 @@ class Placement:
         self._time_s = turn.plan.time_s
         self._hosts = turn.live()
         self._loads: defaultdict[str, float] = defaultdict(float)
+        self._crowded = set[str]()
         for number, server in self._hosts.items():
             for name in server.models.keys() - turn.models.keys():
                 del server.models[name]
             if number in turn.seen:
+                is_crowded = (turn.seen[number].utilisation or 0.0) > _CROWDED
                 for name, model in turn.seen[number].models.items():
                     self._loads[name] += model.load
+                    if is_crowded and model.load > _LARGE:
+                        self._crowded.add(name)
         self._copies = Counter(name for server in self._hosts.values() for name in server.models)
         self._room = {number: self._room_of(number) for number in self._hosts}
 
     def place(self) -> None:
         """Give every model its first copy, the largest before all, then the rest, and new revisions in turn."""
         self._note_demand()
-        models = sorted(self._turn.models.values(), key=lambda model: (-model.memory_bytes, model.name))
+        models = sorted(
+            self._turn.models.values(), key=lambda model: (model.copies == 0, -model.memory_bytes, model.name)
+        )
         for model in models:
             if not self._copies[model.name] and self._wanted(model) and not self._add(model, 1):
                 self._make_room(model)
@@ -61,7 +69,15 @@ class Placement:
             return len(self._hosts)
         least = model.copies or model.name in self._turn.plan.asked_s
         by_load = math.ceil(self._loads[model.name] / self._turn.specification.scaling.utilisation)
+        if model.name in self._crowded and not self._is_coming(model.name):
+            by_load = max(by_load, self._copies[model.name] + 1)  # It shares a server with too much else.
         return min(max(least, by_load), len(self._hosts))
+
+    def _is_coming(self, name: str) -> bool:
+        """Whether a copy is being loaded, which will change the load of the others."""
+        return any(
+            name in server.models and server.models[name].served_s is None for server in self._hosts.values()
+        )
 
     def _room_of(self, number: int) -> float:
         limit = self._turn.specification.server.memory_bytes
@@ -100,14 +116,15 @@ class Placement:
         """Place a model that is nowhere in place of copies that nobody needs, as few as possible."""
         best: tuple[int, int, list[str]] | None = None
         for number, server in self._hosts.items():
-            spare = [
-                name for name in server.models if self._copies[name] > self._wanted(self._turn.models[name])
-            ]
-            spare.sort(key=lambda name: -self._turn.models[name].memory_bytes)
+            sizes = {name: self._turn.models[name].memory_bytes for name in server.models}
+            spare = sorted(
+                (name for name in sizes if self._may_go(self._turn.models[name], model)),
+                key=lambda name: -sizes[name],
+            )
             room, taken = self._room[number], list[str]()
             while room < model.memory_bytes and spare:
                 taken.append(spare.pop(0))
-                room += self._turn.models[taken[-1]].memory_bytes
+                room += sizes[taken[-1]]
             if room >= model.memory_bytes and (best is None or len(taken) < best[0]):
                 best = len(taken), number, taken
         if best is None:
@@ -119,6 +136,10 @@ class Placement:
             self._copies[name] -= 1
             self._room[number] += self._turn.models[name].memory_bytes
         self._add(model, 1)
+
+    def _may_go(self, model: ModelSpec, other: ModelSpec) -> bool:
+        """Whether a copy of a model may make room for another one's first."""
+        return self._copies[model.name] > self._wanted(model) or (model.copies == 0 and other.copies != 0)
 
     def _note_no_room(self, model: ModelSpec) -> None:
         most = max(self._room, key=self._room.__getitem__, default=None)

@@ -68,8 +68,8 @@ def test_a_server_without_a_model_gets_no_requests_for_it() -> None:
 def test_the_file_has_the_servers_that_a_new_process_begins_with() -> None:
     lines = configuration(ENTRY, ["m"], {1: ONE, 2: TWO}, {ANY: frozenset({1})}, "/run/s").splitlines()
 
-    assert "  server s1 10.0.0.1:9001 proto h2 check check-proto h1 port 8001" in lines
-    assert "  server s2 10.0.0.2:8002 track any-grpc/s2 disabled" in lines
+    assert "  server s1 10.0.0.1:9001 proto h2 tcp-ut 3s check check-proto h1 port 8001" in lines
+    assert "  server s2 10.0.0.2:8002 tcp-ut 3s track any-grpc/s2 disabled" in lines
     assert "  bind *:8000" in lines
 
 

@@ -99,6 +99,34 @@ def test_what_nobody_asked_for_makes_room() -> None:
     assert not fleet.served("a")
 
 
+def test_a_model_that_is_only_loaded_when_asked_for_makes_room_for_one_that_always_is() -> None:
+    rare, always = model("rare", 5, 0), model("always", 5, 1)
+    fleet = running(fleet_of(rare, servers=1))
+    fleet.asked = frozenset({"rare"})
+    fleet.turn(3)
+    assert fleet.served("rare")
+
+    fleet.specification = fleet_of(rare, always, servers=1)
+    fleet.turn(4)
+
+    assert fleet.served("always")
+    assert not fleet.served("rare")
+
+
+def test_a_large_model_on_a_crowded_server_has_another_copy_but_not_more_while_that_loads() -> None:
+    fleet = running(fleet_of(model("a", copies=1), model("b", copies=1), gigabytes=2, servers=1))
+    fleet.specification = fleet_of(model("a", copies=1), model("b", copies=1), gigabytes=2, servers=3)
+    fleet.turn(5)
+    assert fleet.served("a") == fleet.served("b") == {1: "1"}
+    fleet.demand = 3.0
+    for name in "ab":
+        fleet.servers[1].models[name] = ObservedModel(revision="1", served="1", load=0.5)
+
+    fleet.turn(2)
+
+    assert len(fleet.served("a")) == len(fleet.served("b")) == 2
+
+
 def test_a_model_that_is_not_of_the_fleet_any_more_goes() -> None:
     fleet = running(fleet_of(model("a"), model("b")))
     fleet.specification = fleet_of(model("a"))
