@@ -165,7 +165,16 @@ def ask(
             max_body_memory_bytes=64 << 20,
         )
         lifespan = Lifespan(
-            cast("RestSpec", SimpleNamespace(limits=limits, prefix="", page=None, origins=OriginSpec()))
+            cast(
+                "RestSpec",
+                SimpleNamespace(
+                    limits=limits,
+                    prefix="",
+                    page=None,
+                    origins=OriginSpec(),
+                    access=SimpleNamespace(needs_admin_key=False),
+                ),
+            )
         )
         lifespan.session = cast(
             "FrontSession",
