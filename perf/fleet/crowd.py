@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ovms_mp.fleet.decisions.decision import decide
 from ovms_mp.fleet.decisions.observation import (
+    Action,
     DrainServer,
     Observation,
     ObservedModel,
@@ -23,6 +25,9 @@ from ovms_mp.fleet.decisions.observation import (
 from ovms_mp.fleet.decisions.plan import Plan
 from ovms_mp.fleet.decisions.specification import FleetSpec, ModelSpec, ServerSpec
 from perf.fleet.day import DAY_S
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SERVERS, GB = 40, 10**9
 COMMON, RARE = 60, 140
@@ -66,76 +71,106 @@ def simulate_crowd(*, turn_s: float, seed: int, hours: float = 24.0, memory_gb: 
     """Run the first hours of a day."""
     rng = random.Random(seed)
     specification = _specification(rng, memory_gb)
-    sizes = {model.name: model.memory_bytes for model in specification.models}
-    phases = {model.name: rng.random() for model in specification.models}
-    bursts = {
-        model.name: sorted(rng.uniform(0, DAY_S) for _ in range(_BURSTS))
-        for model in specification.models
-        if model.copies == 0
-    }
-    servers: dict[int, _Server] = {}
-    crowd, plan, asked_since = Crowd(), Plan(), dict[str, float]()
-    routes: dict[str, tuple[int, ...]] = {}
-    time_s = 0.0
-    while time_s < hours * 3600.0:
-        _age(servers, crowd, time_s)
-        demands = {name: _demand(name, phases[name], bursts.get(name), time_s) for name in sizes}
-        loads: Counter[int] = Counter()
+    world = _World(specification, rng)
+    plan, routes = Plan(), dict[str, tuple[int, ...]]()
+    for turn in range(int(hours * 3600.0 / turn_s)):
+        time_s = turn * turn_s
+        world.age(time_s)
+        decision = decide(specification, world.serve(routes, time_s, turn_s), plan, time_s)
+        plan, routes = decision.plan, dict(decision.routes)
+        for note in decision.notes:
+            world.crowd.notes[note.partition(":")[0]] += 1
+        for action in decision.actions:
+            world.carry_out(action, time_s)
+    return world.crowd
+
+
+class _World:
+    """Servers, and who asks for which model."""
+
+    def __init__(self, specification: FleetSpec, rng: random.Random) -> None:
+        models = specification.models
+        self._rng = rng
+        self._sizes = {model.name: model.memory_bytes for model in models}
+        self._limit = specification.server.memory_bytes
+        self._phases = {model.name: rng.random() for model in models}
+        self._bursts = {
+            model.name: sorted(rng.uniform(0, DAY_S) for _ in range(_BURSTS))
+            for model in models
+            if model.copies == 0
+        }
+        self._servers: dict[int, _Server] = {}
+        self._asked_since: dict[str, float] = {}
+        self.crowd = Crowd()
+
+    def age(self, time_s: float) -> None:
+        """Let servers end."""
+        for number, server in list(self._servers.items()):
+            if server.gone_s <= time_s:
+                del self._servers[number]
+            elif server.dies_s <= time_s:
+                del self._servers[number]
+                self.crowd.deaths += 1
+
+    def serve(self, routes: Mapping[str, tuple[int, ...]], time_s: float, turn_s: float) -> Observation:
+        """Serve for a turn; what the controller sees of it."""
+        crowd = self.crowd
+        loads: defaultdict[int, float] = defaultdict(float)
         shares: dict[tuple[int, str], float] = {}
         asked = set()
-        for name, demand in demands.items():
-            hosts = [number for number in routes.get(name, ()) if _serves(servers.get(number), name, time_s)]
+        for name, phase in self._phases.items():
+            demand = _demand(name, phase, self._bursts.get(name), time_s)
+            hosts = [n for n in routes.get(name, ()) if _serves(self._servers.get(n), name, time_s)]
             crowd.demand_s += demand * turn_s
-            if not hosts:
+            if hosts and name in self._asked_since:
+                crowd.waits_s.append(time_s - self._asked_since.pop(name))
+            elif demand and not hosts:
                 crowd.without_model_s += demand * turn_s
-                if demand:
-                    asked.add(name)
-                    asked_since.setdefault(name, time_s)
-                continue
-            if name in asked_since:
-                crowd.waits_s.append(time_s - asked_since.pop(name))
+                asked.add(name)
+                self._asked_since.setdefault(name, time_s)
             # The same for each; balancers would send less to those that are busy with other models.
             for number in hosts:
                 shares[number, name] = demand / len(hosts)
-                loads[number] += demand / len(hosts)  # type: ignore[assignment]  # a Counter of floats
+                loads[number] += demand / len(hosts)
         crowd.over_s += turn_s * sum(max(0.0, load - 1.0) for load in loads.values())
-        crowd.server_h += turn_s * len(servers) / 3600.0
+        crowd.server_h += turn_s * len(self._servers) / 3600.0
         crowd.over_memory += sum(
-            sum(sizes[name] for name in server.models) > memory_gb * GB for server in servers.values()
+            sum(self._sizes[name] for name in server.models) > self._limit
+            for server in self._servers.values()
         )
-        observation = Observation(
-            servers=tuple(
-                _observed(number, server, loads, shares, time_s) for number, server in servers.items()
-            ),
-            asked=frozenset(asked),
+        seen = (_observed(n, server, loads[n], shares, time_s) for n, server in self._servers.items())
+        return Observation(servers=tuple(seen), asked=frozenset(asked))
+
+    def carry_out(self, action: Action, time_s: float) -> None:
+        """Do what the controller wants."""
+        server = self._servers.get(action.number)
+        if server is None:
+            if isinstance(action, StartServer):
+                self._start(action, time_s)
+            return
+        match action:
+            case DrainServer():
+                server.gone_s = min(server.gone_s, time_s + _DRAIN_S)
+            case StopServer():
+                del self._servers[action.number]
+            case PlaceModel(model=model):
+                server.models[model.name] = model.revision, time_s + _LOAD_S
+                self.crowd.placed += 1
+            case RemoveModel(name=name):
+                del server.models[name]
+                self.crowd.removed += 1
+            case _:
+                pass  # Started already.
+
+    def _start(self, action: StartServer, time_s: float) -> None:
+        ready_s = time_s + _START_S
+        self._servers[action.number] = _Server(
+            action.server.revision,
+            ready_s,
+            time_s + self._rng.expovariate(_DEATHS_PER_DAY / DAY_S),
+            models={model.name: (model.revision, ready_s) for model in action.models},
         )
-        decision = decide(specification, observation, plan, time_s)
-        plan, routes = decision.plan, dict(decision.routes)
-        for note in decision.notes:
-            crowd.notes[note.partition(":")[0]] += 1
-        for action in decision.actions:
-            match action:
-                case StartServer(number=number, server=settings, models=models):
-                    if number not in servers:
-                        servers[number] = _Server(
-                            settings.revision,
-                            time_s + _START_S,
-                            time_s + rng.expovariate(_DEATHS_PER_DAY / DAY_S),
-                            models={model.name: (model.revision, time_s + _START_S) for model in models},
-                        )
-                        crowd.placed += len(models)
-                case DrainServer(number=number):
-                    servers[number].gone_s = min(servers[number].gone_s, time_s + _DRAIN_S)
-                case StopServer(number=number):
-                    del servers[number]
-                case PlaceModel(number=number, model=model):
-                    servers[number].models[model.name] = model.revision, time_s + _LOAD_S
-                    crowd.placed += 1
-                case RemoveModel(number=number, name=name):
-                    del servers[number].models[name]
-                    crowd.removed += 1
-        time_s += turn_s
-    return crowd
+        self.crowd.placed += len(action.models)
 
 
 def _specification(rng: random.Random, memory_gb: int) -> FleetSpec:
@@ -173,17 +208,8 @@ def _serves(server: _Server | None, name: str, time_s: float) -> bool:
     )
 
 
-def _age(servers: dict[int, _Server], crowd: Crowd, time_s: float) -> None:
-    for number, server in list(servers.items()):
-        if server.gone_s <= time_s:
-            del servers[number]
-        elif server.dies_s <= time_s:
-            del servers[number]
-            crowd.deaths += 1
-
-
 def _observed(
-    number: int, server: _Server, loads: Counter[int], shares: dict[tuple[int, str], float], time_s: float
+    number: int, server: _Server, load: float, shares: dict[tuple[int, str], float], time_s: float
 ) -> ObservedServer:
     state = ServerState.READY if server.ready_s <= time_s else ServerState.STARTING
     if server.gone_s < math.inf:
@@ -192,8 +218,8 @@ def _observed(
         number=number,
         state=state,
         revision=server.revision,
-        utilisation=min(1.0, loads[number]) if state is ServerState.READY else None,
-        queue_depth=max(0.0, loads[number] - 1.0) * 32 if state is ServerState.READY else None,
+        utilisation=min(1.0, load) if state is ServerState.READY else None,
+        queue_depth=max(0.0, load - 1.0) * 32 if state is ServerState.READY else None,
         models={
             name: ObservedModel(
                 revision=revision,

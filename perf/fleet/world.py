@@ -19,6 +19,7 @@ from ovms_mp.fleet.decisions.observation import (
     ObservedModel,
     ObservedServer,
     PlaceModel,
+    RemoveModel,
     ServerState,
     StartServer,
     StopServer,
@@ -242,24 +243,26 @@ class World:
         """Do what the controller wants."""
         for action in actions:
             server = self.servers.get(action.number)
-            match action:
-                case StartServer():
-                    if server is None:
-                        self._start(action)
-                case DrainServer():
-                    if server is not None and server.drained_s is None:
-                        server.drained_s = self.time_s + DRAIN_S
-                case StopServer():
-                    if server is not None:
-                        if not server.has_ended and server.drained_s is None:
-                            self._end(server, "stopped")
-                        self._remove(server)
-                case PlaceModel(model=model):
-                    if server is not None:
-                        server.models[model.name] = model.revision, self.time_s + LOAD_S
-                case _:
-                    if server is not None:
-                        server.models.pop(action.name, None)
+            if server is not None:
+                self._change(server, action)
+            elif isinstance(action, StartServer):
+                self._start(action)
+
+    def _change(self, server: SimulatedServer, action: Action) -> None:
+        match action:
+            case DrainServer():
+                if server.drained_s is None:
+                    server.drained_s = self.time_s + DRAIN_S
+            case StopServer():
+                if not server.has_ended and server.drained_s is None:
+                    self._end(server, "stopped")
+                self._remove(server)
+            case PlaceModel(model=model):
+                server.models[model.name] = model.revision, self.time_s + LOAD_S
+            case RemoveModel():
+                del server.models[action.name]
+            case _:
+                pass  # Started already.
 
     def _start(self, action: StartServer) -> None:
         self.started += 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What became of each server since the last turn: readiness, deaths, deadlines, and which revisions have proved to run."""
+"""What became of each server since the last turn, and which revisions have proved to run."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a controller keeps from turn to turn; msgspec writes it as JSON and reads it again.
 
-Every turn makes a new one. Times are of the plan's own clock, ``time_s``: a turn moves it on by a minute at most and never
-back, whatever the caller's clock does, which is another one after the controller has moved to another machine.
+Every turn makes a new one. Times are of the plan's own clock, ``time_s``: a turn moves it on by a minute at most and
+never back, whatever the caller's clock does, which is another one after the controller has moved to another machine.
 """
 
 from __future__ import annotations

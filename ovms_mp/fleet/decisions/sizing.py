@@ -117,10 +117,8 @@ def _let_go(turn: Turn, group: Mapping[int, PlannedServer], quota: int, surge: i
     order = sorted(group, key=lambda number: (group[number].is_ready, group[number].revision == aim, -number))
     for number in order:
         server = group[number]
-        if serves(server):
-            goes = serving > keep
-        else:
-            goes = total > quota + (surge if server.revision == aim else 0)
+        allowed = quota + (surge if server.revision == aim else 0)
+        goes = serving > keep if serves(server) else total > allowed
         if goes:
             server.is_leaving = True
             total -= 1

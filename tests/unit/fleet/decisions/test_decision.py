@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Servers: their number, deaths, updates. What the controller decides, turn by turn, with servers that do what it says."""
+"""Servers: their number, deaths and updates, turn by turn, with servers that do what the controller says."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import replace
 
-import pytest
-
-from ovms_mp.fleet.decisions.observation import DrainServer, ServerState, StartServer, StopServer
+from ovms_mp.fleet.decisions.observation import Action, DrainServer, ServerState, StartServer, StopServer
 from ovms_mp.fleet.decisions.plan import Plan
 from ovms_mp.fleet.decisions.specification import Deadlines, FleetSpec, ModelSpec, ServerSpec, UpdateRule
 from tests.support.tiny_fleet import TURN_S, TinyFleet, TinyServer
@@ -274,7 +272,7 @@ def test_a_server_that_leaves_is_told_to_drain_before_it_is_stopped() -> None:
     fleet = running(replace(SPEC, servers_min=4))
     fleet.specification = SPEC
     fleet.plan.scaling.peaks.clear()
-    actions = []
+    actions: list[Action] = []
     for _ in range(40):
         actions += fleet.turn().actions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ovms_mp.fleet.decisions.observation import ObservedModel, PlaceModel, RemoveModel
+from ovms_mp.fleet.decisions.observation import Action, ObservedModel, PlaceModel, RemoveModel
 from ovms_mp.fleet.decisions.specification import Deadlines, FleetSpec, ModelSpec, ServerSpec
 from tests.support.tiny_fleet import TinyFleet
 
@@ -90,7 +90,7 @@ def test_what_nobody_asked_for_makes_room() -> None:
     assert decision.notes == (
         "model b is on no server: it takes 5.00 GB, and the most room is 3.00 of 8.00 GB, on server 1",
     )
-    actions = []
+    actions: list[Action] = []
     for _ in range(10):
         actions += fleet.turn().actions
 

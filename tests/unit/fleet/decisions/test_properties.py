@@ -22,6 +22,12 @@ from tests.support.tiny_fleet import TinyFleet
 GB = 10**9
 MOST, SURGE = 8, 2
 DEADLINES = Deadlines(start_s=60.0, load_s=60.0, settle_s=20.0, last_retry_s=40.0, idle_s=60.0)
+FALLS = {
+    "die": ServerState.ENDED,
+    "drain": ServerState.DRAINING,
+    "unready": ServerState.UNREADY,
+    "wait": ServerState.READY,
+}
 EVENTS = st.one_of(
     st.tuples(st.just("die"), st.integers(0, 9)),
     st.tuples(st.just("vanish"), st.integers(0, 9)),
@@ -53,34 +59,40 @@ def specification(*, is_consistent: bool) -> FleetSpec:
     )
 
 
+def fall(fleet: TinyFleet, what: str, value: object) -> None:
+    """Something befalls a server that is ready."""
+    ready = fleet.ready()
+    if not ready or not isinstance(value, int):
+        return
+    server = fleet.servers[ready[value % len(ready)]]
+    if what == "vanish":
+        del fleet.servers[server.number]
+    else:
+        server.state = FALLS[what]
+
+
 def happen(fleet: TinyFleet, what: str, value: object) -> None:
     wanted = fleet.specification
-    if what in ("die", "vanish", "drain", "unready"):
-        ready = fleet.ready()
-        if ready and isinstance(value, int):
-            server = fleet.servers[ready[value % len(ready)]]
-            states = {"die": ServerState.ENDED, "drain": ServerState.DRAINING, "unready": ServerState.UNREADY}
-            if what == "vanish":
-                del fleet.servers[server.number]
-            else:
-                server.state = states[what]
-    elif what == "demand" and isinstance(value, float):
-        fleet.demand = value
-    elif what == "server":
-        fleet.specification = replace(wanted, server=replace(wanted.server, revision=str(value)))
-    elif what == "model":
-        models = (replace(wanted.models[0], revision=str(value)), *wanted.models[1:])
-        # As whoever reads a fleet's file does it: in consistent updates servers' revisions name the models'.
-        server = wanted.server
-        if wanted.update.is_consistent:
-            server = replace(server, revision=f"{server.revision.partition(' ')[0]} {value}")
-        fleet.specification = replace(wanted, models=models, server=server)
-    elif what == "least" and isinstance(value, int):
-        fleet.specification = replace(wanted, servers_min=value)
-    elif what == "asked":
-        fleet.asked = frozenset({str(value)})
-    elif what == "slow" and isinstance(value, int):
-        fleet.start_turns = value
+    match what, value:
+        case "demand", float(demand):
+            fleet.demand = demand
+        case "server", str(revision):
+            fleet.specification = replace(wanted, server=replace(wanted.server, revision=revision))
+        case "model", str(revision):
+            models = (replace(wanted.models[0], revision=revision), *wanted.models[1:])
+            server = wanted.server
+            if wanted.update.is_consistent:
+                # As whoever reads a fleet's file does it: servers' revisions name the models'.
+                server = replace(server, revision=f"{server.revision.partition(' ')[0]} {revision}")
+            fleet.specification = replace(wanted, models=models, server=server)
+        case "least", int(least):
+            fleet.specification = replace(wanted, servers_min=least)
+        case "asked", str(name):
+            fleet.asked = frozenset({name})
+        case "slow", int(turns):
+            fleet.start_turns = turns
+        case _:
+            fall(fleet, what, value)
 
 
 def checked_turn(fleet: TinyFleet) -> None:
