@@ -114,7 +114,11 @@ class Way:
             max_body_memory_bytes=4 * LIMIT,
         )
         spec = SimpleNamespace(
-            limits=limits, prefix=prefix, origins=OriginSpec(origins=("https://a",)), page=None
+            limits=limits,
+            prefix=prefix,
+            origins=OriginSpec(origins=("https://a",)),
+            page=None,
+            access=SimpleNamespace(needs_admin_key=False),
         )
         self.lifespan = Lifespan(cast("RestSpec", spec))
         service = core.service

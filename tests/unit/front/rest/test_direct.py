@@ -182,7 +182,10 @@ class DirectConnection(Connection):
             max_image_megapixels=32,
             max_body_memory_bytes=LIMIT,
         )
-        spec = SimpleNamespace(limits=limits, prefix=prefix, origins=OriginSpec(origins=origins), page=None)
+        access = SimpleNamespace(needs_admin_key=False)
+        spec = SimpleNamespace(
+            limits=limits, prefix=prefix, origins=OriginSpec(origins=origins), page=None, access=access
+        )
         self.lifespan = Lifespan(cast("RestSpec", spec))
         self.lifespan.routes = [self.route]
         gate = Gate(observers=[self.ends])
