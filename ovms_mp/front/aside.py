@@ -28,7 +28,10 @@ async def run_in(
 ) -> ResultT:
     """The same in threads of the caller's; a caller that is cancelled while none is free need not wait for one."""
     work = threads.submit(function, *arguments)
-    return await _outlasted(asyncio.wrap_future(work), work.cancel)
+    try:
+        return await _outlasted(asyncio.wrap_future(work), work.cancel)
+    finally:
+        del work  # What the function raises refers to this frame, and is referred to by it.
 
 
 async def _outlasted(future: asyncio.Future[ResultT], take_back: Callable[[], bool] = bool) -> ResultT:
@@ -45,3 +48,5 @@ async def _outlasted(future: asyncio.Future[ResultT], take_back: Callable[[], bo
         if future.done() and not future.cancelled():
             future.exception()  # Nobody is told of it any more.
         raise
+    finally:
+        del future, take_back  # As above.

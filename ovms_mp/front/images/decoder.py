@@ -13,6 +13,7 @@ have threads of their own: a hundred of them take a minute, and nobody's small o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -140,13 +141,24 @@ class ImageDecoder:
 
 
 async def _all_or_first_error(works: Iterable[Coroutine[None, None, None]]) -> None:
-    """Wait until all have ended, or one has failed and the others have ended what they were at."""
+    """Wait until all have ended, or one has failed and the others have ended what they were at.
+
+    A group of tasks would do, but refers to its failure in a circle, and that to the images of a request.
+    """
+    tasks = [asyncio.ensure_future(work) for work in works]
     try:
-        async with asyncio.TaskGroup() as group:
-            for work in works:
-                group.create_task(work)
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        while not all(task.done() for task in tasks):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait(tasks)
+    errors = [task.exception() for task in tasks if not task.cancelled()]
+    failed = [error for error in errors if error is not None]
+    del tasks, task, errors
+    if failed:
+        raise failed.pop(0)
 
 
 def _goes(tensor: ImagesTensor) -> Iterator[range]:

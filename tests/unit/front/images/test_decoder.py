@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import traceback
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from ovms_mp.front.images.tensor import ImagesTensor
 from ovms_mp.front.strings import Strings
 from ovms_mp.model.dtypes import DType
 from ovms_mp.model.tensors import TensorSpec
+from tests.support import waiting
 from tests.unit.front.workers import eventually
 
 if TYPE_CHECKING:
@@ -84,6 +86,34 @@ def test_who_gives_up_hears_of_it_when_no_thread_reads_the_images_any_more() -> 
         assert not decoding_threads()
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_images_that_nobody_waits_for_are_forgotten_at_once(is_broken: bool) -> None:
+    """Else they would stay until the garbage collector looks for circles."""
+    contents = [png(seed, 400, 400) for seed in range(20)]
+    if is_broken:
+        contents[5] = contents[5][:1000]
+
+    async def give_up() -> None:
+        tensor = images(FIXED, contents)
+        task = asyncio.create_task(decode(ImageDecoder(1), FIXED, tensor))
+        if not is_broken:
+            await eventually(lambda: decoding_threads() > 0)
+            task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() or isinstance(task.exception(), MalformedPayload)
+
+    def are_forgotten() -> bool:
+        return not any(isinstance(each, ImagesTensor) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(give_up())
+        waiting.eventually(are_forgotten, 2.0, "threads let go of them")
+    finally:
+        gc.enable()
 
 
 def test_small_images_do_not_wait_behind_large_ones() -> None:
