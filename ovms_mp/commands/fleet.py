@@ -75,7 +75,10 @@ def run_fleet(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     out = sys.stdout
     try:
         # Ray prints what it has to say of the cluster to where the status is.
-        with contextlib.redirect_stdout(sys.stderr), joined("" if is_own else given["address"] or _THIS_MACHINE):
+        with (
+            contextlib.redirect_stdout(sys.stderr),
+            joined("" if is_own else given["address"] or _THIS_MACHINE),
+        ):
             run = _Run(name, environment, out, is_json=given["json"])
             match given["action"]:
                 case "up":
