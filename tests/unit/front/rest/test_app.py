@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ovms_mp import __version__
-from ovms_mp.child.specs import FrontLimits, OriginSpec
+from ovms_mp.child.specs import AccessSpec, FrontLimits, OriginSpec
 from ovms_mp.errors import ConfigError, ConfigUnreadable, Draining, ModelLoadFailed
 from ovms_mp.front.access.proxies import TrustedProxies
 from ovms_mp.front.counting import Counting
@@ -168,11 +168,7 @@ def ask(
             cast(
                 "RestSpec",
                 SimpleNamespace(
-                    limits=limits,
-                    prefix="",
-                    page=None,
-                    origins=OriginSpec(),
-                    access=SimpleNamespace(needs_admin_key=False),
+                    limits=limits, prefix="", page=None, origins=OriginSpec(), access=AccessSpec()
                 ),
             )
         )

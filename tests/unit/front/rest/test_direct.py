@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from ovms_mp.child.specs import FrontLimits, OriginSpec
+from ovms_mp.child.specs import AccessSpec, FrontLimits, OriginSpec
 from ovms_mp.errors import MalformedPayload, ModelNotReady
 from ovms_mp.front.access.proxies import TrustedProxies
 from ovms_mp.front.endpoints import Answer, Endpoint
@@ -182,9 +182,12 @@ class DirectConnection(Connection):
             max_image_megapixels=32,
             max_body_memory_bytes=LIMIT,
         )
-        access = SimpleNamespace(needs_admin_key=False)
         spec = SimpleNamespace(
-            limits=limits, prefix=prefix, origins=OriginSpec(origins=origins), page=None, access=access
+            limits=limits,
+            prefix=prefix,
+            origins=OriginSpec(origins=origins),
+            access=AccessSpec(),
+            page=None,
         )
         self.lifespan = Lifespan(cast("RestSpec", spec))
         self.lifespan.routes = [self.route]
