@@ -7,6 +7,8 @@ import asyncio
 import gzip
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -549,11 +551,16 @@ def test_nothing_is_written_behind_an_abort() -> None:
 
 def test_who_leaves_while_its_answer_is_packed_has_it_released_once() -> None:
     async def story(client: DirectConnection) -> None:
+        may_pack = threading.Event()
+        threads = ThreadPoolExecutor(1)
+        asyncio.get_running_loop().set_default_executor(threads)
+        threads.submit(may_pack.wait, 10)
         await client.receive(post(b"Accept-Encoding: gzip\r\n", path=b"/t/gathered", body=LONG))
-        assert not client.transport.written, "a thread packs it"
+        assert not client.transport.written, "it is to be packed"
         client.protocol.connection_lost(ConnectionResetError())
         await client.settle()
         assert client.route.released == 1
+        may_pack.set()
 
     play(story)
 
