@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One server of a fleet: an ``ovms_mp`` as a child process, and what is known of it. A Ray actor, or not.
 
-The constructor starts the child, in the actor's main thread: the kernel tells the child of that thread's death.
+Its parent, :mod:`ovms_mp.fleet.launch`, has it end in order when this process dies.
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ class Server:
             launch = Launch(
                 command=tuple(command),
                 sockets=tuple(each.fileno() for each in sockets),
+                leases=(*cores.values(), *rooms.values()),
                 cores=report.cores,
                 parent=os.getpid(),
             )
@@ -135,7 +136,7 @@ class Server:
                 stderr=log,
                 cwd="/",
                 env=module_environment(kept),
-                pass_fds=(*launch.sockets, *cores.values(), *rooms.values()),
+                pass_fds=launch.descriptors,
                 start_new_session=True,
             )
             report.pid = child.pid

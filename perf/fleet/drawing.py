@@ -52,7 +52,7 @@ def _panel(outcome: Outcome) -> Iterator[str]:
 
     title = f"{outcome.day.name}: {outcome.day.about}"
     figures = f"{outcome.lost_ppm():,.1f} lost of a million, {outcome.cost():.2f} of the ideal cost"
-    yield f'<text x="{_LEFT}" y="12">{html.escape(f"{title} ({figures})")}</text>'
+    yield f'<text x="{_LEFT}" y="12" font-size="11">{html.escape(f"{title} ({figures})")}</text>'
     for value in (0.0, top / 2, top):
         y = 20 + _PANEL * (1 - value / top)
         yield f'<path d="M{_LEFT} {y:.1f}H{_WIDTH - 20}" stroke="#ddd"/>'

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.support.machines import Machine
 
 _RAYS_PORT = 6379
-_RAY_START_S = 45.0
+_RAY_START_S = 60.0
 _RAY_STARTS = 3
 _SETTLED_S = 120.0
 _STATUS_S = 60.0
