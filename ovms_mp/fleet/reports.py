@@ -34,6 +34,7 @@ class ServerReport(msgspec.Struct, kw_only=True):
     Attributes:
         host: Where it listens.
         node: Ray's number of the machine.
+        pid: Of its parent, whose process group it is in.
         cores: Those that it has for itself; empty where it shares them.
         log: Path of its log on its machine.
         exit_code: Of one that has ended.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One server of a fleet: an ``ovms_mp`` as a child process, and what is known of it. A Ray actor, or not.
 
-The constructor starts the child, in the actor's main thread: the kernel tells the child of that thread's death.
+Its parent, :mod:`ovms_mp.fleet.launch`, has it end in order when this process dies.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import msgspec
 from ovms_mp.fleet.asking import Reply, ask, summed
 from ovms_mp.fleet.decisions.observation import ServerState
 from ovms_mp.fleet.launch import Launch
-from ovms_mp.fleet.leases import take
+from ovms_mp.fleet.leases import own_directory, private, take
 from ovms_mp.fleet.reports import ServerReport, ServerSettings, plain
 from ovms_mp.places import module_command, module_environment, usable_cores
 
@@ -79,7 +78,8 @@ class Server:
             environment: This process's.
         """
         self._settings = msgspec.json.decode(settings, type=ServerSettings)
-        root = Path(self._settings.directory or Path(tempfile.gettempdir()) / f"ovms_mp-fleet-{os.getuid()}")
+        given = self._settings.directory
+        root = private(Path(given)) if given else own_directory()
         self._lock = threading.Lock()
         self._models = {model: _Told(revision, json.loads(text)) for model, revision, text in models}
         self._is_draining = self._was_ready = False
@@ -101,9 +101,7 @@ class Server:
                 for _ in range(2)
             ]
             report.port, report.rest_port = (each.getsockname()[1] for each in sockets)
-            # For all fleets of the machine.
-            cores_of_all = Path(tempfile.gettempdir()) / f"ovms_mp-cores-{os.getuid()}"
-            cores = take(cores_of_all, sorted(usable_cores()), settings.cores)
+            cores = take(own_directory() / "cores", sorted(usable_cores()), settings.cores)
             rooms = take(root, range(_MOST_ROOMS), 1)
             for descriptor in (*cores.values(), *rooms.values()):
                 stack.callback(os.close, descriptor)
@@ -124,6 +122,7 @@ class Server:
             launch = Launch(
                 command=tuple(command),
                 sockets=tuple(each.fileno() for each in sockets),
+                leases=(*cores.values(), *rooms.values()),
                 cores=report.cores,
                 parent=os.getpid(),
             )
@@ -137,7 +136,7 @@ class Server:
                 stderr=log,
                 cwd="/",
                 env=module_environment(kept),
-                pass_fds=(*launch.sockets, *cores.values(), *rooms.values()),
+                pass_fds=launch.descriptors,
                 start_new_session=True,
             )
             report.pid = child.pid

@@ -130,7 +130,7 @@ def one_round(up: Cluster, network: Machines, *flags: str) -> tuple[dict[str, An
     try:
         status = settled(up)
         done.append(("server", time.time()))
-        os.kill(status["servers"][0]["pid"], signal.SIGKILL)
+        os.killpg(status["servers"][0]["pid"], signal.SIGKILL)
         numbers = {server["number"] for server in status["servers"]}
         settled(up, lambda now: {server["number"] for server in now["servers"]} != numbers)
 
