@@ -107,8 +107,8 @@ DAYS = (
     Day(name="no-room", about="the same, and no room for more", lost_zone=hours(13.5, 1.0), room=1.05),
     Day(
         name="slow",
-        about="in the morning starts take ten times as long",
-        slow=hours(8.0, 2.0),
+        about="starts take ten times as long, from before a spike on",
+        slow=hours(6.5, 2.0),
         spikes=_SPIKES,
     ),
     Day(name="update", about="a rolling update in the morning", update_s=9 * HOUR_S),

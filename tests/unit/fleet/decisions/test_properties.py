@@ -119,7 +119,7 @@ def checked_turn(fleet: TinyFleet) -> None:
         assert set(numbers) <= set(decision.routed), name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.booleans(), st.lists(EVENTS, max_size=25))
 def test_whatever_happens(is_consistent: bool, events: list[tuple[str, object]]) -> None:
     fleet = TinyFleet(
