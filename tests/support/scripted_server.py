@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from typing import TYPE_CHECKING
@@ -22,7 +23,6 @@ from ovms_mp.client.http2_frames import (
 )
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
@@ -95,7 +95,15 @@ class ScriptedServer:
             if self._tls is None:
                 self._serve(Http2Peer(connection))
                 return
-            with self._tls.wrap_socket(connection, server_side=True) as secure:
+            with self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as secure:
+                try:
+                    secure.do_handshake()
+                except ssl.SSLError:
+                    # A reset would take the alert back.
+                    socket.socket.shutdown(secure, socket.SHUT_WR)
+                    while socket.socket.recv(secure, 4096):
+                        pass
+                    return
                 self._serve(Http2Peer(secure))
 
 
