@@ -55,7 +55,7 @@ PLACES = {
     "manager.models.trials.Trials.run_waiting": ONE_ITEM,
     "storage.watch.RepositoryWatch.arm": "one path is polled",
     "child.process.run_child": ENDS_A_PROCESS,
-    "client.sync.Client._answer": THREAD,
+    "client.sync.Client.submit.answer": THREAD,
     "fetcher.job.Job.run": THREAD,
     "worker.load.loader.Loader._load": THREAD,
     "worker.run.forms.FormKeeper._make": THREAD,

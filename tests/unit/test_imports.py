@@ -293,6 +293,7 @@ def test_the_environment_is_read_by_the_command_line_and_the_fetcher_and_passed_
         "cli",
         "manager.children.kinds",
         "fetcher.__main__",
+        "fetcher.gcs",
         "fleet.actors",
         "fleet.cluster",
         "fleet.launch",

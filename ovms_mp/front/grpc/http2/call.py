@@ -40,12 +40,6 @@ _NO_MEMORY = "no memory for the message (--max_body_memory_mb, --arena_size_mb);
 _NOTHING = Gathered(()).release
 
 
-def _sent(note_sent: Callable[[int], None], encoded_ns: int, release: Hook) -> None:
-    """The socket has an inference's answer, or nobody waits for it."""
-    release()
-    note_sent(encoded_ns)
-
-
 class Call(Stream):
     """One call, with its origin; a streaming method's handler has it as its argument."""
 
@@ -352,15 +346,15 @@ class Call(Stream):
         if self._is_over:
             release()
             return
-        if self._context is not None and self._context.encoded_ns:
-            note_sent = self._context.counters.stages.sent_since
-            release = functools.partial(_sent, note_sent, self._context.encoded_ns, release)
         if not has_room and not self._connection.guard.is_open:
             self._connection.guard.counters[Hit.BUDGET] += 1
             raise errors.NoFreeSlot("answers that their clients do not read hold too much memory; read them")
         if not self._has_headers:
             self._has_headers = True
             output.headers(self, HEADERS[encoding], is_end=False)
+        if self._context is not None and self._context.encoded_ns:
+            note_sent = self._context.counters.stages.sent_since
+            self.releases.append(functools.partial(note_sent, self._context.encoded_ns))
         prefix = (not is_plain).to_bytes(1) + length.to_bytes(4)
         output.data(self, [prefix, *pieces], release)
         self._wake()
