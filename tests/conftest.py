@@ -113,8 +113,8 @@ def shared_server(
     arguments = [
         *("config", "--config_path", str(config), "--allow_client_shm"),
         *("--client_shm_socket", f"{directory}/shm.sock"),
-        *("--grpc_bind_address", f"0.0.0.0,unix:{directory}/grpc.sock"),
-        *("--rest_bind_address", f"0.0.0.0,unix:{directory}/rest.sock"),
+        *("--grpc_bind_address", f"[::],unix:{directory}/grpc.sock"),
+        *("--rest_bind_address", f"[::],unix:{directory}/rest.sock"),
     ]
     before = Ledger.take()
     with Server(arguments, directory / "server.log", grpc_workers=2, rest_workers=2) as server:
