@@ -130,12 +130,15 @@ def drain(turn: Turn) -> None:
     plan, deadlines = turn.plan, turn.specification.deadlines
     availability = turn.availability()
     routed = {server.number: server for server in turn.routed()}
-    has_enough = sum(server.is_ready for server in turn.live().values()) >= plan.scaling.wanted
+    ready = sum(server.is_ready for server in turn.live().values())
+    has_enough, has_least = ready >= plan.scaling.wanted, ready >= turn.specification.servers_min
     for number, server in plan.servers.items():
         if not server.is_leaving or server.stop_s is not None:
             continue
         if server.unready_s is not None and not has_enough:
             continue
+        if server.is_ready and not has_least:
+            continue  # More are wanted than when it was chosen.
         seen = routed.get(number)
         held = [name for name, model in seen.models.items() if model.served] if seen is not None else []
         for name in held:

@@ -21,7 +21,11 @@ from markdown_it import MarkdownIt
 
 from ovms_mp.docs import DIRECTORY
 from ovms_mp.fleet.file import read_fleet
-from tests.support.block_checks import (
+from tests.support.readme import NOT_RUN, RUN_IN, Block, blocks
+
+pytest.importorskip("kubernetes_validate", reason="the extra test is not installed, but for unit tests")
+
+from tests.support.block_checks import (  # It needs what was looked for.
     ROOT,
     unit_with,
     wrong_configuration,
@@ -31,7 +35,6 @@ from tests.support.block_checks import (
     wrong_in_kubectl,
     wrong_manifest,
 )
-from tests.support.readme import NOT_RUN, RUN_IN, Block, blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
