@@ -213,6 +213,7 @@ EXTENSIONS = [
     "model_repository",
     "model_repository(unload_dependents)",
     "logging",
+    "system_shared_memory",  # As the server that all tests share allows it.
 ]
 METADATA = {
     "name": "pair",
