@@ -35,7 +35,7 @@ many streams gain next to nothing then."""
 _CONCURRENT = 1.5
 _LONE = 1.2
 _GAIN, _LOSS = 1.05, 0.97
-_RUNS_TO_TRY = 12
+_RUNS_TO_TRY = 36
 """In company, before the parallel form is judged."""
 _FIRST_HOLD_S, _LONGEST_HOLD_S = 0.25, 30.0
 _HOLD_GROWS, _HOLD_HALVES_S = 1.5, 5.0
