@@ -58,6 +58,7 @@ def test_what_differs_from_request_to_request_keeps_its_threads() -> None:
         settings(NUM_STREAMS=1),
         settings(CPU_THROUGHPUT_STREAMS="1"),
         settings(PERFORMANCE_HINT="LATENCY"),
+        settings(CPU_BIND_THREAD="YES"),
         settings(DEVICE_PROPERTIES='{"CPU": {"NUM_STREAMS": 1}}'),
     ],
     ids=lambda given: next(iter(given.plugin_config)),
