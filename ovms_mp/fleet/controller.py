@@ -37,6 +37,7 @@ from ovms_mp.fleet.decisions.plan import Plan
 from ovms_mp.fleet.file import Fleet, read_fleet
 from ovms_mp.fleet.haproxy import ANY, Place
 from ovms_mp.fleet.reports import ServerReport, plain
+from ovms_mp.wire.fleet_status import abridged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,6 +84,7 @@ class Controller:
         self._servers: tuple[ObservedServer, ...] = ()
         self._entries: dict[str, dict[str, Any]] = {}
         self._asked: frozenset[str] = frozenset()
+        self._told = (b"", 0.0)  # What servers are told of the fleet, and when it was so.
         self._notes: tuple[str, ...] = ()
         self._ends: deque[str] = deque(maxlen=3)
         self._lock = threading.Lock()
@@ -102,7 +104,7 @@ class Controller:
     def _turn(self) -> None:
         with self._lock:
             fleet, kept = self._fleet, self._kept
-        servers = self._observe()
+        servers, seen_s = self._observe(), time.monotonic()
         observation = Observation(servers=servers, asked=self._asked)
         decision = decide(fleet.specification, observation, kept.plan, time.monotonic())
         with self._lock:
@@ -114,15 +116,17 @@ class Controller:
         for action in decision.actions:
             if is_told or not isinstance(action, DrainServer | RemoveModel):
                 contain("fleet.action", repr(action)[:200], self._act, action)
+        self._told = abridged(self.status()), seen_s
 
     def _keep(self) -> None:
         _internal_kv_put(self._key, msgspec.json.encode(self._kept), overwrite=True)
 
     def _observe(self) -> tuple[ObservedServer, ...]:
         """Ask all servers at once; what does not answer in time is asked no second time meanwhile."""
+        told, seen_s = self._told
         for number, handle in self._handles.items():
             if number not in self._pending:
-                self._pending[number] = handle.observe.remote()
+                self._pending[number] = handle.observe.remote(told, time.monotonic() - seen_s)
         if self._pending:
             # A controller that has just begun knows nothing of those that do not answer in time.
             within_s = _OBSERVE_S if self._reports else _FIRST_OBSERVE_S

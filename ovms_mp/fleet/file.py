@@ -41,6 +41,7 @@ _OURS = (
     "rest_prefix",
     "config_path",
     "store_dir",
+    "fleet_file",
 )
 _OURS_TOO = ("tls_cert", "tls_key", "tls_client_ca", "api_key_file", "stop_notice_s", "stop_grace_s")
 _MEBIBYTE = 1 << 20

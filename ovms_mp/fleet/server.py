@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ovms_mp.defects import contain
 from ovms_mp.fleet.asking import Reply, ask, summed
 from ovms_mp.fleet.decisions.observation import ServerState
 from ovms_mp.fleet.launch import Launch
 from ovms_mp.fleet.leases import own_directory, private, take
 from ovms_mp.fleet.reports import ServerReport, ServerSettings, plain
 from ovms_mp.places import module_command, module_environment, usable_cores
+from ovms_mp.wire.fleet_status import write_news
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -109,13 +111,15 @@ class Server:
             self._directory = root / str(next(iter(rooms), _MOST_ROOMS))
             self._directory.mkdir(exist_ok=True)
             self._write_configuration()
+            self._fleet_file = self._directory / "fleet.json"
+            self._fleet_file.unlink(missing_ok=True)  # What the last server here was told.
             report.log = str(self._directory / "server.log")
             report.cores = tuple(cores) if len(cores) == settings.cores else ()
             command = [
                 *module_command("ovms_mp", "config", "--config_path", str(self._directory / "config.json")),
                 *("--port", str(report.port), "--grpc_bind_address", report.host),
                 *("--rest_port", str(report.rest_port), "--rest_bind_address", report.host),
-                *("--store_dir", str(self._directory / "store")),
+                *("--store_dir", str(self._directory / "store"), "--fleet_file", str(self._fleet_file)),
                 *("--stop_notice_s", str(_NOTICE_S), "--stop_grace_s", str(settings.drain_s + 2 * _NOTICE_S)),
                 *("--metrics_enable", *settings.flags),
             ]
@@ -143,9 +147,17 @@ class Server:
         # From now on nobody but the child has the sockets: once it is dead, connections are refused.
         return child
 
-    def observe(self) -> dict[str, Any]:
-        """A :class:`ServerReport` in plain values."""
+    def observe(self, fleet: bytes = b"", age_s: float = 0.0) -> dict[str, Any]:
+        """A :class:`ServerReport` in plain values.
+
+        Args:
+            fleet: :class:`~ovms_mp.wire.fleet_status.FleetStatus` as JSON, for the live page.
+            age_s: Since when that is so.
+        """
         report = self._report
+        if fleet:
+            own = (report.host, report.port)
+            contain("fleet.tell", "the live page", write_news, self._fleet_file, fleet, age_s, own)
         report.exit_code = self._child.poll()
         ready = self._ask("/v2/health/ready", {"endpoint-load-metrics-format": "json"})
         report.state = self._state(is_ready=ready.status == _OK).value
