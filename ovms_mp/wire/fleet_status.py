@@ -24,7 +24,7 @@ _LONGEST = 200
 """Characters of a name, a reason or a note."""
 _MOST_ENTRIES = 16
 _MOST_NOTES = 8
-_STEPS = ((128, 16), (128, 4), (128, 0), (8, 0))
+_STEPS = ((128, 16), (128, 4), (128, 0), (2, 0))
 """How many servers, and models of each, are told of, where more would be too long."""
 
 _Text = Annotated[str, msgspec.Meta(max_length=_LONGEST)]
