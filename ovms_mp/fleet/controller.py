@@ -36,6 +36,7 @@ from ovms_mp.fleet.decisions.observation import (
 from ovms_mp.fleet.decisions.plan import Plan
 from ovms_mp.fleet.file import Fleet
 from ovms_mp.fleet.haproxy import ANY, Place
+from ovms_mp.wire.fleet_status import abridged
 
 _log = logging.getLogger(__name__)
 _TURN_S = 1.0
@@ -77,6 +78,7 @@ class Controller:
         self._reports: dict[int, ObservedServer] = {}
         self._pending: dict[int, Any] = {}
         self._asked: frozenset[str] = frozenset()
+        self._told = (b"", 0.0)  # What servers are told of the fleet, and when it was so.
         self._ends: deque[str] = deque(maxlen=3)
         self._entries: dict[str, dict[str, Any]] = {}
         self._status = Status(fleet=fleet.name)
@@ -94,7 +96,7 @@ class Controller:
     def _turn(self) -> None:
         with self._lock:
             fleet, plan = self._kept.fleet, self._kept.plan
-        servers = self._observe()
+        servers, seen_s = self._observe(), time.monotonic()
         observation = Observation(servers=servers, asked=self._asked)
         decision = decide(fleet.specification, observation, plan, time.monotonic())
         with self._lock:
@@ -115,6 +117,7 @@ class Controller:
         for action in decision.actions:
             if are_told or not isinstance(action, DrainServer | RemoveModel):
                 contain("fleet.action", repr(action)[:200], self._act, action)
+        self._told = abridged(self.status()), seen_s
 
     def _keep(self, kept: _Kept) -> None:
         _internal_kv_put(self._key, msgspec.json.encode(kept), overwrite=True)
@@ -122,9 +125,10 @@ class Controller:
 
     def _observe(self) -> tuple[ObservedServer, ...]:
         """Ask all servers at once; what does not answer in time is asked no second time meanwhile."""
+        told, seen_s = self._told
         for number, handle in self._handles.items():
             if number not in self._pending:
-                self._pending[number] = handle.observe.remote()
+                self._pending[number] = handle.observe.remote(told, time.monotonic() - seen_s)
         if self._pending:
             # A controller that has just begun knows nothing of those that do not answer in time.
             within_s = _OBSERVE_S if self._reports else _FIRST_OBSERVE_S

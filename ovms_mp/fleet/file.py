@@ -33,15 +33,8 @@ from ovms_mp.fleet.decisions.specification import (
 from ovms_mp.fleet.haproxy import Entry
 
 _OWN_FLAGS = (
-    *(
-        "port",
-        "rest_port",
-        "grpc_bind_address",
-        "rest_bind_address",
-        "rest_prefix",
-        "config_path",
-        "store_dir",
-    ),
+    *("port", "rest_port", "grpc_bind_address", "rest_bind_address", "rest_prefix"),
+    *("config_path", "store_dir", "fleet_file"),
     *("tls_cert", "tls_key", "tls_client_ca", "api_key_file", "stop_notice_s", "stop_grace_s"),
 )
 _MEBIBYTE = 1 << 20

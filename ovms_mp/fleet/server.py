@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from ovms_mp.defects import contain
 from ovms_mp.fleet.asking import Reply, ask, summed
 from ovms_mp.fleet.decisions.observation import ObservedModel, ObservedServer, ServerState
 from ovms_mp.fleet.keeper import Charge, keep
 from ovms_mp.fleet.leases import own_directory, private, take
 from ovms_mp.places import module_command, usable_cores
+from ovms_mp.wire.fleet_status import write_news
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -108,11 +110,13 @@ class Server:
             self._directory = root / str(next(iter(rooms), _MOST_ROOMS))
             self._directory.mkdir(exist_ok=True)
             self._write_configuration()
+            self._fleet_file = self._directory / "fleet.json"
+            self._fleet_file.unlink(missing_ok=True)  # What the last server here was told.
             command = [
                 *module_command("ovms_mp", "config", "--config_path", str(self._directory / "config.json")),
                 *("--port", str(port), "--grpc_bind_address", host),
                 *("--rest_port", str(rest_port), "--rest_bind_address", host),
-                *("--store_dir", str(self._directory / "store")),
+                *("--store_dir", str(self._directory / "store"), "--fleet_file", str(self._fleet_file)),
                 *("--stop_notice_s", str(_NOTICE_S), "--stop_grace_s", str(self._drain_s + 2 * _NOTICE_S)),
                 *("--metrics_enable", *settings.flags),
             ]
@@ -133,8 +137,16 @@ class Server:
         )
         return child
 
-    def observe(self) -> ObservedServer:
-        """What there is to be said of it."""
+    def observe(self, fleet: bytes = b"", age_s: float = 0.0) -> ObservedServer:
+        """What there is to be said of it.
+
+        Args:
+            fleet: :class:`~ovms_mp.wire.fleet_status.FleetStatus` as JSON, for the live page.
+            age_s: Since when that is so.
+        """
+        if fleet:
+            own = (self._report.host, self._report.port)
+            contain("fleet.tell", "the live page", write_news, self._fleet_file, fleet, age_s, own)
         exit_code = self._child.poll()
         ready = self._ask("/v2/health/ready", {"endpoint-load-metrics-format": "json"})
         load = ready.headers.get("endpoint-load-metrics", "").partition(" ")[2]

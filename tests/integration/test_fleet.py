@@ -13,6 +13,7 @@ import pytest
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from tests.support import fleet
 from tests.support.fleet import Cluster, load
+from tests.support.page import first_sample
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -124,6 +125,19 @@ def test_a_model_that_one_server_has_is_found_there(up: Fleet) -> None:
         pass
 
     assert len(holders) == 1
+
+
+def test_the_live_page_of_each_server_shows_all(up: Fleet) -> None:
+    there = {server["number"]: server["rest_port"] for server in up.look()["servers"]}
+
+    def is_told(number: int) -> bool:
+        told = first_sample(there[number])["fleet"]
+        servers = told["status"]["servers"] if told["status"] else ()
+        return bool({each["number"] for each in servers if each["state"] == "ready"} == there.keys())
+
+    assert len(there) == 2
+    for number in there:
+        eventually(lambda: is_told(number), 20, f"what server {number} shows")  # noqa: B023
 
 
 def test_a_call_that_would_change_one_server_is_refused(up: Fleet) -> None:

@@ -19,7 +19,10 @@ from ovms_mp.fleet.decisions.observation import ServerState
 from ovms_mp.fleet.decisions.specification import ModelSpec, ServerSettings, ServerSpec
 from ovms_mp.fleet.keeper import Charge, keep
 from ovms_mp.fleet.server import Server
+from ovms_mp.wire.fleet_status import abridged
 from tests.support.fleet_load import asks
+from tests.support.fleet_page import status
+from tests.support.page import first_sample
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -85,6 +88,11 @@ def test_a_server_from_its_start_to_its_end(server: Server, zoo: ModelZoo) -> No
     grpc_ask = asks(f"127.0.0.1:{seen.port}", "m", 0)["kserve-grpc"]
     assert grpc_ask()[0] == 1.0
     assert ask("127.0.0.1", seen.rest_port, "/v2/models/m/ready", 5).status == 200
+
+    server.observe(abridged(status(2)), 1.5)
+    shown = first_sample(seen.rest_port)["fleet"]
+    assert (shown["status"]["fleet"], shown["status"]["count"], shown["port"]) == ("vision", 2, seen.port)
+    assert shown["age_s"] >= 1.5
 
     server.place(model(zoo, "two", "plus_two"))
     wait_for_model(server, "two")

@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "demo": {"base", "front"},
     "bench": {"base", "config", "child", "front"},
     "tuning": {"base", "config", "child", "storage", "bench"},
-    "fleet": {"base", "config", "child"},
+    "fleet": {"base", "config", "wire", "child"},
     "client": {"base", "front", "client_regions"},
     "client_regions": set[str](),
     "cli": {"base", "config", "manager", "commands"},
