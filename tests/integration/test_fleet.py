@@ -12,7 +12,7 @@ import pytest
 
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from tests.support import fleet
-from tests.support.fleet import Cluster, load
+from tests.support.fleet import Cluster, Load
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Fleet:
         self.status = self._do("update")
 
     def look(self) -> dict[str, Any]:
-        self.status = self.cluster.fleet("status")
+        self.status = self.cluster.look()
         return self.status
 
     def _do(self, action: str) -> dict[str, Any]:
@@ -79,22 +79,21 @@ class Fleet:
         file.write_text(FILE.format(directory=self._directory, **self._given))
         return self.cluster.fleet(action, str(file))
 
-    def load(self, seconds: float, *flags: str) -> Load:
-        return Load(self, seconds, *flags)
+    def load(self, seconds: float, *flags: str) -> Clients:
+        return Clients(self, seconds, *flags)
 
 
-class Load:
-    """Clients for so long; at the end of the block what they saw, of which nothing may be wrong or have failed."""
+class Clients:
+    """They ask for so long; at the end of the block what they saw, of which nothing may be wrong or have failed."""
 
     def __init__(self, given: Fleet, seconds: float, *flags: str) -> None:
-        self._process = load(given.cluster, None, given.target, seconds, *flags)
+        self._load = Load(given.cluster, None, given.target, seconds, *flags)
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Clients:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        out, _err = self._process.communicate(timeout=120)
-        self.seen = json.loads(out)
+        self.seen = self._load.ended(120)
         if kind is None:
             assert (self.seen["wrong"], self.seen["failures"]) == ([], [])
             assert self.seen["counts"].get("hung", 0) == 0
@@ -119,7 +118,8 @@ def test_both_protocols_and_both_apis_at_one_address(up: Fleet) -> None:
 
 
 def test_a_model_that_one_server_has_is_found_there(up: Fleet) -> None:
-    holders = [server["number"] for server in up.look()["servers"] if "rare" in server["models"]]
+    status = up.cluster.fleet("status")
+    holders = [server["number"] for server in status["servers"] if "rare" in server["models"]]
     with up.load(1.5, "--model", "rare", "--added", "2"):
         pass
 
