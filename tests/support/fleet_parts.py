@@ -34,8 +34,8 @@ _WAITED_S = 0.9
 """What fails on a link that was cut has waited for a connection or an answer; a second is the shortest such wait."""
 
 
-def processes(machines: Iterable[Machine], words: str = "") -> set[int]:
-    """Those on some machines whose command line has these words, but for those that hold the machines."""
+def processes(machines: Iterable[Machine], words: str, without: str = "\0") -> set[int]:
+    """Those on some machines whose command line has these words and not those; none that hold the machines."""
     holders = {machine.holder.pid for machine in machines}
     networks = {os.readlink(f"/proc/{pid}/ns/net") for pid in holders}
     found = set()
@@ -44,7 +44,7 @@ def processes(machines: Iterable[Machine], words: str = "") -> set[int]:
             continue
         try:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if words in command and os.readlink(entry / "ns/net") in networks:
+            if words in command and without not in command and os.readlink(entry / "ns/net") in networks:
                 found.add(int(entry.name))
         except OSError:
             continue
@@ -53,9 +53,8 @@ def processes(machines: Iterable[Machine], words: str = "") -> set[int]:
 
 def victims(machines: Sequence[Machine], what: str) -> set[int]:
     """Processes of a part."""
-    found = processes(machines, WORDS[what])
     # The guard has the command line of what it guards in its own.
-    return found - processes(machines, _GUARD)
+    return processes(machines, WORDS[what], _GUARD)
 
 
 @dataclass
