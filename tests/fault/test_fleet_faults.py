@@ -24,7 +24,7 @@ import pytest
 
 from tests.support import fleet, machines
 from tests.support.fleet import Cluster, Load
-from tests.support.fleet_parts import WORDS, Blow, cause, processes, victims
+from tests.support.fleet_parts import WORDS, Blow, cause, parents, processes, victims
 from tests.support.machines import Machines
 from tests.support.waiting import eventually
 
@@ -266,6 +266,8 @@ def loaded_round(up: Cluster, network: Machines, number: int, *, has_retries: bo
     finally:
         clients.kill()
     # What was on the machine that was cut off has noticed, too.
-    eventually(lambda: len(victims(network.all, "server")) == 3, GONE_S, "three servers and no more")
+    status = up.settled()
+    there = {server["pid"] for server in status["servers"]}
+    eventually(lambda: parents(network.all) == there, GONE_S, "no other servers")
     blows = [dataclasses.asdict(blow) for blow in killing.blows]
     return {**judged(seen, killing.blows), "load_s": load_s, "blows": blows}

@@ -13,6 +13,7 @@ import pytest
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from tests.support import fleet
 from tests.support.fleet import Cluster, Load
+from tests.support.fleet_load import Failed, asks
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ flags = ["--log_level", "{level}"]
 utilisation = 0.5
 down_after_s = 3
 cool_down_s = 1
+[update]
+is_consistent = {consistent}
 [deadlines]
 settle_s = 0.5
 drain_s = 5
@@ -48,6 +51,10 @@ base_path = "{directory}/{model}"
 name = "rare"
 base_path = "{directory}/plus_two"
 copies = 1
+[[models]]
+name = "seldom"
+base_path = "{directory}/plus_two"
+copies = 0
 """
 
 
@@ -57,13 +64,18 @@ class Fleet:
     def __init__(self, cluster: Cluster, directory: Path) -> None:
         self.cluster = cluster
         self._directory = directory
-        self._given = {"least": 2, "most": 2, "level": "INFO", "model": "tiny"}
+        self._given = {"least": 2, "most": 2, "level": "INFO", "model": "tiny", "consistent": "false"}
         self.status = self._do("up")
 
     @property
     def target(self) -> str:
         (entry,) = self.status["entries"]
         return f"{entry['host']}:{entry['port']}"
+
+    @property
+    def other_model(self) -> str:
+        """The one that is not there for ``tiny``."""
+        return "plus_two" if self._given["model"] == "tiny" else "tiny"
 
     def update(self, **given: object) -> None:
         """Change the file, and have the fleet follow."""
@@ -91,6 +103,10 @@ class Clients:
 
     def __enter__(self) -> Clients:
         return self
+
+    def stop(self) -> None:
+        """Ask no longer."""
+        self._load.process.terminate()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.seen = self._load.ended(120)
@@ -126,6 +142,22 @@ def test_a_model_that_one_server_has_is_found_there(up: Fleet) -> None:
     assert len(holders) == 1
 
 
+def test_a_model_that_is_on_no_server_is_loaded_when_it_is_asked_for(up: Fleet) -> None:
+    assert not any("seldom" in server["models"] for server in up.look()["servers"])
+    ask = asks(up.target, "seldom", 0)["kserve-rest"]
+
+    def answer() -> list[float]:
+        try:
+            return ask()
+        except Failed as error:
+            assert "no server of the fleet" in str(error)  # noqa: PT017  # what it says until then
+            return []
+
+    assert eventually(answer, 30, "an answer") == [2.0 + index for index in range(10)]
+    with up.load(1, "--model", "seldom", "--added", "2"):
+        pass
+
+
 def test_a_call_that_would_change_one_server_is_refused(up: Fleet) -> None:
     connection = http.client.HTTPConnection(up.target, timeout=10)
     connection.request("POST", "/v2/repository/models/tiny/unload")
@@ -148,12 +180,22 @@ def test_a_call_that_would_change_one_server_is_refused(up: Fleet) -> None:
 def test_another_model_replaces_one_and_no_request_fails(up: Fleet) -> None:
     before = {server["pid"] for server in up.look()["servers"]}
     with up.load(20, "--added", "1,2") as clients:
-        up.update(model="plus_two")
+        up.update(model=up.other_model)
     assert min(clients.seen["counts"][f"added {each}"] for each in (1, 2)) > 0
 
-    with up.load(1, "--added", "2"):
+    with up.load(1, "--added", "1" if up.other_model == "plus_two" else "2"):
         pass
     assert {server["pid"] for server in up.status["servers"]} == before, "no server was replaced"
+
+
+def test_a_consistent_update_changes_over_at_once_and_no_request_fails(up: Fleet) -> None:
+    with up.load(60, "--added", "1,2", "--pause", "0.001") as clients:
+        up.update(model=up.other_model, consistent="true")
+        eventually(lambda: len(up.look()["servers"]) == 2, 60, "the old servers have ended")
+        clients.stop()
+    up.update(consistent="false")
+
+    assert len(clients.seen["changes"]) == 8, "once for each thread"
 
 
 def test_other_flags_replace_servers_and_no_request_fails(up: Fleet) -> None:

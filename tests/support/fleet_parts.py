@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ WORDS = {
     "balancer": "ray::BalancerActor",
     "actor": "ray::ServerActor",
     "haproxy": "haproxy -W",
-    "server": "ovms_mp.fleet.launch",
+    "server": "--stop_notice_s",
 }
 """In the command lines of each."""
 _GUARD = "ovms_mp.fleet.guard"
@@ -55,6 +56,16 @@ def victims(machines: Sequence[Machine], what: str) -> set[int]:
     """Processes of a part."""
     # The guard has the command line of what it guards in its own.
     return processes(machines, WORDS[what], _GUARD)
+
+
+def parents(machines: Sequence[Machine]) -> set[int]:
+    """Of the servers: those that status names."""
+    found = set()
+    for pid in victims(machines, "server"):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(pid) == pid:
+                found.add(pid)
+    return found
 
 
 @dataclass
