@@ -106,12 +106,14 @@ class PageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         is_secure: Whether TCP ports speak TLS.
         may_change_state: Whether clients may reload, load and unload.
         cores: Those that the server may use.
+        fleet_file: Path of what is told of the fleet; empty where the server is in none.
     """
 
     grpc_port: int
     is_secure: bool
     may_change_state: bool
     cores: tuple[int, ...]
+    fleet_file: str = ""
 
 
 class ChildSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -158,6 +158,14 @@ class RestConfig(_Listening):
             choices=SWITCH,
         ),
     )
+    fleet_file: str = declare(
+        "",
+        Setting(
+            "fleet_file",
+            "File from which the live page learns of the fleet that this server is part of; `ovms_mp fleet` gives it.",
+            is_path=True,
+        ),
+    )
     client_timeout_s: float = declare(
         60.0,
         Setting(

@@ -8,11 +8,9 @@ Where there is no Chromium only the first half is tested. What pages look like t
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import re
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,22 +20,22 @@ from ovms_mp.front.live.feed import MOST_STREAMS
 from tests.support import rest_client
 from tests.support.browser import Watched, axe_source, open_browser
 from tests.support.browser import watched as watched_at
-from tests.support.page import first_events, many, png, reader
+from tests.support.page import compare, first_events, many, png, readable, reader
 from tests.support.server import Server
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import Literal
 
-    from playwright.sync_api import Browser, Page, Route
+    from playwright.sync_api import Browser, Route
 
     from tests.support.models import ModelZoo
 
 pytestmark = pytest.mark.replaces_processes  # Chromium's own come and go.
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-REFERENCES = Path(__file__).parents[1] / "data" / "page"
 WITHIN_S = 20.0
 LONGEST_TASK_MS = 60
 TRIES = 5
@@ -169,14 +167,6 @@ def watched(
 ) -> contextlib.AbstractContextManager[Watched]:
     """A page of this server."""
     return watched_at(browser, origin(server), width, scheme)
-
-
-def compare(name: str, outline: str, request: pytest.FixtureRequest) -> None:
-    """Hold what a screen reader is told against the reference."""
-    path = REFERENCES / f"{name}.txt"
-    if request.config.getoption("--update-page"):
-        path.write_text(outline)
-    assert outline == path.read_text(), f"look at the page, then run with --update-page ({path.name})"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -341,16 +331,6 @@ def test_a_reload_is_told(browser: Browser, server: Server) -> None:
         shown.page.get_by_role("button", name="Reload").click()
         shown.page.get_by_text("Reload: done").or_(shown.page.get_by_text("broken")).first.wait_for()
         shown.complaints = [text for text in shown.complaints if "412" not in text]
-
-
-def readable(page: Page, selector: str) -> int:
-    """How many rows there are, which must not lie on one another nor be cut off."""
-    boxes = [box for each in page.locator(selector).all() if (box := each.bounding_box())]
-    width = page.viewport_size["width"] if page.viewport_size else 0
-    for above, below in itertools.pairwise(boxes):
-        assert above["y"] + above["height"] <= below["y"] + 1 or above["y"] > below["y"], (above, below)
-    assert all(box["height"] >= 18 and box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
-    return len(boxes)
 
 
 @pytest.mark.parametrize("width", [1280, 1920])

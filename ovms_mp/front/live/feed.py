@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ovms_mp.child.specs import PageSpec
+    from ovms_mp.front.live.fleet import FleetNews
     from ovms_mp.front.live.history import History
     from ovms_mp.front.live.samples import Sampler
     from ovms_mp.wire.messages import RoutingSnapshot
@@ -46,6 +47,7 @@ class PageFeed:
         sampler: Sampler,
         history: History,
         spec: PageSpec,
+        fleet: FleetNews | None = None,
         *,
         has_metrics: bool,
     ) -> None:
@@ -56,12 +58,14 @@ class PageFeed:
             sampler: Makes what moves.
             history: What has happened.
             spec: The page's settings.
+            fleet: Tells of the fleet, where the server is in one.
             has_metrics: Whether latencies are counted.
         """
         self._snapshot = snapshot
         self._sampler = sampler
         self._history = history
         self._spec = spec
+        self._fleet = fleet
         self._has_metrics = has_metrics
         self._streams: set[EventStream] = set()
         self._task: asyncio.Task[None] | None = None
@@ -148,6 +152,8 @@ class PageFeed:
     async def _look(self) -> None:
         snapshot = self._snapshot()
         sample = await in_turns(self._sampler.steps(snapshot))
+        if self._fleet is not None:
+            sample["fleet"] = self._fleet.look()
         self.sample = _event(b"sample", sample)
         if snapshot.epoch != self._epoch:
             steps = state_steps(snapshot, self._spec, self._history.events, has_metrics=self._has_metrics)

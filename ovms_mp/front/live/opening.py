@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ovms_mp.front.live.feed import PageFeed
+from ovms_mp.front.live.fleet import FleetNews
 from ovms_mp.front.live.history import History
 from ovms_mp.front.live.processes import Processes
 from ovms_mp.front.live.samples import Sampler
@@ -30,7 +31,10 @@ def open_page(session: FrontSession, spec: RestSpec, page: PageSpec) -> PageFeed
         has_metrics=has_metrics,
     )
     history = History(time.time)
-    feed = PageFeed(lambda: session.service.table.snapshot, sampler, history, page, has_metrics=has_metrics)
+    fleet = FleetNews(page.fleet_file, time.monotonic_ns) if page.fleet_file else None
+    feed = PageFeed(
+        lambda: session.service.table.snapshot, sampler, history, page, fleet, has_metrics=has_metrics
+    )
     feed.hear(session.service.table.snapshot)
     session.hearers.append(feed.hear)
     return feed

@@ -165,6 +165,7 @@ class SpecMaker:
             is_secure=config.tls.files is not None,
             may_change_state=config.clients.may_change_state,
             cores=tuple(sorted(usable_cores())),
+            fleet_file=config.rest.fleet_file,
         )
 
     def _common(self) -> CommonSpec:

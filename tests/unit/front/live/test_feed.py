@@ -20,6 +20,7 @@ from ovms_mp.wire.records import KeyRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
+    from ovms_mp.front.live.fleet import FleetNews
     from ovms_mp.front.live.samples import Sampler
 
 WITHIN_S = 10
@@ -38,16 +39,27 @@ class PlayedSampler:
         return {"number": self.count}
 
 
+class PlayedNews:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def look(self) -> dict[str, Any]:
+        self.count += 1
+        return {"status": None}
+
+
 class Place:
     def __init__(self) -> None:
         self.snapshot = RoutingSnapshot(1, False, (), ("a plan",), ())
         self.sampler = PlayedSampler()
+        self.news = PlayedNews()
         spec = PageSpec(grpc_port=9000, is_secure=False, may_change_state=True, cores=(0, 1))
         self.feed = PageFeed(
             lambda: self.snapshot,
             cast("Sampler", self.sampler),
             History(lambda: 1.0),
             spec,
+            cast("FleetNews", self.news),
             has_metrics=False,
         )
 
@@ -108,7 +120,8 @@ def test_fifty_pages_cost_what_one_does() -> None:
         heard = await asyncio.gather(*map(told, streams))
 
         assert all(each == heard[0] for each in heard)
-        assert place.sampler.count == 1
+        assert (place.sampler.count, place.news.count) == (1, 1)
+        assert heard[0][-1][1]["fleet"] == {"status": None}
         for stream in streams:
             await stream.close()
 
