@@ -36,7 +36,7 @@ FRONTS = ("native", "grpcio")
 ASK_FOR_THE_SHARED_SERVERS = (
     "shared_server: Server",
     "fronts: Mapping[str, Server]",
-    "outcomes: dict[str, str]",
+    "case: str, outcomes: ",
 )
 """Parameters of tests, as they stand in their files."""
 LONGEST = (
