@@ -63,6 +63,14 @@ def model_cache(pytestconfig: pytest.Config) -> ModelCache:
 
 
 @pytest.fixture(scope="session")
+def clients_cache(pytestconfig: pytest.Config) -> Path:
+    """Where clients of others are installed, once."""
+    cache = pytestconfig.cache
+    assert cache is not None
+    return cache.mkdir("clients")
+
+
+@pytest.fixture(scope="session")
 def zoo(model_cache: ModelCache) -> ModelZoo:
     """Small real models."""
     return ModelZoo(model_cache.get("tests.support.build_models"))

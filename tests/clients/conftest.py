@@ -18,11 +18,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def clients_python(pytestconfig: pytest.Config) -> Path:
+def clients_python(clients_cache: Path) -> Path:
     """The Python that has the client libraries."""
-    cache = pytestconfig.cache
-    assert cache is not None
-    return client_process.install(cache.mkdir("clients"))
+    return client_process.install(clients_cache)
 
 
 @pytest.fixture(scope="module")

@@ -331,8 +331,8 @@ def test_tensorflow_serving_api(server: Server, tfs: TfsClient) -> None:
 
 
 @pytest.fixture(scope="module")
-def js_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return grpc_js.install(tmp_path_factory.mktemp("grpc_js"))
+def js_directory(clients_cache: Path) -> Path:
+    return grpc_js.install(clients_cache)
 
 
 @pytest.fixture
