@@ -8,6 +8,7 @@ beginning.
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import signal
@@ -199,6 +200,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 )
     quiet = {item.path for item in items if item.get_closest_marker("quiet") is not None}
     items.sort(key=lambda item: (item.path in quiet, _haste(item)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep tests and their modules, which stay to the end, from the garbage collector: it is asked in many tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def _haste(item: pytest.Item) -> int:
