@@ -298,7 +298,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--overload-seconds",
         type=float,
-        default=5.0,
+        default=3.0,
         help="how long each overload lasts (full run: 60)",
     )
     parser.addoption(

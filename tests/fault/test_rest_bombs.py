@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.quiet, pytest.mark.timeout(120)]
 
-TIMES = 3
+TIMES = 2
 MOST_GROWTH_MIB = 64
 MOST_PROCESSOR_S = 1.0
 MOST_SLOWER, LEAST_QUIET_P99_MS = 3, 20.0
