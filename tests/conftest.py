@@ -8,6 +8,7 @@ beginning.
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import signal
@@ -17,18 +18,28 @@ from typing import TYPE_CHECKING
 import pytest
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]  # has no types
 
+from ovms_mp.config.transports import GrpcConfig
 from ovms_mp.demo import digits
+from tests.support import rest_client
 from tests.support.ledger import MARK, Ledger, assert_nothing_left
 from tests.support.models import ModelCache, ModelZoo
 from tests.support.server import Server
 from tests.support.tfs_client import TfsClient
 from tests.support.turns import turn
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Mapping
 
 os.environ[MARK[0]] = MARK[1]
 PROCESS_TESTS = ("integration", "fault", "conformance", "clients", "image")
+FRONTS = ("native", "grpcio")
+ASK_FOR_THE_SHARED_SERVERS = (
+    "shared_server: Server",
+    "fronts: Mapping[str, Server]",
+    "case: str, outcomes: ",
+)
+"""Parameters of tests, as they stand in their files."""
 LONGEST = (
     "test_cases",
     "test_bad_versions",
@@ -50,6 +61,14 @@ def model_cache(pytestconfig: pytest.Config) -> ModelCache:
     cache = pytestconfig.cache
     assert cache is not None
     return ModelCache(cache.mkdir("models"))
+
+
+@pytest.fixture(scope="session")
+def clients_cache(pytestconfig: pytest.Config) -> Path:
+    """Where clients of others are installed, once."""
+    cache = pytestconfig.cache
+    assert cache is not None
+    return cache.mkdir("clients")
 
 
 @pytest.fixture(scope="session")
@@ -123,6 +142,30 @@ def shared_server(
 
 
 @pytest.fixture(scope="session")
+def fronts(shared_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Server]]:
+    """Servers of the same models by what carries their gRPC; the shared one has the default, the other one sockets."""
+    default = GrpcConfig().front
+    (other,) = (front for front in FRONTS if front != default)
+    directory = tmp_path_factory.mktemp(other)
+    # It has no sockets of its own.
+    hosts = ("--grpc_bind_address", "127.0.0.1", "--rest_bind_address", "127.0.0.1")
+    arguments = [
+        *shared_server.arguments,
+        "--grpc_front",
+        other,
+        *hosts,
+        "--client_shm_socket",
+        f"{directory}/shm.sock",
+    ]
+    before = Ledger.take()
+    with Server(arguments, directory / "server.log", grpc_workers=2, rest_workers=2) as server:
+        for front in (shared_server, server):  # What they say is compared, so both have to have loaded all.
+            eventually(functools.partial(_has_loaded_all, front), 60.0, "all versions")
+        yield {default: shared_server, other: server}
+    assert_nothing_left(before)
+
+
+@pytest.fixture(scope="session")
 def tfs() -> Iterator[TfsClient]:
     """The real TensorFlow Serving client; one process serves any number of servers."""
     with TfsClient() as client:
@@ -159,6 +202,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: (item.path in quiet, _haste(item)))
 
 
+def pytest_collection_finish() -> None:
+    """Keep tests and their modules, which stay to the end, from the garbage collector: it is asked in many tests."""
+    gc.collect()
+    gc.freeze()
+
+
 def _haste(item: pytest.Item) -> int:
     """Whose files have to begin before others, so that none of them is still at it when all others have ended."""
     if item.path.stem in LONGEST:
@@ -167,17 +216,18 @@ def _haste(item: pytest.Item) -> int:
 
 
 class LaneScheduling(LoadFileScheduling):  # type: ignore[misc]  # as above
-    """A file's tests share a process, as xdist does it; so do all files of the shared server, which starts slowly."""
+    """A file's tests share a process, as xdist does it; so do all files of shared servers, which start slowly."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return "shared_server" if _asks_for_the_shared_server(self.config.rootpath / file) else file
+        return "shared servers" if _asks_for_a_shared_server(self.config.rootpath / file) else file
 
 
 @functools.cache
-def _asks_for_the_shared_server(file: Path) -> bool:
+def _asks_for_a_shared_server(file: Path) -> bool:
     # From the text, as who schedules the tests has not collected them.
-    return "shared_server: Server" in file.read_text()
+    text = file.read_text()
+    return any(parameter in text for parameter in ASK_FOR_THE_SHARED_SERVERS)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LaneScheduling | None:
@@ -198,6 +248,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     with turn(cache.mkdir("turns"), alone=item.get_closest_marker("quiet") is not None):
         return (yield)
+
+
+def _has_loaded_all(server: Server) -> bool:
+    documents = rest_client.request(server.rest_port, "GET", "/v1/config").json()
+    names = ("versions", *list(documents)[-1:])
+    entries = [entry for name in names for entry in documents[name]["model_version_status"]]
+    return len(entries) == len(names) + 1 and {entry["state"] for entry in entries} == {"AVAILABLE"}
 
 
 def _is_process_test(item: pytest.Item) -> bool:
@@ -241,7 +298,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--overload-seconds",
         type=float,
-        default=5.0,
+        default=3.0,
         help="how long each overload lasts (full run: 60)",
     )
     parser.addoption(

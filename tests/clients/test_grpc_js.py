@@ -18,8 +18,8 @@ CASES = ("health", "metadata", "raw", "contents", "refusal", "stream")
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Sequence[str | Path]:
-    directory = grpc_js.install(tmp_path_factory.mktemp("grpc_js"))
+def command(clients_cache: Path) -> Sequence[str | Path]:
+    directory = grpc_js.install(clients_cache)
     return "/usr/bin/env", "node", directory / "kserve.js", PROTO
 
 

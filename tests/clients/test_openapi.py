@@ -26,11 +26,9 @@ REAL_NAMES = '\n[parameters]\n"path.model" = "digits"\n"path.version" = "1"\n'
 
 
 @pytest.fixture(scope="module")
-def schemathesis(pytestconfig: pytest.Config) -> Path:
+def schemathesis(clients_cache: Path) -> Path:
     """The program, in an environment of its own: it needs much."""
-    cache = pytestconfig.cache
-    assert cache is not None
-    python = client_process.install(cache.mkdir("clients"), HERE / "requirements.txt")
+    python = client_process.install(clients_cache, HERE / "requirements.txt")
     return python.with_name("schemathesis")
 
 

@@ -26,7 +26,7 @@ KINDS = ("worker", "grpc", "rest", "arbiter")
 HEARTBEAT_TIMEOUT_S = 1.5
 ANSWER_WITHIN_S = 1.0
 """After a death is visible every waiting request is answered within this time."""
-NOISE_S = 2.0
+NOISE_S = 5.0
 """Other tests run beside this one: a machine whose two cores are busy may schedule the client so much later."""
 
 
@@ -118,8 +118,8 @@ def test_all_children_follow_a_killed_manager(zoo: ModelZoo, log_path: Path) -> 
         children = server.all_pids()[1:]
         assert len(children) >= 6
         os.kill(server.process.pid, signal.SIGKILL)
-        server.process.wait(timeout=5)
-        wait_gone(children, 2.0)
+        server.process.wait(timeout=20)
+        wait_gone(children, 20.0)
         load.stop(server_is_gone=True)
     assert load.outcome.counts["wrong"] == 0, load.outcome
     assert load.outcome.counts["hung"] == 0, load.outcome
@@ -132,8 +132,8 @@ def test_stopped_children_follow_a_killed_manager(zoo: ModelZoo, log_path: Path)
         for pid in children:
             os.kill(pid, signal.SIGSTOP)
         os.kill(server.process.pid, signal.SIGKILL)
-        server.process.wait(timeout=5)
-        wait_gone(children, 2.0)
+        server.process.wait(timeout=20)
+        wait_gone(children, 20.0)
 
 
 def _is_running(pid: int) -> bool:

@@ -85,7 +85,7 @@ class Rig:
         targets = [f"ovms_mp.{target}" for target in (*FETCHER, *MANAGER, *LOOP, *ENDINGS)]
         self.injection = Injection(directory / "faults", targets)
         flags = ["--heartbeat_interval_s", "0.2", "--heartbeat_timeout_s", "3", "--settle_s", "0.05"]
-        flags += ["--store_dir", str(directory / "mirrors")]
+        flags += ["--store_dir", str(directory / "mirrors"), "--file_system_poll_wait_seconds", "0.2"]
         self.server = Server(
             ["config", "--config_path", str(config), *flags],
             directory / "server.log",

@@ -229,8 +229,8 @@ def _quiet_p99_ms(server: Server) -> float:
 def _may_log(server: Server) -> bool:
     """Whether the attack before has used up none of the lines that faults have in this second."""
     lines = [line for line in server.log().splitlines() if "event=connection_fault" in line]
-    logged_at = datetime.strptime(lines[-1][:19], "%Y-%m-%d %H:%M:%S") if lines else datetime.min
-    return datetime.now() - logged_at > timedelta(seconds=2)
+    logged_at = datetime.strptime(lines[-1][:23], "%Y-%m-%d %H:%M:%S,%f") if lines else datetime.min
+    return datetime.now() - logged_at > timedelta(seconds=1.1)
 
 
 def _is_heard(name: str, attack: dict[str, dict[str, int]]) -> bool:

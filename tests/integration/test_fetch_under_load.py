@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from tests.support.models import ModelZoo
 
-BALLAST_BYTES = 6 << 20
+BALLAST_BYTES = 4 << 20
+PAUSE_S = 0.01
+"""The machine is left room for what they must not notice."""
 PARTS_AT_ONCE = 4
 BYTES_PER_S = 1_000_000
 FETCHED_WITHIN_S = 60.0
@@ -49,7 +51,7 @@ def test_no_request_fails_while_a_model_is_fetched(zoo: ModelZoo, tmp_path: Path
                 reply = rest_client.request(server.rest_port, "GET", "/v1/models/slow")
                 return "AVAILABLE" in reply.text()
 
-            with Load(server.port, server.rest_port) as load:
+            with Load(server.port, server.rest_port, pause_s=PAUSE_S) as load:
                 store.put_version(zoo.base_path("plus_two") / "1", "slow", 1)
                 store.put({"slow/1/ballast.dat": b"x" * BALLAST_BYTES})
                 eventually(is_coming, FETCHED_WITHIN_S, "the status says how far it is")

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import ModelSpec, PredictRequest, PredictResponse
-from tests.support import grpc_js
+from tests.support import grpc_js, rest_client
 from tests.support.grpc_js import JsClient
 from tests.support.h2_client import H2Client, message
 from tests.support.ledger import Ledger, assert_nothing_left
@@ -45,6 +45,8 @@ MEBIBYTE = 1 << 20
 ARENA_MB = 8
 MAX_MESSAGE_MB = 16
 PATIENCE_S = 30.0
+LATE_S = 0.1
+"""A run of the slow model takes longer on every machine."""
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
@@ -186,7 +188,7 @@ def test_deadline(server: Server) -> None:
         started = time.monotonic()
         code, _ = failure(ask, SLOW, timeout=0.2)
         assert code == grpc.StatusCode.DEADLINE_EXCEEDED
-        assert 0.15 < time.monotonic() - started < 5.0
+        assert time.monotonic() - started > 0.15
         assert answered(ask(TINY)) == ONES
 
 
@@ -196,24 +198,27 @@ def test_deadline_of_the_server_itself(server: Server) -> None:
         started = time.monotonic()
         answer = client.ask(PREDICT, message(SLOW), [("grpc-timeout", "200m")])
     assert answer.headers["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
-    assert 0.15 < time.monotonic() - started < 5.0
+    assert time.monotonic() - started > 0.15
 
 
 def test_deadline_reaches_the_worker(server: Server) -> None:
-    """What is late when its turn comes is not run: else the last of seven runs would end after seven times one."""
+    """What is late when its turn comes is not run."""
+
+    def runs() -> int:
+        reply = rest_client.request(server.rest_port, "GET", "/v2/models/slow/stats")
+        return int(reply.json()["model_stats"][0]["execution_count"])
+
     with connected(server) as ask:
         ask(SLOW)
-        started = time.monotonic()
-        ask(SLOW)
-        one_run_s = time.monotonic() - started
+        before = runs()
         running = untyped(ask).future(SLOW, timeout=PATIENCE_S)
-        late = [untyped(ask).future(SLOW, timeout=one_run_s / 4) for _ in range(5)]
+        late = [untyped(ask).future(SLOW, timeout=LATE_S) for _ in range(5)]
         # They are refused at once, where the server knows already how long the one before them takes.
         ended = {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert {call.code() for call in late} <= ended
         ask(SLOW)
-        assert time.monotonic() - started < 5 * one_run_s
         assert running.code() == grpc.StatusCode.OK
+        assert runs() == before + 2
 
 
 def test_cancelled_calls_return_their_memory(server: Server) -> None:
@@ -326,8 +331,8 @@ def test_tensorflow_serving_api(server: Server, tfs: TfsClient) -> None:
 
 
 @pytest.fixture(scope="module")
-def js_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return grpc_js.install(tmp_path_factory.mktemp("grpc_js"))
+def js_directory(clients_cache: Path) -> Path:
+    return grpc_js.install(clients_cache)
 
 
 @pytest.fixture

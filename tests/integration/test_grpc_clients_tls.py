@@ -190,10 +190,10 @@ def test_a_stream_that_is_given_up(endpoint: Endpoint) -> None:
         assert channel.unary_unary("/s/Echo")(b"x", timeout=DEADLINE_S) == b"x"
 
 
-def test_grpc_js(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_grpc_js(endpoint: Endpoint, clients_cache: Path) -> None:
     more: dict[str, Any] = {} if endpoint.certificate is None else {"ca": str(endpoint.certificate)}
     sent = [b"%d" % number * (1 + number * 500) for number in range(40)]
-    with JsClient(grpc_js.install(tmp_path)) as js:
+    with JsClient(grpc_js.install(clients_cache)) as js:
         assert js.ask(endpoint.port, "/s/Echo", LARGE, **more)[2] == [LARGE]
         js.start(endpoint.port, "/s/Talk", sent, is_streaming=True, **more)
         code, _, answers = js.wait()

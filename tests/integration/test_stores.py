@@ -36,8 +36,8 @@ NOTICED_S = 30.0
 DOWNLOADED_S = 240.0
 OTHER_OBJECTS = 1200
 """More than a page of a listing."""
-BALLAST_BYTES = 64 << 20
-"""Sixteen parts. Moto copies all of the object for each that it is asked for."""
+BALLAST_BYTES = 24 << 20
+"""Six parts. Moto copies all of the object for each that it is asked for."""
 CONFIG = "config.json"
 ALL: dict[str, Any] = {"all": {}}
 MODELS: dict[str, dict[str, Any]] = {

@@ -381,6 +381,6 @@ def test_a_collector_that_is_away_costs_nothing(zoo: ModelZoo, tmp_path: Path) -
                 lambda: "event=spans_exported_again lost=" in server.log(), WITHIN_S, "that it is over"
             )
         ask()
-        begun = time.monotonic()
         assert server.stop(number=signal.SIGTERM) == 0
-        assert time.monotonic() - begun < 10.0
+    # Nobody had to be ended by force, as who waits for a collector would have to be.
+    assert "event=grace_over" not in server.log()

@@ -7,6 +7,8 @@ Its versions are locked in ``grpc_js/package-lock.json``; npm fetches them from 
 from __future__ import annotations
 
 import base64
+import fcntl
+import hashlib
 import json
 import shutil
 import subprocess
@@ -26,12 +28,28 @@ _INSTALL_WITHIN_S = 120
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def install(directory: Path) -> Path:
-    """Put the client and what it needs into a directory; skips the test where npm or its registry is not there."""
+def install(cache: Path) -> Path:
+    """The directory with the client and what it needs, made once for all test processes and later runs.
+
+    Skips the test where npm or its registry is not there.
+    """
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         pytest.skip("node and npm are not installed")
-    shutil.copytree(_FILES, directory, dirs_exist_ok=True)
+    content = b"\0".join(path.read_bytes() for path in sorted(_FILES.iterdir()))
+    found = cache / f"grpc_js-{hashlib.sha256(content).hexdigest()[:16]}"
+    with found.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not found.exists():
+            half_done = found.with_suffix(".part")
+            shutil.rmtree(half_done, ignore_errors=True)
+            shutil.copytree(_FILES, half_done)
+            _fetch(npm, half_done)
+            half_done.rename(found)
+    return found
+
+
+def _fetch(npm: str, directory: Path) -> None:
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
     try:
         done = subprocess.run(
@@ -41,7 +59,6 @@ def install(directory: Path) -> Path:
         pytest.skip(f"npm did not install @grpc/grpc-js within {_INSTALL_WITHIN_S} s")
     if done.returncode:
         pytest.skip(f"npm could not install @grpc/grpc-js: {done.stderr[-500:]}")
-    return directory
 
 
 class JsClient:

@@ -8,7 +8,6 @@ everything that this session starts inherits, sockets by the processes that have
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import stat
 from dataclasses import dataclass
@@ -47,13 +46,14 @@ class Ledger:
             if _is_marked(pid):
                 processes.add(f"{pid} {command[3] if len(command) > 3 else command}")
                 inodes |= _socket_inodes(pid)
-        rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
-        names = {row[-1] for row in rows if row[-1].startswith("@ovms_mp-") and row[6] in inodes}
+        lines = Path("/proc/net/unix").read_text().splitlines()
+        rows = [line.split() for line in lines if " @ovms_mp-" in line]
+        names = {row[-1] for row in rows if row[6] in inodes}
         return cls(
             processes=frozenset(processes),
             socket_names=frozenset(names),
             shared_memory=frozenset(_names_of_this_user(Path("/dev/shm"))),  # noqa: S108  # looked at, not used
-            socket_files=frozenset(_names_of_this_user(Path("/tmp"), stat.S_IFSOCK)),  # noqa: S108  # as above
+            socket_files=frozenset(_names_of_this_user(Path("/tmp"), only_sockets=True)),  # noqa: S108  # as above
             descriptors=len(os.listdir("/proc/self/fd")),
         )
 
@@ -94,18 +94,21 @@ def assert_nothing_left(before: Ledger, within_s: float = 5.0, *, count_descript
         raise AssertionError(f"left behind: {left}") from None
 
 
-def _names_of_this_user(directory: Path, kind: int = 0) -> set[str]:
-    """Entries of a kind, without those of services that use the same directory."""
+def _names_of_this_user(directory: Path, *, only_sockets: bool = False) -> set[str]:
+    """Entries, without those of services that use the same directory."""
     found: set[str] = set()
     with os.scandir(directory) as entries:
         for entry in entries:
+            if entry.name.startswith(CLIENTS_MEMORY):
+                continue
+            # Known from the directory itself, where files may be many.
+            if only_sockets and (entry.is_symlink() or entry.is_dir() or entry.is_file()):
+                continue
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            if entry.name.startswith(CLIENTS_MEMORY):
-                continue
-            if status.st_uid == os.getuid() and kind in (0, stat.S_IFMT(status.st_mode)):
+            if status.st_uid == os.getuid() and (not only_sockets or stat.S_ISSOCK(status.st_mode)):
                 found.add(entry.path)
     return found
 
@@ -117,10 +120,7 @@ def _ours() -> Iterator[tuple[int, list[str]]]:
     """
     for name in os.listdir("/proc"):
         if name.isdigit():
-            try:
-                content = Path(f"/proc/{name}/cmdline").read_bytes()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
+            content = _content(f"/proc/{name}/cmdline")
             if b"ovms_mp." in content:
                 command = content.decode(errors="replace").removesuffix("\0").split("\0")
                 if any(module in command for module in OURS):
@@ -128,20 +128,27 @@ def _ours() -> Iterator[tuple[int, list[str]]]:
 
 
 def _is_marked(pid: int) -> bool:
+    return "=".join(MARK).encode() in _content(f"/proc/{pid}/environ").split(b"\0")
+
+
+def _content(path: str) -> bytes:
+    """What a file of the kernel's about a process says; nothing where the process is gone."""
     try:
-        return "=".join(MARK).encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return b""
 
 
 def _socket_inodes(pid: int) -> set[str]:
     """Inodes of the sockets that a process has open; none of one that is gone."""
     found: set[str] = set()
+    directory = f"/proc/{pid}/fd/"
     try:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            match = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(link))
-            if match:
-                found.add(match[1])
+        for number in os.listdir(directory):
+            kind, _, rest = os.readlink(directory + number).partition(":[")
+            if kind == "socket":
+                found.add(rest[:-1])
     except (FileNotFoundError, ProcessLookupError):
         # Its end, or that of the descriptor by which the directory was read.
         return found

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonpatch
-import jsonschema
-import kubernetes_validate
 import yaml
 
 from tests.support.kserve_schema import SCHEMAS
@@ -66,6 +64,8 @@ def mistakes_in(document: Document) -> Iterator[str]:
     if schema is None:
         yield from _problems_by_kubernetes(json.dumps(document))
         return
+    import jsonschema  # Takes a second, which no other test is to wait for.
+
     validator = jsonschema.Draft202012Validator(schema)
     for error in validator.iter_errors(document):
         yield f"{error.json_path}: {error.message}"
@@ -77,7 +77,9 @@ def mistakes_in(document: Document) -> Iterator[str]:
 
 @functools.lru_cache
 def _problems_by_kubernetes(text: str) -> tuple[str, ...]:
-    """Problems of a document of Kubernetes' own; takes a second, so no document is looked at twice."""
+    """Problems of a document of Kubernetes' own."""
+    import kubernetes_validate  # As jsonschema, which it needs.
+
     try:
         kubernetes_validate.validate(json.loads(text), KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:

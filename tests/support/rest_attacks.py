@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import http.client
 import json
@@ -13,6 +14,7 @@ import re
 import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ import numpy as np
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from typing import Self
 
 MIB = 1 << 20
@@ -28,35 +31,48 @@ TIMEOUT_S = 30.0
 _PACE_S = 0.002
 
 
-def bodies(packed_mib: int = 48) -> dict[str, tuple[bytes, bool]]:
-    """Bodies that take much more than they look, by name, and whether they are packed."""
+_PACKED_BYTES, _PLAIN_BYTES = 48 * MIB, 3 * MIB
 
-    def of(element: bytes, last: bytes, nbytes: int) -> bytes:
-        return b'{"instances": [' + element * (nbytes // len(element)) + last + b"]}"
 
-    def packed(element: bytes, last: bytes) -> tuple[bytes, bool]:
-        return gzip.compress(of(element, last, packed_mib * MIB), 6), True
+def _of(element: bytes, last: bytes, nbytes: int = _PLAIN_BYTES) -> bytes:
+    return b'{"instances": [' + element * (nbytes // len(element)) + last + b"]}"
 
+
+def _packed(element: bytes, last: bytes) -> bytes:
+    return gzip.compress(_of(element, last, _PACKED_BYTES), 6)
+
+
+def _empty_members() -> bytes:
     member = gzip.compress(b"")
-    return {
-        "packed empty objects": packed(b"{},", b"NaN"),
-        "packed empty lists": packed(b"[],", b"NaN"),
-        "packed integers": packed(b"1,", b"NaN"),
-        "packed nested empties": packed(b"[[[[]]]],", b"NaN"),
-        "packed white space": packed(b"    ", b"1"),
-        "packed strings": packed(b'"",', b"1"),
-        "empty members": (member * (4 * MIB // len(member)), True),
-        "members of one octet": (gzip.compress(b" ") * 50_000, True),
-        "empty objects": (of(b"{},", b"NaN", 3 * MIB), False),
-        "empty lists": (of(b"[],", b"NaN", 3 * MIB), False),
-        "nulls": (of(b"null,", b"1", 3 * MIB), False),
-        "brackets": (b'{"instances": ' + b"[" * (3 * MIB), False),
-        "a long key": (b'{"inputs": {"' + b"k" * 3 * MIB + b'": [1]}}', False),
-        "many keys": (
-            b'{"inputs": {' + b",".join(b'"k%d": [1]' % n for n in range(200_000)) + b"}}",
-            False,
-        ),
-    }
+    return member * (4 * MIB // len(member))
+
+
+PACKED: Mapping[str, Callable[[], bytes]] = {
+    "packed empty objects": partial(_packed, b"{},", b"NaN"),
+    "packed empty lists": partial(_packed, b"[],", b"NaN"),
+    "packed integers": partial(_packed, b"1,", b"NaN"),
+    "packed nested empties": partial(_packed, b"[[[[]]]],", b"NaN"),
+    "packed white space": partial(_packed, b"    ", b"1"),
+    "packed strings": partial(_packed, b'"",', b"1"),
+    "empty members": _empty_members,
+    "members of one octet": lambda: gzip.compress(b" ") * 50_000,
+}
+PLAIN: Mapping[str, Callable[[], bytes]] = {
+    "empty objects": partial(_of, b"{},", b"NaN"),
+    "empty lists": partial(_of, b"[],", b"NaN"),
+    "nulls": partial(_of, b"null,", b"1"),
+    "brackets": lambda: b'{"instances": ' + b"[" * _PLAIN_BYTES,
+    "a long key": lambda: b'{"inputs": {"' + b"k" * _PLAIN_BYTES + b'": [1]}}',
+    "many keys": lambda: b'{"inputs": {' + b",".join(b'"k%d": [1]' % n for n in range(200_000)) + b"}}",
+}
+BODIES = {**PACKED, **PLAIN}
+"""What makes bodies that take much more than they look, by name: seconds of work, for who sends them."""
+
+
+@functools.cache
+def body_of(name: str) -> bytes:
+    """One of :data:`BODIES`."""
+    return BODIES[name]()
 
 
 def exchange(port: int, octets: bytes, timeout_s: float = TIMEOUT_S) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import random
 import tracemalloc
 import zlib
 from typing import TYPE_CHECKING
@@ -33,11 +34,7 @@ def unpacked(packed: bytes, limit: int = 64 * MIB, grow: Callable[[int], None] =
 
 def noise(nbytes: int) -> bytes:
     """Text that cannot be packed."""
-    value, parts = 1, []
-    for _ in range(nbytes // 8):
-        value = value * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
-        parts.append(value.to_bytes(8))
-    return b"".join(parts)
+    return random.Random(1).randbytes(nbytes)
 
 
 class CountingZlib:

@@ -350,9 +350,9 @@ def test_a_thousand_versions_are_listed_quickly(tmp_path: Path) -> None:
     for number in range(1, 1001):
         os.mkdir(f"{tmp_path}/{number}")
         os.link(f"{tmp_path}/file", f"{tmp_path}/{number}/m.onnx")
-    start = time.perf_counter()
+    start = time.process_time()
     listing = list_versions(tmp_path)
-    took_s = time.perf_counter() - start
+    took_s = time.process_time() - start
 
     assert len(listing.versions) == 1000
     assert took_s < 2, "it takes about 0.03 s; nobody's machine is that slow"

@@ -114,14 +114,14 @@ def test_what_is_unregistered_is_not_reported_and_may_return(poller: Poller) -> 
         os.close(descriptor)
 
 
-@pytest.mark.parametrize("timeout_s", [0.0, -1.0])
+@pytest.mark.parametrize("timeout_s", [0.0, -100.0])
 def test_a_time_that_has_passed_does_not_wait(poller: Poller, timeout_s: float) -> None:
     wakeup = Wakeup()
     poller.register(wakeup.fileno())
     start = time.monotonic()
 
     assert poller.wait(timeout_s) == set()
-    assert time.monotonic() - start < WITHIN_S / 10
+    assert time.monotonic() - start < 3 * WITHIN_S
     wakeup.close()
 
 

@@ -48,6 +48,7 @@ ALPHABET = [
     ",",
 ]
 PLENTY = 1 << 30
+SEEDS = pytest.mark.parametrize("seeds", [range(first, first + 30) for first in range(0, 300, 30)], ids=str)
 
 
 @pytest.fixture
@@ -90,9 +91,13 @@ def some_text(dice: random.Random) -> str:
 
 
 @pytest.mark.usefixtures("_short_is_long")
-@pytest.mark.parametrize("seed", range(300))
-def test_they_are_read_as_short_ones_are(seed: int) -> None:
-    dice = random.Random(seed)
+@SEEDS
+def test_they_are_read_as_short_ones_are(seeds: range) -> None:
+    for seed in seeds:
+        read_both_ways(random.Random(seed))
+
+
+def read_both_ways(dice: random.Random) -> None:
     texts = [some_text(dice) for _ in range(2)]
     body = written(infer_body(texts), dice)
     assert infer(body) == short_infer(body)
@@ -106,9 +111,13 @@ def test_they_are_read_as_short_ones_are(seed: int) -> None:
 
 
 @pytest.mark.usefixtures("_short_is_long")
-@pytest.mark.parametrize("seed", range(300))
-def test_a_mutated_text_is_refused_by_both_or_read_as_the_same(seed: int) -> None:
-    dice = random.Random(seed)
+@SEEDS
+def test_a_mutated_text_is_refused_by_both_or_read_as_the_same(seeds: range) -> None:
+    for seed in seeds:
+        read_a_mutated_text_both_ways(random.Random(seed))
+
+
+def read_a_mutated_text_both_ways(dice: random.Random) -> None:
     body = bytearray(written(infer_body([some_text(dice), some_text(dice) + "x" * 30]), dice))
     body[dice.randrange(len(body))] = dice.choice(b'"\\\x00\xff\xc3u a]}')
     expected, found = outcome(lambda: short_infer(bytes(body))), outcome(lambda: infer(bytes(body)))
@@ -123,9 +132,13 @@ def _all_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_all_is_much")
-@pytest.mark.parametrize("seed", range(300))
-def test_of_many_strings_in_a_long_text_any_may_be_an_id_or_a_name(seed: int) -> None:
-    dice = random.Random(seed)
+@SEEDS
+def test_of_many_strings_in_a_long_text_any_may_be_an_id_or_a_name(seeds: range) -> None:
+    for seed in seeds:
+        read_a_text_of_many_strings_both_ways(random.Random(seed))
+
+
+def read_a_text_of_many_strings_both_ways(dice: random.Random) -> None:
     texts = [some_text(dice) for _ in range(2)]
     more = {"id": some_text(dice), "parameters": {"k" * dice.randrange(1, 60): some_text(dice)}}
     body = bytearray(written(infer_body(texts, **more), dice))
