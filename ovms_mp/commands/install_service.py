@@ -29,7 +29,13 @@ def install_service_parser() -> Parser:
     parser = Parser(
         prog="ovms_mp install-service",
         description="Write systemd units for a server on this machine, and the files of its settings where there are "
-        "none. Nothing is started.",
+        "none. Nothing is started. `ovms_mp help systemd` is the page about it.",
+        examples=(
+            ("what would be written", "ovms_mp install-service --dry-run"),
+            ("a service of the machine, as root", "ovms_mp install-service --port 9000 --rest_port 8000"),
+            ("one of your own", "ovms_mp install-service --user"),
+        ),
+        closing="Exit codes: 0 written, 2 usage, or a file cannot be written.",
     )
     parser.add_argument("--dry_run", action="store_true", help="write nothing; print the files")
     parser.add_argument("--user", action="store_true", help="a service of this user instead of the machine's")
