@@ -70,23 +70,12 @@ def test_without_groups_of_devices_none_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["/root/.pyenv/versions/3.11/bin/python3.11", "/home/me/.venv/bin/ovms_mp", "/tmp/v/x"]
-)  # noqa: S108
-def test_a_program_that_the_service_cannot_see_is_told_of(place: str) -> None:
-    text = hidden_text([Path(COMMAND), Path(place)])
-
-    assert text.startswith(f"the service cannot see {place}, as it has Pr")
-    assert "/usr/bin/python3 -m venv /opt/ovms_mp" in text
-
-
-def test_a_program_of_the_machine_is_seen() -> None:
-    assert hidden_text([Path(COMMAND), Path("/usr/bin/python3.11"), Path("/homes/python")]) == ""@pytest.mark.parametrize(
     "place", ["/root/.pyenv/versions/3.11/bin/python3.11", "/home/me/.venv/bin/ovms_mp", "/run/user/0/v/x"]
 )
 def test_a_program_that_the_service_cannot_see_is_told_of(place: str) -> None:
     text = hidden_text([Path(COMMAND), Path(place)])
 
-    assert text.startswith(f"the service cannot see {place}, as it has Pr")
+    assert text.startswith(f"the service cannot see {place}, as it has ProtectHome=yes")
     assert "/usr/bin/python3 -m venv /opt/ovms_mp" in text
 
 
