@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 _MOST_SHOWN = 8
 """Values of a tensor in the table."""
 _LONGEST_VALUES = 100
-_HINTS = {Code.UNAUTHENTICATED: "; give --api_key", Code.PERMISSION_DENIED: "; give another --api_key"}
+_HINTS = {
+    Code.UNAUTHENTICATED: "; give --api_key",
+    Code.PERMISSION_DENIED: "; give another --api_key",
+    Code.DEADLINE_EXCEEDED: "; of this command it is --deadline_s",
+}
+_CLIENTS_FILES, _FILES = "ca or certificate", "--tls_ca, or --tls_cert with --tls_key,"
+"""The client's name for files, and the flags."""
 _HEAD = ("OUTPUT", "TYPE", "SHAPE", "VALUES")
 _MOST_DIGITS = 19
 """Of a version."""
@@ -99,6 +105,8 @@ def run_predict(arguments: Sequence[str], environment: Mapping[str, str]) -> int
         ConfigError: A flag is wrong, or a file cannot be read.
     """
     given = predict_parser().read(arguments)
+    if not given["model"]:
+        raise ConfigError("MODEL is empty; `ovms_mp models` shows the names that there are")
     version = _version(given["model_version"])
     deadline_s = _seconds(given["deadline_s"])
     wanted = dict(_name_and_file(text) for text in given["output"])
@@ -108,7 +116,7 @@ def run_predict(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     try:
         client = Client(url, **_options(given, environment, deadline_s))
     except InvalidRequest as error:
-        raise ConfigError(error.message) from None
+        raise ConfigError(error.message.replace(_CLIENTS_FILES, _FILES)) from None
     try:
         with client:
             inputs = {

@@ -145,3 +145,21 @@ def test_mistakes_are_named(arguments: list[str], text: str, capsys: pytest.Capt
     assert main(arguments) == 2
 
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["http://h", "", "--input", "[1]"], "MODEL is empty; `ovms_mp models` shows"),
+        (
+            ["https://h", "m", "--tls_ca", "/nowhere"],
+            "--tls_ca, or --tls_cert with --tls_key, cannot be read: ",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_of_the_command(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", *arguments]) == 2
+
+    assert reason in capsys.readouterr().err
