@@ -44,6 +44,12 @@ def tell_everybody(log: logging.Logger, level: int, form: str, *arguments: objec
     log.log(level, form, *arguments, extra={_AUDIENCE: _EVERYBODY})
 
 
+def tell_boot_failed(log: logging.Logger, reason: object) -> None:
+    """Log that the server could not start, to everybody in their words."""
+    tell_people(log, "Could not start: %s", reason, level=logging.ERROR)
+    tell_log_readers(log, logging.ERROR, "event=boot_failed could not start: %s", reason)
+
+
 class ServerLog(logging.Handler):
     """Hands each line to every sink; what one of them loses is told to the others, and to itself once it can write."""
 

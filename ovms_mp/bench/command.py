@@ -19,6 +19,7 @@ from ovms_mp.bench.measuring import Means, measure
 from ovms_mp.bench.preparation import Prepared, Subject, prepare, read_metrics
 from ovms_mp.bench.report import Report, head_lines, report_svg, table_lines
 from ovms_mp.codes import ExitCode
+from ovms_mp.config.target_flags import read_key
 from ovms_mp.errors import ConfigError
 from ovms_mp.log import say
 from ovms_mp.log_forms import printable
@@ -40,7 +41,7 @@ def run_bench(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         ConfigError: A flag is wrong.
     """
     given = flags.bench_parser().read(arguments)
-    subject = _subject(given)
+    subject = _subject(given, environment)
     loads = _Loads(given)
     check_writable(given["svg"])
     unwind_like_ctrl_c()
@@ -62,19 +63,19 @@ def run_bench(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     return _show(report, given)
 
 
-def _subject(given: Mapping[str, Any]) -> Subject:
+def _subject(given: Mapping[str, Any], environment: Mapping[str, str]) -> Subject:
     endpoint = parse_endpoint(given["url"])
     if endpoint.is_grpc and given["api"] == "kserve_json":
         raise ConfigError("--api kserve_json is for http:// and https://; accepted for gRPC: kserve, tfs")
-    version = given["version"]
+    version = given["model_version"]
     return Subject(
         endpoint=endpoint,
         model=given["model"],
         api=given["api"],
-        version=str(flags.whole(version, "version", 1, 2**63 - 1)) if version else "",
-        key=flags.api_key(given),
+        version=str(flags.whole(version, "model_version", 1, 2**63 - 1)) if version else "",
+        key=read_key(given, environment),
         trust=flags.trust(given),
-        given=flags.named(given["input"], "input"),
+        given=tuple(given["input"]),
         shapes=flags.shapes(given["shape"]),
         batch=flags.batch(given),
         timeout_s=flags.seconds(given, "timeout"),

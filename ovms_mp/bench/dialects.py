@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.bench.inputs import InputSpec, Tensor
 from ovms_mp.bench.wire_client import WireRequest
+from ovms_mp.errors import ConfigError
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from ovms_mp.front.tfs._proto import tensorflow_framework_pb2 as framework
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2 as serving
@@ -228,7 +229,12 @@ def _texts(value: object, *, is_tfs: bool) -> object:
     try:
         return octets.decode()
     except UnicodeDecodeError:
-        return {"b64": base64.b64encode(octets).decode()} if is_tfs else octets.decode("latin-1")
+        if is_tfs:
+            return {"b64": base64.b64encode(octets).decode()}
+        raise ConfigError(
+            "--api kserve_json: JSON has no form for octets that are no UTF-8, such as an image's; "
+            "--api kserve sends them"
+        ) from None
 
 
 def _kserve_inputs(message: bytes) -> list[InputSpec]:

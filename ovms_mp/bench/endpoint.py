@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a server listens, as the user writes it: ``grpc://host:9000``, ``https://host``, ``unix:/run/ovms.sock``."""
+"""Where a server listens, as the user writes it: ``grpc://host:9000``, ``https://host``, ``unix:///run/ovms.sock``.
+
+The forms are those of :mod:`ovms_mp.client`, so that a URL is good for every command and for programs.
+"""
 
 from __future__ import annotations
 
+import re
 import ssl
 from urllib.parse import urlsplit
 
@@ -10,10 +14,16 @@ import msgspec
 
 from ovms_mp.errors import ConfigError
 
-ACCEPTED = "grpc://HOST:PORT, grpcs://..., http://..., https://..., unix:PATH (gRPC) or http+unix:PATH"
+ACCEPTED = (
+    "grpc://HOST:PORT, grpcs://HOST:PORT (TLS), http://HOST:PORT, https://HOST:PORT, unix:///PATH (gRPC) or "
+    "unix:///PATH?protocol=rest"
+)
 _DEFAULT_PORTS = {"grpc": 9000, "grpcs": 9000, "http": 80, "https": 443}
-_UNIX = {"unix": True, "grpc+unix": True, "http+unix": False}
-"""Schemes of Unix sockets, and whether they mean gRPC."""
+_HOST_ALONE = re.compile(r"[\w.-]+(:\d+)?(/|$)")
+"""Without a scheme."""
+_UNIX = "unix"
+_IS_GRPC = {"": True, "protocol=grpc": True, "protocol=rest": False}
+"""What may follow a Unix socket's path."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +51,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     def url(self) -> str:
         """As a user would write it."""
         if self.unix_path:
-            return f"{'' if self.is_grpc else 'http+'}unix:{self.unix_path}"
+            return f"{_UNIX}:{self.unix_path}{'' if self.is_grpc else '?protocol=rest'}"
         return f"{'grpc' if self.is_grpc else 'http'}{'s' * self.is_secure}://{self.authority}{self.prefix}"
 
     @property
@@ -84,14 +94,18 @@ def parse_endpoint(text: str, source: str = "URL") -> Endpoint:
         ConfigError: It is none of the accepted forms.
     """
     scheme, _, rest = text.partition(":")
-    if scheme in _UNIX:
-        path = rest.removeprefix("//")
+    refusal = ConfigError(f"{source} {text!r} is no address of a server; accepted: {ACCEPTED}")
+    if scheme == _UNIX:
+        path, _, query = rest.removeprefix("//").partition("?")
         if not path.startswith("/"):
             raise ConfigError(
-                f"{source} {text!r}: a Unix socket has an absolute path, as in unix:/run/ovms.sock"
+                f"{source} {text!r}: a Unix socket has an absolute path, as in unix:///run/ovms.sock"
             )
-        return Endpoint(is_grpc=_UNIX[scheme], unix_path=path)
-    refusal = ConfigError(f"{source} {text!r} is no address of a server; accepted: {ACCEPTED}")
+        if query not in _IS_GRPC:
+            raise refusal
+        return Endpoint(is_grpc=_IS_GRPC[query], unix_path=path)
+    if _HOST_ALONE.match(text):
+        text, scheme = f"http://{text}", "http"
     try:
         parts = urlsplit(text)
         port = parts.port

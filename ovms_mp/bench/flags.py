@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovms_mp.bench.endpoint import Trust
+from ovms_mp.bench.endpoint import ACCEPTED, Trust
 from ovms_mp.config.argument_parser import Parser
+from ovms_mp.config.target_flags import add_target_flags
 from ovms_mp.errors import ConfigError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping, Sequence
 
 MOST_IN_FLIGHT = 10_000
@@ -21,68 +22,124 @@ _MOST_SECONDS = 86_400.0
 _MOST_PROCESSES = 256
 _MOST_BATCH = 1_000_000
 
-BENCH_HELP = """\
-usage: ovms_mp bench URL MODEL [flags]
-
-Load a server with one request, again and again, and show how many it answers and how long each takes.
-
-  ovms_mp bench grpc://127.0.0.1:9000 digits                      1, 2, 4, 8 and 16 requests in flight
-  ovms_mp bench http://127.0.0.1:8000 digits --concurrency 1-64   KServe's REST API, up to 64 in flight
-  ovms_mp bench grpc://host:9000 digits --rate 500                500 a second, whatever is answered
-  ovms_mp bench grpcs://host:9000 digits --tls_ca ca.pem --api_key_file key
-
-URL:    grpc://HOST:PORT, grpcs://, http://, https://, unix:PATH (gRPC), http+unix:PATH
-load:   --concurrency 1,2,4 | 1-64   closed loop: as many requests under way at any time (1,2,4,8,16)
-        --rate R[,R...]     open loop: arrivals fixed before, latency from the intended time of each
-        --arrivals poisson | even    how those of an open loop are spread (poisson)
-        --seconds S         length of each level (5), after --warmup S, which is not counted (1)
-        --connections N     gRPC: connections among which requests are spread (1)
-        --timeout S         after which a request has failed (30)
-what:   --api kserve | kserve_json | tfs   over REST, kserve sends binary tensors (kserve)
-        --version N         of the model (the server's choice)
-        --input NAME=@FILE.npy | NAME=@FILE.json | NAME=JSON   repeatable; made up without it
-        --shape NAME=1,3,224,224     of what is made up; --batch N where only the first size varies (1)
-trust:  --tls_ca, --tls_cert, --tls_key FILE; --api_key KEY or --api_key_file FILE
-shown:  --json   a document instead of the table; --svg FILE   a plot
-        --metrics URL       REST address whose /metrics has the server's stages (an http URL itself)
-maker:  --generator auto | h2load | own    auto takes h2load for closed loops if installed: it needs least CPU
-        --processes N       of our own generator (1)
-
-A note says when the generator and not the server was the limit. Ctrl-C shows what was measured so far.
-Exit codes: 0 measured, 2 usage, 3 nothing could be measured or no request was answered.
-"""
+_TARGET = "ovms_mp bench grpc://127.0.0.1:9000 resnet"
 
 
 def bench_parser() -> Parser:
     """Flags of ``ovms_mp bench``."""
-    parser = Parser(prog="ovms_mp bench", description="", usual=BENCH_HELP)
-    parser.add_argument("url")
-    parser.add_argument("model")
-    parser.add_argument("--concurrency")
-    parser.add_argument("--rate")
-    parser.add_argument("--arrivals", choices=("poisson", "even"), default="poisson")
-    parser.add_argument("--seconds", default="5")
-    parser.add_argument("--warmup", default="1")
-    parser.add_argument("--connections", default="1")
-    parser.add_argument("--timeout", default="30")
-    parser.add_argument("--api", choices=("kserve", "kserve_json", "tfs"), default="kserve")
-    parser.add_argument("--version", default="")
-    parser.add_argument("--metrics", default="")
-    parser.add_argument("--generator", choices=("auto", "h2load", "own"), default="auto")
-    parser.add_argument("--processes", default="1")
-    for flag in ("tls_ca", "tls_cert", "tls_key", "api_key", "api_key_file"):
-        parser.add_argument(f"--{flag}", default="")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--svg", default="")
-    add_input_flags(parser)
+    parser = Parser(
+        prog="ovms_mp bench",
+        operands="URL MODEL",
+        description="Load a server with one request, again and again, and show how many it answers and how long each "
+        "takes. A note says when the generator, and not the server, was the limit. Ctrl-C shows what was measured so "
+        "far.",
+        examples=(
+            ("1, 2, 4, 8 and 16 requests in flight", _TARGET),
+            (
+                "KServe's REST API, up to 64 in flight",
+                "ovms_mp bench http://127.0.0.1:8000 resnet --concurrency 1-64",
+            ),
+            ("500 requests a second, whatever is answered", f"{_TARGET} --rate 500"),
+            ("photos, which the server decodes", f"{_TARGET} --input @cat.jpg"),
+            (
+                "a server that speaks TLS and asks for a key",
+                "ovms_mp bench grpcs://models.example:9000 resnet --tls_ca ca.pem --api_key @keys",
+            ),
+        ),
+        closing="Exit codes: 0 measured, 2 usage, 3 nothing could be measured or no request was answered.",
+    )
+    parser.add_argument("url", metavar="URL", help=ACCEPTED)
+    parser.add_argument("model", metavar="MODEL", help="name of the model")
+    load = parser.add_argument_group("load")
+    load.add_argument(
+        "--concurrency",
+        metavar="N[,N...]|N-N",
+        help="closed loop: so many requests under way at any time, one level after the other; 1-64 doubles from one "
+        "to the other (default 1,2,4,8,16)",
+    )
+    load.add_argument(
+        "--rate",
+        metavar="R[,R...]",
+        help="open loop: so many requests a second, due at times fixed before, from which latency is counted",
+    )
+    load.add_argument(
+        "--arrivals",
+        choices=("poisson", "even"),
+        default="poisson",
+        help="how those of an open loop are spread (default poisson)",
+    )
+    load.add_argument("--seconds", metavar="S", default="5", help="length of each level (default 5)")
+    load.add_argument(
+        "--warmup", metavar="S", default="1", help="time before it that does not count (default 1)"
+    )
+    load.add_argument(
+        "--connections",
+        metavar="N",
+        default="1",
+        help="gRPC: connections that share the requests (default 1)",
+    )
+    load.add_argument(
+        "--timeout", metavar="S", default="30", help="time after which a request has failed (default 30)"
+    )
+    request = parser.add_argument_group("request")
+    request.add_argument(
+        "--api",
+        choices=("kserve", "kserve_json", "tfs"),
+        default="kserve",
+        help="KServe v2, over REST with binary tensors; the same in JSON; TensorFlow Serving's (default kserve)",
+    )
+    request.add_argument(
+        "--model_version", metavar="N", default="", help="version of the model (default: the server's choice)"
+    )
+    add_input_flags(request)
+    add_target_flags(parser.add_argument_group("access"))
+    shown = parser.add_argument_group("result")
+    shown.add_argument("--json", action="store_true", help="print a document instead of the table")
+    shown.add_argument("--svg", metavar="FILE", default="", help="write a plot of rate and latency")
+    shown.add_argument(
+        "--metrics",
+        metavar="URL",
+        default="",
+        help="REST address whose /metrics has the server's stages (default: URL, if that is REST); the server needs "
+        "--metrics_enable",
+    )
+    maker = parser.add_argument_group("generator")
+    maker.add_argument(
+        "--generator",
+        choices=("auto", "h2load", "own"),
+        default="auto",
+        help="what makes the load; auto takes h2load for closed loops where it is installed, as it needs least "
+        "processor time (default auto)",
+    )
+    maker.add_argument(
+        "--processes", metavar="N", default="1", help="processes of our own generator (default 1)"
+    )
     return parser
 
 
-def add_input_flags(parser: Parser) -> None:
+def add_input_flags(parser: Parser | argparse._ArgumentGroup) -> None:
     """What is sent."""
-    parser.add_argument("--input", action="append", default=[])
-    parser.add_argument("--shape", action="append", default=[])
-    parser.add_argument("--batch", default="1")
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="[NAME=]VALUE",
+        help="values of an input, for each one: JSON such as [[1, 2]], @FILE.npy, @FILE.json, or @FILE with an encoded "
+        "image, which is sent as one string (default: made up)",
+    )
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="NAME=1,3,224,224",
+        help="shape of an input that is made up, where the model takes several",
+    )
+    parser.add_argument(
+        "--batch",
+        default="1",
+        metavar="N",
+        help="first size of inputs that are made up, where it may vary (default 1)",
+    )
 
 
 def number(text: str, flag: str, low: float, high: float) -> float:
@@ -157,52 +214,26 @@ def batch(given: Mapping[str, Any]) -> int:
     return whole(given["batch"], "batch", 1, _MOST_BATCH)
 
 
-def named(words: Sequence[str], flag: str) -> dict[str, str]:
-    """``NAME=VALUE``, several times.
+def shapes(words: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """``NAME=1,3,224,224``, several times.
 
     Raises:
-        ConfigError: One has no name or no value.
+        ConfigError: One has no name, or a size is none.
     """
-    found: dict[str, str] = {}
+    found: dict[str, tuple[int, ...]] = {}
     for word in words:
-        name, equals, value = word.partition("=")
-        if not name or not equals or not value:
-            raise ConfigError(f"--{flag} {word!r}; accepted: NAME=VALUE, see ovms_mp bench --help")
-        found[name] = value
+        name, equals, text = word.partition("=")
+        if not name or not equals or not text:
+            raise ConfigError(f"--shape {word!r}; accepted: NAME=1,3,224,224")
+        found[name] = tuple(
+            whole(size.strip(), f"shape {name}", 0, _MOST_BATCH) for size in text.strip("()[]").split(",")
+        )
     return found
-
-
-def shapes(words: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """``NAME=1,3,224,224``, several times."""
-    return {
-        name: tuple(whole(size, f"shape {name}", 0, _MOST_BATCH) for size in text.strip("()[]").split(","))
-        for name, text in named(words, "shape").items()
-    }
 
 
 def trust(given: Mapping[str, Any]) -> Trust:
     """How the server is trusted."""
-    if given["tls_key"] and not given["tls_cert"]:
+    authority, certificate, key = (given[name] or "" for name in ("tls_ca", "tls_cert", "tls_key"))
+    if key and not certificate:
         raise ConfigError("--tls_key is the key of --tls_cert, which is missing")
-    return Trust(given["tls_ca"], given["tls_cert"], given["tls_key"])
-
-
-def api_key(given: Mapping[str, Any]) -> str:
-    """The key, from a flag or the first line of a file.
-
-    Raises:
-        ConfigError: Both are given, the file cannot be read, or what it has is no key.
-    """
-    key, file = given["api_key"], given["api_key_file"]
-    if key and file:
-        raise ConfigError("--api_key and --api_key_file: give one of them")
-    if file:
-        try:
-            key = Path(file).read_text().strip().partition("\n")[0].strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--api_key_file {file}: {error}") from None
-        if not key:
-            raise ConfigError(f"--api_key_file {file} is empty")
-    if key and not (key.isascii() and key.isprintable()):
-        raise ConfigError("the API key has characters that no header can carry")
-    return str(key)
+    return Trust(authority, certificate, key)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from ovms_mp.bench.given import MOST_FILE_BYTES, is_npy, one_string, split_input, values_of
 from ovms_mp.errors import ConfigError
+from ovms_mp.files import read_regular, refusal
 from ovms_mp.model.dtypes import DType, Kind
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ class Tensor:
 
 def make_tensors(
     specs: Sequence[InputSpec],
-    given: Mapping[str, str],
+    given: Sequence[str],
     shapes: Mapping[str, tuple[int, ...]],
     batch: int,
 ) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
@@ -57,7 +60,7 @@ def make_tensors(
 
     Args:
         specs: The model's inputs.
-        given: ``--input``: values by name, as :func:`_read` takes them.
+        given: ``--input``: ``[NAME=]VALUE``, whose values are as :func:`_read` takes them.
         shapes: ``--shape``: sizes by name.
         batch: Size of a first dimension that may vary.
 
@@ -65,14 +68,21 @@ def make_tensors(
         ConfigError: A name is none of the inputs, or values do not fit.
     """
     names = [spec.name for spec in specs]
-    for flag, wanted in (("--input", given), ("--shape", shapes)):
-        for name in wanted:
-            if name not in names:
-                raise ConfigError(f"{flag} {name}: the model's inputs are {', '.join(names)}")
+    values: dict[str, str] = {}
+    for text in given:
+        name, value = split_input(text, names)
+        if name in values:
+            raise ConfigError(f"--input {name} is given twice; each input of the model is given once")
+        values[name] = value
+    for name in shapes:
+        if name not in names:
+            raise ConfigError(f"--shape {name}: the model has no such input; it has {', '.join(names)}")
+        if name in values:
+            raise ConfigError(f"--shape {name}: the values of --input have their own shape; give one of them")
     tensors, notes = [], []
     for spec in specs:
-        if spec.name in given:
-            tensors.append(_read(spec, given[spec.name]))
+        if spec.name in values:
+            tensors.append(_read(spec, values[spec.name]))
             continue
         shape = shapes.get(spec.name) or _shape(spec, batch)
         if spec.dtype.nbytes(shape) > _MOST_BYTES:
@@ -107,24 +117,22 @@ def _synthetic(dtype: DType, shape: tuple[int, ...]) -> AnyArray:
 
 
 def _read(spec: InputSpec, text: str) -> Tensor:
-    """Values from ``@FILE.npy``, ``@FILE`` with JSON, or JSON itself.
+    """Values from ``@FILE`` with an array of NumPy, JSON or an encoded image, or from JSON itself.
 
     Raises:
         ConfigError: Naming what is wrong.
     """
     source = f"--input {spec.name}={text if len(text) < 60 else text[:57] + '...'}"
     try:
-        if text.startswith("@"):
-            path = Path(text[1:])
-            values = _from_npy(path) if path.suffix == ".npy" else _from_json(spec, path.read_bytes())
-        else:
-            values = _from_json(spec, text.encode())
+        values = _from_file(spec, Path(text[1:])) if text.startswith("@") else _from_json(spec, text.encode())
     except OSError as error:
-        raise ConfigError(f"{source}: {error.strerror or error}") from None
+        raise ConfigError(f"{source}: {refusal(text[1:], error)}") from None
     except (ValueError, msgspec.MsgspecError, OverflowError) as error:
         raise ConfigError(
-            f"{source}: {error}; accepted: @FILE.npy, @FILE.json or JSON such as [[1, 2]]"
+            f"{source}: {error}; accepted: @FILE.npy, @FILE.json, an encoded image as @FILE, or JSON such as [[1, 2]]"
         ) from None
+    if values.dtype == np.object_ and values.size == 1 and isinstance(values.flat[0], bytes):
+        return Tensor(spec.name, DType.BYTES, values)
     if spec.dtype.kind is Kind.STRING:
         encoded = [
             value if isinstance(value, bytes) else str(value).encode() for value in values.ravel().tolist()
@@ -140,14 +148,15 @@ def _read(spec: InputSpec, text: str) -> Tensor:
     return Tensor(spec.name, spec.dtype, converted)
 
 
-def _from_npy(path: Path) -> AnyArray:
-    values = np.load(path, allow_pickle=False)
-    if not isinstance(values, np.ndarray):
-        values.close()
+def _from_file(spec: InputSpec, path: Path) -> AnyArray:
+    content = read_regular(path, MOST_FILE_BYTES)
+    if is_npy(content):
+        return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
+    if path.suffix == ".npz":
         raise ValueError("the file has several arrays")
-    return values
+    return _from_json(spec, content) if path.suffix == ".json" else one_string(content)
 
 
 def _from_json(spec: InputSpec, text: bytes) -> AnyArray:
-    values = msgspec.json.decode(text)
-    return np.array(values, np.object_ if spec.dtype.kind is Kind.STRING else None)
+    found = values_of(msgspec.json.decode(text), spec.name)
+    return found.reshaped(np.array(found.values, np.object_ if spec.dtype.kind is Kind.STRING else None))

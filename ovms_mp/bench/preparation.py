@@ -17,7 +17,7 @@ from ovms_mp.bench.inputs import make_tensors
 from ovms_mp.bench.wire_client import OK, WireRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ovms_mp.bench.dialects import Api
 
@@ -39,7 +39,7 @@ class Subject:
     version: str = ""
     key: str = ""
     trust: Trust
-    given: Mapping[str, str]
+    given: Sequence[str]
     shapes: Mapping[str, tuple[int, ...]]
     batch: int = 1
     timeout_s: float = 30.0
@@ -98,7 +98,7 @@ def _check(subject: Subject, answer: Answer, what: str) -> None:
     if answer.outcome in ("UNIMPLEMENTED", "HTTP 404") and what == "metadata" and not detail:
         hint = "; does it speak another API? see --api"
     elif answer.outcome in ("UNAUTHENTICATED", "PERMISSION_DENIED", "HTTP 401", "HTTP 403"):
-        hint = "; see --api_key_file"
+        hint = "; give --api_key"
     raise NoMeasurement(
         f"{subject.endpoint.url} refuses the first {what} request for {subject.model!r}: {answer.outcome}"
         f"{f' ({detail})' if detail else ''}{hint}"

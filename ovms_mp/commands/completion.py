@@ -37,11 +37,19 @@ SHELLS = ("bash", "zsh", "fish")
 def completion_parser() -> Parser:
     """The flags."""
     parser = Parser(
-        prog="ovms_mp completion SHELL",
-        description="Print a script that completes ovms_mp's commands, flags and values.\n\n"
-        "bash: ovms_mp completion bash > ~/.local/share/bash-completion/completions/ovms_mp\n"
-        'zsh:  ovms_mp completion zsh > "${fpath[1]}/_ovms_mp"\n'
-        "fish: ovms_mp completion fish > ~/.config/fish/completions/ovms_mp.fish",
+        prog="ovms_mp completion",
+        operands="SHELL",
+        description="Print a script that completes ovms_mp's commands, flags and values. Shells read it when they "
+        "start; bash needs its package bash-completion for that.",
+        examples=(
+            (
+                "bash, for good (the directory must exist)",
+                "ovms_mp completion bash > ~/.local/share/bash-completion/completions/ovms_mp",
+            ),
+            ("bash, in this shell only", 'eval "$(ovms_mp completion bash)"'),
+            ("zsh", 'ovms_mp completion zsh > "${fpath[1]}/_ovms_mp"'),
+            ("fish", "ovms_mp completion fish > ~/.config/fish/completions/ovms_mp.fish"),
+        ),
     )
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
     return parser

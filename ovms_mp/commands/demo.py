@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovms_mp.codes import ExitCode
-from ovms_mp.commands.http_target import key_of_file
 from ovms_mp.config.argument_parser import Parser
 from ovms_mp.config.declared import declared_settings
+from ovms_mp.config.target_flags import key_of_file
 from ovms_mp.errors import ConfigError
 from ovms_mp.log_forms import printable
 from ovms_mp.places import absolute_path, module_environment
@@ -25,6 +25,12 @@ def demo_parser() -> Parser:
         prog="ovms_mp demo",
         description="Serve the packaged handwritten-digits model and send it a digit over both protocols. "
         "Flags that are not listed here go to the server, e.g. --log_level DEBUG.",
+        examples=(
+            ("see that everything works", "ovms_mp demo --once"),
+            ("serve until Ctrl-C, to try clients and the live page with", "ovms_mp demo"),
+            ("the model and requests for it, as files", "ovms_mp demo --export demo"),
+        ),
+        closing="Exit codes: 0 both answers were right, 2 usage, 3 the server could not start, 70 an answer was wrong.",
     )
     parser.add_argument("--port", default="9000", help="gRPC port; 0 selects a free one (default 9000)")
     parser.add_argument("--rest_port", default="8000", help="REST port; 0 selects a free one (default 8000)")

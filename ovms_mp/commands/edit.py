@@ -37,9 +37,26 @@ _DEEPEST = 8
 def add_parser() -> Parser:
     """The flags of ``ovms_mp add``."""
     parser = Parser(
-        prog="ovms_mp add PATH --model_name NAME",
+        prog="ovms_mp add",
+        operands="PATH --model_name NAME",
         description="Add a model to a configuration file. A server that follows the file loads it. All settings of a "
-        "model may be given as flags.",
+        "model may be given as flags; they are checked before anything is written.",
+        examples=(
+            (
+                "a model with its versions",
+                "ovms_mp add models/resnet --model_name resnet --config_path config.json",
+            ),
+            (
+                "one that takes pictures",
+                "ovms_mp add models/resnet --model_name resnet --layout NHWC:NCHW --color_format BGR:RGB "
+                "--config_path config.json",
+            ),
+            (
+                "one of an object store",
+                "ovms_mp add s3://bucket/bert --model_name bert --batch_size 1:16 --config_path config.json",
+            ),
+        ),
+        closing="Exit codes: 0 written, 2 something is wrong, and nothing was changed.",
     )
     parser.add_argument(
         "path", metavar="PATH", help="directory of the versions, a model file, or a URL of a store"
@@ -52,9 +69,12 @@ def add_parser() -> Parser:
 def remove_parser() -> Parser:
     """The flags of ``ovms_mp remove``."""
     parser = Parser(
-        prog="ovms_mp remove NAME",
+        prog="ovms_mp remove",
+        operands="NAME",
         description="Remove a model from a configuration file. A server that follows the file unloads it; the model's "
         "files stay.",
+        examples=(("the model resnet", "ovms_mp remove resnet --config_path config.json"),),
+        closing="Exit codes: 0 written, 2 something is wrong, and nothing was changed.",
     )
     parser.add_argument("name", metavar="NAME", help="name of the model")
     _add_file_flag(parser)

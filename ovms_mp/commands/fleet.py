@@ -31,10 +31,18 @@ _HEAD = ("SERVER", "STATE", "ADDRESS", "REVISION", "LOAD", "WAITING", "CORES", "
 def fleet_parser() -> Parser:
     """The flags."""
     parser = Parser(
-        prog=f"ovms_mp fleet {'|'.join(ACTIONS)} [FILE]",
-        description="Run servers on several machines behind one address, as a file says: `ovms_mp help fleet`.\n"
-        "up FILE: on the Ray cluster of --address; without one, on this machine, until Ctrl-C\n"
-        "status: what there is    update FILE: change what runs    down: end it, in order",
+        prog="ovms_mp fleet",
+        operands=f"{'|'.join(ACTIONS)} [FILE]",
+        description="Run servers on several machines behind one address, as a file says; `ovms_mp help fleet` is the "
+        "page about it.",
+        examples=(
+            ("on this machine, until Ctrl-C", "ovms_mp fleet up vision.toml"),
+            ("on a Ray cluster that exists", "ovms_mp fleet up vision.toml --address 10.0.0.1:6379"),
+            ("what there is", "ovms_mp fleet status"),
+            ("have it become what the file says now", "ovms_mp fleet update vision.toml"),
+            ("end it, in order", "ovms_mp fleet down"),
+        ),
+        closing="Exit codes: 0 done, 2 usage or the file, 3 not as it should be; the reason is printed.",
     )
     parser.add_argument("action", metavar="ACTION", choices=ACTIONS, help=", ".join(ACTIONS))
     parser.add_argument("file", metavar="FILE", nargs="?", help="TOML file that says what the fleet is to be")

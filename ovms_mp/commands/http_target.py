@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server's REST port as commands ask it: the flags that say where it is, and requests with a deadline and a key."""
+"""A server's REST port as commands ask it: where it is, and requests with a deadline and a key."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ovms_mp.config.target_flags import read_key
 from ovms_mp.errors import ConfigError
-from ovms_mp.files import read_regular, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ovms_mp.config.argument_parser import Parser
-
-KEY_VARIABLE = "OVMS_MP_API_KEY"
 MOST_BYTES = 2 << 30
-_MOST_KEY_BYTES = 1 << 20
 _SCHEMES = {"http": 80, "https": 443}
 _LONGEST_REASON = 500
 
@@ -165,18 +161,6 @@ def _reason(content: bytes) -> str:
     return text[:_LONGEST_REASON] or "nothing else"
 
 
-def add_target_flags(parser: Parser) -> None:
-    """Declare what says how a server's REST port is spoken to."""
-    parser.add_argument(
-        "--api_key",
-        metavar="KEY",
-        help=f"key for a server with --api_key_file, or @FILE to read it from; variable {KEY_VARIABLE}",
-    )
-    parser.add_argument("--tls_ca", help="certificate of the authority of a server that speaks TLS")
-    parser.add_argument("--tls_cert", help="certificate for a server that asks for one")
-    parser.add_argument("--tls_key", help="private key of --tls_cert")
-
-
 def read_trust(given: Mapping[str, str | None], *, is_tls: bool = False) -> Trust | None:
     """What the flags say of TLS; None where they say nothing and the URL does not either.
 
@@ -187,41 +171,6 @@ def read_trust(given: Mapping[str, str | None], *, is_tls: bool = False) -> Trus
     if (cert or key) and not ca and not is_tls:
         raise ConfigError("--tls_cert and --tls_key need --tls_ca, by which the server is trusted")
     return Trust(ca, cert, key) if ca or is_tls else None
-
-
-def read_key(given: Mapping[str, str | None], environment: Mapping[str, str]) -> str:
-    """The API key: a file's is the last word of its first line that has one, as the server reads it.
-
-    Raises:
-        ConfigError: It cannot be read, or is none.
-    """
-    text = given["api_key"]
-    source = "--api_key"
-    if text is None:
-        text, source = environment.get(KEY_VARIABLE, ""), KEY_VARIABLE
-    if text.startswith("@"):
-        text = key_of_file(text[1:], source)
-    if text and not (text.isascii() and text.isprintable() and " " not in text):
-        raise ConfigError(f"{source}: a key has letters, digits and signs of ASCII, without spaces")
-    return text
-
-
-def key_of_file(path: str, source: str) -> str:
-    """The first key of a file of keys.
-
-    Raises:
-        ConfigError: It cannot be read, or has none.
-    """
-    try:
-        lines = read_regular(path, _MOST_KEY_BYTES).decode("ascii", "replace").splitlines()
-    except (OSError, ValueError) as error:
-        reason = refusal(path, error) if isinstance(error, OSError) else error
-        raise ConfigError(f"{source} {path}: {reason}") from None
-    for line in lines:
-        words = line.split()
-        if words and not words[0].startswith("#"):
-            return words[-1]
-    raise ConfigError(f"{source} {path}: there is no key in it")
 
 
 def target_of_url(text: str, given: Mapping[str, str | None], environment: Mapping[str, str]) -> Target:

@@ -7,6 +7,7 @@ import grp
 import shutil
 import sys
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ovms_mp.codes import ExitCode
@@ -15,13 +16,24 @@ from ovms_mp.config.argument_parser import Parser
 from ovms_mp.config.declared import declared_settings
 from ovms_mp.config.listening import check_ports
 from ovms_mp.errors import ConfigError
+from ovms_mp.log import say
 from ovms_mp.log_forms import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _PROGRAM = "ovms_mp"
 _DEVICE_GROUPS = ("render", "video")
+_HIDDEN: Mapping[str, str] = MappingProxyType(
+    {
+        "/home": "ProtectHome=yes",
+        "/root": "ProtectHome=yes",
+        "/run/user": "ProtectHome=yes",
+        "/tmp": "PrivateTmp=yes",  # noqa: S108  # named, not used
+        "/var/tmp": "PrivateTmp=yes",  # noqa: S108  # as above
+    }
+)
+"""What the machine's unit hides, and by what."""
 
 
 def install_service_parser() -> Parser:
@@ -29,7 +41,13 @@ def install_service_parser() -> Parser:
     parser = Parser(
         prog="ovms_mp install-service",
         description="Write systemd units for a server on this machine, and the files of its settings where there are "
-        "none. Nothing is started.",
+        "none. Nothing is started. `ovms_mp help systemd` is the page about it.",
+        examples=(
+            ("what would be written", "ovms_mp install-service --dry-run"),
+            ("a service of the machine, as root", "ovms_mp install-service --port 9000 --rest_port 8000"),
+            ("one of your own", "ovms_mp install-service --user"),
+        ),
+        closing="Exit codes: 0 written, 2 usage, or a file cannot be written.",
     )
     parser.add_argument("--dry_run", action="store_true", help="write nothing; print the files")
     parser.add_argument("--user", action="store_true", help="a service of this user instead of the machine's")
@@ -52,10 +70,24 @@ def run_install_service(arguments: Sequence[str], environment: Mapping[str, str]
     check_ports(port, rest_port)
     command = installed_command()
     if given["user"]:
-        layout = user_layout(command, port, rest_port, environment)
-    else:
-        layout = default_layout(command, port, rest_port, device_groups())
-    return install(layout, is_dry_run=given["dry_run"])
+        return install(user_layout(command, port, rest_port, environment), is_dry_run=given["dry_run"])
+    code = install(default_layout(command, port, rest_port, device_groups()), is_dry_run=given["dry_run"])
+    if hidden := hidden_text((Path(command), Path(sys.executable).resolve(), Path(__file__))):
+        sys.stdout.flush()
+        say(printable(f"ovms_mp: warning: {hidden}"))
+    return code
+
+
+def hidden_text(places: Iterable[Path]) -> str:
+    """Why the machine's service would not start from these places; empty where it can see them all."""
+    for place in places:
+        for hidden, setting in _HIDDEN.items():
+            if place.is_relative_to(hidden):
+                return (
+                    f"the service cannot see {place}, as it has {setting}; install ovms_mp with a Python that lies "
+                    "elsewhere, e.g. /usr/bin/python3 -m venv /opt/ovms_mp, and run this again from there"
+                )
+    return ""
 
 
 def default_layout(command: str, port: int, rest_port: int, groups: tuple[str, ...]) -> Layout:

@@ -23,6 +23,8 @@ from ovms_mp.commands.status_source import Source, local_servers
 from ovms_mp.commands.status_text import Status, read_status
 from ovms_mp.config.argument_parser import Parser
 from ovms_mp.errors import ConfigError
+from ovms_mp.log import say
+from ovms_mp.log_forms import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +33,7 @@ _DEADLINE_S = 10.0
 _HEAD = ("MODEL", "VERSION", "STATE", "INPUTS", "OUTPUTS")
 _OF_ONE_VERSION = (404, 503)
 """Statuses that say that a version has gone, or goes."""
+_LACKS_KEY = (401, 403)
 _Ends: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
 """Inputs and outputs."""
 
@@ -56,9 +59,16 @@ class ServedVersion:
 def models_parser() -> Parser:
     """The flags."""
     parser = Parser(
-        prog="ovms_mp models [URL]",
+        prog="ovms_mp models",
+        operands="[URL]",
         description="Show the models of a running server, their versions with states, and their inputs and outputs. A "
         "server of this user on this machine is found automatically; one elsewhere is named by its URL.",
+        examples=(
+            ("the server on this machine", "ovms_mp models"),
+            ("one elsewhere", "ovms_mp models http://10.0.0.1:8000"),
+            ("for a program", "ovms_mp models --json"),
+        ),
+        closing="Exit codes: 0 shown, 2 usage, 3 nothing answers.",
     )
     parser.add_argument(
         "url", metavar="URL", nargs="?", help="REST port of the server, e.g. http://10.0.0.1:8000"
@@ -75,10 +85,11 @@ def run_models(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         ConfigError: A flag is wrong.
     """
     given = models_parser().read(arguments)
+    note = ""
     try:
         if given["url"] is None:
             source = read_source(given, environment)
-            found = _of_source(source)
+            found, note = _of_source(source)
         else:
             for flag in ("host", "port", "rest_port", "rest_prefix"):
                 if given[flag] is not None:
@@ -94,6 +105,9 @@ def run_models(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         )
     else:
         show(model_lines(found), environment)
+    if note:
+        sys.stdout.flush()
+        say(printable(f"ovms_mp: note: inputs and outputs are not shown: {note}"))
     return ExitCode.CLEAN
 
 
@@ -117,10 +131,10 @@ def model_lines(found: Sequence[ServedVersion]) -> list[str]:
     return text
 
 
-def _of_source(source: Source) -> list[ServedVersion]:
-    """The models of a server that flags name."""
+def _of_source(source: Source) -> tuple[list[ServedVersion], str]:
+    """The models of a server that flags name, and why inputs and outputs are missing; empty where they are not."""
     if source.host is not None:
-        return _over_http(source.target())
+        return _over_http(source.target()), ""
     status = read_status(source.document())
     return _rows(status, _rest_port_of(source))
 
@@ -137,29 +151,40 @@ def _rest_port_of(source: Source) -> Target | None:
     return None if source.rest_port is None else source.target()
 
 
-def _rows(status: Status, target: Target | None) -> list[ServedVersion]:
+def _rows(status: Status, target: Target | None) -> tuple[list[ServedVersion], str]:
     found = []
+    note = "" if target else "they are told over REST, and the server has no --rest_port"
+    is_any_served = False
     for name, model in status.models.items():
         for version in model.versions:
             state = "FAILED" if version.is_failed else version.state
             ends: _Ends = ((), ())
+            is_any_served |= version.state == "AVAILABLE"
             if target is not None and version.state == "AVAILABLE":
                 try:
                     ends = _ends(target, name, version.version)
-                except NoAnswer:
-                    target = None  # It wants TLS, a key or a prefix; what is known is shown.
+                except NoAnswer as error:
+                    # It wants TLS, a key or a prefix; what is known is shown.
+                    target, note = None, f"{error}{_hint(error)}"
             found.append(ServedVersion(name, version.version, state, version.error_message, *ends))
         if not model.versions:
             found.append(ServedVersion(name, 0, "-", "\n".join(model.notes)))
-    return found
+    return found, note if is_any_served else ""
+
+
+def _hint(error: NoAnswer) -> str:
+    """What would have a server answer."""
+    if error.status in _LACKS_KEY:
+        return "; give --api_key"
+    return "" if error.status else "; give the URL of its REST port"
 
 
 def _over_http(target: Target) -> list[ServedVersion]:
     try:
         document = target.ask_json("/v1/config", _DEADLINE_S)
     except NoAnswer as error:
-        if error.status in (401, 403):
-            raise NoAnswer(f"{error}; give --api_key", error.status) from None
+        if error.status in _LACKS_KEY:
+            raise NoAnswer(f"{error}{_hint(error)}", error.status) from None
         raise
     found = []
     lacks_metadata = False

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ovms_mp.bench.given import MOST_FILE_BYTES, is_npy, one_string, split_input, values_of
 from ovms_mp.client import Client, ClientError, InvalidRequest
 from ovms_mp.codes import Code, ExitCode
-from ovms_mp.commands.http_target import add_target_flags, read_key
 from ovms_mp.commands.printing import failed, show, table
 from ovms_mp.config.argument_parser import Parser
+from ovms_mp.config.target_flags import add_target_flags, read_key
 from ovms_mp.errors import ConfigError
 from ovms_mp.files import read_regular, refusal
 from ovms_mp.model.dtypes import DType, Kind
@@ -26,13 +27,17 @@ if TYPE_CHECKING:
     from ovms_mp.client.options import ClientOptions
     from ovms_mp.model.dtypes import AnyArray
 
-_MOST_FILE_BYTES = 2 << 30
 _MOST_SHOWN = 8
 """Values of a tensor in the table."""
 _LONGEST_VALUES = 100
-_HINTS = {Code.UNAUTHENTICATED: "; give --api_key", Code.PERMISSION_DENIED: "; give another --api_key"}
+_HINTS = {
+    Code.UNAUTHENTICATED: "; give --api_key",
+    Code.PERMISSION_DENIED: "; give another --api_key",
+    Code.DEADLINE_EXCEEDED: "; of this command it is --deadline_s",
+}
+_CLIENTS_FILES, _FILES = "ca or certificate", "--tls_ca, or --tls_cert with --tls_key,"
+"""The client's name for files, and the flags."""
 _HEAD = ("OUTPUT", "TYPE", "SHAPE", "VALUES")
-_NPY = b"\x93NUMPY"
 _MOST_DIGITS = 19
 """Of a version."""
 
@@ -40,10 +45,30 @@ _MOST_DIGITS = 19
 def predict_parser() -> Parser:
     """The flags."""
     parser = Parser(
-        prog="ovms_mp predict URL MODEL --input NAME=VALUE",
+        prog="ovms_mp predict",
+        operands="URL MODEL --input [NAME=]VALUE",
         description="Send one request to a model and show the answer. The URL begins with http://, https://, grpc://, "
         "grpcs:// (TLS) or unix:; without any of them it is http://. The name of an input may be left out where the "
-        "model has only one.",
+        "model has only one; `ovms_mp models` shows the names, types and shapes.",
+        examples=(
+            (
+                "numbers from the command line",
+                "ovms_mp predict http://127.0.0.1:8000 net --input x=[[1,2,3]]",
+            ),
+            (
+                "a photo, which the server decodes",
+                "ovms_mp predict grpc://127.0.0.1:9000 resnet --input @cat.jpg",
+            ),
+            (
+                "an array of NumPy; one output, into a file",
+                "ovms_mp predict grpc://127.0.0.1:9000 net --input x=@x.npy --output y=y.npy",
+            ),
+            (
+                "a server that speaks TLS and asks for a key",
+                "ovms_mp predict https://models.example net --input @x.json --tls_ca ca.pem --api_key @keys",
+            ),
+        ),
+        closing="Exit codes: 0 answered, 2 usage, 3 nothing answers, or what does refuses the request.",
     )
     parser.add_argument("url", metavar="URL", help="e.g. http://127.0.0.1:8000 or grpc://127.0.0.1:9000")
     parser.add_argument("model", metavar="MODEL", help="name of the model")
@@ -56,7 +81,7 @@ def predict_parser() -> Parser:
         default=[],
         metavar="[NAME=]VALUE",
         help="an input, for each one: JSON such as [[1, 2]], or @FILE with an array of NumPy (.npy), JSON (.json, also "
-        "a request with instances), or anything else, such as an encoded image, which is sent as one string",
+        "the body of a request), or anything else, such as an encoded image, which is sent as one string",
     )
     parser.add_argument(
         "--output",
@@ -80,6 +105,8 @@ def run_predict(arguments: Sequence[str], environment: Mapping[str, str]) -> int
         ConfigError: A flag is wrong, or a file cannot be read.
     """
     given = predict_parser().read(arguments)
+    if not given["model"]:
+        raise ConfigError("MODEL is empty; `ovms_mp models` shows the names that there are")
     version = _version(given["model_version"])
     deadline_s = _seconds(given["deadline_s"])
     wanted = dict(_name_and_file(text) for text in given["output"])
@@ -89,7 +116,7 @@ def run_predict(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     try:
         client = Client(url, **_options(given, environment, deadline_s))
     except InvalidRequest as error:
-        raise ConfigError(error.message) from None
+        raise ConfigError(error.message.replace(_CLIENTS_FILES, _FILES)) from None
     try:
         with client:
             inputs = {
@@ -240,35 +267,20 @@ def read_input(text: str, model: Mapping[str, TensorMetadata]) -> tuple[str, Any
     Raises:
         ConfigError: It is no input of the model, or its value cannot be read.
     """
-    name, value = _split(text, model)
-    if name not in model:
-        raise ConfigError(f"--input {name}: the model has no such input; it has {', '.join(model)}")
+    name, value = split_input(text, list(model))
     dtype = DType.__members__.get(model[name].datatype)
     if not value.startswith("@"):
-        return name, _from_json(value, dtype, f"--input {name}")
+        return name, _from_json(value, name, dtype, f"--input {name}")
     path = Path(value[1:])
     try:
-        content = read_regular(path, _MOST_FILE_BYTES)
+        content = read_regular(path, MOST_FILE_BYTES)
     except OSError as error:
         raise ConfigError(f"--input {name}: {path}: {refusal(path, error)}") from None
-    if content.startswith(_NPY):
+    if is_npy(content):
         return name, _from_npy(path, f"--input {name}")
     if path.suffix == ".json":
-        return name, _from_json(content.decode("utf-8", "replace"), dtype, f"--input {name}")
-    array = np.empty(1, np.object_)
-    array[0] = content
-    return name, array
-
-
-def _split(text: str, model: Mapping[str, TensorMetadata]) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if equals and not name.startswith(("@", "[", "{", '"')):
-        return name, value
-    if len(model) != 1:
-        raise ConfigError(
-            f"--input {text[:60]}: give its name, as in NAME=VALUE; the model has {', '.join(model)}"
-        )
-    return next(iter(model)), text
+        return name, _from_json(content.decode("utf-8", "replace"), name, dtype, f"--input {name}: {path}")
+    return name, one_string(content)
 
 
 def _from_npy(path: Path, source: str) -> AnyArray:
@@ -281,21 +293,20 @@ def _from_npy(path: Path, source: str) -> AnyArray:
     return array
 
 
-def _from_json(text: str, dtype: DType | None, source: str) -> AnyArray:
+def _from_json(text: str, name: str, dtype: DType | None, source: str) -> AnyArray:
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        found = values_of(json.loads(text), name)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{source}: {text[:60]!r} is not JSON ({error}); files are named by @FILE"
         ) from None
-    if isinstance(value, dict) and list(value) == ["instances"]:
-        value = value["instances"]  # The body of a request of TensorFlow Serving's.
-    if dtype is DType.BYTES:
-        return _strings(value, source)
     try:
-        array = np.asarray(value)
+        if dtype is DType.BYTES:
+            return found.reshaped(_strings(found.values, source))
+        array = np.asarray(found.values)
         if array.dtype.kind not in "biuf":
             raise ValueError("numbers are expected, in lists of the same length")
+        array = found.reshaped(array)
         if dtype is None:
             return array.astype(np.float32) if array.dtype.kind == "f" else array
         if (

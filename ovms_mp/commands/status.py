@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ovms_mp.codes import ExitCode
-from ovms_mp.commands.http_target import NoAnswer, add_target_flags, read_key, read_trust
+from ovms_mp.commands.http_target import NoAnswer, read_trust
 from ovms_mp.commands.printing import failed, show
 from ovms_mp.commands.status_source import Source
 from ovms_mp.commands.status_text import read_status, status_lines
 from ovms_mp.commands.watch import watch
 from ovms_mp.config.argument_parser import Parser
 from ovms_mp.config.declared import declared_settings
+from ovms_mp.config.target_flags import add_target_flags, read_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +26,18 @@ def status_parser() -> Parser:
     """The flags."""
     parser = Parser(
         prog="ovms_mp status",
-        description="Show the workers, models and versions of a running server. A server of this user on this "
-        "machine is found automatically.",
+        description="Show the workers, models and versions of a running server: what serves, what failed and why, "
+        "and what each took. A server of this user on this machine is found automatically.",
+        examples=(
+            ("the server on this machine", "ovms_mp status"),
+            ("once a second, on one screen", "ovms_mp status --watch"),
+            ("one of several on this machine", "ovms_mp status --port 9001"),
+            (
+                "one elsewhere, by its REST port",
+                "ovms_mp status --host 10.0.0.1 --rest_port 8000 --api_key @keys",
+            ),
+        ),
+        closing="Exit codes: 0 shown, 2 usage, 3 nothing answers.",
     )
     parser.add_argument("--watch", action="store_true", help="show it once a second, until Ctrl-C")
     add_place_flags(parser)

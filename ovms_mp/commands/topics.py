@@ -30,8 +30,13 @@ def topic_names() -> tuple[str, ...]:
 def help_parser() -> Parser:
     """The flags."""
     parser = Parser(
-        prog="ovms_mp help [TOPIC]",
+        prog="ovms_mp help",
+        operands="[TOPIC]",
         description="Show a page of the documentation; without a topic, what there is. Flags are in ovms_mp --help.",
+        examples=(
+            ("all topics", "ovms_mp help"),
+            ("a page, one screen after the other", "ovms_mp help tutorial | less -R"),
+        ),
     )
     parser.add_argument("topic", metavar="TOPIC", nargs="?", help=", ".join(PAGES))
     return parser

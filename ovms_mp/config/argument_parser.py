@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ovms_mp.errors import ConfigError
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _EVERYTHING = "all"
+
+
+class _HelpText(argparse.RawDescriptionHelpFormatter):
+    """Wraps sentences; lines that are indented, which are commands to copy, stay whole."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(
+            line if line.startswith(" ") else textwrap.fill(line, width, break_long_words=False)
+            for line in text.split("\n")
+        )
 
 
 class EarlyExit(Exception):
@@ -31,22 +42,40 @@ class EarlyExit(Exception):
 class Parser(argparse.ArgumentParser):
     """Raises ConfigError for a usage error and EarlyExit after ``--help``, instead of ending the process."""
 
-    def __init__(self, *, prog: str, description: str, usual: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        prog: str,
+        description: str,
+        operands: str = "",
+        examples: Sequence[tuple[str, str]] = (),
+        closing: str = "",
+        usual: str = "",
+    ) -> None:
         """Begin with ``--help`` only.
 
         Args:
             prog: How this form of the command line is called.
             description: First part of the help.
+            operands: What follows the command, as the help's first line shows it.
+            examples: Command lines to copy, each after what it does.
+            closing: Last part of the help.
             usual: What ``--help`` prints where that is less than everything; the rest is ``--help all`` then.
         """
+        shown = "\n".join(
+            ("examples:", *(f"  # {what}\n  {command}" for what, command in examples)) if examples else ()
+        )
         super().__init__(
             prog=prog,
+            usage=" ".join(filter(None, (prog, operands, "[flags]"))),
             description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog="\n\n".join(filter(None, (shown, closing))) or None,
+            formatter_class=_HelpText,
             allow_abbrev=False,
             add_help=not usual,
         )
         self.usual = usual
+        self.examples = tuple(command for _, command in examples)
         if usual:
             self.add_argument(
                 "-h", "--help", nargs="?", const="", action=_Help, metavar=_EVERYTHING, help="show this help"

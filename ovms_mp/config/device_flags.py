@@ -40,7 +40,14 @@ class DeviceQuery:
 def device_parser() -> Parser:
     """The flags."""
     parser = Parser(
-        prog=PROG, description="Show the devices that OpenVINO finds on this machine, and AUTO's choice."
+        prog=PROG,
+        description="Show the devices that OpenVINO finds on this machine, what those lack that it does not find, and "
+        "what AUTO would choose.",
+        examples=(
+            ("what there is", "ovms_mp devices"),
+            ("what each would do with a model", "ovms_mp devices --model models/resnet"),
+            ("only what AUTO would", "ovms_mp devices --model models/resnet --target_device AUTO:GPU,CPU"),
+        ),
     )
     for flag, (metavar, text) in _FLAGS.items():
         parser.add_argument(f"--{flag}", default="", metavar=metavar, help=text)

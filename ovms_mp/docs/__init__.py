@@ -61,6 +61,9 @@ PAGES: Mapping[str, Page] = MappingProxyType(
         "from-triton": Page("FROM_TRITON.md", "moving from Triton Inference Server", Group.HOW_TO),
         "from-tf-serving": Page("FROM_TF_SERVING.md", "moving from TensorFlow Serving", Group.HOW_TO),
         "from-kserve": Page("FROM_KSERVE.md", "moving from another runtime of KServe", Group.HOW_TO),
+        "models": Page(
+            "MODELS.md", "formats, PyTorch, directories, names and shapes of a model of yours", Group.HOW_TO
+        ),
         "images": Page("IMAGES.md", "models that take pictures: JPEG and PNG as inputs", Group.HOW_TO),
         "strings": Page("STRINGS.md", "models that take text, and tokenizers", Group.HOW_TO),
         "devices": Page("DEVICES.md", "GPU, NPU, and OpenVINO's choice among them (AUTO)", Group.HOW_TO),
@@ -82,6 +85,9 @@ PAGES: Mapping[str, Page] = MappingProxyType(
         ),
         "monitoring": Page("MONITORING.md", "Prometheus, alerts, logs, traces", Group.HOW_TO),
         "security": Page("SECURITY.md", "TLS, API keys, who may change what", Group.HOW_TO),
+        "troubleshooting": Page(
+            "TROUBLESHOOTING.md", "when something does not work: what you see, why, what to do", Group.HOW_TO
+        ),
         "operating": Page(
             "OPERATING.md", "what the server does with models, versions, load", Group.REFERENCE
         ),

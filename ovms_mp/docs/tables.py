@@ -31,7 +31,7 @@ _EXITS = {
     ExitCode.CLEAN: "A clean stop; of other commands: done.",
     ExitCode.USAGE: "The command line or the configuration is wrong; starting again changes nothing.",
     ExitCode.BOOT_FAILED: "It could not start: a port is taken; with `model` also a missing device, ... Of `status`, "
-    "`models` and `predict`: nothing useful answers.",
+    "`models`, `predict`, `bench`, `tune` and `fleet`: nothing useful answers.",
     ExitCode.INTERNAL: "A defect of the server; the traceback is in the log.",
 }
 _STATES = {

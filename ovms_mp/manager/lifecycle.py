@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.codes import ExitCode
 from ovms_mp.errors import BootError, DeviceUnavailable
+from ovms_mp.log import tell_boot_failed
 
 if TYPE_CHECKING:
     from ovms_mp.config.server import ServerConfig
@@ -164,7 +165,7 @@ class Lifecycle:
         """A child cannot be started: end the server with the reason, gently if it has been serving."""
         if self._exit_code is not None or self._phase is Phase.STOPPING:
             return
-        _log.error("event=boot_failed could not start: %s", reason)
+        tell_boot_failed(_log, reason)
         if self._phase is Phase.SERVING:
             self.stop("a child cannot be started")
             self._final_code = ExitCode.BOOT_FAILED

@@ -13,7 +13,7 @@ from ovms_mp import __version__
 from ovms_mp.child.lifetime import holding_log_signals
 from ovms_mp.codes import ExitCode
 from ovms_mp.errors import BootError
-from ovms_mp.log import check_log_path, chosen_form, configure_logging, tell_people
+from ovms_mp.log import check_log_path, chosen_form, configure_logging, tell_boot_failed, tell_people
 from ovms_mp.log_levels import LogLevels
 from ovms_mp.manager.assembly import opened_manager
 from ovms_mp.manager.children.descriptor_limit import raise_descriptor_limit
@@ -68,7 +68,7 @@ def run_server(config: ServerConfig, notices: Sequence[str], environment: Mutabl
         ):
             return manager.run()
     except BootError as error:
-        _log.error("event=boot_failed could not start: %s", error)
+        tell_boot_failed(_log, error)
         return ExitCode.BOOT_FAILED
     except Exception:
         _log.exception("event=manager_died")

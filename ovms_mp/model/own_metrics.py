@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The families that OVMS does not have: name, kind, labels and meaning. OPERATING.md's table is derived from this."""
+"""The families that OVMS does not have: name, kind, labels and meaning. METRICS.md's table is derived from this."""
 
 from __future__ import annotations
 

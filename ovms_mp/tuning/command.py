@@ -44,38 +44,6 @@ if TYPE_CHECKING:
 
 _MOST_BUDGET_S = 86_400.0
 _LONGEST_SHOWN = 100
-HELP = """\
-usage: ovms_mp tune MODEL_PATH [flags]
-
-Find out how many streams, workers and infer requests serve a model best on this machine, by short runs of a real
-server that nobody else can reach, and print what to write into the configuration.
-
-  ovms_mp tune models/resnet50                             most answers a second
-  ovms_mp tune models/resnet50 --target latency            fastest answer to a lone request
-  ovms_mp tune models/bert --target p99:50ms@100/s --shape input_ids=1,128 --shape attention_mask=1,128
-  ovms_mp tune model.onnx --budget 300 --svg tune.svg      longer, so more exact
-
-MODEL_PATH: as --model_path of the server: a directory with version directories, or a model file
-
-aim:    --target throughput     most answers with at least 16, or 4 times as many as cores, in flight (default)
-        --target throughput@N   ... with N in flight
-        --target latency        the median of requests that travel alone
-        --target p99:50ms@100/s the slowest hundredth, when 100 requests arrive each second
-        --budget S              about how long it may take (120); the first look at each setting is always finished
-model:  --name NAME             in the snippet (the path's last part); --target_device DEVICE (CPU)
-        --keys JSON             keys that are fixed, as in '{"shape": "(1,3,224,224)"}'; see SETTINGS.md
-        --load_timeout S        how long loading one setting may take (300)
-input:  --input NAME=@FILE.npy | NAME=@FILE.json | NAME=JSON   repeatable; real data where speed depends on values
-        --shape NAME=1,3,224,224   of what is made up instead; --batch N where only the first size varies (1)
-        --timeout S             after which a request has failed (30)
-shown:  --svg FILE              a plot
-
-Each setting is looked at once; the better half goes on, measured by turns as machines are noisy; then settings
-next to the best; the last ones run five times by turns, beside what the server does with nothing set. Of those
-within a hundredth of each other the one that sets least wins. Stop other work on the machine meanwhile.
-Ctrl-C prints what is known so far and leaves nothing behind.
-Exit codes: 0 found, 2 usage, 3 the model cannot be served.
-"""
 
 
 def run_tune(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -95,7 +63,7 @@ def run_tune(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     _check_model(name, path, keys)
     check_writable(given["svg"])
     sample = Sample(
-        given=flags.named(given["input"], "input"),
+        given=tuple(given["input"]),
         shapes=flags.shapes(given["shape"]),
         batch=flags.batch(given),
         timeout_s=flags.seconds(given, "timeout"),
@@ -122,17 +90,71 @@ def run_tune(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 def tune_parser() -> Parser:
     """The flags."""
-    parser = Parser(prog="ovms_mp tune", description="", usual=HELP)
-    parser.add_argument("model_path")
-    parser.add_argument("--target", default="throughput")
-    parser.add_argument("--budget", default="120")
-    parser.add_argument("--name", default="")
-    parser.add_argument("--target_device", default="")
-    parser.add_argument("--keys", default="{}")
-    parser.add_argument("--load_timeout", default="300")
-    parser.add_argument("--timeout", default="30")
-    parser.add_argument("--svg", default="")
-    flags.add_input_flags(parser)
+    parser = Parser(
+        prog="ovms_mp tune",
+        operands="MODEL_PATH",
+        description="Find out how many streams, workers and infer requests serve a model best on this machine, by "
+        "short runs of a real server that nobody else can reach, and print what to write into the configuration.",
+        examples=(
+            ("most answers a second", "ovms_mp tune models/resnet"),
+            ("fastest answer to a lone request", "ovms_mp tune models/resnet --target latency"),
+            (
+                "the slowest hundredth below 50 ms, at 100 requests a second",
+                "ovms_mp tune models/bert --target p99:50ms@100/s --shape ids=1,128 --shape mask=1,128",
+            ),
+            ("longer, so more exact, with a plot", "ovms_mp tune model.onnx --budget 300 --svg tune.svg"),
+        ),
+        closing="Each setting is looked at once; the better half goes on, measured by turns as machines are noisy; "
+        "then settings next to the best; the last ones run five times by turns, beside what the server does with "
+        "nothing set. Of those within a hundredth of each other the one that sets least wins. Stop other work on the "
+        "machine meanwhile. Ctrl-C prints what is known so far and leaves nothing behind.\n\n"
+        "Exit codes: 0 found, 2 usage, 3 the model cannot be served.",
+    )
+    parser.add_argument(
+        "model_path",
+        metavar="MODEL_PATH",
+        help="as --model_path of the server: a directory with version directories, or a model file",
+    )
+    aim = parser.add_argument_group("aim")
+    aim.add_argument(
+        "--target",
+        default="throughput",
+        metavar="TARGET",
+        help="throughput: most answers with at least 16, or 4 times as many as cores, in flight (default); "
+        "throughput@N: with N in flight; latency: the median of requests that travel alone; p99:50ms@100/s: the "
+        "slowest hundredth, when 100 requests arrive each second",
+    )
+    aim.add_argument(
+        "--budget",
+        default="120",
+        metavar="S",
+        help="about how long it may take; the first look at each setting is always finished (default 120)",
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--name", default="", metavar="NAME", help="name in the snippet (default: the path's last part)"
+    )
+    model.add_argument("--target_device", default="", metavar="DEVICE", help="OpenVINO device (default CPU)")
+    model.add_argument(
+        "--keys",
+        default="{}",
+        metavar="JSON",
+        help="""keys that are fixed, as in '{"shape": "(1,3,224,224)"}'; `ovms_mp help settings` lists them""",
+    )
+    model.add_argument(
+        "--load_timeout",
+        default="300",
+        metavar="S",
+        help="how long loading one setting may take (default 300)",
+    )
+    request = parser.add_argument_group("request")
+    flags.add_input_flags(request)
+    request.add_argument(
+        "--timeout", default="30", metavar="S", help="time after which a request has failed (default 30)"
+    )
+    parser.add_argument_group("result").add_argument(
+        "--svg", default="", metavar="FILE", help="write a plot of what was tried"
+    )
     return parser
 
 

@@ -39,7 +39,7 @@ _MODEL_SUFFIXES = frozenset((".bin", ".onnx", ".pb", ".tflite", ".pdiparams", ".
 class Sample:
     """What is sent: see :func:`~ovms_mp.bench.inputs.make_tensors`."""
 
-    given: Mapping[str, str]
+    given: Sequence[str]
     shapes: Mapping[str, tuple[int, ...]]
     batch: int = 1
     timeout_s: float = 30.0

@@ -48,7 +48,7 @@ def load_of(server: RunningServer, way: Way, model: str, seconds: float) -> tupl
     """The load that ``bench`` makes, and the size of a good answer."""
     endpoint = Endpoint(is_grpc=way.scheme == "grpc", host="127.0.0.1", port=server.port(way.protocol))
     prepared = prepare(
-        Subject(endpoint=endpoint, model=model, api=way.api, trust=Trust(), given={}, shapes={})
+        Subject(endpoint=endpoint, model=model, api=way.api, trust=Trust(), given=(), shapes={})
     )
     load = Load(
         endpoint=endpoint,

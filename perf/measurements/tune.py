@@ -64,7 +64,7 @@ def compare(path: Path, name: str, target: Target, given: argparse.Namespace) ->
     """The ratio for one model: what was found, relative to the best of the grid."""
     cores = len(usable_cores())
     with Sandbox(str(path), {}, os.environ, _LOAD_TIMEOUT_S) as sandbox:
-        trials = Trials(sandbox, target, Sample(given={}, shapes={}), os.environ, _MOST_LOADED)
+        trials = Trials(sandbox, target, Sample(given=(), shapes={}), os.environ, _MOST_LOADED)
         search = Search(
             first_candidates(cores, "CPU", {}),
             functools.partial(neighbours, cores=cores, given={}),

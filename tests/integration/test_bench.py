@@ -55,7 +55,7 @@ def url_of(server: Server, kind: str) -> str:
         "grpc": f"grpc://127.0.0.1:{server.port}",
         "http": f"http://127.0.0.1:{server.rest_port}",
         "unix": f"unix:{place}/grpc",
-        "http+unix": f"http+unix:{place}/rest",
+        "unix rest": f"unix://{place}/rest?protocol=rest",
     }[kind]
 
 
@@ -88,7 +88,7 @@ def bench(*words: str) -> dict[str, Any]:
         ("http", "kserve_json", "own"),
         ("http", "tfs", "own"),
         ("unix", "tfs", "own"),
-        ("http+unix", "kserve", "h2load"),
+        ("unix rest", "kserve", "h2load"),
     ],
 )
 def test_every_api_is_loaded(server: Server, kind: str, api: str, generator: str) -> None:
@@ -139,7 +139,7 @@ def test_refused_requests_are_told_by_code(server: Server) -> None:
         (["grpc", MODEL, "--concurrency", "0"], "--concurrency '0'; accepted"),
         (["grpc", "nothing"], "no model has this name"),
         (["http", "nothing", "--api", "tfs"], "no model has this name"),
-        (["grpc", MODEL, "--version", "7"], "refuses the first metadata request"),
+        (["grpc", MODEL, "--model_version", "7"], "refuses the first metadata request"),
         (["grpc", MODEL, "--input", "image=[[1]]"], "refuses the first inference request"),
         (["http at gRPC's port", MODEL], "speaks gRPC and not REST; give grpc://"),
         (["grpc at REST's port", MODEL], "speaks HTTP/1.1 and not gRPC; give http://"),
@@ -189,7 +189,7 @@ def test_tls_and_keys(tmp_path: Path) -> None:
     certificate, key = make_certificate("server", authority).write(tmp_path, "server")
     ca, _ = authority.write(tmp_path, "ca")
     api_key = tmp_path / "api-key"
-    api_key.write_text("a-key-of-at-least-some-length\n")
+    api_key.write_text("# whose it is\nalice a-key-of-at-least-some-length\n")
     api_key.chmod(0o600)
     arguments = [
         *("model", "--model_name", MODEL, "--model_path", str(digits.model_directory())),
@@ -197,14 +197,14 @@ def test_tls_and_keys(tmp_path: Path) -> None:
     ]
     with Server(arguments, tmp_path / "log", is_patient=False) as made:
         urls = f"grpcs://127.0.0.1:{made.port}", f"https://127.0.0.1:{made.rest_port}"
-        shown = ("--tls_ca", str(ca), "--api_key_file", str(api_key))
+        shown = ("--tls_ca", str(ca), "--api_key", f"@{api_key}")
         for url in urls:
             (level,) = bench(url, MODEL, *shown, "--concurrency", "2")["levels"]
             assert level["answered"] > 0
             assert level["generator"] == "own", "h2load would show the key to everybody"
         refusals = [
-            (run("bench", urls[0], MODEL, "--api_key_file", str(api_key)), "its certificate is not trusted"),
-            (run("bench", urls[0], MODEL, "--tls_ca", str(ca)), "see --api_key_file"),
+            (run("bench", urls[0], MODEL, "--api_key", f"@{api_key}"), "its certificate is not trusted"),
+            (run("bench", urls[0], MODEL, "--tls_ca", str(ca)), "give --api_key"),
             (run("bench", urls[1].replace("https", "http"), MODEL), "error: http://"),
         ]
     for done, text in refusals:

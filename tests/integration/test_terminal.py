@@ -157,7 +157,7 @@ def test_a_missing_device_is_one_line(zoo: ModelZoo) -> None:
     with Terminal(*on_free_ports("--model_path", path, "--target_device", "GPU")) as terminal:
         assert terminal.process.wait(60) == 3
         assert len(terminal.lines()) == 3
-        assert terminal.lines()[2].startswith("error: event=boot_failed could not start: model=m version=1: ")
+        assert terminal.lines()[2].startswith("error: Could not start: model=m version=1: ")
 
 
 def test_ctrl_c_while_a_model_is_being_loaded_is_a_stop(zoo: ModelZoo, tmp_path: Path) -> None:

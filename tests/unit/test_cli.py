@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from ovms_mp import __version__
 from ovms_mp.cli import Effective, effective_config, main
+from ovms_mp.commands.completion import PARSERS
 from ovms_mp.config.declared import declared_settings
 from ovms_mp.config.engine_flags import make_cache_dir
 from ovms_mp.config.model_keys import MODEL_KEYS, UNSUPPORTED_MODEL_KEYS
@@ -887,6 +889,38 @@ def test_help_of_the_other_commands(command: str, capsys: pytest.CaptureFixture[
     assert main([command, "--help"]) == 0
 
     assert f"usage: ovms_mp {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("model", "config")])
+def test_help_of_the_other_commands_teaches(command: str) -> None:
+    """Every flag and operand is explained, and the command lines that are shown are right."""
+    parser = PARSERS[command]()
+
+    assert [action.dest for action in parser._actions if not action.help] == []
+    assert parser.examples
+    for example in parser.examples:
+        words = shlex.split(re.sub(r"^eval \"\$\((.*)\)\"$", r"\1", example).split(" | ")[0].split(" > ")[0])
+        assert words[:2] == ["ovms_mp", command]
+        parser.read(words[2:])
+        assert len(example) <= 118
+
+
+def test_sentences_of_a_help_are_wrapped_and_commands_are_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["predict", "--help"]) == 0
+
+    out = capsys.readouterr().out
+    sentences = [line for line in out.split("\n") if not line.startswith(("  ", "usage:"))]
+    assert max(map(len, sentences)) <= 60
+    assert all(f"  {example}\n" in out for example in PARSERS["predict"]().examples)
+
+
+def test_what_is_missing_leads_to_the_commands_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict"]) == 2
+
+    assert capsys.readouterr().err.endswith("required: URL, MODEL; see ovms_mp predict --help\n")
 
 
 def test_the_same_arguments_give_the_same_configuration() -> None:

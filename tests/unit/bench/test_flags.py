@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from ovms_mp.bench import flags
 from ovms_mp.bench.endpoint import parse_endpoint
-from ovms_mp.config.argument_parser import EarlyExit
 from ovms_mp.errors import ConfigError
 
 
@@ -47,7 +44,7 @@ def test_rates_that_are_none(text: str) -> None:
         "http://[::1]:8000/prefix",
         "https://host:443",
         "unix:/run/ovms.sock",
-        "http+unix:/run/ovms.sock",
+        "unix:/run/ovms.sock?protocol=rest",
     ],
 )
 def test_a_url_is_shown_as_it_was_given(url: str) -> None:
@@ -57,6 +54,8 @@ def test_a_url_is_shown_as_it_was_given(url: str) -> None:
 def test_forms_of_urls() -> None:
     assert parse_endpoint("grpc://h").port == 9000
     assert parse_endpoint("unix:///run/x").unix_path == "/run/x"
+    assert not parse_endpoint("unix:///run/x?protocol=rest").is_grpc
+    assert parse_endpoint("host:8000").url == "http://host:8000"
     assert parse_endpoint("http://127.0.0.2:1").is_local
     assert not parse_endpoint("http://10.0.0.1:1").is_local
 
@@ -65,8 +64,9 @@ def test_forms_of_urls() -> None:
     "url",
     [
         "",
-        "host:9000",
         "ftp://h",
+        "http+unix:/run/x",
+        "unix:/run/x?api=tfs",
         "grpc://",
         "grpc://h:99999",
         "grpc://h/x",
@@ -80,28 +80,11 @@ def test_what_is_no_url(url: str) -> None:
         parse_endpoint(url)
 
 
-def test_the_key_is_the_first_line_of_its_file(tmp_path: Path) -> None:
-    file = tmp_path / "key"
-    file.write_text("secret\nother\n")
-
-    assert flags.api_key({"api_key": "", "api_key_file": str(file)}) == "secret"
+def test_shapes() -> None:
+    assert flags.shapes(["x=1,3,224,224", "y=(2, 4)"]) == {"x": (1, 3, 224, 224), "y": (2, 4)}
 
 
-def test_a_key_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="give one of them"):
-        flags.api_key({"api_key": "a", "api_key_file": "b"})
-    with pytest.raises(ConfigError, match="--api_key_file"):
-        flags.api_key({"api_key": "", "api_key_file": str(tmp_path / "none")})
-    with pytest.raises(ConfigError, match="no header can carry"):
-        flags.api_key({"api_key": "a\r\nb: c", "api_key_file": ""})
-
-
-def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(EarlyExit):
-        flags.bench_parser().read(["--help"])
-
-    text = capsys.readouterr().out
-    assert 25 <= len(text.splitlines()) <= 40
-    for flag in flags.bench_parser().flags():
-        if flag not in ("--help",):
-            assert flag in text
+@pytest.mark.parametrize("text", ["", "x", "x=", "=1", "x=a", "x=1,,2", "x=-1"])
+def test_shapes_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="--shape"):
+        flags.shapes([text])

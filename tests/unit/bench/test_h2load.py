@@ -40,7 +40,7 @@ def test_grpc_has_its_streams_on_its_connections() -> None:
 
 
 def test_rest_has_a_connection_for_each_request() -> None:
-    words = h2load.command(load("http+unix:/s"), Path("/b"), Path("/l"))
+    words = h2load.command(load("unix:/s?protocol=rest"), Path("/b"), Path("/l"))
 
     assert words[words.index("-c") + 1] == "8"
     assert "--h1" in words

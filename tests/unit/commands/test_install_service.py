@@ -10,7 +10,7 @@ import pytest
 
 import ovms_mp
 from ovms_mp.codes import ExitCode
-from ovms_mp.commands.install_service import default_layout, install, user_layout
+from ovms_mp.commands.install_service import default_layout, hidden_text, install, user_layout
 from ovms_mp.commands.service_units import SERVICE, SOCKET
 from ovms_mp.errors import ConfigError
 
@@ -67,3 +67,17 @@ def test_a_users_service_wants_no_rights_that_only_the_machines_has(tmp_path: Pa
 def test_without_groups_of_devices_none_is_named() -> None:
     text = default_layout(COMMAND, 9000, 8000, ()).service()
     assert "\nSupplementaryGroups" not in text
+
+
+@pytest.mark.parametrize(
+    "place", ["/root/.pyenv/versions/3.11/bin/python3.11", "/home/me/.venv/bin/ovms_mp", "/run/user/0/v/x"]
+)
+def test_a_program_that_the_service_cannot_see_is_told_of(place: str) -> None:
+    text = hidden_text([Path(COMMAND), Path(place)])
+
+    assert text.startswith(f"the service cannot see {place}, as it has ProtectHome=yes")
+    assert "/usr/bin/python3 -m venv /opt/ovms_mp" in text
+
+
+def test_a_program_of_the_machine_is_seen() -> None:
+    assert hidden_text([Path(COMMAND), Path("/usr/bin/python3.11"), Path("/homes/python")]) == ""

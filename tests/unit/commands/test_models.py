@@ -7,7 +7,8 @@ import pytest
 
 from ovms_mp.cli import main
 from ovms_mp.commands.http_target import Target, Trust, target_of_url
-from ovms_mp.commands.models import ServedVersion, model_lines
+from ovms_mp.commands.models import ServedVersion, _rows, model_lines
+from ovms_mp.commands.status_text import Model, Status, Version
 from ovms_mp.errors import ConfigError
 
 NOTHING = {"api_key": None, "tls_ca": None, "tls_cert": None, "tls_key": None}
@@ -61,3 +62,16 @@ def test_a_server_is_named_once(flag: str, capsys: pytest.CaptureFixture[str]) -
     assert main(["models", "http://h", flag]) == 2
 
     assert "and URL: give one of them" in capsys.readouterr().err
+
+
+def test_inputs_that_are_missing_have_a_reason() -> None:
+    status = Status(models={"m": Model(1, (Version(1, "AVAILABLE"),)), "none": Model()})
+
+    found, note = _rows(status, None)
+
+    assert [(row.model, row.state, row.inputs) for row in found] == [
+        ("m", "AVAILABLE", ()),
+        ("none", "-", ()),
+    ]
+    assert note == "they are told over REST, and the server has no --rest_port"
+    assert _rows(Status(models={"m": Model(1, (Version(1, "LOADING"),))}), None)[1] == ""

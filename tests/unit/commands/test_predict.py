@@ -30,6 +30,8 @@ TWO = {"x": TensorMetadata("x", "INT64", (-1,)), "s": TensorMetadata("s", "BYTES
         ('s=["a=b", "c"]', TWO, "s", ["a=b", "c"], np.object_),
         ("x=[1.5]", {"x": TensorMetadata("x", "NEW", ())}, "x", [1.5], np.float32),
         ('x={"instances": [[1]]}', X, "x", [[1]], np.float32),
+        ('{"inputs": [{"name": "x", "shape": [1, 2], "data": [1, 2]}]}', X, "x", [[1, 2]], np.float32),
+        ('s={"instances": [{"s": "a"}]}', TWO, "s", ["a"], np.object_),
     ],
 )
 def test_json_becomes_the_models_dtype(
@@ -48,6 +50,8 @@ def test_json_becomes_the_models_dtype(
         ("y=[1]", X, "no such input; it has x"),
         ("[1]", TWO, "give its name, as in NAME=VALUE; the model has x, s"),
         ("x=[1,", X, "is not JSON"),
+        pytest.param(f"x={'[' * 100_000}", X, "is not JSON", id="deep"),
+        ('x={"inputs": [{"name": "x", "shape": [3], "data": [1, 2]}]}', X, "cannot reshape"),
         ("x=hello", X, "is not JSON"),
         ("x=[[1], [2, 3]]", X, "x: "),
         ('x=["a"]', X, "numbers are expected"),
@@ -141,3 +145,21 @@ def test_mistakes_are_named(arguments: list[str], text: str, capsys: pytest.Capt
     assert main(arguments) == 2
 
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["http://h", "", "--input", "[1]"], "MODEL is empty; `ovms_mp models` shows"),
+        (
+            ["https://h", "m", "--tls_ca", "/nowhere"],
+            "--tls_ca, or --tls_cert with --tls_key, cannot be read: ",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_of_the_command(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", *arguments]) == 2
+
+    assert reason in capsys.readouterr().err
