@@ -284,7 +284,7 @@ def _from_npy(path: Path, source: str) -> AnyArray:
 def _from_json(text: str, dtype: DType | None, source: str) -> AnyArray:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{source}: {text[:60]!r} is not JSON ({error}); files are named by @FILE"
         ) from None

@@ -48,6 +48,7 @@ def test_json_becomes_the_models_dtype(
         ("y=[1]", X, "no such input; it has x"),
         ("[1]", TWO, "give its name, as in NAME=VALUE; the model has x, s"),
         ("x=[1,", X, "is not JSON"),
+        pytest.param("x=" + 100_000 * "[", X, "is not JSON", id="deep"),
         ("x=hello", X, "is not JSON"),
         ("x=[[1], [2, 3]]", X, "x: "),
         ('x=["a"]', X, "numbers are expected"),
