@@ -72,11 +72,13 @@ class AsyncClient:
         request_id: str = "",
         parameters: Mapping[str, Parameter] | None = None,
         into: Mapping[str, AnyArray] | None = None,
+        classes: Mapping[str, int] | None = None,
     ) -> Outputs:
         """Have a model compute, and return its outputs by name; see :meth:`ovms_mp.client.sync.Client.predict`."""
         session, shared = self._session, self._session.shared
         options: PredictOptions = {
             "version": version, "outputs": outputs, "request_id": request_id, "parameters": parameters, "into": into,
+            "classes": classes,
         }  # fmt: skip
         timeout_s = self._timeout(timeout)
         deadline = asyncio.get_running_loop().time() + timeout_s

@@ -8,6 +8,7 @@ PERF: what the requests of one turn of the loop send is written at its end, at o
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from ovms_mp.client import forks
@@ -41,7 +42,7 @@ class AioConnection(asyncio.Protocol):
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._is_flush_due = False
+        self._is_flush_due = self._is_aborted = False
         self._due: dict[asyncio.Future[None], float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -71,7 +72,7 @@ class AioConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Of asyncio."""
-        self.protocol.close(ended(self._target, exc), is_clean=exc is None)
+        self.protocol.close(ended(self._target, exc), is_clean=exc is None and not self._is_aborted)
         if self._timer is not None:
             self._timer.cancel()
         self._on_change()
@@ -168,6 +169,7 @@ class AioConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End it at once."""
+        self._is_aborted = True  # Its end is that of no answer.
         if self._transport is not None:
             self._transport.abort()
 
@@ -192,7 +194,8 @@ class AioPool:
         self._connections: list[AioConnection] = []
         self._idle: list[AioConnection] = []
         self._connecting = 0
-        self._changed: asyncio.Event | None = None
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        """Of those who wait for room, the longest waiting first."""
 
     async def take(self, deadline: float) -> AioConnection:
         """A connection with room for a request, which is to begin at once.
@@ -206,13 +209,35 @@ class AioPool:
                 while True:
                     self._refuse_closed()
                     found = self._with_room()
+                    if found is None and self._may_connect():
+                        found = await self._connect()
                     if found is not None:
+                        self._wake_next()  # There may be more than this one needs.
                         return found
-                    if self._may_connect():
-                        return await self._connect()
-                    await self._event().wait()
+                    await self._turn()
         except TimeoutError:
             raise too_late(self._session.target) from None
+
+    async def _turn(self) -> None:
+        """Wait until something has changed, and nobody who has waited for longer makes use of it.
+
+        PERF: if all that wait looked at each change, ten thousand calls would take as many looks each.
+        """
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self._wake_next()  # It was this one's turn.
+            raise
+
+    def _wake_next(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
     def now(self) -> AioConnection | None:
         """A connection with room, if there is one already. PERF: 0.3 us, and no task switches."""
@@ -303,13 +328,11 @@ class AioPool:
                 self._idle.append(connection)
             elif connection.protocol.is_idle:
                 connection.close()
-        if self._changed is not None:
-            self._note_change()
-
-    def _event(self) -> asyncio.Event:
-        if self._changed is None:
-            self._changed = asyncio.Event()
-        return self._changed
+        if self._waiting:
+            if connection.has_room:
+                self._wake_next()
+            else:
+                self._note_change()
 
     def _note_change(self) -> None:
         self._connections = [
@@ -317,9 +340,7 @@ class AioPool:
             for connection in self._connections
             if connection.has_room or not connection.protocol.is_idle
         ]
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+        self._wake_next()
 
     async def close(self) -> None:
         """Close all; calls that are under way fail."""
@@ -331,4 +352,6 @@ class AioPool:
             connection.abort()
         self._idle.clear()
         self._note_change()
+        while self._waiting:
+            self._wake_next()
         await asyncio.sleep(0)  # The ends of connections are called back.

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Parameter: TypeAlias = bool | int | float | str
 Outputs: TypeAlias = "dict[str, AnyArray]"
+CLASSES = "classification"
+"""Triton's word, a parameter of outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Predict:
         inputs: As :func:`~ovms_mp.client.datatypes.as_array` gives them.
         outputs: Names of those that are wanted; empty for all.
         parameters: Of the request, as KServe has them.
+        classes: How many classes of each row are wanted in place of an output, by name.
         input_places: Where inputs lie in memory that is shared with the server, by name.
         output_places: The same of outputs.
         timeout_us: How long the client waits, where the transport does not say it; 0 if it is not to be said.
@@ -84,9 +87,15 @@ class Predict:
     outputs: tuple[str, ...] = ()
     request_id: str = ""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    classes: Mapping[str, int] = field(default_factory=dict)
     input_places: Mapping[str, Place] = field(default_factory=dict)
     output_places: Mapping[str, Place] = field(default_factory=dict)
     timeout_us: int = 0
+
+    def output_parameters(self, name: str) -> dict[str, int | str]:
+        """What is said of an output besides its name; as KServe has it."""
+        found = {} if (place := self.output_places.get(name)) is None else place.parameters
+        return {**found, CLASSES: self.classes[name]} if name in self.classes else found
 
 
 class Dialect(Protocol):

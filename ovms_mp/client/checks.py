@@ -104,6 +104,19 @@ def parameters(given: Mapping[str, Parameter]) -> Mapping[str, Parameter]:
     return found
 
 
+def classes(given: Mapping[str, int]) -> Mapping[str, int]:
+    """How many classes of outputs are wanted.
+
+    Raises:
+        InvalidRequest: A name or a number cannot be sent.
+    """
+    for name, count in given.items():
+        _refuse_no_text(name, "an output")
+        if type(count) is not int or count < 1:
+            raise wrong(f"classes of output {name!r} is {count!r}, but must be a whole number of at least 1")
+    return given
+
+
 def request_id(text: str) -> None:
     """Refuse what cannot be in a header.
 

@@ -44,7 +44,8 @@ _PREFIX = struct.Struct("<I")
 def as_array(value: npt.ArrayLike) -> AnyArray:
     """What a caller gives for a tensor, as an array that lies in memory as tensors travel.
 
-    Bytes, e.g. of an encoded image, are a tensor of one string. Lists of floats become float32, as models mostly are.
+    Bytes, e.g. of an encoded image, are a tensor of one string. Lists of floats become float32, as models mostly are,
+    unless one is beyond its range.
 
     Raises:
         ValueError: Its rows are not equally long, or NumPy makes no array of it for another reason.
@@ -65,13 +66,20 @@ def as_array(value: npt.ArrayLike) -> AnyArray:
                 value, np.object_
             )  # NumPy's own strings end at their last byte that is not zero.
         elif array.dtype == np.float64 and not isinstance(value, np.generic):
-            array = array.astype(np.float32)
+            array = narrowed(array)
     if array.dtype.kind in "SU":
         return array.astype(np.object_)
     if not array.flags.c_contiguous or array.dtype.byteorder == ">":
         # Not ascontiguousarray, which gives a scalar a dimension.
         array = array.astype(array.dtype.newbyteorder("<"), order="C")
     return array
+
+
+def narrowed(array: AnyArray) -> AnyArray:
+    """Numbers of Python as float32; as they are if one would become infinite by that."""
+    with np.errstate(over="ignore"):
+        narrow: AnyArray = array.astype(np.float32)
+    return narrow if (np.isfinite(narrow) == np.isfinite(array)).all() else array
 
 
 @functools.lru_cache(64)
@@ -112,10 +120,20 @@ def octets_of(array: AnyArray) -> Octets:
 
 
 def strings_of(array: AnyArray) -> Iterable[bytes]:
-    """The elements of an array of strings; text becomes UTF-8."""
+    """The elements of an array of strings; text becomes UTF-8.
+
+    Raises:
+        InvalidRequest: An element is no string, or is text that UTF-8 does not have.
+    """
     for element in array.ravel().tolist():
         if isinstance(element, str):
-            yield element.encode()
+            try:
+                yield element.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidRequest(
+                    Code.INVALID_ARGUMENT,
+                    f"the string {element[:40]!a} is no text that UTF-8 has: {error.reason}",
+                ) from None
         elif isinstance(element, (bytes, bytearray, memoryview)):
             yield bytes(element)
         else:

@@ -79,6 +79,8 @@ class KServeGrpc(grpc_framing.GrpcDialect):
             # PERF: 0.5 us instead of 8, or of 20 with places.
             inputs = [(name, array.dtype, array.shape) for name, array in call.inputs.items()]
             key: tuple[object, ...] = (call.model, call.version, call.outputs, *inputs)
+            if call.classes:
+                key = (*key, tuple(call.classes.items()))
             if places or call.output_places:
                 entries = (*places.items(), None, *call.output_places.items())
                 key = (*key, *[entry and (entry[0], *entry[1][:3]) for entry in entries])
@@ -235,11 +237,10 @@ def _head(call: Predict) -> bytes:
             + (_parameters(4, place.parameters) if place else b"")
         )
         parts.append(octets_field(5, described))
-    for name in call.outputs:
-        place = call.output_places.get(name)
-        parts.append(
-            octets_field(6, text_field(1, name) + (_parameters(2, place.parameters) if place else b""))
-        )
+    parts += [
+        octets_field(6, text_field(1, name) + _parameters(2, call.output_parameters(name)))
+        for name in call.outputs
+    ]
     return b"".join(parts)
 
 

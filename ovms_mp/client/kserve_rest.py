@@ -57,9 +57,9 @@ class KServeRest(rest_framing.RestDialect):
             document["outputs"] = [
                 {
                     "name": name,
-                    "parameters": place.parameters
-                    if (place := call.output_places.get(name))
-                    else {"binary_data": True},
+                    "parameters": call.output_parameters(name)
+                    if name in call.output_places
+                    else {**call.output_parameters(name), "binary_data": True},
                 }
                 for name in call.outputs
             ]

@@ -81,6 +81,7 @@ class PredictOptions(TypedDict, total=False):
     request_id: str
     parameters: Mapping[str, Parameter] | None
     into: Mapping[str, AnyArray] | None
+    classes: Mapping[str, int] | None
 
 
 def check_options(options: Options) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ovms_mp.client import forks
 from ovms_mp.client.errors import Cancelled
 from ovms_mp.client.failures import too_late
-from ovms_mp.client.sockets import SocketConnection
+from ovms_mp.client.sockets import Cancellation, SocketConnection
 from ovms_mp.codes import Code
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Pool:
         self._session = session
         self._idle: list[SocketConnection] = []
         self._used: set[SocketConnection] = set()
+        self._pausing: set[Cancellation] = set()
         self._is_closed = False
         self.start_anew()
         forks.note(self)
@@ -39,7 +40,7 @@ class Pool:
         self._room = threading.Semaphore(self._session.options.connections)
         for connection in (*self._idle, *self._used):
             connection.close()
-        self._idle, self._used = [], set()
+        self._idle, self._used, self._pausing = [], set(), set()
 
     def take(self, deadline: float) -> SocketConnection:
         """A connection that nobody else uses; to be given back.
@@ -93,11 +94,22 @@ class Pool:
             connection.close()
         self._room.release()
 
+    def pause(self, cancellation: Cancellation, seconds: float) -> None:
+        """Wait before a call's next try; not longer than until it is given up, or all are closed."""
+        with self._lock:
+            self.refuse_closed()
+            self._pausing.add(cancellation)
+        cancellation.pause(seconds)
+        with self._lock:
+            self._pausing.discard(cancellation)
+
     def close(self) -> None:
         """Close all; calls that are under way fail."""
         with self._lock:
             self._is_closed = True
             idle, self._idle = self._idle, []
+            for cancellation in self._pausing:
+                cancellation.wake()
             for connection in self._used:
                 connection.abort()
         for connection in idle:

@@ -142,13 +142,14 @@ class Session:
         request_id: str = "",
         parameters: Mapping[str, Parameter] | None = None,
         into: Mapping[str, AnyArray] | None = None,
+        classes: Mapping[str, int] | None = None,
     ) -> Predict:
         """A predict request of what a caller has given.
 
         Raises:
             InvalidRequest: An input is no tensor, or an array for an output is no shared one; or a name or a value is
                 none that can be sent.
-            Unsupported: The API has no parameters.
+            Unsupported: The API has no parameters, or no classes.
         """
         checks.model(model)
         version = checks.version(version)
@@ -162,6 +163,11 @@ class Session:
                     Code.UNIMPLEMENTED, "TensorFlow Serving's API has no parameters of requests"
                 )
             call.parameters = checks.parameters(parameters)
+        if classes:
+            if self.target.api == "tfs":
+                raise Unsupported(Code.UNIMPLEMENTED, "this server answers classes by KServe's API only")
+            call.classes = checks.classes(classes)
+            call.outputs = tuple(dict.fromkeys((*classes, *call.outputs)))
         if self.shared is not None:
             places = {name: self.shared.place_of(array) for name, array in arrays.items()}
             call.input_places = {name: place for name, place in places.items() if place is not None}
@@ -195,6 +201,7 @@ class Session:
             options.get("request_id", ""),
             options.get("parameters"),
             options.get("into"),
+            options.get("classes"),
         )
         if not self.is_http2:
             call.timeout_us = int(1e6 * timeout_s)

@@ -39,23 +39,29 @@ class Cancellation:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connection: SocketConnection | None = None
-        self._given_up = threading.Event()
+        self._is_given_up = False
+        self._woken = threading.Event()
 
     def cancel(self) -> None:
         """Give it up: its connection ends, so the server hears of it, and the thread that waits."""
         with self._lock:
-            self._given_up.set()
+            self._is_given_up = True
+            self._woken.set()
             if self._connection is not None:
                 self._connection.abort()
 
     def pause(self, seconds: float) -> None:
-        """Wait before the next try; not longer than until it is given up."""
-        self._given_up.wait(seconds)
+        """Wait before the next try; not longer than until it is given up, or woken."""
+        self._woken.wait(seconds)
+
+    def wake(self) -> None:
+        """Have it go on at once, now and later."""
+        self._woken.set()
 
     @property
     def is_cancelled(self) -> bool:
         """Whether it was given up."""
-        return self._given_up.is_set()
+        return self._is_given_up
 
     def holds(self, connection: SocketConnection) -> None:
         """Note what the call uses.
@@ -97,6 +103,7 @@ class SocketConnection:
             DeadlineExceeded: It takes too long. (The system's resolver of names knows no deadline.)
         """
         self._target = session.target
+        self._is_aborted = False
         self._nothing_there: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
         try:
             self._socket = _connected(session.target, deadline)
@@ -151,22 +158,28 @@ class SocketConnection:
         while not exchange.is_done:
             self.turn(exchange.deadline)
 
-    def turn(self, deadline: float) -> None:
+    def turn(self, deadline: float, *, waits: bool = True) -> None:
         """Send what is to be sent, and take what comes next.
+
+        Args:
+            deadline: Monotonic.
+            waits: Whether to wait for that; else what has come is taken.
 
         Raises:
             ClientError: The connection is of no use any more, or the deadline has passed.
         """
         try:
             self.flush(deadline)
-            self._socket.settimeout(_left(deadline))
+            self._socket.settimeout(_left(deadline) if waits else 0)
             octets = self._socket.recv(_RECEIVED_AT_ONCE)
+        except self._nothing_there:
+            return
         except OSError as error:
             is_late = _is_time_over(error)
             self._fail(too_late(self._target) if is_late else ended(self._target, error))
             return
         if not octets:
-            self._fail(ended(self._target, None), is_clean=True)
+            self._fail(ended(self._target, None), is_clean=not self._is_aborted)
             return
         try:
             self.protocol.receive(octets)
@@ -219,6 +232,7 @@ class SocketConnection:
 
     def abort(self) -> None:
         """Have whoever reads it see its end; from another thread."""
+        self._is_aborted = True  # So that it is not taken for the end of an answer.
         try:
             # Not by way of TLS, whose sockets would send without it from then on.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ovms_mp.client import grpc_framing
 from ovms_mp.client.checks import wrong
 from ovms_mp.client.errors import ClientError, Unsupported, error_of, unreadable
-from ovms_mp.client.exchange import Exchange, Octets, Request
+from ovms_mp.client.exchange import Exchange, Octets, Request, lost
 from ovms_mp.client.http2 import Http2Connection
 from ovms_mp.client.kserve_grpc import STREAM, KServeGrpc
 from ovms_mp.codes import Code
@@ -24,25 +24,42 @@ StreamRequest: TypeAlias = "Mapping[str, Any] | Any"
 """The inputs of a request, as ``predict`` takes them."""
 
 
-class _Messages(Exchange):
-    """An exchange whose answer is any number of messages."""
+class Messages(Exchange):
+    """An exchange whose answer is any number of messages.
 
-    __slots__ = ("messages", "on_message", "rest")
+    Attributes:
+        messages: Those that are whole, and have not been taken.
+        on_message: Called when there are more.
+    """
+
+    __slots__ = ("_needed", "messages", "on_message")
 
     def __init__(self, request: Request, most_bytes: int) -> None:
         super().__init__(request, 0.0, most_bytes)
         self.messages: deque[bytes] = deque()
-        self.rest = b""
         self.on_message: Callable[[], None] | None = None
+        self._needed = grpc_framing.PREFIX.size
+        """Octets that the next message, or its length, has."""
 
     def take_data(self, octets: Octets) -> None:
-        """Take a piece of the answers."""
-        octets = self.rest + octets if self.rest else octets
-        if len(octets) > self.most_bytes:
-            raise unreadable(f"a message of more than {self.most_bytes} bytes (max_answer_bytes)")
-        found, rest = grpc_framing.split(octets)
-        self.rest = bytes(rest)
+        """Take a piece of the answers.
+
+        PERF: a long message is put together once, and not with each of its pieces.
+
+        Raises:
+            Failed: A message is longer than the caller wants to hold, or cannot be read.
+        """
+        self.pieces.append(octets)
+        self.nbytes += len(octets)
+        if self.nbytes < self._needed:
+            return
+        found, rest = grpc_framing.split(b"".join(self.pieces))
+        self.pieces, self.nbytes = [bytes(rest)], len(rest)
+        begun = grpc_framing.PREFIX.unpack_from(rest)[1] if len(rest) >= grpc_framing.PREFIX.size else 0
+        self._needed = grpc_framing.PREFIX.size + begun
         self.messages.extend(map(bytes, found))
+        if max([begun, *map(len, found)]) > self.most_bytes:
+            raise unreadable(f"a message of more than {self.most_bytes} bytes (max_answer_bytes)")
         if found and self.on_message is not None:
             self.on_message()
 
@@ -95,9 +112,11 @@ class Stream:
         self.unanswered = 0
         self._outputs = outputs
         self._return_errors = return_errors
-        self._exchange = _Messages(Request("POST", STREAM), session.options.max_answer_bytes)
+        self._exchange = Messages(Request("POST", STREAM), session.options.max_answer_bytes)
         self._protocol: Http2Connection | None = None
         self._stream_id = 0
+        self._is_whole = False
+        """Whether there are no more requests."""
 
     def begin(self, protocol: Connection, on_event: Callable[[], None] | None = None) -> None:
         """Begin the call on a connection.
@@ -137,6 +156,7 @@ class Stream:
 
     def finish(self) -> None:
         """Tell the server that there are no more requests."""
+        self._is_whole = True
         if self._protocol is not None:
             self._protocol.send(self._stream_id, (), is_whole=True)
 
@@ -164,8 +184,10 @@ class Stream:
             raise exchange.take_failure()
         if not grpc_framing.is_success(exchange.headers):
             raise grpc_framing.failure_of(exchange.status, exchange.headers)
-        if self.unanswered or exchange.rest:
+        if self.unanswered or exchange.nbytes:
             raise unreadable(f"a stream that ends with {self.unanswered} requests without an answer")
+        if not self._is_whole:
+            raise lost("the server has ended the stream before all requests were sent")
         return True
 
     def take(self) -> Outputs | ClientError:

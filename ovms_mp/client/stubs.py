@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovms_mp.client.datatypes import as_array
+from ovms_mp.client.datatypes import as_array, narrowed
 from ovms_mp.client.tfs_grpc import tensor_array, tensor_message
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 from ovms_mp.front.tfs._proto.tensorflow_serving_pb2 import (
@@ -118,7 +118,7 @@ def make_ndarray(tensor: TensorProto) -> AnyArray:
 def _with_tensorflow_defaults(array: AnyArray) -> AnyArray:
     """Numbers of Python, which NumPy has made 64 bits wide, as TensorFlow takes them."""
     if array.dtype == np.float64:
-        return array.astype(np.float32)
+        return narrowed(array)
     if array.dtype == np.int64:
         narrow = array.astype(np.int32)
         return narrow if np.array_equal(narrow, array) else array

@@ -59,6 +59,7 @@ class Client:
         """
         self._session = Session(url, Options(**options))
         self._calls = Calls(self._session)
+        self._thread_prefix = f"ovms_mp.client {id(self):x}"
         self.start_anew()
         forks.note(self)
 
@@ -78,6 +79,7 @@ class Client:
         request_id: str = "",
         parameters: Mapping[str, Parameter] | None = None,
         into: Mapping[str, AnyArray] | None = None,
+        classes: Mapping[str, int] | None = None,
     ) -> Outputs:
         """Have a model compute, and return its outputs by name.
 
@@ -91,15 +93,21 @@ class Client:
             request_id: For the logs of the server, and in errors.
             parameters: Of the request, as KServe has them, e.g. ``priority``.
             into: Shared arrays (:meth:`shared_array`) that outputs are written to, by name.
+            classes: How many of the greatest values of each row are wanted in place of an output, by name: each is a
+                string ``VALUE:INDEX``, with ``:LABEL`` behind it where the model has labels. KServe's API only.
 
         Raises:
             ClientError: There is no answer, or it is a failure.
 
+        >>> classes = {"probabilities": 1}
+        >>> client.predict("digits", np.ones((2, 8, 8), np.float32), classes=classes)["probabilities"].shape
+        (2, 1)
         >>> client.predict("digits", np.zeros((2, 8, 8), np.float32))["probabilities"].shape
         (2, 10)
         """
         options: PredictOptions = {
             "version": version, "outputs": outputs, "request_id": request_id, "parameters": parameters, "into": into,
+            "classes": classes,
         }  # fmt: skip
         return self._calls.predict(model, inputs, options, self._calls.timeout(timeout), Cancellation())
 
@@ -161,7 +169,7 @@ class Client:
         with self._lock:
             self._calls.pool.refuse_closed()
             if self._threads is None:
-                self._threads = ThreadPoolExecutor(_MOST_THREADS, "ovms_mp.client")
+                self._threads = ThreadPoolExecutor(_MOST_THREADS, self._thread_prefix)
             self._threads.submit(answer).add_done_callback(future.drop)
         return future
 
@@ -241,7 +249,8 @@ class Client:
 
         Args:
             model: As of :meth:`predict`.
-            requests: The inputs of each. Asked for as answers come.
+            requests: The inputs of each. Asked for as answers come, and sent at once; an answer that comes while one is
+                waited for is yielded behind that.
             version: As of :meth:`predict`.
             outputs: As of :meth:`predict`.
             timeout: Seconds that each answer may take; None for the client's.
@@ -292,7 +301,9 @@ class Client:
         with self._lock:
             threads = self._threads
         if threads is not None:
-            threads.shutdown(wait=True, cancel_futures=True)
+            # Callbacks of futures are called in one of them, which cannot wait for itself.
+            is_own = threading.current_thread().name.startswith(self._thread_prefix)
+            threads.shutdown(wait=not is_own, cancel_futures=True)
         if self._session.shared is not None:
             self._session.shared.close()
 

@@ -140,8 +140,10 @@ class Calls:
             stream.begin(connection.protocol)
             is_last = False
             while True:
-                while not is_last and stream.unanswered < stream.ahead:
+                deadline = time.monotonic() + timeout_s
+                while not is_last and stream.unanswered < stream.ahead and not stream.has_answer:
                     request = next(requests, _END)
+                    deadline = time.monotonic() + timeout_s
                     is_last = request is _END
                     if is_last:
                         stream.finish()
@@ -149,7 +151,8 @@ class Calls:
                         if not isinstance(request, Mapping) and stream.needs_name:
                             stream.learn(self.ask(stream.about(), timeout_s))
                         stream.send(request)
-                deadline = time.monotonic() + timeout_s
+                        # The next one may be a while in coming.
+                        connection.turn(deadline, waits=False)
                 while not stream.has_answer:
                     connection.turn(deadline)
                 if stream.has_ended:
@@ -175,7 +178,7 @@ class Calls:
                 pause_s = self._session.options.retries.pause_s(error, tries, left_s)
                 if pause_s is None:
                     raise
-            cancellation.pause(pause_s)
+            self.pool.pause(cancellation, pause_s)
             tries += 1
 
     def _try(

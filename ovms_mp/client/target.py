@@ -37,7 +37,7 @@ class Target:
         protocol: What carries the calls.
         api: Which of the server's two APIs.
         is_secure: Whether by TLS.
-        host: Name or address without brackets; empty for a Unix socket.
+        host: Name or address without brackets, perhaps with a zone behind a ``%``; empty for a Unix socket.
         port: 0 for a Unix socket.
         path: Of a Unix socket; empty otherwise.
         prefix: What comes before each REST path, e.g. of a proxy.
@@ -56,7 +56,8 @@ class Target:
         """Host and port as requests name them."""
         if self.path:
             return "localhost"
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = self.host.partition("%")[0]  # A zone means nothing to others (RFC 6874, 4).
+        host = f"[{host}]" if ":" in host else host
         return f"{host}:{self.port}"
 
     def __str__(self) -> str:
@@ -94,7 +95,7 @@ def parse(url: str, api: str | None = None) -> Target:
     if port == 0:
         raise _refused(url, "nobody listens on port 0")
     prefix = quote(prefix, safe="/%:@!$&'()*+,;=~")
-    host = _ascii_host(url, parts.hostname)
+    host = _ascii_host(url, parts.hostname.replace("%25", "%"))  # RFC 6874, 2.
     return Target(carried, chosen, is_secure, host, port or default_port, prefix=prefix)
 
 

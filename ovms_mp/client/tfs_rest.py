@@ -40,6 +40,10 @@ class TfsRest(rest_framing.RestDialect):
     def __init__(self, prefix: str) -> None:
         super().__init__(prefix, "/v1/models/")
 
+    def deadline_headers(self, timeout_s: float) -> tuple[tuple[str, str], ...]:
+        """Our server's word for it; the API has none."""
+        return (("x-request-timeout-seconds", f"{timeout_s:.3f}"),)
+
     def predict(self, call: Predict) -> Operation[Outputs]:
         """``POST /v1/models/NAME:predict``."""
         document = {"inputs": {name: _values(array) for name, array in call.inputs.items()}}

@@ -40,6 +40,11 @@ class BodyBudget:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
 
+    @property
+    def is_short(self) -> bool:
+        """Whether less than an eighth of it is left."""
+        return 8 * self.used_bytes > 7 * self.limit_bytes
+
     def share(self) -> BodyShare:
         """A share for one body; nothing yet. Use it as a context, or end it with :meth:`BodyShare.release`."""
         return BodyShare(self)

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
 
+LONG_BYTES = 4 << 20
+"""Numbers that a thread writes. PERF: converting so many takes 3 ms, the thread 0.07; 26 million took 0.3 s."""
+
 
 @dataclass(slots=True)
 class GivenTensor(ABC):
@@ -52,8 +55,8 @@ class GivenTensor(ABC):
     shape: tuple[int, ...]
 
     def takes_long(self, nbytes: int) -> bool:
-        """Whether writing it, as so many bytes, is nothing to do on the event loop. Numbers are a copy."""
-        return False
+        """Whether writing it, as so many bytes, is nothing to do on the event loop."""
+        return nbytes > LONG_BYTES
 
     def nbytes(self, spec: TensorSpec) -> int:
         """Arena memory that the tensor takes as this input."""

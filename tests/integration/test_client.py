@@ -105,6 +105,19 @@ def test_every_transport(place: Place, transport: str) -> None:
             }
 
 
+@pytest.mark.parametrize("transport", ["grpc", "grpc tfs", "rest"])
+def test_the_greatest_values_of_an_output_are_its_classes(place: Place, transport: str) -> None:
+    with Client(place.url(transport)) as client:
+        for classes in ({"y": 2}, {"y": 1}):
+            if transport == "grpc tfs":
+                with pytest.raises(Unsupported, match="classes"):
+                    client.predict("tiny", {"x": X}, classes=classes)
+                continue
+            outputs = client.predict("tiny", {"x": X}, classes=classes)
+            best = [b"10.000000:9", b"9.000000:8"][: classes["y"]]
+            assert {name: array.tolist() for name, array in outputs.items()} == {"y": [best]}
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_every_transport_from_asyncio(place: Place, transport: str) -> None:
     async def main() -> None:

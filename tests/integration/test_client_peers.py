@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
+import itertools
 import socket
 import ssl
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,14 +27,25 @@ from ovms_mp.client import (
     NotSecure,
     Retries,
     Unavailable,
+    hpack,
 )
-from ovms_mp.client.http2_frames import DATA, END_HEADERS, GOAWAY, HEADERS, frame
+from ovms_mp.client.aio_sockets import AioConnection, AioPool
+from ovms_mp.client.http2_frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    MOST_STREAMS,
+    frame,
+)
 from ovms_mp.front.kserve._proto import kserve_pb2
 from tests.support.certificates import make_authority, make_certificate
-from tests.support.scripted_server import OK, Http2Peer, ScriptedServer
+from tests.support.scripted_server import DONE, OK, Http2Peer, ScriptedServer
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 YES = b"\x08\x01"
@@ -287,3 +301,141 @@ def test_each_of_many_calls_has_an_error_of_its_own() -> None:
     with ScriptedServer(hang_up) as server:
         errors = asyncio.run(main(f"grpc://127.0.0.1:{server.port}"))
     assert [error.request_id for error in errors] == [f"number {n}" for n in range(5)]
+
+
+def echo(peer: Http2Peer, seen: list[bytes], most: int = 1 << 30) -> None:
+    """Answer each message of a stream with an empty one, and end it behind the last one or so many."""
+    peer.greet()
+    for kind, flags, stream_id, payload in peer.frames():
+        if kind == HEADERS:
+            peer.say(frame(HEADERS, END_HEADERS, stream_id, OK))
+        if kind == DATA and payload:
+            seen.append(payload)
+            answer = kserve_pb2.ModelStreamInferResponse(infer_response={"id": "a"}).SerializeToString()
+            peer.say(frame(DATA, 0, stream_id, struct.pack(">BI", 0, len(answer)) + answer))
+        if kind == DATA and (flags & END_STREAM or len(seen) == most):
+            peer.say(frame(HEADERS, END_HEADERS | END_STREAM, stream_id, DONE))
+
+
+def streamed(how: str, url: str, requests: Iterable[Any]) -> list[Any]:
+    """All answers of a stream."""
+    if how == "sync":
+        with Client(url) as client:
+            return list(client.stream("m", requests))
+
+    async def main() -> list[Any]:
+        async with AsyncClient(url) as client:
+            return [answer async for answer in client.stream("m", requests)]
+
+    return asyncio.run(main())
+
+
+@HOW
+def test_requests_of_a_stream_are_sent_when_they_are_there(how: str) -> None:
+    """And not when there are as many as may be without an answer: a camera's picture would wait for the next ones."""
+    seen: list[bytes] = []
+
+    def camera() -> Iterator[dict[str, Any]]:
+        yield {"x": X}
+        if how == "sync":
+            eventually(
+                lambda: len(seen) == 1, 20.0, "the first one is there before the second one is asked for"
+            )
+        yield {"x": X}
+
+    with ScriptedServer(functools.partial(echo, seen=seen)) as server:
+        assert streamed(how, f"grpc://127.0.0.1:{server.port}", camera()) == [{}, {}]
+
+
+@HOW
+def test_a_stream_that_ends_too_early_is_no_success(how: str) -> None:
+    with (
+        ScriptedServer(functools.partial(echo, seen=[], most=2)) as server,
+        pytest.raises(Unavailable, match="ended the stream before all requests were sent"),
+    ):
+        streamed(how, f"grpc://127.0.0.1:{server.port}", itertools.repeat({"x": X}))
+
+
+def test_closing_the_client_does_not_wait_for_the_next_try() -> None:
+    """Which the server wants in ten minutes."""
+    asked = threading.Event()
+    later = hpack.encode([("grpc-status", "14"), ("grpc-retry-pushback-ms", "600000")])
+
+    def refuse(peer: Http2Peer) -> None:
+        peer.greet()
+        for stream_id, _ in peer.requests():
+            peer.say(frame(HEADERS, END_HEADERS, stream_id, OK))
+            peer.say(frame(HEADERS, END_HEADERS | END_STREAM, stream_id, later))
+            asked.set()
+
+    with ScriptedServer(refuse) as server, ThreadPoolExecutor(1) as threads:
+        client = Client(f"grpc://127.0.0.1:{server.port}", timeout=1000.0)
+        future, call = client.submit("m", {"x": X}), threads.submit(client.live)
+        pool = client._calls.pool
+        eventually(lambda: len(pool._pausing) == 2, 20.0, "both calls wait for their next try")
+        client.close()
+        for ended in (future, call):
+            with pytest.raises(Cancelled, match="the client is closed"):
+                ended.result(20.0)
+
+
+def test_a_client_may_be_closed_by_what_waits_for_its_answer() -> None:
+    """Which is called in one of the client's threads."""
+    may_end = threading.Event()
+    closed: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def hang_up(peer: Http2Peer) -> None:
+        peer.greet()
+        next(peer.requests())
+        may_end.wait(20.0)
+
+    def close(_: object) -> None:
+        try:
+            client.close()
+        except RuntimeError as error:
+            closed.set_exception(error)
+        else:
+            closed.set_result(None)
+
+    with ScriptedServer(hang_up) as server:
+        client = Client(f"grpc://127.0.0.1:{server.port}", retries=Retries(most=0))
+        client.submit("m", {"x": X}).add_done_callback(close)
+        may_end.set()
+        closed.result(20.0)
+
+
+def test_those_who_wait_for_a_connection_have_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gives up, and however connections end; but all of them are not woken by each change."""
+    count = looks = 0
+    with_room = AioPool._with_room
+
+    def counted(pool: AioPool) -> AioConnection | None:
+        nonlocal looks
+        looks += 1
+        return with_room(pool)
+
+    monkeypatch.setattr(AioPool, "_with_room", counted)
+
+    def answer_some(peer: Http2Peer) -> None:
+        nonlocal count
+        peer.greet({MOST_STREAMS: 2})
+        for number, (stream_id, _) in enumerate(peer.requests()):
+            peer.answer(stream_id, YES)
+            count += 1
+            if number == 20:
+                return
+
+    async def main(url: str) -> None:
+        async with AsyncClient(url, connections=2) as client:
+            calls = [asyncio.create_task(client.live(timeout=20.0)) for _ in range(300)]
+            await client.live()
+            for call in calls[::3]:
+                call.cancel()
+            found = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(value is True or isinstance(value, asyncio.CancelledError) for value in found)
+        assert found.count(True) >= 200
+
+    with ScriptedServer(answer_some) as server:
+        asyncio.run(main(f"grpc://127.0.0.1:{server.port}"))
+    assert count >= 200
+    assert looks < 10 * 300

@@ -3,7 +3,7 @@
 
 Formats are those that are decoded, each by its own signature; whatever else a decoder knows is refused here.
 
-PERF: 3 to 10 us an image.
+PERF: 3 to 10 us an image; 0.7 ms for a MiB of a progressive JPEG, whose scans are counted.
 Sources: ITU-T T.81 B.2 (JPEG); w3.org/TR/png; RFC 9649 (WebP); GIF89a; TIFF 6.0; BITMAPINFOHEADER (BMP).
 """
 
@@ -23,6 +23,11 @@ _MOST_SEGMENTS = 4096
 _MOST_ENTRIES = 512
 """Of a TIFF's directory."""
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_SCAN = b"\xff\xda"
+"""Of a JPEG: what a scan begins with, and nothing else in coded data."""
+_MOST_SCANS = 200
+"""Of a progressive JPEG; writers make a dozen. One of a few octets takes as long as an image to decode."""
 _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 """Markers without a length."""
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
@@ -84,6 +89,10 @@ def _jpeg(octets: memoryview) -> Size:
             continue
         if marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", octets, at + 3)
+            if marker in _JPEG_PROGRESSIVE and bytes(octets[at:]).count(_SCAN) > _MOST_SCANS:
+                raise MalformedPayload(
+                    f"Image parsing failed: it is a progressive JPEG of more than {_MOST_SCANS} scans"
+                )
             return Size(width, height)
         (length,) = struct.unpack_from(">H", octets, at)
         if length < 2 or marker == 0xDA:

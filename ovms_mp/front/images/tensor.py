@@ -69,6 +69,10 @@ class ImagesTensor(GivenTensor):
         """Note where the pixels go; threads write them there."""
         self.place = place
 
+    def takes_long(self, nbytes: int) -> bool:
+        """See :meth:`~ovms_mp.front.tensors.GivenTensor.takes_long`: others write it."""
+        return False
+
     def refuse_inflated(self, spec: TensorSpec, nbytes: int, max_unpacked_bytes: int) -> None:
         """See :meth:`~ovms_mp.front.tensors.GivenTensor.refuse_inflated`: images are bounded by their pixels."""
 

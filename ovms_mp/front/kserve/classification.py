@@ -16,14 +16,19 @@ from ovms_mp.front.tensors import ResultTensor
 from ovms_mp.model.dtypes import DType, Kind, element_count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ovms_mp.front.kserve.infer_request import RequestedOutput
+    from ovms_mp.model.dtypes import AnyArray
 
 PARAMETER = "classification"
 MOST_CLASSES = 1_000_000
 """In one answer's output, all rows together; each is text."""
+LONG_BYTES = 4 << 10
+"""PERF: of results of which each octet may become a class, which is a text of 0.6 us."""
 _LONGEST_NAME = 64
+_ELEMENTS_AT_ONCE = 1 << 16
+"""PERF: they are put in order in some milliseconds, a row alone in no less than 10 us."""
 
 
 def class_count(output: RequestedOutput) -> int:
@@ -48,6 +53,13 @@ def class_counts(outputs: Sequence[RequestedOutput]) -> dict[str, int]:
         MalformedPayload: See :func:`class_count`.
     """
     return {output.name: count for output in outputs if output.parameters and (count := class_count(output))}
+
+
+def takes_long(asked: Sequence[RequestedOutput], results: Sequence[ResultTensor]) -> bool:
+    """Whether classes are asked for that are worth a thread. PERF: 0.1 us where there are none."""
+    if not asked or sum([result.data.nbytes for result in results]) <= LONG_BYTES:
+        return False
+    return any(output.parameters and PARAMETER in output.parameters for output in asked)
 
 
 def classified(result: ResultTensor, most_classes: int, labels: Sequence[str] = ()) -> ResultTensor:
@@ -92,15 +104,23 @@ def classify(
         raise MalformedPayload(
             f"{PARAMETER} of output {result.name!r}: {rows} rows of {count} classes are more than {MOST_CLASSES}"
         )
-    is_float = result.dtype.kind is Kind.FLOAT
     texts: list[bytes] = []
-    for row in result.array().reshape(rows, row_size):
-        values = row.astype(np.float64 if is_float else np.int64 if row.dtype.kind != "u" else np.uint64)
-        ranks = np.where(np.isnan(values), -np.inf, values) if is_float else values
-        # Descending, and stable: the last of a stable ascending order of what is read backwards is the first here.
-        order = (row_size - 1 - np.argsort(ranks[::-1], kind="stable"))[::-1][:count]
-        for index, value in zip(order.tolist(), values[order].tolist(), strict=True):
-            text = f"{value:f}:{index}" if is_float else f"{value}:{index}"
-            texts.append((f"{text}:{labels[index]}" if index < len(labels) else text).encode())
+    matrix = result.array().reshape(rows, row_size)
+    some = max(1, _ELEMENTS_AT_ONCE // max(1, row_size))
+    for start in range(0, rows, some):
+        texts += _texts(matrix[start : start + some], count, labels, is_float=result.dtype.kind is Kind.FLOAT)
     shape = (rows, count) if len(result.shape) > 1 else (count,)
     return shape, Strings.of(texts)
+
+
+def _texts(rows: AnyArray, count: int, labels: Sequence[str], *, is_float: bool) -> Iterator[bytes]:
+    """The first classes of some rows, one row behind the other."""
+    values = rows.astype(np.float64 if is_float else np.int64 if rows.dtype.kind != "u" else np.uint64)
+    ranks = np.where(np.isnan(values), -np.inf, values) if is_float else values
+    # Descending, and stable: the last of a stable ascending order of what is read backwards is the first here.
+    backwards = np.argsort(ranks[:, ::-1], axis=1, kind="stable")
+    order = (rows.shape[1] - 1 - backwards)[:, ::-1][:, :count]
+    chosen = np.take_along_axis(values, order, axis=1)
+    for index, value in zip(order.ravel().tolist(), chosen.ravel().tolist(), strict=True):
+        text = f"{value:f}:{index}" if is_float else f"{value}:{index}"
+        yield (f"{text}:{labels[index]}" if index < len(labels) else text).encode()

@@ -11,10 +11,10 @@ from ovms_mp.codes import Code
 from ovms_mp.errors import OvmsError
 from ovms_mp.front.failures import failure_of
 from ovms_mp.front.gathered import reply_nbytes, reply_of
-from ovms_mp.front.json.aside import encode_aside, has_long_strings, is_large
+from ovms_mp.front.json.aside import encode_aside, has_long_strings
 from ovms_mp.front.kserve import calls
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
-from ovms_mp.front.kserve.classification import class_counts, classified
+from ovms_mp.front.kserve.classification import class_counts, classified, takes_long
 from ovms_mp.front.kserve.metadata import model_config, model_metadata, server_metadata
 from ovms_mp.front.kserve.parameters import heed
 from ovms_mp.front.kserve.protobuf.decode import decode_infer_in_turns, refused_id, scan_infer
@@ -214,7 +214,7 @@ class KServeMethods:
                 ordered = calls.in_order(made, request.output_filter)
                 return b"".join(write(route.model_name, route.version, request.id, ordered))
 
-            return encode_aside(service, outputs, text) if is_large(outputs) else text()
+            return encode_aside(service, outputs, text) if takes_long(request.outputs, outputs) else text()
 
         reply: bytes = await predict(service, request.model_name, version, decode, context, encode)
         return reply

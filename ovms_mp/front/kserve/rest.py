@@ -15,6 +15,7 @@ from ovms_mp.front.endpoints import Answer, Endpoint, FixedRoute
 from ovms_mp.front.json.aside import encode_aside, is_large
 from ovms_mp.front.json.lists import LONG_BYTES
 from ovms_mp.front.kserve import calls
+from ovms_mp.front.kserve.classification import takes_long
 from ovms_mp.front.kserve.json import documents
 from ovms_mp.front.kserve.json.assemble import HEADER, assemble, header_length, raw_request
 from ovms_mp.front.kserve.json.binary import Binary, Part
@@ -200,7 +201,7 @@ class KServeRestCalls:
         def encode(
             route: VersionRoute, outputs: Sequence[ResultTensor]
         ) -> InferAnswer | asyncio.Future[InferAnswer]:
-            if is_large(outputs):
+            if is_large(outputs) or takes_long(reading.request.outputs, outputs):
                 return encode_aside(
                     service,
                     outputs,

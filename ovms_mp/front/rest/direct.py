@@ -351,6 +351,8 @@ class DirectExchange(IncomingRequest):
             await self._direct.answering.answer(self._called.endpoint, self, reply, falcon.HTTPNotFound)
             self._direct.finish(reply, self)
             if line.flow.write_paused and not self._is_gone:
+                if not line.has_memory(reply_nbytes(reply.data or b"")):
+                    return
                 reply.settle()
                 await line.flow.drain()
             self._send(reply)

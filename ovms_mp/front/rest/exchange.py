@@ -75,6 +75,13 @@ class Line(Protocol):
     def on_response_complete(self) -> None:
         """An answer has been handed to the transport."""
 
+    def has_memory(self, waiting_bytes: int) -> bool:
+        """Whether there is memory for answers that the client does not read; without it the connection is over.
+
+        Args:
+            waiting_bytes: Of an answer behind those that the transport has.
+        """
+
 
 class AsgiExchange(RequestResponseCycle):
     """An :class:`Exchange` that the ASGI application answers."""
@@ -146,8 +153,9 @@ def _scope(head: Head, line: Line) -> HTTPScope:
         target = httptools.parse_url(head.url)
     except httptools.HttpParserError:
         raise Refused(400, "the request's target is no URL") from None
+    raw_path: bytes = target.path or b"/"  # An absolute target may have none (RFC 9112, 3.2.1).
     try:
-        path = target.path.decode("ascii")
+        path = raw_path.decode("ascii")
     except UnicodeError:
         raise Refused(400, "the request's target is not ASCII") from None
     return {
@@ -157,7 +165,7 @@ def _scope(head: Head, line: Line) -> HTTPScope:
         "method": head.method.decode("ascii"),
         "scheme": line.scheme,
         "path": unquote(path) if "%" in path else path,
-        "raw_path": target.path,
+        "raw_path": raw_path,
         "query_string": target.query or b"",
         "root_path": "",
         "headers": head.fields,

@@ -68,6 +68,9 @@ def answer(status: int, text: str) -> bytes:
     return head.encode() + body
 
 
+NO_ROOM = answer(503, "the server has no room for another connection; try again later")
+
+
 def too_long(url_bytes: int) -> Refused:
     """A head beyond :data:`MOST_HEAD_BYTES`."""
     if url_bytes > MOST_HEAD_BYTES // 2:
@@ -87,6 +90,16 @@ def refuse_coding(value: bytes) -> None:
             f"Transfer-Encoding {value[:100].decode('latin-1')!r} is not supported; accepted: chunked "
             f"(a body may be packed with Content-Encoding: gzip)",
         )
+
+
+def refuse_behind_body(name: bytes) -> None:
+    """Raise where a field behind a body would say how the connection goes on.
+
+    Raises:
+        Refused: It would: the parser takes it for the head's, and all that follows for nothing (RFC 9110, 6.5.1).
+    """
+    if name == b"connection":
+        raise Refused(400, "the header field Connection is behind the body, where it means nothing")
 
 
 def unreadable(piece: bytes | memoryview, reason: str) -> Refused:

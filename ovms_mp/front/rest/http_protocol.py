@@ -165,7 +165,7 @@ class RestProtocol(asyncio.BufferedProtocol):
 
     def _abort_if_left(self) -> None:
         if not self.transport.is_closing() and self.transport.is_refused():
-            self._abort()
+            self.transport.abort()
 
     def pause_writing(self) -> None:
         """It does not read its answers as fast as they come."""
@@ -302,7 +302,7 @@ class RestProtocol(asyncio.BufferedProtocol):
         if self._running is not None and self._running is self._exchange:
             self._cancel()
             if self._running.response_started:
-                self._abort()
+                self.transport.abort()
             else:
                 self._send_refusal()
         else:
@@ -335,17 +335,21 @@ class RestProtocol(asyncio.BufferedProtocol):
             self.flow.resume_reading()
             if self._pipeline:
                 self._begin(self._pipeline.pop())
-        if self.flow.write_paused:
-            try:
-                self._unread.grow(self.transport.get_write_buffer_size() - self._unread.nbytes)
-            except OvmsError:
-                self._group.counts["answer_memory"] += 1
-                self._abort()
-                return
-        if self.flow.unfed:
-            self._feed_on()
+        if self.flow.write_paused and not self.has_memory(0):
+            return
+        self._feed_on()
         if not self._pipeline and self._exchange is not None and self._exchange.response_complete:
             self._end_request()
+
+    def has_memory(self, waiting_bytes: int) -> bool:
+        """See :class:`~ovms_mp.front.rest.exchange.Line`."""
+        try:
+            self._unread.grow(self.transport.get_write_buffer_size() + waiting_bytes - self._unread.nbytes)
+        except OvmsError:
+            self._group.counts["answer_memory"] += 1
+            self.transport.abort()
+            return False
+        return True
 
     def _end_request(self) -> None:
         """Nothing that has begun is left to be answered."""
@@ -364,7 +368,7 @@ class RestProtocol(asyncio.BufferedProtocol):
         is_fresh, self._is_fresh = self._is_fresh, False
         if self.is_lingering:
             if self._patience.is_linger_over(is_fresh=is_fresh):
-                self._abort()
+                self.transport.abort()
             return ""
         if self._is_half_closed:
             self._abort_if_left()
@@ -372,6 +376,7 @@ class RestProtocol(asyncio.BufferedProtocol):
         is_in_body = exchange is not None and exchange.more_body
         ended_for = self._patience.end_of(
             self.transport.get_write_buffer_size(),
+            is_memory_short=self._group.bodies.is_short,
             is_between=self._is_between,
             has_begun=self._reader.head_bytes > 0,
             is_body_due=is_in_body and not is_fresh and not self.flow.read_paused,
@@ -382,19 +387,14 @@ class RestProtocol(asyncio.BufferedProtocol):
             self.transport.close()  # Who has been served may well come again later.
             return ""
         elif ended_for:
-            self._abort()
+            self.transport.abort()
         return ended_for
 
     def evict(self) -> None:
         """See :class:`~ovms_mp.front.rest.connections.Connection`."""
-        self._abort()
+        self.transport.abort()
 
     def turn_away(self) -> None:
         """See :class:`~ovms_mp.front.rest.connections.Connection`."""
-        self.transport.write(
-            heads.answer(503, "the server has no room for another connection; try again later")
-        )
+        self.transport.write(heads.NO_ROOM)
         self.transport.inner.close()  # Without waiting for what it may send.
-
-    def _abort(self) -> None:
-        self.transport.inner.abort()

@@ -6,6 +6,8 @@ from __future__ import annotations
 from ovms_mp.front.rest import bounds
 from ovms_mp.front.rest.connections import SWEEP_INTERVAL_S
 
+_FAIR_BYTES_PER_S, _MUCH_BYTES = 16 << 20, 64 << 10
+"""Who reads more slowly may not keep so much when memory is short; over gRPC it is the same."""
 ANSWER_UNREAD, BODY_LATE, HEAD_LATE, IDLE = "answer_unread", "body_late", "head_late", "idle"
 
 
@@ -19,7 +21,8 @@ class Patience:
             client_timeout_s: How long it may neither send what it has begun nor read its answer.
         """
         self._client_timeout_s = client_timeout_s
-        self._unread_bytes = 0
+        self._unread_bytes = self._unread_for = 0
+        """Of answers, and for so many sweeps much of them."""
         self._waited = 0
         self._waits_for = ""
         """What the connection had been doing for so many sweeps."""
@@ -30,17 +33,29 @@ class Patience:
         """It has got its answer."""
         self._waited = 0
 
-    def end_of(self, unread_bytes: int, *, is_between: bool, has_begun: bool, is_body_due: bool) -> str:
+    def end_of(
+        self,
+        unread_bytes: int,
+        *,
+        is_memory_short: bool,
+        is_between: bool,
+        has_begun: bool,
+        is_body_due: bool,
+    ) -> str:
         """What it has been waited for too long for; empty if it has not. Called at every sweep.
 
         Args:
             unread_bytes: Of answers.
+            is_memory_short: Whether what is held of them keeps others waiting.
             is_between: Whether no request is under way.
             has_begun: Whether a head has begun to come.
             is_body_due: Whether nothing has come of a body that it should send.
         """
         unread, self._unread_bytes = self._unread_bytes, unread_bytes
         timeout_s = self._client_timeout_s
+        self._unread_for = self._unread_for + 1 if unread_bytes >= _MUCH_BYTES else 0
+        if is_memory_short and self._unread_for * SWEEP_INTERVAL_S > 2 + unread_bytes / _FAIR_BYTES_PER_S:
+            return ANSWER_UNREAD
         if unread_bytes:
             name, is_waiting = ANSWER_UNREAD, unread_bytes >= unread > 0
         elif is_between:

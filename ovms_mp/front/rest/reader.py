@@ -154,7 +154,9 @@ class RequestReader:
         if len(self._fields) >= heads.MOST_FIELDS:
             raise Refused(431, f"the request has more than {heads.MOST_FIELDS} header fields")
         name = name.lower()
-        if name in heads.LOOKED_AT and self._is_in_head:
+        if not self._is_in_head:
+            heads.refuse_behind_body(name)
+        elif name in heads.LOOKED_AT:
             if name == b"content-length":
                 self._content_length = int(value)
             elif name == b"host":

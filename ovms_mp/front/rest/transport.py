@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 from typing import TYPE_CHECKING
 
@@ -156,7 +157,14 @@ class LingeringTransport:
 
     def is_refused(self) -> bool:
         """Whether the client's host has refused what it was sent. A connection that is not read would not tell."""
-        state: bytes = self.inner.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        connected = self.inner.get_extra_info("socket")
+        if connected.family == socket.AF_UNIX:
+            poller = select.poll()
+            poller.register(
+                connected.fileno(), 0
+            )  # What is told unasked: whether both sides have been closed.
+            return bool(poller.poll(0))
+        state: bytes = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
         return state[0] == _TCP_CLOSE
 
     def __getattr__(self, name: str) -> Any:  # Any: whatever the attribute is.

@@ -33,6 +33,8 @@ NOWHERE = "grpc://127.0.0.1:1"
         ({"inputs": {"x": [[1.0], [2.0, 3.0]]}}, "input 'x' is no tensor: .*inhomogeneous"),
         ({"inputs": {"x": np.array([1j])}}, "no tensor has NumPy's dtype complex128"),
         ({"inputs": {"x": np.array(["a", None], np.object_)}}, "elements such as None"),
+        ({"inputs": {"x": "a\udc80"}}, r"the string 'a\\udc80' is no text that UTF-8 has"),
+        ({"inputs": {"x": [["a", "\udc80"]]}}, "no text that UTF-8 has"),
         ({"inputs": {"x": np.ma.masked_array([1.0], [True])}}, "a tensor has no mask"),
         ({"inputs": {"x": np.zeros(1, "M8[s]")}}, "no tensor has NumPy's dtype datetime64"),
         ({"inputs": {"x": [1 << 70]}}, "no tensor has|elements such as"),
@@ -48,6 +50,9 @@ NOWHERE = "grpc://127.0.0.1:1"
         ({"parameters": {"a": None}}, "parameter 'a' is None"),
         ({"parameters": {"a": 1 << 64}}, "numbers of at most 64 bits"),
         ({"parameters": {"a": [1]}}, r"parameter 'a' is \[1\]"),
+        ({"classes": {"y": 0}}, "classes of output 'y' is 0, but must be"),
+        ({"classes": {"y": True}}, "classes of output 'y' is True"),
+        ({"classes": {1: 1}}, "an output is named 1"),
         ({"timeout": 0}, "the timeout 0 is no number"),
         ({"timeout": "1"}, "the timeout '1' is no number"),
         ({"timeout": float("nan")}, "the timeout nan is no number"),
@@ -116,6 +121,22 @@ def test_arrays_lie_in_memory_as_tensors_travel(array: Any) -> None:
 
     assert found.shape == array.shape
     assert bytes(octets_of(found)) == np.asarray(array).astype(found.dtype.newbyteorder("<")).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([1.5, -1e38], np.float32),
+        ([float("nan"), float("inf")], np.float32),
+        ([1.5, 1e39], np.float64),
+        ([[-1e300]], np.float64),
+        (1e300, np.float64),
+        ([], np.float32),
+    ],
+)
+def test_numbers_of_python_are_float32_unless_one_is_beyond_that(values: Any, dtype: Any) -> None:
+    """The server says then what does not fit; infinity, which was sent, is no answer to that."""
+    assert as_array(values).dtype == dtype
 
 
 def test_errors_can_be_copied_and_sent_to_other_processes() -> None:

@@ -26,8 +26,11 @@ from ovms_mp.client.kserve_grpc import KServeGrpc
 from ovms_mp.client.kserve_rest import KServeRest
 from ovms_mp.client.places import Place
 from ovms_mp.client.tfs_grpc import TfsGrpc, tensor_array
+from ovms_mp.client.tfs_rest import TfsRest
 from ovms_mp.codes import Code
+from ovms_mp.front.endpoints import TIMEOUT_HEADER
 from ovms_mp.front.kserve._proto import kserve_pb2
+from ovms_mp.front.rest import waiting
 from ovms_mp.front.tfs._proto import tensorflow_serving_pb2
 from ovms_mp.front.tfs._proto.tensorflow_framework_pb2 import TensorProto
 
@@ -179,6 +182,7 @@ def test_messages_that_protobuf_refuses_are_refused(octets: bytes) -> None:
         ("grpc://h:1", ("grpc", "kserve", False, "h:1", "")),
         ("grpcs://h", ("grpc", "kserve", True, "h:9000", "")),
         ("http://[::1]:8000?api=tfs", ("rest", "tfs", False, "[::1]:8000", "")),
+        ("http://[fe80::1%25eth0]:1", ("rest", "kserve", False, "[fe80::1]:1", "")),
         ("https://h/prefix/", ("rest", "kserve", True, "h:443", "")),
         ("grpc://bücher.example", ("grpc", "kserve", False, "xn--bcher-kva.example:9000", "")),
         ("unix:///run/a%20b", ("grpc", "kserve", False, "localhost", "/run/a b")),
@@ -189,6 +193,13 @@ def test_urls(url: str, expected: tuple[object, ...]) -> None:
     found = target.parse(url)
 
     assert (found.protocol, found.api, found.is_secure, found.authority, found.path) == expected
+
+
+def test_an_address_keeps_its_zone_and_does_not_send_it() -> None:
+    """RFC 6874, 2 and 4."""
+    for url in ("grpc://[fe80::1%25Eth0]:9000", "grpc://[fe80::1%Eth0]:9000"):
+        found = target.parse(url)
+        assert (found.host, found.authority) == ("fe80::1%Eth0", "[fe80::1]:9000")
 
 
 @pytest.mark.parametrize(
@@ -343,6 +354,13 @@ def test_failures_are_gone_when_nobody_has_them_any_more(dialect: calls.Dialect)
         assert fail()() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1 / 3, 30.0, 1e6])
+def test_deadlines_are_such_as_our_server_reads_over_rest(seconds: float) -> None:
+    ((name, value),) = TfsRest("").deadline_headers(seconds)
+    assert name == TIMEOUT_HEADER.lower()
+    assert waiting._seconds(value) == pytest.approx(seconds, abs=0.001)
 
 
 def test_deadlines_fit_their_header() -> None:

@@ -23,17 +23,13 @@ from ovms_mp.front.grpc.http2.connection import Http2Connection
 from ovms_mp.front.grpc.http2.faults import ErrorCode
 from ovms_mp.front.grpc.http2.field_blocks import encode_block
 from ovms_mp.front.grpc.http2.headers import RequestHead
-from ovms_mp.front.grpc.http2.limits import SECOND_NS, Hit
+from ovms_mp.front.grpc.http2.limits import SECOND_NS, Hit, lags
 from ovms_mp.front.grpc.http2.stream import Hook, Stream
 from ovms_mp.front.grpc.statuses import push_back, status_text
 from ovms_mp.front.methods import Methods, Reply, Streaming, Unary
 from ovms_mp.front.sinks import fill
 
 _PREFIX_SIZE, _SLOWEST_BYTES_PER_S = 5, 1 << 20
-_FAIR_BYTES_PER_S, _MUCH_BYTES = (
-    16 << 20,
-    64 << 10,
-)  # Who is slower may not keep so much when memory is short.
 _PIECE_BYTES = 64  # What a piece costs besides its octets, or a peer could hold much by frames of little.
 _JOINED_BYTES = 16 << 10  # Replies up to here are copied into one piece, and their memory released at once.
 _NO_MEMORY = "no memory for the message (--max_body_memory_mb, --arena_size_mb); try again later"
@@ -66,7 +62,7 @@ class Call(Stream):
         self._is_compressed = self._is_over = self._has_headers = self._is_parked = False
         self._body: list[bytes] = []  # PERF: 602 kB cost twice as much in a growing bytearray.
         self._messages: deque[tuple[bytes, bool]] = deque()
-        self._held_bytes = self._received = self._message_bytes = 0
+        self._held_bytes = self._received = self._message_bytes = self._unread_since_ns = 0
         self._task: asyncio.Task[None] | None = None
         self._gate = connection.guard.gate
         self._context: CallContext | None = None
@@ -232,29 +228,25 @@ class Call(Stream):
 
     def tick(self, now_ns: int) -> None:
         """End a call that is late: its message, its handler, or the reader of its reply."""
-        connection = self._connection
+        connection, guard = self._connection, self._connection.guard
         connection.grant_stream(self)
         if 0 < self._receive_by_ns < now_ns:
             is_slow = connection.may_grant()
             connection.guard.counters[Hit.SLOW_MESSAGE if is_slow else Hit.BUDGET] += 1
             text = "the message took too long" if is_slow else _NO_MEMORY
             self.finish(errors.Code.RESOURCE_EXHAUSTED, text)
-        elif self._lags(now_ns):
+        elif self._receive_by_ns and not guard.is_open and lags(self._held_bytes, self._begun_ns, now_ns):
             connection.guard.counters[Hit.BUDGET] += 1
             self.finish(errors.Code.RESOURCE_EXHAUSTED, _NO_MEMORY)
         elif 0 < self.deadline_ns < now_ns:
             self.finish(errors.Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
         is_stalled = self._is_parked or bool(self.outbox)
         self.stalled_since_ns = (self.stalled_since_ns or now_ns) if is_stalled else 0
-        if is_stalled and now_ns - self.stalled_since_ns > connection.limits.send_timeout_s * SECOND_NS:
+        self._unread_since_ns = (self._unread_since_ns or now_ns) if self.outbox else 0
+        is_late = is_stalled and now_ns - self.stalled_since_ns > connection.limits.send_timeout_s * SECOND_NS
+        if is_late or (guard.is_full and lags(self.outbox_bytes, self._unread_since_ns, now_ns)):
             connection.guard.counters[Hit.STALLED_STREAM] += 1
             connection.reset(self.id, ErrorCode.ENHANCE_YOUR_CALM)
-
-    def _lags(self, now_ns: int) -> bool:
-        """Whether a message that is still due keeps memory from others, of which there is no more."""
-        if not self._receive_by_ns or self._held_bytes < _MUCH_BYTES or self._connection.guard.is_open:
-            return False
-        return now_ns - self._begun_ns > SECOND_NS * (1 + self._held_bytes / _FAIR_BYTES_PER_S)
 
     async def _run(self, context: CallContext) -> None:
         """Run the handler, and end the call with its failure if it has one."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from ovms_mp.front.gate import OPEN_GATE, Gate
 
 SECOND_NS = 1_000_000_000
+_FAIR_BYTES_PER_S, _MUCH_BYTES = 16 << 20, 64 << 10
+"""Who sends or reads more slowly may not keep so much when memory is short."""
 
 
 class Hit(enum.IntEnum):
@@ -118,4 +120,14 @@ class Guard:
     def is_open(self) -> bool:
         """Whether more may be asked for. Who must not ask looks again at the server's next tick."""
         has_arena = self._free_bytes is None or self._free_bytes() >= self.limits.arena_reserve_bytes
-        return has_arena and self.held_bytes < self.limits.process_buffer_bytes
+        return has_arena and not self.is_full
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is held is all that may be, whatever the arena has left."""
+        return self.held_bytes >= self.limits.process_buffer_bytes
+
+
+def lags(nbytes: int, since_ns: int, now_ns: int) -> bool:
+    """Whether a peer has kept so much memory since then for longer than it may where there is no more."""
+    return nbytes >= _MUCH_BYTES and now_ns - since_ns > SECOND_NS * (1 + nbytes / _FAIR_BYTES_PER_S)

@@ -62,6 +62,7 @@ export class InputField {
       this.textField,
       this.imageField,
     );
+    if (this.axes) this.takeDrops();
     this.turn();
   }
 
@@ -71,21 +72,6 @@ export class InputField {
     const chooser = h("input", { type: "file", accept: "image/*" });
     chooser.addEventListener("change", () => chooser.files.length && this.take(chooser.files[0]));
     const drop = h("label", { class: "drop" }, this.told, chooser);
-    drop.addEventListener("dragover", (event) => {
-      event.preventDefault();
-      drop.classList.add("over");
-    });
-    drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-    drop.addEventListener("drop", (event) => {
-      event.preventDefault();
-      drop.classList.remove("over");
-      const [file] = event.dataTransfer.files;
-      if (file) {
-        this.way.value = "image";
-        this.turn();
-        this.take(file);
-      }
-    });
     this.scale = select(Object.keys(SCALES));
     this.colours = select(["RGB", "BGR"]);
     this.inverted = h("input", { type: "checkbox" });
@@ -95,6 +81,25 @@ export class InputField {
       h("div", { class: "dropped" }, drop, this.canvas),
       h("div", { class: "fields" }, labelled("Range", this.scale), labelled("Colours", this.colours), labelled("Invert", this.inverted)),
     );
+  }
+
+  /** Take an image that is dropped anywhere on the input, whatever its values are to be so far. */
+  takeDrops() {
+    this.element.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      this.element.classList.add("over");
+    });
+    this.element.addEventListener("dragleave", () => this.element.classList.remove("over"));
+    this.element.addEventListener("drop", (event) => {
+      event.preventDefault();
+      this.element.classList.remove("over");
+      const [file] = event.dataTransfer.files;
+      if (file) {
+        this.way.value = "image";
+        this.turn();
+        this.take(file);
+      }
+    });
   }
 
   turn() {

@@ -61,3 +61,17 @@ def _is_read(content: bytes) -> bool:
     except MalformedPayload:
         return False
     return size.width > 0 and size.height > 0
+
+
+@pytest.mark.parametrize("marker", [b"\xc0", b"\xc2", b"\xca"])
+def test_a_progressive_jpeg_has_some_scans_and_not_thousands(marker: bytes) -> None:
+    """A scan of few octets goes over the whole image."""
+    start, scan = JPEG_HEAD + FRAME.replace(b"\xc0", marker, 1), b"\xff\xda\0\x08\x01\x01\0\x01\x01\0\x7f\xff"
+    assert size_of(memoryview(start + 200 * scan)) == Size(200, 300)
+    if marker == b"\xc0":
+        assert size_of(memoryview(start + 201 * scan)) == Size(200, 300), (
+            "which has one scan, or codes each block"
+        )
+        return
+    with pytest.raises(MalformedPayload, match="more than 200 scans"):
+        size_of(memoryview(start + 201 * scan))

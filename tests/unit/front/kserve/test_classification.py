@@ -10,7 +10,7 @@ import pytest
 
 from ovms_mp.errors import MalformedPayload
 from ovms_mp.front.kserve import classification
-from ovms_mp.front.kserve.classification import class_count, classify
+from ovms_mp.front.kserve.classification import class_count, classify, takes_long
 from ovms_mp.front.kserve.infer_request import RequestedOutput
 from ovms_mp.front.tensors import ResultTensor
 from ovms_mp.model.dtypes import DType
@@ -58,6 +58,23 @@ def test_integers_are_exact_and_signs_and_ties_are_right() -> None:
 def test_no_number_is_the_least() -> None:
     array = np.array([np.nan, -np.inf, 1, np.inf], np.float32)
     assert classes(array, 4)[1] == ["inf:3", "1.000000:2", "nan:0", "-inf:1"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint64, np.uint8, np.bool_])
+def test_many_rows_are_each_as_if_alone(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.random.default_rng(7).integers(0, 5, (50, 7)).astype(dtype)
+    alone = [text for row in array for text in classes(row, 3)[1]]
+    assert classes(array, 3) == ((50, 3), alone)
+    monkeypatch.setattr(classification, "_ELEMENTS_AT_ONCE", 40)
+    assert classes(array, 3) == ((50, 3), alone)
+
+
+def test_many_classes_are_for_a_thread() -> None:
+    asked = [RequestedOutput("y", {"classification": 1})]
+    many, few = result(np.zeros((2000, 2), np.float32)), result(np.zeros(1000, np.float32))
+    assert takes_long(asked, [many])
+    assert not takes_long(asked, [few])
+    assert not takes_long([RequestedOutput("y", {"binary_data": True}), RequestedOutput("y")], [many])
 
 
 def test_too_many_classes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

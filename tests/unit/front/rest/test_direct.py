@@ -549,6 +549,29 @@ def test_nothing_is_written_behind_an_abort() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("is_room", [True, False])
+def test_an_answer_that_waits_behind_an_unread_one_takes_of_the_memory_for_bodies(is_room: bool) -> None:
+    async def story(client: DirectConnection) -> None:
+        answer_bytes = len(LONG) + 2
+        client.route.may_answer.clear()
+        await client.receive(post(path=b"/t/gathered", body=LONG))
+        others = client.lifespan.bodies.share()
+        others.grow(LIMIT - answer_bytes + (0 if is_room else 1))
+        client.protocol.pause_writing()
+        client.route.may_answer.set()
+        await client.settle()
+        assert client.route.released == 1, "no slow reader keeps the arena"
+        assert client.transport.ended == ("" if is_room else "aborted")
+        assert client.group.counts == ({} if is_room else {"answer_memory": 1})
+        assert client.lifespan.bodies.used_bytes == others.nbytes + (answer_bytes if is_room else 0)
+        client.protocol.resume_writing()
+        await client.settle()
+        assert client.answers() == ([(200, b"<" + LONG + b">")] if is_room else [])
+        others.release()
+
+    play(story)
+
+
 def test_who_leaves_while_its_answer_is_packed_has_it_released_once() -> None:
     async def story(client: DirectConnection) -> None:
         may_pack = threading.Event()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +27,8 @@ CLOSING = b"Upgrade: h2c\r\nConnection: close, Upgrade\r\n"
 
 class PlayedTransport(asyncio.Transport):
     """Keeps what is written; ``state`` is what the system says of the connection."""
+
+    family = socket.AF_INET
 
     def __init__(self) -> None:
         super().__init__()
@@ -227,6 +230,10 @@ def test_connect_is_refused(body: bytes) -> None:
         (b"GET /g HTTP/1.0\r\n\r\n", [200]),
         (b"GET /g HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", [400]),
         (chunked()[:-2] + b"Host: b\r\n\r\n" + GET, [200, 200]),
+        (chunked()[:-2] + b"Connection: close\r\n\r\n" + GET, [400]),
+        (chunked()[:-2] + b"connection: x\r\n\r\n" + GET, [400]),
+        (b"GET http://a HTTP/1.1\r\n" + HOST + b"\r\n", [200]),
+        (b"GET http://a?b=c HTTP/1.1\r\n" + HOST + b"\r\n", [200]),
         (chunked(b"Transfer-Encoding: gzip\r\n"), [501]),
         (chunked().replace(b": chunked", b": gzip, chunked"), [501]),
         (chunked().replace(b": chunked", b": identity"), [501]),
@@ -323,6 +330,27 @@ def test_a_client_that_has_left_is_found_out_and_its_request_cancelled() -> None
         client.protocol.connection_lost(None)
         await client.settle()
         assert client.cancelled == 1
+
+    play(story)
+
+
+def test_a_unix_socket_tells_who_has_left_in_another_way() -> None:
+    """It has no state of TCP to be asked for; the sweep of all connections failed at one that was."""
+
+    async def story(client: Connection) -> None:
+        ours, theirs = socket.socketpair()
+        client.transport.get_extra_info = lambda name, _=None: ours if name == "socket" else None  # type: ignore[method-assign]
+        client.protocol.connection_made(client.transport)
+        client.may_answer.clear()
+        await client.send(post())
+        theirs.shutdown(socket.SHUT_WR)
+        assert await client.end()
+        client.group.sweep()
+        assert not client.transport.ended
+        theirs.close()
+        client.group.sweep()
+        assert client.transport.ended == "aborted"
+        ours.close()
 
     play(story)
 

@@ -836,6 +836,26 @@ async def test_whoever_lags_gives_way_when_memory_is_short() -> None:
     assert status(client.answer()[2])[0] == 8
 
 
+@run
+async def test_who_reads_an_answer_octet_by_octet_gives_way_when_memory_is_short() -> None:
+    client = Client(Limits(process_buffer_bytes=150_000))
+    client.send(wire.settings((4, 1)))
+    client.send(headers(1, call_fields("/s/Gather"), end=False) + data(message(b"x" * 70_000), end=True))
+    await client.settle()
+    held = client.guard.held_bytes
+    stream = client.connection.streams[1]
+    stream.tick(client.now_ns)
+    for second in range(1, 10):
+        client.send(window(1, 1))
+        stream.tick(client.now_ns + second * SECOND)
+    assert client.guard.held_bytes == held - 9, "there is memory enough"
+
+    client.guard.held_bytes += 100_000  # Others.
+    stream.tick(client.now_ns + 10 * SECOND)
+    assert client.guard.held_bytes == 100_000
+    assert client.guard.counters[Hit.STALLED_STREAM] == 1
+
+
 @pytest.mark.parametrize("limit", [100, 101])
 def test_what_comes_of_a_packed_message_has_a_limit_of_its_own(limit: int) -> None:
     body = message(gzip.compress(bytes(101)), 1)
