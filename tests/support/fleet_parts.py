@@ -23,8 +23,10 @@ WORDS = {
 }
 """In the command lines of each."""
 _GUARD = "ovms_mp.fleet.guard"
+_AT_ONCE_S = 0.01
+"""From the moment that is noted until the signal has come."""
 _CLOCKS_S = 0.1
-"""Between the moment that is noted and the act."""
+"""How far the notes of two processes may be apart."""
 _LISTENS_S = 0.5
 """From a successor's start until it takes connections."""
 _UNSEEN_S = 3.0
@@ -96,7 +98,7 @@ def cause(failure: Sequence[float | str], blows: Iterable[Blow]) -> str:
         earliest_s = blow.at_s - _CLOCKS_S
         if ended_s < earliest_s:
             continue
-        if blow.what == "haproxy" and began_s <= blow.at_s + _CLOCKS_S:
+        if blow.what == "haproxy" and began_s <= blow.at_s + _AT_ONCE_S:
             return "under way in HAProxy when it was killed"
         if blow.what == "haproxy" and began_s <= (blow.replaced_s or blow.at_s) + _LISTENS_S:
             return "before HAProxy was there again"
