@@ -49,7 +49,7 @@ def place(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
         *("model", "--model_name", "tiny", "--model_path", str(zoo.base_path("tiny"))),
         *("--api_key_file", str(keys), "--fleet_file", str(file)),
     ]
-    with Server(arguments, directory / "log") as server:
+    with Server(arguments, directory / "log", is_patient=False) as server:
         yield Place(server, file)
 
 
