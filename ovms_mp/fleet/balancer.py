@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The address that clients have, on one machine: HAProxy under its guard, and what it was told. A Ray actor, or not.
+"""The address that clients have, on one machine: HAProxy under its keeper, and what it was told. A Ray actor, or not.
 
 The actor may die and be started anew: HAProxy goes on meanwhile, with the servers that it knows, and the successor
-finds in a file what HAProxy was told last. HAProxy itself may die: the guard starts it again with the same servers.
+finds in a file what HAProxy was told last. HAProxy itself may die: the keeper starts it again with the same servers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import dataclasses
 import io
 import os
 import select
 import signal
 import socket
-import subprocess
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from ovms_mp.errors import BootError
-from ovms_mp.fleet.haproxy import ANY, Entry, Place, backend_of, commands, configuration
-from ovms_mp.places import module_command, module_environment
+from ovms_mp.fleet.haproxy import ANY, Entry, Place, Table, backend_of, commands, configuration
+from ovms_mp.fleet.keeper import KEEPER, Charge, keep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,28 +38,8 @@ _DONE = ("IP changed", "port changed", "no need to change", "health check")
 """How HAProxy says that it did something; where it says nothing, it did."""
 
 
-class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """What HAProxy was told.
-
-    Attributes:
-        entry: Where clients come, with the port that was chosen.
-        asked_for: The port that was asked for, 0 for any.
-        models: Those of the fleet.
-        slots: Of servers, by their numbers.
-        places: Where they listen, by their slots.
-        routes: Slots of those that get requests, by model.
-    """
-
-    entry: Entry
-    asked_for: int
-    models: tuple[str, ...] = ()
-    slots: dict[int, int] = {}
-    places: dict[int, Place] = {}
-    routes: dict[str, frozenset[int]] = {}
-
-
 class Balancer:
-    """Owns the guard, unless an earlier one has left it."""
+    """Owns the keeper, unless an earlier one has left it."""
 
     def __init__(
         self, directory: Path, haproxy: str, host: str, node_pid: int, environment: Mapping[str, str]
@@ -84,17 +64,15 @@ class Balancer:
         self._requests: dict[str, int] = {}
 
     def update(
-        self,
-        entry: Mapping[str, Any],
-        servers: Mapping[int, Mapping[str, Any]],
-        routes: Mapping[str, Sequence[int]],
+        self, entry: Entry, slots: int, servers: Mapping[int, Place], routes: Mapping[str, Sequence[int]]
     ) -> dict[str, Any]:
         """Have requests go to these servers; when this returns, no new one goes to others.
 
         Args:
-            entry: An :class:`Entry`.
-            servers: A :class:`Place` of each, by number.
-            routes: Numbers of those that get requests, by model, and ``ANY``.
+            entry: Where clients come.
+            slots: Servers that there may be at a time.
+            servers: Where each listens, by its number.
+            routes: Numbers of those that get requests, by model; those of ``ANY`` come first.
 
         Returns:
             The address, and ``asked``: models that requests have come for since the last time.
@@ -103,21 +81,29 @@ class Balancer:
             BootError: HAProxy does not start, or refuses what it is told.
         """
         with self._lock:
-            # What has just died is being started again by its guard.
-            is_running = self._is_running() or (self._guard() > 0 and self._comes())
+            # What has just died is being started again by its keeper.
+            is_running = self._keeper() > 0 and self._comes()
             last = self._table or self._left_behind()
             with socket.socket() as held:
-                after = self._assigned(last, msgspec.convert(entry, Entry), servers, routes, held)
+                slot_of = self._slots(last, slots, servers)
+                after = Table(
+                    entry=replace(entry, port=self._port(last, entry, held)),
+                    asked_for=entry.port,
+                    slots=slots,
+                    slot_of=slot_of,
+                    routes={
+                        name: {slot_of[number]: servers[number] for number in numbers}
+                        for name, numbers in routes.items()
+                    },
+                )
                 if after != last:
-                    self._write("haproxy.cfg", self._configuration(after))
+                    self._write("haproxy.cfg", configuration(after, str(self._directory / "admin.sock")))
                 if last is None or not is_running:
                     self._start()
-                elif (last.entry, last.models) != (after.entry, after.models):
+                elif last.lasting != after.lasting:
                     self._reload()
                 else:
-                    self._tell(
-                        commands(after.models, (last.places, last.routes), (after.places, after.routes))
-                    )
+                    self._tell(commands(last, after))
             if after != last:
                 self._write("table.json", msgspec.json.encode(after).decode())
             self._table = after
@@ -126,38 +112,24 @@ class Balancer:
     def stop(self) -> None:
         """End HAProxy."""
         with self._lock:
-            self._end_guard()
+            self._end_keeper()
             self._table = None
             (self._directory / "table.json").unlink(missing_ok=True)
 
-    def _assigned(
-        self,
-        last: Table | None,
-        entry: Entry,
-        servers: Mapping[int, Mapping[str, Any]],
-        routes: Mapping[str, Sequence[int]],
-        held: socket.socket,
-    ) -> Table:
+    def _slots(self, last: Table | None, most: int, servers: Iterable[int]) -> dict[int, int]:
         """A slot for each server; one that has one keeps it.
 
         Raises:
-            BootError: There are too many servers, or the port is taken.
+            BootError: There are too many servers.
         """
-        slots = {number: slot for number, slot in (last.slots if last else {}).items() if number in servers}
-        free = iter(sorted(set(range(1, entry.slots + 1)) - set(slots.values())))
-        for number in servers:
-            if number not in slots:
-                slots[number] = next(free, 0)
-        if 0 in slots.values():
-            raise BootError(f"a balancer has {entry.slots} slots for servers, and there are {len(servers)}")
-        return Table(
-            entry=dataclasses.replace(entry, port=self._port(last, entry, held)),
-            asked_for=entry.port,
-            models=tuple(sorted(name for name in routes if name != ANY)),
-            slots=slots,
-            places={slots[number]: msgspec.convert(place, Place) for number, place in servers.items()},
-            routes={name: frozenset(slots[number] for number in numbers) for name, numbers in routes.items()},
-        )
+        numbers = set(servers)
+        before = last.slot_of if last else {}
+        kept = {number: slot for number, slot in before.items() if number in numbers and slot <= most}
+        free = [slot for slot in range(1, most + 1) if slot not in kept.values()]
+        fresh = sorted(numbers - kept.keys())
+        if len(fresh) > len(free):
+            raise BootError(f"a balancer has {most} slots for servers, and there are {len(numbers)}")
+        return kept | dict(zip(fresh, free, strict=False))
 
     def _port(self, last: Table | None, entry: Entry, held: socket.socket) -> int:
         """The port that HAProxy is to have. It is held until HAProxy, which shares its port with successors, has it.
@@ -175,53 +147,41 @@ class Balancer:
             raise BootError(f"entry port {entry.port} of {self._host}: {error.strerror}") from None
         return int(held.getsockname()[1])
 
-    def _configuration(self, table: Table) -> str:
-        return configuration(
-            table.entry, table.models, table.places, table.routes, str(self._directory / "admin.sock")
-        )
-
     def _start(self) -> None:
-        """Start HAProxy under a guard.
+        """Start HAProxy under a keeper.
 
         Raises:
             BootError: It does not listen in time.
         """
-        self._end_guard()
-        command = [self._haproxy, "-W", "-f", str(self._directory / "haproxy.cfg")]
-        command += ["-S", f"{self._directory / 'master.sock'},mode,600"]
-        with open(self._directory / "haproxy.log", "ab") as log:
-            guard = subprocess.Popen(
-                [*module_command("ovms_mp.fleet.guard", str(self._node_pid)), *command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                env=module_environment(self._environment),
-                start_new_session=True,
-            )
-        self._write("guard.pid", str(guard.pid))
-        if self._comes():
-            return
-        log_text = (self._directory / "haproxy.log").read_text(errors="replace")
-        raise BootError(f"HAProxy does not start on {self._host}: {log_text[-1000:].strip()}")
+        self._end_keeper()
+        command = (self._haproxy, "-W", "-f", str(self._directory / "haproxy.cfg"))
+        master = ("-S", f"{self._directory / 'master.sock'},mode,600")
+        charge = Charge(command=(*command, *master), lives_with=self._node_pid, is_restarted=True)
+        keeper = keep(charge, self._directory / "haproxy.log", self._environment)
+        self._write("keeper.pid", str(keeper.pid))
+        if not self._comes():
+            log_text = (self._directory / "haproxy.log").read_text(errors="replace")
+            raise BootError(f"HAProxy does not start on {self._host}: {log_text[-1000:].strip()}")
 
-    def _end_guard(self) -> None:
-        """End the guard that there was, and HAProxy with it."""
-        guard = self._guard()
-        if not guard:
+    def _end_keeper(self) -> None:
+        """End the keeper that there was, and HAProxy with it."""
+        keeper = self._keeper()
+        if not keeper:
             return
-        guard_fd = os.pidfd_open(guard)
-        try:
-            signal.pidfd_send_signal(guard_fd, signal.SIGTERM)
-            select.select([guard_fd], [], [], _STOP_S)
-        finally:
-            os.close(guard_fd)
+        with contextlib.suppress(ProcessLookupError):
+            keeper_fd = os.pidfd_open(keeper)
+            try:
+                signal.pidfd_send_signal(keeper_fd, signal.SIGTERM)
+                select.select([keeper_fd], [], [], _STOP_S)
+            finally:
+                os.close(keeper_fd)
+            os.killpg(keeper, signal.SIGKILL)
 
-    def _guard(self) -> int:
+    def _keeper(self) -> int:
         """Its process; 0 without one."""
         try:
-            number = int((self._directory / "guard.pid").read_text())
-            is_ours = b"ovms_mp.fleet.guard" in Path(f"/proc/{number}/cmdline").read_bytes()
+            number = int((self._directory / "keeper.pid").read_text())
+            is_ours = KEEPER.encode() in Path(f"/proc/{number}/cmdline").read_bytes()
         except (OSError, ValueError):
             return 0
         return number if is_ours else 0
@@ -256,7 +216,7 @@ class Balancer:
             backend = row["pxname"].rpartition("-")[0]
             now[backend] = now.get(backend, 0) + int(row["stot"] or 0)
         before, self._requests = self._requests, now
-        backends = {name: backend_of(name) for name in table.models}
+        backends = {name: backend_of(name) for name in table.routes if name != ANY}
         return [name for name, each in backends.items() if now.get(each, 0) > before.get(each, 0)]
 
     def _ask(self, name: str, line: str) -> str:
@@ -279,16 +239,11 @@ class Balancer:
         """Whether HAProxy answers within a time."""
         pause = threading.Event()
         for _ in range(int(_START_S / _PACE_S)):
-            if self._is_running():
-                return True
+            with contextlib.suppress(BootError):
+                if "Pid" in self._ask("admin.sock", "show info"):
+                    return True
             pause.wait(_PACE_S)
         return False
-
-    def _is_running(self) -> bool:
-        try:
-            return "Pid" in self._ask("admin.sock", "show info")
-        except BootError:
-            return False
 
     def _left_behind(self) -> Table | None:
         try:

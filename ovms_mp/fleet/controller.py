@@ -11,16 +11,16 @@ import logging
 import threading
 import time
 from collections import deque
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import ray
+from msgspec.structs import replace
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
 from ovms_mp.defects import contain
-from ovms_mp.fleet.actors import Cast, last_line
+from ovms_mp.fleet.cluster import Cast, last_line, nodes
 from ovms_mp.fleet.decisions.decision import Decision, decide
 from ovms_mp.fleet.decisions.observation import (
     Action,
@@ -34,13 +34,9 @@ from ovms_mp.fleet.decisions.observation import (
     StopServer,
 )
 from ovms_mp.fleet.decisions.plan import Plan
-from ovms_mp.fleet.file import Fleet, read_fleet
+from ovms_mp.fleet.file import Fleet
 from ovms_mp.fleet.haproxy import ANY, Place
-from ovms_mp.fleet.reports import ServerReport, plain
 from ovms_mp.wire.fleet_status import abridged
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _log = logging.getLogger(__name__)
 _TURN_S = 1.0
@@ -49,51 +45,47 @@ _FIRST_OBSERVE_S = 10.0
 _BALANCE_S = 5.0
 
 
-class _Kept(msgspec.Struct, kw_only=True):
-    """What survives the controller: the file, where its relative paths start, and the plan."""
+class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What survives the controller."""
 
-    text: str
-    directory: str
+    fleet: Fleet
     plan: Plan
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fleet is, for people and programs."""
+
+    fleet: str
+    entries: tuple[dict[str, Any], ...] = ()  # Addresses, and what went wrong where there is none.
+    wanted: int = 0
+    is_settled: bool = False  # Everything is as the file says.
+    revision: str = ""  # That servers are to have.
+    models: dict[str, str] = {}  # Revisions that models are to have.
+    servers: tuple[ObservedServer, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Controller:
     """Turns until it is stopped, in a thread of its own."""
 
-    def __init__(self, name: str, text: str, directory: str) -> None:
-        """Begin, or go on where an earlier controller of this fleet ended.
-
-        Args:
-            name: The fleet's.
-            text: Its file, for the first controller.
-            directory: Where its relative paths start.
-        """
-        self._cast = Cast(name)
-        self._key = f"ovms_mp fleet {name}".encode()
+    def __init__(self, fleet: Fleet) -> None:
+        """Begin, or go on where an earlier controller of this fleet ended, as it was to be then."""
+        self._cast = Cast(fleet.name)
+        self._key = f"ovms_mp fleet {fleet.name}".encode()
         kept = _internal_kv_get(self._key)
-        self._kept = (
-            msgspec.json.decode(kept, type=_Kept)
-            if kept
-            else _Kept(text=text, directory=directory, plan=Plan())
-        )
-        self._fleet = self._read(self._kept.text, self._kept.directory)
-        self._handles = {number: handle for number, (_, handle) in self._cast.servers().items()}
-        self._revisions = {number: revision for number, (revision, _) in self._cast.servers().items()}
-        self._reports: dict[int, ServerReport] = {}
+        self._kept = msgspec.json.decode(kept, type=_Kept) if kept else _Kept(fleet=fleet, plan=Plan())
+        self._handles = self._cast.servers()
+        self._reports: dict[int, ObservedServer] = {}
         self._pending: dict[int, Any] = {}
-        self._servers: tuple[ObservedServer, ...] = ()
-        self._entries: dict[str, dict[str, Any]] = {}
         self._asked: frozenset[str] = frozenset()
         self._told = (b"", 0.0)  # What servers are told of the fleet, and when it was so.
-        self._notes: tuple[str, ...] = ()
         self._ends: deque[str] = deque(maxlen=3)
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._status = Status(fleet=fleet.name)
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._loop = threading.Thread(target=self._turns, daemon=True)
         self._loop.start()
-
-    def _read(self, text: str, directory: str) -> Fleet:
-        return read_fleet(text, Path(directory))
 
     def _turns(self) -> None:
         while not self._stopping.is_set():
@@ -103,23 +95,33 @@ class Controller:
 
     def _turn(self) -> None:
         with self._lock:
-            fleet, kept = self._fleet, self._kept
+            fleet, plan = self._kept.fleet, self._kept.plan
         servers, seen_s = self._observe(), time.monotonic()
         observation = Observation(servers=servers, asked=self._asked)
-        decision = decide(fleet.specification, observation, kept.plan, time.monotonic())
+        decision = decide(fleet.specification, observation, plan, time.monotonic())
         with self._lock:
-            self._kept = msgspec.structs.replace(self._kept, plan=decision.plan)
-            self._keep()
-        is_told = self._balance(fleet, decision)
+            self._keep(replace(self._kept, plan=decision.plan))
+        self._entries = self._balance(fleet, decision)
+        are_told = bool(self._entries) and not any("error" in entry for entry in self._entries.values())
         with self._lock:
-            self._servers, self._notes = servers, decision.notes
+            self._status = Status(
+                fleet=fleet.name,
+                entries=tuple(self._entries.values()),
+                wanted=decision.plan.scaling.wanted,
+                is_settled=are_told and decision.is_settled and fleet is self._kept.fleet,
+                revision=fleet.specification.server.revision,
+                models={model.name: model.revision for model in fleet.specification.models},
+                servers=servers,
+                notes=(*decision.notes, *self._ends),
+            )
         for action in decision.actions:
-            if is_told or not isinstance(action, DrainServer | RemoveModel):
+            if are_told or not isinstance(action, DrainServer | RemoveModel):
                 contain("fleet.action", repr(action)[:200], self._act, action)
         self._told = abridged(self.status()), seen_s
 
-    def _keep(self) -> None:
-        _internal_kv_put(self._key, msgspec.json.encode(self._kept), overwrite=True)
+    def _keep(self, kept: _Kept) -> None:
+        _internal_kv_put(self._key, msgspec.json.encode(kept), overwrite=True)
+        self._kept = kept
 
     def _observe(self) -> tuple[ObservedServer, ...]:
         """Ask all servers at once; what does not answer in time is asked no second time meanwhile."""
@@ -131,36 +133,25 @@ class Controller:
             # A controller that has just begun knows nothing of those that do not answer in time.
             within_s = _OBSERVE_S if self._reports else _FIRST_OBSERVE_S
             ray.wait(list(self._pending.values()), num_returns=len(self._pending), timeout=within_s)
-        return tuple(self._observed(number) for number in self._handles)
+        return tuple(map(self._observed, self._handles))
 
     def _observed(self, number: int) -> ObservedServer:
-        last = self._reports.get(number)
-        state = ServerState.PENDING if last is None else ServerState(last.state)
-        if state is ServerState.READY:
-            state = ServerState.UNREADY
+        last = self._reports.get(number, ObservedServer(number=number, state=ServerState.PENDING))
+        state = ServerState.UNREADY if last.state is ServerState.READY else last.state
         try:
-            given = ray.get(self._pending[number], timeout=0)
-            del self._pending[number]
-            report = self._reports[number] = msgspec.convert(given, ServerReport)
-            if report.exit_code:
-                self._note_end(
-                    number, f"exit code {report.exit_code}; its log is {report.log} of {report.host}"
-                )
-            return report.observed(number)
+            seen: ObservedServer = ray.get(self._pending[number], timeout=0)
+            self._reports[number] = seen
         except GetTimeoutError:
-            pass
+            return _silent(last, state)
         except ActorUnavailableError:
-            del self._pending[number]
+            seen = _silent(last, state)
         except RayActorError as error:
-            del self._pending[number]
-            state = ServerState.ENDED
+            seen = _silent(last, ServerState.ENDED)
             self._note_end(number, f"its actor has died: {last_line(error)}")
-        if last is None:
-            return ObservedServer(number=number, state=state, revision=self._revisions[number])
-        quiet = msgspec.structs.replace(
-            last, state=state.value, queue_depth=None, utilisation=None, used_bytes=None
-        )
-        return quiet.observed(number)
+        del self._pending[number]
+        if seen.exit_code:
+            self._note_end(number, f"exit code {seen.exit_code}; its log is {seen.log} of {seen.host}")
+        return seen
 
     def _note_end(self, number: int, why: str) -> None:
         """For the status, as the server itself is soon forgotten."""
@@ -169,137 +160,75 @@ class Controller:
             self._ends.append(note)
             _log.warning("event=server_ended number=%d %s", number, why)
 
-    def _balance(self, fleet: Fleet, decision: Decision) -> bool:
-        """Give the balancers the routes; whether each has them whose machine lives."""
+    def _balance(self, fleet: Fleet, decision: Decision) -> dict[str, dict[str, Any]]:
+        """Give the balancers the routes; the address of each machine that lives, or what went wrong there."""
         places = {
-            number: plain(Place(host=report.host, port=report.port, rest_port=report.rest_port))
-            for number, report in self._reports.items()
+            number: Place(host=seen.host, port=seen.port, rest_port=seen.rest_port)
+            for number, seen in self._reports.items()
             if number in self._handles
         }
         # Models without a server have a backend, too: what it is asked for is counted.
         models = {model.name: () for model in fleet.specification.models}
-        wanted: Mapping[str, tuple[int, ...]] = {ANY: decision.routed, **models, **decision.routes}
-        routes = {
-            name: [number for number in numbers if number in places] for name, numbers in wanted.items()
-        }
-        nodes = [node for node in self._cast.nodes() if node["is_head"] or fleet.has_many_entries]
-        asked: set[str] = set()
-        entries: dict[str, dict[str, Any]] = {}
+        wanted: dict[str, tuple[int, ...]] = {ANY: decision.routed, **models, **decision.routes}
+        routes = {name: [each for each in numbers if each in places] for name, numbers in wanted.items()}
         answers = {
-            node["id"]: self._cast.balancer(node["id"]).update.remote(plain(fleet.entry), places, routes)
-            for node in nodes
+            node: self._cast.balancer(node).update.remote(fleet.entry, fleet.slots, places, routes)
+            for node in nodes(fleet.entry.machines)
         }
         if answers:
             ray.wait(list(answers.values()), num_returns=len(answers), timeout=_BALANCE_S)
+        entries: dict[str, dict[str, Any]] = {}
         for node, answer in answers.items():
             try:
                 entries[node] = ray.get(answer, timeout=0)
-                asked |= set(entries[node]["asked"])
             except (RayError, GetTimeoutError) as error:
                 entries[node] = {"error": last_line(error)}
+        asked = {name for entry in entries.values() for name in entry.get("asked", ())}
         self._asked = frozenset(name for name in asked if not routes.get(name))
-        with self._lock:
-            self._entries = entries
-        return bool(entries) and not any("error" in entry for entry in entries.values())
+        return entries
 
     def _act(self, action: Action) -> None:
         match action:
             case StartServer():
                 if action.number not in self._handles:
-                    models = [(model.name, model.revision, model.settings) for model in action.models]
-                    self._revisions[action.number] = action.server.revision
-                    self._handles[action.number] = self._cast.start_server(
-                        action.number, action.server.revision, action.server.settings, models
-                    )
+                    handle = self._cast.start_server(action.number, action.server, action.models)
+                    self._handles[action.number] = handle
             case DrainServer():
                 self._handles[action.number].drain.remote()
             case StopServer():
                 self._forget(action.number)
             case PlaceModel():
-                model = action.model
-                self._handles[action.number].place.remote(model.name, model.revision, model.settings)
+                self._handles[action.number].place.remote(action.model)
             case RemoveModel():
                 self._handles[action.number].remove.remote(action.name)
 
     def _forget(self, number: int) -> None:
-        handle = self._handles.pop(number, None)
-        for known in (self._reports, self._pending, self._revisions):
-            known.pop(number, None)
-        if handle is not None:
-            ray.wait([handle.stop.remote()], timeout=_OBSERVE_S)
-            self._cast.end(handle)
+        handle = self._handles.pop(number)
+        self._reports.pop(number, None)
+        self._pending.pop(number, None)
+        ray.wait([handle.stop.remote()], timeout=_OBSERVE_S)
+        self._cast.end(handle)
 
-    def update(self, text: str, directory: str) -> None:
-        """Have the fleet become what another file says.
-
-        Raises:
-            ConfigError: The file is wrong; nothing changes then.
-        """
-        fleet = self._read(text, directory)
+    def update(self, fleet: Fleet) -> None:
+        """Have the fleet become what another file says."""
         with self._lock:
-            self._fleet = fleet
-            self._kept = msgspec.structs.replace(self._kept, text=text, directory=directory)
-            self._keep()
+            self._keep(replace(self._kept, fleet=fleet))
+            self._status = replace(self._status, is_settled=False)
 
     def status(self) -> dict[str, Any]:
-        """What the fleet is, in plain values."""
-        with self._lock:
-            specification = self._fleet.specification
-            return {
-                "fleet": self._fleet.name,
-                "entries": list(self._entries.values()),
-                "wanted": self._kept.plan.scaling.wanted,
-                "is_settled": self._is_settled(),
-                "revision": specification.server.revision,
-                "models": {model.name: model.revision for model in specification.models},
-                "servers": [self._server_status(server) for server in self._servers],
-                "notes": [*self._notes, *self._ends],
-            }
-
-    def _server_status(self, server: ObservedServer) -> dict[str, Any]:
-        report = self._reports.get(server.number)
-        return {**(plain(report) if report else {}), "number": server.number, **plain(server)}
-
-    def _is_settled(self) -> bool:
-        """Whether everything is as the file says."""
-        specification, servers = self._fleet.specification, self._servers
-        is_routed = bool(self._entries) and not any("error" in entry for entry in self._entries.values())
-        return (
-            is_routed
-            and len(servers) == self._kept.plan.scaling.wanted >= specification.servers_min
-            and all(
-                server.state is ServerState.READY and server.revision == specification.server.revision
-                for server in servers
-            )
-            and all(
-                any(
-                    (held := server.models.get(model.name)) is not None and held.served == model.revision
-                    for server in servers
-                )
-                and all(
-                    (held := server.models.get(model.name)) is None or held.served == model.revision
-                    for server in servers
-                )
-                for model in specification.models
-                if model.copies != 0
-            )
-        )
+        """A :class:`Status`, in plain values."""
+        found: dict[str, Any] = msgspec.to_builtins(self._status)
+        return found
 
     def stop(self) -> None:
         """End all servers, in order, and the balancers; the caller ends the controller."""
         self._stopping.set()
         self._loop.join(_OBSERVE_S + _BALANCE_S + _TURN_S)
-        drain_s = self._fleet.specification.deadlines.drain_s
-        for handle in self._handles.values():
-            handle.drain.remote()
-        deadline_s = time.monotonic() + drain_s
-        while time.monotonic() < deadline_s:
-            if all(
-                server.state is ServerState.ENDED or server.state is ServerState.PENDING
-                for server in self._observe()
-            ):
-                break
-            threading.Event().wait(_TURN_S / 4)
+        drain_s = self._kept.fleet.specification.deadlines.drain_s
+        # One that has never answered waits for a place.
+        ends = [self._handles[number].stop.remote(drain_s) for number in self._reports]
+        if ends:
+            ray.wait(ends, num_returns=len(ends), timeout=drain_s + _OBSERVE_S)
         for number in list(self._handles):
             self._forget(number)
         for node in self._entries:
@@ -307,3 +236,8 @@ class Controller:
             ray.wait([balancer.stop.remote()], timeout=_BALANCE_S)
             self._cast.end(balancer)
         _internal_kv_del(self._key)
+
+
+def _silent(last: ObservedServer, state: ServerState) -> ObservedServer:
+    """A server that has not answered."""
+    return replace(last, state=state, queue_depth=None, utilisation=None, used_bytes=None)

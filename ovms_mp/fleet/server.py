@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """One server of a fleet: an ``ovms_mp`` as a child process, and what is known of it. A Ray actor, or not.
 
-Its parent, :mod:`ovms_mp.fleet.launch`, has it end in order when this process dies.
+Its parent, :mod:`ovms_mp.fleet.keeper`, has it end in order when this process dies.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,19 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+from msgspec.structs import replace
 
 from ovms_mp.defects import contain
 from ovms_mp.fleet.asking import Reply, ask, summed
-from ovms_mp.fleet.decisions.observation import ServerState
-from ovms_mp.fleet.launch import Launch
+from ovms_mp.fleet.decisions.observation import ObservedModel, ObservedServer, ServerState
+from ovms_mp.fleet.keeper import Charge, keep
 from ovms_mp.fleet.leases import own_directory, private, take
-from ovms_mp.fleet.reports import ServerReport, ServerSettings, plain
-from ovms_mp.places import module_command, module_environment, usable_cores
+from ovms_mp.places import module_command, usable_cores
 from ovms_mp.wire.fleet_status import write_news
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ovms_mp.fleet.decisions.specification import ModelSpec, ServerSpec
 
 _ASK_S = 1.0
 _RELOAD_S = 3600.0
@@ -41,19 +43,20 @@ _OK = 200
 _LONGEST_REASON = 500
 _DONE = (_OK, 201)
 _MOST_ROOMS = 512
+_NO_MODEL: Mapping[str, Any] = {"versions": ()}
 _NOT_FOR_CHILDREN = ("RAY_", "OMP_NUM_THREADS")
 
 
 @dataclass(slots=True)
 class _Told:
-    """What the server was told of a model, with which change, and what came of it."""
+    """What the server was told of a model, whether it has read that, and what came of it."""
 
     revision: str
     settings: dict[str, Any]
-    change: int = 0
+    is_read: bool = False
     served: str = ""
     failure: str = ""
-    refusal: str = ""
+    refusal: str = ""  # What it said to the change, which may be about another model of it.
 
 
 class Server:
@@ -61,9 +64,9 @@ class Server:
 
     def __init__(
         self,
-        revision: str,
-        settings: str,
-        models: Iterable[tuple[str, str, str]],
+        number: int,
+        specification: ServerSpec,
+        models: Iterable[ModelSpec],
         *,
         host: str,
         node: str,
@@ -72,37 +75,33 @@ class Server:
         """Start the child.
 
         Args:
-            revision: What it is started as.
-            settings: :class:`ServerSettings` as JSON.
-            models: Name, revision and settings of each, the latter as JSON.
+            number: The fleet's for it.
+            specification: What it is started as.
+            models: That it begins with.
             host: The machine's address.
-            node: The machine's name for Ray.
+            node: The machine's number for Ray.
             environment: This process's.
         """
-        self._settings = msgspec.json.decode(settings, type=ServerSettings)
-        given = self._settings.directory
-        root = private(Path(given)) if given else own_directory()
+        self._settings, self._drain_s = specification.settings, specification.drain_s
         self._lock = threading.Lock()
-        self._models = {model: _Told(revision, json.loads(text)) for model, revision, text in models}
+        self._models = {model.name: _Told(model.revision, model.settings) for model in models}
         self._is_draining = self._was_ready = False
         self._changed = threading.Event()
-        self._change = 0
-        self._read = -1  # The latest change that the server has done.
         self._infer_us: dict[str, float] = {}
-        self._report = ServerReport(
-            state="starting", revision=revision, host=host, port=0, rest_port=0, node=node
+        self._report = ObservedServer(
+            number=number, state=ServerState.STARTING, revision=specification.revision, host=host, node=node
         )
-        self._child = self._start(root, environment)
+        self._child = self._start(environment)
         threading.Thread(target=self._apply_changes, daemon=True).start()
 
-    def _start(self, root: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        report, settings = self._report, self._settings
+    def _start(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        settings, host = self._settings, self._report.host
+        root = private(Path(settings.directory)) if settings.directory else own_directory()
         with ExitStack() as stack:
             sockets = [
-                stack.enter_context(socket.create_server((report.host, 0), backlog=_BACKLOG))
-                for _ in range(2)
+                stack.enter_context(socket.create_server((host, 0), backlog=_BACKLOG)) for _ in range(2)
             ]
-            report.port, report.rest_port = (each.getsockname()[1] for each in sockets)
+            port, rest_port = (each.getsockname()[1] for each in sockets)
             cores = take(own_directory() / "cores", sorted(usable_cores()), settings.cores)
             rooms = take(root, range(_MOST_ROOMS), 1)
             for descriptor in (*cores.values(), *rooms.values()):
@@ -113,76 +112,77 @@ class Server:
             self._write_configuration()
             self._fleet_file = self._directory / "fleet.json"
             self._fleet_file.unlink(missing_ok=True)  # What the last server here was told.
-            report.log = str(self._directory / "server.log")
-            report.cores = tuple(cores) if len(cores) == settings.cores else ()
             command = [
                 *module_command("ovms_mp", "config", "--config_path", str(self._directory / "config.json")),
-                *("--port", str(report.port), "--grpc_bind_address", report.host),
-                *("--rest_port", str(report.rest_port), "--rest_bind_address", report.host),
+                *("--port", str(port), "--grpc_bind_address", host),
+                *("--rest_port", str(rest_port), "--rest_bind_address", host),
                 *("--store_dir", str(self._directory / "store"), "--fleet_file", str(self._fleet_file)),
-                *("--stop_notice_s", str(_NOTICE_S), "--stop_grace_s", str(settings.drain_s + 2 * _NOTICE_S)),
+                *("--stop_notice_s", str(_NOTICE_S), "--stop_grace_s", str(self._drain_s + 2 * _NOTICE_S)),
                 *("--metrics_enable", *settings.flags),
             ]
-            launch = Launch(
+            charge = Charge(
                 command=tuple(command),
+                lives_with=os.getpid(),
                 sockets=tuple(each.fileno() for each in sockets),
                 leases=(*cores.values(), *rooms.values()),
-                cores=report.cores,
-                parent=os.getpid(),
+                cores=tuple(cores) if len(cores) == settings.cores else (),
             )
             # It needs no secret of Ray's, and has threads of its own.
             kept = {key: value for key, value in environment.items() if not key.startswith(_NOT_FOR_CHILDREN)}
-            log = stack.enter_context(open(report.log, "ab"))
-            child = subprocess.Popen(
-                module_command("ovms_mp.fleet.launch", msgspec.json.encode(launch).decode()),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                env=module_environment(kept),
-                pass_fds=launch.descriptors,
-                start_new_session=True,
-            )
-            report.pid = child.pid
+            log = self._directory / "server.log"
+            child = keep(charge, log, kept)
         # From now on nobody but the child has the sockets: once it is dead, connections are refused.
+        self._report = replace(
+            self._report, port=port, rest_port=rest_port, pid=child.pid, cores=charge.cores, log=str(log)
+        )
         return child
 
-    def observe(self, fleet: bytes = b"", age_s: float = 0.0) -> dict[str, Any]:
-        """A :class:`ServerReport` in plain values.
+    def observe(self, fleet: bytes = b"", age_s: float = 0.0) -> ObservedServer:
+        """What there is to be said of it.
 
         Args:
             fleet: :class:`~ovms_mp.wire.fleet_status.FleetStatus` as JSON, for the live page.
             age_s: Since when that is so.
         """
-        report = self._report
         if fleet:
-            own = (report.host, report.port)
+            own = (self._report.host, self._report.port)
             contain("fleet.tell", "the live page", write_news, self._fleet_file, fleet, age_s, own)
-        report.exit_code = self._child.poll()
+        exit_code = self._child.poll()
         ready = self._ask("/v2/health/ready", {"endpoint-load-metrics-format": "json"})
-        report.state = self._state(is_ready=ready.status == _OK).value
         load = ready.headers.get("endpoint-load-metrics", "").partition(" ")[2]
-        report.utilisation = float(json.loads(load)["cpu_utilization"]) if load else None
-        report.queue_depth = report.used_bytes = None
+        utilisation = float(json.loads(load)["cpu_utilization"]) if load else None
+        queue_depth = used_bytes = None
         # Who does not answer at all is not waited for again.
         page = self._ask("/metrics") if ready.status else ready
         shares: Mapping[str, float] = {}
         if page.status == _OK:
             under_way = sum(summed(page.body, "ovms_current_requests").values())
-            report.queue_depth = max(0.0, under_way - self._settings.cores)
-            report.used_bytes = int(sum(summed(page.body, "process_resident_memory_bytes").values()))
+            queue_depth = max(0.0, under_way - self._settings.cores)
+            used_bytes = int(sum(summed(page.body, "process_resident_memory_bytes").values()))
             shares = self._shares(summed(page.body, "ovms_inference_time_us_sum"))
         status = self._ask("/v1/status") if ready.status else ready
-        served = json.loads(status.body)["models"] if status.status == _OK else None
         with self._lock:
-            if served is not None:
-                self._note_served(served)
-            busy = report.utilisation or 0.0
-            report.models = {
-                name: (told.revision, told.served, told.failure, shares.get(name, 0.0) * busy)
+            state = self._state(is_ready=ready.status == _OK)
+            if status.status == _OK:
+                self._note_served(json.loads(status.body)["models"])
+            models = {
+                name: ObservedModel(
+                    revision=told.revision,
+                    served=told.served,
+                    failure=told.failure,
+                    load=shares.get(name, 0.0) * (utilisation or 0.0),
+                )
                 for name, told in self._models.items()
             }
-        return plain(report)
+        return replace(
+            self._report,
+            state=state,
+            exit_code=exit_code,
+            utilisation=utilisation,
+            queue_depth=queue_depth,
+            used_bytes=used_bytes,
+            models=models,
+        )
 
     def _ask(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
         return ask(self._report.host, self._report.rest_port, path, _ASK_S, headers=headers)
@@ -190,13 +190,13 @@ class Server:
     def _note_served(self, served: Mapping[str, Any]) -> None:
         """What the server says of its models."""
         for name, told in self._models.items():
-            model = served.get(name)
-            if not _newest(model):
+            versions = served.get(name, _NO_MODEL)["versions"]
+            answers, is_newest, failure = _outcome(versions, is_refused=bool(told.refusal))
+            if not answers:
                 told.served = ""
-            if told.change <= self._read and not told.refusal:
-                is_there = _newest(model) > 0 and not _is_coming(model)
-                told.served = told.revision if is_there else told.served
-                told.failure = "" if is_there else _failure(model)
+            if told.is_read:
+                told.served = told.revision if is_newest else told.served
+                told.failure = "" if is_newest else failure or told.refusal
 
     def _state(self, *, is_ready: bool) -> ServerState:
         if self._child.returncode is not None:
@@ -204,8 +204,11 @@ class Server:
         if self._is_draining:
             return ServerState.DRAINING
         if is_ready:
-            self._was_ready = True
-            self._read = max(self._read, 0)
+            if not self._was_ready:
+                self._was_ready = True
+                # It has begun with the file as it was.
+                for told in self._models.values():
+                    told.is_read = True
             return ServerState.READY
         return ServerState.UNREADY if self._was_ready else ServerState.STARTING
 
@@ -216,27 +219,22 @@ class Server:
         total = sum(spent.values())
         return {name: each / total for name, each in spent.items()} if total else {}
 
-    def place(self, name: str, revision: str, settings: str) -> None:
+    def place(self, model: ModelSpec) -> None:
         """Have the server load a model, or another revision of it."""
         with self._lock:
-            told = self._models.get(name)
-            if told is not None and told.revision == revision:
-                return
-            self._note_change()
-            served = told.served if told is not None else ""
-            self._models[name] = _Told(revision, json.loads(settings), self._change, served)
-            self._write_configuration()
+            told = self._models.get(model.name)
+            if told is None or told.revision != model.revision:
+                served = told.served if told is not None else ""
+                self._models[model.name] = _Told(model.revision, model.settings, served=served)
+                self._write_configuration()
+                self._changed.set()
 
     def remove(self, name: str) -> None:
         """Have the server unload a model."""
         with self._lock:
             if self._models.pop(name, None) is not None:
-                self._note_change()
                 self._write_configuration()
-
-    def _note_change(self) -> None:
-        self._change += 1
-        self._changed.set()
+                self._changed.set()
 
     def drain(self) -> None:
         """Have the server answer what it has, then end."""
@@ -244,8 +242,12 @@ class Server:
         if self._child.poll() is None:
             self._child.terminate()
 
-    def stop(self) -> None:
-        """End the server at once."""
+    def stop(self, within_s: float = 0.0) -> None:
+        """End the server: at once, or in order if it can be done in time."""
+        if within_s:
+            self.drain()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(within_s)
         if self._child.poll() is None:
             os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait(_ASK_S)
@@ -267,7 +269,7 @@ class Server:
                 continue
             with self._lock:
                 self._changed.clear()
-                change, told = self._change, tuple(self._models.values())
+                told = tuple(self._models.values())
             reply = ask(self._report.host, self._report.rest_port, "/v1/config/reload", _RELOAD_S, "POST")
             if not reply.status:
                 self._changed.set()
@@ -276,26 +278,21 @@ class Server:
             with self._lock:
                 for each in told:
                     text = reply.body.decode(errors="replace")
-                    each.failure = each.refusal = "" if reply.status in _DONE else text[:_LONGEST_REASON]
-                self._read = change
+                    each.is_read, each.refusal = True, "" if reply.status in _DONE else text[:_LONGEST_REASON]
 
 
-def _newest(model: dict[str, Any] | None) -> int:
-    """The newest version that is available; 0 without one."""
-    versions = model["versions"] if model else ()
-    return max((each["version"] for each in versions if each["state"] == "AVAILABLE"), default=0)
+def _outcome(versions: Sequence[Mapping[str, Any]], *, is_refused: bool) -> tuple[bool, bool, str]:
+    """Whether a version answers, whether the newest that is wanted does, and why it does not.
 
-
-def _is_coming(model: dict[str, Any] | None) -> bool:
-    """Whether a newer version is being loaded, or cannot be."""
-    newest = _newest(model)
-    versions = model["versions"] if model else ()
-    return any(
-        each["version"] > newest and (each["is_failed"] or each["is_being_loaded"]) for each in versions
-    )
-
-
-def _failure(model: dict[str, Any] | None) -> str:
-    """Why a version is not there."""
-    versions = model["versions"] if model else ()
-    return next((str(each["error_message"]) for each in reversed(versions) if each["is_failed"]), "")
+    One that could not be loaded again, as something of the model has changed, still answers: it has a message, then,
+    and what was asked for was refused.
+    """
+    newest = max((each["version"] for each in versions if each["state"] == "AVAILABLE"), default=0)
+    coming = [each["version"] for each in versions if each["is_failed"] or each["is_being_loaded"]]
+    failures = [
+        str(each["error_message"])
+        for each in versions
+        if each["is_failed"] or (is_refused and each["error_message"])
+    ]
+    is_newest = newest >= max(coming, default=1) and not (is_refused and failures)
+    return newest > 0, is_newest, failures[-1] if failures else ""

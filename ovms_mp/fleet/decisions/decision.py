@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ovms_mp.fleet.decisions.observation import ObservedServer
-    from ovms_mp.fleet.decisions.specification import FleetSpec, ModelSpec
+    from ovms_mp.fleet.decisions.specification import FleetSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,7 @@ class Decision:
     routes: Mapping[str, tuple[int, ...]]  # Of each model, those of them that serve it.
     actions: tuple[Action, ...]  # To be carried out when the balancers have the routes.
     notes: tuple[str, ...]  # Sentences on what does not go as wanted, for the fleet's status.
+    is_settled: bool  # Everything was as it is to be.
 
 
 def decide(specification: FleetSpec, observation: Observation, plan: Plan, now_s: float) -> Decision:
@@ -54,7 +55,6 @@ def decide(specification: FleetSpec, observation: Observation, plan: Plan, now_s
     turn = Turn(specification, observation, plan.next_turn(now_s))
     follow(turn)
     scaling = turn.plan.scaling
-    scaling.wanted = scaling.wanted or len(turn.live())
     # One whose load is not known yet as it has just become ready has none.
     sharing = [
         server
@@ -70,7 +70,7 @@ def decide(specification: FleetSpec, observation: Observation, plan: Plan, now_s
     routes = defaultdict[str, list[int]](list)
     for server in routed:
         for name in turn.plan.servers[server.number].models:
-            if name in server.models and server.models[name].served:
+            if server.model(name).served:
                 routes[name].append(server.number)
     return Decision(
         plan=turn.plan,
@@ -78,6 +78,20 @@ def decide(specification: FleetSpec, observation: Observation, plan: Plan, now_s
         routes={name: tuple(numbers) for name, numbers in routes.items()},
         actions=tuple(_actions(turn)),
         notes=tuple(turn.notes),
+        is_settled=_is_settled(turn),
+    )
+
+
+def _is_settled(turn: Turn) -> bool:
+    servers = turn.observation.servers
+    served = {(name, model.served) for server in servers for name, model in server.models.items()}
+    wanted = {(model.name, model.revision) for model in turn.models.values()}
+    needed = {(model.name, model.revision) for model in turn.models.values() if model.copies != 0}
+    return (
+        len(servers) == turn.plan.scaling.wanted
+        and all(each.state is ServerState.READY for each in servers)
+        and {each.revision for each in servers} == {turn.specification.server.revision}
+        and needed <= served <= wanted
     )
 
 
@@ -92,7 +106,9 @@ def _actions(turn: Turn) -> Iterator[Action]:
                 yield DrainServer(number=number)
         elif seen is not None:
             yield from _model_actions(turn, server, seen)
-        elif (settings := turn.server_of(server.revision)) is not None:
+        elif (
+            server.started_s <= turn.plan.time_s and (settings := turn.server_of(server.revision)) is not None
+        ):
             models = [turn.model_of(name, model.revision) for name, model in server.models.items()]
             known = tuple(model for model in models if model is not None)
             yield StartServer(number=number, server=settings, models=known)
@@ -109,8 +125,6 @@ def _model_actions(turn: Turn, server: PlannedServer, seen: ObservedServer) -> I
     if surplus:
         return  # Their memory may be what the others need.
     for name, planned in server.models.items():
-        there = seen.models.get(name)
-        if there is None or there.revision != planned.revision:
-            model: ModelSpec | None = turn.model_of(name, planned.revision)
-            if model is not None:
-                yield PlaceModel(number=seen.number, model=model)
+        model = turn.model_of(name, planned.revision)
+        if model is not None and seen.model(name).revision != planned.revision:
+            yield PlaceModel(number=seen.number, model=model)

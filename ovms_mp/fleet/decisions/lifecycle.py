@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ovms_mp.fleet.decisions.observation import ServerState
-from ovms_mp.fleet.decisions.plan import PlannedModel, PlannedServer, Retry
 
 if TYPE_CHECKING:
     from collections import Counter
 
     from ovms_mp.fleet.decisions.observation import ObservedServer
+    from ovms_mp.fleet.decisions.plan import PlannedServer
     from ovms_mp.fleet.decisions.specification import ModelSpec
     from ovms_mp.fleet.decisions.turn import Turn
 
@@ -23,14 +24,7 @@ REPLACED_AT_ONCE = 0.1
 def follow(turn: Turn) -> None:
     """Bring the plan up to what was observed."""
     plan = turn.plan
-    for number, seen in turn.seen.items():
-        if number not in plan.servers and seen.state is not ServerState.ENDED:
-            models = {
-                name: PlannedModel(revision=model.revision, since_s=plan.time_s)
-                for name, model in seen.models.items()
-            }
-            plan.servers[number] = PlannedServer(revision=seen.revision, started_s=plan.time_s, models=models)
-        plan.next_number = max(plan.next_number, number + 1)
+    plan.next_number = max(plan.next_number, 1 + max(turn.seen, default=0))
     availability = turn.availability()
     for number, server in list(plan.servers.items()):
         observed = turn.seen.get(number)
@@ -44,7 +38,7 @@ def follow(turn: Turn) -> None:
             continue
         if observed is not None:
             _follow_server(turn, server, observed, availability)
-        if not server.is_leaving and _is_overdue(turn, server, observed, availability):
+        if not server.is_leaving and _is_overdue(turn, server, turn.look(number), availability):
             _lose(turn, server)
             server.is_leaving, server.stop_s = True, plan.time_s
     _replace_unready(turn)
@@ -59,8 +53,7 @@ def _follow_server(
     time_s = turn.plan.time_s
     server.was_seen = True
     for name, model in server.models.items():
-        there = seen.models.get(name)
-        if there is not None and there.served == model.revision and model.served_s is None:
+        if seen.model(name).served == model.revision and model.served_s is None:
             model.served_s = time_s
     if seen.state is ServerState.READY:
         if server.unready_s is not None:
@@ -80,21 +73,16 @@ def _follow_server(
 
 def _has_models(server: PlannedServer, seen: ObservedServer, availability: Counter[str]) -> bool:
     """Whether it serves all that it is to; what no server can load is not held against one."""
-    for name in server.models:
-        model = seen.models.get(name)
-        if model is None or not (model.served or (model.failure and not availability[name])):
-            return False
-    return True
+    there = {name: seen.model(name) for name in server.models}
+    return all(model.served or (model.failure and not availability[name]) for name, model in there.items())
 
 
-def _is_overdue(
-    turn: Turn, server: PlannedServer, seen: ObservedServer | None, availability: Counter[str]
-) -> bool:
-    if server.ready_s is not None:
-        return False
-    models = seen.models if seen is not None else {}
-    cannot = any(model.failure and not model.served and availability[name] for name, model in models.items())
-    return cannot or turn.plan.time_s - server.started_s > turn.specification.deadlines.start_s
+def _is_overdue(turn: Turn, server: PlannedServer, seen: ObservedServer, availability: Counter[str]) -> bool:
+    cannot = any(
+        model.failure and not model.served and availability[name] for name, model in seen.models.items()
+    )
+    is_late = turn.plan.time_s - server.started_s > turn.specification.deadlines.start_s
+    return server.ready_s is None and (cannot or is_late)
 
 
 def _replace_unready(turn: Turn) -> None:
@@ -115,13 +103,13 @@ def _replace_unready(turn: Turn) -> None:
 
 
 def _lose(turn: Turn, server: PlannedServer) -> None:
-    """A server that was not to go is lost; one that did not settle is followed by another after a back-off only."""
+    """A server that was not to go is lost; one that did not settle is followed by another after a back-off."""
     if server.is_leaving or turn.has_settled(server):
         return
     plan, deadlines = turn.plan, turn.specification.deadlines
     failures = server.failures + 1
     delay_s = min(deadlines.first_retry_s * 2.0 ** min(failures - 1, 30), deadlines.last_retry_s)
-    plan.retries.append(Retry(at_s=plan.time_s + delay_s, failures=failures, revision=server.revision))
+    plan.start(server.revision, 1, delay_s, failures)
     is_first = server.revision not in (turn.good.server.revision, *plan.failed)
     if is_first and failures >= turn.specification.update.give_up_after:
         plan.failed[server.revision] = f"{failures} servers of it in a row were not ready for long enough"

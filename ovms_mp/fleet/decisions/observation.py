@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from ovms_mp.fleet.decisions.specification import ModelSpec, ServerSpec
+import msgspec
+
+from ovms_mp.fleet.decisions.specification import ModelSpec, ServerSpec, Value
 
 
 class ServerState(enum.Enum):
@@ -22,29 +23,41 @@ class ServerState(enum.Enum):
     ENDED = "ended"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObservedModel:
+class ObservedModel(Value, frozen=True, kw_only=True):
     """A model on a server."""
 
-    revision: str  # What the server was told last.
-    served: str = (
-        ""  # The revision that answers requests, which is the older one while the new one loads; none: "".
-    )
+    revision: str = ""  # What the server was told last.
+    served: str = ""  # What answers requests, which is the older one while the new one loads; none: "".
     failure: str = ""  # Why the one that it was told does not load.
     load: float = 0.0  # How much of the server's computing it uses, 0 to 1.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObservedServer:
-    """A server. Figures are None where they are not known, e.g. for want of an answer."""
+_NO_MODEL = ObservedModel()
+
+
+class ObservedServer(Value, frozen=True, kw_only=True):
+    """A server, from its actor to the controller, each turn. Figures are None where they are not known."""
 
     number: int
     state: ServerState
-    revision: str  # What it was started as.
+    revision: str = ""  # What it was started as; none is known of one that waits for a place.
     queue_depth: float | None = None  # Requests that wait.
     utilisation: float | None = None  # The share of its computing in use, 0 to 1.
     used_bytes: int | None = None  # Memory of all that runs there.
-    models: Mapping[str, ObservedModel] = field(default_factory=dict)
+    models: dict[str, ObservedModel] = msgspec.field(default_factory=dict)
+    # The rest is for the status and the balancers; of no interest here.
+    host: str = ""  # Where it listens.
+    port: int = 0
+    rest_port: int = 0
+    node: str = ""  # The machine's number for Ray.
+    pid: int = 0  # Of its parent, whose process group it is in.
+    cores: tuple[int, ...] = ()  # Those that it has for itself; empty where it shares them.
+    log: str = ""  # Path of its log on its machine.
+    exit_code: int | None = None  # Of one that has ended.
+
+    def model(self, name: str) -> ObservedModel:
+        """A model; without revision where it is not there."""
+        return self.models.get(name, _NO_MODEL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +67,7 @@ class Observation:
     servers: tuple[ObservedServer, ...] = ()
     asked: frozenset[str] = (
         frozenset()
-    )  # Models that no server had when they were asked for since the last turn.
+    )  # Models that were asked for since the last turn when no server had them.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

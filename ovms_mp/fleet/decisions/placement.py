@@ -25,18 +25,17 @@ class Placement:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self._time_s = turn.plan.time_s
-        self._hosts = turn.live()
+        self._hosts = turn.begun()
         self._loads: defaultdict[str, float] = defaultdict(float)
         self._crowded = set[str]()
         for number, server in self._hosts.items():
             for name in server.models.keys() - turn.models.keys():
                 del server.models[name]
-            if number in turn.seen:
-                is_crowded = (turn.seen[number].utilisation or 0.0) > _CROWDED
-                for name, model in turn.seen[number].models.items():
-                    self._loads[name] += model.load
-                    if is_crowded and model.load > _LARGE:
-                        self._crowded.add(name)
+            seen = turn.look(number)
+            for name, model in seen.models.items():
+                self._loads[name] += model.load
+                if (seen.utilisation or 0.0) > _CROWDED and model.load > _LARGE:
+                    self._crowded.add(name)
         self._copies = Counter(name for server in self._hosts.values() for name in server.models)
         self._room = {number: self._room_of(number) for number in self._hosts}
 
@@ -83,13 +82,10 @@ class Placement:
         limit = self._turn.specification.server.memory_bytes
         if not limit:
             return math.inf
-        planned, seen = self._hosts[number].models, self._turn.seen.get(number)
-        sizes = {name: self._turn.models[name].memory_bytes for name in planned}
-        used = sum(sizes.values())
-        if seen is not None and seen.used_bytes is not None:
-            coming = [name for name in planned if name not in seen.models or not seen.models[name].served]
-            used = max(used, seen.used_bytes + sum(sizes[name] for name in coming))
-        return limit - used
+        seen = self._turn.look(number)
+        sizes = {name: self._turn.models[name].memory_bytes for name in self._hosts[number].models}
+        coming = sum(size for name, size in sizes.items() if not seen.model(name).served)
+        return limit - max(sum(sizes.values()), (seen.used_bytes or 0) + coming)
 
     def _add(self, model: ModelSpec, count: int) -> int:
         """Place so many copies, on idle servers first; how many found room."""
@@ -108,8 +104,7 @@ class Placement:
         return len(chosen)
 
     def _rank(self, number: int) -> tuple[bool, float, float, int]:
-        seen = self._turn.seen.get(number)
-        load = seen.utilisation if seen is not None and seen.utilisation is not None else 0.0
+        load = self._turn.look(number).utilisation or 0.0
         return not self._hosts[number].is_ready, load, -self._room[number], number
 
     def _make_room(self, model: ModelSpec) -> None:
@@ -183,10 +178,9 @@ class Placement:
             self._hosts[number].models[model.name] = PlannedModel(revision=revision, since_s=self._time_s)
 
     def _give_up_if_failed(self, model: ModelSpec, number: int, copy: PlannedModel) -> None:
-        seen = self._turn.seen.get(number)
-        there = seen.models.get(model.name) if seen is not None else None
+        there = self._turn.look(number).model(model.name)
         load_s = self._turn.specification.deadlines.load_s
-        reason = there.failure if there is not None and there.revision == copy.revision else ""
+        reason = there.failure if there.revision == copy.revision else ""
         if not reason and copy.served_s is None and self._time_s - copy.since_s > load_s:
             reason = f"not loaded within {load_s:g} s"
         if reason:

@@ -7,10 +7,7 @@ never back, whatever the caller's clock does, which is another one after the con
 
 from __future__ import annotations
 
-from copy import copy
-
 import msgspec
-from msgspec.structs import replace
 
 from ovms_mp.fleet.decisions.specification import FleetSpec
 
@@ -29,7 +26,7 @@ class PlannedServer(msgspec.Struct, kw_only=True):
     """A server that there is to be, or that is on its way out."""
 
     revision: str
-    started_s: float  # When its start began; moves on while it waits for a place.
+    started_s: float  # When its start begins; moves on while it waits for a place.
     models: dict[str, PlannedModel] = {}
     failures: int = 0  # How often in a row it and those that it replaces have not settled.
     was_seen: bool = False
@@ -44,14 +41,6 @@ class PlannedServer(msgspec.Struct, kw_only=True):
         return self.ready_s is not None and self.unready_s is None
 
 
-class Retry(msgspec.Struct, kw_only=True):
-    """A server that did not settle, to be replaced when its back-off is over."""
-
-    at_s: float
-    failures: int
-    revision: str
-
-
 class Scaling(msgspec.Struct, kw_only=True):
     """The number of servers that is wanted, and why."""
 
@@ -61,10 +50,9 @@ class Scaling(msgspec.Struct, kw_only=True):
 
 
 class Plan(msgspec.Struct, kw_only=True):
-    """All of it. An empty one begins a fleet, or adopts the servers that there are."""
+    """All of it. An empty one begins a fleet."""
 
     servers: dict[int, PlannedServer] = {}
-    retries: list[Retry] = []
     scaling: Scaling = msgspec.field(default_factory=Scaling)
     now_s: float | None = None  # The caller's clock at the last turn.
     time_s: float = 0.0
@@ -77,16 +65,15 @@ class Plan(msgspec.Struct, kw_only=True):
     def next_turn(self, now_s: float) -> Plan:
         """A copy to be changed, with its clock moved on."""
         lapse_s = 0.0 if self.now_s is None else min(max(0.0, now_s - self.now_s), MOST_PER_TURN_S)
-        return replace(
-            self,
-            servers={
-                number: replace(server, models={name: copy(model) for name, model in server.models.items()})
-                for number, server in self.servers.items()
-            },
-            retries=list(self.retries),
-            scaling=replace(self.scaling, peaks=list(self.scaling.peaks)),
-            now_s=now_s,
-            time_s=self.time_s + lapse_s,
-            failed=dict(self.failed),
-            asked_s=dict(self.asked_s),
-        )
+        # PERF: JSON is several times as fast as copying each part.
+        plan = msgspec.json.decode(msgspec.json.encode(self), type=Plan)
+        plan.now_s, plan.time_s = now_s, self.time_s + lapse_s
+        return plan
+
+    def start(self, revision: str, count: int, after_s: float = 0.0, failures: int = 0) -> None:
+        """There are to be so many more servers after a time."""
+        for _ in range(count):
+            self.servers[self.next_number] = PlannedServer(
+                revision=revision, started_s=self.time_s + after_s, failures=failures
+            )
+            self.next_number += 1

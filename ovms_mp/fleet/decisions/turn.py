@@ -7,10 +7,10 @@ from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ovms_mp.fleet.decisions.observation import ServerState
+from ovms_mp.fleet.decisions.observation import ObservedServer, ServerState
 
 if TYPE_CHECKING:
-    from ovms_mp.fleet.decisions.observation import Observation, ObservedServer
+    from ovms_mp.fleet.decisions.observation import Observation
     from ovms_mp.fleet.decisions.plan import Plan, PlannedServer
     from ovms_mp.fleet.decisions.specification import FleetSpec, ModelSpec, ServerSpec
 
@@ -24,6 +24,10 @@ class Turn:
         self.plan = plan
         self.seen = {server.number: server for server in observation.servers}
         self.notes: list[str] = []
+
+    def look(self, number: int) -> ObservedServer:
+        """What was seen of a server, which may be nothing."""
+        return self.seen.get(number) or ObservedServer(number=number, state=ServerState.STARTING)
 
     @cached_property
     def models(self) -> dict[str, ModelSpec]:
@@ -41,10 +45,10 @@ class Turn:
         return {model.name: model for model in self.plan.good.models} if self.plan.good else {}
 
     @property
-    def aim(self) -> ServerSpec:
-        """What all servers are to become."""
-        wanted = self.specification.server
-        return self.good.server if wanted.revision in self.plan.failed else wanted
+    def aim(self) -> str:
+        """The revision that all servers are to become."""
+        wanted = self.specification.server.revision
+        return self.good.server.revision if wanted in self.plan.failed else wanted
 
     @property
     def is_consistent(self) -> bool:
@@ -64,6 +68,10 @@ class Turn:
     def live(self) -> dict[int, PlannedServer]:
         """Servers that are to stay."""
         return {number: server for number, server in self.plan.servers.items() if not server.is_leaving}
+
+    def begun(self) -> dict[int, PlannedServer]:
+        """Those of them whose start is not put off."""
+        return {n: server for n, server in self.live().items() if server.started_s <= self.plan.time_s}
 
     def has_settled(self, server: PlannedServer) -> bool:
         """Whether it has been ready for long enough to be called good, if only until it failed."""
@@ -95,7 +103,7 @@ class Turn:
         model = self.models.get(name)
         if model is None or (model.copies == 0 and name not in self.plan.asked_s):
             return 0
-        return max(1, min(model.copies or 1, len(self.live())))
+        return max(1, min(model.copies or 1, len(self.begun())))
 
     def availability(self) -> Counter[str]:
         """On how many of those each model is served."""

@@ -31,7 +31,8 @@ SERVER: dict[str, Any] = {
     },
 }
 PENDING = {
-    "number": 4, "state": "pending", "revision": "r1", "utilisation": None, "queue_depth": None, "models": {}
+    **SERVER, "number": 4, "state": "pending", "revision": "", "utilisation": None, "queue_depth": None,
+    "port": 0, "cores": [], "models": {},
 }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def test_the_status_for_people() -> None:
         "vision: 2 servers of 3 wanted, at 10.0.0.1:8000, ! no HAProxy",
         "  SERVER  STATE    ADDRESS             REVISION  LOAD  WAITING  CORES  MODELS",
         "  3       READY    10.0.0.1:9001,8001  r1        50%   2        0,1    bad (no such file), good, new (loading)",  # noqa: E501
-        "  4       PENDING  -                   r1        -     -        -      -",
+        "  4       PENDING  -                   -         -     -        -      -",
         "  ! a note",
     ]
 

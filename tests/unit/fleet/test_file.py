@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,9 @@ def test_little_is_needed() -> None:
     fleet = read(MODEL)
     (model,) = fleet.specification.models
 
-    assert (fleet.name, fleet.entry.port, fleet.has_many_entries) == ("fleet", 8000, False)
+    assert (fleet.name, fleet.entry.port, fleet.entry.machines) == ("fleet", 8000, "head")
     assert (fleet.specification.servers_min, fleet.specification.servers_max) == (1, 1)
-    assert json.loads(model.settings) == {"name": "m", "base_path": "/srv/models/m"}
+    assert model.settings == {"name": "m", "base_path": "/srv/models/m"}
     assert (model.copies, model.memory_bytes) == (None, 0)
 
 
@@ -37,16 +36,12 @@ def test_everything_is_read() -> None:
     )
     given = fleet.specification
 
-    assert (fleet.name, fleet.entry.port, fleet.entry.drain_s, fleet.has_many_entries) == (
-        "vision",
-        9,
-        7,
-        True,
-    )
+    assert (fleet.name, fleet.entry.port, fleet.entry.machines, fleet.slots) == ("vision", 9, "all", 16)
     assert (given.servers_min, given.servers_max, given.server.memory_bytes) == (2, 5, 3 << 20)
     assert (given.scaling.utilisation, given.update.surge, given.deadlines.drain_s) == (0.5, 2, 7)
-    assert json.loads(given.server.settings)["flags"] == ["--cpu_workers", "2"]
-    assert json.loads(given.models[0].settings) == {"name": "m", "base_path": "s3://b/m", "nireq": 4}
+    assert (given.server.settings.flags, given.server.settings.cores) == (("--cpu_workers", "2"), 4)
+    assert given.server.drain_s == 7
+    assert given.models[0].settings == {"name": "m", "base_path": "s3://b/m", "nireq": 4}
     assert (given.models[0].copies, given.models[0].memory_bytes) == (1, 2 << 20)
 
 
@@ -78,15 +73,17 @@ def test_where_updates_are_consistent_another_model_needs_other_servers() -> Non
         (f"[servers]\nmin = 0\n{MODEL}", "min"),
         (f"[servers]\nmin = 3\nmax = 2\n{MODEL}", "max 2 is less than min 3"),
         (f"[servers]\nmax = 501\n{MODEL}", "max"),
-        (f"[scaling]\nutilization = 1\n{MODEL}", "utilization is unknown; accepted: utilisation"),
-        (f"[deadlines]\ndrain_s = -1\n{MODEL}", "drain_s -1 is negative"),
+        (f"[scaling]\nutilization = 1\n{MODEL}", "unknown field `utilization` - at `$.scaling`"),
+        (f"[scaling]\nutilisation = 0\n{MODEL}", "> 0.0 - at `$.scaling.utilisation`"),
+        (f"[deadlines]\ndrain_s = -1\n{MODEL}", ">= 0.0 - at `$.deadlines.drain_s`"),
+        (f"[entry]\nslots = 1\n{MODEL}", "slots"),
         (f'[servers]\nflags = ["--port", "1"]\n{MODEL}', "--port is the fleet's own"),
         (f'[servers]\nflags = ["--no_such"]\n{MODEL}', "--no_such is unknown"),
         (f"{MODEL}base_pth = 1\n", "base_pth is unknown"),
         (f"{MODEL}copies = -1\n", "copies"),
         (MODEL + MODEL, "the same name"),
-        ('[[models]]\nname = "m"\n', "base_path is missing"),
-        ('[[models]]\nbase_path = "m"\n', "has no name"),
+        ('[[models]]\nname = "m"\n', "model 'm': Object missing required field `base_path`"),
+        ('[[models]]\nbase_path = "m"\n', "missing required field `name`"),
         (f'name = "a b"\n{MODEL}', "name"),
     ],
 )

@@ -3,29 +3,29 @@
 
 from __future__ import annotations
 
-from ovms_mp.fleet.haproxy import ANY, Entry, Place, backend_of, commands, configuration
+from ovms_mp.fleet.haproxy import ANY, Entry, Place, Table, backend_of, commands, configuration
 
 ONE, TWO = (
     Place(host="10.0.0.1", port=9001, rest_port=8001),
     Place(host="10.0.0.2", port=9002, rest_port=8002),
 )
-ENTRY = Entry(port=8000, slots=2)
 
 
-def told(before: tuple[object, object], after: tuple[object, object]) -> list[str]:
-    return list(commands(["m"], before, after))  # type: ignore[arg-type]  # dictionaries of the right kind
+def table(any_server: dict[int, Place], with_model: dict[int, Place] | None = None) -> Table:
+    routes = {ANY: any_server, "m": any_server if with_model is None else with_model}
+    return Table(entry=Entry(port=8000), slots=2, routes=routes)
 
 
-def routes(*slots: int) -> dict[str, frozenset[int]]:
-    return {ANY: frozenset(slots), "m": frozenset(slots)}
+def told(before: Table, after: Table) -> list[str]:
+    return list(commands(before, after))
 
 
 def test_nothing_is_said_where_nothing_changes() -> None:
-    assert told(({1: ONE}, routes(1)), ({1: ONE}, routes(1))) == []
+    assert told(table({1: ONE}), table({1: ONE})) == []
 
 
 def test_a_server_that_comes_has_its_addresses_before_it_gets_requests() -> None:
-    lines = told(({}, routes()), ({1: ONE}, routes(1)))
+    lines = told(table({}), table({1: ONE}))
 
     assert lines[:3] == [
         "set server any-grpc/s1 addr 10.0.0.1 port 9001",
@@ -37,7 +37,7 @@ def test_a_server_that_comes_has_its_addresses_before_it_gets_requests() -> None
 
 
 def test_a_server_that_goes_gets_no_more_requests_from_any_backend() -> None:
-    lines = told(({1: ONE}, routes(1)), ({1: ONE}, routes()))
+    lines = told(table({1: ONE}), table({}))
 
     assert sorted(lines) == sorted(
         f"set server {backend}-{protocol}/s1 state maint"
@@ -46,30 +46,31 @@ def test_a_server_that_goes_gets_no_more_requests_from_any_backend() -> None:
     )
 
 
-def test_a_slot_is_emptied_before_another_server_has_it() -> None:
-    lines = [line for line in told(({1: ONE}, routes(1)), ({1: TWO}, routes(1))) if "any-rest" in line]
+def test_slots_are_emptied_before_other_servers_have_them() -> None:
+    lines = [line for line in told(table({2: ONE}), table({1: ONE, 2: TWO})) if "any-rest" in line]
 
     assert lines == [
-        "set server any-rest/s1 state maint",
-        "set server any-rest/s1 addr 10.0.0.2 port 8002",
+        "set server any-rest/s2 state maint",
+        "set server any-rest/s1 addr 10.0.0.1 port 8001",
         "set server any-rest/s1 state ready",
+        "set server any-rest/s2 addr 10.0.0.2 port 8002",
+        "set server any-rest/s2 state ready",
     ]
 
 
 def test_a_server_without_a_model_gets_no_requests_for_it() -> None:
-    after = {ANY: frozenset({1, 2}), "m": frozenset({2})}
-    lines = told(({1: ONE, 2: TWO}, routes(1, 2)), ({1: ONE, 2: TWO}, after))
+    both = {1: ONE, 2: TWO}
 
-    assert lines == [
+    assert told(table(both), table(both, {2: TWO})) == [
         f"set server {backend_of('m')}-{protocol}/s1 state maint" for protocol in ("grpc", "rest")
     ]
 
 
 def test_the_file_has_the_servers_that_a_new_process_begins_with() -> None:
-    lines = configuration(ENTRY, ["m"], {1: ONE, 2: TWO}, {ANY: frozenset({1})}, "/run/s").splitlines()
+    lines = configuration(table({1: ONE}), "/run/s").splitlines()
 
     assert "  server s1 10.0.0.1:9001 proto h2 tcp-ut 3s check check-proto h1 port 8001" in lines
-    assert "  server s2 10.0.0.2:8002 tcp-ut 3s track any-grpc/s2 disabled" in lines
+    assert "  server s2 127.0.0.1:1 tcp-ut 3s track any-grpc/s2 disabled" in lines
     assert "  bind *:8000" in lines
 
 

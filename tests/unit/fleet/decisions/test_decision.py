@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ovms_mp.fleet.decisions.observation import Action, DrainServer, ServerState, StartServer, StopServer
-from ovms_mp.fleet.decisions.plan import Plan
 from ovms_mp.fleet.decisions.specification import Deadlines, FleetSpec, ModelSpec, ServerSpec, UpdateRule
 from tests.support.tiny_fleet import TURN_S, TinyFleet, TinyServer
 
@@ -165,17 +165,6 @@ def test_a_server_without_a_place_waits_and_the_status_says_so() -> None:
     assert any("wait for machines with room" in note for note in decision.notes)
 
 
-def test_a_controller_without_a_plan_adopts_what_runs() -> None:
-    fleet = running()
-    fleet.plan = Plan()
-
-    decision = fleet.turn(5)
-
-    assert decision.routed == (1, 2, 3)
-    assert decision.actions == ()
-    assert fleet.plan.next_number == 4
-
-
 def test_another_clock_changes_nothing() -> None:
     fleet = running()
     fleet.servers[2].state = ServerState.UNREADY
@@ -266,6 +255,7 @@ def test_what_nobody_planned_and_has_ended_is_forgotten() -> None:
     fleet.servers[9] = TinyServer(number=9, revision="A", state=ServerState.ENDED)
 
     assert fleet.turn().actions == (StopServer(number=9),)
+    assert fleet.plan.next_number == 10
 
 
 def test_a_server_that_leaves_is_told_to_drain_before_it_is_stopped() -> None:
@@ -277,3 +267,19 @@ def test_a_server_that_leaves_is_told_to_drain_before_it_is_stopped() -> None:
         actions += fleet.turn().actions
 
     assert actions == [DrainServer(number=4)]
+
+
+def test_a_server_that_dies_while_an_update_is_to_be_tried_again_is_replaced_at_once() -> None:
+    later = Deadlines(first_retry_s=100.0)
+    fleet = running(replace(SPEC, deadlines=later), broken=frozenset({"B"}))
+    fleet.specification = replace(UPDATED, deadlines=later)
+    fleet.turn()
+    (trial,) = starts(fleet)
+    fleet.turn()
+    del fleet.servers[trial]
+    fleet.turn()
+    fleet.servers[1].state = ServerState.ENDED
+
+    fleet.turn()
+
+    assert [fleet.servers[number].revision for number in starts(fleet)] == ["A"]

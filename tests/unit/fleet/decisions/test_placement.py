@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from ovms_mp.fleet.decisions.observation import Action, ObservedModel, PlaceModel, RemoveModel
 from ovms_mp.fleet.decisions.specification import Deadlines, FleetSpec, ModelSpec, ServerSpec

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ovms_mp.fleet.decisions.observation import ServerState, StartServer
 from ovms_mp.fleet.decisions.specification import (
@@ -148,6 +147,7 @@ def test_whatever_happens(is_consistent: bool, events: list[tuple[str, object]])
         decision = fleet.turn()
         assert decision.actions == ()
         assert decision.notes == ()
+        assert decision.is_settled
         assert set(fleet.revisions()) == {fleet.specification.server.revision}
         assert set(fleet.served("a").values()) == {fleet.specification.models[0].revision}
         assert len(fleet.served("often")) >= min(2, wanted)
