@@ -83,7 +83,7 @@ def test_nothing_of_the_fleet_is_told_without_the_key(place: Place) -> None:
 
     assert answers["/ui/events"].status == 401
     assert not [
-        path for path, answer in answers.items() if b"vision" in answer.body or b"10.0.0." in answer.body
+        path for path, answer in answers.items() if b"sightings" in answer.body or b"10.0.0." in answer.body
     ]
 
 
