@@ -256,4 +256,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=1,
         help="how often each part of a fleet is killed under load, every other time without retries (full run: 40)",
     )
+    parser.addoption("--fleet-results", help="file that each of those rounds is noted in, as a line of JSON")
     parser.addoption("--image", action="store_true", help="build the container image and test it")

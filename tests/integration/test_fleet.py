@@ -12,7 +12,8 @@ import pytest
 
 from ovms_mp.front.kserve._proto import kserve_pb2 as kserve
 from tests.support import fleet
-from tests.support.fleet import Cluster, load
+from tests.support.fleet import Cluster, Load
+from tests.support.fleet_load import Failed, asks
 from tests.support.page import first_sample
 from tests.support.waiting import eventually
 
@@ -39,6 +40,8 @@ flags = ["--log_level", "{level}"]
 utilisation = 0.5
 down_after_s = 3
 cool_down_s = 1
+[update]
+is_consistent = {consistent}
 [deadlines]
 settle_s = 0.5
 drain_s = 5
@@ -49,6 +52,10 @@ base_path = "{directory}/{model}"
 name = "rare"
 base_path = "{directory}/plus_two"
 copies = 1
+[[models]]
+name = "seldom"
+base_path = "{directory}/plus_two"
+copies = 0
 """
 
 
@@ -58,7 +65,7 @@ class Fleet:
     def __init__(self, cluster: Cluster, directory: Path) -> None:
         self.cluster = cluster
         self._directory = directory
-        self._given = {"least": 2, "most": 2, "level": "INFO", "model": "tiny"}
+        self._given = {"least": 2, "most": 2, "level": "INFO", "model": "tiny", "consistent": "false"}
         self.status = self._do("up")
 
     @property
@@ -66,13 +73,18 @@ class Fleet:
         (entry,) = self.status["entries"]
         return f"{entry['host']}:{entry['port']}"
 
+    @property
+    def other_model(self) -> str:
+        """The one that is not there for ``tiny``."""
+        return "plus_two" if self._given["model"] == "tiny" else "tiny"
+
     def update(self, **given: object) -> None:
         """Change the file, and have the fleet follow."""
         self._given |= given
         self.status = self._do("update")
 
     def look(self) -> dict[str, Any]:
-        self.status = self.cluster.fleet("status")
+        self.status = self.cluster.look()
         return self.status
 
     def _do(self, action: str) -> dict[str, Any]:
@@ -80,22 +92,25 @@ class Fleet:
         file.write_text(FILE.format(directory=self._directory, **self._given))
         return self.cluster.fleet(action, str(file))
 
-    def load(self, seconds: float, *flags: str) -> Load:
-        return Load(self, seconds, *flags)
+    def load(self, seconds: float, *flags: str) -> Clients:
+        return Clients(self, seconds, *flags)
 
 
-class Load:
-    """Clients for so long; at the end of the block what they saw, of which nothing may be wrong or have failed."""
+class Clients:
+    """They ask for so long; at the end of the block what they saw, of which nothing may be wrong or have failed."""
 
     def __init__(self, given: Fleet, seconds: float, *flags: str) -> None:
-        self._process = load(given.cluster, None, given.target, seconds, *flags)
+        self._load = Load(given.cluster, None, given.target, seconds, *flags)
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Clients:
         return self
 
+    def stop(self) -> None:
+        """Ask no longer."""
+        self._load.process.terminate()
+
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        out, _err = self._process.communicate(timeout=120)
-        self.seen = json.loads(out)
+        self.seen = self._load.ended(120)
         if kind is None:
             assert (self.seen["wrong"], self.seen["failures"]) == ([], [])
             assert self.seen["counts"].get("hung", 0) == 0
@@ -120,7 +135,8 @@ def test_both_protocols_and_both_apis_at_one_address(up: Fleet) -> None:
 
 
 def test_a_model_that_one_server_has_is_found_there(up: Fleet) -> None:
-    holders = [server["number"] for server in up.look()["servers"] if "rare" in server["models"]]
+    status = up.cluster.fleet("status")
+    holders = [server["number"] for server in status["servers"] if "rare" in server["models"]]
     with up.load(1.5, "--model", "rare", "--added", "2"):
         pass
 
@@ -138,6 +154,22 @@ def test_the_live_page_of_each_server_shows_all(up: Fleet) -> None:
     assert len(there) == 2
     for number in there:
         eventually(lambda: is_told(number), 20, f"what server {number} shows")  # noqa: B023
+
+
+def test_a_model_that_is_on_no_server_is_loaded_when_it_is_asked_for(up: Fleet) -> None:
+    assert not any("seldom" in server["models"] for server in up.look()["servers"])
+    ask = asks(up.target, "seldom", 0)["kserve-rest"]
+
+    def answer() -> list[float]:
+        try:
+            return ask()
+        except Failed as error:
+            assert "no server of the fleet" in str(error)  # noqa: PT017  # what it says until then
+            return []
+
+    assert eventually(answer, 30, "an answer") == [2.0 + index for index in range(10)]
+    with up.load(1, "--model", "seldom", "--added", "2"):
+        pass
 
 
 def test_a_call_that_would_change_one_server_is_refused(up: Fleet) -> None:
@@ -162,12 +194,22 @@ def test_a_call_that_would_change_one_server_is_refused(up: Fleet) -> None:
 def test_another_model_replaces_one_and_no_request_fails(up: Fleet) -> None:
     before = {server["pid"] for server in up.look()["servers"]}
     with up.load(20, "--added", "1,2") as clients:
-        up.update(model="plus_two")
+        up.update(model=up.other_model)
     assert min(clients.seen["counts"][f"added {each}"] for each in (1, 2)) > 0
 
-    with up.load(1, "--added", "2"):
+    with up.load(1, "--added", "1" if up.other_model == "plus_two" else "2"):
         pass
     assert {server["pid"] for server in up.status["servers"]} == before, "no server was replaced"
+
+
+def test_a_consistent_update_changes_over_at_once_and_no_request_fails(up: Fleet) -> None:
+    with up.load(60, "--added", "1,2", "--pause", "0.001") as clients:
+        up.update(model=up.other_model, consistent="true")
+        eventually(lambda: len(up.look()["servers"]) == 2, 60, "the old servers have ended")
+        clients.stop()
+    up.update(consistent="false")
+
+    assert len(clients.seen["changes"]) == 8, "once for each thread"
 
 
 def test_other_flags_replace_servers_and_no_request_fails(up: Fleet) -> None:

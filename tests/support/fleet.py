@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import secrets
+import select
 import shutil
 import signal
 import subprocess
@@ -21,7 +23,7 @@ from tests.support.server import free_ports
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -30,8 +32,11 @@ if TYPE_CHECKING:
 _RAYS_PORT = 6379
 _RAY_START_S = 60.0
 _RAY_STARTS = 3
+_RAY_STOP_S = 20.0
+_NOTICED_S = 30.0
 _SETTLED_S = 120.0
 _STATUS_S = 60.0
+_ROOT = Path(__file__).parents[2]
 
 
 def missing() -> str:
@@ -52,6 +57,7 @@ class Cluster:
     machines: Sequence[Machine | None]
     cores: int = 1
     _stack: ExitStack = field(default_factory=ExitStack)
+    _starts: Iterator[int] = field(default_factory=itertools.count)
 
     def __enter__(self) -> Self:
         with self._stack as stack:
@@ -73,9 +79,10 @@ class Cluster:
             self.port = _RAYS_PORT if head else free_ports(1)[0]
             self.host = head.address if head else "127.0.0.1"
             self.nodes: dict[int, subprocess.Popen[bytes]] = {}
+            self._watch: subprocess.Popen[str] | None = None
             stack.callback(self._stop)
-            for number in range(len(self.machines)):
-                self.start_node(number)
+            self.start_nodes(0)
+            self.start_nodes(*range(1, len(self.machines)))
             self._stack = stack.pop_all()
         return self
 
@@ -84,57 +91,65 @@ class Cluster:
     ) -> None:
         self._stack.close()
 
-    def start_node(self, number: int) -> None:
-        """Start the node of a machine, and wait until it is part of the cluster."""
+    def start_nodes(self, *numbers: int) -> None:
+        """Start nodes of machines side by side, and wait until each is part of the cluster."""
+        waiting = numbers
+        for _ in range(_RAY_STARTS):
+            logs = {number: self._start_node(number) for number in waiting}
+            waiting = tuple(number for number, log in logs.items() if not self._has_started(number, log))
+            if not waiting:
+                return
+        raise AssertionError(logs[waiting[0]].read_text())
+
+    def rejoin(self, number: int) -> None:
+        """Have a machine that was given up join again, once its node has noticed and ended."""
+        node = self.nodes[number]
+        try:
+            node.wait(_NOTICED_S)
+        except subprocess.TimeoutExpired:
+            node.terminate()
+            node.wait(_RAY_STOP_S)
+        self.start_nodes(number)
+
+    def _start_node(self, number: int) -> Path:
+        """Start one; the path of what it says."""
         machine = self.machines[number]
-        host = machine.address if machine else "127.0.0.1"
-        role = [
-            "--head",
-            "--port",
-            str(self.port),
-            "--include-dashboard",
-            "false",
-            "--temp-dir",
-            str(self.directory),
-        ]
-        if number:
-            role = ["--address", f"{self.host}:{self.port}"]
+        # A directory for each start: Ray takes the names of its sockets by looking which there are.
+        directory = self.directory / str(next(self._starts))
+        role = ["--address", f"{self.host}:{self.port}"]
+        if not number:
+            role = ["--head", "--port", str(self.port), "--include-dashboard", "false"]
         command = [
-            *(ray_command(), "start", "--block", "--node-ip-address", host, "--num-cpus", str(self.cores)),
-            *(
-                "--object-store-memory",
-                str(80 << 20),
-                "--min-worker-port",
-                "0",
-                "--max-worker-port",
-                "0",
-                *role,
-            ),
+            *(ray_command(), "start", "--block", *role, "--temp-dir", str(directory)),
+            *("--node-ip-address", machine.address if machine else "127.0.0.1"),
+            *("--num-cpus", str(self.cores), "--object-store-memory", str(80 << 20)),
+            *("--min-worker-port", "0", "--max-worker-port", "0"),
         ]
-        log = self.directory / f"node{number}.log"
-        for tries in range(_RAY_STARTS, 0, -1):
-            with log.open("wb") as out:
-                node = self.nodes[number] = subprocess.Popen(
-                    self.inside(machine, command),
-                    env=self.environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=out,
-                    start_new_session=True,
-                )
-            try:
-                eventually(
-                    lambda: b"Ray runtime started" in log.read_bytes() or node.poll() is not None,  # noqa: B023
-                    _RAY_START_S,
-                    "Ray has started",
-                )
-                if node.poll() is None:
-                    return
-            except AssertionError:
-                # Now and then Ray waits for itself for ever, right after another cluster has ended.
-                os.killpg(node.pid, signal.SIGKILL)
+        log = self.directory / f"{directory.name}.log"
+        with log.open("wb") as out:
+            self.nodes[number] = subprocess.Popen(
+                self.inside(machine, command),
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        return log
+
+    def _has_started(self, number: int, log: Path) -> bool:
+        node = self.nodes[number]
+        try:
+            eventually(
+                lambda: b"Ray runtime started" in log.read_bytes() or node.poll() is not None,
+                _RAY_START_S,
+                "Ray has started",
+            )
+        except AssertionError:
+            # Now and then Ray waits for itself for ever, right after another cluster has ended.
+            os.killpg(node.pid, signal.SIGKILL)
             node.wait()
-            assert tries > 1, log.read_text()
+        return node.poll() is None
 
     def inside(self, machine: Machine | None, command: Sequence[str]) -> list[str]:
         """A command line for a machine."""
@@ -160,12 +175,56 @@ class Cluster:
         found: dict[str, Any] = json.loads(done.stdout) if action != "down" else {}
         return found
 
+    def look(self) -> dict[str, Any]:
+        """The fleet's status over a connection that stays; empty where there is no answer."""
+        if self._watch is None:
+            command = [sys.executable, "-m", "tests.support.fleet_watch", f"{self.host}:{self.port}"]
+            self._watch = subprocess.Popen(
+                self.inside(self.machines[0], command),
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=_ROOT,
+            )
+            self._stack.callback(self._end_watch, self._watch)
+        asked, answers = self._watch.stdin, self._watch.stdout
+        assert asked is not None
+        assert answers is not None
+        asked.write("\n")
+        asked.flush()
+        assert select.select([answers], [], [], _STATUS_S)[0], f"no status within {_STATUS_S:g} s"
+        found: dict[str, Any] = json.loads(answers.readline())
+        return found
+
+    def settled(
+        self, is_right: Callable[[dict[str, Any]], bool] = bool, within_s: float = _STATUS_S
+    ) -> dict[str, Any]:
+        """Wait until the fleet is as its file says, and more; its status."""
+        found: dict[str, Any] = {}
+
+        def is_settled() -> bool:
+            found.clear()
+            found.update(self.look())
+            return bool(found.get("is_settled")) and is_right(found)
+
+        try:
+            eventually(is_settled, within_s, "all is as the file says")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {json.dumps(found)}") from None
+        return found
+
+    def _end_watch(self, watch: subprocess.Popen[str]) -> None:
+        self._watch = None
+        watch.kill()
+        watch.communicate()
+
     def _stop(self) -> None:
         for node in self.nodes.values():
             node.send_signal(signal.SIGTERM)
         for node in self.nodes.values():
             try:
-                node.wait(20)
+                node.wait(_RAY_STOP_S)
             except subprocess.TimeoutExpired:
                 node.kill()
                 node.wait()
@@ -176,11 +235,27 @@ def ray_command() -> str:
     return str(Path(sys.executable).parent / "ray")
 
 
-def load(
-    cluster: Cluster, machine: Machine | None, target: str, seconds: float, *flags: str
-) -> subprocess.Popen[str]:
+class Load:
     """Clients on a machine, as :mod:`tests.support.fleet_load` has them."""
-    command = [sys.executable, "-m", "tests.support.fleet_load", target, str(seconds), *flags]
-    return subprocess.Popen(
-        cluster.inside(machine, command), stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
-    )
+
+    def __init__(
+        self, cluster: Cluster, machine: Machine | None, target: str, seconds: float, *flags: str
+    ) -> None:
+        """Start them, and wait until all of them ask."""
+        command = [sys.executable, "-m", "tests.support.fleet_load", target, str(seconds), *flags]
+        self.process = subprocess.Popen(
+            cluster.inside(machine, command), stdout=subprocess.PIPE, text=True, cwd=_ROOT
+        )
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+
+    def ended(self, within_s: float) -> dict[str, Any]:
+        """What they saw, once they have ended."""
+        out, _ = self.process.communicate(timeout=within_s)
+        seen: dict[str, Any] = json.loads(out)
+        return seen
+
+    def kill(self) -> None:
+        """Let nothing be left of them."""
+        self.process.kill()
+        self.process.communicate()

@@ -2,7 +2,8 @@
 """Clients of a fleet's one address that judge every answer: ``python -m tests.support.fleet_load HOST:PORT SECONDS``.
 
 Two threads for each of both APIs over both protocols, each with a connection of its own; as a process of its own, so
-that it can be on another machine. What they saw is one JSON object on standard output.
+that it can be on another machine. On standard output comes ``asking`` once all have begun, and at the end what they
+saw as one JSON object.
 """
 
 from __future__ import annotations
@@ -151,8 +152,11 @@ class Clients:
         self._stopping = threading.Event()
         self.counts: Counter[str] = Counter()
         self.failures: list[tuple[float, float, str, str]] = []
+        self.repeated: list[tuple[float, float, str, str]] = []
         self.wrong: list[str] = []
         self.slow: list[tuple[float, float, str]] = []
+        self.slowest_s = 0.0
+        self.changes: list[tuple[float, str, float | None, float]] = []
 
     def run(self, seconds: float, each: int) -> None:
         """Ask for so long."""
@@ -164,6 +168,8 @@ class Clients:
                 )
         for thread in threads:
             thread.start()
+        sys.stdout.write("asking\n")
+        sys.stdout.flush()
         self._stopping.wait(seconds)
         self.stop()
         deadline_s = time.monotonic() + HUNG_AFTER_S + 5
@@ -176,39 +182,47 @@ class Clients:
         self._stopping.set()
 
     def _keep_asking(self, kind: str, ask: Callable[[], list[float]], first: float) -> None:
+        last = None
         while not self._stopping.wait(self._pause_s):
             started_s = time.monotonic()
             try:
-                values = self._asked(ask)
+                values = self._asked(kind, ask)
                 added = {round(value - first - index, 3) for index, value in enumerate(values)}
                 if len(added) != 1 or not added <= self._added:
                     raise Wrong(f"answer {values[:3]}")
             except Failed as error:
+                took_s = time.monotonic() - started_s
                 with self._lock:
-                    self.failures.append((time.time(), time.monotonic() - started_s, kind, str(error)))
+                    self.slowest_s = max(self.slowest_s, took_s)
+                    self.failures.append((time.time(), took_s, kind, str(error)))
                     self.counts[f"failed {kind}"] += 1
                 continue
-            except Wrong as error:
+            except Exception as error:
+                # Also what is no answer at all, which is not to end the thread.
                 with self._lock:
-                    self.wrong.append(f"{time.time():.2f} {kind}: {error}")
+                    self.wrong.append(f"{time.time():.2f} {kind}: {type(error).__name__} {error}")
                 continue
+            took_s, before, last = time.monotonic() - started_s, last, added.pop()
             with self._lock:
                 self.counts[f"right {kind}"] += 1
-                self.counts[f"added {added.pop():g}"] += 1
-                if (took_s := time.monotonic() - started_s) > SLOW_S:
+                self.counts[f"added {last:g}"] += 1
+                if before not in (None, last):
+                    self.changes.append((time.time(), kind, before, last))
+                self.slowest_s = max(self.slowest_s, took_s)
+                if took_s > SLOW_S:
                     self.slow.append((time.time(), took_s, kind))
 
-    def _asked(self, ask: Callable[[], list[float]]) -> list[float]:
-        for left in range(self._tries - 1, -1, -1):
+    def _asked(self, kind: str, ask: Callable[[], list[float]]) -> list[float]:
+        for _ in range(self._tries - 1):
+            started_s = time.monotonic()
             try:
                 return ask()
-            except Failed:
-                if not left:
-                    raise
+            except Failed as error:
                 with self._lock:
+                    self.repeated.append((time.time(), time.monotonic() - started_s, kind, str(error)))
                     self.counts["repeated"] += 1
             self._stopping.wait(_AFTER_S)
-        raise Failed("not asked")
+        return ask()
 
 
 def main() -> None:
@@ -229,9 +243,12 @@ def main() -> None:
     seen = {
         "counts": clients.counts,
         "failures": clients.failures,
+        "repeated": clients.repeated,
         "wrong": clients.wrong[:50],
         "wrong_count": len(clients.wrong),
         "slow": clients.slow,
+        "slowest_s": clients.slowest_s,
+        "changes": clients.changes,
     }
     sys.stdout.write(json.dumps(seen) + "\n")
 
