@@ -30,7 +30,7 @@ def server(number: int, state: str = "ready", models: int = 3) -> dict[str, Any]
     return {
         "number": number,
         "state": state,
-        "revision": NEW if number % 4 else OLD,
+        "revision": (NEW if number % 4 else OLD) if is_there else "",
         **(place if is_there else {}),
         **(load if state == "ready" else dict.fromkeys(load)),
         "models": {

@@ -105,8 +105,8 @@ class ServerRow {
     say(this.ports, server.port ? `:${server.port}, ${server.rest_port}` : "");
     say(this.state, word);
     this.state.className = `state ${tone}`;
-    say(this.revision, server.revision);
-    this.isOld.hidden = server.revision === wanted;
+    say(this.revision, server.revision || "–");
+    this.isOld.hidden = !server.revision || server.revision === wanted;
     say(this.load, percent(server.utilisation));
     this.track.hidden = server.utilisation === null;
     stretch(this.bar, server.utilisation);
