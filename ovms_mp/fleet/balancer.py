@@ -33,7 +33,7 @@ _START_S = 3.0
 _STOP_S = 6.0
 _PACE_S = 0.05
 _LINE_BYTES = 8 << 10
-"""Commands in one line, which must fit into a buffer. Between two lines HAProxy answers more requests than within one."""
+"""Of commands in a line, which must fit into a buffer. HAProxy answers more requests between lines than within one."""
 _DONE = ("IP changed", "port changed", "no need to change", "health check")
 """How HAProxy says that it did something; where it says nothing, it did."""
 
