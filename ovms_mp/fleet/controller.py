@@ -79,7 +79,7 @@ class Controller:
         self._pending: dict[int, Any] = {}
         self._asked: frozenset[str] = frozenset()
         self._told = (b"", 0.0)  # What servers are told of the fleet, and when it was so.
-        self._ends: deque[str] = deque(maxlen=3)
+        self._ends: deque[tuple[str, str]] = deque(maxlen=3)
         self._entries: dict[str, dict[str, Any]] = {}
         self._status = Status(fleet=fleet.name)
         self._lock = threading.Lock()
@@ -112,12 +112,14 @@ class Controller:
                 revision=fleet.specification.server.revision,
                 models={model.name: model.revision for model in fleet.specification.models},
                 servers=servers,
-                notes=(*decision.notes, *self._ends),
+                notes=(*decision.notes, *map("".join, self._ends)),
             )
         for action in decision.actions:
             if are_told or not isinstance(action, DrainServer | RemoveModel):
                 contain("fleet.action", repr(action)[:200], self._act, action)
-        self._told = abridged(self.status()), seen_s
+        # Whoever sees the page need not know paths.
+        notes = [*decision.notes, *(end for end, _ in self._ends)]
+        self._told = abridged({**self.status(), "notes": notes}), seen_s
 
     def _keep(self, kept: _Kept) -> None:
         _internal_kv_put(self._key, msgspec.json.encode(kept), overwrite=True)
@@ -150,15 +152,15 @@ class Controller:
             self._note_end(number, f"its actor has died: {last_line(error)}")
         del self._pending[number]
         if seen.exit_code:
-            self._note_end(number, f"exit code {seen.exit_code}; its log is {seen.log} of {seen.host}")
+            self._note_end(number, f"exit code {seen.exit_code}", f"; its log is {seen.log} of {seen.host}")
         return seen
 
-    def _note_end(self, number: int, why: str) -> None:
+    def _note_end(self, number: int, why: str, where: str = "") -> None:
         """For the status, as the server itself is soon forgotten."""
-        note = f"server {number} ended: {why}"
-        if note not in self._ends:
-            self._ends.append(note)
-            _log.warning("event=server_ended number=%d %s", number, why)
+        end = (f"server {number} ended: {why}", where)
+        if end not in self._ends:
+            self._ends.append(end)
+            _log.warning("event=server_ended number=%d %s%s", number, why, where)
 
     def _balance(self, fleet: Fleet, decision: Decision) -> dict[str, dict[str, Any]]:
         """Give the balancers the routes; the address of each machine that lives, or what went wrong there."""

@@ -24,7 +24,7 @@ _LONGEST = 200
 """Characters of a name, a reason or a note."""
 _MOST_ENTRIES = 16
 _MOST_NOTES = 8
-_STEPS = ((128, 16), (128, 4), (128, 0), (2, 0))
+_STEPS = ((128, 16), (128, 6), (128, 2), (128, 0), (2, 0))
 """How many servers, and models of each, are told of, where more would be too long."""
 
 _Text = Annotated[str, msgspec.Meta(max_length=_LONGEST)]
@@ -41,7 +41,7 @@ class FleetEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     error: _Text = ""
 
 
-class FleetModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FleetModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """A model on a server: the revision that it was told, the one that answers, and why they differ."""
 
     name: _Text
@@ -167,16 +167,7 @@ def _brief(status: Mapping[str, Any], most_servers: int, most_models: int) -> Fl
 
 
 def _server(server: Mapping[str, Any], most_models: int) -> FleetServer:
-    models = [
-        FleetModel(
-            name=_cut(name),
-            revision=_cut(held["revision"]),
-            served=_cut(held["served"]),
-            failure=_cut(held["failure"]),
-        )
-        for name, held in server["models"].items()
-    ]
-    models.sort(key=lambda model: (model.served == model.revision and not model.failure, model.name))
+    models = sorted(server["models"].items(), key=lambda item: (_is_well(item[1]), item[0]))
     return FleetServer(
         number=server["number"],
         state=_cut(server["state"]),
@@ -187,13 +178,25 @@ def _server(server: Mapping[str, Any], most_models: int) -> FleetServer:
         queue_depth=server["queue_depth"],
         utilisation=server["utilisation"],
         used_bytes=server["used_bytes"],
-        models=tuple(models[:most_models]),
+        models=tuple(
+            FleetModel(
+                name=_cut(name),
+                revision=_cut(held["revision"]),
+                served=_cut(held["served"]),
+                failure=_cut(held["failure"]),
+            )
+            for name, held in models[:most_models]
+        ),
         hidden_models=max(0, len(models) - most_models),
     )
 
 
 def _is_ready(server: Mapping[str, Any]) -> bool:
     return bool(server["state"] == "ready")
+
+
+def _is_well(model: Mapping[str, Any]) -> bool:
+    return bool(model["served"] == model["revision"] and not model["failure"])
 
 
 def _cut(text: str) -> str:

@@ -91,7 +91,7 @@ def test_a_server_from_its_start_to_its_end(server: Server, zoo: ModelZoo) -> No
 
     server.observe(abridged(status(2)), 1.5)
     shown = first_sample(seen.rest_port)["fleet"]
-    assert (shown["status"]["fleet"], shown["status"]["count"], shown["port"]) == ("vision", 2, seen.port)
+    assert (shown["status"]["fleet"], shown["status"]["count"], shown["port"]) == ("sightings", 2, seen.port)
     assert shown["age_s"] >= 1.5
 
     server.place(model(zoo, "two", "plus_two"))

@@ -49,7 +49,7 @@ def place(zoo: ModelZoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
         *("model", "--model_name", "tiny", "--model_path", str(zoo.base_path("tiny"))),
         *("--api_key_file", str(keys), "--fleet_file", str(file)),
     ]
-    with Server(arguments, directory / "log") as server:
+    with Server(arguments, directory / "log", is_patient=False) as server:
         yield Place(server, file)
 
 
@@ -83,7 +83,7 @@ def test_nothing_of_the_fleet_is_told_without_the_key(place: Place) -> None:
 
     assert answers["/ui/events"].status == 401
     assert not [
-        path for path, answer in answers.items() if b"vision" in answer.body or b"10.0.0." in answer.body
+        path for path, answer in answers.items() if b"sightings" in answer.body or b"10.0.0." in answer.body
     ]
 
 

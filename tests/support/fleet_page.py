@@ -30,7 +30,7 @@ def server(number: int, state: str = "ready", models: int = 3) -> dict[str, Any]
     return {
         "number": number,
         "state": state,
-        "revision": NEW if number % 4 else OLD,
+        "revision": (NEW if number % 4 else OLD) if is_there else "",
         **(place if is_there else {}),
         **(load if state == "ready" else dict.fromkeys(load)),
         "models": {
@@ -45,7 +45,7 @@ def server(number: int, state: str = "ready", models: int = 3) -> dict[str, Any]
 def status(servers: int, models: int = 3) -> dict[str, Any]:
     """A fleet of so many, with all states."""
     return {
-        "fleet": "vision",
+        "fleet": "sightings",
         "entries": [{"host": "10.0.0.1", "port": 8000, "asked": []}, {"error": "HAProxy does not start"}],
         "wanted": servers,
         "is_settled": False,

@@ -19,7 +19,7 @@ def told(given: dict[str, object]) -> FleetStatus:
 def test_a_small_fleet_is_told_of_whole() -> None:
     seen = told(status(8))
 
-    assert (seen.fleet, seen.wanted, seen.count, seen.ready, seen.is_settled) == ("vision", 8, 8, 3, False)
+    assert (seen.fleet, seen.wanted, seen.count, seen.ready, seen.is_settled) == ("sightings", 8, 8, 3, False)
     assert seen.entries == (
         FleetEntry(host="10.0.0.1", port=8000),
         FleetEntry(error="HAProxy does not start"),

@@ -5,9 +5,9 @@ import { Rows, h, mark, order, say, stretch } from "./dom.js";
 import { age, bytes, count, percent } from "./format.js";
 
 const STALE_S = 10; // The controller tells every second or two.
-const MOST_NAMED = 4;
+const MOST_NAMED = 2;
 const STATES = {
-  pending: ["Waits for a place", "off"],
+  pending: ["No place yet", "off"],
   starting: ["Starting", "busy"],
   ready: ["Ready", "good"],
   unready: ["Not ready", "bad"],
@@ -50,7 +50,7 @@ class HeldModels {
     this.hint = h("span", { class: "quiet" });
     this.firstRows = new Rows(this.first, () => new ModelTag());
     this.restRows = new Rows(this.rest, () => new ModelTag());
-    this.elements = [this.none, this.first, this.more, this.hint];
+    this.element = h("div", { class: "all-held" }, this.none, this.first, this.more, this.hint);
   }
 
   update({ models, hidden_models: hidden }) {
@@ -73,12 +73,13 @@ class ServerRow {
     this.number = h("span", { class: "which" });
     this.isOwn = h("span", { class: "tag" }, "this page");
     this.place = h("bdi", { class: "place" });
-    this.ports = h("span", { class: "quiet" });
+    this.ports = h("span", { class: "ports quiet" });
     this.state = h("span", { class: "state" });
     this.revision = h("span", { class: "code" });
     this.isOld = h("span", { class: "tag" }, "old");
     this.load = h("span");
     this.bar = h("span", { class: "fill" });
+    this.track = h("span", { class: "bar", "aria-hidden": "true" }, this.bar);
     this.queue = h("span");
     this.memory = h("span");
     this.models = new HeldModels();
@@ -87,12 +88,12 @@ class ServerRow {
       { role: "row" },
       h("th", { scope: "row", role: "rowheader" }, this.number, " ", this.isOwn),
       cell("State", {}, this.state),
-      cell("Address", {}, this.place, this.ports),
+      cell("Address", { class: "address" }, this.place, this.ports),
       cell("Revision", {}, this.revision, " ", this.isOld),
-      cell("Utilisation", { class: "number use" }, this.load, h("span", { class: "bar", "aria-hidden": "true" }, this.bar)),
+      cell("Utilisation", { class: "number use" }, this.load, this.track),
       cell("Waiting", { class: "number" }, this.queue),
       cell("Memory", { class: "number" }, this.memory),
-      cell("Models", { class: "holds" }, ...this.models.elements),
+      cell("Models", { class: "holds" }, this.models.element),
     );
   }
 
@@ -104,9 +105,10 @@ class ServerRow {
     say(this.ports, server.port ? `:${server.port}, ${server.rest_port}` : "");
     say(this.state, word);
     this.state.className = `state ${tone}`;
-    say(this.revision, server.revision);
-    this.isOld.hidden = server.revision === wanted;
+    say(this.revision, server.revision || "–");
+    this.isOld.hidden = !server.revision || server.revision === wanted;
     say(this.load, percent(server.utilisation));
+    this.track.hidden = server.utilisation === null;
     stretch(this.bar, server.utilisation);
     mark(this.bar, "hot", server.utilisation > 0.9);
     say(this.queue, count(server.queue_depth));
