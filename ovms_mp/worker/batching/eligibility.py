@@ -185,8 +185,9 @@ def check_rows(model: ov.Model, shapes: Shapes, sizes: Sizes, *, is_auto: bool) 
     Raises:
         NotBatched: With the operation.
     """
+    lone = with_batch(model, shapes, 1)
     for size in {sizes[0], sizes[-1]}:
-        doubt = doubt_of(with_batch(model, shapes, size), size, RULES)
+        doubt = doubt_of(with_batch(model, shapes, size), lone, size, RULES)
         if doubt and is_auto:
             raise NotBatched(doubt)
 
