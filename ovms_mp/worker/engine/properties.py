@@ -161,6 +161,17 @@ def is_named_adaptive(settings: ModelSettings) -> bool:
     )
 
 
+def names_streams_or_threads(settings: ModelSettings) -> bool:
+    """Whether the user has a word on how many threads a run has; also where the device is not the CPU alone."""
+    keys = {"NUM_STREAMS", "INFERENCE_NUM_THREADS", "DEVICE_PROPERTIES", "PERFORMANCE_HINT"}
+    named = keys & {_today(key) for key in settings.plugin_config}
+    return (
+        not _is_cpu(settings.device)
+        or bool(named - {"PERFORMANCE_HINT"})
+        or (bool(named) and not is_named_adaptive(settings))
+    )
+
+
 def with_hint(plugin_config: Mapping[str, PropertyValue], hint: str) -> dict[str, PropertyValue]:
     """The same with another hint."""
     others = {key: value for key, value in plugin_config.items() if _today(key) != "PERFORMANCE_HINT"}

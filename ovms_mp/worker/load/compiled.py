@@ -234,10 +234,12 @@ class CompiledVersion:
     @property
     def streams(self) -> int:
         """Execution streams of the engine; 0 where the device does not tell."""
-        try:
-            return int(self.compiled.get_property("NUM_STREAMS"))
-        except (RuntimeError, TypeError, ValueError):
-            return 0
+        return self._number("NUM_STREAMS")
+
+    @property
+    def threads(self) -> int:
+        """Threads of the engine for all streams; 0 where the device does not tell."""
+        return self._number("INFERENCE_NUM_THREADS")
 
     def describe(self) -> str:
         """The engine's plan, for the log: infer requests, streams, threads, hint, precision."""
@@ -264,6 +266,12 @@ class CompiledVersion:
         self._tensors.clear()
         self.batches = None
         del self.compiled
+
+    def _number(self, key: str) -> int:
+        try:
+            return int(self.compiled.get_property(key))
+        except (RuntimeError, TypeError, ValueError):
+            return 0
 
     def _bind_inputs(self, slot: InferSlot, task: InferTask, arena: Arena, arena_index: int) -> None:
         if len(task.inputs) != len(self.inputs):
