@@ -185,9 +185,10 @@ def check_rows(model: ov.Model, shapes: Shapes, sizes: Sizes, *, is_auto: bool) 
     Raises:
         NotBatched: With the operation.
     """
-    lone = with_batch(model, shapes, 1)
     for size in {sizes[0], sizes[-1]}:
-        doubt = doubt_of(with_batch(model, shapes, size), lone, size, RULES)
+        many = with_batch(model, shapes, size)
+        # Of that one: OpenVINO replaces operations in a model whose shapes it changes.
+        doubt = doubt_of(many, with_batch(many, shapes, 1), size, RULES)
         if doubt and is_auto:
             raise NotBatched(doubt)
 

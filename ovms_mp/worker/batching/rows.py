@@ -158,7 +158,7 @@ def doubt_of(model: ov.Model, lone: ov.Model | None, batch: int, rules: Rules) -
 
     Args:
         model: With static shapes, whose inputs have so many samples along their first dimension.
-        lone: The same for one sample; None where shapes are not to be compared.
+        lone: The same, operation by operation, for one sample; None where shapes are not to be compared.
         batch: How many; at least 2.
         rules: For operations.
 
@@ -251,7 +251,7 @@ def _check_shapes(node: ov.Node, alone: ov.Node, states: Sequence[State], batch:
     Raises:
         Doubt: They have, or cannot be compared.
     """
-    if node.get_friendly_name() != alone.get_friendly_name():
+    if node.get_type_name() != alone.get_type_name():
         raise Doubt
     for state, one, other in zip(states, node.outputs(), alone.outputs(), strict=False):
         if isinstance(state, Placed):
