@@ -193,6 +193,18 @@ def check_rows(model: ov.Model, shapes: Shapes, sizes: Sizes, *, is_auto: bool) 
             raise NotBatched(doubt)
 
 
+def takes_any_number(model: ov.Model) -> bool:
+    """Whether fractions remain fractions, so that none becomes an index; only where all operations have a rule."""
+    for node in model.get_ops():
+        kind = node.get_type_name()
+        if kind not in RULES.placed and kind not in ("Parameter", "Result", "Constant", "ShapeOf"):
+            return False
+        may_become = kind == "Convert" and node.get_input_element_type(0).is_real()
+        if may_become and not node.get_output_element_type(0).is_real():
+            return False
+    return True
+
+
 def with_batch(model: ov.Model, shapes: Shapes, size: int) -> ov.Model:
     """A copy for so many tasks of these shapes.
 

@@ -79,6 +79,18 @@ def _first_only(step: Step) -> tuple[State, ...]:
     return tuple(step.placed(0) for _ in step.outputs)
 
 
+def _fake_quantize(step: Step) -> tuple[State, ...]:
+    """By bounds that are the same for all, or those of channels.
+
+    Seen with OpenVINO 2026.4 on CPU: others are right where shapes are static, and wrong where they are dynamic.
+    """
+    rank = len(step.shapes[0])
+    for shape in step.shapes[1:]:
+        if any(size != 1 and axis + rank - len(shape) != 1 for axis, size in enumerate(shape)):
+            raise Doubt
+    return _elementwise(step)
+
+
 def _prelu(step: Step) -> tuple[State, ...]:
     """Slopes are those of the second dimension, or one for all."""
     state, (shape, slopes) = step.placed(0), step.shapes
@@ -190,7 +202,12 @@ def _from_end(step: Step, index: int, attribute: str, kept: int) -> int:
 def _attention(step: Step) -> tuple[State, ...]:
     """Query, key, value; mask, and a scale. Only the last two dimensions of each are looked at together."""
     query = step.placed(0)
-    if len(step.shapes) > 5 or query.axis >= len(step.shapes[0]) - 2 or step.placed(1) != query or step.placed(2) != query:
+    if (
+        len(step.shapes) > 5
+        or query.axis >= len(step.shapes[0]) - 2
+        or step.placed(1) != query
+        or step.placed(2) != query
+    ):
         raise Doubt
     if len({len(shape) for shape in step.shapes[:3]}) > 1:
         raise Doubt
@@ -239,7 +256,6 @@ _EACH: Final = _group(
     ),
     *("BitwiseXor", "Ceiling", "Clamp", "Convert", "Cos", "Cosh", "Divide", "Elu", "Equal", "Erf", "Exp"),
     *(
-        "FakeQuantize",
         "Floor",
         "FloorMod",
         "Gelu",
@@ -280,6 +296,7 @@ RULES: Final = Rules(
         **_group(spread, "Broadcast", "Tile"),
         "Concat": concatenated,
         "ConvertLike": _first_only,
+        "FakeQuantize": _fake_quantize,
         "Gather": gathered,
         "GatherElements": gathered_elements,
         "Interpolate": _interpolate,

@@ -10,8 +10,8 @@ inputs through every operation::
 
 What is known of a tensor is where its samples are (:class:`Placed`), or that it does not depend on them at all
 (:class:`Free`): constants, and what is computed of shapes. A tensor of the second kind may differ from place to place,
-so along the batch it must be one value only, or known to be the same everywhere. Nor may a value be computed of how many
-samples there are, or a sample be of another shape than alone. Rules for operations are in
+so along the batch it must be one value only, or known to be the same everywhere. Nor may a value be computed of how
+many samples there are, or a sample be of another shape than alone. Rules for operations are in
 :mod:`ovms_mp.worker.batching.row_rules`; one that has none is a doubt.
 """
 
@@ -196,7 +196,12 @@ def is_apart(state: Placed, shape: Shape, batch: int) -> bool:
 
 
 def _follow(
-    node: ov.Node, alone: ov.Node, kind: str, batch: int, states: Mapping[tuple[str, int], State], rules: Rules
+    node: ov.Node,
+    alone: ov.Node,
+    kind: str,
+    batch: int,
+    states: Mapping[tuple[str, int], State],
+    rules: Rules,
 ) -> Sequence[State]:
     """States of an operation's outputs.
 

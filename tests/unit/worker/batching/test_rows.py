@@ -205,7 +205,10 @@ def test_a_branch_that_depends_on_all_samples_is_not_taken_for_apart() -> None:
     )
     with pytest.raises(NotBatched, match="ReduceMax"):
         doubt_of(
-            ov.Model([ops.result(ops.select(condition, ops.negative(x), x))], [x], "model"), None, BATCH, RULES
+            ov.Model([ops.result(ops.select(condition, ops.negative(x), x))], [x], "model"),
+            None,
+            BATCH,
+            RULES,
         )
 
 
@@ -256,9 +259,7 @@ def test_values_that_are_computed_of_a_size(
             (1, 64),
         ),
         (
-            lambda x: ops.slice(
-                x, first_size(x), ops.add(first_size(x), numbers(3)), numbers(1), numbers(1)
-            ),
+            lambda x: ops.slice(x, first_size(x), ops.add(first_size(x), numbers(3)), numbers(1), numbers(1)),
             (1, 64),
         ),
         (
@@ -302,6 +303,17 @@ def test_slopes_of_more_than_the_second_dimension() -> None:
         return ops.transpose(moved, numbers(2, 0, 1))
 
     assert doubt(make, (1, 4, 8))
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_apart"), [((1, 4, 1), True), ((), True), ((8,), False), ((1, 1, 8), False)]
+)
+def test_bounds_of_quantization(shape: tuple[int, ...], is_apart: bool) -> None:
+    def make(x: ov.Node) -> ov.Node:
+        high = ops.constant(np.full(shape, 2, np.float32))
+        return ops.fake_quantize(x, ops.constant(np.float32(0)), high, ops.constant(np.float32(0)), high, 255)
+
+    assert (doubt(make, (1, 4, 8)) == "") is is_apart
 
 
 def test_tensors_without_elements() -> None:
