@@ -104,6 +104,14 @@ def lengths() -> ov.Model:
     return model
 
 
+def sixteens() -> ov.Model:
+    """Rows of 16 of an input of any length, so that two of 8 would be one row."""
+    x = _parameter("x", [1, -1], np.float32)
+    rows = ops.reshape(x, ops.constant([-1, 16]), False)
+    normal = ops.subtract(rows, ops.reduce_mean(rows, ops.constant([1]), True))
+    return _model(ops.reshape(normal, ops.shape_of(x), False).output(0), [x])
+
+
 def mixing() -> ov.Model:
     """Rows that look at each other, a little."""
     x = _parameter("x", [1, 64], np.float32)
@@ -137,7 +145,7 @@ def uneven() -> ov.Model:
 
 
 MODELS: tuple[Callable[[], ov.Model], ...] = (
-    *(mlp, wide, pick, open_batch, passing, lengths),
+    *(mlp, wide, pick, open_batch, passing, lengths, sixteens),
     *(mixing, alarming, causal, summing, scalar, finding, uneven),
 )
 

@@ -186,9 +186,23 @@ def check_rows(model: ov.Model, shapes: Shapes, sizes: Sizes, *, is_auto: bool) 
         NotBatched: With the operation.
     """
     for size in {sizes[0], sizes[-1]}:
-        doubt = doubt_of(with_batch(model, shapes, size), size, RULES)
+        many = with_batch(model, shapes, size)
+        # Of that one: OpenVINO replaces operations in a model whose shapes it changes.
+        doubt = doubt_of(many, with_batch(many, shapes, 1), size, RULES)
         if doubt and is_auto:
             raise NotBatched(doubt)
+
+
+def takes_any_number(model: ov.Model) -> bool:
+    """Whether fractions remain fractions, so that none becomes an index; only where all operations have a rule."""
+    for node in model.get_ops():
+        kind = node.get_type_name()
+        if kind not in RULES.placed and kind not in ("Parameter", "Result", "Constant", "ShapeOf"):
+            return False
+        may_become = kind == "Convert" and node.get_input_element_type(0).is_real()
+        if may_become and not node.get_output_element_type(0).is_real():
+            return False
+    return True
 
 
 def with_batch(model: ov.Model, shapes: Shapes, size: int) -> ov.Model:

@@ -7,6 +7,9 @@
     task 1:                            --copy--> | row 1 |  -- run --> | row 1 | --copy--> task 1's
                                 task 1 once more | row 2 |             | row 2 |           (nobody's)
 
+Where lengths may differ, those of one length run together once one of them has run alone: what a model refuses of one
+task it may take of two, in whose common row both are; and how long an output is, the run tells.
+
 The rows are the own tensors of an infer request of the batch form, which belongs to whoever has the infer request of
 the version that it stands beside: no memory that can go is in the engine's reach. A row that no task of this run has is
 the last one's once more: nothing of an earlier run is read again, and zeros may be what a model cannot take (an integer
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
 
 MOST_SCRATCH_BYTES: Final = 64 << 20
 """Of the inputs of one infer request's batch, and of the outputs."""
+_MOST_LENGTHS = 1024
+"""Of which it is known whether tasks may run together."""
 _PAUSE_S = 1.0
 """Tasks that make batches fail cost one run in vain a second, not one for each batch."""
 
@@ -87,6 +92,8 @@ class BatchForm:
         self._compiled = compiled
         self._units = units
         self._open = any(-1 in unit for unit in units)
+        self._known: dict[Shapes, bool] = {}
+        """Shapes of tasks that have run alone, and whether such run together."""
         self._types = tuple(port.element_type for port in compiled.inputs)
         self._outputs = len(compiled.outputs)
         self._slots: dict[int, _BatchSlot] = {}
@@ -112,9 +119,17 @@ class BatchForm:
     def shapes_of(self, task: InferTask) -> Shapes | None:
         """See :class:`ovms_mp.worker.load.batches.Batches`."""
         shapes = tuple([ref.shape for ref in task.inputs])
-        if shapes == self._units:
-            return shapes
-        return shapes if self._open and self._fits(shapes) else None
+        return shapes if shapes == self._units or self._known.get(shapes) else None
+
+    def ran_alone(self, task: InferTask, outputs: Sequence[TensorRef]) -> None:
+        """See :class:`ovms_mp.worker.load.batches.Batches`."""
+        if not self._open:
+            return
+        shapes = tuple([ref.shape for ref in task.inputs])
+        if shapes not in self._known:
+            if len(self._known) >= _MOST_LENGTHS:
+                self._known.clear()
+            self._known[shapes] = self._fits(shapes, sum([ref.nbytes for ref in outputs]))
 
     def infer(
         self, slot: object, members: Sequence[tuple[InferTask, Arena]]
@@ -169,7 +184,7 @@ class BatchForm:
         except OutputsTooLarge as error:
             return error
 
-    def _fits(self, shapes: Shapes) -> bool:
+    def _fits(self, shapes: Shapes, output_nbytes: int) -> bool:
         nbytes = 0
         for shape, unit, most, kind in zip(shapes, self._units, self._longest, self._types, strict=True):
             if len(shape) != len(unit) or 0 in shape:
@@ -179,7 +194,7 @@ class BatchForm:
             if any(-1 < limit < size for size, limit in zip(shape, most, strict=True)):
                 return False
             nbytes += element_count(shape) * kind.size
-        return nbytes * self.plan.sizes[-1] <= MOST_SCRATCH_BYTES
+        return max(nbytes, output_nbytes) * self.plan.sizes[-1] <= MOST_SCRATCH_BYTES
 
 
 def _rows_of(tensor: ov.Tensor, shape: tuple[int, ...], size: int) -> AnyArray:

@@ -34,6 +34,7 @@ from ovms_mp.worker.batching.eligibility import (
     opened,
     refuse_by_load,
     shapes_that_fit,
+    takes_any_number,
     trial_shapes,
     units_of,
 )
@@ -73,6 +74,7 @@ class Verdict(Record, frozen=True):
         shapes: What the trial was run on.
         single_s: What a lone run took.
         costs_s: What a run took, by how many tasks it had.
+        is_wide: Whether the trial's fractions were of either sign, and beyond 1.
         until_s: By the clock of the day, when it is to be found anew; 0 for never.
     """
 
@@ -82,6 +84,7 @@ class Verdict(Record, frozen=True):
     single_s: float = 0.0
     costs_s: dict[int, float] = msgspec.field(default_factory=dict)
     until_s: float = 0.0
+    is_wide: bool = False
 
 
 def load_with_batches(
@@ -151,7 +154,7 @@ def _add_batches(maker: VariantMaker, loaded: LoadedVersion, first: FirstForm | 
             raise NotBatched(verdict.reason)
     else:
         compiled = _form_of(maker, loaded, verdict.units)
-        bounds = TrialBounds(tuple(verdict.costs_s), is_auto, has_timing=False)
+        bounds = TrialBounds(tuple(verdict.costs_s), is_auto, has_timing=False, is_wide=verdict.is_wide)
         try_batches(loaded.compiled, compiled, verdict.units, verdict.shapes, bounds)
     plan = BatchPlan(verdict.single_s, verdict.costs_s)
     # Bits are compared on these shapes; longer ones may run on other kernels.
@@ -173,7 +176,8 @@ def _try(maker: VariantMaker, loaded: LoadedVersion, batching: int) -> tuple[Ver
         check_rows(prepared.model, each, sizes, is_auto=is_auto)
     compiled = _form_of(maker, loaded, units)
     longest_s = LONGEST_AUTO_RUN_S if is_auto else float("inf")
-    bounds = TrialBounds(sizes, is_auto, has_timing=True, longest_s=longest_s)
+    is_wide = takes_any_number(prepared.model)
+    bounds = TrialBounds(sizes, is_auto, has_timing=True, is_wide=is_wide, longest_s=longest_s)
     timing = try_batches(loaded.compiled, compiled, units, shapes, bounds)
     costs_s = useful_sizes(timing.single_s, timing.costs_s, LEAST_GAIN if is_auto else 0.0)
     until_s = 0.0 if timing.is_calm else time.time() + _UNSURE_S
@@ -181,7 +185,7 @@ def _try(maker: VariantMaker, loaded: LoadedVersion, batching: int) -> tuple[Ver
         best = max(gain_of(timing.single_s, size, cost_s) for size, cost_s in timing.costs_s.items())
         reason = f"it does not pay: {best:.2f} times the rate at best"
         return Verdict(reason, until_s=until_s), compiled
-    return Verdict("", units, timing.shapes, timing.single_s, costs_s, until_s), compiled
+    return Verdict("", units, timing.shapes, timing.single_s, costs_s, until_s, is_wide), compiled
 
 
 def _form_of(maker: VariantMaker, loaded: LoadedVersion, units: Shapes) -> ov.CompiledModel:

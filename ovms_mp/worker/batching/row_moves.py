@@ -9,6 +9,8 @@ from ovms_mp.model.dtypes import element_count
 from ovms_mp.worker.batching.rows import Doubt, Free, Mixes, Placed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ovms_mp.worker.batching.rows import Shape, State, Step
 
 
@@ -17,6 +19,8 @@ def reshaped(step: Step) -> tuple[State, ...]:
     step.all_free(range(1, len(step.shapes)))
     state, shape, out = step.placed(0), step.shapes[0], step.outputs[0]
     inner = state.post * element_count(shape[state.axis + 1 :])
+    if not inner:
+        raise Doubt  # Nothing says where samples are that have no elements.
     stride = 1
     for axis in range(len(out) - 1, -1, -1):
         end = stride * out[axis]
@@ -56,7 +60,7 @@ def concatenated(step: Step) -> tuple[State, ...]:
 
 def spread(step: Step) -> tuple[State, ...]:
     """Broadcast and Tile: what is there once is there several times."""
-    if len(step.shapes) > 2:
+    if len(step.shapes) > 2 or step.attribute("mode", "numpy") not in ("numpy", "bidirectional"):
         raise Doubt
     step.all_free(range(1, len(step.shapes)))
     shape, out, state = step.shapes[0], step.outputs[0], step.states[0]
@@ -64,7 +68,8 @@ def spread(step: Step) -> tuple[State, ...]:
     if isinstance(state, Free):
         is_same = (axis < offset or shape[axis - offset] == 1 for axis in range(len(out)))
         known = {axis + offset for axis in state.uniform}
-        return (Free(frozenset(axis for axis, same in enumerate(is_same) if same or axis in known)),)
+        uniform = frozenset(axis for axis, same in enumerate(is_same) if same or axis in known)
+        return (Free(uniform, state.counts),)
     if out[state.axis + offset] != shape[state.axis]:
         raise Doubt
     return (Placed(state.axis + offset, state.post),)
@@ -121,7 +126,11 @@ def gathered(step: Step) -> tuple[State, ...]:
     axis = where[0] % rank
     if isinstance(indices, Free):
         if isinstance(data, Free):
-            return (Free(frozenset(axis + place for place in uniform_axes(indices, step.shapes[1]))),)
+            uniform = frozenset(axis + place for place in uniform_axes(indices, step.shapes[1]))
+            places = step.constant(1)
+            if data.sizes is None or places is None:
+                return (Free(uniform, data.counts or indices.counts),)
+            return (_sizes_at(data.sizes, [place % step.shapes[0][0] for place in places], uniform),)
         if data.axis == axis:
             raise Mixes
         more = len(step.shapes[1]) - 1 if axis < data.axis else 0
@@ -129,6 +138,33 @@ def gathered(step: Step) -> tuple[State, ...]:
     if isinstance(data, Placed):
         raise Doubt
     return (Placed(axis + indices.axis, indices.post),)
+
+
+def cut(step: Step) -> tuple[State, ...]:
+    """Slice and StridedSlice of a shape: which of its numbers come out."""
+    state, count = step.states[0], step.shapes[0][0]
+    if not isinstance(state, Free) or state.sizes is None:
+        raise Doubt
+    bounds = [step.constant(index) for index in (1, 2, 3) if index < len(step.shapes)]
+    begin, end, stride = (None if bound is None else bound[0] for bound in (*bounds, (1,))[:3])
+    if begin is None or end is None or stride is None:
+        raise Doubt
+    masks = {name: mask_of(step, f"{name}_mask")[:1] for name in ("begin", "end", "new_axis", "ellipsis")}
+    if any((*masks["new_axis"], *masks["ellipsis"])):
+        raise Doubt
+    first, last = (None if any(masks[name]) else bound for name, bound in (("begin", begin), ("end", end)))
+    if not step.outputs[0]:
+        return (_sizes_at(state.sizes, [(first or 0) % count]),)
+    places = range(count)[slice(first, last, stride)]
+    if len(places) != step.outputs[0][0]:
+        raise Doubt
+    return (_sizes_at(state.sizes, places),)
+
+
+def _sizes_at(sizes: frozenset[int], places: Sequence[int], uniform: frozenset[int] = frozenset()) -> Free:
+    """Numbers of a shape."""
+    found = frozenset(new for new, place in enumerate(places) if place in sizes)
+    return Free(uniform, bool(found), found)
 
 
 def uniform_axes(state: Free, shape: Shape) -> set[int]:
@@ -159,7 +195,8 @@ def unsqueezed(step: Step) -> tuple[State, ...]:
         raise Doubt
     new = step.axes(1, rank)
     kept = [axis for axis in range(rank) if axis not in new]
-    return (Free(frozenset({*new, *(kept[axis] for axis in state.uniform)})),)
+    uniform = frozenset({*new, *(kept[axis] for axis in state.uniform)})
+    return (Free(uniform, state.counts, state.sizes if rank == 1 else None),)
 
 
 def padded(step: Step) -> tuple[State, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from ovms_mp.model.dtypes import element_count
 from ovms_mp.worker.batching.row_moves import (
     concatenated,
+    cut,
     gathered,
     gathered_elements,
     mask_of,
@@ -59,7 +60,7 @@ def _broadcast(step: Step, indices: Iterable[int], out: Shape) -> State:
             if shape[axis - offset] != 1 and axis - offset not in state.uniform
         }
     if placed is None:
-        return Free(frozenset(uniform))
+        return Free(frozenset(uniform), any(state.counts for state in step.states if isinstance(state, Free)))
     if placed.axis not in uniform:
         raise Doubt
     return placed
@@ -78,11 +79,23 @@ def _first_only(step: Step) -> tuple[State, ...]:
     return tuple(step.placed(0) for _ in step.outputs)
 
 
+def _fake_quantize(step: Step) -> tuple[State, ...]:
+    """By bounds that are the same for all, or those of channels.
+
+    Seen with OpenVINO 2026.4 on CPU: others are right where shapes are static, and wrong where they are dynamic.
+    """
+    rank = len(step.shapes[0])
+    for shape in step.shapes[1:]:
+        if any(size != 1 and axis + rank - len(shape) != 1 for axis, size in enumerate(shape)):
+            raise Doubt
+    return _elementwise(step)
+
+
 def _prelu(step: Step) -> tuple[State, ...]:
     """Slopes are those of the second dimension, or one for all."""
-    state = step.placed(0)
+    state, (shape, slopes) = step.placed(0), step.shapes
     step.all_free((1,))
-    if element_count(step.shapes[1]) != 1 and (len(step.shapes[1]) != 1 or state.axis == 1):
+    if element_count(slopes) != 1 and (state.axis == 1 or slopes != shape[1:2]):
         raise Doubt
     return (state,)
 
@@ -189,7 +202,12 @@ def _from_end(step: Step, index: int, attribute: str, kept: int) -> int:
 def _attention(step: Step) -> tuple[State, ...]:
     """Query, key, value; mask, and a scale. Only the last two dimensions of each are looked at together."""
     query = step.placed(0)
-    if query.axis >= len(step.shapes[0]) - 2 or step.placed(1) != query or step.placed(2) != query:
+    if (
+        len(step.shapes) > 5
+        or query.axis >= len(step.shapes[0]) - 2
+        or step.placed(1) != query
+        or step.placed(2) != query
+    ):
         raise Doubt
     if len({len(shape) for shape in step.shapes[:3]}) > 1:
         raise Doubt
@@ -238,7 +256,6 @@ _EACH: Final = _group(
     ),
     *("BitwiseXor", "Ceiling", "Clamp", "Convert", "Cos", "Cosh", "Divide", "Elu", "Equal", "Erf", "Exp"),
     *(
-        "FakeQuantize",
         "Floor",
         "FloorMod",
         "Gelu",
@@ -279,6 +296,7 @@ RULES: Final = Rules(
         **_group(spread, "Broadcast", "Tile"),
         "Concat": concatenated,
         "ConvertLike": _first_only,
+        "FakeQuantize": _fake_quantize,
         "Gather": gathered,
         "GatherElements": gathered_elements,
         "Interpolate": _interpolate,
@@ -292,5 +310,13 @@ RULES: Final = Rules(
         "StridedSlice": strided,
         "Transpose": transposed,
     },
-    free={**_EACH, **_group(spread, "Broadcast", "Tile"), "Gather": gathered, "Unsqueeze": unsqueezed},
+    free={
+        **_EACH,
+        **_group(spread, "Broadcast", "Tile"),
+        **_group(cut, "Slice", "StridedSlice"),
+        "Convert": lambda step: (step.states[0],),
+        "Gather": gathered,
+        "Unsqueeze": unsqueezed,
+    },
+    targets={"Reshape": (1,), "Broadcast": (1,), "Tile": (1,), "Slice": (2,), "StridedSlice": (2,)},
 )

@@ -48,6 +48,9 @@ _TURNS, _LEAST_TURNS = 7, 2
 _MOST_TURNS_S = 0.1
 """Of one size; longer runs vary less."""
 _MOST_TRIAL_S = 1.0
+_MOST_COMPARISON_S = 10.0
+"""Sizes that this is too short for are not used: of a slow model that may have batches of a thousand, a load would take
+hours."""
 _CALM = 1.5
 """On a machine that does nothing else half of the lone runs take less than so many times the fastest one."""
 _ROUNDING = 0.02
@@ -62,12 +65,14 @@ class TrialBounds:
         sizes: To try, ascending.
         is_exact: Whether a bit's difference is too much.
         has_timing: Whether to measure, too.
+        is_wide: Whether fractions may be of either sign, and beyond 1.
         longest_s: What a lone run may take; longer shapes are not tried.
     """
 
     sizes: tuple[int, ...]
     is_exact: bool
     has_timing: bool
+    is_wide: bool
     longest_s: float = float("inf")
 
 
@@ -102,7 +107,9 @@ def try_batches(
         OvmsError: It cannot run.
     """
     form = BatchForm(compiled, units, BatchPlan(1.0, dict.fromkeys(bounds.sizes, 1.0)))
-    place = object()
+    place, sizes = object(), bounds.sizes
+    # What has been timed before fits.
+    until_s = time.monotonic() + _MOST_COMPARISON_S if bounds.has_timing else float("inf")
     trials: list[_Trial] = []
     try:
         for each in shapes:
@@ -112,12 +119,12 @@ def try_batches(
                     raise NotNow(f"a run takes more than {1000 * bounds.longest_s:.0f} ms by itself")
                 break
             trials.append(trial)
-            trial.compare(bounds.sizes)
+            sizes = trial.compare(sizes, until_s)
         for trial in trials:
-            trial.compare(bounds.sizes[:1])
-            trial.compare(bounds.sizes[-1:])
+            trial.compare(sizes[:1])
+            trial.compare(sizes[-1:])
         tried = tuple(shapes[: len(trials)])
-        return trials[-1].measure(tried) if bounds.has_timing else Timing(0.0, {}, tried, is_calm=True)
+        return trials[-1].measure(tried, sizes) if bounds.has_timing else Timing(0.0, {}, tried, is_calm=True)
     except OutputsTooLarge:
         raise NotBatched("its outputs have other sizes from run to run") from None
     finally:
@@ -154,9 +161,13 @@ class _Trial:
         self._slot = InferSlot(version.compiled, len(version.inputs), len(version.outputs))
         random = np.random.default_rng(_SEED)
         most = bounds.sizes[-1] + 1  # So that there are batches with one task in common.
+        # By turns: of some functions a negative value has no result.
         self._given = [
-            [random_input(spec, shape, random) for spec, shape in zip(version.inputs, shapes, strict=True)]
-            for _ in range(most)
+            [
+                random_input(spec, shape, random, is_wide=bounds.is_wide and number % 2 == 1)
+                for spec, shape in zip(version.inputs, shapes, strict=True)
+            ]
+            for number in range(most)
         ]
         self._shapes = shapes
         self._inputs_end = sum(aligned(array.nbytes) for array in self._given[0])
@@ -166,21 +177,24 @@ class _Trial:
         self._arena = _new_arena(self._stride * most)
         self._tasks = [self._task(number, self._arena, number * self._stride) for number in range(most)]
 
-    def compare(self, sizes: Sequence[int]) -> None:
-        """Hold batches of these sizes against lone runs, and against each other.
+    def compare(self, sizes: tuple[int, ...], until_s: float = float("inf")) -> tuple[int, ...]:
+        """Hold batches of these sizes against lone runs, and against each other; those that there was time for.
 
         Raises:
             NotBatched: They answer differently.
         """
-        for size in sizes:
+        for place, size in enumerate(sizes):
+            if place and time.monotonic() > until_s:
+                return sizes[:place]
             numbers = list(range(size))
             # Other tasks around the first one, and around the last one.
-            others = [len(self._given) - 1 - number for number in range(size - 1)]
+            others = [size - number for number in range(size - 1)]
             found = self._compare(numbers)
             first = self._compare([0, *others])
             last = found if self._bounds.is_exact else self._compare([*others, size - 1])
             if found[0] != first[0] or found[-1] != last[-1]:
                 raise NotBatched(f"what a request gets depends on the others in a batch of {size}")
+        return sizes
 
     def lone_run_s(self) -> float:
         """What a lone run takes; the first one of these shapes is not it."""
@@ -189,7 +203,7 @@ class _Trial:
         self._single(0)
         return time.perf_counter() - start
 
-    def measure(self, tried: tuple[Shapes, ...]) -> Timing:
+    def measure(self, tried: tuple[Shapes, ...], sizes: tuple[int, ...]) -> Timing:
         """Time lone runs and batches by turns, at as many sizes as there is time for.
 
         Before each batch that is timed there is one of another size, as there is between clients' tasks.
@@ -198,9 +212,9 @@ class _Trial:
         until_s = time.monotonic() + _MOST_TRIAL_S
         costs_s: dict[int, float] = {}
         singles: list[float] = []
-        for size in self._bounds.sizes:
+        for size in sizes:
             numbers = list(range(size))
-            another = list(range(next((other for other in self._bounds.sizes if other != size), size)))
+            another = list(range(next((other for other in sizes if other != size), size)))
             costs: list[float] = []
             enough_s = time.monotonic() + _MOST_TURNS_S
             while len(costs) < _LEAST_TURNS or (len(costs) < _TURNS and time.monotonic() < enough_s):
@@ -249,7 +263,7 @@ class _Trial:
                 if ref.shape != shape:
                     raise NotBatched(f"output {spec.name!r} of a task in a batch has another shape")
                 found = bytes(self._arena.view(ref))
-                if found != content and (self._bounds.is_exact or not is_close(spec, found, content)):
+                if found != content and not self._is_same(spec, found, content):
                     how = "bits" if is_close(spec, found, content) else "values"
                     raise NotBatched(f"output {spec.name!r} has other {how} in a batch of {len(numbers)}")
                 end = ref.offset_bytes + ref.nbytes
@@ -259,6 +273,18 @@ class _Trial:
             if bytes(rest).strip(bytes([_PATTERN])):
                 raise NotBatched("a batch writes where no output is")
         return gotten
+
+    def _is_same(self, spec: TensorSpec, found: bytes, right: bytes) -> bool:
+        """Whether an output differs by rounding only, where that is allowed, or by the bits of what is no number."""
+        if not self._bounds.is_exact and is_close(spec, found, right):
+            return True
+        if spec.dtype.kind is not Kind.FLOAT:
+            return False
+        one, other = (np.frombuffer(part, spec.dtype.numpy) for part in (found, right))
+        are_none = np.isnan(one)
+        return bool(
+            (are_none == np.isnan(other)).all() and one[~are_none].tobytes() == other[~are_none].tobytes()
+        )
 
     def _cover(self, number: int) -> None:
         start = number * self._stride + self._inputs_end

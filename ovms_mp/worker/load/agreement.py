@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _SEED = 11
 _BELOW_ONE = 0.93
 """Also when rounded to the eight bits of an FP8."""
+_WIDE = 3.0
+"""Beyond what activations cut off, and far from what an FP8 can hold."""
 _TIMES = 4
 _ENOUGH_S = 1.0
 """Whoever is served waits for these runs as for others'."""
@@ -51,13 +53,23 @@ def agree(serving: ov.CompiledModel, version: CompiledVersion) -> bool:
     return True
 
 
-def random_input(spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator) -> AnyArray:
+def random_input(
+    spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator, *, is_wide: bool = False
+) -> AnyArray:
     """Values of an input.
 
     No integer is above 1: it may be an index, and some operations read wherever that points. Fractions are from 0 to
     below 1, as they may become integers.
+
+    Args:
+        spec: Of the input.
+        shape: Of its value.
+        random: Where values come from.
+        is_wide: Fractions of either sign, and beyond 1; for models in which they do not become integers.
     """
     count = element_count(shape)
+    if spec.dtype.kind is Kind.FLOAT and is_wide:
+        return (_WIDE * random.standard_normal(count)).astype(spec.dtype.numpy).view(np.uint8)
     if spec.dtype.kind is Kind.FLOAT:
         return (_BELOW_ONE * random.random(count)).astype(spec.dtype.numpy).view(np.uint8)
     return random.integers(0, 2, count).astype(spec.dtype.numpy).view(np.uint8)

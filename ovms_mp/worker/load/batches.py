@@ -52,6 +52,9 @@ class Batches(Protocol):
     def shapes_of(self, task: InferTask) -> Shapes | None:
         """A task's shapes; those of equal ones may run together. None where it has to run alone."""
 
+    def ran_alone(self, task: InferTask, outputs: Sequence[TensorRef]) -> None:
+        """A task has run by itself; others of its shapes may run together from now on. Called by the loop."""
+
     def infer(
         self, slot: object, members: Sequence[tuple[InferTask, Arena]]
     ) -> list[tuple[TensorRef, ...] | OutputsTooLarge]:

@@ -95,19 +95,14 @@ class FormLoader:
         self._first = FirstForm(None if batches is None else batches.verdict)
         self._specs = _specs(loaded)
         self._files = files
+        # Once, as the loop asks, which must not wait for a file system.
+        self.least_nbytes = _weights_nbytes(request.model_file)
+        """What a form takes at least: about its weights."""
 
     @property
     def limit_nbytes(self) -> int:
         """Of the memory of all second forms of this process."""
         return self._request.settings.adaptive_bytes
-
-    @property
-    def least_nbytes(self) -> int:
-        """What a form takes at least: about its weights."""
-        try:
-            return sum(entry.stat().st_size for entry in _weights(self._request.model_file))
-        except OSError:
-            return 0
 
     @property
     def peak_nbytes(self) -> int:
@@ -184,6 +179,13 @@ def own_nbytes() -> int:
         return 0
     found = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
     return _KIBIBYTE * int(found[0]) if found else 0
+
+
+def _weights_nbytes(model_file: str) -> int:
+    try:
+        return sum(entry.stat().st_size for entry in _weights(model_file))
+    except OSError:
+        return 0
 
 
 def _weights(model_file: str) -> list[Path]:

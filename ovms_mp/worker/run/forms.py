@@ -294,8 +294,9 @@ class FormKeeper:
         self._release(forms)
 
     def _release(self, forms: Forms[ServedVersion]) -> None:
-        while forms.discarded:
-            pool = forms.discarded.pop()
+        """Give pools back whose tasks have ended; the others next time."""
+        for pool in [pool for pool in forms.discarded if not pool.handed_over]:
+            forms.discarded.remove(pool)
             pool.close()
             self._loader.release(pool.compiled)
 

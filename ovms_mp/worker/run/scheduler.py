@@ -301,6 +301,9 @@ class Scheduler:
             inputs = run.queued.task.inputs
             samples = run.batch * (inputs[0].shape[0] if inputs and inputs[0].shape else 1)
             version.counters.executed(samples, run.batch, round(1e9 * run.run_time_s))
+            batches = run.pool.compiled.batches
+            if batches is not None and run.batch == 1:
+                batches.ran_alone(run.queued.task, run.answer.outputs)
         else:
             version.counters.executed()
         if version.forms is not None:

@@ -119,7 +119,8 @@ class ServedVersion:
     def use(self, pool: InferPool[ServedVersion] | None, form: Form, run_time_s: float) -> None:
         """Have the next tasks run by another form; what is handed over ends on the old one."""
         self.pool = pool
-        self.run_time_s = run_time_s
+        # Of a run with one task.
+        self.run_time_s, self.batch_size = run_time_s, 1.0
         self.recent_s.clear()
         # What is done in the loop is done alone.
         self.inline_limit_s = _INLINE_LIMIT_S if form is Form.LONE else 0.0

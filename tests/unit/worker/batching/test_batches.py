@@ -240,3 +240,23 @@ def test_tasks_of_several_lengths_by_turns(worker: WorkerUnderTest, models: Path
     tasks = [worker.send(together, array) for array in given]
 
     assert [answer_of(worker, task) for task in tasks] == expected
+
+
+def test_what_a_model_refuses_of_one_it_does_not_get_of_two(worker: WorkerUnderTest, models: Path) -> None:
+    """Two requests of 8 values fit a model of rows of 16, in one row: each would get what is of the other one, too."""
+    handle = next(HANDLES)
+    inputs = InputSettings(shapes=(InputShape("", ((1, 1), (1, 2000))),))
+    state = worker.load(handle, model_file(models, "sixteens"), settings(batching=4, inputs=inputs))
+    assert " (gain " in state.detail
+    good, bad = RNG.standard_normal((1, 32)).astype(np.float32), np.full((1, 8), 7, np.float32)
+    right = answer_of(worker, worker.send(handle, good))
+    assert answer_of(worker, worker.send(handle, bad)) in REFUSED
+
+    tasks = [worker.send(handle, bad if number % 6 in (2, 3, 4) else good) for number in range(48)]
+
+    for number, task in enumerate(tasks):
+        found = answer_of(worker, task)
+        if number % 6 in (2, 3, 4):
+            assert found in REFUSED
+        else:
+            assert found == right

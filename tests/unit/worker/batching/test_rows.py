@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import openvino as ov
 import openvino.opset13 as ops
+import openvino.opset15 as opset15
 import pytest
 
+from ovms_mp.worker.batching.eligibility import with_batch
 from ovms_mp.worker.batching.row_rules import RULES
 from ovms_mp.worker.batching.rows import NotBatched, doubt_of
 
@@ -39,7 +41,11 @@ def doubt(
     """Of a model whose inputs have these shapes for one request."""
     parameters = [ops.parameter([batch * shape[0], *shape[1:]], kind) for shape in shapes]
     model = ov.Model([ops.result(make(*parameters))], parameters, "model")
-    return doubt_of(model, batch, RULES)
+    try:
+        lone = with_batch(model, tuple(tuple(shape) for shape in shapes), 1)
+    except NotBatched:  # One of those that no request alone could pass.
+        return doubt_of(model, None, batch, RULES)
+    return doubt_of(with_batch(lone, tuple(tuple(shape) for shape in shapes), batch), lone, batch, RULES)
 
 
 def attention(x: ov.Node) -> ov.Node:
@@ -173,6 +179,18 @@ def test_what_is_not_known_to_keep_them_apart(make: Callable[..., ov.Node], shap
     assert doubt(make, shape).startswith("requests may look at each other in operation")
 
 
+def test_an_operation_that_nobody_knows_hides_none_that_mixes_samples() -> None:
+    """Whoever asks for batches by name takes the first one's risk, and not the second one's."""
+
+    def make(x: ov.Node) -> ov.Node:
+        rolled = ops.roll(x, numbers(1), numbers(1))
+        return ops.subtract(rolled, ops.reduce_mean(rolled, numbers(0), True))
+
+    assert "'Roll" in doubt(lambda x: ops.roll(x, numbers(1), numbers(1)), (1, 8))
+    with pytest.raises(NotBatched, match="ReduceMean"):
+        doubt(make, (1, 8))
+
+
 def test_slopes_that_would_be_those_of_samples() -> None:
     assert doubt(
         lambda x: ops.transpose(ops.prelu(ops.transpose(x, numbers(1, 0)), weights(BATCH)), numbers(1, 0)),
@@ -187,5 +205,120 @@ def test_a_branch_that_depends_on_all_samples_is_not_taken_for_apart() -> None:
     )
     with pytest.raises(NotBatched, match="ReduceMax"):
         doubt_of(
-            ov.Model([ops.result(ops.select(condition, ops.negative(x), x))], [x], "model"), BATCH, RULES
+            ov.Model([ops.result(ops.select(condition, ops.negative(x), x))], [x], "model"),
+            None,
+            BATCH,
+            RULES,
         )
+
+
+def size(x: ov.Node, axis: int) -> ov.Node:
+    return ops.convert(ops.gather(ops.shape_of(x), numbers(axis), ops.constant(0)), "f32")
+
+
+def strided_size(x: ov.Node, axis: int) -> ov.Node:
+    """The same as TensorFlow's front end writes it."""
+    found = ops.strided_slice(
+        ops.convert(ops.shape_of(x), "i32"), numbers(axis), numbers(axis + 1), numbers(1), [0], [0], [], [1]
+    )
+    return ops.convert(found, "f32")
+
+
+@pytest.mark.parametrize("of", [size, strided_size])
+@pytest.mark.parametrize(("axis", "is_apart"), [(0, False), (1, True), (-1, True)])
+def test_values_that_are_computed_of_a_size(
+    of: Callable[[ov.Node, int], ov.Node], axis: int, is_apart: bool
+) -> None:
+    """Of how many samples there are, unlike of how long each of them is. No trial would find that in a rare branch."""
+    if of is strided_size and axis < 0:
+        axis = 2
+    make = lambda x: ops.select(ops.greater(x, np.float32(9)), ops.divide(x, of(x, axis)), x)  # noqa: E731
+    assert (doubt(make, (1, 4, 8)) == "") is is_apart
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        # As many columns as there are samples.
+        (
+            lambda x: ops.reduce_sum(
+                ops.broadcast(x, ops.concat([first_size(x), first_size(x)], 0)), numbers(1), True
+            ),
+            (1, 1),
+        ),
+        (
+            lambda x: ops.reduce_sum(
+                ops.tile(x, ops.concat([numbers(1), first_size(x)], 0)), numbers(1), True
+            ),
+            (1, 3),
+        ),
+        (
+            lambda x: ops.reduce_sum(
+                ops.slice(x, numbers(0), first_size(x), numbers(1), numbers(1)), numbers(1), True
+            ),
+            (1, 64),
+        ),
+        (
+            lambda x: ops.slice(x, first_size(x), ops.add(first_size(x), numbers(3)), numbers(1), numbers(1)),
+            (1, 64),
+        ),
+        (
+            lambda x: ops.strided_slice(
+                x,
+                ops.concat([numbers(0), first_size(x)], 0),
+                ops.concat([numbers(0), ops.add(first_size(x), numbers(3))], 0),
+                numbers(1, 1),
+                [1, 0],
+                [1, 0],
+            ),
+            (1, 64),
+        ),
+        # Alone it has one dimension less.
+        (lambda x: ops.unsqueeze(ops.softmax(opset15.squeeze(x), -1), numbers(1)), (1, 1, 8)),
+    ],
+)
+def test_shapes_that_are_others_alone(make: Callable[..., ov.Node], shape: tuple[int, ...]) -> None:
+    assert doubt(make, shape).startswith("requests may look at each other in operation")
+
+
+def first_size(x: ov.Node) -> ov.Node:
+    return ops.gather(ops.shape_of(x), numbers(0), ops.constant(0))
+
+
+def test_a_shape_of_another_tensor_that_grows_with_the_batch() -> None:
+    """A constant that was spread over the batch."""
+
+    def make(x: ov.Node) -> ov.Node:
+        ones = ops.broadcast(ops.constant(np.float32(1)), ops.shape_of(x))
+        return ops.multiply(x, size(ones, 0))
+
+    assert doubt(make, (1, 8))
+
+
+def test_slopes_of_more_than_the_second_dimension() -> None:
+    """OpenVINO spreads them over the last one, where samples are."""
+
+    def make(x: ov.Node) -> ov.Node:
+        moved = ops.prelu(ops.transpose(x, numbers(1, 2, 0)), weights(BATCH))
+        return ops.transpose(moved, numbers(2, 0, 1))
+
+    assert doubt(make, (1, 4, 8))
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_apart"), [((1, 4, 1), True), ((), True), ((8,), False), ((1, 1, 8), False)]
+)
+def test_bounds_of_quantization(shape: tuple[int, ...], is_apart: bool) -> None:
+    def make(x: ov.Node) -> ov.Node:
+        high = ops.constant(np.full(shape, 2, np.float32))
+        return ops.fake_quantize(x, ops.constant(np.float32(0)), high, ops.constant(np.float32(0)), high, 255)
+
+    assert (doubt(make, (1, 4, 8)) == "") is is_apart
+
+
+def test_tensors_without_elements() -> None:
+    def make(x: ov.Node) -> ov.Node:
+        nothing = ops.slice(x, numbers(3), numbers(3), numbers(1), numbers(1))
+        return ops.concat([x, ops.reshape(nothing, numbers(0, 0, 2), True)], 1)
+
+    assert "may look at each other" in doubt(lambda x: make(ops.reshape(x, numbers(0, 4, 2), True)), (1, 8))

@@ -69,10 +69,12 @@ class Scene:
         self.page = RunPage()
         self.told: deque[PlanChanged] = deque()
         self.loaders: list[Compiling] = []
+        self.released: list[object] = []
         link = type("Link", (), {"send": lambda _, message: self.told.append(message)})()
+        loader = type("Loader", (), {"release": lambda _, compiled: self.released.append(compiled)})()
         self.keeper = FormKeeper(
             cast("ControlLink", link),
-            cast("Loader", None),
+            cast("Loader", loader),
             Wakeup(),
             CpuShare(),
             self.page,
@@ -157,3 +159,19 @@ def test_a_version_that_ends_while_its_form_is_compiled_is_forgotten(scene: Scen
     scene.keeper.take_outcomes()
     assert version.forms is None
     assert scene.keeper.longest_wait_s() is None
+
+
+def test_a_form_is_given_back_when_the_tasks_that_it_has_are_ended(scene: Scene) -> None:
+    """Its compiled model was the broken one, or stands beside that."""
+    forms = scene.add(1, Compiling())
+    version = scene.keeper._versions[1]
+    other = InferPool(version, cast("CompiledVersion", Compiled()), "infer-1-other")
+    other.handed_over = 1
+    forms.discarded.append(other)
+
+    scene.keeper.advance()
+    assert scene.released == []
+    assert scene.keeper.longest_wait_s() is not None, "it is looked at again"
+    other.handed_over = 0
+    scene.keeper._release(forms)
+    assert scene.released == [other.compiled]

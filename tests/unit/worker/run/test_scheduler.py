@@ -30,6 +30,7 @@ from ovms_mp.worker.run.shares import Shares
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ovms_mp.wire.records import TensorRef
     from ovms_mp.worker.load.batches import Batches
     from ovms_mp.worker.load.compiled import CompiledVersion
 
@@ -61,6 +62,11 @@ class Together:
 
     def __init__(self, ran: list[tuple[int, ...]]) -> None:
         self._ran = ran
+        self.alone: list[int] = []
+
+    def ran_alone(self, task: InferTask, outputs: Sequence[TensorRef]) -> None:
+        """Note it."""
+        self.alone.append(task.task_id)
 
     def most(self, waiting: int) -> int:
         """All."""
@@ -282,13 +288,15 @@ def test_a_step_that_raises_while_tasks_are_put_together_has_one_victim(versions
 
 def test_tasks_that_cannot_all_be_marked_run_one_by_one(versions: Versions) -> None:
     """One without a mark would be held innocent of the death of its process."""
-    _, together = batching(versions, 2)
+    version, together = batching(versions, 2)
     while versions.page.begin((0, 0), 1, 1) >= 0:
         pass
     versions.page.end(0)
 
     assert versions.run_all() == [100, 101]
     assert together == []
+    assert version.pool is not None
+    assert cast("Together", version.pool.compiled.batches).alone == [100, 101]
 
 
 def test_a_version_that_is_compiled_again_is_batched_as_before(versions: Versions) -> None:

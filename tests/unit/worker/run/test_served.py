@@ -6,6 +6,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from ovms_mp.worker.run.demand import Form
+from ovms_mp.worker.run.queues import VersionQueue
+from ovms_mp.worker.run.served import ServedVersion
+
 ENDS = """
 import gc, weakref
 import numpy as np, openvino as ov, openvino.opset13 as ops
@@ -31,3 +35,11 @@ def test_infer_requests_end_with_their_version_and_wait_for_no_collector() -> No
     )
 
     assert (done.stderr, done.stdout.split()) == ("", ["True", "True", "None", "None", "None"])
+
+
+def test_what_a_run_of_another_form_takes_is_for_one_task() -> None:
+    """The form before had batches; a task would seem to take an eighth of its time."""
+    version = ServedVersion(1, "m version 1", VersionQueue(1, 1), run_time_s=0.008, batch_size=8.0)
+    version.use(None, Form.PARALLEL, 0.002)
+
+    assert version.run_time_s / version.batch_size == 0.002
