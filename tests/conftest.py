@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]  # has no types
 
 from ovms_mp.config.transports import GrpcConfig
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
 os.environ[MARK[0]] = MARK[1]
+# How long an example takes says how busy the machine is.
+settings.register_profile("ovms_mp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ovms_mp")
 PROCESS_TESTS = ("integration", "fault", "conformance", "clients", "image")
 FRONTS = ("native", "grpcio")
 ASK_FOR_THE_SHARED_SERVERS = (

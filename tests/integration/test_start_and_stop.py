@@ -86,10 +86,12 @@ def test_second_signal_stops_at_once(zoo: ModelZoo, log_path: Path, tfs: TfsClie
         # Answered after the slow ones have arrived, as all came by one connection.
         assert tfs.call(server.port, "GetModelStatus", {"modelSpec": {"name": "slow"}}).code == "OK"
         server.process.send_signal(signal.SIGTERM)
-        eventually(lambda: "event=stopping" in server.log(), 5.0, "draining")
+        eventually(lambda: "event=stopping" in server.log(), NOTICED_S, "draining")
         assert server.process.poll() is None
-        assert server.stop(within_s=5.0) == 128 + signal.SIGTERM
-        assert {call.wait().code for call in calls} <= {"OK", "UNAVAILABLE", "CANCELLED", "INTERNAL"}
+        assert server.stop() == 128 + signal.SIGTERM
+        # The latter where the machine is so busy that the last of them would be answered too late.
+        ends = {"OK", "UNAVAILABLE", "CANCELLED", "INTERNAL", "RESOURCE_EXHAUSTED"}
+        assert {call.wait().code for call in calls} <= ends
         tfs.forget(server.port)
     assert "event=stop_now" in server.log()
 

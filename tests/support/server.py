@@ -97,7 +97,9 @@ class Server:
         try:
             self.wait_ready()
             if self.is_patient and self.has_rest:
-                eventually(self._has_loaded, self.start_within_s, "every version is served or has failed")
+                what = "every version is served or has failed"
+                # The status of many models takes a part of the core that their trials need.
+                eventually(self._has_loaded, self.start_within_s, what, longest_pace_s=0.3)
         except BaseException:
             self.destroy()
             raise

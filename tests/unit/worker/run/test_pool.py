@@ -103,7 +103,13 @@ def test_a_task_that_could_not_end_in_time_is_refused_at_once_beside_others(work
 
 
 def test_a_task_that_could_not_end_in_time_runs_where_it_is_alone(worker: WorkerUnderTest) -> None:
-    assert isinstance(worker.answer(worker.send(SLOW, ONE, within_s=0.02)), InferResult)
+    def runs() -> bool:
+        answer = worker.answer(worker.send(SLOW, ONE, within_s=0.05))
+        # A machine that is busy enough may come to it too late.
+        assert isinstance(answer, InferResult) or answer.error_name == "DeadlineExceeded", answer
+        return isinstance(answer, InferResult)
+
+    eventually(runs, WITHIN_S, "it runs")
 
 
 def test_what_a_dead_front_handed_over_does_not_run(own_worker: WorkerUnderTest) -> None:
