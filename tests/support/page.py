@@ -45,8 +45,8 @@ def reader(server: Server, prefix: str = PREFIX, key: str = "") -> socket.socket
     return _reader(server.rest_port, prefix, key)
 
 
-def _reader(port: int, prefix: str, key: str = "") -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), _WITHIN_S)
+def _reader(port: int, prefix: str, key: str = "", host: str = "127.0.0.1") -> socket.socket:
+    connection = socket.create_connection((host, port), _WITHIN_S)
     shown = f"Authorization: Bearer {key}\r\n" if key else ""
     connection.sendall(f"GET {prefix}/ui/events HTTP/1.1\r\nHost: x\r\n{shown}\r\n".encode())
     return connection
@@ -92,13 +92,13 @@ def first_events(server: Server) -> tuple[dict[str, Any], dict[str, Any]]:
     return _first_events(server.rest_port, PREFIX)
 
 
-def first_sample(port: int, prefix: str = "") -> dict[str, Any]:
+def first_sample(port: int, prefix: str = "", host: str = "127.0.0.1") -> dict[str, Any]:
     """What the page of whoever has this port is told of a second."""
-    return _first_events(port, prefix)[1]
+    return _first_events(port, prefix, host)[1]
 
 
-def _first_events(port: int, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    with _reader(port, prefix) as connection:
+def _first_events(port: int, prefix: str, host: str = "127.0.0.1") -> tuple[dict[str, Any], dict[str, Any]]:
+    with _reader(port, prefix, host=host) as connection:
         text, ends_at = b"", time.monotonic() + _WITHIN_S
         while text.count(b"event: sample") < 2 and time.monotonic() < ends_at:
             text += connection.recv(1 << 16)
