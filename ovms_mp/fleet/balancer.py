@@ -32,8 +32,8 @@ _ASK_S = 5.0
 _START_S = 3.0
 _STOP_S = 6.0
 _PACE_S = 0.05
-_AT_ONCE = 20
-"""Commands in one line, which must fit into a buffer."""
+_LINE_BYTES = 8 << 10
+"""Of commands in a line, which must fit into a buffer. HAProxy answers more requests between lines than within one."""
 _DONE = ("IP changed", "port changed", "no need to change", "health check")
 """How HAProxy says that it did something; where it says nothing, it did."""
 
@@ -202,10 +202,14 @@ class Balancer:
         Raises:
             BootError: HAProxy refuses one.
         """
-        told = list(lines)
-        for first in range(0, len(told), _AT_ONCE):
-            some = told[first : first + _AT_ONCE]
-            for answer in filter(None, map(str.strip, self._ask("admin.sock", "; ".join(some)).splitlines())):
+        told: list[str] = []
+        for line in lines:
+            if told and len(told[-1]) + len(line) < _LINE_BYTES:
+                told[-1] += f"; {line}"
+            else:
+                told.append(line)
+        for some in told:
+            for answer in filter(None, map(str.strip, self._ask("admin.sock", some).splitlines())):
                 if not answer.startswith(_DONE):
                     raise BootError(f"HAProxy on {self._host} refuses {some}: {answer}")
 

@@ -151,23 +151,31 @@ def _backends(name: str, table: Table) -> Iterator[str]:
             yield f"  server s{slot} {place.host}:{place.of(protocol)}{h2} tcp-ut 3s {checks}{state}"
 
 
-def commands(before: Table, after: Table) -> Iterator[str]:
-    """What turns one table into another of the same models; those whose servers go are emptied before they are filled.
+def commands(before: Table, after: Table) -> list[str]:
+    """What turns one table into another of the same models.
 
-    A server that gets no more requests goes on with those that it has.
+    A slot that gets another server is emptied first. Then slots are filled before others are emptied, as a backend
+    without a server refuses requests at once. The backend that all others track is the last to be filled and the first
+    to be emptied: so all change over between a few commands. A server that gets no more requests goes on with those
+    that it has.
     """
-    for name, new in after.routes.items():
+    placed: list[str] = []
+    filled: list[str] = []
+    emptied: list[str] = []
+    for name, new in reversed(after.routes.items()):
         old = before.routes[name]
-        for protocol in ("grpc", "rest"):
-            backend = f"{backend_of(name)}-{protocol}"
-            for slot in sorted(slot for slot in old if old[slot] != new.get(slot)):
-                yield f"set server {backend}/s{slot} state maint"
-            for slot in sorted(slot for slot in new if new[slot] != old.get(slot)):
+        changed = sorted(slot for slot in new if new[slot] != old.get(slot))
+        for protocol in ("rest", "grpc"):
+            backend = f"set server {backend_of(name)}-{protocol}"
+            placed += [f"{backend}/s{slot} state maint" for slot in changed if slot in old]
+            for slot in changed:
                 host, rest_port = new[slot].host, new[slot].rest_port
-                yield f"set server {backend}/s{slot} addr {host} port {new[slot].of(protocol)}"
+                placed.append(f"{backend}/s{slot} addr {host} port {new[slot].of(protocol)}")
                 if name == ANY and protocol == "grpc":
-                    yield f"set server {backend}/s{slot} check-addr {host} port {rest_port}"
-                yield f"set server {backend}/s{slot} state ready"
+                    placed.append(f"{backend}/s{slot} check-addr {host} port {rest_port}")
+            filled += [f"{backend}/s{slot} state ready" for slot in changed]
+            emptied[:0] = [f"{backend}/s{slot} state maint" for slot in sorted(old.keys() - new.keys())]
+    return [*placed, *filled, *emptied]
 
 
 def _error(text: str) -> str:

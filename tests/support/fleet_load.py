@@ -182,7 +182,7 @@ class Clients:
         self._stopping.set()
 
     def _keep_asking(self, kind: str, ask: Callable[[], list[float]], first: float) -> None:
-        last = None
+        last: float | None = None
         while not self._stopping.wait(self._pause_s):
             started_s = time.monotonic()
             try:
@@ -202,7 +202,8 @@ class Clients:
                 with self._lock:
                     self.wrong.append(f"{time.time():.2f} {kind}: {type(error).__name__} {error}")
                 continue
-            took_s, before, last = time.monotonic() - started_s, last, added.pop()
+            took_s, before = time.monotonic() - started_s, last
+            last = added.pop()
             with self._lock:
                 self.counts[f"right {kind}"] += 1
                 self.counts[f"added {last:g}"] += 1

@@ -22,8 +22,11 @@ WORDS = {
     "server": "--stop_notice_s",
 }
 """In the command lines of each."""
+_GUARD = "ovms_mp.fleet.guard"
+_AT_ONCE_S = 0.01
+"""From the moment that is noted until the signal has come."""
 _CLOCKS_S = 0.1
-"""Between the moment that is noted and the act."""
+"""How far the notes of two processes may be apart."""
 _LISTENS_S = 0.5
 """From a successor's start until it takes connections."""
 _UNSEEN_S = 3.0
@@ -34,8 +37,8 @@ _WAITED_S = 0.9
 """What fails on a link that was cut has waited for a connection or an answer; a second is the shortest such wait."""
 
 
-def processes(machines: Iterable[Machine], words: str) -> set[int]:
-    """Those on some machines whose command line has these words; none that hold the machines."""
+def processes(machines: Iterable[Machine], words: str, without: str = "\0") -> set[int]:
+    """Those on some machines whose command line has these words and not those; none that hold the machines."""
     holders = {machine.holder.pid for machine in machines}
     networks = {os.readlink(f"/proc/{pid}/ns/net") for pid in holders}
     found = set()
@@ -44,7 +47,7 @@ def processes(machines: Iterable[Machine], words: str) -> set[int]:
             continue
         try:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if words in command and os.readlink(entry / "ns/net") in networks:
+            if words in command and without not in command and os.readlink(entry / "ns/net") in networks:
                 found.add(int(entry.name))
         except OSError:
             continue
@@ -53,7 +56,8 @@ def processes(machines: Iterable[Machine], words: str) -> set[int]:
 
 def victims(machines: Sequence[Machine], what: str) -> set[int]:
     """Processes of a part."""
-    return processes(machines, WORDS[what])
+    # The guard has the command line of what it guards in its own.
+    return processes(machines, WORDS[what], _GUARD)
 
 
 def parents(machines: Sequence[Machine]) -> set[int]:
@@ -94,7 +98,7 @@ def cause(failure: Sequence[float | str], blows: Iterable[Blow]) -> str:
         earliest_s = blow.at_s - _CLOCKS_S
         if ended_s < earliest_s:
             continue
-        if blow.what == "haproxy" and began_s <= blow.at_s + _CLOCKS_S:
+        if blow.what == "haproxy" and began_s <= blow.at_s + _AT_ONCE_S:
             return "under way in HAProxy when it was killed"
         if blow.what == "haproxy" and began_s <= (blow.replaced_s or blow.at_s) + _LISTENS_S:
             return "before HAProxy was there again"

@@ -131,7 +131,7 @@ def _prove(turn: Turn) -> None:
     if turn.is_consistent and server is not wanted:
         models = turn.good.models
     elif not turn.is_consistent:
-        earlier = {model.name: model for model in plan.good.models} if plan.good else {}
+        earlier = turn.good_models
         proven = [model if _has_proved(turn, model) else earlier.get(model.name) for model in models]
         models = tuple(model for model in proven if model is not None)
     plan.good = replace(turn.specification, server=server, models=models)
