@@ -144,11 +144,10 @@ def test_a_model_that_one_server_has_is_found_there(up: Fleet) -> None:
 
 
 def test_the_live_page_of_each_server_shows_all(up: Fleet) -> None:
-    there = {server["number"]: (server["rest_port"], server["host"]) for server in up.look()["servers"]}
+    there = {server["number"]: (server["host"], server["rest_port"]) for server in up.look()["servers"]}
 
     def is_told(number: int) -> bool:
-        port, host = there[number]
-        told = first_sample(port, host=host)["fleet"]
+        told = first_sample(*there[number])["fleet"]
         servers = told["status"]["servers"] if told["status"] else ()
         return bool({each["number"] for each in servers if each["state"] == "ready"} == there.keys())
 

@@ -90,7 +90,7 @@ def test_a_server_from_its_start_to_its_end(server: Server, zoo: ModelZoo) -> No
     assert ask("127.0.0.1", seen.rest_port, "/v2/models/m/ready", 5).status == 200
 
     server.observe(abridged(status(2)), 1.5)
-    shown = first_sample(seen.rest_port)["fleet"]
+    shown = first_sample("127.0.0.1", seen.rest_port)["fleet"]
     assert (shown["status"]["fleet"], shown["status"]["count"], shown["port"]) == ("sightings", 2, seen.port)
     assert shown["age_s"] >= 1.5
 

@@ -42,11 +42,11 @@ def png(width: int, height: int) -> bytes:
 
 def reader(server: Server, prefix: str = PREFIX, key: str = "") -> socket.socket:
     """A connection that has asked for events."""
-    return _reader(server.rest_port, prefix, key)
+    return _reader(("127.0.0.1", server.rest_port), prefix, key)
 
 
-def _reader(port: int, prefix: str, key: str = "", host: str = "127.0.0.1") -> socket.socket:
-    connection = socket.create_connection((host, port), _WITHIN_S)
+def _reader(address: tuple[str, int], prefix: str, key: str = "") -> socket.socket:
+    connection = socket.create_connection(address, _WITHIN_S)
     shown = f"Authorization: Bearer {key}\r\n" if key else ""
     connection.sendall(f"GET {prefix}/ui/events HTTP/1.1\r\nHost: x\r\n{shown}\r\n".encode())
     return connection
@@ -89,16 +89,16 @@ def many(state: dict[str, Any], sample: dict[str, Any]) -> bytes:
 
 def first_events(server: Server) -> tuple[dict[str, Any], dict[str, Any]]:
     """The data of the first state and sample."""
-    return _first_events(server.rest_port, PREFIX)
+    return _first_events(("127.0.0.1", server.rest_port), PREFIX)
 
 
-def first_sample(port: int, prefix: str = "", host: str = "127.0.0.1") -> dict[str, Any]:
-    """What the page of whoever has this port is told of a second."""
-    return _first_events(port, prefix, host)[1]
+def first_sample(host: str, port: int) -> dict[str, Any]:
+    """What the page of whoever has this REST port is told of a second."""
+    return _first_events((host, port), "")[1]
 
 
-def _first_events(port: int, prefix: str, host: str = "127.0.0.1") -> tuple[dict[str, Any], dict[str, Any]]:
-    with _reader(port, prefix, host=host) as connection:
+def _first_events(address: tuple[str, int], prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    with _reader(address, prefix) as connection:
         text, ends_at = b"", time.monotonic() + _WITHIN_S
         while text.count(b"event: sample") < 2 and time.monotonic() < ends_at:
             text += connection.recv(1 << 16)
