@@ -230,6 +230,7 @@ def test_connect_is_refused(body: bytes) -> None:
         (b"GET /g HTTP/1.0\r\n\r\n", [200]),
         (b"GET /g HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", [400]),
         (chunked()[:-2] + b"Host: b\r\n\r\n" + GET, [200, 200]),
+        (post(b"Expect: 100-continue \t\r\n"), [200]),
         (chunked()[:-2] + b"Connection: close\r\n\r\n" + GET, [400]),
         (chunked()[:-2] + b"connection: x\r\n\r\n" + GET, [400]),
         (b"GET http://a HTTP/1.1\r\n" + HOST + b"\r\n", [200]),
