@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from typing import TYPE_CHECKING
 
 import orjson
@@ -66,8 +67,10 @@ async def _read_columns(
 ) -> dict[str, NumberTensor] | None:
     """The tensors of all inputs by name, if each is a plain list.
 
-    The lists are cut out of the text, with an index in place of each; what is left has to say which index is whose.
+    The lists are cut out of the text, with a number in place of each that no client can know; what is left has to say
+    which one is whose.
     """
+    first = secrets.randbelow(1 << 62)
     places: list[tuple[int, int]] = []
     parts: list[bytes | bytearray] = []
     at = copied = 0
@@ -82,15 +85,15 @@ async def _read_columns(
         begin, quote = opening.end(), body.find(b'"', opening.end())
         end = body.rfind(b"]", begin, len(body) if quote == -1 else quote) + 1
         if end:
-            parts += [body[copied:begin], b"%d" % len(places)]
+            parts += [body[copied:begin], b"%d" % (first + len(places))]
             places.append((begin, end))
             at = copied = end
     columns = _columns(b"".join([*parts, body[copied:]]), inputs)
-    if columns is None or sorted(columns.values()) != list(range(len(places))):
+    if columns is None or sorted(columns.values()) != list(range(first, first + len(places))):
         return None
     tensors: dict[str, NumberTensor] = {}
     for spec in inputs:
-        begin, end = places[columns[spec.name]]
+        begin, end = places[columns[spec.name] - first]
         tensor = await read_list(body, begin, end, spec, (end - begin) // 2 + 1)
         if tensor is None:
             return None
@@ -99,7 +102,7 @@ async def _read_columns(
 
 
 def _columns(text: bytes, inputs: Sequence[TensorSpec]) -> dict[str, int] | None:
-    """Which index is whose; None where the text is anything else."""
+    """Which number is whose; None where the text is anything else."""
     if len(text) >= _LONGEST_LEFT_BYTES:
         return None
     try:
