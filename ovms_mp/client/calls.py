@@ -55,7 +55,7 @@ class ModelState:
     Attributes:
         version: Empty where a model has none.
         is_ready: Whether it answers.
-        state: The server's word, e.g. ``READY`` or ``AVAILABLE``.
+        state: The server's word, e.g. ``READY`` or ``AVAILABLE``; ``FAILED`` where that is ``LOADING``, and has failed.
         reason: Why it does not answer; empty where the server does not say.
     """
 

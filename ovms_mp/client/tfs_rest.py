@@ -29,6 +29,7 @@ _NAMES = {
     "DT_BFLOAT16": "BF16",
     "DT_STRING": "BYTES",
 }
+_NO_ERROR, _LOADING, _FAILED = "OK", "LOADING", "FAILED"
 _JSON = (("content-type", "application/json"),)
 OUTPUT = "output"
 """The name of an answer's only output where the request does not name it: this API leaves it out."""
@@ -164,10 +165,15 @@ def _states(name: str, document: Any) -> list[ModelState]:
                 name,
                 str(entry["version"]),
                 entry["state"] == "AVAILABLE",
-                entry["state"],
+                _state(entry["state"], entry.get("status", {}).get("error_code", _NO_ERROR)),
                 entry.get("status", {}).get("error_message", ""),
             )
             for entry in document["model_version_status"]
         ]
     except (LookupError, TypeError, AttributeError):
         raise unreadable("the document of a model's status") from None
+
+
+def _state(word: str, error: str) -> str:
+    """The state of a version; one that could not be loaded is said to be loading, with an error."""
+    return _FAILED if word == _LOADING and error != _NO_ERROR else word

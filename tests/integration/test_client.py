@@ -169,6 +169,8 @@ def test_streams(place: Place) -> None:
     expected = [(X + 1).tolist(), (X + 2).tolist()]
     with Client(place.url("grpc")) as client:
         assert shown(list(client.stream("tiny", [X, X + 1] * 20))) == expected * 20
+        with Client(place.url("grpc"), connections=1, timeout=20.0) as lone:
+            assert shown(list(lone.stream("tiny", [X, X + 1]))) == expected
         first, failure, last = client.stream("tiny", requests, return_errors=True)
         assert shown([first, last]) == expected
         assert isinstance(failure, InvalidRequest)

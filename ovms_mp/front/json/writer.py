@@ -64,7 +64,7 @@ def array_pieces(array: AnyArray, max_bytes: int) -> list[bytes]:
         AnswerTooLarge: It would be longer than ``max_bytes``.
     """
     if array.size * _FEWEST_CHARACTERS > max_bytes:
-        raise _too_large(array.size * _FEWEST_CHARACTERS, max_bytes)
+        raise too_large(array.size * _FEWEST_CHARACTERS, max_bytes)
     rows = max(1, PIECE_ELEMENTS * len(array) // array.size)
     pieces: list[bytes] = [b"["]
     length = 0
@@ -78,12 +78,13 @@ def array_pieces(array: AnyArray, max_bytes: int) -> list[bytes]:
         pieces += [*texts, b","]
         length += sum(map(len, texts)) + 1
         if length > max_bytes:
-            raise _too_large(length, max_bytes)
+            raise too_large(length, max_bytes)
     pieces[-1] = b"]"
     return pieces
 
 
-def _too_large(length: int, max_bytes: int) -> AnswerTooLarge:
+def too_large(length: int, max_bytes: int) -> AnswerTooLarge:
+    """The refusal of a text of so many bytes at least."""
     return AnswerTooLarge(
         f"the answer as JSON has more than {length} bytes, the limit is {max_bytes} (--max_message_mb)"
     )

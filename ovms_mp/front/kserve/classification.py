@@ -120,7 +120,7 @@ def _texts(rows: AnyArray, count: int, labels: Sequence[str], *, is_float: bool)
     # Descending, and stable: the last of a stable ascending order of what is read backwards is the first here.
     backwards = np.argsort(ranks[:, ::-1], axis=1, kind="stable")
     order = (rows.shape[1] - 1 - backwards)[:, ::-1][:, :count]
-    chosen = np.take_along_axis(values, order, axis=1)
-    for index, value in zip(order.ravel().tolist(), chosen.ravel().tolist(), strict=True):
+    chosen = values.ravel()[(order + (np.arange(len(rows)) * rows.shape[1])[:, None]).ravel()]
+    for index, value in zip(order.ravel().tolist(), chosen.tolist(), strict=True):
         text = f"{value:f}:{index}" if is_float else f"{value}:{index}"
         yield (f"{text}:{labels[index]}" if index < len(labels) else text).encode()

@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from ovms_mp.client import Failed
+from ovms_mp.client import Failed, Unavailable
 from ovms_mp.client.exchange import Request
 from ovms_mp.client.grpc_framing import framed
-from ovms_mp.client.streams import Messages
+from ovms_mp.client.hpack import encode
+from ovms_mp.client.http2_frames import DATA, END_HEADERS, END_STREAM, HEADERS, frame
+from ovms_mp.client.options import Options
+from ovms_mp.client.session import Session
+from ovms_mp.client.streams import Messages, Stream
+from ovms_mp.front.kserve._proto import kserve_pb2
 
 SENT = [b"", b"a", b"b" * 300, b"", b"c" * 5000]
 OCTETS = b"".join(b"".join(framed([message])) for message in SENT)
@@ -54,3 +60,20 @@ def test_a_message_that_is_too_long_is_refused_before_it_is_here(size: int) -> N
 
     with pytest.raises(Failed, match="more than 4999 bytes"):
         take_all()
+
+
+def test_a_stream_that_ends_before_all_was_sent_is_no_success() -> None:
+    session = Session("grpc://h", Options())
+    stream = Stream(session, "m", 0, (), 8, return_errors=False)
+    connection = session.new_connection()
+    stream.begin(connection)
+    stream.send({"x": np.zeros(1, np.float32)})
+    answer = b"".join(framed([kserve_pb2.ModelStreamInferResponse(infer_response={}).SerializeToString()]))
+    connection.receive(
+        frame(HEADERS, END_HEADERS, 1, encode([(":status", "200")]))
+        + frame(DATA, 0, 1, answer)
+        + frame(HEADERS, END_HEADERS | END_STREAM, 1, encode([("grpc-status", "0")]))
+    )
+    assert stream.take() == {}
+    with pytest.raises(Unavailable, match="ended the stream before all requests were sent"):
+        _ = stream.has_ended

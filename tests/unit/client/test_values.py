@@ -356,6 +356,22 @@ def test_failures_are_gone_when_nobody_has_them_any_more(dialect: calls.Dialect)
         gc.enable()
 
 
+def test_a_version_that_could_not_be_loaded_is_not_said_to_be_loading() -> None:
+    entries = [
+        {"version": "1", "state": "LOADING", "status": {"error_code": "UNKNOWN", "error_message": "broken"}},
+        {"version": "2", "state": "LOADING", "status": {"error_code": "OK", "error_message": "OK"}},
+        {"version": "3", "state": "AVAILABLE"},
+    ]
+    body = json.dumps({"m": {"model_version_status": entries}}).encode()
+    states = TfsRest("").models().read(Reply(200, {}, body))
+    assert [(state.state, state.is_ready) for state in states] == [
+        ("FAILED", False),
+        ("LOADING", False),
+        ("AVAILABLE", True),
+    ]
+    assert states[0].reason == "broken"
+
+
 @pytest.mark.parametrize("seconds", [0.001, 1 / 3, 30.0, 1e6])
 def test_deadlines_are_such_as_our_server_reads_over_rest(seconds: float) -> None:
     ((name, value),) = TfsRest("").deadline_headers(seconds)

@@ -515,6 +515,14 @@ def test_a_time_that_is_none_is_refused(value: bytes) -> None:
     play(story)
 
 
+def test_white_space_around_a_time_is_none_of_it() -> None:
+    async def story(client: DirectConnection) -> None:
+        await client.send(post(b"X-Request-Timeout-Seconds: \t 5 \t\r\n", path=b"/t/a"))
+        assert client.answers() == [ECHO]
+
+    play(story)
+
+
 # Ends.
 
 

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from ovms_mp.errors import AnswerTooLarge
 from ovms_mp.front.json import writer
 from ovms_mp.front.tensors import ResultTensor
+from ovms_mp.front.tfs.json import encode
 from ovms_mp.front.tfs.json.encode import encode_predict
 from ovms_mp.front.tfs.json.reader import JsonFormat
 from ovms_mp.model.dtypes import DType
@@ -46,6 +47,7 @@ def test_pieces_make_the_same_text(arrays: list[AnyArray], most: int, fmt: JsonF
     whole = encode_predict(fmt, outputs)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "PIECE_ELEMENTS", most)
+        patch.setattr(encode, "PIECE_ELEMENTS", most)
         assert encode_predict(fmt, outputs) == whole
 
 

@@ -127,6 +127,51 @@ def test_anything_else_is_left_to_the_reader_of_the_whole(text: str) -> None:
         assert_same(found, decode_predict(text.encode(), (spec(),)))
 
 
+PAIR = (spec(DType.FP32, "a"), spec(DType.INT64, "b"))
+NUMBERS = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]"
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"inputs": {"a": %s, "b": [%s]}}',
+        '{"inputs":{"b":[%s],"a":[[%s]]},"signature_name":"]}"}',
+        ' { "signature_name": "a:[" , "inputs" :{"a" : [ %s], "b"\t: %s } , "c": 1 } ',
+    ],
+)
+def test_columns_of_several_inputs_are_read_in_pieces(text: str) -> None:
+    text %= (NUMBERS, NUMBERS)
+    found = read(text, *PAIR)
+    assert_same(found, decode_predict(text.encode(), PAIR))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"inputs": {"a": %s}}',
+        '{"signature_name": [1], "inputs": {"a": %s, "b": [1]}}',
+        '{"signature_name": "\\": [", "inputs": {"a": %s, "b": [1]}}',
+        '{"inputs": {"a": %s, "c": [1]}}',
+        '{"inputs": {"a": %s, "b": 1}}',
+        '{"inputs": {"a": 1, "b": 0}, "c": [%s], "d": [1]}',
+        '{"inputs": {"a": %s, "b": [1], "a": [1]}}',
+        '{"inputs": {"a": %s, "b": [1]}, "inputs": {"a": [1], "b": [1]}}',
+        '{"instances": {"a": %s, "b": [1]}}',
+        '{"instances": [{"a": %s, "b": [1]}]}',
+        '{"instances": [1], "inputs": {"a": %s, "b": [1]}}',
+        '{"inputs": {"a": %s, "b": [1]]}}',
+        '{"inputs": {"a": %s, "b": ["1"]}}',
+        '{"inputs": {"a": %s, "b": [1]',
+        '{"inputs": {"a": %s, "b',
+        '{"inputs": %s}',
+        "%s",
+    ],
+)
+def test_other_columns_are_left_to_the_reader_of_the_whole(text: str) -> None:
+    assert read(text % NUMBERS, *PAIR) is None
+
+
 def test_what_is_wrong_is_told_with_its_place_in_the_whole() -> None:
     body = b'{"instances": [' + b"[1, 2], " * 90_000 + b'["a", 1]]}'
     with pytest.raises(MalformedPayload, match="plain lists of numbers"):
