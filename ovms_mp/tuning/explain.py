@@ -67,7 +67,8 @@ def findings_lines(found: Findings) -> list[str]:
     lines += [f"! {candidate.text()}: {reason}" for candidate, reason in found.failures.items()]
     winner = found.search.best()
     if winner is None:
-        return [*lines, "", "No setting served; nothing can be advised."]
+        why = "No setting served" if found.is_complete else "Interrupted before a setting was measured"
+        return [*lines, "", f"{why}; nothing can be advised."]
     return [
         *lines,
         "",
