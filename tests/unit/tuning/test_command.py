@@ -81,6 +81,9 @@ def test_what_was_found_before_a_server_ended_is_kept() -> None:
 
     assert (found.trouble, found.is_complete) == ("the server has ended", False)
     assert len([trial for trial in found.search.trials if trial.score]) == 3
+    (told,) = [line for line in findings_lines(found) if line.startswith("Best for")]
+    assert told.endswith("10.0/s (one run).")
+    assert "There was no time to measure the best ones again" in "\n".join(findings_lines(found))
     with pytest.raises(NoMeasurement):
         _searched(target, cast("Trials", Dying(0)), {}, cores=2, budget_s=5.0, name="m", path="/m")
 
