@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m ovms_mp``: what the ``ovms_mp`` command runs, too."""
 
+import _signal  # type: ignore[import-not-found]  # built in, without stubs
 import os
 import sys
 
-_INTERRUPTED = 128 + 2
-"""By SIGINT, as a shell has it. Not from ``signal``: that imports others before the path is known to be safe."""
+# Not from ``signal``: that imports others before the path is known to be safe.
+_INTERRUPTED: int = 128 + _signal.SIGINT
+"""As a shell has it."""
 
 
 def _is_working_directory(entry: str) -> bool:
@@ -17,10 +19,16 @@ def _is_working_directory(entry: str) -> bool:
 
 def main() -> int:
     """Run the command line; the exit code."""
-    try:
-        # Within reach of the handler: Ctrl-C may come while this is being read.
-        from ovms_mp.cli import main as run
+    is_ours = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
+    if is_ours:
+        # Libraries in C take the exception of a Ctrl-C while they are being imported for a failure of theirs, and print
+        # it. Nothing has been begun yet.
+        _signal.signal(_signal.SIGINT, lambda number, frame: os._exit(_INTERRUPTED))
+    from ovms_mp.cli import main as run
 
+    if is_ours:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    try:
         return run()
     except KeyboardInterrupt:
         # Before the server takes signals itself, or in a command that does not.

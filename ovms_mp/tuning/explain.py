@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ovms_mp.bench.drawing import Plot, Series, bars, svg, table
 from ovms_mp.tuning.candidates import NOTHING, command_text, entry_text
+from ovms_mp.tuning.search import FINAL_ROUNDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +68,8 @@ def findings_lines(found: Findings) -> list[str]:
     lines += [f"! {candidate.text()}: {reason}" for candidate, reason in found.failures.items()]
     winner = found.search.best()
     if winner is None:
-        return [*lines, "", "No setting served; nothing can be advised."]
+        why = "No setting served" if found.is_complete else "Interrupted before a setting was measured"
+        return [*lines, "", f"{why}; nothing can be advised."]
     return [
         *lines,
         "",
@@ -113,10 +115,13 @@ def _bars(found: Findings) -> list[str]:
 
 def _reasons(found: Findings, winner: Trial) -> list[str]:
     target, score = found.target, winner.score
-    lines = [
-        f"Best for {target.text()}: {winner.candidate.text()}, {target.shown(score)} "
-        f"(median of {len(winner.last)} runs by turns)."
-    ]
+    runs = len(winner.last)
+    measured = f"median of {runs} runs by turns" if runs > 1 else "one run"
+    lines = [f"Best for {target.text()}: {winner.candidate.text()}, {target.shown(score)} ({measured})."]
+    if runs < FINAL_ROUNDS:
+        lines.append(
+            "There was no time to measure the best ones again by turns; give a larger --budget to be sure."
+        )
     plain = next((trial for trial in found.search.trials if trial.candidate == NOTHING and trial.score), None)
     if plain is not None and winner is not plain:
         ratio = score / plain.score

@@ -184,7 +184,9 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("module", ["ovms_mp.cli", "ovms_mp.config.server", "ovms_mp.manager.main", "zmq"])
+@pytest.mark.parametrize(
+    "module", ["ovms_mp.cli", "ovms_mp.config.server", "numpy._core.umath", "ovms_mp.manager.main", "zmq"]
+)
 def test_ctrl_c_before_anything_runs_is_no_traceback(module: str, zoo: ModelZoo) -> None:
     arguments = on_free_ports("--model_path", str(zoo.base_path("tiny")))
     done = subprocess.run(

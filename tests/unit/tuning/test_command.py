@@ -13,6 +13,7 @@ from ovms_mp.bench.failure import NoMeasurement
 from ovms_mp.cli import main
 from ovms_mp.tuning.candidates import Candidate
 from ovms_mp.tuning.command import _searched
+from ovms_mp.tuning.explain import findings_lines
 from ovms_mp.tuning.target import parse_target
 from ovms_mp.tuning.trials import Trials, most_loaded
 
@@ -80,5 +81,22 @@ def test_what_was_found_before_a_server_ended_is_kept() -> None:
 
     assert (found.trouble, found.is_complete) == ("the server has ended", False)
     assert len([trial for trial in found.search.trials if trial.score]) == 3
+    (told,) = [line for line in findings_lines(found) if line.startswith("Best for")]
+    assert told.endswith("10.0/s (one run).")
+    assert "There was no time to measure the best ones again" in "\n".join(findings_lines(found))
     with pytest.raises(NoMeasurement):
         _searched(target, cast("Trials", Dying(0)), {}, cores=2, budget_s=5.0, name="m", path="/m")
+
+
+class Interrupted(Dying):
+    """Ctrl-C comes with the first run."""
+
+    def measure(self, candidate: Candidate, seconds: float) -> float:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_before_anything_was_measured_blames_no_setting() -> None:
+    target = parse_target("throughput", 2)
+    found = _searched(target, cast("Trials", Interrupted(0)), {}, cores=2, budget_s=5.0, name="m", path="/m")
+
+    assert findings_lines(found)[-1] == "Interrupted before a setting was measured; nothing can be advised."
