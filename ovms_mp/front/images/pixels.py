@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ovms_mp.errors import MalformedPayload, UnsupportedOperation
+from ovms_mp.front.images.freed_memory import keep_freed_memory
 from ovms_mp.front.images.quiet import quiet
 from ovms_mp.model.dtypes import DType, Kind
 
@@ -31,7 +32,7 @@ _RESIZABLE: Final = frozenset({DType.UINT8, DType.UINT16, DType.INT16, DType.FP3
 
 @functools.cache
 def library() -> Any:
-    """OpenCV, set up for many threads of ours: it starts none of its own, and prints nothing.
+    """OpenCV, set up for many threads of ours: it starts none of its own, keeps its memory, and prints nothing.
 
     Raises:
         UnsupportedOperation: It is not installed.
@@ -43,6 +44,7 @@ def library() -> Any:
             "this server cannot decode images: OpenCV is not installed; its administrator can add it by "
             "pip install 'ovms_mp[images]'"
         ) from None
+    keep_freed_memory()
     cv2.setNumThreads(1)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ValueT = TypeVar("ValueT")
 
-LONGEST_PLAIN_PART_BYTES = 128
+LONGEST_PLAIN_PART_BYTES = 192
 """Of a submessage that is read apart from the message around it. Too few to nest unknown groups as deep as protobuf's
 limit of 100, the one thing that reads differently in a part than in the whole."""
 _MOST_REMEMBERED = 4096

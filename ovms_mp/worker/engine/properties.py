@@ -68,6 +68,9 @@ _CORE_KEYS = frozenset(
     {"ALLOW_AUTO_BATCHING", "AUTO_BATCH_TIMEOUT", "CACHE_DIR", "CACHE_MODE", "ENABLE_MMAP"}
 )
 """Taken by OpenVINO's core for every device, though no device lists them."""
+_OF_THREADS = frozenset(
+    {"DEVICE_PROPERTIES", "ENABLE_CPU_PINNING", "INFERENCE_NUM_THREADS", "NUM_STREAMS", "PERFORMANCE_HINT"}
+)
 _KEYS_OF_SEVERAL_DEVICES = frozenset({"DEVICE_PROPERTIES"})
 
 
@@ -159,6 +162,14 @@ def is_named_adaptive(settings: ModelSettings) -> bool:
         _today(key) == "PERFORMANCE_HINT" and str(value).upper() == _ADAPTIVE
         for key, value in settings.plugin_config.items()
     )
+
+
+def leaves_threads_open(settings: ModelSettings) -> bool:
+    """Whether how many threads a run has, and where, is ours to choose: on the CPU, without a word of the user."""
+    if not _is_cpu(settings.device):
+        return False
+    named = _OF_THREADS & {_today(key) for key in settings.plugin_config}
+    return not named or (named == {"PERFORMANCE_HINT"} and is_named_adaptive(settings))
 
 
 def with_hint(plugin_config: Mapping[str, PropertyValue], hint: str) -> dict[str, PropertyValue]:

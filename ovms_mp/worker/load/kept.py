@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_FORMAT: Final = 3
+_FORMAT: Final = 4
 """Of entries, and of what the facts say; another one makes another key."""
 _BLOB_ID: Final = "1"
 _BLOB, _ENTRY, _TRYING = f"{_BLOB_ID}.blob", "entry.json", "trying-"
@@ -74,6 +74,7 @@ class Facts(Record, frozen=True):
         remarks: Of its preparation, for the log.
         notices: What people should know of its answers.
         rt_info: What its file says of the model, as JSON.
+        does_with_one: Whether it is to have one thread; see :mod:`ovms_mp.worker.load.one_thread`.
     """
 
     inputs: tuple[str, ...]
@@ -86,6 +87,7 @@ class Facts(Record, frozen=True):
     remarks: tuple[str, ...]
     notices: tuple[str, ...]
     rt_info: str
+    does_with_one: bool = False
 
 
 class _Contents(Record, frozen=True):

@@ -16,9 +16,11 @@ from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
 from ovms_mp.model.devices import meta_device
 from ovms_mp.worker.engine.engine import compile_for
 from ovms_mp.worker.engine.properties import compile_properties
+from ovms_mp.worker.engine.stages import hearing_stages
 from ovms_mp.worker.load.compiled import CompiledVersion, OutputPath, specs_of
 from ovms_mp.worker.load.exactness import exactness_notices, with_exact_ranges
 from ovms_mp.worker.load.kept import Facts, entry_of, is_kept, stand_in
+from ovms_mp.worker.load.one_thread import ONE_THREAD, does_with_one, may_do_with_one
 from ovms_mp.worker.load.prepare import prepare_model
 from ovms_mp.worker.load.proof import Attempt, AttemptFailed, prove
 from ovms_mp.worker.load.referable import referable_inputs
@@ -40,6 +42,7 @@ _log = logging.getLogger(__name__)
 
 _CACHE_KEY = "CACHE_DIR"
 _FROM_CACHE = "cache=used"
+_ON_ONE_THREAD = "one_thread=as quick as all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +165,8 @@ class VariantMaker:
             OvmsError: See :meth:`compile_and_prove`; and if OpenVINO does not take it.
         """
         self._facts = facts
+        if facts.does_with_one:
+            properties = {**properties, **ONE_THREAD}
         try:
             return self.compile_and_prove(None, facts.own_shapes, must_run=True, properties=properties)
         except OvmsError:
@@ -209,6 +214,38 @@ class VariantMaker:
             if proof.path is not (OutputPath.BOUND if compiled.can_bind else OutputPath.COPIED):
                 _log.warning("event=outputs_not_bound model=%r %s", self._title, proof)
             return compiled, proof
+
+    def on_one_thread(
+        self,
+        on_all: tuple[CompiledVersion, Proof],
+        model: ov.Model,
+        shapes: Shapes | None,
+        properties: dict[str, object] | None,
+    ) -> tuple[CompiledVersion, Proof] | None:
+        """Compile a small model for one thread, if it gains nothing from more; None where it is as well as it is.
+
+        Args:
+            on_all: What was compiled, and is to be replaced; closed if it is.
+            model: As for :meth:`compile_and_prove`.
+            shapes: The same.
+            properties: The same.
+        """
+        if not may_do_with_one(self._settings, *on_all):
+            return None
+        given = self.properties if properties is None else properties
+        try:
+            with hearing_stages(lambda _: None):  # Whoever listens has heard of both stages.
+                on_one = self.compile_and_prove(
+                    model, shapes, must_run=True, properties={**given, **ONE_THREAD}
+                )
+            if does_with_one(on_all[0], on_one[0]):
+                on_all[0].close()
+                return on_one
+        except (OvmsError, RuntimeError) as error:
+            _log.warning("event=one_thread_failed model=%r reason=%s", self._title, error)
+            return None
+        on_one[0].close()
+        return None
 
     def _compile(self, model: ov.Model | None, properties: dict[str, object]) -> CompiledVersion:
         settings = self._settings
@@ -301,6 +338,11 @@ def _loaded(
     compiled, proof = maker.compile_and_prove(
         model, prepared.own_shapes, must_run=True, properties=properties
     )
+    on_one = None
+    if shapes is None:
+        on_one = maker.on_one_thread((compiled, proof), model, prepared.own_shapes, properties)
+    if on_one is not None:
+        compiled, proof = on_one
     specs = compiled.inputs, compiled.outputs
     if shapes is not None:
         specs = (
@@ -321,6 +363,7 @@ def _loaded(
         remarks=prepared.notices,
         notices=tuple(exactness_notices(inputs, specs[1], prepared.model, is_refused=is_refused)),
         rt_info=prepared.rt_info,
+        does_with_one=on_one is not None,
     )
     return _described(maker, compiled, proof, specs, facts, auto_text, shapes), facts
 
@@ -335,6 +378,7 @@ def _described(
     shapes: Shapes | None = None,
 ) -> LoadedVersion:
     request = maker.request
+    on_one = _ON_ONE_THREAD if facts.does_with_one else ""
     notices = (*facts.notices, *state_notices(compiled.slots[0].request))
     for notice in notices:
         _log.warning("event=notice model=%s version=%d notice=%r", request.name, request.version, notice)
@@ -352,7 +396,7 @@ def _described(
         compiled=compiled,
         shapes=shapes,
         run_time_s=proof.run_time_s,
-        detail=" ".join(filter(None, (compiled.describe(), remark, str(proof)))),
+        detail=" ".join(filter(None, (compiled.describe(), on_one, remark, str(proof)))),
         notices=notices,
         # It keeps the model in memory beside what was compiled from it.
         maker=None if compiled.is_static and shapes is None else maker,
