@@ -138,6 +138,8 @@ def shared_server(
         *("--client_shm_socket", f"{directory}/shm.sock"),
         *("--grpc_bind_address", f"[::],unix:{directory}/grpc.sock"),
         *("--rest_bind_address", f"[::],unix:{directory}/rest.sock"),
+        # Nothing changes, and it is there to the end: thirty directories a second would be looked at for nothing.
+        *("--file_system_poll_wait_seconds", "10"),
     ]
     before = Ledger.take()
     with Server(arguments, directory / "server.log", grpc_workers=2, rest_workers=2) as server:
