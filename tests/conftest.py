@@ -138,6 +138,8 @@ def shared_server(
         *("--client_shm_socket", f"{directory}/shm.sock"),
         *("--grpc_bind_address", f"[::],unix:{directory}/grpc.sock"),
         *("--rest_bind_address", f"[::],unix:{directory}/rest.sock"),
+        # Nothing changes, and it is there to the end: thirty directories a second would be looked at for nothing.
+        *("--file_system_poll_wait_seconds", "10"),
     ]
     before = Ledger.take()
     with Server(arguments, directory / "server.log", grpc_workers=2, rest_workers=2) as server:
@@ -240,8 +242,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LaneSched
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """How many processes share the tests: one more than cores, as most tests wait most of their time."""
-    return min(len(os.sched_getaffinity(0)) + 1, 8)
+    """How many processes share the tests: two more than cores, as most tests wait most of their time."""
+    return min(len(os.sched_getaffinity(0)) + 2, 8)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
