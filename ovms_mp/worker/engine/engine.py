@@ -71,6 +71,23 @@ def engine_text(error: BaseException) -> str:
     return text if len(text) <= _ENGINE_TEXT_LIMIT else text[: _ENGINE_TEXT_LIMIT - 3] + "..."
 
 
+def hides_failures(compiled: ov.CompiledModel) -> bool:
+    """Whether ``infer`` may return as if all was well though the run has failed; a wait after ``start_async`` raises.
+
+    Seen with OpenVINO 2026.4: where the CPU has one stream of one thread, as on a machine of one core, ``infer`` loses
+    what the run raises. The outputs are what was in their memory before, and the next run crashes at times. HETERO has
+    its devices run so, and like other lists of devices does not tell how many threads they have.
+    """
+    try:
+        if not any("CPU" in device for device in compiled.get_property("EXECUTION_DEVICES")):
+            return False
+        return bool(
+            compiled.get_property("NUM_STREAMS") == compiled.get_property("INFERENCE_NUM_THREADS") == 1
+        )
+    except RuntimeError:
+        return True
+
+
 def compile_for(
     core: ov.Core,
     model: ov.Model,

@@ -68,6 +68,9 @@ _CORE_KEYS = frozenset(
     {"ALLOW_AUTO_BATCHING", "AUTO_BATCH_TIMEOUT", "CACHE_DIR", "CACHE_MODE", "ENABLE_MMAP"}
 )
 """Taken by OpenVINO's core for every device, though no device lists them."""
+_OF_THREADS = frozenset(
+    {"DEVICE_PROPERTIES", "ENABLE_CPU_PINNING", "INFERENCE_NUM_THREADS", "NUM_STREAMS", "PERFORMANCE_HINT"}
+)
 _KEYS_OF_SEVERAL_DEVICES = frozenset({"DEVICE_PROPERTIES"})
 
 
@@ -161,15 +164,12 @@ def is_named_adaptive(settings: ModelSettings) -> bool:
     )
 
 
-def names_streams_or_threads(settings: ModelSettings) -> bool:
-    """Whether the user has a word on how many threads a run has; also where the device is not the CPU alone."""
-    keys = {"NUM_STREAMS", "INFERENCE_NUM_THREADS", "DEVICE_PROPERTIES", "PERFORMANCE_HINT"}
-    named = keys & {_today(key) for key in settings.plugin_config}
-    return (
-        not _is_cpu(settings.device)
-        or bool(named - {"PERFORMANCE_HINT"})
-        or (bool(named) and not is_named_adaptive(settings))
-    )
+def leaves_threads_open(settings: ModelSettings) -> bool:
+    """Whether how many threads a run has, and where, is ours to choose: on the CPU, without a word of the user."""
+    if not _is_cpu(settings.device):
+        return False
+    named = _OF_THREADS & {_today(key) for key in settings.plugin_config}
+    return not named or (named == {"PERFORMANCE_HINT"} and is_named_adaptive(settings))
 
 
 def with_hint(plugin_config: Mapping[str, PropertyValue], hint: str) -> dict[str, PropertyValue]:

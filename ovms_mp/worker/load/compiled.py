@@ -14,7 +14,7 @@ from ovms_mp.model.dtypes import AnyArray, DType, dtype_of_openvino, element_cou
 from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.wire.allocator import aligned
 from ovms_mp.wire.records import TensorRef
-from ovms_mp.worker.engine.engine import engine_text
+from ovms_mp.worker.engine.engine import engine_text, hides_failures
 from ovms_mp.worker.load.batches import OutputsTooLarge
 from ovms_mp.worker.load.states import has_states
 from ovms_mp.worker.load.string_tensors import PackedStrings, StringInput, StringOutput, empty_tensor, run
@@ -96,6 +96,7 @@ class CompiledVersion:
         self._output_types = tuple(port.element_type for port in compiled.outputs)
         self._string_inputs = _places_of_strings(self.inputs)
         self._string_outputs = _places_of_strings(self.outputs)
+        self._must_wait = bool(self._string_outputs) or hides_failures(compiled)
         self._tensors: dict[tuple[int, int, int, int, tuple[int, ...], ov.Type], ov.Tensor] = {}
         self._static_outputs = _static_layout(self.outputs)
         self.batches: Batches | None = None
@@ -158,7 +159,7 @@ class CompiledVersion:
             if self.has_states:
                 slot.request.reset_state()
             results: Mapping[object, AnyArray] = {}
-            if self._string_outputs:
+            if self._must_wait:
                 run(slot.request)
             else:
                 results = slot.request.infer(share_outputs=True)
@@ -233,13 +234,11 @@ class CompiledVersion:
 
     @property
     def streams(self) -> int:
-        """Execution streams of the engine; 0 where the device does not tell."""
-        return self._number("NUM_STREAMS")
-
-    @property
-    def threads(self) -> int:
-        """Threads of the engine for all streams; 0 where the device does not tell."""
-        return self._number("INFERENCE_NUM_THREADS")
+        """How many runs the engine has at a time; 0 where the device does not tell. Without streams it is one."""
+        try:
+            return max(1, int(self.compiled.get_property("NUM_STREAMS")))
+        except (RuntimeError, TypeError, ValueError):
+            return 0
 
     def describe(self) -> str:
         """The engine's plan, for the log: infer requests, streams, threads, hint, precision."""
@@ -266,12 +265,6 @@ class CompiledVersion:
         self._tensors.clear()
         self.batches = None
         del self.compiled
-
-    def _number(self, key: str) -> int:
-        try:
-            return int(self.compiled.get_property(key))
-        except (RuntimeError, TypeError, ValueError):
-            return 0
 
     def _bind_inputs(self, slot: InferSlot, task: InferTask, arena: Arena, arena_index: int) -> None:
         if len(task.inputs) != len(self.inputs):

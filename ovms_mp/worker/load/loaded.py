@@ -16,6 +16,7 @@ from ovms_mp.errors import DeviceUnavailable, ModelLoadFailed, OvmsError
 from ovms_mp.model.devices import meta_device
 from ovms_mp.worker.engine.engine import compile_for
 from ovms_mp.worker.engine.properties import compile_properties
+from ovms_mp.worker.engine.stages import hearing_stages
 from ovms_mp.worker.load.compiled import CompiledVersion, OutputPath, specs_of
 from ovms_mp.worker.load.exactness import exactness_notices, with_exact_ranges
 from ovms_mp.worker.load.kept import Facts, entry_of, is_kept, stand_in
@@ -165,7 +166,7 @@ class VariantMaker:
         """
         self._facts = facts
         if facts.does_with_one:
-            properties = properties | ONE_THREAD
+            properties = {**properties, **ONE_THREAD}
         try:
             return self.compile_and_prove(None, facts.own_shapes, must_run=True, properties=properties)
         except OvmsError:
@@ -233,7 +234,10 @@ class VariantMaker:
             return None
         given = self.properties if properties is None else properties
         try:
-            on_one = self.compile_and_prove(model, shapes, must_run=True, properties=given | ONE_THREAD)
+            with hearing_stages(lambda _: None):  # Whoever listens has heard of both stages.
+                on_one = self.compile_and_prove(
+                    model, shapes, must_run=True, properties={**given, **ONE_THREAD}
+                )
             if does_with_one(on_all[0], on_one[0]):
                 on_all[0].close()
                 return on_one
