@@ -234,9 +234,9 @@ class CompiledVersion:
 
     @property
     def streams(self) -> int:
-        """Execution streams of the engine; 0 where the device does not tell."""
+        """How many runs the engine has at a time; 0 where the device does not tell. Without streams it is one."""
         try:
-            return int(self.compiled.get_property("NUM_STREAMS"))
+            return max(1, int(self.compiled.get_property("NUM_STREAMS")))
         except (RuntimeError, TypeError, ValueError):
             return 0
 

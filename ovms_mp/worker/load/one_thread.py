@@ -49,8 +49,7 @@ def may_do_with_one(settings: ModelSettings, compiled: CompiledVersion, proof: P
     left alone, too.
     """
     return (
-        compiled.streams > 0
-        and leaves_threads_open(settings)
+        leaves_threads_open(settings)
         and compiled.is_static
         and not compiled.has_states
         and not any(spec.dtype is DType.BYTES for spec in (*compiled.inputs, *compiled.outputs))

@@ -29,11 +29,10 @@ X = np.arange(10, dtype=np.float32)[None]
 
 
 def proven(threads: int, added: float = 1.0, rows: int = 1) -> tuple[CompiledVersion, Proof]:
-    """Of a model that adds a number; with -1 rows, to any number of them. 0 threads: without streams."""
+    """Of a model that adds a number; with -1 rows, to any number of them."""
     x = ops.parameter([rows, 10], np.float32, name="x")
     model = ov.Model([ops.result(ops.add(x, ops.constant(np.float32(added))))], [x], "model")
-    properties = {"INFERENCE_NUM_THREADS": threads} if threads else {"NUM_STREAMS": 0}
-    made = ov.Core().compile_model(model, "CPU", properties)
+    made = ov.Core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads})
     version = CompiledVersion(made, ["x"], ["y"], 1)
     return version, prove(version, Attempt(), must_run=True)
 
@@ -41,10 +40,6 @@ def proven(threads: int, added: float = 1.0, rows: int = 1) -> tuple[CompiledVer
 def test_small_models_may() -> None:
     assert may_do_with_one(settings(), *proven(2))
     assert may_do_with_one(settings(PERFORMANCE_HINT="ADAPTIVE"), *proven(2))
-
-
-def test_what_has_no_streams_already_is_left_alone() -> None:
-    assert not may_do_with_one(settings(), *proven(0))
 
 
 def test_what_differs_from_request_to_request_keeps_its_threads() -> None:
