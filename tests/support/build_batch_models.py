@@ -95,9 +95,13 @@ def open_batch() -> ov.Model:
 
 
 def lengths() -> ov.Model:
-    """As long as its input."""
+    """As long as its input, beside that."""
     x = _parameter("x", [1, -1], np.float32)
-    return _model(ops.tanh(ops.multiply(x, ops.constant(np.float32(1.5)))).output(0), [x])
+    model = _model(ops.tanh(ops.multiply(x, ops.constant(np.float32(1.5)))).output(0), [x])
+    same = ops.result(x)
+    same.output(0).set_names({"same"})
+    model.add_results([same])
+    return model
 
 
 def sixteens() -> ov.Model:

@@ -13,7 +13,6 @@ from ovms_mp.worker.batching.form import MOST_SCRATCH_BYTES
 from ovms_mp.worker.batching.row_rules import RULES
 from ovms_mp.worker.batching.rows import NotBatched, doubt_of
 from ovms_mp.worker.engine.engine import engine_text
-from ovms_mp.worker.load.agreement import writes_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,10 +42,6 @@ def refuse_by_load(loaded: LoadedVersion, device: str, *, is_auto: bool) -> None
         raise NotBatched("it is compiled for each shape")
     if loaded.compiled.has_states:
         raise NotBatched("it has states")
-    if writes_elsewhere(loaded.compiled):
-        raise NotBatched(
-            "its shapes are dynamic and an output is an input, which OpenVINO would write to elsewhere, too"
-        )
     for spec in (*loaded.compiled.inputs, *loaded.compiled.outputs):
         if spec.dtype is DType.BYTES:
             raise NotBatched(f"tensor {spec.name!r} has strings")

@@ -86,7 +86,8 @@ class BatchForm:
             plan: How many to run together.
             longest: No task with longer dimensions is one of several; None where that does not matter.
             verdict: See :attr:`ovms_mp.worker.load.batches.Batches.verdict`.
-            slots: The version's infer requests, to make one beside each of them now, and not while others run.
+            slots: The version's infer requests, to make one beside each of them now: made while another one runs, it
+                may have that write elsewhere (:func:`ovms_mp.worker.load.agreement.sampled_answers`).
         """
         self.verdict = verdict
         self._longest = longest or tuple(tuple(-1 for _ in unit) for unit in units)

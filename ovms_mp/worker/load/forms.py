@@ -21,7 +21,7 @@ import msgspec
 
 from ovms_mp.errors import ModelLoadFailed, OvmsError
 from ovms_mp.worker.engine.properties import is_adaptive, is_named_adaptive, with_hint
-from ovms_mp.worker.load.agreement import sampled_answers, writes_elsewhere
+from ovms_mp.worker.load.agreement import sampled_answers
 from ovms_mp.worker.load.batches import FirstForm
 from ovms_mp.worker.load.kept_files import files_of
 
@@ -164,7 +164,7 @@ def form_loader(
     files: FileFacts | None,
 ) -> FormLoader | None:
     """What loads other forms of a version; None where it must have one only."""
-    if loaded.shapes is not None or not may_have_forms(request) or writes_elsewhere(loaded.compiled):
+    if loaded.shapes is not None or not may_have_forms(request):
         return None
     return FormLoader(core, request, cpu, loaded, load_version, files)
 

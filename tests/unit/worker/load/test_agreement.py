@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import openvino as ov
 import openvino.opset13 as ops
@@ -12,12 +10,9 @@ import pytest
 
 from ovms_mp.model.dtypes import DType, Kind
 from ovms_mp.model.tensors import TensorSpec
-from ovms_mp.worker.load.agreement import agree, random_input, sampled_answers, writes_elsewhere
+from ovms_mp.worker.load.agreement import agree, random_input, sampled_answers
 from ovms_mp.worker.load.compiled import CompiledVersion
 from ovms_mp.worker.load.proof import Attempt, prove
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def compiled(first: int, then: int) -> CompiledVersion:
@@ -43,26 +38,6 @@ def test_sums_in_another_order_give_other_digests(other: tuple[int, int], expect
 
     assert len(set(found)) == 4
     assert (found == sampled_answers(compiled(*other))) is expected
-
-
-@pytest.mark.parametrize(
-    ("make", "dims", "expected"),
-    [
-        (lambda x: x, [1, -1], True),
-        (lambda x: ops.reshape(x, np.array([-1, 1]), False), [1, -1], True),
-        (ops.tanh, [1, -1], False),
-        (lambda x: x, [1, 4], False),
-    ],
-)
-def test_outputs_that_are_inputs_of_any_length(
-    make: Callable[[ov.Node], ov.Node], dims: list[int], expected: bool
-) -> None:
-    """Their runs on tensors of the engine's own write to another infer request's input, perhaps another client's."""
-    x = ops.parameter(ov.PartialShape(dims), ov.Type.f32, name="x")
-    model = ov.Model([ops.result(make(x)), ops.result(ops.relu(x))], [x], "model")
-    made = ov.Core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": 1})
-
-    assert writes_elsewhere(CompiledVersion(made, ["x"], ["y", "z"], 1)) is expected
 
 
 def test_made_up_values_have_the_same_sum_in_every_order() -> None:
