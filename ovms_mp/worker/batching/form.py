@@ -33,7 +33,7 @@ from ovms_mp.worker.load.compiled import copy_outputs
 from ovms_mp.worker.load.string_tensors import run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.wire.arena import Arena
@@ -76,8 +76,9 @@ class BatchForm:
         plan: BatchPlan,
         longest: Shapes | None = None,
         verdict: object = None,
+        slots: Iterable[object] = (),
     ) -> None:
-        """Take a compiled model; infer requests are made when they are needed first.
+        """Take a compiled model that does not serve yet; further infer requests are made when they are needed first.
 
         Args:
             compiled: With the version's tensors, and a first dimension that may be a multiple of a task's.
@@ -85,6 +86,8 @@ class BatchForm:
             plan: How many to run together.
             longest: No task with longer dimensions is one of several; None where that does not matter.
             verdict: See :attr:`ovms_mp.worker.load.batches.Batches.verdict`.
+            slots: The version's infer requests, to make one beside each of them now: made while another one runs, it
+                may have that write elsewhere (:func:`ovms_mp.worker.load.agreement.sampled_answers`).
         """
         self.verdict = verdict
         self._longest = longest or tuple(tuple(-1 for _ in unit) for unit in units)
@@ -96,13 +99,13 @@ class BatchForm:
         """Shapes of tasks that have run alone, and whether such run together."""
         self._types = tuple(port.element_type for port in compiled.inputs)
         self._outputs = len(compiled.outputs)
-        self._slots: dict[int, _BatchSlot] = {}
+        self._slots = {id(slot): _BatchSlot(compiled.create_infer_request()) for slot in slots}
         self._resumes_s = 0.0
 
-    def again(self, old: ov.CompiledModel, new: ov.CompiledModel) -> BatchForm:
+    def again(self, old: ov.CompiledModel, new: ov.CompiledModel, slots: Iterable[object]) -> BatchForm:
         """See :class:`ovms_mp.worker.load.batches.Batches`."""
         compiled = new if self._compiled is old else self._compiled
-        return BatchForm(compiled, self._units, self.plan, self._longest, self.verdict)
+        return BatchForm(compiled, self._units, self.plan, self._longest, self.verdict, slots)
 
     def most(self, waiting: int) -> int:
         """See :class:`ovms_mp.worker.load.batches.Batches`."""

@@ -160,7 +160,8 @@ def _add_batches(maker: VariantMaker, loaded: LoadedVersion, first: FirstForm | 
     plan = BatchPlan(verdict.single_s, verdict.costs_s)
     # Bits are compared on these shapes; longer ones may run on other kernels.
     longest = verdict.shapes[-1] if is_auto else None
-    loaded.compiled.batches = BatchForm(compiled, verdict.units, plan, longest, verdict)
+    slots = loaded.compiled.slots
+    loaded.compiled.batches = BatchForm(compiled, verdict.units, plan, longest, verdict, slots)
     return f"{plan.sizes[-1]} (gain {plan.gain:.1f})"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import openvino as ov
 
@@ -43,7 +43,7 @@ class Batches(Protocol):
     def verdict(self) -> object:
         """What the trial has found, for who loads another form of the version."""
 
-    def again(self, old: ov.CompiledModel, new: ov.CompiledModel) -> Batches:
+    def again(self, old: ov.CompiledModel, new: ov.CompiledModel, slots: Iterable[object]) -> Batches:
         """The same for a version that has been compiled again, as the old compiled model was broken."""
 
     def most(self, waiting: int) -> int:

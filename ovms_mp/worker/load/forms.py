@@ -21,7 +21,7 @@ import msgspec
 
 from ovms_mp.errors import ModelLoadFailed, OvmsError
 from ovms_mp.worker.engine.properties import is_adaptive, is_named_adaptive, with_hint
-from ovms_mp.worker.load.agreement import agree
+from ovms_mp.worker.load.agreement import sampled_answers
 from ovms_mp.worker.load.batches import FirstForm
 from ovms_mp.worker.load.kept_files import files_of
 
@@ -91,6 +91,8 @@ class FormLoader:
         self._request = request
         self._cpu = cpu
         self._answers = loaded.answers
+        # Now, as it does not serve yet.
+        self._sampled = () if is_named_adaptive(request.settings) else sampled_answers(loaded.compiled)
         batches = loaded.compiled.batches
         self._first = FirstForm(None if batches is None else batches.verdict)
         self._specs = _specs(loaded)
@@ -109,12 +111,8 @@ class FormLoader:
         """What compiling a form takes for a while."""
         return _WHILE_COMPILING * self.least_nbytes
 
-    def load(self, hint: str, serving: ov.CompiledModel) -> LoadedForm:
+    def load(self, hint: str) -> LoadedForm:
         """Load the form with a hint.
-
-        Args:
-            hint: The form.
-            serving: The compiled model that it must agree with.
 
         Raises:
             OvmsError: It cannot be loaded, is another model by now, or answers differently.
@@ -130,13 +128,13 @@ class FormLoader:
             first=self._first,
         )
         try:
-            self._check(loaded, serving)
+            self._check(loaded)
         except OvmsError:
             loaded.compiled.close()
             raise
         return LoadedForm(loaded, max(0, own_nbytes() - before), time.monotonic() - start)
 
-    def _check(self, loaded: LoadedVersion, serving: ov.CompiledModel) -> None:
+    def _check(self, loaded: LoadedVersion) -> None:
         if self._files is None or files_of(self._request.model_file) != self._files:
             raise ModelLoadFailed("its files were changed after it was loaded")
         if loaded.shapes is not None or _specs(loaded) != self._specs:
@@ -144,12 +142,17 @@ class FormLoader:
         if is_named_adaptive(self._request.settings):
             return
         can_compare = bool(self._answers) and loaded.compiled.has_tried_values
-        if not can_compare or loaded.answers != self._answers or not agree(serving, loaded.compiled):
+        if not can_compare or loaded.answers != self._answers or not self._agrees(loaded):
             what = "differs in some bits from" if can_compare else "cannot be compared with"
             raise ModelLoadFailed(
                 f"what it answers {what} what the form that serves answers; PERFORMANCE_HINT ADAPTIVE in plugin_config "
                 "allows that"
             )
+
+    def _agrees(self, loaded: LoadedVersion) -> bool:
+        found = sampled_answers(loaded.compiled)
+        count = min(len(found), len(self._sampled))
+        return count > 0 and found[:count] == self._sampled[:count]
 
 
 def form_loader(

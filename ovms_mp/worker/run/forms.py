@@ -37,8 +37,6 @@ from ovms_mp.worker.run.pool import InferPool
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import openvino as ov
-
     from ovms_mp.child.control import ControlLink
     from ovms_mp.child.specs import CpuShare
     from ovms_mp.wire.channels import Wakeup
@@ -169,7 +167,7 @@ class FormKeeper:
             and now_s >= forms.again_s
             and forms.demand.is_worth_compiling
         ):
-            self._compile(version, forms, version.pool, now_s)
+            self._compile(version, forms, now_s)
 
     def _change(self, version: ServedVersion, forms: Forms[ServedVersion], form: Form, now_s: float) -> None:
         pool, forms.other = forms.other, version.pool
@@ -180,13 +178,7 @@ class FormKeeper:
         _log.debug("event=form_changed model=%r %s", version.title, forms.text)
         self._tell(version, forms, now_s)
 
-    def _compile(
-        self,
-        version: ServedVersion,
-        forms: Forms[ServedVersion],
-        pool: InferPool[ServedVersion],
-        now_s: float,
-    ) -> None:
+    def _compile(self, version: ServedVersion, forms: Forms[ServedVersion], now_s: float) -> None:
         needed = max(forms.nbytes, forms.loader.least_nbytes)
         if text := self._over_limit(forms, needed):
             self._forbid(version, forms, text, now_s)
@@ -197,8 +189,7 @@ class FormKeeper:
             self._forbid(version, forms, text, now_s)
             return
         form = Form.PARALLEL if forms.demand.form is Form.LONE else Form.LONE
-        # The compiled model itself, which is there as long as the thread looks at it.
-        self._compiler.submit(self._make, version, forms.loader, form, pool.compiled.compiled)
+        self._compiler.submit(self._make, version, forms.loader, form)
         forms.is_compiling = True
 
     def _over_limit(self, forms: Forms[ServedVersion], needed: int) -> str:
@@ -223,16 +214,14 @@ class FormKeeper:
         forms.refusal = text
         self._tell(version, forms, now_s)
 
-    def _make(
-        self, version: ServedVersion, loader: FormLoader, form: Form, serving: ov.CompiledModel
-    ) -> None:
+    def _make(self, version: ServedVersion, loader: FormLoader, form: Form) -> None:
         """Runs in the compiling thread."""
         made: LoadedForm | None = None
         error: OvmsError | None = None
         mark = self._page.begin((0, 0), SECOND_FORM, version.handle)
         try:
             with low_priority():
-                made = loader.load(form.value, serving)
+                made = loader.load(form.value)
             call_strays_back(self._cpu)
         except OvmsError as refusal:
             error = refusal

@@ -109,7 +109,7 @@ class ServedVersion:
             self.pool.close()
             old = self.pool.compiled
             if old.batches is not None:
-                compiled.batches = old.batches.again(old.compiled, compiled.compiled)
+                compiled.batches = old.batches.again(old.compiled, compiled.compiled, compiled.slots)
         self.equip(compiled, self.run_time_s)
         if self.forms is not None:
             # It was compiled as the version was loaded.

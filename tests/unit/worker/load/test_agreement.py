@@ -10,7 +10,7 @@ import pytest
 
 from ovms_mp.model.dtypes import DType, Kind
 from ovms_mp.model.tensors import TensorSpec
-from ovms_mp.worker.load.agreement import agree, random_input
+from ovms_mp.worker.load.agreement import agree, random_input, sampled_answers
 from ovms_mp.worker.load.compiled import CompiledVersion
 from ovms_mp.worker.load.proof import Attempt, prove
 
@@ -30,6 +30,14 @@ def compiled(first: int, then: int) -> CompiledVersion:
 @pytest.mark.parametrize(("other", "expected"), [((0, 1), True), ((1, 2), False)])
 def test_sums_in_another_order(other: tuple[int, int], expected: bool) -> None:
     assert agree(compiled(0, 1).compiled, compiled(*other)) is expected
+
+
+@pytest.mark.parametrize(("other", "expected"), [((0, 1), True), ((1, 2), False)])
+def test_sums_in_another_order_give_other_digests(other: tuple[int, int], expected: bool) -> None:
+    found = sampled_answers(compiled(0, 1))
+
+    assert len(set(found)) == 4
+    assert (found == sampled_answers(compiled(*other))) is expected
 
 
 def test_made_up_values_have_the_same_sum_in_every_order() -> None:

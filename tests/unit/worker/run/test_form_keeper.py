@@ -44,7 +44,7 @@ class Compiling:
     asked: list[str] = field(default_factory=list)
     may_end: threading.Event = field(default_factory=threading.Event)
 
-    def load(self, hint: str, serving: object) -> LoadedForm:
+    def load(self, hint: str) -> LoadedForm:
         """Take its time."""
         self.asked.append(hint)
         self.may_end.wait(WITHIN_S)

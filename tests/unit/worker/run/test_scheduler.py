@@ -84,7 +84,7 @@ class Together:
     def pause(self) -> None:
         """Nothing to stop."""
 
-    def again(self, old: object, new: object) -> Together:
+    def again(self, old: object, new: object, slots: object) -> Together:
         """The same."""
         return self
 
