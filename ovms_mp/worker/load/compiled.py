@@ -118,6 +118,16 @@ class CompiledVersion:
         self._clears_outputs = path is OutputPath.CLEARED
         self._copies_inputs = path is OutputPath.BOTH_COPIED
 
+    @property
+    def copies_inputs(self) -> bool:
+        """Whether its runs are on tensors of the engine's own, and not on what they are bound to.
+
+        Not both on one compiled model. Seen with OpenVINO 2026.4 on CPU, with dynamic shapes: an infer request with
+        tensors of the engine's own has its inputs copied to where those of the run before were, in a client's memory,
+        or in what has been given back, which ends the process.
+        """
+        return self._copies_inputs
+
     def forget_places(self) -> None:
         """Drop the cached views of arenas. No task may run."""
         self._tensors.clear()
