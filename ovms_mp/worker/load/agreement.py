@@ -56,7 +56,7 @@ def agree(serving: ov.CompiledModel, version: CompiledVersion) -> bool:
 def sampled_answers(version: CompiledVersion) -> tuple[bytes, ...]:
     """Digests of what a version answers to the same values; fewer of a slow one, none where it cannot take them.
 
-    For a version that does not serve yet; see :attr:`ovms_mp.worker.load.compiled.CompiledVersion.copies_inputs`.
+    For a version that does not serve yet, so that no infer request is made beside a run.
     """
     if any(spec.dtype is DType.BYTES for spec in (*version.inputs, *version.outputs)):
         return (b"",)  # There is nothing to be rounded in strings; the proof has compared some.
@@ -103,12 +103,15 @@ def input_tensor(
 ) -> ov.Tensor:
     """An input of an infer request, with this shape, to be filled.
 
+    All runs of one compiled model are on tensors that they are bound to, or all on the engine's own. Seen with OpenVINO
+    2026.4 on CPU, with dynamic shapes: a run on the engine's own has its inputs copied to where those of the run before
+    were, in a client's memory, or in what has been given back, which ends the process.
+
     Args:
         request: Not running.
         index: Of the input.
         shape: To have.
-        is_bound: Whether the tensor is one of ours that the request is bound to, and not the engine's own; see
-            :attr:`ovms_mp.worker.load.compiled.CompiledVersion.copies_inputs`.
+        is_bound: Whether the tensor is one of ours that the request is bound to, and not the engine's own.
     """
     tensor = request.get_input_tensor(index)
     if is_bound:

@@ -116,17 +116,7 @@ class CompiledVersion:
         is_bound = path in (OutputPath.BOUND, OutputPath.CLEARED)
         self._bound_outputs = self._static_outputs if is_bound else None
         self._clears_outputs = path is OutputPath.CLEARED
-        self._copies_inputs = path is OutputPath.BOTH_COPIED
-
-    @property
-    def copies_inputs(self) -> bool:
-        """Whether its runs are on tensors of the engine's own, and not on what they are bound to.
-
-        Not both on one compiled model. Seen with OpenVINO 2026.4 on CPU, with dynamic shapes: an infer request with
-        tensors of the engine's own has its inputs copied to where those of the run before were, in a client's memory,
-        or in what has been given back, which ends the process.
-        """
-        return self._copies_inputs
+        self.copies_inputs = path is OutputPath.BOTH_COPIED
 
     def forget_places(self) -> None:
         """Drop the cached views of arenas. No task may run."""
@@ -279,7 +269,7 @@ class CompiledVersion:
     def _bind_inputs(self, slot: InferSlot, task: InferTask, arena: Arena, arena_index: int) -> None:
         if len(task.inputs) != len(self.inputs):
             raise ProtocolError(f"task has {len(task.inputs)} inputs, the model {len(self.inputs)}")
-        if self._copies_inputs:
+        if self.copies_inputs:
             self._copy_inputs(slot, task, arena)
             return
         for index, ref in enumerate(task.inputs):
