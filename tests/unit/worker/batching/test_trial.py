@@ -55,19 +55,19 @@ def test_a_batch_is_not_copied_over_the_input_of_who_ran_alone_before(core: ov.C
     arena = Arena(ArenaHandle(descriptor, 4096))
     os.close(descriptor)
     places = np.frombuffer(arena.memory, np.float32).reshape(-1, 8)
-    tasks = [
-        InferTask(number, 0, (TensorRef(64 * number, 32, (1, 8)),), 1024 + 64 * number, 64, 0)
-        for number in range(3)
-    ]
-    for number in range(3):
-        places[2 * number] = 5 + number
+    places[:4], places[4], places[6] = 5, 6, 7
+    alone = InferTask(1, 0, (TensorRef(0, 128, (4, 8)),), 1024, 128, 0)
     slot = version.slots[0]
-    version.bind(slot, tasks[0], arena, 0)
-    version.infer(slot, tasks[0], arena)
+    version.bind(slot, alone, arena, 0)
+    version.infer(slot, alone, arena)
 
-    form.infer(slot, [(task, arena) for task in tasks[1:]])
+    members = [
+        InferTask(place, 0, (TensorRef(32 * place, 32, (1, 8)),), 1024 + 32 * place, 64, 0)
+        for place in (4, 6)
+    ]
+    form.infer(slot, [(task, arena) for task in members])
 
-    assert [set(places[2 * number]) for number in range(3)] == [{5.0}, {6.0}, {7.0}]
+    assert [set(places[place]) for place in (0, 1, 2, 3, 4, 6)] == [*[{5.0}] * 4, {6.0}, {7.0}]
 
 
 @pytest.mark.parametrize("is_wide", [False, True])
