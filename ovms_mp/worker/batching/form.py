@@ -28,6 +28,7 @@ import openvino as ov
 from ovms_mp.errors import InferenceFailed, ProtocolError
 from ovms_mp.model.dtypes import element_count
 from ovms_mp.worker.engine.engine import engine_text
+from ovms_mp.worker.load.agreement import input_tensor
 from ovms_mp.worker.load.batches import OutputsTooLarge
 from ovms_mp.worker.load.compiled import copy_outputs
 from ovms_mp.worker.load.string_tensors import run
@@ -77,6 +78,8 @@ class BatchForm:
         longest: Shapes | None = None,
         verdict: object = None,
         slots: Iterable[object] = (),
+        *,
+        is_bound: bool = False,
     ) -> None:
         """Take a compiled model that does not serve yet; further infer requests are made when they are needed first.
 
@@ -86,10 +89,11 @@ class BatchForm:
             plan: How many to run together.
             longest: No task with longer dimensions is one of several; None where that does not matter.
             verdict: See :attr:`ovms_mp.worker.load.batches.Batches.verdict`.
-            slots: The version's infer requests, to make one beside each of them now: made while another one runs, it
-                may have that write elsewhere (:func:`ovms_mp.worker.load.agreement.sampled_answers`).
+            slots: The version's infer requests, to make one beside each of them now, and not while others run.
+            is_bound: Whether lone runs of the same compiled model are bound to their inputs.
         """
         self.verdict = verdict
+        self._is_bound = is_bound
         self._longest = longest or tuple(tuple(-1 for _ in unit) for unit in units)
         self.plan = plan
         self._compiled = compiled
@@ -105,7 +109,9 @@ class BatchForm:
     def again(self, old: ov.CompiledModel, new: ov.CompiledModel, slots: Iterable[object]) -> BatchForm:
         """See :class:`ovms_mp.worker.load.batches.Batches`."""
         compiled = new if self._compiled is old else self._compiled
-        return BatchForm(compiled, self._units, self.plan, self._longest, self.verdict, slots)
+        return BatchForm(
+            compiled, self._units, self.plan, self._longest, self.verdict, slots, is_bound=self._is_bound
+        )
 
     def most(self, waiting: int) -> int:
         """See :class:`ovms_mp.worker.load.batches.Batches`."""
@@ -161,7 +167,7 @@ class BatchForm:
         if place.kind != (shapes, size):
             place.kind = None
             place.rows = [
-                _rows_of(place.request.get_input_tensor(index), shape, size)
+                _rows_of(place.request, index, shape, size, is_bound=self._is_bound)
                 for index, shape in enumerate(shapes)
             ]
             place.kind = (shapes, size)
@@ -200,7 +206,9 @@ class BatchForm:
         return max(nbytes, output_nbytes) * self.plan.sizes[-1] <= MOST_SCRATCH_BYTES
 
 
-def _rows_of(tensor: ov.Tensor, shape: tuple[int, ...], size: int) -> AnyArray:
-    """The octets of a request's own tensor by rows, once it has so many."""
-    tensor.shape = ov.Shape((shape[0] * size, *shape[1:]))
+def _rows_of(
+    request: ov.InferRequest, index: int, shape: tuple[int, ...], size: int, *, is_bound: bool
+) -> AnyArray:
+    """The octets of an input by rows, once it has so many."""
+    tensor = input_tensor(request, index, (shape[0] * size, *shape[1:]), is_bound=is_bound)
     return np.asarray(tensor.data).reshape(-1).view(np.uint8).reshape(size, -1)

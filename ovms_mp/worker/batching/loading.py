@@ -41,7 +41,7 @@ from ovms_mp.worker.batching.eligibility import (
 from ovms_mp.worker.batching.form import BatchForm
 from ovms_mp.worker.batching.plan import LEAST_GAIN, BatchPlan, gain_of, sizes_to_try, useful_sizes
 from ovms_mp.worker.batching.rows import NotBatched, NotNow
-from ovms_mp.worker.batching.trial import TrialBounds, try_batches
+from ovms_mp.worker.batching.trial import TrialBounds, binds_rows, try_batches
 from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.load.kept import Facts, stand_in
 from ovms_mp.worker.load.loaded import load_by
@@ -161,7 +161,10 @@ def _add_batches(maker: VariantMaker, loaded: LoadedVersion, first: FirstForm | 
     # Bits are compared on these shapes; longer ones may run on other kernels.
     longest = verdict.shapes[-1] if is_auto else None
     slots = loaded.compiled.slots
-    loaded.compiled.batches = BatchForm(compiled, verdict.units, plan, longest, verdict, slots)
+    is_bound = binds_rows(loaded.compiled, compiled)
+    loaded.compiled.batches = BatchForm(
+        compiled, verdict.units, plan, longest, verdict, slots, is_bound=is_bound
+    )
     return f"{plan.sizes[-1]} (gain {plan.gain:.1f})"
 
 

@@ -106,7 +106,8 @@ def try_batches(
         NotBatched: It answers differently, or runs for too long.
         OvmsError: It cannot run.
     """
-    form = BatchForm(compiled, units, BatchPlan(1.0, dict.fromkeys(bounds.sizes, 1.0)))
+    plan = BatchPlan(1.0, dict.fromkeys(bounds.sizes, 1.0))
+    form = BatchForm(compiled, units, plan, is_bound=binds_rows(version, compiled))
     place, sizes = object(), bounds.sizes
     # What has been timed before fits.
     until_s = time.monotonic() + _MOST_COMPARISON_S if bounds.has_timing else float("inf")
@@ -129,6 +130,11 @@ def try_batches(
         raise NotBatched("its outputs have other sizes from run to run") from None
     finally:
         version.forget_places()
+
+
+def binds_rows(version: CompiledVersion, compiled: ov.CompiledModel) -> bool:
+    """Whether rows are in tensors that infer requests are bound to, as lone runs of the same model are."""
+    return compiled is version.compiled and not version.copies_inputs
 
 
 class _Trial:

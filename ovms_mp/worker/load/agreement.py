@@ -12,13 +12,12 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+import openvino as ov
 
 from ovms_mp.model.dtypes import DType, Kind, element_count
 from ovms_mp.worker.load.string_tensors import run
 
 if TYPE_CHECKING:
-    import openvino as ov
-
     from ovms_mp.model.dtypes import AnyArray
     from ovms_mp.model.tensors import TensorSpec
     from ovms_mp.worker.load.compiled import CompiledVersion
@@ -57,8 +56,7 @@ def agree(serving: ov.CompiledModel, version: CompiledVersion) -> bool:
 def sampled_answers(version: CompiledVersion) -> tuple[bytes, ...]:
     """Digests of what a version answers to the same values; fewer of a slow one, none where it cannot take them.
 
-    For a version that does not serve yet. Seen with OpenVINO 2026.4 on CPU: where an output is an input, and shapes are
-    dynamic, an infer request that is made while another one runs has that one write to memory that is not its own.
+    For a version that does not serve yet, so that no infer request is made beside a run.
     """
     if any(spec.dtype is DType.BYTES for spec in (*version.inputs, *version.outputs)):
         return (b"",)  # There is nothing to be rounded in strings; the proof has compared some.
@@ -100,11 +98,33 @@ def random_input(
     return random.integers(0, 2, count).astype(spec.dtype.numpy).view(np.uint8)
 
 
+def input_tensor(
+    request: ov.InferRequest, index: int, shape: tuple[int, ...], *, is_bound: bool
+) -> ov.Tensor:
+    """An input of an infer request, with this shape, to be filled.
+
+    All runs of one compiled model are on tensors that they are bound to, or all on the engine's own. Seen with OpenVINO
+    2026.4 on CPU, with dynamic shapes: a run on the engine's own has its inputs copied to where those of the run before
+    were, in a client's memory, or in what has been given back, which ends the process.
+
+    Args:
+        request: Not running.
+        index: Of the input.
+        shape: To have.
+        is_bound: Whether the tensor is one of ours that the request is bound to, and not the engine's own.
+    """
+    tensor = request.get_input_tensor(index)
+    if is_bound:
+        tensor = ov.Tensor(tensor.element_type, ov.Shape(shape))
+        request.set_input_tensor(index, tensor)
+    elif tuple(tensor.shape) != shape:
+        tensor.shape = ov.Shape(shape)
+    return tensor
+
+
 def _answers(request: ov.InferRequest, version: CompiledVersion, given: list[AnyArray]) -> list[bytes]:
     for index, (shape, array) in enumerate(zip(version.tried_shapes, given, strict=True)):
-        tensor = request.get_input_tensor(index)
-        if tuple(tensor.shape) != shape:
-            tensor.shape = shape
+        tensor = input_tensor(request, index, shape, is_bound=not version.copies_inputs)
         np.asarray(tensor.data).reshape(-1).view(np.uint8)[:] = array
     if version.has_states:
         request.reset_state()

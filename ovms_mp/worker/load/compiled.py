@@ -116,7 +116,7 @@ class CompiledVersion:
         is_bound = path in (OutputPath.BOUND, OutputPath.CLEARED)
         self._bound_outputs = self._static_outputs if is_bound else None
         self._clears_outputs = path is OutputPath.CLEARED
-        self._copies_inputs = path is OutputPath.BOTH_COPIED
+        self.copies_inputs = path is OutputPath.BOTH_COPIED
 
     def forget_places(self) -> None:
         """Drop the cached views of arenas. No task may run."""
@@ -269,7 +269,7 @@ class CompiledVersion:
     def _bind_inputs(self, slot: InferSlot, task: InferTask, arena: Arena, arena_index: int) -> None:
         if len(task.inputs) != len(self.inputs):
             raise ProtocolError(f"task has {len(task.inputs)} inputs, the model {len(self.inputs)}")
-        if self._copies_inputs:
+        if self.copies_inputs:
             self._copy_inputs(slot, task, arena)
             return
         for index, ref in enumerate(task.inputs):

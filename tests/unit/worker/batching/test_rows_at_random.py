@@ -2,7 +2,7 @@
 """Random graphs of whose samples :mod:`ovms_mp.worker.batching.rows` says that they stay apart: do they, on the CPU?
 
 Each is run alone and among others that are no numbers or huge; what it gets must be the same but for rounding. A rule
-that is wrong about an operation shows here. The full run: ``--graphs 100000``.
+that is wrong about an operation shows here. The full run: ``--graphs 10000``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 BATCH = 3
 POISONS = (np.nan, 3e4, -3e4)
 MOST_ELEMENTS = 2048
-GRAPHS_EACH = 20
+GRAPHS_EACH = 5
 """So many times fewer than of the graphs that ``--graphs`` counts elsewhere."""
 
 

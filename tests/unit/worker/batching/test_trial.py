@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,17 @@ import openvino.opset13 as ops
 import pytest
 
 from ovms_mp.child.specs import EngineSpec
+from ovms_mp.wire.arena import Arena, create_arena_file
+from ovms_mp.wire.records import ArenaHandle, TensorRef
+from ovms_mp.wire.tasks import InferTask
 from ovms_mp.worker.batching import trial
 from ovms_mp.worker.batching.eligibility import takes_any_number
+from ovms_mp.worker.batching.form import BatchForm
+from ovms_mp.worker.batching.plan import BatchPlan
 from ovms_mp.worker.batching.rows import NotBatched
-from ovms_mp.worker.batching.trial import TrialBounds, try_batches
+from ovms_mp.worker.batching.trial import TrialBounds, binds_rows, try_batches
 from ovms_mp.worker.engine.engine import create_core
-from ovms_mp.worker.load.compiled import CompiledVersion
+from ovms_mp.worker.load.compiled import CompiledVersion, OutputPath
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +42,32 @@ def model(make: Callable[[ov.Node], ov.Node], batch: int = -1) -> ov.Model:
 
 def compiled(core: ov.Core, make: Callable[[ov.Node], ov.Node], batch: int = -1) -> ov.CompiledModel:
     return core.compile_model(model(make, batch), "CPU", {"INFERENCE_NUM_THREADS": 1})
+
+
+def test_a_batch_is_not_copied_over_the_input_of_who_ran_alone_before(core: ov.Core) -> None:
+    """On the version's own compiled model; that memory may be another client's by now."""
+    version = CompiledVersion(compiled(core, ops.tanh), ("x",), ("y",), 1)
+    version.take(OutputPath.COPIED)
+    form = BatchForm(
+        version.compiled, UNIT, BatchPlan(1.0, {2: 1.0}), is_bound=binds_rows(version, version.compiled)
+    )
+    descriptor = create_arena_file(0, 4096)
+    arena = Arena(ArenaHandle(descriptor, 4096))
+    os.close(descriptor)
+    places = np.frombuffer(arena.memory, np.float32).reshape(-1, 8)
+    places[:4], places[4], places[6] = 5, 6, 7
+    alone = InferTask(1, 0, (TensorRef(0, 128, (4, 8)),), 1024, 128, 0)
+    slot = version.slots[0]
+    version.bind(slot, alone, arena, 0)
+    version.infer(slot, alone, arena)
+
+    members = [
+        InferTask(place, 0, (TensorRef(32 * place, 32, (1, 8)),), 1024 + 32 * place, 64, 0)
+        for place in (4, 6)
+    ]
+    form.infer(slot, [(task, arena) for task in members])
+
+    assert [set(places[place]) for place in (0, 1, 2, 3, 4, 6)] == [*[{5.0}] * 4, {6.0}, {7.0}]
 
 
 @pytest.mark.parametrize("is_wide", [False, True])

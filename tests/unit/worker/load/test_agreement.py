@@ -11,7 +11,7 @@ import pytest
 from ovms_mp.model.dtypes import DType, Kind
 from ovms_mp.model.tensors import TensorSpec
 from ovms_mp.worker.load.agreement import agree, random_input, sampled_answers
-from ovms_mp.worker.load.compiled import CompiledVersion
+from ovms_mp.worker.load.compiled import CompiledVersion, OutputPath
 from ovms_mp.worker.load.proof import Attempt, prove
 
 
@@ -38,6 +38,21 @@ def test_sums_in_another_order_give_other_digests(other: tuple[int, int], expect
 
     assert len(set(found)) == 4
     assert (found == sampled_answers(compiled(*other))) is expected
+
+
+def test_a_request_that_was_bound_keeps_its_input() -> None:
+    """It may be another client's by now."""
+    x = ops.parameter(ov.PartialShape([1, -1]), ov.Type.f32, name="x")
+    made = ov.Core().compile_model(ov.Model([ops.result(ops.tanh(x))], [x], "model"), "CPU")
+    version = CompiledVersion(made, ["x"], ["y"], 1)
+    version.take(OutputPath.COPIED)
+    mine = np.full((1, 8), 5, np.float32)
+    request = version.slots[0].request
+    request.set_input_tensor(0, ov.Tensor(mine, shared_memory=True))
+    request.infer()
+
+    assert sampled_answers(version)
+    assert (mine == 5).all()
 
 
 def test_made_up_values_have_the_same_sum_in_every_order() -> None:
