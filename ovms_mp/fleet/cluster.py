@@ -73,13 +73,11 @@ class Cast:
 
     def servers(self) -> dict[int, Any]:
         """Each by its number, whether it runs or waits for a place."""
-        names = [
-            each["name"].split()
-            for each in ray.util.list_named_actors(all_namespaces=True)
-            if each["namespace"] == self._namespace
-        ]
-        found = {int(name[1]): self._found(" ".join(name)) for name in names if name[0] == _SERVER}
-        return {number: handle for number, handle in found.items() if handle is not None}
+        return {int(number): handle for number, handle in self._all(_SERVER).items()}
+
+    def balancers(self) -> dict[str, Any]:
+        """Each by Ray's number of its machine."""
+        return self._all(_BALANCER)
 
     def start_server(self, number: int, specification: ServerSpec, models: Sequence[ModelSpec]) -> Any:
         """Start one, unless there is one of that number."""
@@ -95,6 +93,15 @@ class Cast:
     def end(self, handle: Any) -> None:
         """End an actor's process, for good."""
         ray.kill(handle, no_restart=True)
+
+    def _all(self, kind: str) -> dict[str, Any]:
+        names = [
+            each["name"].split()
+            for each in ray.util.list_named_actors(all_namespaces=True)
+            if each["namespace"] == self._namespace
+        ]
+        found = {name[1]: self._found(" ".join(name)) for name in names if name[0] == kind}
+        return {number: handle for number, handle in found.items() if handle is not None}
 
     def _found(self, name: str) -> Any:
         try:

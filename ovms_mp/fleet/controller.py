@@ -185,9 +185,20 @@ class Controller:
                 entries[node] = ray.get(answer, timeout=0)
             except (RayError, GetTimeoutError) as error:
                 entries[node] = {"error": last_line(error)}
+        if entries.keys() != self._entries.keys():
+            self._end_balancers(set(entries))
         asked = {name for entry in entries.values() for name in entry.get("asked", ())}
         self._asked = frozenset(name for name in asked if not routes.get(name))
         return entries
+
+    def _end_balancers(self, kept: set[str]) -> None:
+        """End those of machines that are to have no address any more, or that are gone."""
+        there = nodes("all")
+        for node, balancer in self._cast.balancers().items():
+            if node not in kept:
+                if node in there:
+                    ray.wait([balancer.stop.remote()], timeout=_BALANCE_S)
+                self._cast.end(balancer)
 
     def _act(self, action: Action) -> None:
         match action:
@@ -233,10 +244,7 @@ class Controller:
             ray.wait(ends, num_returns=len(ends), timeout=drain_s + _OBSERVE_S)
         for number in list(self._handles):
             self._forget(number)
-        for node in self._entries:
-            balancer = self._cast.balancer(node)
-            ray.wait([balancer.stop.remote()], timeout=_BALANCE_S)
-            self._cast.end(balancer)
+        self._end_balancers(set())
         _internal_kv_del(self._key)
 
 

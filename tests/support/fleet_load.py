@@ -79,6 +79,7 @@ def _rest(
             response = connections[0].getresponse()
             content = response.read()
         except TimeoutError:
+            connections.pop().close()
             raise Wrong("hung") from None
         except (OSError, http.client.HTTPException) as error:
             connections.pop().close()

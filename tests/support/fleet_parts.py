@@ -22,7 +22,6 @@ WORDS = {
     "server": "--stop_notice_s",
 }
 """In the command lines of each."""
-_GUARD = "ovms_mp.fleet.guard"
 _AT_ONCE_S = 0.01
 """From the moment that is noted until the signal has come."""
 _CLOCKS_S = 0.1
@@ -37,8 +36,8 @@ _WAITED_S = 0.9
 """What fails on a link that was cut has waited for a connection or an answer; a second is the shortest such wait."""
 
 
-def processes(machines: Iterable[Machine], words: str, without: str = "\0") -> set[int]:
-    """Those on some machines whose command line has these words and not those; none that hold the machines."""
+def processes(machines: Iterable[Machine], words: str) -> set[int]:
+    """Those on some machines whose command line has these words; none that hold the machines."""
     holders = {machine.holder.pid for machine in machines}
     networks = {os.readlink(f"/proc/{pid}/ns/net") for pid in holders}
     found = set()
@@ -47,7 +46,7 @@ def processes(machines: Iterable[Machine], words: str, without: str = "\0") -> s
             continue
         try:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if words in command and without not in command and os.readlink(entry / "ns/net") in networks:
+            if words in command and os.readlink(entry / "ns/net") in networks:
                 found.add(int(entry.name))
         except OSError:
             continue
@@ -56,8 +55,7 @@ def processes(machines: Iterable[Machine], words: str, without: str = "\0") -> s
 
 def victims(machines: Sequence[Machine], what: str) -> set[int]:
     """Processes of a part."""
-    # The guard has the command line of what it guards in its own.
-    return processes(machines, WORDS[what], _GUARD)
+    return processes(machines, WORDS[what])
 
 
 def parents(machines: Sequence[Machine]) -> set[int]:
