@@ -43,7 +43,8 @@ from ovms_mp.worker.batching.rows import NotBatched, NotNow
 from ovms_mp.worker.batching.trial import TrialBounds, try_batches
 from ovms_mp.worker.engine.engine import engine_text
 from ovms_mp.worker.load.kept import Facts, stand_in
-from ovms_mp.worker.load.loaded import VariantMaker, is_imported, load_by
+from ovms_mp.worker.load.loaded import load_by
+from ovms_mp.worker.load.maker import VariantMaker, is_imported
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ovms_mp.wire.run_page import RunPage
     from ovms_mp.wire.tasks import InferFailed
     from ovms_mp.worker.load.compiled import CompiledVersion
-    from ovms_mp.worker.load.loaded import VariantMaker
+    from ovms_mp.worker.load.maker import VariantMaker
     from ovms_mp.worker.run.answers import Answers
     from ovms_mp.worker.run.pool import FinishedRun
     from ovms_mp.worker.run.served import ServedVersion

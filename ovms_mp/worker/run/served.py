@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ovms_mp.wire.tasks import InferTask
     from ovms_mp.worker.load.compiled import CompiledVersion
-    from ovms_mp.worker.load.loaded import VariantMaker
+    from ovms_mp.worker.load.maker import VariantMaker
     from ovms_mp.worker.load.variants import Shapes
     from ovms_mp.worker.run.form_state import Forms
     from ovms_mp.worker.run.pool import FinishedRun

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from ovms_mp.wire.run_page import RunPage
     from ovms_mp.wire.version_counters import VersionCounters
     from ovms_mp.worker.load.compiled import CompiledVersion
-    from ovms_mp.worker.load.loaded import LoadedVersion, VariantMaker
+    from ovms_mp.worker.load.loaded import LoadedVersion
+    from ovms_mp.worker.load.maker import VariantMaker
     from ovms_mp.worker.load.variants import Shapes
     from ovms_mp.worker.run.answers import Answers
     from ovms_mp.worker.run.queues import FirstTasks, QueuedTask, VersionQueue
