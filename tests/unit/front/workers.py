@@ -54,12 +54,14 @@ class PlayedWorker:
                     self.regions.append(item)
         return len(self.tasks)
 
-    def answer(self, *, error_name: str = "", error_message: str = "", needed_nbytes: int = 0) -> None:
+    def answer(
+        self, *, error_name: str = "", error_message: str = "", needed_nbytes: int = 0, infer_ns: int = 0
+    ) -> None:
         """Answer all tasks: with no outputs, or with a failure."""
         answers = [
             InferFailed(task.task_id, error_name, error_message, needed_nbytes)
             if error_name or needed_nbytes
-            else InferResult(task.task_id, ())
+            else InferResult(task.task_id, (), 0, infer_ns)
             for task in self.tasks
         ]
         self.tasks.clear()

@@ -116,6 +116,49 @@ def test_equal_workers_take_turns(run: Callable[[Body], None]) -> None:
     run(body)
 
 
+def test_quick_runs_stay_in_company(run: Callable[[Body], None]) -> None:
+    """With one worker, until that has many; long ones are spread, also behind quick ones."""
+
+    async def body(office: Office) -> None:
+        a, b, _ = office.workers
+        quick, long = office.route(a, b, handle=1), office.route(a, b, handle=2)
+        for route, run_ns in ((quick, 9_000), (long, 3_000_000)):
+            office.send(route, 2)
+            await tasks_come((a, 1), (b, 1))
+            for worker in (a, b):
+                worker.answer(infer_ns=run_ns)
+            await asyncio.gather(*office.calls)
+
+        office.send(quick, 32)
+        await tasks_come((a, 32), (b, 0))
+        office.send(quick, 2)
+        await tasks_come((a, 32), (b, 2))
+        a.answer(infer_ns=9_000)
+        b.answer(infer_ns=9_000)
+        await asyncio.gather(*office.calls)
+        office.send(long, 4)
+        await tasks_come((a, 2), (b, 2))
+
+    run(body)
+
+
+def test_a_run_that_was_kept_from_its_core_does_not_count_as_long(run: Callable[[Body], None]) -> None:
+    async def body(office: Office) -> None:
+        a, b, _ = office.workers
+        route = office.route(a, b)
+        for run_ns in (9_000, 9_000_000):
+            office.send(route, 1)
+            await eventually(lambda: a.look() + b.look() == 1)
+            for worker in (a, b):
+                if worker.tasks:
+                    worker.answer(infer_ns=run_ns)
+            await asyncio.gather(*office.calls)
+        office.send(route, 4)
+        await tasks_come((a, 4), (b, 0))
+
+    run(body)
+
+
 def test_work_for_other_versions_counts(run: Callable[[Body], None]) -> None:
     async def body(office: Office) -> None:
         a, b, _ = office.workers
