@@ -151,7 +151,8 @@ def test_streams_and_infer_requests_are_those_of_all_workers(server: Server) -> 
     (streams,) = re.findall(r"streams=(\d+)", json.dumps(version))
 
     page = Page(server.rest_port)
-    assert page.value("ovms_streams", **TINY) == 2 * int(streams)
+    # Without streams each worker has one run at a time.
+    assert page.value("ovms_streams", **TINY) == 2 * max(1, int(streams))
     assert page.value("ovms_infer_req_queue_size", **TINY) == 2 * 2
 
 
