@@ -98,7 +98,7 @@ def test_three_servers(browser: Browser, place: Place, axe: str, request: pytest
         assert readable(shown.page, ROWS) == 3
         assert shown.page.locator("img").count() == 0
         assert HOSTILE in section.inner_text()
-        compare("fleet", shown.outline(SECTION), request)
+        compare("fleet", lambda: shown.outline(SECTION), request)
 
         # It is live; and what is old, or cannot be read, is said and shown as such.
         tell(place.file, status(5))

@@ -261,8 +261,10 @@ def test_totals_are_what_clients_have_counted(server: Server) -> None:
     assert counts(tiny) == (seen["tiny ok"], seen["tiny fail"])
     assert counts(batch) == (seen["batch ok"], seen["batch fail"])
     assert counts(found["slow/1"]) == (0, 0)
-    assert (tiny.inference_count, tiny.execution_count) == (seen["tiny ok"],) * 2
-    assert (batch.inference_count, batch.execution_count) == (seen["batch rows"], seen["batch ok"])
+    assert (tiny.inference_count, batch.inference_count) == (seen["tiny ok"], seen["batch rows"])
+    # Requests that wait together may run together.
+    assert 0 < tiny.execution_count <= seen["tiny ok"]
+    assert 0 < batch.execution_count <= seen["batch ok"]
     assert (
         sum(entry.batch_size * entry.compute_infer.count for entry in batch.batch_stats) == seen["batch rows"]
     )

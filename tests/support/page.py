@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import itertools
 import json
 import re
@@ -13,7 +15,11 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support.waiting import eventually
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
     from playwright.sync_api import Page
 
@@ -110,12 +116,22 @@ def _first_events(address: tuple[str, int], prefix: str) -> tuple[dict[str, Any]
     return json.loads(state[1]), json.loads(sample[1])
 
 
-def compare(name: str, outline: str, request: pytest.FixtureRequest) -> None:
-    """Hold what a screen reader is told against the reference."""
+def compare(name: str, outline: Callable[[], str], request: pytest.FixtureRequest) -> None:
+    """Hold what a screen reader is told against the reference; a page that is still changing may become it."""
     path = _REFERENCES / f"{name}.txt"
     if request.config.getoption("--update-page"):
-        path.write_text(outline)
-    assert outline == path.read_text(), f"look at the page, then run with --update-page ({path.name})"
+        path.write_text(outline())
+    expected, told = path.read_text(), ""
+
+    def is_as_expected() -> bool:
+        nonlocal told
+        told = outline()
+        return told == expected
+
+    with contextlib.suppress(AssertionError):
+        eventually(is_as_expected, _WITHIN_S, path.name)
+    differing = "\n".join(difflib.unified_diff(expected.splitlines(), told.splitlines(), lineterm=""))
+    assert not differing, f"look at the page, then run with --update-page ({path.name}):\n{differing}"
 
 
 def readable(page: Page, selector: str) -> int:
