@@ -242,8 +242,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LaneSched
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """How many processes share the tests: two more than cores, as most tests wait most of their time."""
-    return min(len(os.sched_getaffinity(0)) + 2, 8)
+    """How many processes share the tests: one more than cores, as most tests wait most of their time.
+
+    With two more, deadlines of tests on two cores were missed now and then.
+    """
+    return min(len(os.sched_getaffinity(0)) + 1, 8)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
