@@ -154,10 +154,13 @@ class SharedArrays:
     def _start_over(self, deadline: float) -> None:
         self._disconnect()
         # New names, as the server may not have noticed yet that the old ones are nobody's any more.
-        self.generation += 1
-        self._regions = {entry.name: entry for entry in map(_renamed, self._regions.values())}
-        for entry in self._regions.values():
+        renamed = {entry.name: entry for entry in map(_renamed, self._regions.values())}
+        for entry in renamed.values():
             self._register(entry, max(0.001, deadline - time.monotonic()))
+        # Not before: whoever sends a name that is still to be registered takes the server for one that has forgotten
+        # it, and has all names changed once more under those who have just sent theirs.
+        self._regions = renamed
+        self.generation += 1
 
     def close(self) -> None:
         """Have the server forget all regions; arrays stay."""

